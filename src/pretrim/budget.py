@@ -1,0 +1,142 @@
+"""Limits on a network's costs: how users write them, and what they mean for one network.
+
+A limit is absolute (``"250k"``, ``"20M"``, ``"512KiB"``, ``250_000``) or a share of the dense network (``"0.3x"``). The
+short names of the command line are those of the device: ``ram`` for `peak_activation_bytes`, ``flash`` for `weight_bytes`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .cost import COSTS, Cost, CostName, DType, FormulaCost, costs
+from .errors import BudgetError, InfeasibleBudget, UsageError
+from .network import IntArray, Network
+
+ALIASES: dict[str, CostName] = {
+    "ram": "peak_activation_bytes",
+    "flash": "weight_bytes",
+    "activation": "activation_bytes",
+    **{name: name for name in COSTS},
+}
+_COUNT = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
+_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_AMOUNT = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit: an amount in the unit of its cost, or a share of the dense network's.
+
+    >>> Limit.parse("macs", "20M")
+    Limit(cost='macs', amount=20000000.0, is_share=False, text='20M')
+    >>> Limit.parse("ram", "0.5x").is_share
+    True
+    """
+
+    cost: CostName
+    amount: float
+    is_share: bool
+    text: str
+
+    @classmethod
+    def parse(cls, name: str, value: str | int | float) -> Limit:
+        """Read a limit as the user wrote it. Raises BudgetError, which says how limits are written."""
+        if name not in ALIASES:
+            raise UsageError(f"Expected a limit on one of {', '.join(ALIASES)}, but got {name!r}.")
+        cost = ALIASES[name]
+        text = str(value)
+        match = _AMOUNT.fullmatch(text)
+        unit = match[2] if match else ""
+        example = "'512KiB'" if cost.endswith("bytes") else "'250k'"
+        if match is None or not (unit == "x" or unit in _COUNT or (unit in _BYTES and cost.endswith("bytes"))):
+            raise BudgetError(
+                f"Expected {name} to be an amount such as {example} or a share such as '0.3x', but got {text!r}."
+            )
+        amount = float(match[1].replace("_", ""))
+        if amount <= 0 or not math.isfinite(amount):
+            raise BudgetError(f"Expected {name} to be more than 0, but got {text!r}.")
+        if unit != "x" and amount < 1 and unit in ("", "B"):
+            raise BudgetError(f"Expected {name} to be at least 1, but got {text!r}: write a share as '{text}x'.")
+        if unit == "x" and amount > 1:
+            raise BudgetError(f"Expected {name} to be at most the dense network's ('1x'), but got {text!r}.")
+        return cls(cost, amount if unit == "x" else amount * {**_COUNT, **_BYTES}[unit], unit == "x", text)
+
+    def resolve(self, dense: int) -> int:
+        """The largest allowed value, in the unit of the cost."""
+        return math.floor(self.amount * dense) if self.is_share else math.floor(self.amount)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Several limits at once, with the data type that bytes are counted in."""
+
+    limits: tuple[Limit, ...]
+    dtype: DType = "float32"
+
+    @classmethod
+    def parse(cls, limits: Mapping[str, str | int | float | None], dtype: DType = "float32") -> Budget:
+        """Read limits by name; None means no limit. Raises BudgetError if there is none, or one is given twice."""
+        parsed = tuple(Limit.parse(name, value) for name, value in limits.items() if value is not None)
+        if not parsed:
+            raise BudgetError("Expected at least one limit (params, macs, flash, ram, activation), but got none.")
+        if len({limit.cost for limit in parsed}) < len(parsed):
+            raise BudgetError(f"Expected one limit per cost, but got {', '.join(limits)}: give each only once.")
+        return cls(parsed, dtype)
+
+    def resolve(self, network: Network) -> Bounds:
+        """The limits as numbers for one network.
+
+        Raises:
+            BudgetError: the dense network already meets every limit, with room to spare.
+        """
+        by_name = costs(network, self.dtype)
+        functions = tuple(by_name[limit.cost] for limit in self.limits)
+        dense = np.array([int(function(network.dense)) for function in functions], dtype=np.int64)
+        values = np.array([limit.resolve(int(d)) for limit, d in zip(self.limits, dense, strict=True)], dtype=np.int64)
+        if (values > dense).all():
+            limit, need = self.limits[0], int(dense[0])
+            raise BudgetError(
+                f"Expected {limit.cost} below the dense network's {need:,}, but got {limit.text!r}: "
+                f"it fits as it is, there is nothing to trim."
+            )
+        return Bounds(functions, values, dense)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits as numbers, and the costs they are on."""
+
+    costs: tuple[FormulaCost, ...]
+    values: IntArray
+    dense: IntArray
+
+    def measure(self, widths: ArrayLike) -> IntArray:
+        """Each limited cost at each row of widths: (n x G) -> (n x limits)."""
+        return np.stack([cost(widths) for cost in self.costs], axis=-1)
+
+    def met(self, widths: ArrayLike) -> NDArray[np.bool_]:
+        """Which rows of widths meet every limit."""
+        fits: NDArray[np.bool_] = (self.measure(widths) <= self.values).all(axis=-1)
+        return fits
+
+    def check_reachable(self, smallest: IntArray) -> None:
+        """Raises InfeasibleBudget if even the narrowest legal network does not fit."""
+        reached = self.measure(smallest)
+        for cost, limit, value in zip(self.costs, self.values, reached, strict=True):
+            if value > limit:
+                raise InfeasibleBudget(
+                    f"Expected {cost.name} of at most {int(limit):,}, but the narrowest legal network needs "
+                    f"{int(value):,}: raise the limit to that, or lower --round-to or --min-width."
+                )
+
+
+def verify(costs: Sequence[Cost], limits: Sequence[int], widths: IntArray) -> list[str]:
+    """What a final plan breaks: costs that are not closed formulas (arena, latency) are checked here, after the search."""
+    found = [(cost.name, int(cost(widths)), limit) for cost, limit in zip(costs, limits, strict=True)]
+    return [f"{name} is {value:,}, the limit {limit:,}" for name, value, limit in found if value > limit]

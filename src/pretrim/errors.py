@@ -1,0 +1,41 @@
+"""The errors a user can cause: each message is one line with what was expected, what came, and the mend.
+
+The command line prints the message alone and exits with the error's ``exit_code``:
+2 for wrong use (the call has to change), 1 for a failure (the call was right, the world was not).
+"""
+
+
+class PretrimError(Exception):
+    """Base of every error that pretrim raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(PretrimError):
+    """The caller asked for something that cannot be: a wrong name, number, shape or option."""
+
+    exit_code = 2
+
+
+class ModelError(PretrimError):
+    """A model cannot be built, run or analysed; the message carries the model's own error."""
+
+
+class BudgetError(UsageError):
+    """A limit that is not a budget: zero, negative, not a number, or more than the dense network needs."""
+
+
+class InfeasibleBudget(PretrimError):
+    """No legal plan meets a limit; the message names the limit and the smallest value that can be reached."""
+
+
+class PlanError(UsageError):
+    """A plan that does not belong to the model at hand, or that is damaged."""
+
+
+class CheckpointError(PretrimError):
+    """A run folder that is truncated, edited, foreign, or that cannot be written."""
+
+
+class DataError(PretrimError):
+    """A data set that is missing, empty or damaged."""

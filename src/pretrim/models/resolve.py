@@ -1,0 +1,219 @@
+"""A network by its name: which builder it means, with which arguments, and the network it builds.
+
+========================  =====================================================================
+``vgg16``                 one of :data:`pretrim.models.BUILTIN`
+``torchvision:resnet18``  a network of torchvision, of any of its tasks
+``timm:mobilenetv2_100``  a network of timm
+``my_net.py:build``       a function of a user's file that returns a network
+========================  =====================================================================
+
+No weights are ever downloaded. A user's file is imported, and so run, only by :func:`resolve` and
+:func:`build`, and only where the name given to them is that of a file: call them with a name that the user
+has typed, or look at :attr:`ModelReference.trusted` first.
+"""
+
+import inspect
+import reprlib
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from torch import nn
+
+from pretrim.errors import ModelError, UsageError
+from pretrim.models import BUILTIN, userfile, zoo
+
+_CHANNEL_PARAMETERS = ("in_channels", "in_chans")
+_SIZE_PARAMETERS = ("image_size", "img_size", "input_size")
+_PARAMETERS = ("num_classes", *_CHANNEL_PARAMETERS, *_SIZE_PARAMETERS)
+_TORCHVISION = "torchvision:"
+_TIMM = "timm:"
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """What rebuilds a network: its name and the arguments its builder was called with. Plain JSON.
+
+    `name` is what the user typed. `arguments` are positive integers under the names that a builder may take:
+    num_classes, in_channels, in_chans, image_size, img_size, input_size (image height and width in pixels).
+    Nothing else is let through, so that a reference that came with a stranger's run folder cannot ask
+    torchvision or timm for weights. Raises `UsageError` for any other type, name or number.
+
+    >>> ModelReference("vgg16", {"num_classes": 100}).to_json()
+    {'name': 'vgg16', 'arguments': {'num_classes': 100}}
+    """
+
+    name: str
+    arguments: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise UsageError(f"Expected the name of a model to be text, but got {self.name!r}.")
+        if not isinstance(self.arguments, Mapping):
+            raise UsageError(f"Expected a model's arguments to be a mapping, but got {self.arguments!r}.")
+        for name, value in self.arguments.items():
+            if name not in _PARAMETERS:
+                known = ", ".join(_PARAMETERS)
+                raise UsageError(f"Expected a model's arguments to be among {known}, but got {name!r}.")
+            _check_positive(name, value)
+        object.__setattr__(self, "arguments", dict(self.arguments))
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the network is rebuilt from pretrim, torchvision or timm, without running a user's file."""
+        return self.name in BUILTIN or self.name.startswith((_TORCHVISION, _TIMM))
+
+    def to_json(self) -> dict[str, object]:
+        """The reference as JSON data, which `from_json` reads."""
+        return {"name": self.name, "arguments": dict(self.arguments)}
+
+    @classmethod
+    def from_json(cls, data: object) -> "ModelReference":
+        """Read what `to_json` wrote. Raises `UsageError` where `data` is anything else."""
+        if not isinstance(data, Mapping) or set(data) != {"name", "arguments"}:
+            raise UsageError(
+                f"Expected a model reference to be {{name, arguments}}, but got {reprlib.repr(data)}."
+            )
+        return cls(data["name"], data["arguments"])
+
+
+def resolve(
+    name: str, *, num_classes: int | None = None, input_shape: tuple[int, int, int] | None = None
+) -> ModelReference:
+    """Find the model `name`, and choose the arguments that its builder takes.
+
+    Args:
+        name: built-in name, ``torchvision:NAME``, ``timm:NAME``, or ``FILE.py:FUNCTION`` (runs the file).
+        num_classes: number of outputs; None leaves it to the builder.
+        input_shape: (channels, height, width) of one image; None leaves it to the builder.
+
+    A function of a user's file is given those of num_classes, in_channels (or in_chans) and image_size (or
+    img_size, or input_size) that are named in its signature, or nothing. An image size is one integer, so the
+    image has to be square where a builder takes it.
+
+    Raises `UsageError` for a name or numbers that cannot be, `ModelError` where the user's file cannot be
+    imported.
+    """
+    if num_classes is not None:
+        _check_positive("num_classes", num_classes)
+    if input_shape is not None:
+        _check_shape(name, input_shape)
+    builder = _builder(name)
+    arguments = _choose(name, _parameters(name, builder, input_shape), num_classes, input_shape)
+    _check_call(name, builder, arguments)
+    return ModelReference(name, arguments)
+
+
+def build(reference: ModelReference) -> nn.Module:
+    """Build the network of a reference, freshly initialised; nothing is downloaded. A user's file is run.
+
+    Raises `UsageError` for an unknown name and for arguments that its builder does not take, `ModelError`
+    with the builder's own error where it raises one, or where it returns no `torch.nn.Module`.
+    """
+    name, arguments = reference.name, reference.arguments
+    builder = _builder(name)
+    _check_call(name, builder, arguments)
+    file = _user_file(name)
+    path = None if file is None else file[0]
+    siblings = nullcontext() if path is None else userfile.siblings_importable(path)
+    with userfile.own_errors(f"Expected {name} to build a network from {_shown(arguments)}", path), siblings:
+        network = builder(**arguments)
+    if not isinstance(network, nn.Module):
+        raise ModelError(
+            f"Expected {name} to return a torch.nn.Module, but it returned a {type(network).__name__}."
+        )
+    return network
+
+
+def _user_file(name: str) -> tuple[Path, str] | None:
+    """The file and function of a name of the form ``FILE.py:FUNCTION``; None for any other name."""
+    path, colon, function = name.rpartition(":")
+    if name.startswith((_TORCHVISION, _TIMM)) or not colon or not path.endswith(".py"):
+        return None
+    return Path(path), function
+
+
+def _builder(name: str) -> Callable[..., object]:
+    """The function that builds the network `name`. Raises `UsageError` where there is none."""
+    if name in BUILTIN:
+        return BUILTIN[name]
+    if name.startswith(_TORCHVISION):
+        return zoo.torchvision_builder(name.removeprefix(_TORCHVISION))
+    if name.startswith(_TIMM):
+        return zoo.timm_builder(name.removeprefix(_TIMM))
+    if (file := _user_file(name)) is not None:
+        return userfile.load_function(*file)
+    raise UsageError(_unknown(name))
+
+
+def _unknown(name: str) -> str:
+    """Say that no model has this name, and which was perhaps meant."""
+    if name.endswith(".py"):
+        return f"Expected FILE.py:FUNCTION, but got '{name}'. Name the function as well, as in {name}:build."
+    forms = ", ".join((*BUILTIN, f"{_TORCHVISION}NAME", f"{_TIMM}NAME", "FILE.py:FUNCTION"))
+    close = get_close_matches(name.lower().replace("-", "").replace("_", ""), BUILTIN, n=2)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"Expected a model that pretrim knows ({forms}), but got '{name}'.{hint}"
+
+
+def _parameters(
+    name: str, builder: Callable[..., object], input_shape: tuple[int, int, int] | None
+) -> Collection[str]:
+    """The names under which a builder takes arguments."""
+    if name.startswith(_TORCHVISION):
+        return zoo.torchvision_parameters(name.removeprefix(_TORCHVISION))
+    if name.startswith(_TIMM):
+        return zoo.timm_parameters(name.removeprefix(_TIMM), None if input_shape is None else input_shape[1:])
+    return inspect.signature(builder).parameters
+
+
+def _choose(
+    name: str, parameters: Collection[str], num_classes: int | None, input_shape: tuple[int, int, int] | None
+) -> dict[str, int]:
+    """What is known of the data, under the names that the builder takes."""
+    known = {} if num_classes is None else {"num_classes": num_classes}
+    if input_shape is not None:
+        channels, height, width = input_shape
+        known |= dict.fromkeys(_CHANNEL_PARAMETERS, channels) | dict.fromkeys(_SIZE_PARAMETERS, height)
+        if height != width and (taken := [size for size in _SIZE_PARAMETERS if size in parameters]):
+            got = f"{height}x{width}"
+            raise UsageError(
+                f"Expected square images for {name} (its {taken[0]} is one number), but got {got}."
+            )
+    return {parameter: value for parameter, value in known.items() if parameter in parameters}
+
+
+def _check_call(name: str, builder: Callable[..., object], arguments: Mapping[str, int]) -> None:
+    """Raise `UsageError` where the signature of a builder does not allow these arguments."""
+    try:
+        inspect.signature(builder).bind(**arguments)
+    except TypeError as error:
+        raise UsageError(
+            f"Expected {name} to be callable with {_shown(arguments)}, but Python says: {error}. "
+            "A builder is given those of num_classes, in_channels and image_size that are known and that its "
+            "signature names; anything else needs a default."
+        ) from error
+
+
+def _check_shape(name: str, input_shape: tuple[int, int, int]) -> None:
+    if len(input_shape) != 3:
+        raise UsageError(f"Expected input_shape to be (channels, height, width), but got {input_shape}.")
+    for part, value in zip(("channels", "height", "width"), input_shape, strict=True):
+        _check_positive(part, value)
+    if name.startswith(_TORCHVISION) and input_shape[0] != 3:
+        raise UsageError(
+            f"Expected images of 3 channels for {name}, as for all of torchvision, but got {input_shape[0]}. "
+            f"Use a network of {_TIMM} or a function of your own that changes the first convolution."
+        )
+
+
+def _check_positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"Expected {name} to be a positive integer, but got {value!r}.")
+
+
+def _shown(arguments: Mapping[str, int]) -> str:
+    """Arguments as they are written in a call."""
+    return ", ".join(f"{name}={value}" for name, value in arguments.items()) or "no arguments"

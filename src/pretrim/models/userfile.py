@@ -1,0 +1,137 @@
+"""A network from a user's own Python file, named ``path/to/file.py:function``.
+
+Importing the file runs it, with all the rights of the process. That happens in :func:`load_function` alone,
+which is called only where the user has named the file.
+"""
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+
+from pretrim.errors import ModelError, UsageError
+
+
+def load_function(path: Path, function: str) -> Callable[..., object]:
+    """Import a file and return its function of this name.
+
+    The file becomes a module of a name of its own, made of its path and content, so that no two files collide
+    and a file is run once as long as it does not change. While it is imported (and in
+    :func:`siblings_importable`) its folder is the first place to import from. As in any Python program, a
+    module imported from there stays: two folders that hold different modules of one name cannot both be used
+    in one process.
+
+    Raises `UsageError` where there is no such file or function, `ModelError` with the file's own error where
+    its import fails.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"Expected '{path}:{function}' to name a file, but there is no file {path}. Check the path."
+        )
+    with own_errors(f"Expected {path} to be imported", path), siblings_importable(path):
+        module = _import_file(path)
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise UsageError(_missing(module, path, function))
+    checked: Callable[..., object] = found
+    return checked
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Run a file as a module of a unique name.
+
+    It is compiled here and not by Python's own loader: that one trusts bytecode of the same second and size,
+    and would run the old text of a file that has just been changed.
+    """
+    source = path.read_bytes()
+    identity = hashlib.sha256(str(path.resolve()).encode() + b"\0" + source).hexdigest()[:16]
+    module_name = f"pretrim_user_file_{identity}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path.resolve())
+    if spec is None:  # only for a file whose name does not end in .py
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        exec(compile(source, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _missing(module: ModuleType, path: Path, function: str) -> str:
+    """Say that a file does not have a function of this name, and which it has."""
+    if hasattr(module, function):
+        kind = type(getattr(module, function)).__name__
+        return f"Expected {path}:{function} to be a function that returns a network, but it is a {kind}."
+    own = [name for name, value in vars(module).items() if _is_defined_in(module, value)]
+    close = get_close_matches(function, own, n=1)
+    if close:
+        mend = f"Did you mean {path}:{close[0]}?"
+    else:
+        mend = f"It defines {', '.join(own)}." if own else "It defines no function at all."
+    return f"Expected {path} to have a function '{function}', but it has none of that name. {mend}"
+
+
+def _is_defined_in(module: ModuleType, value: object) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == module.__name__
+
+
+@contextmanager
+def siblings_importable(path: Path) -> Iterator[None]:
+    """While open, the folder of `path` is the first place that modules are imported from."""
+    folder = str(path.resolve().parent)
+    if folder in sys.path:
+        yield
+        return
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+@contextmanager
+def own_errors(expectation: str, path: Path | None) -> Iterator[None]:
+    """Turn an error raised inside into a `ModelError` of one line: expectation, own error and its place.
+
+    The place is the last line in the folder of the user's file at `path` that the error went through; where
+    `path` is None, the line that raised it. An exit (`SystemExit`) counts as an error, or a script's would
+    end pretrim without a word.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
+        text = ": ".join(part for part in (type(error).__name__, " ".join(message.split())) if part)
+        raise ModelError(f"{expectation}, but it raised {text} ({_place(error, path)}).") from error
+
+
+def _place(error: BaseException, path: Path | None) -> str:
+    """Where an error comes from, as file:line."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_shown(error.filename)}:{error.lineno}"
+    frames = list(traceback.extract_tb(error.__traceback__))
+    own = [frame for frame in frames if path is not None and _is_own(frame.filename, path)]
+    frame = (own or frames)[-1]
+    return f"{_shown(frame.filename)}:{frame.lineno}"
+
+
+def _is_own(filename: str, path: Path) -> bool:
+    """Whether a file lies in the folder of the user's file, installed packages aside."""
+    file = Path(filename)
+    return file.is_relative_to(path.resolve().parent) and "site-packages" not in file.parts
+
+
+def _shown(filename: str) -> str:
+    """A file's path as seen from the working directory."""
+    file = Path(filename)
+    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else filename

@@ -1,0 +1,442 @@
+"""The frozen record of a network: channel groups, operators, and every size as a linear function of the widths.
+
+Channels with the same *footprint* (the same tensor dimensions, with the same multiplicities) are interchangeable: they
+form a group of `n` channels, of which a plan keeps `w`. The size of any dimension is then ``A @ w + b``, so every cost
+that is a product of sizes is a closed formula (``cost.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .labels import Channels, Ids, Label, Labels
+from .trace import Mend, Operation, Site, Trace
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Interchangeable channels: the literature's coupled layers."""
+
+    name: str
+    """The first layer whose filters they are."""
+    layers: tuple[str, ...]
+    """Every layer whose filters they are."""
+    channels: int
+    """How many there are in the dense network."""
+    multiplicity: int
+    """Filters of the first layer that one channel stands for (2 where a chunk in two ties the halves)."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Filters that no plan may remove, and why."""
+
+    layer: str
+    filters: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter or buffer: its name, its dimensions (rows of the size table), and whether it is trained."""
+
+    name: str
+    shape: tuple[int, ...]
+    dims: tuple[int, ...]
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An activation with memory of its own, alive from operator `birth` to operator `death` (inclusive)."""
+
+    dims: tuple[int, ...]
+    shape: tuple[int, ...]
+    birth: int
+    death: int
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One ATen operator in the order of execution; dimensions are rows of the size table."""
+
+    op: str
+    module: str
+    attributes: Mapping[str, Any]
+    """Its plain arguments: stride, padding, dilation, groups, ..."""
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    """Buffers, by number; reshapes and in-place operators write none."""
+    parameters: tuple[str, ...]
+    outputs: tuple[tuple[int, ...], ...]
+    factors: tuple[int, ...]
+    filters: int | None
+    weight: tuple[int, ...]
+    fused_into: int | None
+    """The operator whose output it is computed on in place (conv + norm + activation), if any."""
+    mixes: bool
+    """Whether it reduces over prunable channels, so that removing some changes what the others see."""
+    site: Site
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer with weights of its own."""
+
+    name: str
+    op: str
+    operator: int
+    """Its place in `Network.operators`; -1 if it runs in training only."""
+    filters: int
+    weight: tuple[int, ...]
+    factors: tuple[int, ...]
+    output: tuple[int, ...]
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What pretrim knows of a model: everything costs, plans and surgery need, and nothing that can change."""
+
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+    layers: tuple[Layer, ...]
+    operators: tuple[Operator, ...]
+    training_operators: tuple[Operator, ...]
+    parameters: tuple[Parameter, ...]
+    tensors: tuple[Tensor, ...]
+    mends: tuple[Mend, ...]
+    coefficients: IntArray = field(repr=False)
+    """A of ``sizes = A @ w + b``: dimensions x groups."""
+    constants: IntArray = field(repr=False)
+    members: tuple[Ids, ...] = field(repr=False)
+    """For every dimension, the channel at each index; channels of fixed dimensions are -1."""
+    group_of: IntArray = field(repr=False)
+    """The group of each channel."""
+    rank_of: IntArray = field(repr=False)
+    """The place of each channel within its group."""
+    mend_dims: tuple[int, ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+    example: Any
+    """Shapes and data types of the inputs, as `identity.describe` gives them."""
+    fingerprint: str
+    """Of the dense model's parameters and buffers (`identity.fingerprint`)."""
+    notes: tuple[str, ...]
+
+    @cached_property
+    def dense(self) -> IntArray:
+        """Widths of the dense network, one per group."""
+        return np.array([group.channels for group in self.groups], dtype=np.int64)
+
+    @property
+    def mixers(self) -> tuple[str, ...]:
+        """Operators that reduce over prunable channels, as ``operator in module``."""
+        seen = [f"{o.op} in {o.module or 'the model'}" for o in self.operators if o.mixes]
+        return tuple(dict.fromkeys(seen))
+
+    def sizes(self, widths: ArrayLike) -> IntArray:
+        """Sizes of every dimension for one vector of widths (G) or a matrix of them (n x G)."""
+        return np.asarray(widths) @ self.coefficients.T + self.constants
+
+    def plan(
+        self,
+        *,
+        params: str | int | None = None,
+        macs: str | int | None = None,
+        flash: str | int | None = None,
+        ram: str | int | None = None,
+        activation: str | int | None = None,
+        dtype: str = "float32",
+        **options: Any,
+    ) -> Plan:
+        """The plan that meets every given limit; see `plan.make_plan` and, for the options, `allocate.Options`.
+
+        Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``) or shares of the dense network (``"0.5x"``): `params`,
+        `macs`, `flash` (bytes of the weights), `ram` (peak bytes of activations), `activation` (bytes of all feature maps).
+        """
+        from .plan import plan_with_options  # a method for the user's sake: plans are made of networks, not the reverse
+
+        limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
+        return plan_with_options(self, limits, dtype, options)
+
+
+# ---------------------------------------------------------------------------------------- building it
+
+
+class SizeTable:
+    """Gives each distinct dimension one row: fixed ones by their size, others by their channels."""
+
+    def __init__(self, channel_of: IntArray) -> None:
+        self.channel_of = channel_of
+        self.rows: dict[object, int] = {}
+        self.members: list[Ids] = []
+        self.fixed: list[int] = []
+
+    def row(self, size: int, label: Label) -> int:
+        channels = None if label is None else self.channel_of[label]
+        if channels is None or (channels < 0).all():
+            return self._add(size, np.full(0, -1, dtype=np.int64), size)
+        return self._add(channels.tobytes(), channels, int((channels < 0).sum()))
+
+    def dims(self, shape: Sequence[int], labels: Labels) -> tuple[int, ...]:
+        return tuple(self.row(size, label) for size, label in zip(shape, labels, strict=True))
+
+    def pairs(self, pairs: Iterable[tuple[int, Label]]) -> tuple[int, ...]:
+        return tuple(self.row(size, label) for size, label in pairs)
+
+    def _add(self, key: object, members: Ids, fixed: int) -> int:
+        if key not in self.rows:
+            self.rows[key] = len(self.members)
+            self.members.append(members)
+            self.fixed.append(fixed)
+        return self.rows[key]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the traces gave, before groups are formed."""
+
+    channels: Channels
+    parameters: Mapping[str, tuple[tuple[int, ...], Labels, bool]]
+    inference: Trace
+    training: Trace | None
+    example: Any
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def build_network(analysis: Analysis) -> Network:
+    """Resolve ties and freezes, form the groups, and write every size as a function of the widths."""
+    root = analysis.channels.components()
+    traces = [analysis.inference] + ([analysis.training] if analysis.training else [])
+    layer_operations = [o for trace in traces for o in trace.operations if o.filters is not None]
+    frozen_by = _freeze_reasons(analysis.channels, root)
+    channel_of = _number_channels(root, layer_operations, frozen_by)
+    table = SizeTable(channel_of)
+    parameters = tuple(
+        Parameter(name, shape, table.dims(shape, labels), trained)
+        for name, (shape, labels, trained) in analysis.parameters.items()
+    )
+    inference = _operators(analysis.inference, table, fuse=True)
+    training = _operators(analysis.training, table, fuse=False) if analysis.training else ()
+    tensors = _lifetimes(analysis.inference, inference, table)
+    mends = _unique_mends(traces)
+    mend_dims = tuple(table.row(len(mend.ids), mend.ids) for mend in mends)
+    layers = _layers(inference, training)
+    group_of, rank_of = _footprints(table.members, int(channel_of.max(initial=-1)) + 1)
+    coefficients, constants = _linear_forms(table, group_of)
+    return Network(
+        groups=_groups(layers, table.members, coefficients, group_of),
+        frozen=_frozen_layers(layer_operations, root, channel_of, analysis.channels, frozen_by),
+        layers=layers,
+        operators=inference,
+        training_operators=training,
+        parameters=parameters,
+        tensors=tensors,
+        mends=mends,
+        coefficients=coefficients,
+        constants=constants,
+        members=tuple(table.members),
+        group_of=group_of,
+        rank_of=rank_of,
+        mend_dims=mend_dims,
+        output_shapes=tuple(analysis.inference.output_shapes),
+        example=analysis.example,
+        fingerprint=analysis.fingerprint,
+        notes=analysis.notes,
+    )
+
+
+def _freeze_reasons(channels: Channels, root: Ids) -> IntArray:
+    """For each component the first freeze that struck it, by number; -1 where none did."""
+    frozen_by = np.full(channels.count, -1, dtype=np.int64)
+    for number in range(len(channels.freezes) - 1, -1, -1):
+        frozen_by[root[channels.freezes[number].ids]] = number
+    return frozen_by
+
+
+def _number_channels(root: Ids, layers: Sequence[Operation], frozen_by: IntArray) -> IntArray:
+    """Number the components that a plan may remove: filters of some layer that nothing froze. Others get -1."""
+    made = np.zeros(len(root), dtype=bool)
+    for operation in layers:
+        assert operation.filters is not None  # that is what makes it a layer
+        made[root[operation.filters]] = True
+    free = np.flatnonzero(made & (frozen_by < 0))
+    number = np.full(len(root), -1, dtype=np.int64)
+    number[free] = np.arange(len(free))
+    return number[root]
+
+
+def _operators(trace: Trace, table: SizeTable, *, fuse: bool) -> tuple[Operator, ...]:
+    fused = _fusions(trace) if fuse else {}
+    return tuple(
+        Operator(
+            op=o.op,
+            module=o.module,
+            attributes=o.attributes,
+            reads=o.reads,
+            writes=o.writes,
+            parameters=o.parameters,
+            outputs=tuple(table.dims(shape, labels) for shape, labels in zip(o.shapes, o.outputs, strict=True)),
+            factors=table.pairs(o.factors),
+            filters=None if o.filters is None else table.row(len(o.filters), o.filters),
+            weight=table.pairs(o.weight),
+            fused_into=fused.get(number),
+            mixes=o.mixes and any(_labelled(table, labels) for labels in o.outputs),
+            site=o.site,
+        )
+        for number, o in enumerate(trace.operations)
+    )
+
+
+def _labelled(table: SizeTable, labels: Labels) -> bool:
+    return any(label is not None and (table.channel_of[label] >= 0).any() for label in labels)
+
+
+def _fusions(trace: Trace) -> dict[int, int]:
+    """Which operators run in place of their producer: elementwise ones that are the only reader of their input."""
+    readers: dict[int, list[int]] = {}
+    writer: dict[int, int] = {}
+    for number, operation in enumerate(trace.operations):
+        for buffer in operation.reads:
+            readers.setdefault(buffer, []).append(number)
+        for buffer in operation.writes:
+            writer[buffer] = number
+    kept = {*trace.inputs, *trace.outputs}
+    fused: dict[int, int] = {}
+    for number, operation in enumerate(trace.operations):
+        if not operation.fuses or len(operation.reads) != 1 or not operation.writes:
+            continue
+        source = operation.reads[0]
+        if source in writer and source not in kept and len(readers[source]) == 1:
+            fused[number] = fused.get(writer[source], writer[source])
+    return fused
+
+
+def _lifetimes(trace: Trace, operators: Sequence[Operator], table: SizeTable) -> tuple[Tensor, ...]:
+    """Which activations take memory, and from when to when (liveness), fused operators counted as one."""
+    home: dict[int, int] = {}  # a buffer that is computed in place of another one
+    birth = dict.fromkeys(trace.inputs, 0)
+    death: dict[int, int] = {}
+    for number, operator in enumerate(operators):
+        for buffer in operator.reads:
+            death[home.get(buffer, buffer)] = number
+        if operator.fused_into is not None:
+            source = operator.reads[0]
+            home[operator.writes[0]] = home.get(source, source)
+        else:
+            birth.update(dict.fromkeys(operator.writes, number))
+    for buffer in trace.outputs:
+        death[home.get(buffer, buffer)] = len(operators) - 1
+    buffers = trace.buffers
+    return tuple(
+        Tensor(table.dims(buffers[b].shape, buffers[b].labels), buffers[b].shape, born, death[b])
+        for b, born in birth.items()
+        if b in death
+    )
+
+
+def _unique_mends(traces: Sequence[Trace]) -> tuple[Mend, ...]:
+    found = {(m.module, m.attribute, m.index): m for trace in traces for m in trace.mends}
+    return tuple(found.values())
+
+
+def _layers(inference: Sequence[Operator], training: Sequence[Operator]) -> tuple[Layer, ...]:
+    """The layers of inference, and those seen in training only (auxiliary heads)."""
+    layers: dict[tuple[str, int], Layer] = {}
+    known = {name for o in inference if o.filters is not None for name in o.parameters}
+    for operators, runs in ((inference, True), (training, False)):
+        for number, o in enumerate(operators):
+            if o.filters is None or (not runs and known & set(o.parameters)):
+                continue
+            name = o.module or ", ".join(o.parameters)
+            layers[(name, len(layers))] = Layer(
+                name, o.op, number if runs else -1, o.filters, o.weight, o.factors, o.outputs[0], o.parameters
+            )
+    return tuple(layers.values())
+
+
+def _footprints(members: Sequence[Ids], count: int) -> tuple[IntArray, IntArray]:
+    """Group channels by their footprint: a 64-bit hash of (dimension, multiplicity) pairs, summed over dimensions."""
+    if count == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    hashes = np.zeros(count, dtype=np.uint64)
+    for dim, ids in enumerate(members):
+        free = ids[ids >= 0]
+        if free.size:
+            channels, times = np.unique(free, return_counts=True)
+            hashes[channels] += _scramble(np.uint64(dim * 1_000_003) + times.astype(np.uint64))
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first))  # groups in the order of their first channel
+    group_of = order[group].astype(np.int64)
+    rank_of = np.zeros(count, dtype=np.int64)
+    for number in range(len(first)):
+        inside = np.flatnonzero(group_of == number)
+        rank_of[inside] = np.arange(len(inside))
+    return group_of, rank_of
+
+
+def _scramble(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finalizer (Steele, Lea, Flood 2014): spreads small integers over 64 bits."""
+    x = x * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _linear_forms(table: SizeTable, group_of: IntArray) -> tuple[IntArray, IntArray]:
+    groups = int(group_of.max(initial=-1)) + 1
+    width = np.bincount(group_of, minlength=groups)
+    coefficients = np.zeros((len(table.members), groups), dtype=np.int64)
+    for dim, ids in enumerate(table.members):
+        free = ids[ids >= 0]
+        if free.size:
+            coefficients[dim] = np.bincount(group_of[free], minlength=groups) // width
+    return coefficients, np.array(table.fixed, dtype=np.int64)
+
+
+def _groups(
+    layers: Sequence[Layer], members: Sequence[Ids], coefficients: IntArray, group_of: IntArray
+) -> tuple[Group, ...]:
+    width = np.bincount(group_of, minlength=coefficients.shape[1])
+    owners: list[list[Layer]] = [[] for _ in width]
+    for layer in layers:
+        for group in np.flatnonzero(coefficients[layer.filters]):
+            owners[group].append(layer)
+    names: dict[str, int] = {}
+    groups = []
+    for number, own in enumerate(owners):
+        name = own[0].name
+        names[name] = names.get(name, 0) + 1
+        label = name if names[name] == 1 else f"{name}#{names[name]}"
+        layer_names = tuple(dict.fromkeys(layer.name for layer in own))
+        groups.append(Group(label, layer_names, int(width[number]), int(coefficients[own[0].filters, number])))
+    return tuple(groups)
+
+
+def _frozen_layers(
+    layers: Sequence[Operation], root: Ids, channel_of: IntArray, channels: Channels, frozen_by: IntArray
+) -> tuple[Frozen, ...]:
+    """The filters that may not go, layer by layer, with the first reason found."""
+    found: dict[str, Frozen] = {}
+    for operation in layers:
+        assert operation.filters is not None  # that is what makes it a layer
+        name = operation.module or ", ".join(operation.parameters)
+        kept = np.unique(root[operation.filters[channel_of[operation.filters] < 0]])
+        if not kept.size or name in found:
+            continue
+        freeze = channels.freezes[int(frozen_by[kept].max())]
+        where = f" (in {freeze.module})" if freeze.module not in ("", name) else ""
+        found[name] = Frozen(name, len(kept), freeze.reason + where)
+    return tuple(found.values())

@@ -1,0 +1,187 @@
+"""A plan: how many channels each group keeps, for which model, under which budget. Frozen, and plain JSON.
+
+It can be mailed, diffed, and applied elsewhere; it names the model by a fingerprint of its parameters' names and shapes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import nn
+
+from .allocate import Options, allocate
+from .budget import Budget, Limit
+from .cost import ITEM_BYTES, DType, costs
+from .errors import PlanError, UsageError
+from .files import write_text
+from .network import IntArray, Network
+
+FORMAT = "pretrim-plan"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What one group keeps."""
+
+    name: str
+    layers: tuple[str, ...]
+    channels: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Widths by group, with everything needed to repeat and to check them.
+
+    Attributes:
+        groups: what each channel group keeps, in the network's order.
+        limits: the limits as the user wrote them, by cost.
+        options: how the widths were chosen (`allocate.Options`); empty for widths given by hand.
+        dtype: the data type that bytes are counted in.
+        dense: the five costs of the dense network.
+        slim: the five costs of the plan.
+        example: shapes and data types of the inputs.
+        fingerprint: of the dense model's parameters and buffers (`identity.fingerprint`).
+        model: the model reference, where the model was built by name.
+    """
+
+    groups: tuple[GroupPlan, ...]
+    limits: Mapping[str, str]
+    options: Mapping[str, Any]
+    dtype: DType
+    dense: Mapping[str, int]
+    slim: Mapping[str, int]
+    example: Any
+    fingerprint: str
+    model: Mapping[str, Any] | None = None
+    network: Network | None = field(default=None, repr=False, compare=False)
+    """The analysis it was made from; not written to JSON, made again where it is needed."""
+
+    @property
+    def widths(self) -> IntArray:
+        """Channels kept, one number per group."""
+        return np.array([group.kept for group in self.groups], dtype=np.int64)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, with the format's name and version."""
+        names = ("model", "fingerprint", "example", "dtype", "limits", "options", "dense", "slim")
+        plain = json.loads(json.dumps({name: getattr(self, name) for name in names}))
+        groups = [{**asdict(group), "layers": list(group.layers)} for group in self.groups]
+        return {"format": FORMAT, "version": VERSION, **plain, "groups": groups}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Plan:
+        """Read what :meth:`to_json` wrote. Raises PlanError for anything else."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise PlanError("Expected a plan written by pretrim, but got other JSON: make one with `pretrim plan`.")
+        if data.get("version") != VERSION:
+            raise PlanError(f"Expected a plan of version {VERSION}, but got {data.get('version')!r}: update pretrim.")
+        try:
+            groups = tuple(_group(entry) for entry in data["groups"])
+            rest = {name: data[name] for name in ("limits", "options", "dtype", "dense", "slim", "example")}
+            return cls(groups=groups, fingerprint=str(data["fingerprint"]), model=data.get("model"), **rest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"Expected a complete plan, but it is damaged ({error!r}): make it again.") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as indented JSON."""
+        write_text(Path(path), json.dumps(self.to_json(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan. Raises PlanError if the file is missing or is not a plan."""
+        try:
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not JSON"
+            raise PlanError(f"Expected a plan in {path}, but could not read it ({reason}).") from error
+
+    def apply(self, model: nn.Module, weights: str = "fresh") -> nn.Module:
+        """A new, slim module; see :func:`pretrim.apply`."""
+        from .surgery import apply
+
+        return apply(model, self, weights)
+
+
+def _group(entry: Mapping[str, Any]) -> GroupPlan:
+    group = GroupPlan(str(entry["name"]), tuple(entry["layers"]), entry["channels"], entry["kept"])
+    if not (isinstance(group.kept, int) and isinstance(group.channels, int) and 1 <= group.kept <= group.channels):
+        raise ValueError(f"{group.name} keeps {group.kept!r} of {group.channels!r}")
+    return group
+
+
+def make_plan(
+    network: Network,
+    limits: Mapping[str, str | int | float | None],
+    options: Options | None = None,
+    dtype: DType = "float32",
+) -> Plan:
+    """The plan for one network under a budget.
+
+    Raises:
+        BudgetError: a limit that is not one (zero, negative, no number, more than the dense network needs).
+        InfeasibleBudget: no legal plan meets a limit.
+    """
+    options = options or Options()
+    budget = Budget.parse(limits, dtype)
+    widths = allocate(network, budget.resolve(network), options)[0]
+    return plan_of_widths(network, widths, dtype, limits=_texts(budget.limits), options=asdict(options))
+
+
+def plan_with_options(
+    network: Network, limits: Mapping[str, str | int | float | None], dtype: str, options: Mapping[str, Any]
+) -> Plan:
+    """The same, with options by name. Raises UsageError for a name that is no option."""
+    known = {entry.name for entry in fields(Options)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise UsageError(f"Expected options out of {', '.join(sorted(known))}, but got {', '.join(unknown)}.")
+    if dtype not in ITEM_BYTES:
+        raise UsageError(f"Expected dtype to be one of {', '.join(ITEM_BYTES)}, but got {dtype!r}.")
+    return make_plan(network, limits, Options(**options), cast(DType, dtype))
+
+
+def _texts(limits: tuple[Limit, ...]) -> dict[str, str]:
+    return {limit.cost: limit.text for limit in limits}
+
+
+def plan_of_widths(
+    network: Network,
+    widths: ArrayLike,
+    dtype: DType = "float32",
+    *,
+    limits: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Plan:
+    """A plan with widths chosen by hand or elsewhere: one number per group of the network.
+
+    Raises:
+        UsageError: a wrong number of widths, or one outside 1..channels.
+    """
+    array = np.asarray(widths, dtype=np.int64)
+    if array.shape != network.dense.shape or ((array < 1) | (array > network.dense)).any():
+        raise UsageError(
+            f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got {array.tolist()}."
+        )
+    functions = costs(network, dtype)
+    return Plan(
+        groups=tuple(
+            GroupPlan(group.name, group.layers, group.channels, int(kept))
+            for group, kept in zip(network.groups, array, strict=True)
+        ),
+        limits=dict(limits or {}),
+        options=dict(options or {}),
+        dtype=dtype,
+        dense={name: int(function(network.dense)) for name, function in functions.items()},
+        slim={name: int(function(array)) for name, function in functions.items()},
+        example=network.example,
+        fingerprint=network.fingerprint,
+        network=network,
+    )

@@ -1,0 +1,200 @@
+"""Apply a plan: a new module of the same classes, every parameter and buffer cut, checked before it is returned."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from .analysis import Mismatch, analyze, check_narrow
+from .cost import cost
+from .errors import ModelError, PlanError, UsageError
+from .identity import fingerprint, make_example
+from .mending import mend_modules
+from .network import IntArray, Network, Parameter
+from .plan import Plan
+from .trace import clone_module, stage
+
+Weights: TypeAlias = Literal["fresh", "inherit"]
+Keep: TypeAlias = NDArray[np.bool_]
+"""For each channel of a network, whether it is kept."""
+# Variance times fan of the usual initialisations: He (2), Glorot and LeCun (1), torch's default for layers (1/3).
+GAINS = (2.0, 1.0, 1.0 / 3.0)
+
+
+def apply(model: nn.Module, plan: Plan, weights: str = "fresh") -> nn.Module:
+    """Build the slim network of a plan. The given model is not changed.
+
+    Args:
+        model: the dense network that the plan was made for.
+        plan: what each channel group keeps.
+        weights: ``"fresh"``: the values of the (untrained) model, with the weights of cut convolutions and linear layers
+            rescaled by the fan ratio of their initialisation, so that training starts with the variances of the dense
+            network. ``"inherit"``: the values of a trained model; the channels with the largest L1 norm stay.
+
+    Returns:
+        A new module of the same classes in the same mode, which carries its plan (:func:`plan_of`).
+
+    Raises:
+        PlanError: the plan is for another model.
+        ModelError: the slim network does not do what was planned (never a broken network).
+    """
+    if weights not in get_args(Weights):
+        raise UsageError(f"Expected weights to be one of {', '.join(get_args(Weights))}, but got {weights!r}.")
+    if plan.fingerprint != fingerprint(model):
+        raise PlanError(
+            "Expected the model that the plan was made for, but its parameters have other names or shapes: "
+            "make a plan for this model, or give the model of the plan."
+        )
+    network = plan.network if plan.network is not None else analyze(model, make_example(plan.example))
+    if [(g.name, g.channels) for g in network.groups] != [(g.name, g.channels) for g in plan.groups]:
+        raise PlanError("Expected a plan for this network's channel groups, but its groups differ: make it again.")
+    keep = kept_channels(network, plan.widths, score(model, network) if weights == "inherit" else None)
+    slim = cut(model, network, plan.widths, keep, rescale=weights == "fresh")
+    check(slim, network, plan)
+    slim.__dict__["pretrim_plan"] = plan
+    return slim
+
+
+def plan_of(slim: nn.Module) -> Plan:
+    """The plan that a slim network was built from. Raises UsageError for a network that carries none."""
+    plan = slim.__dict__.get("pretrim_plan")
+    if not isinstance(plan, Plan):
+        raise UsageError("Expected a slim network made by pretrim, but got a module without a plan: apply a plan first.")
+    return plan
+
+
+def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64] | None = None) -> Keep:
+    """Which channels stay: of each group the first ones (any are as good before training), or those that score best."""
+    if scores is None:
+        return network.rank_of < widths[network.group_of]
+    order = np.lexsort((network.rank_of, -scores, network.group_of))
+    place = np.empty(len(order), dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(network.dense)])
+    place[order] = np.arange(len(order)) - starts[network.group_of[order]]
+    kept: Keep = place < widths[network.group_of]
+    return kept
+
+
+def score(model: nn.Module, network: Network) -> NDArray[np.float64]:
+    """L1 norm of each channel over its filters in every layer (Li et al. 2017, section 3.1, summed over coupled layers)."""
+    values = dict(model.named_parameters())
+    scores = np.zeros(len(network.group_of))
+    for parameter, dim in _filters(network):
+        weight = values[parameter.name].detach().abs().double()
+        norms = weight.sum([d for d in range(weight.dim()) if d != dim]).cpu().numpy()
+        channels = network.members[parameter.dims[dim]]
+        np.add.at(scores, channels[channels >= 0], norms[channels >= 0])
+    return scores
+
+
+def _filters(network: Network) -> Iterator[tuple[Parameter, int]]:
+    """The weight of each layer, with the dimension that holds its filters."""
+    by_name = {parameter.name: parameter for parameter in network.parameters}
+    done: set[str] = set()
+    for layer in network.layers:
+        for name in layer.parameters:
+            parameter = by_name[name]
+            if name in done or len(parameter.shape) < 2 or layer.filters not in parameter.dims:
+                continue
+            done.add(name)
+            yield parameter, parameter.dims.index(layer.filters)
+
+
+def cut(model: nn.Module, network: Network, widths: IntArray, keep: Keep, *, rescale: bool) -> nn.Module:
+    """A copy of the model with only the kept channels in every parameter and buffer."""
+    parameters = {parameter.name: parameter for parameter in network.parameters}
+    factors = fan_factors(model, network, widths) if rescale else {}
+    kept = np.append(keep, True)  # channel -1 stands for an index of fixed size: it stays
+
+    def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        new = tensor.detach()
+        for dim, row in enumerate(parameters[name].dims):
+            members = network.members[row]
+            if members.size and not kept[members].all():
+                index = torch.from_numpy(np.flatnonzero(kept[members])).to(new.device)
+                new = new.index_select(dim, index)
+        new = new * factors[name] if name in factors else new.clone()
+        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            new = new.contiguous(memory_format=torch.channels_last)
+        return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+
+    slim = clone_module(model, narrow)
+    mend_modules(slim, model, network, widths)
+    return slim
+
+
+def check(slim: nn.Module, network: Network, plan: Plan) -> None:
+    """Run the slim network on fake tensors: each operator's shapes and the counted parameters must be as planned."""
+    example = make_example(plan.example)
+    run = stage(slim, example, real=any("real tensors" in note for note in network.notes))
+    try:
+        check_narrow(run, network, plan.widths, training=False)
+    except Mismatch as mismatch:
+        raise ModelError(f"Expected the slim network to follow its plan, but {mismatch.said}: please report it.") from None
+    counted = sum(parameter.numel() for parameter in slim.parameters())
+    if counted != int(cost(network, "params")(plan.widths)):
+        raise ModelError(f"Expected {plan.slim['params']:,} parameters, but counted {counted:,}: please report it.")
+
+
+# ---------------------------------------------------------------------------------------- fresh weights
+
+
+def fan_factors(model: nn.Module, network: Network, widths: IntArray) -> dict[str, float]:
+    """By which factor the weights of each cut layer grow: the square root of dense fan over slim fan.
+
+    Which fan an initialisation used is read off the weights: their variance times the fan is 2 (He), 1 (Glorot, LeCun)
+    or 1/3 (torch's default). Where several fit, the one that explains the most layers of the model is taken; where none
+    does, the fan-in, which keeps the variance of the activations.
+    """
+    dense_values = dict(model.named_parameters())
+    sizes = network.sizes(widths)
+    groups = _convolution_groups(network)
+    weights = {p.name: p for p, _ in _filters(network)}
+    explained = {name: _explanations(dense_values[name], groups.get(name, 1)) for name in weights}
+    votes = Counter(kind for kinds in explained.values() for kind in kinds)
+    factors = {}
+    for name, parameter in weights.items():
+        kind = max(explained[name], key=lambda k: (votes[k], k), default=("fan_in", 0.0))[0]
+        slim = tuple(int(sizes[dim]) for dim in parameter.dims)
+        if slim != parameter.shape:
+            before = groups.get(name, 1)
+            depthwise = before > 1 and parameter.shape[1] == 1
+            after = before * slim[0] / parameter.shape[0] if depthwise else before
+            factors[name] = math.sqrt(fans(parameter.shape, before)[kind] / fans(slim, after)[kind])
+    return factors
+
+
+def fans(shape: tuple[int, ...], groups: float) -> dict[str, float]:
+    """Fan-in and fan-out as torch.nn.init counts them, fan-out per group (as timm does), and Glorot's mean."""
+    window = math.prod(shape[2:])
+    into, out = shape[1] * window, shape[0] * window
+    return {"fan_in": into, "fan_out": out, "fan_out_of_group": out / groups, "mean": (into + out) / 2}
+
+
+def _explanations(weight: torch.Tensor, groups: int) -> list[tuple[str, float]]:
+    """The (fan, gain) pairs whose variance the weights have, to within the error of its estimate."""
+    variance = float(weight.detach().double().square().mean())
+    tolerance = min(5.0 * math.sqrt(2.0 / weight.numel()), 0.25)
+    return [
+        (kind, gain)
+        for kind, fan in fans(tuple(weight.shape), groups).items()
+        for gain in GAINS
+        if abs(variance * fan / gain - 1.0) <= tolerance
+    ]
+
+
+def _convolution_groups(network: Network) -> dict[str, int]:
+    return {
+        name: int(network.operators[layer.operator].attributes.get("groups", 1))
+        for layer in network.layers
+        if layer.operator >= 0
+        for name in layer.parameters
+    }
+

@@ -1,0 +1,449 @@
+"""Run a model once on fake tensors and follow its channels, operator by operator.
+
+The model's structure is copied with fake parameters (no memory, no arithmetic; the caller's model is not touched), and
+runs under a dispatch mode that sees every ATen operator with concrete shapes, whatever modules and functional calls the
+``forward`` is made of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors and one branch
+is seen; the trace says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import linecache
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
+
+from .errors import ModelError
+from .labels import Channels, Ids, Label, Labels
+from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unknown
+
+Example: TypeAlias = torch.Tensor | tuple[Any, ...] | dict[str, Any]
+
+TORCH = str(Path(torch.__file__).parent)
+HERE = str(Path(__file__).parent)
+READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+# Questions about a tensor, not work on it.
+QUESTIONS = frozenset("device is_same_size sym_size sym_stride sym_numel sym_storage_offset is_contiguous dim size".split())
+
+
+class Site(NamedTuple):
+    """The line of source that called an operator: what is learnt about it holds for every module of its class."""
+
+    file: str
+    line: int
+    module: str
+    op: str
+
+
+@dataclass(frozen=True)
+class Mend:
+    """A Python integer of a module that has to follow the widths: it becomes the number of kept `ids`."""
+
+    site: Site
+    module: str
+    attribute: str
+    index: int | None
+    ids: Ids
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One ATen operator of a trace, in the order of execution."""
+
+    op: str
+    module: str
+    site: Site
+    attributes: Mapping[str, Any]
+    reads: tuple[int, ...]
+    """Buffers it reads that depend on the input."""
+    writes: tuple[int, ...]
+    """Buffers it makes; empty for a reshape or an in-place operator."""
+    parameters: tuple[str, ...]
+    """Names of the parameters it reads."""
+    shapes: tuple[tuple[int, ...], ...]
+    outputs: tuple[Labels, ...]
+    factors: tuple[tuple[int, Label], ...]
+    """Sizes whose product is the multiply-accumulates; empty for other operators."""
+    filters: Label
+    """The ids of the filters, if this is a layer: a convolution or matrix product with a weight of its own."""
+    weight: tuple[tuple[int, Label], ...]
+    """The sizes of that weight."""
+    integers: tuple[tuple[int, Ids], ...]
+    mixes: bool
+
+    @property
+    def fuses(self) -> bool:
+        """Whether runtimes compute it in place of its input: norms, activations and other elementwise work."""
+        return self.op in POINTWISE or self.op in NORMS
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor that depends on the input, and that takes memory of its own."""
+
+    shape: tuple[int, ...]
+    labels: Labels
+    itemsize: int
+
+
+@dataclass
+class Trace:
+    """What one run of a model showed."""
+
+    operations: list[Operation] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    mends: list[Mend] = field(default_factory=list)
+    output_shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------------------------------- copies of a model
+
+
+def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.Tensor]) -> nn.Module:
+    """Copy a model with every parameter and buffer replaced; tied tensors stay tied, the model is not touched.
+
+    `replace` gets the first name and the tensor. Tensors kept as plain attributes are cloned.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor):
+                memo[id(value)] = value.detach().clone()
+    for name, tensor in named_tensors(model):
+        memo[id(tensor)] = replace(name, tensor)
+    return copy.deepcopy(model, memo)
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer once, under its first name."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def describe_failure(error: BaseException) -> str:
+    """One line: type, message and place of an error raised inside the user's own code."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((TORCH, HERE))]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    words = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {words[0] if words else ''}{place}"
+
+
+def call_model(model: nn.Module, example: Example) -> Any:
+    """Run `forward` as the example says: a tensor, a tuple of arguments, or a dict of named ones."""
+    if isinstance(example, dict):
+        return model(**example)
+    return model(*example) if isinstance(example, (tuple, list)) else model(example)
+
+
+def with_batch(example: Example, size: int) -> Example:
+    """The same example with `size` images: the first one, repeated."""
+
+    def resize(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or leaf.dim() == 0:
+            return leaf
+        return leaf[:1].expand(size, *leaf.shape[1:]).contiguous()
+
+    return tree_map(resize, example)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Attention as matrix products and a softmax, not as one fused operator."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+# ---------------------------------------------------------------------------------------- the dispatch mode
+
+
+class Observer(TorchDispatchMode):
+    """Sees every ATen operator of a run, composite ones taken apart, with the module and the line that called it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modules: list[tuple[str, nn.Module]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        op = operator_name(func)
+        if func.namespace not in ("aten", "prim", "prims", "torchvision") or op in QUESTIONS:
+            return func(*args, **kwargs)
+        if op not in RULES and func.namespace == "aten":
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        self.before(op)
+        result = func(*args, **kwargs)
+        named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)}
+        self.observe(op, {**named, **kwargs}, tuple(t for t in tree_leaves(result) if isinstance(t, torch.Tensor)))
+        return result
+
+    def before(self, op: str) -> None:
+        """Called before an operator runs."""
+
+    def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
+        """Called after it ran, with its arguments by name."""
+        raise AssertionError("an observer defines observe")
+
+    @property
+    def module(self) -> str:
+        return self.modules[-1][0] if self.modules else ""
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Keep the stack of modules that are running."""
+
+        def enter(name: str) -> Callable[..., None]:
+            return lambda module, *_: self.modules.append((name, module))
+
+        handles = []
+        for name, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(enter(name)))
+            handles.append(module.register_forward_hook(lambda *_: self.modules.pop() and None, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def operator_name(func: Any) -> str:
+    """`aten::relu_` and `aten::relu` are one operator here."""
+    name: str = func._schema.name.split("::")[1]
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+@dataclass
+class Seen:
+    """What is known of one tensor."""
+
+    labels: Labels
+    buffer: int | None = None
+    parameters: tuple[str, ...] = ()
+
+
+class Tracer(Observer):
+    """Follows labels through a run by the table of rules, and writes the trace."""
+
+    def __init__(self, channels: Channels, hints: Mapping[Site, str]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.hints = hints
+        self.trace = Trace()
+        self.seen: Any = WeakIdKeyDictionary()
+
+    def know(self, tensor: torch.Tensor, seen: Seen) -> None:
+        self.seen[tensor] = seen
+
+    def look(self, tensor: torch.Tensor) -> Labels:
+        seen = self.seen.get(tensor)
+        return seen.labels if seen is not None else (None,) * tensor.dim()
+
+    def new_buffer(self, tensor: torch.Tensor, labels: Labels) -> int:
+        self.trace.buffers.append(Buffer(tuple(tensor.shape), labels, tensor.element_size()))
+        return len(self.trace.buffers) - 1
+
+    def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
+        frame, site = self.site(op)
+        call = Call(op, args, outputs, self.module, self.channels, self.look, self.hints.get(site, ""))
+        labels = RULES.get(op, unknown)(call)
+        per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
+        self.heed(call, site, frame)
+        inputs = [seen for tensor in call.tensors() if (seen := self.seen.get(tensor)) is not None]
+        writes = [self.settle(op, inputs, out, at) for out, at in zip(outputs, per_output, strict=True)]
+        self.trace.operations.append(self.operation(call, site, inputs, writes, per_output))
+
+    def settle(self, op: str, inputs: list[Seen], out: torch.Tensor, labels: Labels) -> int | None:
+        """Remember an output; returns its buffer if it is a new one."""
+        known = self.seen.get(out)
+        data = next((seen.buffer for seen in inputs if seen.buffer is not None), None)
+        names = tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters))
+        if known is not None:  # an in-place operator gives back its argument
+            known.buffer = data if known.buffer is None else known.buffer
+            return None
+        fresh = data is not None and op not in RESHAPES
+        buffer = self.new_buffer(out, labels) if fresh else data
+        self.know(out, Seen(labels, buffer, () if data is not None else names))
+        return buffer if fresh else None
+
+    def operation(
+        self, call: Call, site: Site, inputs: list[Seen], writes: list[int | None], labels: list[Labels]
+    ) -> Operation:
+        weight = self.seen.get(call.weight) if call.weight is not None else None
+        layer = call.weight is not None and weight is not None and weight.buffer is None and bool(weight.parameters)
+        return Operation(
+            op=call.op,
+            module=call.module,
+            site=site,
+            attributes={name: plain(value) for name, value in call.args.items() if is_plain(value)},
+            reads=tuple(dict.fromkeys(seen.buffer for seen in inputs if seen.buffer is not None)),
+            writes=tuple(buffer for buffer in writes if buffer is not None),
+            parameters=tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters)),
+            shapes=tuple(tuple(out.shape) for out in call.outputs),
+            outputs=tuple(labels),
+            factors=call.factors,
+            filters=call.filters if layer else None,
+            weight=tuple(zip(call.weight.shape, weight.labels, strict=True)) if layer and call.weight is not None else (),
+            integers=tuple(call.integers),
+            mixes=call.mixes,
+        )
+
+    def site(self, op: str) -> tuple[FrameType | None, Site]:
+        """The innermost line outside torch and pretrim; lines of torch's own modules are told apart by the class."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith((TORCH, HERE)):
+            frame = frame.f_back
+        owner = type(self.modules[-1][1]).__qualname__ if self.modules else ""
+        if frame is None:
+            return None, Site("", 0, owner, op)
+        return frame, Site(frame.f_code.co_filename, frame.f_lineno, owner, op)
+
+    def heed(self, call: Call, site: Site, frame: FrameType | None) -> None:
+        """Do what an earlier trial of this line asked for: mend its integers, or freeze what cannot be mended."""
+        if call.hint == "mend":
+            self.trace.mends.extend(self.find_integers(call, site, frame))
+        elif call.hint == "freeze":
+            for value, ids in call.integers:
+                call.freeze(ids, f"{call.op} with the integer {value}, kept from construction")
+        elif call.hint == "freeze all":
+            freeze_inputs(call, f"{call.op} could not follow a narrower input")
+            for label in (call.filters, *(ids for _, ids in call.integers)):
+                call.freeze(label, f"{call.op} could not follow a narrower input")
+
+    def find_integers(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[Mend]:
+        """The attributes of the running modules that hold the integers of this call, by value and by name."""
+        if frame is None:
+            return
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        for place, (value, ids) in enumerate(call.integers):
+            for name, module in reversed(self.modules):
+                found = [
+                    (attribute, index)
+                    for attribute, index in holders(module, value, place, len(call.integers))
+                    if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
+                ]
+                on_line = [pair for pair in found if pair[0] in line]
+                if found:
+                    yield from (Mend(site, name, attribute, index, ids) for attribute, index in on_line or found)
+                    break
+
+
+def holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[tuple[str, int | None]]:
+    """Attributes of a module that hold `value`: as an integer, or in a list at that place."""
+    for name, held in vars(module).items():
+        if name.startswith("_") or isinstance(held, bool):
+            continue
+        if isinstance(held, int) and held == value:
+            yield name, None
+        elif isinstance(held, (list, tuple)) and value in held:
+            yield name, place if len(held) == count and held[place] == value else held.index(value)
+
+
+def is_plain(value: Any) -> bool:
+    leaves = tree_leaves(value)
+    return all(isinstance(leaf, (int, float, bool, str, type(None))) for leaf in leaves)
+
+
+def plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------------------------------- running it
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A copy of a model that can be run without touching the caller's, on fake tensors where that is possible."""
+
+    model: nn.Module
+    example: Example
+    fake: FakeTensorMode | None
+
+    def run(self, observer: Observer, *, training: bool) -> Any:
+        """Run `forward` once under an observer."""
+        self.model.train(training)
+        mode: AbstractContextManager[Any] = self.fake if self.fake is not None else nullcontext()
+        with torch.no_grad(), plain_attention(), torch.random.fork_rng(devices=[]), mode:
+            with observer.watching(self.model), observer:
+                return call_model(self.model, self.example)
+
+
+def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
+    """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError("Expected a module in eager mode, but got a TorchScript module: give the Python model.")
+    if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in model.parameters()):
+        raise ModelError("Expected a model whose parameters have shapes, but got a lazy one: run it once first.")
+    if real:
+        return Stage(clone_module(model, lambda _, t: retype(t.detach().clone(), t)), example, None)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    copied = clone_module(model, lambda _, t: fake.from_tensor(t))
+    moved = tree_map(lambda leaf: fake.from_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf, example)
+    return Stage(copied, moved, fake)
+
+
+def retype(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """A parameter stays a parameter."""
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
+def trace(
+    run: Stage, channels: Channels, labels: Mapping[str, Labels], hints: Mapping[Site, str], *, training: bool
+) -> Trace:
+    """Trace one run; ids of parameters are given, so that several runs share them.
+
+    Raises whatever the model's ``forward`` raises.
+    """
+    tracer = Tracer(channels, hints)
+    for name, tensor in named_tensors(run.model):
+        tracer.know(tensor, Seen(labels[name], None, (name,)))
+    for leaf in tree_leaves(run.example):
+        if isinstance(leaf, torch.Tensor):
+            nothing: Labels = (None,) * leaf.dim()
+            tracer.trace.inputs.append(tracer.new_buffer(leaf, nothing))
+            tracer.know(leaf, Seen(nothing, tracer.trace.inputs[-1]))
+    result = run.run(tracer, training=training)
+    for leaf in tree_flatten(outputs_of(result))[0]:
+        if isinstance(leaf, torch.Tensor):
+            seen = tracer.seen.get(leaf)
+            tracer.trace.output_shapes.append(tuple(leaf.shape))
+            if seen is not None and seen.buffer is not None:
+                tracer.trace.outputs.append(seen.buffer)
+            for label in tracer.look(leaf):
+                if label is not None:
+                    channels.freeze(label, "", "the network's output")
+    return tracer.trace
+
+
+def outputs_of(result: Any) -> Any:
+    """Outputs as a tree: dataclass-like results (torchvision, transformers) count by their fields."""
+    if hasattr(result, "__dataclass_fields__"):
+        return {name: getattr(result, name) for name in result.__dataclass_fields__}
+    return result
