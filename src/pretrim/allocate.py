@@ -179,8 +179,7 @@ class Stream:
 
     def uniform(self, *shape: int) -> FloatArray:
         raw = self._bits.random_raw(int(np.prod(shape)))
-        numbers: FloatArray = (raw >> np.uint64(11)).reshape(shape) * 2.0**-53
-        return numbers
+        return (raw >> np.uint64(11)).reshape(shape).astype(np.float64) * 2.0**-53
 
     def orders(self, count: int, size: int) -> IntArray:
         """`count` random orders of ``0..size-1``."""
@@ -267,7 +266,9 @@ class _Peak:
         together = moments(network)
         self.moments: Formula = formula(network, peak_columns(network, 1))
         self.tensors: Formula = formula(network, [[(1.0, tensor.dims)] for tensor in network.tensors])
-        self.alive = np.array([[t in alive for t in range(len(network.tensors))] for alive in together], dtype=np.float64)
+        self.alive = np.array(
+            [[t in alive for t in range(len(network.tensors))] for alive in together], dtype=np.float64
+        )
         owned = [[network.coefficients[d] * network.dense for d in tensor.dims] for tensor in network.tensors]
         self.owners = np.array([np.sum(parts, axis=0) > 0 for parts in owned], dtype=np.float64)
 
@@ -337,7 +338,8 @@ def _count(before: IntArray, picks: IntArray, length: IntArray, last: IntArray) 
     after = before.copy()
     used = np.arange(picks.shape[1]) < length[:, None]
     np.add.at(after, (np.nonzero(used)[0], picks[used]), 1)
-    return np.minimum(after, last)
+    np.minimum(after, last, out=after)
+    return after
 
 
 def _shortest(problem: Problem, ladder: IntArray, before: IntArray, picks: IntArray, last: IntArray) -> IntArray:
@@ -395,9 +397,9 @@ def random(problem: Problem, count: int) -> IntArray:
 def waterfill(problem: Problem, count: int) -> IntArray:
     """Every group keeps the same amount of complexity, until it is dense: ``w = n * min(1, level / complexity)``.
 
-    With x = w/n this maximises ``sum log(x)`` under ``sum complexity * x <= budget, x <= 1``, the form of the layer-density
-    problem that PreCrop (arXiv 2203.02549) poses; its own text was not read, so it does not bear that name. Complexity is
-    the dense network's, in the mode of each limit; with several limits the shares are averaged.
+    With x = w/n this maximises ``sum log(x)`` under ``sum complexity * x <= budget, x <= 1``, the form of the
+    layer-density problem that PreCrop (arXiv 2203.02549) poses; its own text was not read, so it does not bear that
+    name. Complexity is the dense network's, in the mode of each limit; with several limits the shares are averaged.
     """
     shares = Shares(problem)
     everywhere = np.ones((1, len(problem.network.groups)), dtype=bool)

@@ -8,7 +8,7 @@ with another reading of a reshape, with the halves tied, and at last with its ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -19,15 +19,17 @@ from torch import nn
 
 from .errors import ModelError
 from .identity import describe, fingerprint
-from .labels import Channels
-from .network import Analysis, IntArray, Network, Operator, build_network
+from .labels import Channels, Labels
 from .mending import cut_shapes, mend_modules
+from .network import Analysis, IntArray, Network, Operator, build_network
+from .rules import POINTWISE
 from .trace import (
     READS_VALUES,
     Example,
     Observer,
     Site,
     Stage,
+    Trace,
     clone_module,
     describe_failure,
     named_tensors,
@@ -70,53 +72,19 @@ def analyze(model: nn.Module, example: Example) -> Network:
 
 
 class Analyst:
-    """One analysis: the copies of the model and what was learnt about its lines of source so far."""
+    """One analysis: a copy of the model to run, and what was learnt about its lines of source so far."""
 
     def __init__(self, model: nn.Module, example: Example) -> None:
         self.model = model
         self.example = with_batch(example, 1)
         self.hints: dict[Site, str] = {}
         self.notes: list[str] = []
-        self.inference = self._inference_stage()
-        self.training = self._training_stage()
-
-    def _inference_stage(self) -> Stage:
-        try:
-            fake = stage(self.model, self.example)
-            fake.run(_Silent(), training=False)
-            return fake
-        except ModelError:
-            raise
-        except Exception as error:
-            return self._real_stage(error)
-
-    def _real_stage(self, fake_error: Exception) -> Stage:
-        """`forward` does not run on fake tensors: it reads values, or it is broken."""
-        real = stage(self.model, self.example, real=True)
-        try:
-            real.run(_Silent(), training=False)
-        except Exception as error:
-            raise ModelError(
-                f"Expected the model to run on {describe_example(self.example)}, but its forward raised "
-                f"{describe_failure(error)}. Check the input shape, and that the model runs on its own."
-            ) from error
-        why = "reads values" if isinstance(fake_error, READS_VALUES) else "does not run on fake tensors"
-        self.notes.append(f"forward {why} ({describe_failure(fake_error)}): traced on real tensors, one branch was seen")
-        return real
-
-    def _training_stage(self) -> Stage | None:
-        """The same in train mode with a batch of 2, where heads used only in training show."""
-        try:
-            run = stage(self.model, with_batch(self.example, 2), real=self.inference.fake is None)
-            run.run(_Silent(), training=True)
-            return run
-        except Exception as error:
-            self.notes.append(f"train mode was not traced: {describe_failure(error)}")
-            return None
+        self.stage = stage(model, self.example)
+        self.trains = True
 
     def run(self) -> Network:
         for _ in range(MOST_TRIALS):
-            network = self._trace()
+            network = self._network()
             try:
                 self._try_narrower(network)
                 return network
@@ -127,19 +95,16 @@ class Analyst:
             f"please report it with the model."
         )
 
-    def _trace(self) -> Network:
+    def _network(self) -> Network:
         channels = Channels()
         labels = {name: tuple(channels.new(size) for size in t.shape) for name, t in named_tensors(self.model)}
-        inference = trace(self.inference, channels, labels, self.hints, training=False)
-        training = self.training and trace(self.training, channels, labels, self.hints, training=True)
+        inference = self._trace_inference(channels, labels)
+        training = self._trace_training(channels, labels) if self.trains else None
         trained = {name for name, _ in self.model.named_parameters()}
-        parameters = {
-            name: (tuple(tensor.shape), labels[name], name in trained) for name, tensor in named_tensors(self.model)
-        }
         return build_network(
             Analysis(
                 channels=channels,
-                parameters=parameters,
+                parameters={n: (tuple(t.shape), labels[n], n in trained) for n, t in named_tensors(self.model)},
                 inference=inference,
                 training=training,
                 example=describe(self.example),
@@ -148,13 +113,54 @@ class Analyst:
             )
         )
 
+    def _trace_inference(self, channels: Channels, labels: Mapping[str, Labels]) -> Trace:
+        mark = channels.mark()
+        try:
+            return trace(self.stage, channels, labels, self.hints, training=False)
+        except Exception as error:
+            if self.stage.fake is None:
+                raise self._does_not_run(error) from error
+            fake_error = error
+        channels.forget_since(mark)
+        self.stage = stage(self.model, self.example, real=True)
+        found = self._trace_inference(channels, labels)
+        why = "reads values" if isinstance(fake_error, READS_VALUES) else "does not run on fake tensors"
+        self.notes.append(
+            f"forward {why} ({describe_failure(fake_error)}): traced on real tensors, one branch was seen"
+        )
+        return found
+
+    def _does_not_run(self, error: Exception) -> ModelError:
+        return ModelError(
+            f"Expected the model to run on {describe_example(self.example)}, but its forward raised "
+            f"{describe_failure(error)}. Check the input shape, and that the model runs on its own."
+        )
+
+    def _trace_training(self, channels: Channels, labels: Mapping[str, Labels]) -> Trace | None:
+        """The same in train mode with a batch of 2, where heads used only in training show."""
+        mark = channels.mark()
+        try:
+            return trace(self._training_stage(), channels, labels, self.hints, training=True)
+        except Exception as error:
+            channels.forget_since(mark)
+            self.trains = False
+            self.notes.append(f"train mode was not traced: {describe_failure(error)}")
+            return None
+
+    def _training_stage(self) -> Stage:
+        return self.stage.with_example(with_batch(self.example, 2))
+
     def _try_narrower(self, network: Network) -> None:
+        """Build a narrower copy and compare; in train mode too, if that runs lines that inference does not."""
         if not network.groups:
             return
-        for widths in trial_widths(network):
-            check_stage(self.inference, network, widths, training=False)
-        if self.training is not None:
-            check_stage(self.training, network, widths, training=True)
+        widths = trial_widths(network)
+        narrow = narrow_stage(self.stage, network, widths)
+        check_narrow(narrow, network, widths, training=False)
+        seen = {operator.site for operator in network.operators}
+        if any(o.site not in seen and o.op not in POINTWISE for o in network.training_operators):
+            narrow = narrow.with_example(with_batch(self.example, 2))
+            check_narrow(narrow, network, widths, training=True)
 
     def _learn(self, network: Network, mismatch: Mismatch) -> None:
         """Choose what to try next at the line where a narrower network went wrong."""
@@ -172,19 +178,10 @@ class Analyst:
         self.hints[site] = following[0]
 
 
-class _Silent(Observer):
-    """Runs a model for its errors only."""
-
-    def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
-        pass
-
-
-def trial_widths(network: Network) -> Iterator[IntArray]:
-    """Two networks, about two thirds and one third as wide, in which neighbouring groups shrink differently."""
-    places = np.arange(len(network.groups))
-    for part, spread in ((0.66, 0.07), (0.4, 0.05)):
-        ratio = part - spread * (places * 7 % 5 - 2)
-        yield np.maximum(1, np.floor(network.dense * ratio)).astype(np.int64)
+def trial_widths(network: Network) -> IntArray:
+    """A network about half as wide, in which neighbouring groups shrink differently."""
+    ratio = 0.3 + 0.08 * (np.arange(len(network.groups)) * 7 % 6)
+    return np.maximum(1, np.floor(network.dense * ratio)).astype(np.int64)
 
 
 def describe_example(example: Example) -> str:
@@ -199,7 +196,7 @@ def describe_example(example: Example) -> str:
 # ---------------------------------------------------------------------------------------- narrower copies
 
 
-class Checker(Observer):
+class Checker(Observer):  # type: ignore[no-untyped-call]
     """Compares every operator of a narrower network with what the network predicts for it."""
 
     def __init__(self, operators: tuple[Operator, ...], sizes: IntArray) -> None:
@@ -215,7 +212,9 @@ class Checker(Observer):
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
         expected = self.expected
         if expected is None or expected.op != op:
-            raise Mismatch(expected, f"it ran {op} where the dense network ran {expected.op if expected else 'nothing'}")
+            raise Mismatch(
+                expected, f"it ran {op} where the dense network ran {expected.op if expected else 'nothing'}"
+            )
         for out, dims in zip(outputs, expected.outputs, strict=True):
             shape = tuple(self.sizes[list(dims)])
             if tuple(out.shape) != shape:
@@ -223,13 +222,21 @@ class Checker(Observer):
         self.number += 1
 
 
-def check_stage(run: Stage, network: Network, widths: IntArray, *, training: bool) -> None:
-    """Make a staged model narrower and check it operator by operator. Raises Mismatch."""
+def narrow_stage(run: Stage, network: Network, widths: IntArray) -> Stage:
+    """A narrower copy of a staged model. Values do not matter, so tensors of one shape share one."""
     shapes = cut_shapes(network, widths)
+    made: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        kind = (shapes[name], tensor.dtype, isinstance(tensor, nn.Parameter))
+        if run.fake is None or kind not in made:
+            made[kind] = _narrow(tensor, shapes[name])
+        return made[kind]
+
     with run.fake if run.fake is not None else nullcontext():
-        narrow = clone_module(run.model, lambda name, t: _narrow(t, shapes[name]))
-    mend_modules(narrow, run.model, network, widths)
-    check_narrow(replace(run, model=narrow), network, widths, training=training)
+        model = clone_module(run.model, narrow)
+    mend_modules(model, run.model, network, widths)
+    return replace(run, model=model)
 
 
 def _narrow(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -248,5 +255,3 @@ def check_narrow(run: Stage, network: Network, widths: IntArray, *, training: bo
         raise Mismatch(checker.expected, f"forward raised {describe_failure(error)}") from error
     if checker.expected is not None:
         raise Mismatch(checker.expected, f"it ended before {checker.expected.op}")
-
-

@@ -1,7 +1,7 @@
 """Limits on a network's costs: how users write them, and what they mean for one network.
 
-A limit is absolute (``"250k"``, ``"20M"``, ``"512KiB"``, ``250_000``) or a share of the dense network (``"0.3x"``). The
-short names of the command line are those of the device: ``ram`` for `peak_activation_bytes`, ``flash`` for `weight_bytes`.
+A limit is absolute (``"250k"``, ``"20M"``, ``"512KiB"``, ``250_000``) or a share of the dense network (``"0.3x"``).
+Short names are those of the device: ``ram`` for `peak_activation_bytes`, ``flash`` for `weight_bytes`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ ALIASES: dict[str, CostName] = {
     **{name: name for name in COSTS},
 }
 _COUNT = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
-_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_BYTES = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
 _AMOUNT = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -122,8 +131,7 @@ class Bounds:
 
     def met(self, widths: ArrayLike) -> NDArray[np.bool_]:
         """Which rows of widths meet every limit."""
-        fits: NDArray[np.bool_] = (self.measure(widths) <= self.values).all(axis=-1)
-        return fits
+        return np.asarray((self.measure(widths) <= self.values).all(axis=-1))
 
     def check_reachable(self, smallest: IntArray) -> None:
         """Raises InfeasibleBudget if even the narrowest legal network does not fit."""
@@ -132,11 +140,11 @@ class Bounds:
             if value > limit:
                 raise InfeasibleBudget(
                     f"Expected {cost.name} of at most {int(limit):,}, but the narrowest legal network needs "
-                    f"{int(value):,}: raise the limit to that, or lower --round-to or --min-width."
+                    f"{int(value):,}: raise the limit, or lower --round-to or --min-width."
                 )
 
 
 def verify(costs: Sequence[Cost], limits: Sequence[int], widths: IntArray) -> list[str]:
-    """What a final plan breaks: costs that are not closed formulas (arena, latency) are checked here, after the search."""
+    """What a final plan breaks: costs that are no closed formulas (arena, latency) are checked here, after the search."""
     found = [(cost.name, int(cost(widths)), limit) for cost, limit in zip(costs, limits, strict=True)]
     return [f"{name} is {value:,}, the limit {limit:,}" for name, value, limit in found if value > limit]

@@ -1,15 +1,15 @@
 """What a network costs, as functions of its widths: definitions, written once.
 
-========================= ===============================================================================================
+========================= ==========================================================================================
 cost                      definition, for one image
-========================= ===============================================================================================
-``params``                trained parameters (buffers such as running statistics are not counted)
+========================= ==========================================================================================
+``params``                trained parameters (buffers such as running statistics do not count)
 ``macs``                  multiply-accumulates of convolutions and matrix products; ``flops = 2 * macs``
 ``weight_bytes``          parameters at the data type; in int8, tensors of one dimension (biases, norms) are int32
 ``activation_bytes``      sum of the output feature maps of convolution and linear layers, at the data type
 ``peak_activation_bytes`` the largest sum of activations alive at once when the operators run in order, with
                           convolution, norm and activation counted as one operator, as runtimes do
-========================= ===============================================================================================
+========================= ==========================================================================================
 
 A cost is a function ``f(widths) -> values``: widths of one plan (G) or of many (n x G), one value for each. These five
 are closed formulas, exact and never falling when a width grows. Costs of another kind (a tensor arena, a latency) share
@@ -18,6 +18,7 @@ the form but not those properties, so a final plan is verified against every lim
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
@@ -85,14 +86,14 @@ Term: TypeAlias = tuple[float, tuple[int, ...]]
 
 def formula(network: Network, columns: Sequence[Iterable[Term]]) -> Formula:
     """Write columns of terms, each a constant times dimensions of the network, as one formula."""
-    fixed = ~network.coefficients.any(axis=1)
+    fixed: NDArray[np.bool_] = network.coefficients.max(axis=1, initial=0) == 0
     linear = np.zeros((len(network.groups), len(columns)))
     offset = np.zeros(len(columns))
     products: dict[tuple[int, ...], dict[int, float]] = {}
     for column, terms in enumerate(columns):
         for constant, dims in terms:
             free = tuple(sorted(dim for dim in dims if not fixed[dim]))
-            constant *= float(np.prod([float(network.constants[dim]) for dim in dims if fixed[dim]]))
+            constant *= math.prod(int(network.constants[dim]) for dim in dims if fixed[dim])
             if not free:
                 offset[column] += constant
             elif len(free) == 1:

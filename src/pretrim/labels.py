@@ -55,6 +55,15 @@ class Channels:
         if ids.size:
             self.freezes.append(Freeze(ids.ravel(), module, reason))
 
+    def mark(self) -> tuple[int, int, int]:
+        """A point to come back to with :meth:`forget_since`."""
+        return self.count, len(self.freezes), len(self._left)
+
+    def forget_since(self, mark: tuple[int, int, int]) -> None:
+        """Forget what was noted since a mark: a run that broke off half-way says nothing."""
+        self.count = mark[0]
+        del self.freezes[mark[1] :], self._left[mark[2] :], self._right[mark[2] :]
+
     def components(self) -> Ids:
         """Map every id to its component: the smallest id it is tied to."""
         if not self._left:

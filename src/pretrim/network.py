@@ -162,10 +162,13 @@ class Network:
     ) -> Plan:
         """The plan that meets every given limit; see `plan.make_plan` and, for the options, `allocate.Options`.
 
-        Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``) or shares of the dense network (``"0.5x"``): `params`,
-        `macs`, `flash` (bytes of the weights), `ram` (peak bytes of activations), `activation` (bytes of all feature maps).
+        Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``) or shares of the dense network (``"0.5x"``):
+        `params`, `macs`, `flash` (bytes of the weights), `ram` (peak bytes of activations), `activation` (bytes of
+        all feature maps).
         """
-        from .plan import plan_with_options  # a method for the user's sake: plans are made of networks, not the reverse
+        from .plan import (
+            plan_with_options,  # a method for the user's sake: plans are made of networks, not the reverse
+        )
 
         limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
         return plan_with_options(self, limits, dtype, options)

@@ -1,6 +1,6 @@
 """A plan: how many channels each group keeps, for which model, under which budget. Frozen, and plain JSON.
 
-It can be mailed, diffed, and applied elsewhere; it names the model by a fingerprint of its parameters' names and shapes.
+It can be mailed, diffed and applied elsewhere; it knows its model by a fingerprint of names and shapes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -145,7 +145,7 @@ def plan_with_options(
         raise UsageError(f"Expected options out of {', '.join(sorted(known))}, but got {', '.join(unknown)}.")
     if dtype not in ITEM_BYTES:
         raise UsageError(f"Expected dtype to be one of {', '.join(ITEM_BYTES)}, but got {dtype!r}.")
-    return make_plan(network, limits, Options(**options), cast(DType, dtype))
+    return make_plan(network, limits, Options(**options), dtype)
 
 
 def _texts(limits: tuple[Limit, ...]) -> dict[str, str]:

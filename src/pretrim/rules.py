@@ -64,6 +64,7 @@ class Call:
             return None
         if len(known) < len(labels) and known[0].size > 1:
             self.freeze(known[0], f"{self.op} joins it with a tensor of fixed size")
+            return None
         return known[0]
 
     def tie_rows(self, ids: Ids) -> Ids:
@@ -124,7 +125,7 @@ def factory(call: Call) -> Labels:
 def glu(call: Call) -> Labels:
     """Half of the channels gates the other half: tie the halves."""
     x = call.args["self"]
-    labels, dim = list(call.look(x)), call.args.get("dim", -1) % x.dim()
+    labels, dim = list(call.look(x)), int(call.args.get("dim", -1)) % x.dim()
     ids = labels[dim]
     if ids is not None:
         labels[dim] = call.tie_rows(ids.reshape(2, -1))
@@ -148,7 +149,10 @@ def convolution(call: Call) -> Labels:
     out = call.outputs[0]
     window = x if transposed else out
     places = math.prod(window.shape[into + 1 :]) * (out.shape[0] if into else 1)
-    call.factors = (*zip(weight.shape, (*w_labels[:2], *[None] * (weight.dim() - 2)), strict=True), (places, None))
+    call.factors = (
+        *zip(weight.shape, (*w_labels[:2], *[None] * (weight.dim() - 2)), strict=True),
+        (places, None),
+    )
     call.filters, call.weight = out_ids, weight
     return (*x_labels[:into], out_ids, *_windows(call, x, x_labels, into))
 
@@ -386,7 +390,9 @@ def cat(call: Call) -> Labels:
 def _join(call: Call, parts: Sequence[torch.Tensor], here: Sequence[Label], dim: int) -> Label:
     if all(label is None for label in here):
         return None
-    ids = [call.channels.new(part.shape[dim]) if label is None else label for part, label in zip(parts, here, strict=True)]
+    ids = [
+        call.channels.new(part.shape[dim]) if label is None else label for part, label in zip(parts, here, strict=True)
+    ]
     for label, own in zip(here, ids, strict=True):
         if label is None:
             call.freeze(own, "a part of fixed size in a concatenation")
@@ -547,7 +553,7 @@ def expand(call: Call) -> Labels:
     """A dimension of size 1 that is repeated gets channels of its own: its size may follow the widths."""
     x, out = call.args["self"], call.outputs[0]
     extra = out.dim() - x.dim()
-    labels: list[Label] = [None] * extra + list(call.look(x))
+    labels: list[Label] = [*[None] * extra, *call.look(x)]
     for place, size in enumerate(out.shape):
         if size > 1 and (place < extra or x.shape[place - extra] == 1):
             labels[place] = call.channels.new(size)
@@ -656,40 +662,59 @@ def _varies_only_along(block: Ids, place: int) -> bool:
 # ---------------------------------------------------------------------------------------- the table
 
 POINTWISE = frozenset(
-    """abs acos acosh add addcdiv addcmul alias angle asin asinh atan atan2 atanh bernoulli bitwise_and bitwise_not
-    bitwise_or bitwise_xor cauchy ceil celu clamp clamp_max clamp_min clone contiguous copy copysign cos cosh deg2rad detach
-    digamma div elu empty_like eq erf erfc erfinv exp exp2 expm1 exponential fill floor floor_divide fmax fmin fmod
-    frac full_like ge gelu geometric gt hardshrink hardsigmoid hardswish hardtanh heaviside hypot isfinite isinf isnan
-    le leaky_relu lerp lgamma lift_fresh lift_fresh_copy log log10 log1p log2 log_normal log_sigmoid_forward logaddexp
-    logical_and logical_not logical_or logical_xor logit lt masked_fill maximum minimum mish mul nan_to_num
-    native_dropout ne neg normal ones_like polar pow _prelu_kernel rad2deg rand_like randint_like randn_like
-    random real reciprocal relu relu6 remainder round rrelu_with_noise rsqrt rsub selu sgn sigmoid sign signbit
-    silu sin sinc sinh softplus softshrink special_expit special_erf special_ndtr sqrt square sub tan tanh threshold
-    _to_copy trunc uniform view_dtype where xlogy zero zeros_like __and__ __or__ __xor__""".split()
+    """
+    abs acos acosh add addcdiv addcmul alias angle asin asinh atan atan2 atanh bernoulli bitwise_and
+    bitwise_not bitwise_or bitwise_xor cauchy ceil celu clamp clamp_max clamp_min clone contiguous
+    copy copysign cos cosh deg2rad detach digamma div elu empty_like eq erf erfc erfinv exp exp2
+    expm1 exponential fill floor floor_divide fmax fmin fmod frac full_like ge gelu geometric gt
+    hardshrink hardsigmoid hardswish hardtanh heaviside hypot isfinite isinf isnan le leaky_relu
+    lerp lgamma lift_fresh lift_fresh_copy log log10 log1p log2 log_normal log_sigmoid_forward
+    logaddexp logical_and logical_not logical_or logical_xor logit lt masked_fill maximum minimum
+    mish mul nan_to_num native_dropout ne neg normal ones_like polar pow _prelu_kernel rad2deg
+    rand_like randint_like randn_like random real reciprocal relu relu6 remainder round
+    rrelu_with_noise rsqrt rsub selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink
+    special_expit special_erf special_ndtr sqrt square sub tan tanh threshold _to_copy trunc uniform
+    view_dtype where xlogy zero zeros_like __and__ __or__ __xor__
+    """.split()
 )
 FACTORIES = frozenset(
-    """arange empty empty_strided eye full linspace logspace new_empty new_empty_strided new_full new_ones new_zeros ones rand
-    randint randn randperm scalar_tensor zeros""".split()
+    """
+    arange empty empty_strided eye full linspace logspace new_empty new_empty_strided new_full
+    new_ones new_zeros ones rand randint randn randperm scalar_tensor zeros
+    """.split()
 )
 REDUCTIONS = frozenset(
-    """all amax amin any argmax argmin count_nonzero linalg_vector_norm logsumexp max mean median min nanmean nansum norm
-    prod std std_mean sum var var_mean""".split()
+    """
+    all amax amin any argmax argmin count_nonzero linalg_vector_norm logsumexp max mean median min
+    nanmean nansum norm prod std std_mean sum var var_mean
+    """.split()
 )
 WINDOWS: dict[int, str] = {
-    1: """max_pool1d_with_indices avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_linear1d upsample_nearest1d
-    _upsample_nearest_exact1d reflection_pad1d replication_pad1d""",
-    2: """max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d upsample_bicubic2d
-    upsample_bilinear2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa upsample_nearest2d _upsample_nearest_exact2d
-    reflection_pad2d replication_pad2d fractional_max_pool2d max_unpool2d""",
-    3: """max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d adaptive_max_pool3d upsample_trilinear3d upsample_nearest3d
-    reflection_pad3d replication_pad3d""",
+    1: """
+    max_pool1d_with_indices avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_linear1d
+    upsample_nearest1d _upsample_nearest_exact1d reflection_pad1d replication_pad1d
+    """,
+    2: """
+    max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d
+    upsample_bicubic2d upsample_bilinear2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
+    upsample_nearest2d _upsample_nearest_exact2d reflection_pad2d replication_pad2d
+    fractional_max_pool2d max_unpool2d
+    """,
+    3: """
+    max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d adaptive_max_pool3d upsample_trilinear3d
+    upsample_nearest3d reflection_pad3d replication_pad3d
+    """,
 }
-BATCH_NORMS = """native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm
-    miopen_batch_norm _batch_norm_with_update _batch_norm_no_update""".split()
+BATCH_NORMS = """
+    native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm
+    miopen_batch_norm _batch_norm_with_update _batch_norm_no_update
+    """.split()
 
 # Reshapes keep their bytes where they are; the network's memory counts them with the tensor they came from.
 RESHAPES = frozenset(
-    "view _unsafe_view reshape _reshape_alias expand unsqueeze squeeze alias detach lift_fresh lift_fresh_copy t".split()
+    """
+    view _unsafe_view reshape _reshape_alias expand unsqueeze squeeze alias detach lift_fresh lift_fresh_copy t
+    """.split()
 )
 NORMS = frozenset([*BATCH_NORMS, "native_layer_norm", "native_group_norm", "_fused_rms_norm"])
 

@@ -34,9 +34,9 @@ def apply(model: nn.Module, plan: Plan, weights: str = "fresh") -> nn.Module:
     Args:
         model: the dense network that the plan was made for.
         plan: what each channel group keeps.
-        weights: ``"fresh"``: the values of the (untrained) model, with the weights of cut convolutions and linear layers
-            rescaled by the fan ratio of their initialisation, so that training starts with the variances of the dense
-            network. ``"inherit"``: the values of a trained model; the channels with the largest L1 norm stay.
+        weights: ``"fresh"``: the values of the (untrained) model, with the weights of cut convolutions and linear
+            layers rescaled by the fan ratio of their initialisation, so that training starts with the variances of
+            the dense network. ``"inherit"``: the values of a trained model; the channels with the largest L1 norm stay.
 
     Returns:
         A new module of the same classes in the same mode, which carries its plan (:func:`plan_of`).
@@ -66,7 +66,9 @@ def plan_of(slim: nn.Module) -> Plan:
     """The plan that a slim network was built from. Raises UsageError for a network that carries none."""
     plan = slim.__dict__.get("pretrim_plan")
     if not isinstance(plan, Plan):
-        raise UsageError("Expected a slim network made by pretrim, but got a module without a plan: apply a plan first.")
+        raise UsageError(
+            "Expected a slim network made by pretrim, but got a module without a plan: apply a plan first."
+        )
     return plan
 
 
@@ -83,7 +85,7 @@ def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64
 
 
 def score(model: nn.Module, network: Network) -> NDArray[np.float64]:
-    """L1 norm of each channel over its filters in every layer (Li et al. 2017, section 3.1, summed over coupled layers)."""
+    """L1 norm of each channel over its filters in every layer (Li et al. 2017, section 3.1, summed where coupled)."""
     values = dict(model.named_parameters())
     scores = np.zeros(len(network.group_of))
     for parameter, dim in _filters(network):
@@ -137,7 +139,9 @@ def check(slim: nn.Module, network: Network, plan: Plan) -> None:
     try:
         check_narrow(run, network, plan.widths, training=False)
     except Mismatch as mismatch:
-        raise ModelError(f"Expected the slim network to follow its plan, but {mismatch.said}: please report it.") from None
+        raise ModelError(
+            f"Expected the slim network to follow its plan, but {mismatch.said}: please report it."
+        ) from None
     counted = sum(parameter.numel() for parameter in slim.parameters())
     if counted != int(cost(network, "params")(plan.widths)):
         raise ModelError(f"Expected {plan.slim['params']:,} parameters, but counted {counted:,}: please report it.")
@@ -197,4 +201,3 @@ def _convolution_groups(network: Network) -> dict[str, int]:
         if layer.operator >= 0
         for name in layer.parameters
     }
-

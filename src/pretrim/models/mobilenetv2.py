@@ -20,14 +20,10 @@ _ROWS = (
 )
 
 
-def _conv_norm(
-    in_channels: int, filters: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
+def _conv_norm(in_channels: int, filters: int, kernel_size: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """A convolution without bias that keeps the image's size up to its stride, and its norm."""
     return nn.Sequential(
-        nn.Conv2d(
-            in_channels, filters, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
-        ),
+        nn.Conv2d(in_channels, filters, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(filters),
     )
 
@@ -66,9 +62,7 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            _conv_norm(in_channels, _STEM_FILTERS, kernel_size=3), nn.ReLU6(inplace=True)
-        )
+        self.stem = nn.Sequential(_conv_norm(in_channels, _STEM_FILTERS, kernel_size=3), nn.ReLU6(inplace=True))
         blocks: list[nn.Module] = []
         channels = _STEM_FILTERS
         for expansion, out_channels, depth, first_stride in _ROWS:
@@ -92,8 +86,8 @@ class MobileNetV2(nn.Module):
 def mobilenetv2(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build MobileNetV2 with strides for 32x32 images: 2.30 M parameters, 91.2 M MACs.
 
-    Published: 2,296,922 parameters, and 94.6 M MACs by a counter (thop) that adds two for each value that a norm
-    puts out: 91,154,944 + 2 x 1,724,928.
+    Published: 2,296,922 parameters, and 94.61 M MACs by thop, which adds two for each value that a norm
+    puts out (91,154,944 + 2 x 1,724,928).
 
     Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381, table
     2, width 1, with the strides of github.com/kuangliu/pytorch-cifar (models/mobilenetv2.py). Two more things

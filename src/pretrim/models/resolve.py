@@ -73,9 +73,7 @@ class ModelReference:
     def from_json(cls, data: object) -> "ModelReference":
         """Read what `to_json` wrote. Raises `UsageError` where `data` is anything else."""
         if not isinstance(data, Mapping) or set(data) != {"name", "arguments"}:
-            raise UsageError(
-                f"Expected a model reference to be {{name, arguments}}, but got {reprlib.repr(data)}."
-            )
+            raise UsageError(f"Expected a model reference to be {{name, arguments}}, but got {reprlib.repr(data)}.")
         return cls(data["name"], data["arguments"])
 
 
@@ -121,9 +119,7 @@ def build(reference: ModelReference) -> nn.Module:
     with userfile.own_errors(f"Expected {name} to build a network from {_shown(arguments)}", path), siblings:
         network = builder(**arguments)
     if not isinstance(network, nn.Module):
-        raise ModelError(
-            f"Expected {name} to return a torch.nn.Module, but it returned a {type(network).__name__}."
-        )
+        raise ModelError(f"Expected {name} to return a torch.nn.Module, but it returned a {type(network).__name__}.")
     return network
 
 
@@ -158,9 +154,7 @@ def _unknown(name: str) -> str:
     return f"Expected a model that pretrim knows ({forms}), but got '{name}'.{hint}"
 
 
-def _parameters(
-    name: str, builder: Callable[..., object], input_shape: tuple[int, int, int] | None
-) -> Collection[str]:
+def _parameters(name: str, builder: Callable[..., object], input_shape: tuple[int, int, int] | None) -> Collection[str]:
     """The names under which a builder takes arguments."""
     if name.startswith(_TORCHVISION):
         return zoo.torchvision_parameters(name.removeprefix(_TORCHVISION))
@@ -179,9 +173,7 @@ def _choose(
         known |= dict.fromkeys(_CHANNEL_PARAMETERS, channels) | dict.fromkeys(_SIZE_PARAMETERS, height)
         if height != width and (taken := [size for size in _SIZE_PARAMETERS if size in parameters]):
             got = f"{height}x{width}"
-            raise UsageError(
-                f"Expected square images for {name} (its {taken[0]} is one number), but got {got}."
-            )
+            raise UsageError(f"Expected square images for {name} (its {taken[0]} is one number), but got {got}.")
     return {parameter: value for parameter, value in known.items() if parameter in parameters}
 
 

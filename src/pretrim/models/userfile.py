@@ -30,9 +30,7 @@ def load_function(path: Path, function: str) -> Callable[..., object]:
     its import fails.
     """
     if not path.is_file():
-        raise UsageError(
-            f"Expected '{path}:{function}' to name a file, but there is no file {path}. Check the path."
-        )
+        raise UsageError(f"Expected '{path}:{function}' to name a file, but there is no file {path}. Check the path.")
     with own_errors(f"Expected {path} to be imported", path), siblings_importable(path):
         module = _import_file(path)
     found = getattr(module, function, None)

@@ -15,9 +15,7 @@ class VGG(nn.Module):
     Input (N, in_channels, 32, 32), or larger; output (N, num_classes) logits.
     """
 
-    def __init__(
-        self, stages: tuple[tuple[int, ...], ...], num_classes: int = 10, in_channels: int = 3
-    ) -> None:
+    def __init__(self, stages: tuple[tuple[int, ...], ...], num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = in_channels

@@ -136,9 +136,7 @@ def _timm_config(name: str) -> Any:
     try:
         return timm().models.get_pretrained_cfg(name)
     except RuntimeError as error:
-        raise UsageError(
-            f"Expected a tag that timm has, but got 'timm:{name}': {error} Leave it out."
-        ) from error
+        raise UsageError(f"Expected a tag that timm has, but got 'timm:{name}': {error} Leave it out.") from error
 
 
 def _check_known(package: str, name: str, known: list[str], listing: str) -> None:

@@ -1,0 +1,369 @@
+"""Claim: pretrim halves the MACs of nearly every CNN of torchvision and timm, exactly, and says what it froze.
+
+For each network, untrained, at its own input size: time to trace, plan and apply at `macs="0.5x"`, and the share of the
+MACs in frozen layers. At 96 px where it runs there (else at its own size): whether the slim network gives the outputs of
+the masked dense one (float64, every parameter and buffer randomised first; operators that reduce over pruned channels are
+exempt, and named), the shape of the outputs, one forward and backward pass in train mode. In the same run Torch-Pruning 1.6.1 prunes the same network by a ratio of 0.3
+(about half the MACs; it takes no budget), its classifier ignored as its documentation says; it is stopped after 60 s.
+
+    python benchmarks/coverage.py                    # all, about an hour on 2 cores; resumable
+    python benchmarks/coverage.py --only timm:resnet10t torchvision:resnet18
+    python benchmarks/coverage.py --table            # write the Markdown table from the records
+
+Needs torchvision, timm and torch-pruning (`make benchmarks`). Records: benchmarks/results/coverage.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+RECORDS = HERE / "results" / "coverage.jsonl"
+TABLE = HERE / "results" / "coverage.md"
+PEER_SECONDS = 60
+
+TORCHVISION = """alexnet convnext_tiny convnext_small convnext_base convnext_large densenet121 densenet161 densenet169
+densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5
+efficientnet_b6 efficientnet_b7 efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l googlenet inception_v3 mnasnet0_5
+mnasnet0_75 mnasnet1_0 mnasnet1_3 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small regnet_x_400mf regnet_x_800mf
+regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf regnet_x_32gf regnet_y_400mf regnet_y_800mf regnet_y_1_6gf
+regnet_y_3_2gf regnet_y_8gf regnet_y_16gf regnet_y_32gf regnet_y_128gf resnet18 resnet34 resnet50 resnet101 resnet152
+resnext50_32x4d resnext101_32x8d resnext101_64x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5
+shufflenet_v2_x2_0 squeezenet1_0 squeezenet1_1 vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn
+wide_resnet50_2 wide_resnet101_2""".split()
+# One small network of each CNN family of timm 1.0 (one per kind of block where a family has several).
+TIMM = """botnet26t_256 eca_botnext26ts_256 lambda_resnet26t halonet26t bat_resnext26ts eca_resnet33ts gcresnet33ts
+seresnet33ts resnet33ts regnetz_b16 repvgg_a0 mobileone_s0 gernet_s ese_vovnet19b_dw eca_vovnet39b convmixer_768_32
+convnext_atto convnext_atto_rms convnextv2_atto cs3darknet_focus_s cspresnet50 cspresnext50 cspdarknet53 darknet53
+cspnext_tiny csatv2 densenet121 dla34 dla46_c dla60_res2net dpn48b dpn68 edgenext_xx_small efficientformer_l1
+efficientformerv2_s0 efficientnet_b0 efficientnet_b0_gn efficientnet_es mixnet_s mnasnet_small mobilenetv2_050
+spnasnet_100 fbnetc_100 tinynet_e rexnetr_200 cpubone_b0_bfrobust fasternet_t0 fastvit_t8 ghostnet_050 ghostnetv2_100
+ghostnetv3_050 hardcorenas_a hgnet_tiny hgnetv2_b0 hrnet_w18_small iformer_t inception_next_atto inception_resnet_v2
+inception_v3 inception_v4 lcnetv2_small lowformer_b0 mambaout_femto poolformer_s12 convformer_s18 fbnetv3_b lcnet_035
+mobilenetv3_small_050 mobilenetv4_conv_small mobilenetv5_base mobilevit_xxs mobilevitv2_050 nasnetalarge nextvit_small
+nf_regnet_b0 nf_resnet26 nf_ecaresnet26 dm_nfnet_f0 eca_nfnet_l0 pnasnet5large rdnet_tiny regnetx_002 regnety_002
+regnetv_040 repghostnet_050 repvit_m0_9 res2net50_14w_8s res2next50 resnest14d resnet10t resnet14t resnetaa50
+resnetblur50 resnetrs50 ecaresnet26t ecaresnetlight seresnext26d_32x4d seresnet18 resnetv2_18 resnetv2_50x1_bit
+resnetv2_50d_gn rexnet_100 selecsls42 legacy_seresnet18 shvit_s1 skresnet18 starnet_s1 swiftformer_xs test_resnet
+tresnet_m vgg11 visformer_tiny legacy_xception xception41 xception41p efficientvit_b0""".split()
+DENSE_PREDICTION = """torchvision:fcn_resnet50 torchvision:deeplabv3_resnet50 torchvision:deeplabv3_mobilenet_v3_large
+torchvision:lraspp_mobilenet_v3_large networks.py:unet networks.py:espcn""".split()
+
+
+def all_names() -> list[str]:
+    return [f"torchvision:{n}" for n in TORCHVISION] + [f"timm:{n}" for n in TIMM] + DENSE_PREDICTION
+
+
+# ---------------------------------------------------------------------------------------- one network
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Everything about one network; what fails is recorded by its message."""
+    import torch
+
+    model, size = build(name)
+    record: dict[str, Any] = {"name": name, "input": list(size), "params": sum(p.numel() for p in model.parameters())}
+    torch.manual_seed(0)
+    x = torch.randn(2, *size)
+    try:
+        record |= trim(model, x)
+    except Exception as error:
+        record["error"] = one_line(error)
+    del model
+    record["torch_pruning"] = torch_pruning(name, x)
+    return record
+
+
+def build(name: str) -> tuple[Any, tuple[int, int, int]]:
+    """The network, untrained, and the input size it is made for."""
+    import torch
+
+    from pretrim.models import zoo
+
+    torch.manual_seed(0)
+    kind, _, rest = name.partition(":")
+    if kind == "timm":
+        model = zoo.timm().create_model(rest, pretrained=False)
+        return model, tuple(model.pretrained_cfg["input_size"])
+    if kind == "torchvision":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # googlenet and inception announce a change of their initialisation
+            extra = {"weights_backbone": None} if name in DENSE_PREDICTION else {}
+            model = zoo.torchvision().models.get_model(rest, weights=None, **extra)
+        large = 299 if rest == "inception_v3" else 224
+        return model, (3, large, large)
+    sys.path.insert(0, str(HERE))
+    import networks
+
+    return getattr(networks, rest)(), (3, 96, 96)
+
+
+def trim(model: Any, x: Any) -> dict[str, Any]:
+    import torch
+
+    import pretrim
+    from pretrim.cost import layer_costs
+
+    start = time.perf_counter()
+    network = pretrim.analyze(model, x[:1])
+    traced = time.perf_counter()
+    try:
+        plan = network.plan(macs="0.5x")
+    except pretrim.PretrimError as error:
+        return {**frozen_share(network, layer_costs), "trace_s": traced - start, "error": one_line(error)}
+    planned = time.perf_counter()
+    slim = plan.apply(model)
+    applied = time.perf_counter()
+    x = small_enough(model.eval(), x)
+    with torch.no_grad():
+        before, after = shapes(model.eval()(x)), shapes(slim.eval()(x))
+    slim.train()
+    loss = sum(leaf.float().square().mean() for leaf in leaves(slim(x)))
+    loss.backward()
+    finite = all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in slim.parameters())
+    del slim, loss
+    return {
+        **frozen_share(network, layer_costs),
+        "trace_s": traced - start,
+        "plan_s": planned - traced,
+        "apply_s": applied - planned,
+        "macs": plan.slim["macs"] / plan.dense["macs"],
+        "params_left": plan.slim["params"] / plan.dense["params"],
+        "same_shape": before == after,
+        "trains": finite,
+        **exactness(model, network, plan, x),
+    }
+
+
+def small_enough(model: Any, x: Any) -> Any:
+    """The same images at 96 px, if the network runs there and gives outputs of the same classes; checks take seconds then."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            model(x[:, :, :96, :96])
+        return x[:, :, :96, :96].contiguous()
+    except Exception:
+        return x
+
+
+def frozen_share(network: Any, layer_costs: Any) -> dict[str, Any]:
+    """The share of the MACs in layers whose filters are all frozen, the classifier included, and the reasons."""
+    rows = layer_costs(network, network.dense)
+    frozen = {entry.layer: entry for entry in network.frozen}
+    stuck = sum(row.macs for row in rows if row.name in frozen and frozen[row.name].filters >= row.filters)
+    reasons = sorted({entry.reason for entry in network.frozen if "network's output" not in entry.reason})
+    return {
+        "groups": len(network.groups),
+        "frozen_macs": stuck / max(sum(row.macs for row in rows), 1),
+        "reasons": reasons[:4],
+        "notes": list(network.notes),
+    }
+
+
+def exactness(model: Any, network: Any, plan: Any, x: Any) -> dict[str, Any]:
+    """Masked dense network against slim network, in float64, after every value was randomised."""
+    import numpy as np
+    import torch
+
+    from pretrim.surgery import cut, kept_channels
+
+    if network.mixers:
+        return {"exempt": list(network.mixers[:3])}
+    model = randomise(model.double().eval())
+    keep = kept_channels(network, plan.widths)
+    slim = cut(model, network, plan.widths, keep, rescale=False).eval()
+    kept = np.append(keep, True)
+    dims = {p.name: p.dims for p in network.parameters}
+    with torch.no_grad():
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            for dim, row in enumerate(dims[name]):
+                if network.members[row].size:
+                    mask = torch.from_numpy(kept[network.members[row]]).to(tensor.dtype)
+                    tensor.mul_(mask.view([-1 if d == dim else 1 for d in range(tensor.dim())]))
+        masked, narrow = leaves(model(x.double())), leaves(slim(x.double()))
+    varies = min(float((leaf[0] - leaf[1]).abs().max() / leaf.abs().max()) for leaf in masked)
+    error = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(masked, narrow, strict=True))
+    return {"relative_error": error, "varies": varies}
+
+
+def randomise(model: Any) -> Any:
+    """Every parameter and buffer random, scaled so that signals neither vanish nor explode."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+            if tensor.dim() > 1 and max(tensor.shape[1:]) > 1:
+                tensor.copy_(noise * (2.0 / max(tensor[0].numel(), 1)) ** 0.5)
+            elif name.endswith(("bias", "running_mean")):
+                tensor.copy_(noise * 0.1)
+            else:
+                tensor.copy_(1.0 + 0.2 * noise.clamp(-2, 2))
+    return model
+
+
+def torch_pruning(name: str, x: Any) -> dict[str, Any]:
+    """The same network pruned by Torch-Pruning: seconds, and whether it still runs and keeps its outputs' shape."""
+    import torch
+
+    model, _ = build(name)
+    with torch.no_grad():
+        before = shapes(model.eval()(x[:1]))
+    start = time.perf_counter()
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(PEER_SECONDS)
+    try:
+        import torch_pruning as tp
+
+        classes = before[0][-1]
+        heads = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == classes]
+        importance = tp.importance.MagnitudeImportance(p=1)
+        pruner = tp.pruner.BasePruner(
+            model, x[:1], importance=importance, pruning_ratio=0.3, ignored_layers=heads, round_to=8
+        )
+        pruner.step()
+        seconds = time.perf_counter() - start
+        with torch.no_grad():
+            after = shapes(model(x[:1]))
+        return {"seconds": seconds, "runs": True, "same_shape": before == after}
+    except Exception as error:
+        return {"seconds": time.perf_counter() - start, "runs": False, "error": one_line(error)}
+    finally:
+        signal.alarm(0)
+
+
+def out_of_time(*_: Any) -> None:
+    raise TimeoutError(f"not done in {PEER_SECONDS} s")
+
+
+def leaves(outputs: Any) -> list[Any]:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    if hasattr(outputs, "__dataclass_fields__"):
+        outputs = [getattr(outputs, field) for field in outputs.__dataclass_fields__]
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+
+
+def shapes(outputs: Any) -> list[tuple[int, ...]]:
+    return [tuple(leaf.shape) for leaf in leaves(outputs)]
+
+
+def one_line(error: BaseException) -> str:
+    words = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {words[0] if words else ''}"[:200]
+
+
+# ---------------------------------------------------------------------------------------- all of them
+
+
+def run(names: list[str]) -> None:
+    """Measure the networks that have no record yet, in a process that is started anew where one of them ends it."""
+    while left := [name for name in names if name not in {record["name"] for record in read_records()}]:
+        command = [sys.executable, __file__, "--worker", *left[:20]]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
+            assert worker.stdout is not None
+            seen = [json.loads(line) for line in worker.stdout if line.startswith("{") and keep(json.loads(line))]
+        if worker.returncode != 0:
+            keep({"name": left[len(seen)], "error": f"ended its process with {worker.returncode}"})
+
+
+def keep(record: dict[str, Any]) -> bool:
+    with RECORDS.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    print(summary(record), flush=True)
+    return True
+
+
+def read_records() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+
+
+def summary(record: dict[str, Any]) -> str:
+    seconds = sum(record.get(key, 0.0) for key in ("trace_s", "plan_s", "apply_s"))
+    exact = "exempt" if "exempt" in record else f"{record.get('relative_error', float('nan')):.1e}"
+    return (
+        f"{record['name']:45} {seconds:6.2f} s  MACs {record.get('macs', float('nan')):.3f}  frozen "
+        f"{record.get('frozen_macs', float('nan')):.2f}  {exact:8} {record.get('error', '')}"
+    )
+
+
+def write_table() -> None:
+    """The Markdown table, with the goals in its first lines."""
+    order = {name: number for number, name in enumerate(all_names())}
+    records = sorted((r for r in read_records() if r["name"] in order), key=lambda r: order[r["name"]])
+    ran = [r for r in records if r.get("same_shape") and r.get("trains")]
+    reached = [r for r in records if r.get("macs", 1.0) <= 0.5]
+    measured = [r for r in records if "relative_error" in r]
+    exact = [r for r in measured if r["relative_error"] < 1e-10]
+    exempt = [r for r in records if "exempt" in r]
+    seconds = [r["trace_s"] + r["plan_s"] + r["apply_s"] for r in records if "apply_s" in r]
+    peer = [r["torch_pruning"] for r in records if "torch_pruning" in r]
+    peer_ran = [p for p in peer if p["runs"]]
+    lines = [
+        "# Coverage: half the MACs of every CNN of torchvision and timm",
+        "",
+        f"- networks: {len(records)}; run, train and keep their outputs' shape: {len(ran)} "
+        f"({len(ran) / len(records):.1%}, goal 100 %); reach half the MACs: {len(reached)} "
+        f"({len(reached) / len(records):.1%}, goal 95 %)",
+        f"- exact (relative error below 1e-10 against the masked dense network): {len(exact)} of {len(measured)} "
+        f"compared; {len(exempt)} exempt, because an operator reduces over pruned channels",
+        f"- trace + plan + apply: median {median(seconds):.2f} s, longest {max(seconds):.1f} s",
+        f"- Torch-Pruning 1.6.1 in the same run: {len(peer_ran)} of {len(peer)} run, "
+        f"{sum(not p['same_shape'] for p in peer_ran)} of those with another output shape; median "
+        f"{median(p['seconds'] for p in peer_ran):.2f} s, longest {max(p['seconds'] for p in peer_ran):.1f} s",
+        "",
+        "Made by `python benchmarks/coverage.py` on 2 shared cores (times include what else ran there).",
+        "",
+        "| network | params | s | MACs left | frozen MACs | relative error | Torch-Pruning | remark |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [table_row(record) for record in records]
+    TABLE.write_text("\n".join(lines) + "\n")
+
+
+def table_row(record: dict[str, Any]) -> str:
+    seconds = sum(record.get(key, 0.0) for key in ("trace_s", "plan_s", "apply_s"))
+    peer = record.get("torch_pruning", {"runs": False, "error": "not run"})
+    said = f"{peer['seconds']:.2f} s" if peer["runs"] else "fails"
+    if peer["runs"] and not peer["same_shape"]:
+        said += ", other output shape"
+    exact = f"{record['relative_error']:.0e}" if "relative_error" in record else "exempt" if "exempt" in record else "-"
+    remark = record.get("error") or "; ".join(record.get("reasons", [])[:2] + record.get("notes", [])[:1])
+    macs = f"{record['macs']:.3f}" if "macs" in record else "-"
+    return (
+        f"| {record['name']} | {record.get('params', 0) / 1e6:.1f} M | {seconds:.2f} | {macs} | "
+        f"{record.get('frozen_macs', 0):.1%} | {exact} | {said} | {remark.replace('|', '/')} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worker", nargs="+", help="measure these networks and print a record each")
+    parser.add_argument("--only", nargs="+", help="measure these networks")
+    parser.add_argument("--table", action="store_true", help="write the table from the records")
+    options = parser.parse_args()
+    if options.worker:
+        for name in options.worker:
+            print(json.dumps(measure(name)), flush=True)
+        return
+    if not options.table:
+        run(options.only or all_names())
+    write_table()
+
+
+if __name__ == "__main__":
+    main()
