@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# PYTHON picks the interpreter (3.11 or newer); CI=true lets `make` install Debian packages without asking.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
+
+.PHONY: demo test lint types tests install install-test debian benchmarks clean
+
+demo: install
+	$(BIN)/python scripts/demo.py
+
+test: install-test debian lint types tests
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+tests:
+	$(BIN)/pytest -n auto --dist worksteal
+
+install: $(VENV)/.installed
+install-test: $(VENV)/.installed-test
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Torch first: with it in place, no other package can pull another build of it.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet "torch>=2.11,<2.14" numpy
+	$(BIN)/pip install --quiet --editable ".[data]"
+	touch $@
+
+# torchvision and timm without their dependencies: each asks for a CUDA build of torch (docs/zoo.md).
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps "torchvision>=0.26,<0.30" "timm>=1.0.15,<2"
+	$(BIN)/pip install --quiet "huggingface_hub>=0.20" pyyaml
+	touch $@
+
+# Fashion-MNIST from Debian's package, where this machine has it and CI asked for it; never without asking elsewhere.
+debian:
+	@if [ ! -e $(FASHION) ] && [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist || echo "without Fashion-MNIST"; fi
+
+benchmarks: install-test
+	$(BIN)/pip install --quiet --no-deps torch-pruning==1.6.1
+	$(BIN)/python benchmarks/modes.py
+	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/coverage.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
