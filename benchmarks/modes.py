@@ -51,10 +51,14 @@ def records() -> list[dict[str, Any]]:
         network = pretrim.analyze(BUILTIN[name](), torch.zeros(1, 3, 32, 32))
         for limit in ("macs", "params"):
             for mode in MODES:
-                found.append({"network": name, "limit": limit, "mode": mode} | row(network, {limit: "0.5x"}, {"mode": mode}))
+                found.append(
+                    {"network": name, "limit": limit, "mode": mode} | row(network, {limit: "0.5x"}, {"mode": mode})
+                )
         for reading in READINGS:
             left = row(network, {"macs": "0.5x"}, {"mode": "macs", **reading})
-            found.append({"network": name, "limit": "macs", "mode": "macs", "reading": reading or {"default": True}} | left)
+            found.append(
+                {"network": name, "limit": "macs", "mode": "macs", "reading": reading or {"default": True}} | left
+            )
     return found
 
 
@@ -66,9 +70,13 @@ def table(found: list[dict[str, Any]]) -> str:
     for r in found:
         said = names.get(r["mode"], r["mode"])
         if "reading" in r:
-            said = ", ".join(f"{key}={value}" for key, value in r["reading"].items()).replace("default=True", "defaults")
+            said = ", ".join(f"{key}={value}" for key, value in r["reading"].items()).replace(
+                "default=True", "defaults"
+            )
         shares = (r[key] for key in ("params", "macs", "activation_bytes", "peak_activation_bytes", "narrowest"))
-        line = f"| {r['network']} | {r['limit']}=0.5x | {said} | " + " | ".join(f"{share:.3f}" for share in shares) + " |"
+        line = (
+            f"| {r['network']} | {r['limit']}=0.5x | {said} | " + " | ".join(f"{share:.3f}" for share in shares) + " |"
+        )
         (readings if "reading" in r else modes).append(line)
     return "\n".join([*modes, "", *readings, ""])
 
@@ -85,7 +93,9 @@ def claims(found: list[dict[str, Any]]) -> list[str]:
             ("params", "macs", "macs"),
         ):
             best = min((r for r in rows if r["limit"] == limit), key=lambda r: r[cost])["mode"]
-            said.append(f"{name}, {limit}=0.5x: least {cost} by {best} ({'as' if best == expected else 'NOT as'} claimed)")
+            said.append(
+                f"{name}, {limit}=0.5x: least {cost} by {best} ({'as' if best == expected else 'NOT as'} claimed)"
+            )
     return said
 
 

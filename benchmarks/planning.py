@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one core, set before NumPy starts its threads
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = (
+    "1"  # one core, set before NumPy starts its threads
+)
 
 import platform
 import time

@@ -330,7 +330,7 @@ def _pick(weights: FloatArray, uniform: FloatArray) -> IntArray:
     edges = weights.cumsum(axis=1)
     target = uniform * edges[:, -1:]
     picked: IntArray = (edges[:, None, :] <= target[:, :, None]).sum(axis=2)
-    return np.minimum(picked, weights.shape[1] - 1)
+    return picked.clip(max=weights.shape[1] - 1)
 
 
 def _count(before: IntArray, picks: IntArray, length: IntArray, last: IntArray) -> IntArray:

@@ -1,0 +1,109 @@
+"""Arguments and options that several commands share, and how their text is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from pretrim.errors import UsageError
+
+Shape: TypeAlias = tuple[int, int, int]
+
+# What `allocate.Options` and `cost.DType` allow, written out: importing those would import torch. A test compares them.
+MODES = "joint|params|macs|memory|uniform|random|waterfill"
+DTYPES = "float32|float16|int8"
+STEPS = "fraction|filter"
+WEIGHTS = "static|adaptive"
+COUPLINGS = "sum|mean|max"
+
+_LIMITS = "Limits"
+_SEARCH = "Search"
+_TRAINING = "Training"
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="vgg16, resnet20, ..., torchvision:NAME, timm:NAME, or FILE.py:FUNCTION."),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `pretrim compress` wrote.")]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="CxHxW",
+        help="Shape of one image: 3x32x32 by default, 3x224x224 for torchvision and timm; needed for your own file.",
+        show_default=False,
+    ),
+]
+Classes = Annotated[
+    int | None,
+    typer.Option("--classes", min=1, help="Number of outputs; by default that of the model.", show_default=False),
+]
+DTypeOption = Annotated[str, typer.Option("--dtype", metavar=DTYPES, help="Data type that bytes are counted in.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the same record as JSON.")]
+Data = Annotated[
+    str,
+    typer.Option("--data", metavar="DATA", help="A data set by name (digits, cifar10, ...) or a folder of images."),
+]
+RunModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="For a run of your own network: FILE.py:FUNCTION, which is run. Never taken from the run itself.",
+        show_default=False,
+    ),
+]
+
+Params = Annotated[
+    str | None,
+    typer.Option("--params", metavar="LIMIT", help="Most parameters: 250k, or 0.5x of the dense network's."),
+]
+Macs = Annotated[str | None, typer.Option("--macs", metavar="LIMIT", help="Most multiply-accumulates: 20M, 0.5x.")]
+Flash = Annotated[str | None, typer.Option("--flash", metavar="LIMIT", help="Most bytes of weights: 512KiB, 0.5x.")]
+Ram = Annotated[
+    str | None, typer.Option("--ram", metavar="LIMIT", help="Most bytes of activations alive at once: 256KiB, 0.5x.")
+]
+Activation = Annotated[
+    str | None, typer.Option("--activation", metavar="LIMIT", help="Most bytes of all feature maps: 1MiB, 0.5x.")
+]
+
+Mode = Annotated[str, typer.Option("--mode", metavar=MODES, help="What counts as a layer's complexity.")]
+Step = Annotated[str, typer.Option("--step", metavar=STEPS, help="What one draw removes from a layer.")]
+Fraction = Annotated[float, typer.Option("--fraction", help="That fraction.")]
+Weights = Annotated[
+    str, typer.Option("--weights", metavar=WEIGHTS, help="Shares of the dense network, or of it as it shrinks.")
+]
+Coupling = Annotated[
+    str, typer.Option("--coupling", metavar=COUPLINGS, help="How the shares of coupled layers are put together.")
+]
+RoundTo = Annotated[int, typer.Option("--round-to", help="Filters are kept in multiples of it.")]
+MinWidth = Annotated[int, typer.Option("--min-width", help="The fewest filters that a layer keeps.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the draws, the initial weights and the training.")]
+
+_SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
+
+
+def parse_shape(text: str) -> Shape:
+    """Read ``CxHxW``.
+
+    >>> parse_shape("3x32x32")
+    (3, 32, 32)
+    """
+    match = _SHAPE.fullmatch(text.strip())
+    if match is None or 0 in (shape := (int(match[1]), int(match[2]), int(match[3]))):
+        raise UsageError(f"Expected --input to be CHANNELSxHEIGHTxWIDTH such as 3x32x32, but got {text!r}.")
+    return shape
+
+
+def input_shape(model: str, text: str | None) -> Shape:
+    """The shape of one image: as given, or the usual one of the model's family."""
+    if text is not None:
+        return parse_shape(text)
+    if model.startswith(("torchvision:", "timm:")):
+        return (3, 224, 224)
+    if ".py" in model:
+        raise UsageError("Expected --input CxHxW for a network of your own file, but got none: add --input 3x32x32.")
+    return (3, 32, 32)

@@ -1,0 +1,101 @@
+"""`pretrim plan`: how many filters each layer keeps under a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pretrim.errors import PretrimError
+
+from . import options, render
+
+if TYPE_CHECKING:
+    from pretrim.plan import Plan
+
+
+def plan(
+    model: options.Model,
+    input: options.Input = None,
+    classes: options.Classes = None,
+    params: options.Params = None,
+    macs: options.Macs = None,
+    flash: options.Flash = None,
+    ram: options.Ram = None,
+    activation: options.Activation = None,
+    mode: options.Mode = "joint",
+    dtype: options.DTypeOption = "float32",
+    step: options.Step = "fraction",
+    fraction: options.Fraction = 0.05,
+    weights: options.Weights = "static",
+    coupling: options.Coupling = "sum",
+    round_to: options.RoundTo = 8,
+    min_width: options.MinWidth = 1,
+    seed: options.Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the plan here; - is stdout.", show_default=False)
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Find how many filters each layer keeps so that the network meets every limit."""
+    shape = options.input_shape(model, input)
+    to_stdout = output is not None and str(output) == "-"
+    if output is not None and not to_stdout:
+        check_writable(output)
+    limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
+    search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
+    rounding = {"round_to": round_to, "min_width": min_width, "seed": seed}
+    made = make_plan(model, shape, classes, limits, dtype, search | rounding)
+    if output is not None and not to_stdout:
+        write_plan(made, output)
+    if json or to_stdout:
+        render.print_json(made.to_json())
+    if not json:
+        render.show_plan(render.status() if to_stdout else render.output(), made)
+
+
+def make_plan(
+    model: str,
+    shape: options.Shape,
+    classes: int | None,
+    limits: dict[str, str | None],
+    dtype: str,
+    search: dict[str, Any],
+) -> Plan:
+    """The plan for a model by its name, which it carries."""
+    from dataclasses import replace
+
+    from pretrim.allocate import Options
+    from pretrim.budget import Budget
+    from pretrim.cost import item_bytes
+    from pretrim.plan import plan_with_options
+
+    from .subject import open_model
+
+    item_bytes(dtype)  # type: ignore[arg-type]  # it checks the name
+    Budget.parse(limits)
+    Options(**search)
+    subject = open_model(model, shape, classes)
+    made = plan_with_options(subject.network, limits, dtype, search)
+    return replace(made, model=subject.reference.to_json())
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError, before long work, where a file cannot be written."""
+    import os
+
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise _not_written(path, "it is a folder" if path.is_dir() else "its folder is missing or read-only")
+
+
+def write_plan(made: Plan, path: Path) -> None:
+    """Write a plan, whole or not at all."""
+    try:
+        made.save(path)
+    except OSError as error:
+        raise _not_written(path, error.strerror or type(error).__name__) from error
+
+
+def _not_written(path: Path, why: str) -> PretrimError:
+    return PretrimError(f"Expected to write {path}, but {why}: choose another file.")

@@ -1,0 +1,223 @@
+"""Records as tables. Nothing is computed here but what a reader's eye needs: prefixes, ratios and bars."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pretrim.plan import Plan
+
+PIPE_WIDTH = 140
+"""Columns of a table that is not read on a terminal: wide enough not to cut names."""
+BAR_WIDTH = 8
+COSTS = {
+    "params": ("parameters", "count"),
+    "macs": ("MACs", "count"),
+    "weight_bytes": ("weight memory (flash)", "bytes"),
+    "activation_bytes": ("activation memory", "bytes"),
+    "peak_activation_bytes": ("peak memory (RAM)", "bytes"),
+}
+MODE_TITLES = {"params": "PA: weights", "macs": "FA: MACs", "memory": "MA: memory"}
+
+
+def output() -> Console:
+    """Where results go."""
+    return _console(stderr=False)
+
+
+def status() -> Console:
+    """Where progress and remarks go."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
+    return console
+
+
+def print_json(record: Any) -> None:
+    """A record as JSON on stdout, as it is: no colours, no wrapping."""
+    print(json.dumps(record, indent=2, allow_nan=False))
+
+
+# ---------------------------------------------------------------------------------------- numbers
+
+
+def count(number: float) -> str:
+    """A number with a decimal prefix.
+
+    >>> count(1_114_432), count(999), count(250_000)
+    ('1.11 M', '999', '250 k')
+    """
+    return _prefixed(number, 1000, ("", "k", "M", "G", "T"), "")
+
+
+def size(number: float) -> str:
+    """Bytes with a binary prefix.
+
+    >>> size(262_144), size(100)
+    ('256 KiB', '100 B')
+    """
+    return _prefixed(number, 1024, ("", "Ki", "Mi", "Gi", "Ti"), "B")
+
+
+def _prefixed(number: float, base: int, prefixes: Sequence[str], unit: str) -> str:
+    place = 0
+    while place < len(prefixes) - 1 and round(abs(number) / base**place, 3) >= base:
+        place += 1
+    value = number / base**place
+    digits = f"{value:.0f}" if place == 0 or value >= 100 else f"{value:.3g}"
+    return f"{digits} {prefixes[place]}{unit}".strip()
+
+
+def amount(name: str, value: int) -> str:
+    """A cost in its unit."""
+    return count(value) if COSTS[name][1] == "count" else size(value)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in percent; '-' where there is none."""
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def bar(share: float, width: int, *, ascii_only: bool) -> str:
+    """A bar for a share of 0..1.
+
+    >>> bar(0.5, 4, ascii_only=False), bar(0.3, 4, ascii_only=False), bar(0.5, 4, ascii_only=True)
+    ('██  ', '█▎  ', '##  ')
+    """
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    if ascii_only:
+        return ("#" * round(eighths / 8)).ljust(width)
+    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(width)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose first column holds names and whose others hold numbers."""
+    table = Table(title=Text(title), title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(Text(column), justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+# ---------------------------------------------------------------------------------------- profile
+
+
+def show_profile(console: Console, record: Mapping[str, Any]) -> None:
+    """Layers, totals, groups, frozen layers and notes of one network."""
+    title = f"{record['model']}, one image of {'x'.join(map(str, record['input']))}, {record['dtype']}"
+    console.print(_layers(title, record["layers"], ascii_only=console.options.ascii_only))
+    console.print(Text("Weights of a layer are without its biases and norms, which count in the total."))
+    totals = _table("Total", "cost", "", "exact")
+    for name, value in record["totals"].items():
+        totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
+    console.print(totals)
+    groups = _table("Channel groups: filters that live and die together", "group", "channels", "layers")
+    for group in record["groups"]:
+        groups.add_row(Text(group["name"]), str(group["channels"]), Text(_names(group["layers"]), justify="left"))
+    console.print(groups)
+    if record["frozen"]:
+        console.print(_frozen(record["frozen"]))
+    show_notes(console, record["notes"])
+
+
+def _layers(title: str, layers: Sequence[Mapping[str, Any]], *, ascii_only: bool) -> Table:
+    table = _table(title, "layer", "kind", "filters", "weights", "MACs", "activation", *MODE_TITLES.values())
+    most = {mode: max((layer["shares"][mode] for layer in layers), default=0.0) or 1.0 for mode in MODE_TITLES}
+    for layer in layers:
+        shares = layer["shares"]
+        bars = [
+            Text(f"{bar(shares[mode] / most[mode], BAR_WIDTH, ascii_only=ascii_only)} {percent(shares[mode]):>7}")
+            for mode in MODE_TITLES
+        ]
+        numbers = (str(layer["filters"]), count(layer["params"]), count(layer["macs"]), size(layer["activation_bytes"]))
+        table.add_row(Text(layer["name"]), Text(_short_kind(layer["kind"])), *numbers, *bars)
+    return table
+
+
+def _short_kind(kind: str) -> str:
+    return "conv" if kind == "convolution" else kind
+
+
+def _names(names: Sequence[str], most: int = 4) -> str:
+    """The first few names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("Frozen: filters that no plan removes", "layer", "filters", "reason")
+    for entry in entries:
+        table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"], justify="left"))
+    return table
+
+
+def show_notes(console: Console, notes: Sequence[str]) -> None:
+    """Remarks, one a line."""
+    for note in notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+
+
+# ---------------------------------------------------------------------------------------- plan
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """Each cost dense and slim, and the width of each group."""
+    name = plan.model["name"] if plan.model is not None else "a network"
+    how = ", ".join(f"{key}={plan.options[key]}" for key in ("mode", "seed") if key in plan.options)
+    costs = _table(f"Plan for {name} ({how})" if how else f"Plan for {name}", "cost", "dense", "slim", "kept", "limit")
+    for cost in COSTS:
+        dense, slim = plan.dense[cost], plan.slim[cost]
+        kept = percent(slim / dense if dense else None)
+        costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
+    console.print(costs)
+    widths = _table("Filters kept", "group", "layers", "dense", "kept", "")
+    for group in plan.groups:
+        share = group.kept / group.channels
+        drawn = bar(share, 2 * BAR_WIDTH, ascii_only=console.options.ascii_only)
+        cells = (str(len(group.layers)), str(group.channels), str(group.kept))
+        widths.add_row(Text(group.name), *cells, Text(f"{drawn} {percent(share, 0):>5}"))
+    console.print(widths)
+
+
+# ---------------------------------------------------------------------------------------- compress, evaluate, predict
+
+
+def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
+    """The one table that `compress` ends with: dense against slim."""
+    table = _table(f"{record['model']} on {record['data']['source']}", "", "dense", "slim", "kept")
+    for name in ("params", "macs", "activation_bytes", "peak_activation_bytes"):
+        dense, slim = record["dense"][name], record["slim"][name]
+        kept = percent(slim / dense if dense else None)
+        table.add_row(COSTS[name][0], amount(name, dense), amount(name, slim), kept)
+    accuracy = [record[which]["test_accuracy"] for which in ("dense", "slim")]
+    table.add_row("test accuracy", percent(accuracy[0], 2), percent(accuracy[1], 2), "")
+    console.print(table)
+    console.print(Text(f"Saved in {record['run']}"), soft_wrap=True)
+
+
+def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
+    """Accuracy over a test set, and by class."""
+    table = _table(f"{record['run']} on {record['data']['source']}", "class", "images", "accuracy")
+    for entry in record["classes"]:
+        table.add_row(Text(entry["name"]), str(entry["images"]), percent(entry["accuracy"]))
+    table.add_section()
+    table.add_row("all", str(record["images"]), percent(record["accuracy"], 2))
+    console.print(table)
+
+
+def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> None:
+    """The likeliest classes of each image."""
+    table = _table("Predictions", "image", "class", "probability")
+    for entry in record:
+        for place, label in enumerate(entry["predictions"]):
+            name = Text(entry["image"]) if place == 0 else ""
+            table.add_row(name, Text(label["class"]), percent(label["probability"]))
+    console.print(table)

@@ -1,0 +1,127 @@
+"""The record of a data set: three parts of images in memory, and what a run has to remember of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretrim.errors import DataError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one part."""
+
+    images: torch.Tensor
+    """uint8, N x C x H x W"""
+    labels: torch.Tensor
+    """int64, N"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Split:
+        """The images at these places, in this order."""
+        index = torch.from_numpy(places)
+        return Split(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set in memory.
+
+    Whatever chooses (early stopping, a sweep, a default) reads `validation` only; `test` is read once, for the final
+    figure.
+
+    Attributes:
+        name: as the user named it.
+        source: which copy this is; shown wherever a figure is shown.
+        classes: their names, in the order of the labels.
+        mean: per channel, of the training images scaled to 0..1.
+        std: likewise.
+        flip: whether a mirrored image is still of its class (a mirrored digit is not).
+        split_seed: the seed of any part that was split off.
+        split_note: in words, which parts were split off and how large they are.
+    """
+
+    name: str
+    source: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool
+    split_seed: int
+    split_note: str
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def to_json(self) -> dict[str, Any]:
+        """What a run remembers: plain JSON, without the images."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "classes": list(self.classes),
+            "input_shape": list(self.input_shape),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "sizes": {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)},
+            "split_seed": self.split_seed,
+            "split_note": self.split_note,
+        }
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a data set brings, before anything is split off."""
+
+    name: str
+    source: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split | None
+    test: Split | None
+    flip: bool = True
+
+
+def statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images scaled to 0..1, from whole-number histograms."""
+    values = np.arange(256) / 255.0
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.bincount(images[:, channel].reshape(-1).long(), minlength=256).numpy()
+        centre = float((counts * values).sum() / counts.sum())
+        mean.append(round(centre, 6))
+        std.append(round(float(np.sqrt((counts * (values - centre) ** 2).sum() / counts.sum())), 6) or 1.0)
+    return tuple(mean), tuple(std)
+
+
+def batches(
+    split: Split, batch_size: int, *, generator: torch.Generator | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Images and labels in batches: in a random order with a generator, else in their own. The last may be smaller."""
+    count = len(split)
+    order = None if generator is None else torch.randperm(count, generator=generator)
+    for start in range(0, count, batch_size):
+        if order is None:
+            yield split.images[start : start + batch_size], split.labels[start : start + batch_size]
+        else:
+            places = order[start : start + batch_size]
+            yield split.images[places], split.labels[places]
+
+
+def check_labels(labels: torch.Tensor, classes: int, where: str) -> None:
+    """Raises DataError for labels outside ``0..classes-1``."""
+    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+        found = f"{int(labels.min())}..{int(labels.max())}"
+        raise DataError(f"Expected labels from 0 to {classes - 1} in {where}, but got {found}: the file is damaged.")
