@@ -145,15 +145,18 @@ def trim(model: Any, x: Any) -> dict[str, Any]:
 
 
 def small_enough(model: Any, x: Any) -> Any:
-    """The same images at 96 px, if the network runs there and gives outputs of the same classes; checks take seconds then."""
+    """The same images at 96 px, if the network runs there in both modes: checks take seconds then, not minutes."""
     import torch
 
     try:
         with torch.no_grad():
-            model(x[:, :, :96, :96])
+            model.train()(x[:, :, :96, :96])
+            model.eval()(x[:, :, :96, :96])
         return x[:, :, :96, :96].contiguous()
     except Exception:
         return x
+    finally:
+        model.eval()
 
 
 def frozen_share(network: Any, layer_costs: Any) -> dict[str, Any]:

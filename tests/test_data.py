@@ -70,7 +70,7 @@ def make_parquet(path: Path, labels: list[int], columns: tuple[str, str] = ("img
 @given(st.lists(st.integers(0, 4), min_size=15, max_size=80), st.floats(0.05, 0.5), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_a_draw_takes_the_same_share_of_every_class_and_nothing_twice(labels, share, seed):
-    labels = np.array(labels + [0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+    labels = np.array([*labels, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
     drawn, rest = draw(labels, share, seed)
     assert sorted([*drawn, *rest]) == list(range(len(labels)))
     for label in range(5):

@@ -97,7 +97,7 @@ class Analyst:
 
     def _network(self) -> Network:
         channels = Channels()
-        labels = {name: tuple(channels.new(size) for size in t.shape) for name, t in named_tensors(self.model)}
+        labels = {name: parameter_labels(t, channels) for name, t in named_tensors(self.model)}
         inference = self._trace_inference(channels, labels)
         training = self._trace_training(channels, labels) if self.trains else None
         trained = {name for name, _ in self.model.named_parameters()}
@@ -176,6 +176,12 @@ class Analyst:
                 f"{mismatch.operator.module or 'the model'} does not even with its channels frozen: {mismatch.said}."
             )
         self.hints[site] = following[0]
+
+
+def parameter_labels(tensor: torch.Tensor, channels: Channels) -> Labels:
+    """Ids for every dimension of a parameter or buffer, but for the windows of convolution weights."""
+    window = range(2, tensor.dim()) if tensor.dim() >= 4 and tensor.shape[0] > 1 else ()
+    return tuple(None if dim in window else channels.new(size) for dim, size in enumerate(tensor.shape))
 
 
 def trial_widths(network: Network) -> IntArray:

@@ -133,18 +133,19 @@ class Bounds:
         """Which rows of widths meet every limit."""
         return np.asarray((self.measure(widths) <= self.values).all(axis=-1))
 
-    def check_reachable(self, smallest: IntArray) -> None:
-        """Raises InfeasibleBudget if even the narrowest legal network does not fit."""
+    def check_reachable(self, smallest: IntArray, frozen: int = 0) -> None:
+        """Raises InfeasibleBudget if even the narrowest legal network, with so many frozen layers, does not fit."""
         reached = self.measure(smallest)
         for cost, limit, value in zip(self.costs, self.values, reached, strict=True):
             if value > limit:
                 raise InfeasibleBudget(
                     f"Expected {cost.name} of at most {int(limit):,}, but the narrowest legal network needs "
-                    f"{int(value):,}: raise the limit, or lower --round-to or --min-width."
+                    f"{int(value):,}: raise the limit, or lower --round-to or --min-width"
+                    + (f" ({frozen} layers are frozen, `pretrim profile` says why)." if frozen else ".")
                 )
 
 
 def verify(costs: Sequence[Cost], limits: Sequence[int], widths: IntArray) -> list[str]:
-    """What a final plan breaks: costs that are no closed formulas (arena, latency) are checked here, after the search."""
+    """What a final plan breaks: costs that are no closed formulas (arena, latency) are checked after the search."""
     found = [(cost.name, int(cost(widths)), limit) for cost, limit in zip(costs, limits, strict=True)]
     return [f"{name} is {value:,}, the limit {limit:,}" for name, value, limit in found if value > limit]

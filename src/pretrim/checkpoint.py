@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from errno import ENOTDIR
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,7 +25,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
-from .errors import CheckpointError, PretrimError, UsageError
+from .errors import CheckpointError, PlanError, PretrimError, UsageError
 from .files import write_text
 from .identity import fingerprint, make_example
 from .models.resolve import ModelReference, build, resolve
@@ -232,13 +233,19 @@ def prepare_output(path: str | Path, overwrite: bool = False) -> Path:
     try:
         if target.exists() or target.is_symlink():
             _check_replaceable(Path(path), target, overwrite)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_parent(target)
         trial = _sibling(target)
         trial.mkdir()
         trial.rmdir()
     except OSError as error:
         raise _not_writable(Path(path), error) from error
     return target
+
+
+def _make_parent(target: Path) -> None:
+    if target.parent.exists() and not target.parent.is_dir():
+        raise NotADirectoryError(ENOTDIR, f"{target.parent} is a file")
+    target.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _check_replaceable(shown: Path, target: Path, overwrite: bool) -> None:
@@ -399,7 +406,10 @@ def _rebuild(record: RunRecord, model: ModelSource | None) -> nn.Module:
     source = build(_own_reference(record)) if model is None else _given(record, model)
     found = fingerprint(source)
     if found == record.dense_fingerprint:
-        return apply(source, record.plan)
+        try:
+            return apply(source, record.plan)
+        except PlanError as error:
+            raise CheckpointError(str(error)) from error
     if found == record.slim_fingerprint:
         return copy.deepcopy(source)
     raise CheckpointError(

@@ -225,6 +225,24 @@ def matrix_product(call: Call) -> Labels:
     return labels
 
 
+def inner_product(call: Call) -> Labels:
+    """`dot`, `vdot`: both vectors are contracted."""
+    tensors = list(call.tensors())
+    call.tie(*(call.look(tensor)[0] for tensor in tensors))
+    call.mixes = True
+    return ()
+
+
+def weight_norm(call: Call) -> list[Labels]:
+    """A weight as direction times length (Salimans, Kingma 2016): the lengths go with the direction's dimension."""
+    v, g = call.args["v"], call.args["g"]
+    labels = call.look(v)
+    for place, size in enumerate(g.shape):
+        if size > 1:
+            call.tie(labels[place], call.look(g)[place])
+    return [labels if out.shape == v.shape else call.look(g) for out in call.outputs]
+
+
 # ---------------------------------------------------------------------------------------- normalisation
 
 
@@ -731,7 +749,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["transpose", "t"], transpose),
     **dict.fromkeys(["pixel_shuffle"], pixel_shuffle),
     **dict.fromkeys(["channel_shuffle", "native_channel_shuffle"], channel_shuffle),
+    **dict.fromkeys(["dot", "vdot"], inner_product),
     "_fused_rms_norm": layer_norm,
+    "_weight_norm_interface": weight_norm,
     "as_strided": as_strided,
     "cat": cat,
     "col2im": col2im,

@@ -289,6 +289,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         call = Call(op, args, outputs, self.module, self.channels, self.look, self.hints.get(site, ""))
         labels = RULES.get(op, unknown)(call)
         per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
+        self.mark_unfollowed(call)
         self.heed(call, site, frame)
         inputs = [seen for tensor in call.tensors() if (seen := self.seen.get(tensor)) is not None]
         writes = [self.settle(op, inputs, out, at) for out, at in zip(outputs, per_output, strict=True)]
@@ -312,7 +313,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
     ) -> Operation:
         weight = self.seen.get(call.weight) if call.weight is not None else None
         own: tuple[tuple[int, Label], ...] = ()
-        if call.weight is not None and weight is not None and weight.buffer is None and weight.parameters:
+        data = any(seen.buffer is not None for seen in inputs)  # a weight computed from parameters is no layer
+        if data and call.weight is not None and weight is not None and weight.buffer is None and weight.parameters:
             own = tuple(zip(call.weight.shape, weight.labels, strict=True))
         return Operation(
             op=call.op,
@@ -324,12 +326,19 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             parameters=tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters)),
             shapes=tuple(tuple(out.shape) for out in call.outputs),
             outputs=tuple(labels),
-            factors=call.factors,
+            factors=call.factors if data else (),
             filters=call.filters if own else None,
             weight=own,
             integers=tuple(call.integers),
             mixes=call.mixes,
         )
+
+    def mark_unfollowed(self, call: Call) -> None:
+        """Filters of a layer whose weight comes from an operator without a rule are frozen, and shown as such."""
+        seen = self.seen.get(call.weight) if call.weight is not None else None
+        if call.filters is None and seen is not None and seen.buffer is None and seen.parameters:
+            call.filters = self.channels.new(call.outputs[0].shape[1 if call.op == "convolution" else -1])
+            call.freeze(call.filters, "its weight is computed in a way that channels cannot be followed through")
 
     def site(self, op: str) -> tuple[FrameType | None, Site]:
         """The innermost line outside torch and pretrim; lines of torch's own modules are told apart by the class."""

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from .data import DataSet, Split, batches, normalise, random_crop_flip
 from .errors import DataError, ModelError, PretrimError, UsageError
+from .trace import describe_failure
 
 MOMENTUM = 0.9
 AUXILIARY_WEIGHT = 0.3
@@ -82,7 +83,10 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is, after a step. Epochs and steps count from 1; `loss` is the epoch's mean up to now."""
+    """Where a training is, after a step and, with a new validation accuracy, after an epoch.
+
+    Epochs and steps count from 1; `loss` is the epoch's mean up to now.
+    """
 
     epoch: int
     epochs: int
@@ -161,7 +165,9 @@ class _Training:
 
     def run(self) -> tuple[EpochRecord, ...]:
         for epoch in range(1, self.recipe.epochs + 1):
-            self.records.append(self._epoch(epoch))
+            self.records.append(record := self._epoch(epoch))
+            if self.on_step is not None:
+                self.on_step(self._progress(epoch, self.steps, record.train_loss, record.images_per_s))
         self.model.eval()
         return tuple(self.records)
 
@@ -175,14 +181,9 @@ class _Training:
                 speed = step * self.batch_size / (time.perf_counter() - started)
                 self.on_step(self._progress(epoch, step, total / step, speed))
         seconds = time.perf_counter() - started
-        return EpochRecord(
-            epoch=epoch,
-            train_loss=total / self.steps,
-            validation_accuracy=self._validate(),
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            images_per_s=self.steps * self.batch_size / seconds,
-            seconds=seconds,
-        )
+        speed = self.steps * self.batch_size / seconds
+        rate = self.optimizer.param_groups[0]["lr"]
+        return EpochRecord(epoch, total / self.steps, self._validate(), rate, speed, seconds)
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Shuffled, augmented and normalised full batches of the training split."""
@@ -196,7 +197,7 @@ class _Training:
             yield images.contiguous(memory_format=layout), labels.to(self.device)
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor, epoch: int, step: int) -> float:
-        main, auxiliary = split_outputs(self.model(images))
+        main, auxiliary = split_outputs(_forward(self.model, images))
         check_logits(main, len(self.data.classes))
         loss = self._loss(main, labels) + AUXILIARY_WEIGHT * sum(self._loss(out, labels) for out in auxiliary)
         value = loss.item()
@@ -248,6 +249,16 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True)
+
+
+def _forward(model: nn.Module, images: torch.Tensor) -> Any:
+    try:
+        return model(images)
+    except Exception as error:  # the user's own code; its error is shown
+        raise ModelError(
+            f"Expected the model to run on images of {'x'.join(map(str, images.shape))} in "
+            f"{'train' if model.training else 'eval'} mode, but its forward raised {describe_failure(error)}."
+        ) from error
 
 
 def split_outputs(outputs: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -309,7 +320,7 @@ def scores(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: S
     first = next(model.parameters(), torch.zeros(0))
     model.eval()
     try:
-        outputs = model(normalise(images, mean, std).to(first.device, first.dtype))
+        outputs = _forward(model, normalise(images, mean, std).to(first.device, first.dtype))
     finally:
         for module, mode in modes:
             module.training = mode

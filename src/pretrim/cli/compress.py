@@ -136,18 +136,23 @@ def _make_plan(subject: Subject, limits: dict[str, str], dtype: str, search: dic
 
 
 def _checked(plan: Plan, subject: Subject) -> Plan:
-    """The plan, for this model and input: with the reference, and the network it was analysed as."""
+    """The plan, if it is for this model and input. Its costs are counted again: a user may edit its widths."""
     from dataclasses import replace
 
+    from pretrim.plan import plan_of_widths
+
     network = subject.network
-    if plan.fingerprint != network.fingerprint or plan.example != network.example:
-        made_for = plan.model["name"] if plan.model is not None else "another model"
+    groups = [(group.name, group.channels) for group in network.groups]
+    ours = plan.fingerprint == network.fingerprint and plan.example == network.example
+    if not ours or groups != [(group.name, group.channels) for group in plan.groups]:
+        made_for = plan.model.get("name") if isinstance(plan.model, dict) else "another model"
         shape = "x".join(map(str, subject.input_shape))
         raise PlanError(
             f"Expected a plan for {subject.reference.name} with images of {shape}, but it was made for {made_for} "
             f"with other layers or another input: make one with `pretrim plan`, with the data's --classes and --input."
         )
-    return replace(plan, model=subject.reference.to_json(), network=network)
+    counted = plan_of_widths(network, plan.widths, plan.dtype, limits=plan.limits, options=plan.options)
+    return replace(counted, model=subject.reference.to_json())
 
 
 # ---------------------------------------------------------------------------------------- the run

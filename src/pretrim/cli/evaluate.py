@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pretrim.errors import DataError
+from pretrim.errors import CheckpointError, DataError
 
 from . import options, render
 
@@ -25,6 +25,11 @@ def evaluate(run: options.Run, data: options.Data, model: options.RunModel = Non
     dataset = load_like_run(data, opened.record)
     typer.echo(f"data: {dataset.source} ({dataset.split_note})", err=True)
     found = evaluate_split(opened.network, dataset.test, *opened.normalisation)
+    if len(found.per_class) != len(opened.classes):
+        raise CheckpointError(
+            f"Expected a network with {len(opened.classes)} outputs, one a class, but got {len(found.per_class)}: "
+            f"the run is edited, or was saved with other classes."
+        )
     record: dict[str, Any] = {
         "run": str(run),
         "data": dataset.to_json(),

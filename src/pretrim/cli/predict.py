@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .opened import Opened
 
 
+BATCH = 64
+
+
 def predict(
     run: options.Run,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
@@ -37,8 +40,9 @@ def predictions(opened: Opened, images: list[Path], top: int) -> list[dict[str, 
     from pretrim.data import decode_image
     from pretrim.train import check_logits, scores
 
-    batch = torch.stack([decode_image(path, opened.input_shape) for path in images])
-    logits = scores(opened.network, batch, *opened.normalisation)
+    decoded = [decode_image(path, opened.input_shape) for path in images]
+    parts = [torch.stack(decoded[start : start + BATCH]) for start in range(0, len(decoded), BATCH)]
+    logits = torch.cat([scores(opened.network, part, *opened.normalisation) for part in parts])
     check_logits(logits, len(opened.classes))
     likeliest = logits.softmax(dim=1).topk(min(top, len(opened.classes)), dim=1)
     return [

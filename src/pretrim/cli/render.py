@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -100,12 +101,18 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
     return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(width)
 
 
-def _table(title: str, *columns: str) -> Table:
-    """A table whose first column holds names and whose others hold numbers."""
-    table = Table(title=Text(title), title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if number == 0 else "right", overflow="fold")
+def _table(*columns: str) -> Table:
+    """A table whose columns hold numbers, on the right; names and words, on the left, start with ``<``."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        words = column.startswith("<")
+        table.add_column(Text(column.removeprefix("<")), justify="left" if words else "right", overflow="fold")
     return table
+
+
+def _show(console: Console, title: str, table: Table) -> None:
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(table)
 
 
 # ---------------------------------------------------------------------------------------- profile
@@ -114,23 +121,23 @@ def _table(title: str, *columns: str) -> Table:
 def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     """Layers, totals, groups, frozen layers and notes of one network."""
     title = f"{record['model']}, one image of {'x'.join(map(str, record['input']))}, {record['dtype']}"
-    console.print(_layers(title, record["layers"], ascii_only=console.options.ascii_only))
+    _show(console, title, _layers(record["layers"], ascii_only=console.options.ascii_only))
     console.print(Text("Weights of a layer are without its biases and norms, which count in the total."))
-    totals = _table("Total", "cost", "", "exact")
+    totals = _table("<cost", "", "exact")
     for name, value in record["totals"].items():
         totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
-    console.print(totals)
-    groups = _table("Channel groups: filters that live and die together", "group", "channels", "layers")
+    _show(console, "Total", totals)
+    groups = _table("<group", "channels", "<layers")
     for group in record["groups"]:
-        groups.add_row(Text(group["name"]), str(group["channels"]), Text(_names(group["layers"]), justify="left"))
-    console.print(groups)
+        groups.add_row(Text(group["name"]), str(group["channels"]), Text(_names(group["layers"])))
+    _show(console, "Channel groups: filters that live and die together", groups)
     if record["frozen"]:
-        console.print(_frozen(record["frozen"]))
+        _show(console, "Frozen: filters that no plan removes", _frozen(record["frozen"]))
     show_notes(console, record["notes"])
 
 
-def _layers(title: str, layers: Sequence[Mapping[str, Any]], *, ascii_only: bool) -> Table:
-    table = _table(title, "layer", "kind", "filters", "weights", "MACs", "activation", *MODE_TITLES.values())
+def _layers(layers: Sequence[Mapping[str, Any]], *, ascii_only: bool) -> Table:
+    table = _table("<layer", "<kind", "filters", "weights", "MACs", "activation", *MODE_TITLES.values())
     most = {mode: max((layer["shares"][mode] for layer in layers), default=0.0) or 1.0 for mode in MODE_TITLES}
     for layer in layers:
         shares = layer["shares"]
@@ -153,9 +160,9 @@ def _names(names: Sequence[str], most: int = 4) -> str:
 
 
 def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Frozen: filters that no plan removes", "layer", "filters", "reason")
+    table = _table("<layer", "filters", "<reason")
     for entry in entries:
-        table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"], justify="left"))
+        table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]))
     return table
 
 
@@ -172,19 +179,19 @@ def show_plan(console: Console, plan: Plan) -> None:
     """Each cost dense and slim, and the width of each group."""
     name = plan.model["name"] if plan.model is not None else "a network"
     how = ", ".join(f"{key}={plan.options[key]}" for key in ("mode", "seed") if key in plan.options)
-    costs = _table(f"Plan for {name} ({how})" if how else f"Plan for {name}", "cost", "dense", "slim", "kept", "limit")
+    costs = _table("<cost", "dense", "slim", "kept", "limit")
     for cost in COSTS:
         dense, slim = plan.dense[cost], plan.slim[cost]
         kept = percent(slim / dense if dense else None)
         costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
-    console.print(costs)
-    widths = _table("Filters kept", "group", "layers", "dense", "kept", "")
+    _show(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
+    widths = _table("<group", "layers", "dense", "kept", "")
     for group in plan.groups:
         share = group.kept / group.channels
         drawn = bar(share, 2 * BAR_WIDTH, ascii_only=console.options.ascii_only)
         cells = (str(len(group.layers)), str(group.channels), str(group.kept))
         widths.add_row(Text(group.name), *cells, Text(f"{drawn} {percent(share, 0):>5}"))
-    console.print(widths)
+    _show(console, "Filters kept", widths)
 
 
 # ---------------------------------------------------------------------------------------- compress, evaluate, predict
@@ -192,30 +199,30 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
     """The one table that `compress` ends with: dense against slim."""
-    table = _table(f"{record['model']} on {record['data']['source']}", "", "dense", "slim", "kept")
+    table = _table("<", "dense", "slim", "kept")
     for name in ("params", "macs", "activation_bytes", "peak_activation_bytes"):
         dense, slim = record["dense"][name], record["slim"][name]
         kept = percent(slim / dense if dense else None)
         table.add_row(COSTS[name][0], amount(name, dense), amount(name, slim), kept)
     accuracy = [record[which]["test_accuracy"] for which in ("dense", "slim")]
     table.add_row("test accuracy", percent(accuracy[0], 2), percent(accuracy[1], 2), "")
-    console.print(table)
+    _show(console, f"{record['model']} on {record['data']['source']}", table)
     console.print(Text(f"Saved in {record['run']}"), soft_wrap=True)
 
 
 def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
     """Accuracy over a test set, and by class."""
-    table = _table(f"{record['run']} on {record['data']['source']}", "class", "images", "accuracy")
+    table = _table("<class", "images", "accuracy")
     for entry in record["classes"]:
         table.add_row(Text(entry["name"]), str(entry["images"]), percent(entry["accuracy"]))
     table.add_section()
     table.add_row("all", str(record["images"]), percent(record["accuracy"], 2))
-    console.print(table)
+    _show(console, f"{record['run']} on {record['data']['source']}", table)
 
 
 def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> None:
     """The likeliest classes of each image."""
-    table = _table("Predictions", "image", "class", "probability")
+    table = _table("<image", "<class", "probability")
     for entry in record:
         for place, label in enumerate(entry["predictions"]):
             name = Text(entry["image"]) if place == 0 else ""

@@ -1,7 +1,7 @@
 """Data sets by name or folder, each with train, validation and test parts in memory.
 
 ``digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (the parquet layout of the Hugging Face hub),
-or a folder: images with one folder per class, parquet files, or Fashion-MNIST's IDX files, told apart by what is in it.
+or a folder: images with one folder per class, parquet files, or Fashion-MNIST's IDX files, told apart by content.
 """
 
 from __future__ import annotations
