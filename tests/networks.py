@@ -519,3 +519,193 @@ def recipes(most: int = 4) -> st.SearchStrategy[Recipe]:
         ending=st.sampled_from(ENDINGS),
         seed=st.integers(0, 2**16),
     )
+
+
+# ---------------------------------------------------------------------------------------- awkward ones, by hand
+
+
+class Net(nn.Module):
+    """Named layers, and what `forward` does with them."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(self, x)
+
+
+@dataclass(frozen=True)
+class Awkward:
+    """A network with the numbers that a hand finds for it: groups as (channels, filters of the first layer each)."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    groups: tuple[tuple[int, int], ...]
+    params: int
+    macs: int
+
+    @property
+    def example(self) -> Tensor:
+        return torch.zeros(1, 3, SIDE, SIDE)
+
+
+def conv1(into: int, out: int) -> nn.Conv2d:
+    return nn.Conv2d(into, out, 1, bias=False)
+
+
+def _shuffled(m: Any, x: Tensor) -> Tensor:
+    x = m.a(x)
+    return m.c(m.b(x.view(x.shape[0], 2, -1, SIDE, SIDE).transpose(1, 2).reshape(x.shape)))
+
+
+def _with_auxiliary(m: Any, x: Tensor) -> Any:
+    x = m.stem(x)
+    scores = m.head(x.mean((2, 3)))
+    return (scores, m.auxiliary_head(m.auxiliary(x).mean((2, 3)))) if m.training else scores
+
+
+# Images have 8x8 = 64 pixels; `conv` has a bias, `conv1` (1x1) has none.
+AWKWARD: tuple[Awkward, ...] = (
+    Awkward(
+        "residual",
+        lambda: Net(
+            lambda m, x: m.head(F.relu((y := m.a(x)) + m.b(y)).mean((2, 3))),
+            a=conv(3, 8),
+            b=conv(8, 8),
+            head=nn.Linear(8, 5),
+        ),
+        groups=((8, 1),),
+        params=(3 * 8 * 9 + 8) + (8 * 8 * 9 + 8) + (8 * 5 + 5),  # 853
+        macs=64 * 3 * 8 * 9 + 64 * 8 * 8 * 9 + 8 * 5,  # 50,728
+    ),
+    Awkward(
+        "concatenation",
+        lambda: Net(
+            lambda m, x: m.c(torch.cat([(y := m.a(x)), m.b(y)], 1)), a=conv(3, 4), b=conv(4, 6), c=conv(10, 2, 1)
+        ),
+        groups=((4, 1), (6, 1)),
+        params=(3 * 4 * 9 + 4) + (4 * 6 * 9 + 6) + (10 * 2 + 2),  # 356
+        macs=64 * (108 + 216 + 20),  # 22,016
+    ),
+    Awkward(
+        "the same channels twice in a concatenation",
+        lambda: Net(lambda m, x: m.b(torch.cat([(y := m.a(x)), -y], 1)), a=conv1(3, 4), b=conv1(8, 2)),
+        groups=((4, 1),),
+        params=12 + 16,
+        macs=64 * 28,
+    ),
+    Awkward(
+        "depthwise",
+        lambda: Net(
+            lambda m, x: m.c(m.b(m.a(x))), a=conv1(3, 8), b=conv(8, 8, groups=8, bias=False), c=conv1(8, 4)
+        ),
+        groups=((8, 1),),
+        params=24 + 72 + 32,
+        macs=64 * 128,
+    ),
+    Awkward(
+        "depthwise with two filters a channel",
+        lambda: Net(
+            lambda m, x: m.c(m.b(m.a(x))), a=conv1(3, 4), b=conv(4, 8, groups=4, bias=False), c=conv1(8, 2)
+        ),
+        groups=((4, 1),),
+        params=12 + 72 + 16,
+        macs=64 * 100,
+    ),
+    Awkward(
+        "grouped",
+        lambda: Net(
+            lambda m, x: m.c(m.b(m.a(x))), a=conv1(3, 8), b=conv(8, 8, groups=2, bias=False), c=conv1(8, 2)
+        ),
+        groups=((4, 2), (4, 2)),
+        params=24 + 8 * 4 * 9 + 16,  # 328
+        macs=64 * 328,
+    ),
+    # a's channels 0..7 meet in pairs (i, i+4), the shuffle puts pairs 0,0,1,1 before group 0 and 2,2,3,3 before group 1.
+    Awkward(
+        "shuffled between groups",
+        lambda: Net(_shuffled, a=conv1(3, 8), b=conv(8, 8, groups=2, bias=False), c=conv1(8, 2)),
+        groups=((2, 4), (4, 2)),
+        params=328,
+        macs=64 * 328,
+    ),
+    Awkward(
+        "shared",
+        lambda: Net(lambda m, x: m.c(m.b(m.b(m.a(x)))), a=conv1(3, 8), b=conv(8, 8, bias=False), c=conv1(8, 2)),
+        groups=((8, 1),),
+        params=24 + 576 + 16,
+        macs=64 * (24 + 2 * 576 + 16),  # 76,288
+    ),
+    Awkward(
+        "flattened",
+        lambda: Net(
+            lambda m, x: m.head(torch.flatten(F.max_pool2d(m.a(x), 4), 1)), a=conv(3, 4), head=nn.Linear(16, 5)
+        ),
+        groups=((4, 1),),
+        params=112 + 85,
+        macs=64 * 108 + 80,
+    ),
+    Awkward(
+        "unused",
+        lambda: Net(lambda m, x: m.b(m.a(x)), a=conv(3, 4), idle=conv(4, 4), b=conv(4, 2, 1)),
+        groups=((4, 1),),
+        params=112 + 148 + 10,
+        macs=64 * (108 + 8),
+    ),
+    Awkward(
+        "auxiliary head",
+        lambda: Net(
+            _with_auxiliary,
+            stem=conv(3, 4),
+            head=nn.Linear(4, 2),
+            auxiliary=conv(4, 6, 1),
+            auxiliary_head=nn.Linear(6, 2),
+        ),
+        groups=((4, 1), (6, 1)),
+        params=112 + 10 + 30 + 14,
+        macs=64 * 108 + 8,
+    ),
+    Awkward(
+        "pixel shuffle",
+        lambda: Net(lambda m, x: m.b(F.pixel_shuffle(m.a(x), 2)), a=conv1(3, 16), b=conv1(4, 2)),
+        groups=((4, 4),),
+        params=48 + 8,
+        macs=64 * 48 + 256 * 8,
+    ),
+    Awkward(
+        "gated by its other half",
+        lambda: Net(lambda m, x: m.b(F.glu(m.a(x), 1)), a=conv1(3, 8), b=conv1(4, 2)),
+        groups=((4, 2),),
+        params=24 + 8,
+        macs=64 * 32,
+    ),
+    Awkward(
+        "transposed in groups",
+        lambda: Net(
+            lambda m, x: m.c(m.b(m.a(x))),
+            a=conv1(3, 8),
+            b=nn.ConvTranspose2d(8, 4, 2, stride=2, groups=2, bias=False),
+            c=conv1(4, 2),
+        ),
+        groups=((4, 2), (2, 2)),
+        params=24 + 8 * 2 * 4 + 8,  # 96
+        macs=64 * 24 + 64 * 64 + 256 * 8,  # 7,680
+    ),
+    Awkward(
+        "squeeze and excite",
+        lambda: Net(
+            lambda m, x: m.c((y := m.a(x)) * torch.sigmoid(m.up(F.relu(m.down(y.mean((2, 3))))))[:, :, None, None]),
+            a=conv1(3, 8),
+            down=nn.Linear(8, 2),
+            up=nn.Linear(2, 8),
+            c=conv1(8, 2),
+        ),
+        groups=((8, 1), (2, 1)),
+        params=24 + 18 + 24 + 16,
+        macs=64 * 24 + 16 + 16 + 64 * 16,  # 2,592
+    ),
+    Awkward("nothing to trim", lambda: Net(lambda m, x: m.a(x), a=conv(3, 4)), groups=(), params=112, macs=64 * 108),
+)

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pretrim.network import Network, Parameter
 
 Keep = NDArray[np.bool_]
+torch.set_num_threads(1)  # tests run side by side
 
 
 def randomise(model: nn.Module, seed: int) -> nn.Module:

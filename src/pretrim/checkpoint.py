@@ -219,7 +219,7 @@ def save(
         )
         text = json.dumps(record.to_json(), indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise UsageError(f"Expected metadata that is plain JSON, but {error}.") from error
+        raise UsageError(f"Expected metadata of a run as plain JSON, but {error}.") from error
     _write_folder(Path(path), content, text, overwrite)
 
 

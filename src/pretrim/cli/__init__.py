@@ -15,11 +15,7 @@ import typer
 from pretrim import __version__
 from pretrim.errors import PretrimError
 
-from .compress import compress
-from .evaluate import evaluate
-from .plan import plan
-from .predict import predict
-from .profile import profile
+from . import compress, evaluate, plan, predict, profile
 
 INTERRUPTED = 130
 
@@ -32,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (profile, plan, compress, evaluate, predict):
+for command in (profile.profile, plan.plan, compress.compress, evaluate.evaluate, predict.predict):
     app.command()(command)
 
 

@@ -1,0 +1,186 @@
+"""Limits as users write them: every unit, every mistake by its text, and what they mean for one network."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from networks import Net, conv, conv1
+from torch import nn
+
+import pretrim
+from pretrim.allocate import Options, allocate
+from pretrim.budget import Budget, Limit, verify
+from pretrim.cost import cost
+from pretrim.errors import BudgetError, InfeasibleBudget, UsageError
+from pretrim.network import Network
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """conv 3 -> 8 -> 4 -> 2 on 8x8: 224 + 292 + 74 = 590 parameters, 64 * (216 + 288 + 72) = 36,864 MACs."""
+    return pretrim.analyze(nn.Sequential(conv(3, 8), conv(8, 4), conv(4, 2)), torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("250k", 250_000),
+        ("250K", 250_000),
+        ("1.5M", 1_500_000),
+        ("2G", 2_000_000_000),
+        ("1e6", 1_000_000),
+        ("250_000", 250_000),
+        (" 12 ", 12),
+        (250_000, 250_000),
+        (2.5e5, 250_000),
+        (".5M", 500_000),
+    ],
+)
+def test_counts(text: str | int | float, amount: int) -> None:
+    assert Limit.parse("params", text).resolve(10**12) == amount
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("512KiB", 524_288), ("512kB", 512_000), ("1MiB", 1_048_576), ("1MB", 1_000_000), ("64k", 64_000), ("7B", 7)],
+)
+def test_bytes(text: str, amount: int) -> None:
+    assert Limit.parse("ram", text).resolve(10**12) == amount
+
+
+@pytest.mark.parametrize(("text", "limit"), [("0.5x", 295), ("1x", 590), ("0.001x", 0), ("0.3 x", 177)])
+def test_shares_are_of_the_dense_network_rounded_down(text: str, limit: int) -> None:
+    assert Limit.parse("params", text).resolve(590) == limit
+
+
+@pytest.mark.parametrize(
+    ("name", "cost_name"),
+    [("ram", "peak_activation_bytes"), ("flash", "weight_bytes"), ("activation", "activation_bytes"), ("macs", "macs")],
+)
+def test_short_names(name: str, cost_name: str) -> None:
+    assert Limit.parse(name, "1k").cost == cost_name
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0, "Expected macs to be more than 0, but got '0'."),
+        ("0x", "Expected macs to be more than 0, but got '0x'."),
+        (-5, "Expected macs to be more than 0, but got '-5'."),
+        ("-1M", "Expected macs to be more than 0, but got '-1M'."),
+        ("1e999", "Expected macs to be more than 0, but got '1e999'."),
+        ("1.2x", "Expected macs to be at most the dense network's ('1x'), but got '1.2x'."),
+        (0.5, "Expected macs to be at least 1, but got '0.5': write a share as '0.5x'."),
+        ("0.3", "Expected macs to be at least 1, but got '0.3': write a share as '0.3x'."),
+        ("many", "such as '250k' or a share such as '0.3x', but got 'many'."),
+        ("", "but got ''."),
+        ("nan", "but got 'nan'."),
+        (float("inf"), "but got 'inf'."),
+        ("12KiB", "Expected macs to be an amount such as '250k' or a share such as '0.3x', but got '12KiB'."),
+        ("50%", "but got '50%'."),
+        ("1,000", "but got '1,000'."),
+        (True, "but got 'True'."),
+    ],
+)
+def test_mistakes_on_a_count(value: str | int | float, said: str) -> None:
+    with pytest.raises(BudgetError, match=re.escape(said)):
+        Limit.parse("macs", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("12XiB", "such as '512KiB' or a share"), ("0.5", "'0.5x'"), ("0.5B", "at least 1")]
+)
+def test_mistakes_on_bytes(value: str, said: str) -> None:
+    with pytest.raises(BudgetError, match=re.escape(said)):
+        Limit.parse("flash", value)
+
+
+def test_a_share_of_half_a_byte_is_not_recommended_with_its_unit() -> None:
+    with pytest.raises(BudgetError, match=re.escape("write a share as '0.5x'")):
+        Limit.parse("flash", "0.5B")
+
+
+def test_a_cost_that_is_none() -> None:
+    with pytest.raises(UsageError, match=r"Expected a limit on one of ram, flash, .* but got 'latency'\."):
+        Limit.parse("latency", "1k")
+
+
+def test_no_limit_at_all(network: Network) -> None:
+    with pytest.raises(BudgetError, match=r"Expected at least one limit .* but got none\."):
+        network.plan()
+
+
+def test_one_cost_under_two_names() -> None:
+    with pytest.raises(BudgetError, match=r"Expected one limit per cost, but got ram, peak_activation_bytes"):
+        Budget.parse({"ram": "1k", "peak_activation_bytes": "2k"})
+
+
+def test_none_means_no_limit() -> None:
+    assert [limit.cost for limit in Budget.parse({"macs": None, "params": "10"}).limits] == ["params"]
+
+
+def test_more_than_the_dense_network_needs(network: Network) -> None:
+    said = "Expected params below the dense network's 590, but got '591': it fits as it is, there is nothing to trim."
+    with pytest.raises(BudgetError, match=re.escape(said)):
+        network.plan(params=591)
+
+
+def test_exactly_what_the_dense_network_needs_leaves_it_dense(network: Network) -> None:
+    assert network.plan(params=590).widths.tolist() == [8, 4]
+
+
+def test_one_limit_that_is_met_already_is_no_mistake_beside_one_that_is_not(network: Network) -> None:
+    assert network.plan(params="300", macs="1G").slim["params"] <= 300
+
+
+# Narrowest: 1 filter each of the two free layers: (27 + 1) + (9 + 1) + (18 + 2) = 58 parameters.
+@pytest.mark.parametrize("mode", ["macs", "uniform", "random", "waterfill", "joint"])
+def test_impossible_names_the_limit_and_the_smallest_reachable(network: Network, mode: str) -> None:
+    said = "Expected params of at most 57, but the narrowest legal network needs 58"
+    with pytest.raises(InfeasibleBudget, match=re.escape(said)):
+        network.plan(params=57, mode=mode, round_to=1)
+
+
+def test_the_smallest_reachable_is_reached(network: Network) -> None:
+    assert network.plan(params=58, round_to=1).widths.tolist() == [1, 1]
+
+
+def test_impossible_names_the_limit_that_is_impossible_of_several(network: Network) -> None:
+    with pytest.raises(InfeasibleBudget, match=r"Expected macs of at most 10, .* needs 3,456"):  # 64 * (27 + 9 + 18)
+        network.plan(params=300, macs=10, round_to=1)
+
+
+def test_impossible_by_rounding_says_how(network: Network) -> None:
+    with pytest.raises(InfeasibleBudget, match="lower --round-to or --min-width"):
+        network.plan(params=100, min_width=4, round_to=1)
+
+
+def test_impossible_for_a_network_with_nothing_to_trim() -> None:
+    network = pretrim.analyze(Net(lambda m, x: m.a(x), a=conv(3, 4)), torch.zeros(1, 3, 8, 8))
+    with pytest.raises(InfeasibleBudget, match="Expected params of at most 56, .* needs 112"):
+        network.plan(params="0.5x")
+
+
+def test_bounds_measure_rows_as_one_by_one(network: Network) -> None:
+    bounds = Budget.parse({"params": 300, "ram": "0.8x"}, "int8").resolve(network)
+    widths = np.random.default_rng(0).integers(1, network.dense + 1, size=(50, 2))
+    assert bounds.measure(widths).tolist() == [bounds.measure(row).tolist() for row in widths]
+    assert bounds.met(widths).tolist() == [bool(bounds.met(row)) for row in widths]
+
+
+def test_verify_tells_what_is_broken_of_costs_that_are_no_formulas(network: Network) -> None:
+    costs = [cost(network, "params"), cost(network, "macs")]
+    assert verify(costs, [100, 10**9], network.dense) == ["params is 590, the limit 100"]
+
+
+def test_a_limit_of_one_byte_counts_the_data_type() -> None:
+    """224 weights (int8) and 10 biases (int32): 264 bytes."""
+    network = pretrim.analyze(nn.Sequential(conv(3, 8), conv1(8, 1), nn.Conv2d(1, 2, 1)), torch.zeros(1, 3, 8, 8))
+    bounds = Budget.parse({"flash": "0.9x"}, "int8").resolve(network)
+    assert bounds.dense.tolist() == [3 * 8 * 9 + 8 + 2 + 4 * (8 + 2)]
+
+
+def test_allocate_takes_bounds_and_options(network: Network) -> None:
+    bounds = Budget.parse({"params": 300}).resolve(network)
+    assert bounds.met(allocate(network, bounds, Options(mode="uniform", round_to=1), 3)).all()

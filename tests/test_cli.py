@@ -1,0 +1,423 @@
+"""The command line: exit codes, the text of every error, and that what it prints is what the library says."""
+
+import inspect
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from pretrim import allocate, cost
+from pretrim.checkpoint import load, read
+from pretrim.cli import compress, main, options, plan
+from pretrim.data import load as load_data
+from pretrim.models.resolve import build, resolve
+from pretrim.plan import Plan
+
+NET = """
+import torch
+from torch import nn
+
+def build(num_classes=10, in_channels=1):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, num_classes),
+    )
+
+def named(num_classes=10, in_channels=1):
+    net = nn.Sequential()
+    net.add_module("[red]bold[/red]", nn.Conv2d(in_channels, 16, 3))
+    net.add_module("[/]", nn.Flatten())
+    net.add_module("head", nn.LazyLinear(num_classes))
+    net(torch.zeros(1, in_channels, 8, 8))
+    return net
+
+class Fails(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+    def forward(self, x):
+        raise ValueError("the cable is loose")
+
+def fails():
+    return Fails()
+
+def wide(in_channels=1):
+    return build(1000, in_channels)
+"""
+SMALL = ("--input", "1x8x8")
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """The one line that starts with "error: "."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and self.err.splitlines()[-1] == lines[0], self.err
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks of this size are faster on one thread, and far faster where the machine is shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line in this process."""
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(int(end.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's file."""
+    path = tmp_path_factory.mktemp("user") / "net.py"
+    path.write_text(NET)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a built-in network."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["compress", "resnet20", "--data", "digits", *SMALL, "--macs", "0.5x", "--epochs", "2"]
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--batch-size", "32", "-o", str(run)])
+    assert not end.value.code
+    return run
+
+
+# ---------------------------------------------------------------------------------------- the outside
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, pretrim.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_python_m_pretrim_is_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "pretrim", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    for command in ("profile", "plan", "compress", "evaluate", "predict"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_version(call: Call) -> None:
+    assert call("--version").out.startswith("pretrim 0.")
+
+
+def test_wrong_options_exit_with_2(call: Call) -> None:
+    assert call("profile").code == 2
+    assert call("profile", "resnet20", "--colour").code == 2
+    assert call("profile", "resnet20", "--classes", "0").code == 2
+    assert call("nothing").code == 2
+
+
+def test_choices_and_defaults_are_those_of_the_library() -> None:
+    assert sorted(options.MODES.split("|")) == sorted(get_args(allocate.Method))
+    assert options.DTYPES.split("|") == list(get_args(cost.DType))
+    assert options.STEPS.split("|") == list(get_args(allocate.Step))
+    assert options.WEIGHTS.split("|") == list(get_args(allocate.Weighting))
+    assert options.COUPLINGS.split("|") == list(get_args(allocate.Coupling))
+    for command in (plan.plan, compress.compress):
+        given = inspect.signature(command).parameters
+        for field in fields(allocate.Options):
+            assert field.name == "block" or given[field.name].default == field.default
+
+
+def test_an_interruption_is_one_line_and_exit_130(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pretrim", "compress", "resnet20", "--data", "digits", "--macs", "0.5x"]
+    with subprocess.Popen([*command, "-o", tmp_path / "run"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("data: "):
+            assert process.poll() is None
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        last = process.stderr.read().splitlines()[-1]
+    assert (process.returncode, last) == (130, "error: Interrupted; nothing was written.")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------- profile
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenetv2"])
+def test_profile_totals_equal_an_independent_count(call: Call, name: str) -> None:
+    result = call("profile", name, "--json", "--classes", "7")
+    record = result.json
+    model = build(resolve(name, num_classes=7, input_shape=(3, 32, 32))).eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 32, 32))
+    assert record["totals"]["macs"] == counter.get_total_flops() / 2
+    assert record["totals"]["params"] == sum(p.numel() for p in model.parameters())
+    assert record["totals"]["weight_bytes"] == 4 * record["totals"]["params"]
+    assert record["totals"]["macs"] == sum(layer["macs"] for layer in record["layers"])
+    assert record["totals"]["activation_bytes"] == sum(layer["activation_bytes"] for layer in record["layers"])
+    for mode in get_args(cost.Mode):
+        assert sum(layer["shares"][mode] for layer in record["layers"]) == pytest.approx(1.0)
+    assert (record["model"], record["input"], result.err) == (name, [3, 32, 32], "")
+
+
+def test_profile_prints_layers_groups_and_frozen_layers(call: Call) -> None:
+    out = call("profile", "resnet20").out
+    for said in ("stem.0", "stages.2.2.conv2", "40.8 M", "40,813,184", "192 KiB", "the network's output", "█"):
+        assert said in out
+    assert "stem.0, stages.0.0.conv2, stages.0.1.conv2, stages.0.2.conv2" in out
+
+
+def test_markup_in_a_layers_name_is_text(call: Call, net: Path) -> None:
+    result = call("profile", f"{net}:named", *SMALL)
+    assert "[red]bold[/red]" in result.out
+    assert "[red]bold[/red]" in call("plan", f"{net}:named", *SMALL, "--macs", "0.5x").out
+
+
+def test_int8_profile_counts_bytes_of_int8(call: Call) -> None:
+    whole, small = (call("profile", "resnet20", *SMALL, "--dtype", d, "--json").json for d in ("float32", "int8"))
+    assert whole["totals"]["activation_bytes"] == 4 * small["totals"]["activation_bytes"]
+
+
+# ---------------------------------------------------------------------------------------- plan
+
+
+def test_plan_is_printed_written_and_carries_its_model(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    result = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "-o", path)
+    made = Plan.load(path)
+    assert made.model == {"name": "resnet20", "arguments": {"in_channels": 1}}
+    assert made.slim["macs"] <= 0.5 * made.dense["macs"]
+    assert "0.5x" in result.out and "stages.2.0.conv2" in result.out
+    to_stdout = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "-o", "-")
+    assert to_stdout.json == made.to_json() and "stages.2.0.conv2" in to_stdout.err
+    as_json = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "--json")
+    assert as_json.json == made.to_json() and as_json.err == ""
+
+
+def test_plan_passes_every_option_on(call: Call) -> None:
+    given = {"mode": "macs", "step": "filter", "fraction": 0.1, "weights": "adaptive", "coupling": "mean"}
+    given |= {"round_to": 4, "min_width": 2, "seed": 3}
+    flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
+    limits = ["--params", "0.9x", "--macs", "0.6x", "--flash", "0.9x", "--ram", "0.9x", "--activation", "0.9x"]
+    record = call("plan", "resnet20", *SMALL, *limits, "--dtype", "int8", "--json", *flags).json
+    assert {name: record["options"][name] for name in given} == given
+    assert record["dtype"] == "int8"
+    assert record["limits"].keys() == set(get_args(cost.CostName))
+
+
+# ---------------------------------------------------------------------------------------- compress and after
+
+
+def test_a_run_holds_its_results_and_nothing_pickled(trained: Path) -> None:
+    assert sorted(path.name for path in trained.iterdir()) == ["run.json", "weights.safetensors"]
+    record = read(trained)
+    assert record.reference is not None and record.reference.name == "resnet20"
+    assert record.results is not None and len(record.results["epochs"]) == 2
+    assert record.classes == tuple("0123456789") and record.input_shape == (1, 8, 8)
+    slim = load(trained)
+    assert sum(p.numel() for p in slim.parameters()) == record.plan.slim["params"]
+    with FlopCounterMode(display=False) as counter:
+        slim(torch.zeros(1, 1, 8, 8))
+    assert counter.get_total_flops() / 2 == record.plan.slim["macs"] <= 0.5 * record.plan.dense["macs"]
+
+
+def test_evaluate_gives_the_accuracy_that_was_saved(call: Call, trained: Path) -> None:
+    results = read(trained).results
+    result = call("evaluate", trained, "--data", "digits", "--json")
+    assert results is not None and result.json["accuracy"] == results["test_accuracy"] > 0.5
+    assert sum(entry["images"] for entry in result.json["classes"]) == result.json["images"]
+    table = call("evaluate", trained, "--data", "digits").out
+    assert f"{100 * results['test_accuracy']:.2f} %" in table
+
+
+def test_predict_labels_images(call: Call, trained: Path, tmp_path: Path) -> None:
+    test = load_data("digits", image_size=8).test
+    paths = []
+    for number in range(20):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(test.images[number, 0].numpy()).save(paths[-1])
+    record = call("predict", trained, *paths, "--top", "2", "--json").json
+    assert [entry["image"] for entry in record] == [str(path) for path in paths]
+    right = [int(e["predictions"][0]["class"]) == int(t) for e, t in zip(record, test.labels[:20], strict=True)]
+    assert sum(right) > 10
+    for entry in record:
+        first, second = entry["predictions"]
+        assert 1 >= first["probability"] >= second["probability"] >= 0
+    assert "0.png" in call("predict", trained, paths[0]).out
+
+
+def test_compress_a_users_file_ends_with_one_table(call: Call, net: Path, tmp_path: Path) -> None:
+    run, model = tmp_path / "run", f"{net}:build"
+    common = ("compress", model, "--data", "digits", *SMALL, "--params", "0.5x", "--round-to", "1", "--limit", "200")
+    result = call(*common, "--epochs", "1", "-o", run, "--with-dense")
+    assert result.code == 0
+    for said in ("parameters", "MACs", "activation memory", "peak memory", "test accuracy", f"Saved in {run}"):
+        assert said in result.out
+    assert "data: digits of scikit-learn" in result.err and "200 training images" in result.err
+    without = call("evaluate", run, "--data", "digits")
+    assert (without.code, "--model" in without.error) == (2, True)
+    given = call("evaluate", run, "--data", "digits", "--model", model, "--json").json
+    results = read(run).results
+    assert results is not None and given["accuracy"] == results["test_accuracy"]
+    assert f"{100 * results['dense']['test_accuracy']:.2f} %" in result.out
+    again = call(*common, "--epochs", "1", "-o", run, "--overwrite", "--json").json
+    assert again["slim"]["test_accuracy"] == results["test_accuracy"]
+    assert again["dense"]["test_accuracy"] is None
+
+
+def test_compress_with_a_plan(call: Call, net: Path, tmp_path: Path) -> None:
+    path, model = tmp_path / "plan.json", f"{net}:build"
+    call("plan", model, *SMALL, "--classes", 10, "--macs", "0.5x", "-o", path)
+    common = ("compress", model, "--data", "digits", "--plan", path, "--limit", "100", "--epochs", "1")
+    record = call(*common, "-o", tmp_path / "run", "--json").json
+    assert record["slim"]["macs"] == Plan.load(path).slim["macs"]
+    other = call("compress", "resnet20", *common[2:], "-o", tmp_path / "other")
+    assert other.code == 2
+    assert "Expected a plan for resnet20 with images of 1x8x8, but it was made for" in other.error
+    shape = call(*common, "--input", "1x16x16", "-o", tmp_path / "other")
+    assert (shape.code, "another input" in shape.error) == (2, True)
+    both = call(*common, "--macs", "0.5x", "-o", tmp_path / "other")
+    assert (both.code, "Expected limits or --plan, but got both" in both.error) == (2, True)
+    path.write_text('{"format": "other"}')
+    foreign = call(*common, "-o", tmp_path / "other")
+    assert (foreign.code, "Expected a plan written by pretrim" in foreign.error) == (2, True)
+    assert not (tmp_path / "other").exists()
+
+
+# ---------------------------------------------------------------------------------------- errors
+
+PLAN = ("plan", "resnet20", *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("profile", "resnet21"), 2, "Expected a model that pretrim knows .* but got 'resnet21'. Did you mean"),
+        (("profile", "resnet20", "--input", "32x32"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '32x32'"),
+        (("profile", "resnet20", "--input", "0x8x8"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '0x8x8'"),
+        (("profile", "vgg16", "--input", "3x8x8"), 1, "run on an input of 1x3x8x8, but its forward raised .*Error"),
+        (("profile", "missing.py:build"), 2, "Expected --input CxHxW for a network of your own file"),
+        (("profile", "missing.py:build", *SMALL), 2, "there is no file missing.py"),
+        (("profile", "resnet20", *SMALL, "--dtype", "int4"), 2, "data type out of float32, .* got 'int4'"),
+        (PLAN, 2, "Expected at least one limit"),
+        ((*PLAN, "--macs", "0"), 2, "Expected macs to be more than 0, but got '0'"),
+        ((*PLAN, "--macs", "-5"), 2, "Expected macs to be more than 0, but got '-5'"),
+        ((*PLAN, "--macs", "100G"), 2, "Expected macs below the dense network's .* there is nothing to trim"),
+        ((*PLAN, "--macs", "2x"), 2, "Expected macs to be at most the dense network's"),
+        ((*PLAN, "--ram", "much"), 2, "Expected ram to be an amount such as '512KiB' .* got 'much'"),
+        ((*PLAN, "--macs", "nan"), 2, "Expected macs to be an amount"),
+        ((*PLAN, "--macs", "10"), 1, "macs of at most 10, but the narrowest legal network needs [0-9,]+: raise"),
+        ((*PLAN, "--macs", "0.5x", "--mode", "best"), 2, "mode to be one of .* got 'best'"),
+        ((*PLAN, "--macs", "0.5x", "--round-to", "0"), 2, "round_to to be at least 1, but got 0"),
+        ((*PLAN, "--macs", "0.5x", "-o", "/nowhere/plan.json"), 1, "Expected to write /nowhere/plan.json, but"),
+        ((*PLAN, "--macs", "0.5x", "-o", "/tmp"), 1, "Expected to write /tmp, but it is a folder"),
+        (("evaluate", "/nowhere", "--data", "digits"), 1, "Expected a run folder with run.json, .*No such file"),
+        (("predict", "/nowhere", "x.png"), 1, "Expected a run folder with run.json"),
+    ],
+)
+def test_errors(call: Call, arguments: tuple[str, ...], code: int, said: str) -> None:
+    result = call(*arguments)
+    assert (result.code, result.out) == (code, "")
+    assert re.search(said, result.error), result.error
+
+
+def test_the_error_of_a_failing_forward_is_shown(call: Call, net: Path) -> None:
+    result = call("profile", f"{net}:fails", *SMALL)
+    assert result.code == 1
+    assert "forward raised ValueError: the cable is loose (net.py:" in result.error
+
+
+COMPRESS = ("compress", "resnet20", "--macs", "0.5x", "--epochs", "1")
+
+
+def test_compress_refuses_before_it_trains(call: Call, net: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "there").mkdir()
+    out = ("-o", tmp_path / "run")
+    cases: list[tuple[tuple[object, ...], int, str]] = [
+        ((*COMPRESS, "--data", "digits", "-o", tmp_path / "there"), 1, "there exists: choose another, or --overwrite"),
+        ((*COMPRESS, "--data", "digits", "-o", tmp_path / "file" / "x"), 1, "Expected to write the folder"),
+        ((*COMPRESS, "--data", "digitz", *out), 2, "but got 'digitz'. Did you mean digits?"),
+        ((*COMPRESS, "--data", "digits", "--input", "1x8x9", *out), 2, "Expected square images, but got 8x9"),
+        ((*COMPRESS, "--data", "digits", "--lr", "0", *out), 2, "Expected learning_rate to be more than 0"),
+        ((*COMPRESS, "--data", "digits", "--epochs", "0", *out), 2, "Expected epochs to be at least 1"),
+        (("compress", "resnet20", "--data", "digits", *out), 2, "Expected at least one limit"),
+        (("compress", f"{net}:wide", "--data", "digits", *SMALL, "--macs", "0.5x", *out), 1, "10 class scores"),
+    ]
+    for arguments, code, said in cases:
+        result = call(*arguments)
+        assert (result.code, said in result.error) == (code, True), result.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "there"]
+
+
+def test_a_data_folder_that_is_empty_or_has_one_class_is_refused(call: Call, trained: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", ("-o", tmp_path / "run")
+    data.mkdir()
+    empty = call(*COMPRESS, "--data", data, *out)
+    assert (empty.code, "the folder is empty" in empty.error) == (1, True)
+    (data / "cat").mkdir()
+    for number in range(3):
+        Image.new("L", (8, 8), number).save(data / "cat" / f"{number}.png")
+    one = call(*COMPRESS, "--data", data, *out)
+    assert (one.code, "Expected at least 2 classes" in one.error) == (1, True)
+    (data / "dog").mkdir()
+    for number in range(4):
+        Image.new("L", (8, 8), 200 + number).save(data / "dog" / f"{number}.png")
+    other = call("evaluate", trained, "--data", data)
+    assert (other.code, "Expected the run's classes (0, 1, 2, 3, 4, ... 10 in all)" in other.error) == (1, True)
+
+
+def test_a_damaged_run_is_one_line(call: Call, trained: Path, tmp_path: Path) -> None:
+    def damaged(name: str, change: Callable[[bytes], bytes]) -> Path:
+        run = tmp_path / name.replace(".", "-")
+        run.mkdir()
+        for path in trained.iterdir():
+            content = path.read_bytes()
+            (run / path.name).write_bytes(change(content) if path.name == name else content)
+        return run
+
+    cut = call("evaluate", damaged("weights.safetensors", lambda c: c[: len(c) // 2]), "--data", "digits")
+    assert (cut.code, "truncated or edited" in cut.error) == (1, True)
+    foreign = call("predict", damaged("run.json", lambda _: b'{"format": "mine"}'), "x.png")
+    assert (foreign.code, "written by pretrim, but got other JSON" in foreign.error) == (1, True)
+
+
+def test_predict_says_which_image_cannot_be_read(call: Call, trained: Path, tmp_path: Path) -> None:
+    missing = call("predict", trained, tmp_path / "x.png")
+    assert (missing.code, f"{tmp_path}/x.png is not there" in missing.error) == (1, True)
+    (tmp_path / "x.png").write_text("no image")
+    damaged = call("predict", trained, tmp_path / "x.png")
+    assert (damaged.code, "Expected an image in" in damaged.error) == (1, True)

@@ -1,0 +1,237 @@
+"""Training: the recipe's numbers by hand, awkward outputs, repeatability, and that it learns."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pretrim.data import DataSet, Split, load, normalise
+from pretrim.errors import DataError, ModelError, PretrimError, UsageError
+from pretrim.train import Progress, Recipe, evaluate, learning_rate_at, make_optimizer, split_outputs, train
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks of this size are faster on one thread, and far faster where the machine is shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Small(nn.Module):
+    """A convolution, a norm and a linear layer; in train mode the outputs that `wrap` makes of the scores."""
+
+    def __init__(self, wrap: Any = lambda x: x, classes: int = 10) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, kernel_size=3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.1)
+        self.head = nn.Linear(8 * 16, classes)
+        self.wrap = wrap
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = torch.relu(self.norm(self.conv(x)))
+        scores = self.head(self.drop(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)))
+        return self.wrap(scores) if self.training else scores
+
+
+def small(**options: Any) -> Small:
+    torch.manual_seed(0)
+    return Small(**options)
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return load("digits", image_size=8, limit=300)
+
+
+def test_it_learns_and_records_every_epoch(digits: DataSet) -> None:
+    model = small()
+    records = train(model, digits, Recipe(epochs=8, batch_size=32, learning_rate=0.1))
+    assert [record.epoch for record in records] == list(range(1, 9))
+    assert records[-1].train_loss < 0.5 * records[0].train_loss
+    assert records[-1].validation_accuracy == evaluate(model, digits.validation, digits.mean, digits.std).accuracy
+    assert evaluate(model, digits.test, digits.mean, digits.std).accuracy > 0.8
+    assert all(record.images_per_s > 0 and record.seconds > 0 for record in records)
+    assert not model.training
+
+
+def test_one_seed_gives_one_network_and_leaves_the_random_state(digits: DataSet) -> None:
+    def trained(seed: int) -> torch.Tensor:
+        model = small()
+        state = torch.get_rng_state()
+        train(model, digits, Recipe(epochs=1, batch_size=64, seed=seed))
+        assert torch.equal(torch.get_rng_state(), state)
+        return model.head.weight
+
+    assert torch.equal(trained(1), trained(1))
+    assert not torch.equal(trained(1), trained(2))
+
+
+def test_progress_is_told_after_every_step_and_epoch(digits: DataSet) -> None:
+    told: list[Progress] = []
+    records = train(small(), digits, Recipe(epochs=2, batch_size=128), on_step=told.append)
+    steps = len(digits.train) // 128
+    assert [(p.epoch, p.step) for p in told] == [(e, s) for e in (1, 2) for s in [*range(1, steps + 1), steps]]
+    assert told[0].validation_accuracy is None
+    assert told[-1].validation_accuracy == records[-1].validation_accuracy
+    assert told[-1].loss == records[-1].train_loss
+    assert told[-1].seconds_left == 0
+
+
+def test_learning_rate_rises_by_a_line_and_falls_by_a_cosine() -> None:
+    recipe = Recipe(epochs=10, learning_rate=0.4, warmup=1)
+    rates = [learning_rate_at(step, 8, recipe) for step in range(1, 81)]
+    assert rates[:8] == pytest.approx([0.05 * step for step in range(1, 9)])
+    assert rates[8] == pytest.approx(0.4)
+    assert rates[8 + 36] == pytest.approx(0.2)
+    assert rates[8:] == sorted(rates[8:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_warmup_is_at_most_a_fifth_of_the_training() -> None:
+    rates = [learning_rate_at(step, 10, Recipe(epochs=1, learning_rate=1.0, warmup=5)) for step in range(1, 11)]
+    assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    model = small()
+    model.conv.weight.requires_grad_(False)
+    decayed, rest = make_optimizer(model, Recipe(weight_decay=0.01)).param_groups
+    assert [id(p) for p in decayed["params"]] == [id(model.head.weight)]
+    assert {id(p) for p in rest["params"]} == {id(p) for p in model.parameters() if p.dim() == 1}
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.01, 0.0)
+    assert decayed["nesterov"] and decayed["momentum"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 1),
+        ("seed", -1),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("weight_decay", -1.0),
+        ("warmup", -1.0),
+        ("crop", -0.5),
+        ("label_smoothing", 1.0),
+    ],
+)
+def test_recipe_refuses(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"Expected {name} to be .*but got {value}"):
+        Recipe(**{name: value})  # type: ignore[arg-type]
+
+
+def first_loss(model: nn.Module, data: DataSet, **options: Any) -> float:
+    told: list[Progress] = []
+    train(model, data, Recipe(epochs=1, batch_size=64, **options), on_step=told.append)
+    return told[0].loss
+
+
+def test_auxiliary_outputs_weigh_three_tenths(digits: DataSet) -> None:
+    plain = first_loss(small(), digits)
+    as_tuple = first_loss(small(wrap=lambda x: (x, x, None)), digits)
+    as_dict = first_loss(small(wrap=lambda x: {"aux": x, "out": x}), digits)
+    assert as_tuple == pytest.approx(1.3 * plain)
+    assert as_dict == pytest.approx(1.3 * plain)
+
+
+def test_the_main_output_is_the_first_or_the_one_called_out() -> None:
+    main, other = torch.zeros(1, 2), torch.ones(1, 2)
+    assert split_outputs((main, other))[0] is main
+    assert split_outputs({"aux": other, "out": main})[0] is main
+    assert split_outputs({"scores": main, "other": other})[0] is main
+    with pytest.raises(ModelError, match="Expected the model to return a tensor of class scores, but got dict"):
+        split_outputs({})
+
+
+def test_label_smoothing_changes_the_loss(digits: DataSet) -> None:
+    assert first_loss(small(), digits, label_smoothing=0.1) != first_loss(small(), digits)
+
+
+def test_flips_are_as_the_data_say(digits: DataSet) -> None:
+    assert not digits.flip
+    as_data = first_loss(small(), digits)
+    assert first_loss(small(), digits, flip=False) == as_data
+    assert first_loss(small(), digits, flip=True) != as_data
+
+
+def test_channels_last_learns_the_same(digits: DataSet) -> None:
+    model = small()
+    loss = first_loss(model, digits, channels_last=True)
+    assert loss == pytest.approx(first_loss(small(), digits), rel=1e-5)
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
+    data = tiny(Split(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 2))
+    records = train(small(classes=2), data, Recipe(epochs=2, batch_size=128))
+    assert len(records) == 2
+    assert records[0].validation_accuracy is None
+
+
+def tiny(split: Split) -> DataSet:
+    """A data set without validation images."""
+    empty = Split(split.images[:0], split.labels[:0])
+    return DataSet("tiny", "made up", ("a", "b"), split, empty, split, (0.0,), (1.0,), True, 0, "")
+
+
+def test_one_image_is_no_training_set() -> None:
+    data = tiny(Split(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)))
+    with pytest.raises(DataError, match="Expected 2 or more training images, but got 1"):
+        train(small(classes=2), data, Recipe())
+
+
+def test_a_loss_that_is_no_number_stops_the_training(digits: DataSet) -> None:
+    model = small()
+    with torch.no_grad():
+        model.head.weight.fill_(math.inf)
+    with pytest.raises(PretrimError, match=r"Expected a finite loss, but got nan in epoch 1, step 1: lower .*0\.1"):
+        train(model, digits, Recipe(epochs=1))
+
+
+def test_wrong_outputs_are_said(digits: DataSet) -> None:
+    with pytest.raises(ModelError, match="Expected the model to return 10 class scores an image, but got 7"):
+        train(small(classes=7), digits, Recipe(epochs=1))
+    with pytest.raises(ModelError, match="Expected the model to return 10 or more class scores, but got 7"):
+        evaluate(small(classes=7), digits.test, digits.mean, digits.std)
+
+
+def test_a_forward_that_fails_in_train_mode_shows_its_own_error(digits: DataSet) -> None:
+    def fail(x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("not ready")
+
+    with pytest.raises(ModelError, match=r"on images of 128x1x8x8 in train mode, .*ValueError: not ready"):
+        train(small(wrap=fail), digits, Recipe(epochs=1))
+
+
+def test_evaluation_counts_as_by_hand(digits: DataSet) -> None:
+    model = small()
+    model.conv.eval()
+    found = evaluate(model, digits.test, digits.mean, digits.std, batch_size=50)
+    assert model.training and not model.conv.training
+    with torch.no_grad():
+        logits = model.eval()(normalise(digits.test.images, digits.mean, digits.std))
+    guesses = logits.argmax(1)
+    assert found.n == len(digits.test)
+    assert found.accuracy == float((guesses == digits.test.labels).double().mean())
+    assert found.loss == pytest.approx(float(nn.functional.cross_entropy(logits, digits.test.labels)), rel=1e-5)
+    for label in range(10):
+        here = digits.test.labels == label
+        assert found.images_per_class[label] == int(here.sum())
+        assert found.per_class[label] == pytest.approx(float((guesses[here] == label).double().mean()))
+
+
+def test_a_class_without_images_has_no_accuracy() -> None:
+    split = Split(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    assert evaluate(small(classes=2), split, (0.0,), (1.0,)).per_class[1] is None
+
+
+def test_an_empty_split_is_refused() -> None:
+    split = Split(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(DataError, match="Expected images to evaluate on"):
+        evaluate(small(), split, (0.0,), (1.0,))
