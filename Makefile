@@ -19,8 +19,9 @@ lint:
 types:
 	$(BIN)/mypy
 
+# One thread a worker: several pools of threads on the same cores crawl.
 tests:
-	$(BIN)/pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --durations=15
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test

@@ -599,32 +599,26 @@ AWKWARD: tuple[Awkward, ...] = (
     ),
     Awkward(
         "depthwise",
-        lambda: Net(
-            lambda m, x: m.c(m.b(m.a(x))), a=conv1(3, 8), b=conv(8, 8, groups=8, bias=False), c=conv1(8, 4)
-        ),
+        lambda: Net(lambda m, x: m.c(m.b(m.a(x))), a=conv1(3, 8), b=conv(8, 8, groups=8, bias=False), c=conv1(8, 4)),
         groups=((8, 1),),
         params=24 + 72 + 32,
         macs=64 * 128,
     ),
     Awkward(
         "depthwise with two filters a channel",
-        lambda: Net(
-            lambda m, x: m.c(m.b(m.a(x))), a=conv1(3, 4), b=conv(4, 8, groups=4, bias=False), c=conv1(8, 2)
-        ),
+        lambda: Net(lambda m, x: m.c(m.b(m.a(x))), a=conv1(3, 4), b=conv(4, 8, groups=4, bias=False), c=conv1(8, 2)),
         groups=((4, 1),),
         params=12 + 72 + 16,
         macs=64 * 100,
     ),
     Awkward(
         "grouped",
-        lambda: Net(
-            lambda m, x: m.c(m.b(m.a(x))), a=conv1(3, 8), b=conv(8, 8, groups=2, bias=False), c=conv1(8, 2)
-        ),
+        lambda: Net(lambda m, x: m.c(m.b(m.a(x))), a=conv1(3, 8), b=conv(8, 8, groups=2, bias=False), c=conv1(8, 2)),
         groups=((4, 2), (4, 2)),
         params=24 + 8 * 4 * 9 + 16,  # 328
         macs=64 * 328,
     ),
-    # a's channels 0..7 meet in pairs (i, i+4), the shuffle puts pairs 0,0,1,1 before group 0 and 2,2,3,3 before group 1.
+    # a's channels 0..7 are tied in pairs (i, i+4); the shuffle brings pairs 0 0 1 1 to group 0, and 2 2 3 3 to group 1.
     Awkward(
         "shuffled between groups",
         lambda: Net(_shuffled, a=conv1(3, 8), b=conv(8, 8, groups=2, bias=False), c=conv1(8, 2)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
 from typing import Any, get_args
 
@@ -31,7 +32,7 @@ PROPERTY = settings(max_examples=40, deadline=None, derandomize=True, database=N
 
 def chain(*widths: int) -> Network:
     sizes = [3, *widths, 2]
-    return pretrim.analyze(nn.Sequential(*(conv(a, b) for a, b in zip(sizes, sizes[1:], strict=False))), IMAGE)
+    return pretrim.analyze(nn.Sequential(*(conv(a, b) for a, b in pairwise(sizes))), IMAGE)
 
 
 def bounds_of(network: Network, **limits: Any) -> Bounds:

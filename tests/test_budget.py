@@ -158,7 +158,7 @@ def test_impossible_by_rounding_says_how(network: Network) -> None:
 
 def test_impossible_for_a_network_with_nothing_to_trim() -> None:
     network = pretrim.analyze(Net(lambda m, x: m.a(x), a=conv(3, 4)), torch.zeros(1, 3, 8, 8))
-    with pytest.raises(InfeasibleBudget, match="Expected params of at most 56, .* needs 112"):
+    with pytest.raises(InfeasibleBudget, match=r"Expected params of at most 56, .* needs 112"):
         network.plan(params="0.5x")
 
 

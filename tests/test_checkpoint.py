@@ -331,9 +331,7 @@ def test_damage_is_named(saved: Path, kind: str) -> None:
 
 def test_an_existing_folder_is_not_touched(saved: Path) -> None:
     before = (saved / "run.json").read_bytes()
-    with pytest.raises(
-        CheckpointError, match="Expected a new folder, but .*run exists: choose another, or --overwrite"
-    ):
+    with pytest.raises(CheckpointError, match=r"new folder, but .*run exists: choose another, or --overwrite"):
         checkpoint.save(slim_of(net()), saved)
     assert (saved / "run.json").read_bytes() == before
 

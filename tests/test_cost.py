@@ -116,9 +116,7 @@ def test_a_reshape_takes_no_memory_of_its_own() -> None:
 
 def test_an_output_of_the_network_stays_until_the_end() -> None:
     """The first map (4 channels) is returned, so it is alive beside the last convolution's two (8 + 8)."""
-    model = Net(
-        lambda m, x: ((y := m.a(x)), m.c(m.b(y))), a=conv(3, 4), b=conv(4, 8), c=conv(8, 8)
-    )
+    model = Net(lambda m, x: ((y := m.a(x)), m.c(m.b(y))), a=conv(3, 4), b=conv(4, 8), c=conv(8, 8))
     network = pretrim.analyze(model, IMAGE)
     assert int(cost(network, "peak_activation_bytes", "int8")(network.dense)) == 64 * (4 + 8 + 8)
 

@@ -121,21 +121,22 @@ def test_random_networks_with_random_plans_are_exact(part: int) -> None:
         deadline=None,
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
-        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink],
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],  # recipes are small as they are drawn
     )
-    @hypothesis.given(recipe=recipes(), seed=st.integers(0, 10_000))
+    @hypothesis.given(recipe=recipes(3), seed=st.integers(0, 10_000))
     def exact(recipe: Recipe, seed: int) -> None:
         model = randomise(build(recipe), seed)
         one_image = example(recipe, dtype=torch.float64)
         images = example(recipe, seed=1, batch=2, dtype=torch.float64)
         outputs_vary(model, images)
         network = pretrim.analyze(model, one_image)
-        plans = [random_widths(network, seed), random_budget(network, seed) if network.groups else None]
-        for plan in plans:
-            if plan is not None:
-                slim = assert_exact(model, network, plan, images)
-                assert_counted(slim, plan, one_image)
-                assert_structure_of_fresh(model, network, plan, slim)
+        plan = random_widths(network, seed)
+        slim = assert_exact(model, network, plan, images)
+        assert_counted(slim, plan, one_image)
+        assert_structure_of_fresh(model, network, plan, slim)
+        budgeted = random_budget(network, seed) if network.groups else None
+        if budgeted is not None:
+            assert_counted(assert_exact(model, network, budgeted, images), budgeted, one_image)
 
     exact()
 
@@ -191,7 +192,7 @@ class TokenMixer(nn.Module):
         self.stem, self.linear, self.head = conv(3, 12), nn.Linear(12, 8), conv(8, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
+        n, _, h, w = x.shape
         tokens = F.relu(self.stem(x)).flatten(2).transpose(1, 2)
         return self.head(self.linear(tokens).transpose(1, 2).reshape(n, -1, h, w))
 
@@ -308,7 +309,9 @@ def test_mixers_do_not_name_operators_over_channels_that_stay() -> None:
 
 def test_analysis_of_stored_integers_writes_nothing_to_the_console() -> None:
     """Trials that fail are the analysis at work, not errors to show."""
-    code = "import torch, pretrim, test_exactness as t; pretrim.analyze(t.StoredHalf(8, 'split'), torch.zeros(1, 3, 8, 8))"
+    code = (
+        "import torch, pretrim, test_exactness as t; pretrim.analyze(t.StoredHalf(8, 'split'), torch.zeros(1, 3, 8, 8))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parent, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -448,7 +451,9 @@ def test_the_slim_network_shares_no_memory_with_the_model() -> None:
     with torch.no_grad():
         for tensor in slim.state_dict().values():
             tensor.zero_()
-    assert all(bool(p.detach().abs().sum() > 0) for name, p in model.named_parameters() if name.endswith("conv1.weight"))
+    assert all(
+        bool(p.detach().abs().sum() > 0) for name, p in model.named_parameters() if name.endswith("conv1.weight")
+    )
 
 
 def test_channels_last_stays() -> None:

@@ -81,6 +81,7 @@ def test_progress_is_told_after_every_step_and_epoch(digits: DataSet) -> None:
     assert told[-1].validation_accuracy == records[-1].validation_accuracy
     assert told[-1].loss == records[-1].train_loss
     assert told[-1].seconds_left == 0
+    assert [p.ends_epoch for p in told] == ([False] * steps + [True]) * 2
 
 
 def test_learning_rate_rises_by_a_line_and_falls_by_a_cosine() -> None:

@@ -3,7 +3,7 @@
 Some models keep integers from construction (`split(x, [8, 8])`, a stored half width). They show only when the network
 really is narrower, so the analysis builds narrower copies on fake tensors and compares every operator with what the
 network predicts. At the first one that differs, its line of source is tried again: with the module's integer mended,
-with another reading of a reshape, with the halves tied, and at last with its channels frozen.
+with another reading of a reshape, with the halves tied, with its channels frozen, and at last with all that its module sees.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Analyst:
         self.model = model
         self.example = with_batch(example, 1)
         self.hints: dict[Site, str] = {}
+        self.closed: set[str] = set()  # modules whose channels are all frozen
         self.notes: list[str] = []
         self.stage = stage(model, self.example)
         self.trains = True
@@ -116,7 +117,7 @@ class Analyst:
     def _trace_inference(self, channels: Channels, labels: Mapping[str, Labels]) -> Trace:
         mark = channels.mark()
         try:
-            return trace(self.stage, channels, labels, self.hints, training=False)
+            return trace(self.stage, channels, labels, self.hints, self.closed, training=False)
         except Exception as error:
             if self.stage.fake is None:
                 raise self._does_not_run(error) from error
@@ -140,7 +141,7 @@ class Analyst:
         """The same in train mode with a batch of 2, where heads used only in training show."""
         mark = channels.mark()
         try:
-            return trace(self._training_stage(), channels, labels, self.hints, training=True)
+            return trace(self._training_stage(), channels, labels, self.hints, self.closed, training=True)
         except Exception as error:
             channels.forget_since(mark)
             self.trains = False
@@ -170,12 +171,18 @@ class Analyst:
         order = STRATEGIES.get(op, WITH_INTEGERS)
         tried = self.hints.get(site)
         following = order[order.index(tried) + 1 :] if tried in order else order
-        if not following:
-            raise ModelError(
-                f"Expected every operator to follow a narrower network, but {op} in "
-                f"{mismatch.operator.module or 'the model'} does not even with its channels frozen: {mismatch.said}."
-            )
-        self.hints[site] = following[0]
+        if following:
+            self.hints[site] = following[0]
+        else:
+            self._close(mismatch.operator.module, mismatch)
+
+    def _close(self, module: str, mismatch: Mismatch) -> None:
+        """Freeze all that a module sees; where that was not enough, its parent, and at last the whole model."""
+        while module in self.closed:
+            if not module:
+                raise ModelError(f"Expected a model that can be made narrower, but {mismatch.said}.")
+            module = module.rpartition(".")[0]
+        self.closed.add(module)
 
 
 def parameter_labels(tensor: torch.Tensor, channels: Channels) -> Labels:

@@ -71,7 +71,7 @@ class Limit:
         if amount <= 0 or not math.isfinite(amount):
             raise BudgetError(f"Expected {name} to be more than 0, but got {text!r}.")
         if unit != "x" and amount < 1 and unit in ("", "B"):
-            raise BudgetError(f"Expected {name} to be at least 1, but got {text!r}: write a share as '{text}x'.")
+            raise BudgetError(f"Expected {name} to be at least 1, but got {text!r}: write a share as '{match[1]}x'.")
         if unit == "x" and amount > 1:
             raise BudgetError(f"Expected {name} to be at most the dense network's ('1x'), but got {text!r}.")
         return cls(cost, amount if unit == "x" else amount * {**_COUNT, **_BYTES}[unit], unit == "x", text)

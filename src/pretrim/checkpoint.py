@@ -201,7 +201,7 @@ def save(
         reference = ModelReference.from_json(plan.model)
     tensors, aliases = _stored(slim)
     content = tensors_to_bytes(tensors)
-    shape = _example_shape(plan) if input_shape is None else input_shape
+    shape = image_shape(plan) if input_shape is None else input_shape
     try:
         record = RunRecord(
             plan=plan,
@@ -328,10 +328,12 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _example_shape(plan: Plan) -> Shape | None:
-    """(C, H, W) of the plan's example, if that is one batch of images."""
-    shape = plan.example.get("shape", []) if isinstance(plan.example, Mapping) else []
-    return _checked_shape(shape[1:]) if len(shape) == 4 else None
+def image_shape(plan: Plan) -> Shape | None:
+    """(channels, height, width) of the plan's example, if that is one batch of images."""
+    shape = plan.example.get("shape") if isinstance(plan.example, Mapping) else None
+    if not isinstance(shape, list) or len(shape) != 4:
+        return None
+    return _checked_shape(shape[1:]) if all(isinstance(size, int) and size > 0 for size in shape) else None
 
 
 # ---------------------------------------------------------------------------------------- reading

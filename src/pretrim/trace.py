@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import linecache
+import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -182,6 +183,18 @@ def plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+@contextmanager
+def quiet_fake_tensors() -> Iterator[None]:
+    """torch logs a traceback for every operator that refuses its shapes; here a refusal is an answer."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 # ---------------------------------------------------------------------------------------- the dispatch mode
 
 
@@ -266,10 +279,11 @@ class Seen:
 class Tracer(Observer):  # type: ignore[no-untyped-call]
     """Follows labels through a run by the table of rules, and writes the trace."""
 
-    def __init__(self, channels: Channels, hints: Mapping[Site, str]) -> None:
+    def __init__(self, channels: Channels, hints: Mapping[Site, str], closed: Set[str]) -> None:
         super().__init__()
         self.channels = channels
         self.hints = hints
+        self.closed = closed
         self.trace = Trace()
         self.seen: Any = WeakIdKeyDictionary()
 
@@ -352,7 +366,10 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
 
     def heed(self, call: Call, site: Site, frame: FrameType | None) -> None:
         """Do what an earlier trial of this line asked for: mend its integers, or freeze what cannot be mended."""
-        if call.hint == "mend":
+        if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
+            freeze_inputs(call, "its module could not follow a narrower input")
+            call.freeze(call.filters, "its module could not follow a narrower input")
+        elif call.hint == "mend":
             self.trace.mends.extend(self.find_integers(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
@@ -419,7 +436,7 @@ class Stage:
         """Run `forward` once under an observer."""
         self.model.train(training)
         mode: AbstractContextManager[Any] = self.fake if self.fake is not None else nullcontext()
-        with torch.no_grad(), plain_attention(), torch.random.fork_rng(devices=[]), mode:
+        with torch.no_grad(), plain_attention(), quiet_fake_tensors(), torch.random.fork_rng(devices=[]), mode:
             with observer.watching(self.model), observer:
                 return call_model(self.model, self.example)
 
@@ -449,13 +466,19 @@ def retype(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
 
 
 def trace(
-    run: Stage, channels: Channels, labels: Mapping[str, Labels], hints: Mapping[Site, str], *, training: bool
+    run: Stage,
+    channels: Channels,
+    labels: Mapping[str, Labels],
+    hints: Mapping[Site, str],
+    closed: Set[str],
+    *,
+    training: bool,
 ) -> Trace:
     """Trace one run; ids of parameters are given, so that several runs share them.
 
     Raises whatever the model's ``forward`` raises.
     """
-    tracer = Tracer(channels, hints)
+    tracer = Tracer(channels, hints, closed)
     for name, tensor in named_tensors(run.model):
         tracer.know(tensor, Seen(labels[name], None, (name,)))
     for leaf in tree_leaves(run.example):

@@ -96,6 +96,8 @@ class Progress:
     validation_accuracy: float | None
     images_per_s: float
     seconds_left: float
+    ends_epoch: bool
+    """Whether this is the call after the epoch's validation."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class _Training:
         for epoch in range(1, self.recipe.epochs + 1):
             self.records.append(record := self._epoch(epoch))
             if self.on_step is not None:
-                self.on_step(self._progress(epoch, self.steps, record.train_loss, record.images_per_s))
+                self.on_step(self._progress(epoch, self.steps, record.train_loss, record.images_per_s, ends=True))
         self.model.eval()
         return tuple(self.records)
 
@@ -224,11 +226,11 @@ class _Training:
             return None
         return evaluate(self.model, self.data.validation, self.data.mean, self.data.std).accuracy
 
-    def _progress(self, epoch: int, step: int, loss: float, speed: float) -> Progress:
+    def _progress(self, epoch: int, step: int, loss: float, speed: float, *, ends: bool = False) -> Progress:
         done = (epoch - 1) * self.steps + step
         left = (time.perf_counter() - self.started) / done * (self.recipe.epochs * self.steps - done)
         validation = self.records[-1].validation_accuracy if self.records else None
-        return Progress(epoch, self.recipe.epochs, step, self.steps, loss, validation, speed, left)
+        return Progress(epoch, self.recipe.epochs, step, self.steps, loss, validation, speed, left, ends)
 
 
 def learning_rate_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:

@@ -103,10 +103,12 @@ def _check(limits: dict[str, str], search: dict[str, Any], dtype: str, plan: Pat
 
 def _wanted_shape(text: str | None, plan: Plan | None) -> options.Shape | None:
     """The input that was asked for, or else that of the plan."""
+    from pretrim.checkpoint import image_shape
+
     if text is not None:
         shape = options.parse_shape(text)
-    elif plan is not None and isinstance(plan.example, dict) and len(plan.example.get("shape", ())) == 4:
-        shape = tuple(plan.example["shape"][1:])
+    elif plan is not None and (found := image_shape(plan)) is not None:
+        shape = found
     else:
         return None
     if shape[1] != shape[2]:
@@ -221,12 +223,16 @@ def _train_and_test(name: str, model: nn.Module, data: DataSet, recipe: Recipe) 
 
 @contextmanager
 def _progress_bar(name: str, epochs: int) -> Iterator[Callable[[Progress], None]]:
-    """A bar on stderr: epoch, loss, validation accuracy, images a second, time left."""
+    """A bar on stderr: epoch, loss, validation accuracy, images a second, time left. In a pipe, a line an epoch."""
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
+    console = render.status()
+    if not console.is_terminal:
+        yield lambda progress: _say(f"training, {name}: {_said(progress)}") if progress.ends_epoch else None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
-    with Bar(*columns, console=render.status(), transient=False) as bar:
+    with Bar(*columns, console=console) as bar:
         task = bar.add_task(f"training, {name}", total=None, said="")
 
         def on_step(progress: Progress) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 140
 """Columns of a table that is not read on a terminal: wide enough not to cut names."""
 BAR_WIDTH = 8
+WIDE = 110
+"""Columns of a terminal on which the kinds and bars of `profile` have room; on a narrower one the figures stay."""
 COSTS = {
     "params": ("parameters", "count"),
     "macs": ("MACs", "count"),
@@ -24,7 +26,7 @@ COSTS = {
     "activation_bytes": ("activation memory", "bytes"),
     "peak_activation_bytes": ("peak memory (RAM)", "bytes"),
 }
-MODE_TITLES = {"params": "PA: weights", "macs": "FA: MACs", "memory": "MA: memory"}
+MODE_TITLES = {"params": "PA", "macs": "FA", "memory": "MA"}
 
 
 def output() -> Console:
@@ -103,10 +105,11 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
 
 def _table(*columns: str) -> Table:
     """A table whose columns hold numbers, on the right; names and words, on the left, start with ``<``."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         words = column.startswith("<")
-        table.add_column(Text(column.removeprefix("<")), justify="left" if words else "right", overflow="fold")
+        title = Text(column.removeprefix("<"))
+        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     return table
 
 
@@ -121,7 +124,10 @@ def _show(console: Console, title: str, table: Table) -> None:
 def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     """Layers, totals, groups, frozen layers and notes of one network."""
     title = f"{record['model']}, one image of {'x'.join(map(str, record['input']))}, {record['dtype']}"
-    _show(console, title, _layers(record["layers"], ascii_only=console.options.ascii_only))
+    _show(console, title, _layers(record["layers"], console))
+    console.print(
+        Text("PA, FA, MA: share of all weights, MACs and feature maps, by which the modes params, macs and memory")
+    )
     console.print(Text("Weights of a layer are without its biases and norms, which count in the total."))
     totals = _table("<cost", "", "exact")
     for name, value in record["totals"].items():
@@ -136,17 +142,21 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     show_notes(console, record["notes"])
 
 
-def _layers(layers: Sequence[Mapping[str, Any]], *, ascii_only: bool) -> Table:
-    table = _table("<layer", "<kind", "filters", "weights", "MACs", "activation", *MODE_TITLES.values())
+def _layers(layers: Sequence[Mapping[str, Any]], console: Console) -> Table:
+    wide = console.width >= WIDE
+    table = _table(
+        "<layer", *(["<kind"] if wide else []), "filters", "weights", "MACs", "output", *MODE_TITLES.values()
+    )
     most = {mode: max((layer["shares"][mode] for layer in layers), default=0.0) or 1.0 for mode in MODE_TITLES}
     for layer in layers:
-        shares = layer["shares"]
-        bars = [
-            Text(f"{bar(shares[mode] / most[mode], BAR_WIDTH, ascii_only=ascii_only)} {percent(shares[mode]):>7}")
-            for mode in MODE_TITLES
-        ]
+        shares = [percent(layer["shares"][mode]).rjust(7 if wide else 0) for mode in MODE_TITLES]
+        if wide:
+            parts = [layer["shares"][mode] / most[mode] for mode in MODE_TITLES]
+            bars = [bar(part, BAR_WIDTH, ascii_only=console.options.ascii_only) for part in parts]
+            shares = [f"{drawn} {share}" for drawn, share in zip(bars, shares, strict=True)]
+        names = [Text(layer["name"]), *([Text(_short_kind(layer["kind"]))] if wide else [])]
         numbers = (str(layer["filters"]), count(layer["params"]), count(layer["macs"]), size(layer["activation_bytes"]))
-        table.add_row(Text(layer["name"]), Text(_short_kind(layer["kind"])), *numbers, *bars)
+        table.add_row(*names, *numbers, *shares)
     return table
 
 

@@ -1,0 +1,53 @@
+"""Every example of the documentation runs, as written, and prints what the page shows."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def python_examples() -> list[tuple[str, str, str]]:
+    """(page, code, what it prints) of every fenced Python block that shows its output."""
+    pattern = re.compile(r"```python\n(.*?)```\n+prints\n+```\n(.*?)```", re.DOTALL)
+    return [(page.name, *match) for page in PAGES for match in pattern.findall(page.read_text())]
+
+
+def commands(page: Path) -> list[str]:
+    """The indented lines of a page that begin with `pretrim`, without their remarks."""
+    lines = re.findall(r"^    (pretrim .*)$", page.read_text(), re.MULTILINE)
+    return [line.partition("#")[0].strip() for line in lines]
+
+
+@pytest.mark.parametrize(("page", "code", "printed"), python_examples())
+def test_a_python_example_prints_what_the_page_shows(page: str, code: str, printed: str) -> None:
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == printed
+
+
+def test_the_readme_has_a_python_example() -> None:
+    assert [page for page, _, _ in python_examples()].count("README.md") >= 1
+
+
+def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 128).save(tmp_path / "digit.png")
+    lines = commands(ROOT / "README.md")
+    assert len(lines) >= 5
+    for line in lines:
+        call = [sys.executable, "-m", *shlex.split(line)]
+        result = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+        assert result.stdout.strip(), line
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
