@@ -1,10 +1,11 @@
 """Claim: pretrim halves the MACs of nearly every CNN of torchvision and timm, exactly, and says what it froze.
 
-For each network, untrained, at its own input size: time to trace, plan and apply at `macs="0.5x"`, and the share of the
-MACs in frozen layers. At 96 px where it runs there (else at its own size): whether the slim network gives the outputs of
-the masked dense one (float64, every parameter and buffer randomised first; operators that reduce over pruned channels are
-exempt, and named), the shape of the outputs, one forward and backward pass in train mode. In the same run Torch-Pruning 1.6.1 prunes the same network by a ratio of 0.3
-(about half the MACs; it takes no budget), its classifier ignored as its documentation says; it is stopped after 60 s.
+For each network, untrained, at its own input size: time to trace, plan and apply at `macs="0.5x"`, and the share of
+the MACs in frozen layers. At 96 px where it runs there (else at its own size): whether the slim network gives the
+outputs of the masked dense one (float64, every parameter and buffer randomised first; operators that reduce over pruned
+channels are exempt, and named), the shape of the outputs, one forward and backward pass in train mode. In the same run
+Torch-Pruning 1.6.1 prunes the same network by a ratio of 0.3 (about half the MACs; it takes no budget), its classifier
+ignored as its documentation says; it is stopped after 30 s.
 
     python benchmarks/coverage.py                    # all, about an hour on 2 cores; resumable
     python benchmarks/coverage.py --only timm:resnet10t torchvision:resnet18
@@ -29,7 +30,7 @@ from typing import Any
 HERE = Path(__file__).parent
 RECORDS = HERE / "results" / "coverage.jsonl"
 TABLE = HERE / "results" / "coverage.md"
-PEER_SECONDS = 60
+PEER_SECONDS = 30
 
 TORCHVISION = """alexnet convnext_tiny convnext_small convnext_base convnext_large densenet121 densenet161 densenet169
 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5

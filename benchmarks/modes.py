@@ -65,7 +65,7 @@ def records() -> list[dict[str, Any]]:
 def table(found: list[dict[str, Any]]) -> str:
     """Both tables in Markdown."""
     names = {"params": "PA", "macs": "FA", "memory": "MA"}
-    head = "| network | limit | {} | params | MACs | activation | peak | narrowest group |\n|---|---|---|---|---|---|---|---|"
+    head = "| network | limit | {} | params | MACs | activation | peak | narrowest group |\n" + "|---" * 8 + "|"
     modes, readings = [head.format("mode")], [head.format("FA with")]
     for r in found:
         said = names.get(r["mode"], r["mode"])

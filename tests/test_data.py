@@ -1,10 +1,16 @@
 """Data sets: what is read, how it is split, how it is augmented, and what is said of bad data."""
 
+import functools
 import gzip
+import hashlib
+import http.server
 import io
+import json
 import struct
 import subprocess
 import sys
+import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +23,10 @@ from PIL import Image
 from pretrim import data
 from pretrim.data import fashion_mnist
 from pretrim.data.images import with_channels
-from pretrim.data.record import Split, statistics
-from pretrim.data.split import draw
+from pretrim.data.record import PIECE, Split, statistics
+from pretrim.data.split import draw, limited
 from pretrim.errors import DataError, UsageError
 
-pyarrow = pytest.importorskip("pyarrow")
 needs_debian = pytest.mark.skipif(
     not fashion_mnist.DEBIAN.exists(), reason="Debian's package dataset-fashion-mnist is not installed"
 )
@@ -53,15 +58,31 @@ def make_fashion(root: Path, count: int = 30) -> Path:
     return root
 
 
-def make_parquet(path: Path, labels: list[int], columns: tuple[str, str] = ("img", "label")) -> None:
+def encoded(mode: str, size: tuple[int, int], colour: object) -> dict[str, bytes | None]:
+    """An image as the hub stores it."""
+    buffer = io.BytesIO()
+    Image.new(mode, size, colour).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def write_parquet(path: Path, images: list, labels: list, columns: tuple[str, str] = ("img", "label")) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    images = []
-    for label in labels:
-        buffer = io.BytesIO()
-        Image.new("RGB", (32, 32), (label * 20, 0, 0)).save(buffer, "PNG")
-        images.append({"bytes": buffer.getvalue(), "path": None})
-    parquet.write_table(pyarrow.table({columns[0]: images, columns[1]: labels}), path)
+    parquet.write_table(pyarrow.table({columns[0]: images, columns[1]: labels, "note": ["x"] * len(labels)}), path)
+
+
+def make_parquet(path: Path, labels: list[int], columns: tuple[str, str] = ("img", "label")) -> None:
+    """Images of 32x32, red by their label."""
+    write_parquet(path, [encoded("RGB", (32, 32), (label * 20, 0, 0)) for label in labels], labels, columns)
+
+
+def digest(split: Split) -> str:
+    return hashlib.sha256(split.images.numpy().tobytes() + split.labels.numpy().tobytes()).hexdigest()
+
+
+def rows(split: Split) -> set[bytes]:
+    return {image.numpy().tobytes() for image in split.images}
 
 
 # ---------------------------------------------------------------------------------------- splitting
@@ -103,13 +124,63 @@ def test_digits_are_those_of_scikit_learn():
     assert ours == theirs
 
 
-def test_a_limit_keeps_every_class():
+def test_the_split_of_the_digits_is_the_same_on_every_machine():
+    found = data.load("digits", image_size=8, seed=3)
+    assert digest(found.validation) == "2d3357bddb227954e76c062c21611bd51febb7a84b5fb2dcce5ff6b608d2a8f0"
+    assert digest(found.test) == "270d1827cf8f4ef51cfbda59968d4bba66a69c450a7c080de5637c9bead0125d"
+    assert found.split_seed == 3 and digest(data.load("digits", image_size=8, seed=4).test) != digest(found.test)
+
+
+def test_the_parts_of_a_folder_share_no_image_and_lose_none(tmp_path):
+    found = data.load(str(make_folder(tmp_path, count=20)), image_size=4, validation=0.2)
+    parts = [rows(part) for part in (found.train, found.validation, found.test)]
+    assert [len(part) for part in parts] == [26, 6, 8] and len(set.union(*parts)) == 40
+    assert all(torch.bincount(part.labels).tolist() == [len(part) // 2] * 2 for part in (found.train, found.test))
+
+
+def test_the_order_of_the_file_system_decides_nothing(tmp_path):
+    names = [f"{number}.png" for number in range(8)]
+    for root, order in ((tmp_path / "a", names), (tmp_path / "b", names[::-1])):
+        for name in order:
+            for label in ("x", "y") if order is names else ("y", "x"):
+                make_image(root / label / name, (int(name[0]) * 30, 120 * (label == "x"), 0))
+    one, other = (data.load(str(tmp_path / root), image_size=4) for root in "ab")
+    assert [digest(s) for s in (one.train, one.validation, one.test)] == [
+        digest(s) for s in (other.train, other.validation, other.test)
+    ]
+
+
+def test_a_limit_keeps_every_class_and_the_note_says_what_is_left():
     found = data.load("digits", image_size=8, limit=50)
-    assert 40 <= len(found.train) <= 60 and len(found.train.labels.unique()) == 10
+    assert len(found.train) == 50 and torch.bincount(found.train.labels).tolist() == [5] * 10
+    assert "; 50 training images" in found.split_note
+    assert "; 1,458 training images" in data.load("digits", image_size=8, limit=9999).split_note
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_limit_is_met_exactly_in_proportion_and_with_every_class(sizes, draws):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    limit = draws.draw(st.integers(len(sizes), sum(sizes)))
+    split = Split(torch.arange(len(labels)).view(-1, 1, 1, 1), labels)
+    found = limited(split, limit, seed=draws.draw(st.integers(0, 9)))
+    counts = torch.bincount(found.labels, minlength=len(sizes)).tolist()
+    assert len(found) == limit == len(found.images.unique()) and min(counts) >= 1
+    assert torch.equal(labels[found.images.flatten()], found.labels)
+    assert all(count <= limit * size / sum(sizes) + 1 for count, size in zip(counts, sizes, strict=True))
+
+
+def test_the_record_of_a_data_set_is_plain_json():
+    found = data.load("digits", image_size=8)
+    record = json.loads(json.dumps(found.to_json()))
+    assert record["sizes"] == {"train": 1458, "validation": 160, "test": 179} and record["input_shape"] == [1, 8, 8]
+    assert set(record) == {
+        *("name", "source", "classes", "input_shape", "mean", "std", "sizes", "split_seed", "split_note")
+    }
 
 
 def test_the_statistics_are_numpys():
-    images = torch.randint(0, 256, (20, 3, 5, 5), dtype=torch.uint8)
+    images = torch.randint(0, 256, (PIECE + 20, 3, 2, 2), dtype=torch.uint8)
     mean, std = statistics(images)
     scaled = images.numpy() / 255.0
     np.testing.assert_allclose(mean, scaled.mean(axis=(0, 2, 3)), atol=1e-6)
@@ -121,26 +192,54 @@ def test_the_statistics_are_numpys():
 
 def test_fashion_mnist_is_padded_to_32_and_labels_follow_their_images(tmp_path):
     found = data.load(f"fashion-mnist:{make_fashion(tmp_path)}")
-    assert found.input_shape == (1, 32, 32) and found.classes[9] == "Ankle boot"
+    assert found.input_shape == (1, 32, 32) and found.classes[9] == "Ankle boot" and found.flip
+    assert found.source == f"Fashion-MNIST, IDX files in {tmp_path}, not the published ones"
     assert (found.test.images[:, 0, 16, 16] == found.test.labels).all()
     assert (found.test.images[:, 0, :2] == 0).all()
 
 
-def test_a_folder_of_idx_files_is_recognised(tmp_path):
-    assert data.load(str(make_fashion(tmp_path)), image_size=28).input_shape == (1, 28, 28)
+def test_the_default_size_of_fashion_mnist_is_the_same_when_it_is_asked_for(tmp_path):
+    make_fashion(tmp_path)
+    default, asked = (data.load(f"fashion-mnist:{tmp_path}", image_size=size) for size in (None, 32))
+    assert torch.equal(default.test.images, asked.test.images)
+    assert data.load(f"fashion-mnist:{tmp_path}", image_size=14).input_shape == (1, 14, 14)
+
+
+def test_idx_files_of_the_same_names_are_not_taken_for_fashion_mnist(tmp_path):
+    found = data.load(str(make_fashion(tmp_path)), image_size=28, channels=3)
+    assert found.input_shape == (3, 28, 28) and found.name == tmp_path.name
+    assert found.classes == tuple("0123456789") and not found.flip  # MNIST's own files are named so
 
 
 @needs_debian
-def test_debians_fashion_mnist_is_the_published_one():
-    import hashlib
+def test_debians_fashion_mnist_has_the_recorded_checksums():
+    for name, sums in fashion_mnist.FILES.items():
+        content = gzip.decompress((fashion_mnist.DEBIAN / f"{name}.gz").read_bytes())
+        assert hashlib.sha256(content).hexdigest() == sums.sha256_of_content, name
 
-    for name, expected in fashion_mnist.FILES.items():
-        raw = gzip.decompress((fashion_mnist.DEBIAN / f"{name}.gz").read_bytes())
-        assert len(raw) > 10_000, name
-        assert len(expected) == len(hashlib.md5(raw, usedforsecurity=False).hexdigest())
-    found = data.load("fashion-mnist", limit=100)
+
+@needs_debian
+@pytest.mark.parametrize(("part", "packed_at"), [("train", 1504176606), ("t10k", 1504176627)])
+def test_debians_labels_are_the_published_files_but_for_name_and_time(part, packed_at):
+    name = f"{part}-labels-idx1-ubyte"
+    stripped = (fashion_mnist.DEBIAN / f"{name}.gz").read_bytes()
+    head = b"\x1f\x8b\x08\x08" + struct.pack("<I", packed_at) + stripped[8:10] + name.encode() + b"\0"
+    md5 = hashlib.md5(head + stripped[10:], usedforsecurity=False).hexdigest()
+    assert md5 == fashion_mnist.FILES[name].md5_of_gz
+
+
+@needs_debian
+def test_fashion_mnist_is_found_and_recognised_by_content():
+    found = data.load(str(fashion_mnist.DEBIAN), limit=100)
+    assert found.classes == fashion_mnist.CLASSES and found.name == "fashion-mnist"
+    assert found.source == f"Fashion-MNIST, IDX files in {fashion_mnist.DEBIAN}"
     assert (len(found.validation), len(found.test)) == (6000, 10000)
     assert torch.bincount(found.test.labels).tolist() == [1000] * 10
+
+
+def test_an_idx_file_made_by_hand():
+    content = b"\0\0\x08\x03" + struct.pack(">3I", 2, 1, 3) + bytes([1, 2, 3, 4, 5, 6])
+    assert fashion_mnist.parse_idx(content, 3, "here").tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
 
 
 def test_parquet_in_the_layout_of_the_hub(tmp_path):
@@ -152,6 +251,20 @@ def test_parquet_in_the_layout_of_the_hub(tmp_path):
     assert len(found.test) == 1 and found.classes[4] == "deer" and found.source.startswith("CIFAR-10, a copy")
     assert len(found.train) + len(found.validation) == 40
     assert (found.train.images[:, 0, 0, 0] == found.train.labels * 20).all()
+
+
+def test_parquet_with_a_validation_part_and_the_column_image(tmp_path):
+    for part, labels in (("train", [0, 1, 2]), ("validation", [1, 2]), ("test", [0])):
+        make_parquet(tmp_path / f"{part}-00000-of-00001.parquet", labels, ("image", "label"))
+    found = data.load(str(tmp_path), image_size=16)
+    assert found.validation.labels.tolist() == [1, 2] and found.split_note.startswith("all three parts")
+    assert found.classes == ("0", "1", "2") and found.input_shape == (3, 16, 16) and found.name == tmp_path.name
+
+
+def test_grey_parquet_stays_grey(tmp_path):
+    write_parquet(tmp_path / "train-0.parquet", [encoded("L", (5, 5), 10 * k) for k in range(8)], [0, 1] * 4)
+    assert data.load(str(tmp_path)).input_shape == (1, 5, 5)
+    assert data.load(str(tmp_path), channels=3).input_shape == (3, 5, 5)
 
 
 def test_a_folder_with_a_folder_per_class(tmp_path):
@@ -166,6 +279,47 @@ def test_parts_that_a_folder_brings_are_kept(tmp_path):
     found = data.load(str(tmp_path), image_size=8, channels=1)
     assert [len(part) for part in (found.train, found.validation, found.test)] == [10, 4, 6]
     assert found.input_shape == (1, 8, 8) and "as the data set brings them" in found.split_note
+
+
+@pytest.mark.parametrize(("last", "channels"), [("L", 1), ("LA", 1), ("I;16", 1), ("RGB", 3), ("P", 3)])
+def test_a_folder_is_grey_where_every_image_is(tmp_path, last, channels):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            Image.new("L", (6, 6), 50).save(tmp_path / name / f"{index}.png")
+    Image.new(last, (6, 6)).save(tmp_path / "dog" / "last.png")
+    assert data.load(str(tmp_path)).input_shape == (channels, 64, 64)
+
+
+def test_hidden_files_and_other_suffixes_are_not_images(tmp_path):
+    make_folder(tmp_path)
+    for name in ("cat/._0.png", "cat/notes.txt", ".thumbnails/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"not an image")
+    found = data.load(str(tmp_path), image_size=8)
+    assert found.classes == ("cat", "dog") and len(rows(found.train) | rows(found.validation) | rows(found.test)) == 12
+
+
+def test_a_class_may_have_the_name_of_a_part(tmp_path):
+    found = data.load(str(make_folder(tmp_path, ("bus", "train"))), image_size=8)
+    assert found.classes == ("bus", "train") and "seed 0" in found.split_note
+
+
+def test_a_prediction_sees_an_image_as_training_does(tmp_path):
+    found = data.load(str(make_folder(tmp_path, count=6)), image_size=8)
+    one = data.decode_image(tmp_path / "cat" / "3.png", found.input_shape)
+    assert one.numpy().tobytes() in rows(found.train) | rows(found.validation) | rows(found.test)
+
+
+def test_of_16_bit_grey_the_upper_byte_is_kept(tmp_path):
+    Image.fromarray(np.array([[0, 256, 40_000, 65_535]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    for channels in (1, 3):
+        assert data.decode_image(tmp_path / "deep.png", (channels, 1, 4))[0, 0].tolist() == [0, 1, 156, 255]
+
+
+def test_a_very_thin_image_needs_little_memory(tmp_path):
+    Image.new("L", (1, 60_000), 7).save(tmp_path / "thin.png")
+    assert (data.decode_image(tmp_path / "thin.png", (1, 224, 224)) == 7).all()  # 224 x 13,440,000 if resized whole
 
 
 def test_an_image_is_resized_by_its_shorter_side_and_its_centre_cropped(tmp_path):
@@ -184,17 +338,18 @@ def test_grey_and_colour_become_each_other():
 # ---------------------------------------------------------------------------------------- augmentation, batches
 
 
-def test_crops_and_flips_are_those_of_a_loop_over_images():
-    images = torch.randint(0, 256, (50, 3, 9, 7), dtype=torch.uint8)
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_crops_and_flips_are_those_of_a_loop_over_images(kind):
+    images = torch.randint(0, 256, (50, 3, 9, 7), dtype=torch.uint8).to(kind)
     found = data.random_crop_flip(images, torch.Generator().manual_seed(3), padding=2)
-    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
-    places = set()
-    for image, whole in zip(found, padded, strict=True):
-        crops = {(y, x): whole[:, y : y + 9, x : x + 7] for y in range(5) for x in range(5)}
-        here = {(y, x, f) for (y, x), c in crops.items() for f in (0, 1) if torch.equal(image, c.flip(2) if f else c)}
-        assert here
-        places |= here
-    assert len({p[2] for p in places}) == 2 and len({p[:2] for p in places}) > 10
+    generator = torch.Generator().manual_seed(3)
+    tops, lefts = (torch.randint(0, 5, (50, 1), generator=generator).flatten().tolist() for _ in range(2))
+    coins = torch.randint(0, 2, (50, 1), generator=generator).flatten().tolist()
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)))
+    for image, whole, top, left, coin in zip(found, padded, tops, lefts, coins, strict=True):
+        crop = whole[:, top : top + 9, left : left + 7]
+        np.testing.assert_array_equal(image.numpy(), crop[:, :, ::-1] if coin else crop)
+    assert found.dtype == kind and set(coins) == {0, 1} and set(tops) == set(lefts) == set(range(5))
 
 
 def test_without_flip_nothing_is_mirrored_and_the_generator_decides():
@@ -210,6 +365,22 @@ def test_normalise_against_numpy():
     found = data.normalise(images, (0.4, 0.5), (0.2, 0.3)).numpy()
     expected = (images.numpy() / 255 - np.array([0.4, 0.5])[:, None, None]) / np.array([0.2, 0.3])[:, None, None]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_normalise_wants_a_mean_per_channel():
+    with pytest.raises(UsageError, match="each of 3 channels, but got 1 and 1"):
+        data.normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), (0.5,), (0.5,))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_holds_an_image(size):
+    with pytest.raises(UsageError, match="a batch of 1 or more"):
+        next(data.batches(Split(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.zeros(2).long()), size))
+
+
+def test_batches_without_a_generator_keep_the_order():
+    split = Split(torch.zeros(5, 1, 1, 1, dtype=torch.uint8), torch.arange(5))
+    assert [labels.tolist() for _, labels in data.batches(split, 2)] == [[0, 1], [2, 3], [4]]
 
 
 def test_batches_give_every_image_once():
@@ -229,7 +400,12 @@ def test_batches_give_every_image_once():
     [
         ("fashon-mnist", UsageError, "Did you mean fashion-mnist"),
         ("cifar10", UsageError, "write cifar10:FOLDER"),
+        ("cifra10:/tmp", UsageError, r"'cifra10:/tmp'\. Did you mean cifar10"),
+        ("no/such/folder", UsageError, r"or a folder as data, but got 'no/such/folder'\. Check the path"),
+        ("", UsageError, "but got ''"),
         ("cifar10:nowhere", DataError, "nowhere is not one"),
+        ("fashion-mnist:", DataError, "but nothing is not one"),
+        ("digits:.", UsageError, r"Expected digits alone.* got digits:\."),
     ],
 )
 def test_a_wrong_name_says_what_was_expected(spec, kind, said):
@@ -259,6 +435,71 @@ def test_a_corrupt_image_is_named(tmp_path):
         data.load(str(tmp_path))
 
 
+def png_of(width: int, height: int) -> bytes:
+    """A PNG file of a few bytes that promises this size."""
+    chunks = [
+        (b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    ]
+    packed = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_an_image_that_promises_too_many_pixels_is_not_decoded(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png_of(20_000, 20_000))
+    with pytest.raises(DataError, match=r"bomb\.png.*decompression bomb"):
+        data.decode_image(tmp_path / "bomb.png", (1, 8, 8))
+
+
+def test_an_image_of_a_kind_that_runs_a_program_is_not_opened(tmp_path):
+    make_image(tmp_path / "page.eps", (1, 2, 3))
+    (tmp_path / "page.eps").rename(tmp_path / "page.png")  # Pillow would give this one to Ghostscript
+    with pytest.raises(DataError, match=r"page\.png.*cannot identify"):
+        data.decode_image(tmp_path / "page.png", (3, 8, 8))
+
+
+def test_a_jpeg_that_is_cut_short_is_named(tmp_path):
+    make_folder(tmp_path)
+    Image.effect_noise((64, 64), 90).save(tmp_path / "dog" / "cut.jpg")
+    (tmp_path / "dog" / "cut.jpg").write_bytes((tmp_path / "dog" / "cut.jpg").read_bytes()[:-400])
+    with pytest.raises(DataError, match=r"cut\.jpg, but it cannot be read \(.*truncated.*mend or remove it"):
+        data.load(str(tmp_path))
+
+
+def test_pixels_of_other_than_8_or_16_bits(tmp_path):
+    Image.new("F", (4, 4), 0.5).save(tmp_path / "float.tiff")
+    with pytest.raises(DataError, match="mode F, not of 8 or 16 bits"):
+        data.decode_image(tmp_path / "float.tiff", (1, 4, 4))
+
+
+def test_a_picture_that_is_not_there_and_a_network_that_takes_none(tmp_path):
+    with pytest.raises(DataError, match="is not there: check the path"):
+        data.decode_image(tmp_path / "none.png", (3, 4, 4))
+    with pytest.raises(DataError, match="1 or 3 channels, but its input has 4"):
+        data.decode_image(tmp_path / "none.png", (4, 4, 4))
+
+
+def test_a_training_part_that_is_missing(tmp_path):
+    make_folder(tmp_path / "val")
+    make_folder(tmp_path / "test")
+    with pytest.raises(DataError, match="got validation and test alone: bring the part train"):
+        data.load(str(tmp_path))
+
+
+def test_parts_without_a_folder_per_class(tmp_path):
+    for part in ("train", "test"):
+        make_image(tmp_path / part / "0.png", (1, 2, 3))
+    with pytest.raises(DataError, match=r"Expected a folder of images per class in .*put them in .*test/CLASS/"):
+        data.load(str(tmp_path))
+
+
+def test_a_folder_of_images_without_classes(tmp_path):
+    make_image(tmp_path / "0.png", (1, 2, 3))
+    with pytest.raises(DataError, match=r"but found none: put them in .*/CLASS/"):
+        data.load(str(tmp_path))
+
+
 def test_other_classes_in_a_part(tmp_path):
     make_folder(tmp_path / "train")
     make_folder(tmp_path / "test", ("cat", "cow"))
@@ -284,6 +525,85 @@ def test_labels_out_of_range(tmp_path):
         data.load(f"cifar10:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["a", "b"] * 3, "Expected whole numbers as labels in .*, but got string"),
+        ([0.0, 1.0] * 3, "but got double: number the classes"),
+        ([0] * 6, "at least 2 classes .* got labels up to 0"),
+        ([0, 10**9] * 3, "labels below 6, the number of images .* got 1000000000"),
+        ([0, -1] * 3, "at least 2 classes"),
+        ([0, None] * 3, "in every row .* some are missing"),
+    ],
+)
+def test_labels_that_are_none(tmp_path, labels, said):
+    write_parquet(tmp_path / "train-0.parquet", [encoded("L", (2, 2), 0)] * 6, labels)
+    with pytest.raises(DataError, match=said):
+        data.load(str(tmp_path))
+
+
+def test_negative_labels(tmp_path):
+    write_parquet(tmp_path / "train-0.parquet", [encoded("L", (2, 2), 0)] * 6, [0, 1, -1] * 2)
+    with pytest.raises(DataError, match=r"labels from 0 to 1 in .*, but got -1\.\.1"):
+        data.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([{"bytes": None, "path": "0.png"}] * 4, "in every row .* some are missing"),
+        ([{"bytes": b"no image", "path": None}] * 4, r"Expected an image in .*\(train\)"),
+        (
+            [encoded("L", (2, 2 + k), 0) for k in range(4)],
+            "images of one size, but got 1x2x2, 1x3x2, 1x4x2: give an image",
+        ),
+    ],
+)
+def test_images_that_are_none(tmp_path, images, said):
+    write_parquet(tmp_path / "train-0.parquet", images, [0, 1] * 2)
+    with pytest.raises(DataError, match=said):
+        data.load(str(tmp_path))
+
+
+def test_parquet_without_rows(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    empty = pyarrow.table({"img": [encoded("L", (2, 2), 0)], "label": [0]}).slice(0, 0)
+    parquet.write_table(empty, tmp_path / "train-0.parquet")
+    with pytest.raises(DataError, match="it has no rows"):
+        data.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("package", "spec", "said"),
+    [("sklearn.datasets", "digits", "scikit-learn for the digits"), ("pyarrow", "cifar10:.", "pyarrow for parquet")],
+)
+def test_a_missing_package_is_named_with_its_mend(tmp_path, monkeypatch, package, spec, said):
+    (tmp_path / "train-0.parquet").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)  # how Python itself marks a module that cannot be imported
+    with pytest.raises(UsageError, match=rf"Expected {said}.*pip install 'pretrim\[data\]'"):
+        data.load(spec)
+
+
+def test_images_and_labels_of_other_dimensions_or_numbers(tmp_path):
+    make_fashion(tmp_path)
+    images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte.gz"
+    labels.write_bytes(gzip.compress(images.read_bytes()))
+    with pytest.raises(DataError, match="IDX file of bytes in 1 dimensions"):
+        data.load(f"fashion-mnist:{tmp_path}")
+    labels.write_bytes(gzip.compress(idx_bytes(np.zeros(29, dtype=np.uint8))))
+    with pytest.raises(DataError, match=r"a label for each image .* but got 29 for 30"):
+        data.load(f"fashion-mnist:{tmp_path}")
+    labels.write_bytes(gzip.compress(idx_bytes(np.full(30, 10, dtype=np.uint8))))
+    with pytest.raises(DataError, match=r"labels from 0 to 9 .* but got 10\.\.10"):
+        data.load(f"fashion-mnist:{tmp_path}")
+    labels.unlink()
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz in .* is not there"):
+        data.load(f"fashion-mnist:{tmp_path}")
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b"\1\0\x08" + b[3:], lambda b: b[:6]])
 def test_a_damaged_idx_file(tmp_path, damage):
     make_fashion(tmp_path)
@@ -293,12 +613,70 @@ def test_a_damaged_idx_file(tmp_path, damage):
         data.load(f"fashion-mnist:{tmp_path}")
 
 
-def test_a_damaged_gzip_file(tmp_path):
+def flipped(content: bytes) -> bytes:
+    return content[:12] + bytes([content[12] ^ 0xFF]) + content[13:]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], flipped, lambda b: b"no gzip"])
+def test_a_damaged_gzip_file(tmp_path, damage):
     make_fashion(tmp_path)
     file = tmp_path / "train-labels-idx1-ubyte.gz"
-    file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(DataError, match="cannot be read"):
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz, but it cannot be read"):
         data.load(f"fashion-mnist:{tmp_path}")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A server with a small Fashion-MNIST, its sums in place of the real ones, and a machine without Debian's copy."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    sums = {}
+    for name in fashion_mnist.FILES:
+        values = np.arange(30) % 10 if "labels" in name else np.zeros((30, 28, 28))
+        content = idx_bytes(values.astype(np.uint8))
+        packed = gzip.compress(content)
+        (folder / f"{name}.gz").write_bytes(packed)
+        md5 = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+        sums[name] = fashion_mnist.Sums(md5, hashlib.sha256(content).hexdigest())
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    monkeypatch.setattr(fashion_mnist, "ADDRESS", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(fashion_mnist, "FILES", sums)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_download_is_checked_kept_and_not_repeated(published, tmp_path):
+    said = []
+    found = data.load("fashion-mnist", announce=said.append)
+    assert len(said) == 1 and f"(30 MB) from {fashion_mnist.ADDRESS} to {tmp_path}" in said[0]
+    assert len(found.test) == 30 and "not the published" not in found.source
+    data.load("fashion-mnist", announce=said.append)
+    assert len(said) == 1
+
+
+def test_a_download_of_other_bytes_is_not_kept(published, tmp_path):
+    first = published / "train-images-idx3-ubyte.gz"
+    first.write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(DataError, match=r"published checksum for train-images-idx3-ubyte\.gz"):
+        data.load("fashion-mnist", announce=lambda _: None)
+    assert not list((tmp_path / "cache").rglob("*.gz"))
+
+
+def test_a_download_that_is_not_found(published):
+    (published / "train-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"got neither \(File not found\): apt-get install"):
+        data.load("fashion-mnist", announce=lambda _: None)
 
 
 def test_a_download_is_announced_and_leaves_nothing_without_a_network(tmp_path, monkeypatch):
@@ -309,12 +687,18 @@ def test_a_download_is_announced_and_leaves_nothing_without_a_network(tmp_path, 
     assert "downloading Fashion-MNIST" in said[0] and not list((tmp_path / "cache").iterdir())
 
 
-@pytest.mark.parametrize(("name", "value"), [("validation", 0.0), ("validation", 1.5), ("limit", 3)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("validation", value) for value in (0.0, 1.5, float("nan"))),
+        *(("limit", 3), ("seed", -1), ("image_size", 0), ("image_size", -1), ("channels", 2)),
+    ],
+)
 def test_bad_options(name, value):
     with pytest.raises(UsageError, match="Expected"):
-        data.load("digits", image_size=8, **{name: value})
+        data.load("digits", **{name: value})
 
 
 def test_importing_the_package_imports_no_optional_one():
-    code = "import sys, pretrim.data; print([m for m in ('sklearn', 'pyarrow') if m in sys.modules])"
+    code = "import sys, pretrim.data; print([m for m in ('sklearn', 'pyarrow', 'torchvision') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

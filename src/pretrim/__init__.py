@@ -15,6 +15,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .analysis import analyze as analyze
+    from .checkpoint import RunRecord as RunRecord
+    from .checkpoint import load as load
+    from .checkpoint import read as read
+    from .checkpoint import save as save
     from .cost import costs as costs
     from .errors import PretrimError as PretrimError
     from .network import Network as Network
@@ -27,11 +31,15 @@ _HOME = {
     "Plan": "plan",
     "PretrimError": "errors",
     "analyze": "analysis",
+    "RunRecord": "checkpoint",
     "apply": "surgery",
     "costs": "cost",
+    "load": "checkpoint",
     "plan_of": "surgery",
+    "read": "checkpoint",
+    "save": "checkpoint",
 }
-__all__ = ["Network", "Plan", "PretrimError", "__version__", "analyze", "apply", "costs", "plan_of"]
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

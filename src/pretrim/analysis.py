@@ -3,7 +3,8 @@
 Some models keep integers from construction (`split(x, [8, 8])`, a stored half width). They show only when the network
 really is narrower, so the analysis builds narrower copies on fake tensors and compares every operator with what the
 network predicts. At the first one that differs, its line of source is tried again: with the module's integer mended,
-with another reading of a reshape, with the halves tied, with its channels frozen, and at last with all that its module sees.
+with another reading of a reshape, with the halves tied, with its channels frozen, and at last with all that its module
+sees.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .errors import ModelError
 from .identity import describe, fingerprint
 from .labels import Channels, Labels
 from .mending import cut_shapes, mend_modules
-from .network import Analysis, IntArray, Network, Operator, build_network
+from .network import Analysis, IntArray, MendConflict, Network, Operator, build_network
 from .rules import POINTWISE
 from .trace import (
     READS_VALUES,
@@ -39,6 +40,7 @@ from .trace import (
 )
 
 MOST_TRIALS = 200
+SMALL_GROUP = 8
 STRATEGIES: dict[str, tuple[str, ...]] = {
     "view": ("mend", "carrier1", "carrier2", "freeze", "freeze all"),
     "_unsafe_view": ("mend", "carrier1", "carrier2", "freeze", "freeze all"),
@@ -52,10 +54,10 @@ WITH_INTEGERS = ("mend", "freeze", "freeze all")
 class Mismatch(Exception):
     """A narrower network did something else than predicted, at one operator."""
 
-    def __init__(self, operator: Operator | None, said: str) -> None:
+    def __init__(self, operator: Operator | None, said: str, *, other_operator: bool = False) -> None:
         super().__init__(said)
         self.operator = operator
-        self.said = said
+        self.other_operator = other_operator
 
 
 def analyze(model: nn.Module, example: Example) -> Network:
@@ -85,12 +87,16 @@ class Analyst:
 
     def run(self) -> Network:
         for _ in range(MOST_TRIALS):
-            network = self._network()
             try:
+                network = self._network()
                 self._try_narrower(network)
                 return network
+            except MendConflict as conflict:
+                self._learn(conflict.mend.site, conflict.mend.module, str(conflict))
             except Mismatch as mismatch:
-                self._learn(network, mismatch)
+                if mismatch.operator is None:
+                    raise ModelError(f"Expected a model that can be made narrower, but {mismatch}.") from None
+                self._learn(mismatch.operator.site, mismatch.operator.module, str(mismatch))
         raise ModelError(
             f"Expected a model that can be made narrower, but {MOST_TRIALS} trials did not find a consistent one: "
             f"please report it with the model."
@@ -155,32 +161,29 @@ class Analyst:
         """Build a narrower copy and compare; in train mode too, if that runs lines that inference does not."""
         if not network.groups:
             return
-        widths = trial_widths(network)
-        narrow = narrow_stage(self.stage, network, widths)
-        check_narrow(narrow, network, widths, training=False)
+        for widths in trial_widths(network):
+            narrow = narrow_stage(self.stage, network, widths)
+            check_narrow(narrow, network, widths, training=False)
         seen = {operator.site for operator in network.operators}
         if any(o.site not in seen and o.op not in POINTWISE for o in network.training_operators):
             narrow = narrow.with_example(with_batch(self.example, 2))
             check_narrow(narrow, network, widths, training=True)
 
-    def _learn(self, network: Network, mismatch: Mismatch) -> None:
+    def _learn(self, site: Site, module: str, said: str) -> None:
         """Choose what to try next at the line where a narrower network went wrong."""
-        if mismatch.operator is None:
-            raise ModelError(f"Expected a model that can be made narrower, but {mismatch.said}.")
-        site, op = mismatch.operator.site, mismatch.operator.op
-        order = STRATEGIES.get(op, WITH_INTEGERS)
+        order = STRATEGIES.get(site.op, WITH_INTEGERS)
         tried = self.hints.get(site)
         following = order[order.index(tried) + 1 :] if tried in order else order
         if following:
             self.hints[site] = following[0]
         else:
-            self._close(mismatch.operator.module, mismatch)
+            self._close(module, said)
 
-    def _close(self, module: str, mismatch: Mismatch) -> None:
+    def _close(self, module: str, said: str) -> None:
         """Freeze all that a module sees; where that was not enough, its parent, and at last the whole model."""
         while module in self.closed:
             if not module:
-                raise ModelError(f"Expected a model that can be made narrower, but {mismatch.said}.")
+                raise ModelError(f"Expected a model that can be made narrower, but {said}.")
             module = module.rpartition(".")[0]
         self.closed.add(module)
 
@@ -191,10 +194,19 @@ def parameter_labels(tensor: torch.Tensor, channels: Channels) -> Labels:
     return tuple(None if dim in window else channels.new(size) for dim, size in enumerate(tensor.shape))
 
 
-def trial_widths(network: Network) -> IntArray:
-    """A network about half as wide, in which neighbouring groups shrink differently."""
-    ratio = 0.3 + 0.08 * (np.arange(len(network.groups)) * 7 % 6)
-    return np.maximum(1, np.floor(network.dense * ratio)).astype(np.int64)
+def trial_widths(network: Network) -> list[IntArray]:
+    """Networks about half as wide, in which no two groups shrink alike (the golden ratio spreads them evenly).
+
+    Two channels at least where there are more: a dimension of size 1 makes torch run other operators. Small groups have
+    too few widths to differ by, so two more trials take neighbours among them apart.
+    """
+    places = np.arange(len(network.groups))
+    ratio = 0.3 + 0.4 * ((places + 1) * 0.6180339887498949 % 1.0)
+    least, most = np.where(network.dense > 2, 2, 1), np.maximum(network.dense - 1, 1)
+    first = np.maximum(least, np.floor(network.dense * ratio)).astype(np.int64)
+    small = network.dense <= SMALL_GROUP
+    apart = [np.where(small, np.where(places >> bit & 1, most, least), first) for bit in (0, 1)]
+    return [first, *apart] if small.any() else [first]
 
 
 def describe_example(example: Example) -> str:
@@ -225,9 +237,8 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
         expected = self.expected
         if expected is None or expected.op != op:
-            raise Mismatch(
-                expected, f"it ran {op} where the dense network ran {expected.op if expected else 'nothing'}"
-            )
+            dense = expected.op if expected else "nothing"
+            raise Mismatch(expected, f"it ran {op} where the dense network ran {dense}", other_operator=True)
         for out, dims in zip(outputs, expected.outputs, strict=True):
             shape = tuple(self.sizes[list(dims)])
             if tuple(out.shape) != shape:

@@ -234,8 +234,7 @@ def build_network(analysis: Analysis) -> Network:
     inference = _operators(analysis.inference, table, fuse=True)
     training = _operators(analysis.training, table, fuse=False) if analysis.training else ()
     tensors = _lifetimes(analysis.inference, inference, table)
-    mends = _unique_mends(traces)
-    mend_dims = tuple(table.row(len(mend.ids), mend.ids) for mend in mends)
+    mends, mend_dims = _mends(traces, table)
     layers = _layers(inference, training)
     group_of, rank_of = _footprints(table.members, int(channel_of.max(initial=-1)) + 1)
     coefficients, constants = _linear_forms(table, group_of)
@@ -296,15 +295,11 @@ def _operators(trace: Trace, table: SizeTable, *, fuse: bool) -> tuple[Operator,
             filters=None if o.filters is None else table.row(len(o.filters), o.filters),
             weight=table.pairs(o.weight),
             fused_into=fused.get(number),
-            mixes=o.mixes and any(_labelled(table, labels) for labels in o.outputs),
+            mixes=any((table.channel_of[ids] >= 0).any() for ids in o.mixed),
             site=o.site,
         )
         for number, o in enumerate(trace.operations)
     )
-
-
-def _labelled(table: SizeTable, labels: Labels) -> bool:
-    return any(label is not None and (table.channel_of[label] >= 0).any() for label in labels)
 
 
 def _fusions(trace: Trace) -> dict[int, int]:
@@ -350,9 +345,23 @@ def _lifetimes(trace: Trace, operators: Sequence[Operator], table: SizeTable) ->
     )
 
 
-def _unique_mends(traces: Sequence[Trace]) -> tuple[Mend, ...]:
-    found = {(m.module, m.attribute, m.index): m for trace in traces for m in trace.mends}
-    return tuple(found.values())
+class MendConflict(Exception):
+    """One stored integer would have to follow two different sets of channels."""
+
+    def __init__(self, mend: Mend) -> None:
+        super().__init__(f"{mend.attribute} of {mend.module or 'the model'} stands for different channels")
+        self.mend = mend
+
+
+def _mends(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[Mend, ...], tuple[int, ...]]:
+    """Each integer to mend once, with the dimension it follows. Raises MendConflict."""
+    found: dict[tuple[str, str, int | None], tuple[Mend, int]] = {}
+    for mend in (mend for trace in traces for mend in trace.mends):
+        row = table.row(len(mend.ids), mend.ids)
+        _, known = found.setdefault((mend.module, mend.attribute, mend.index), (mend, row))
+        if known != row:
+            raise MendConflict(mend)
+    return tuple(mend for mend, _ in found.values()), tuple(row for _, row in found.values())
 
 
 def _layers(inference: Sequence[Operator], training: Sequence[Operator]) -> tuple[Layer, ...]:

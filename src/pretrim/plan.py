@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
 from .allocate import Options, allocate
 from .budget import Budget, Limit
-from .cost import ITEM_BYTES, DType, costs
+from .cost import COSTS, ITEM_BYTES, DType, costs
 from .errors import PlanError, UsageError
 from .files import write_text
+from .identity import make_example
 from .network import IntArray, Network
 
 FORMAT = "pretrim-plan"
@@ -86,8 +88,9 @@ class Plan:
         try:
             groups = tuple(_group(entry) for entry in data["groups"])
             rest = {name: data[name] for name in ("limits", "options", "dtype", "dense", "slim", "example")}
+            _check_types(rest, data.get("model"))
             return cls(groups=groups, fingerprint=str(data["fingerprint"]), model=data.get("model"), **rest)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise PlanError(f"Expected a complete plan, but it is damaged ({error!r}): make it again.") from error
 
     def save(self, path: str | Path) -> None:
@@ -110,9 +113,25 @@ class Plan:
         return apply(model, self, weights)
 
 
+def _check_types(found: Mapping[str, Any], model: Any) -> None:
+    """Raises ValueError where a field is not what :meth:`Plan.to_json` writes."""
+    if found["dtype"] not in ITEM_BYTES:
+        raise ValueError(f"dtype is {found['dtype']!r}")
+    for name in ("limits", "options", "dense", "slim"):
+        if not isinstance(found[name], dict):
+            raise ValueError(f"{name} is {found[name]!r}")
+    for name in ("dense", "slim"):
+        if sorted(found[name]) != sorted(COSTS) or not all(type(value) is int for value in found[name].values()):
+            raise ValueError(f"{name} does not hold the five costs")
+    if not (model is None or isinstance(model, dict)):
+        raise ValueError(f"model is {model!r}")
+    with torch.device("meta"):
+        make_example(found["example"])
+
+
 def _group(entry: Mapping[str, Any]) -> GroupPlan:
     group = GroupPlan(str(entry["name"]), tuple(entry["layers"]), entry["channels"], entry["kept"])
-    if not (isinstance(group.kept, int) and isinstance(group.channels, int) and 1 <= group.kept <= group.channels):
+    if not (type(group.kept) is type(group.channels) is int and 1 <= group.kept <= group.channels):
         raise ValueError(f"{group.name} keeps {group.kept!r} of {group.channels!r}")
     return group
 
@@ -165,10 +184,11 @@ def plan_of_widths(
     Raises:
         UsageError: a wrong number of widths, or one outside 1..channels.
     """
-    array = np.asarray(widths, dtype=np.int64)
-    if array.shape != network.dense.shape or ((array < 1) | (array > network.dense)).any():
+    given = np.asarray(widths)
+    array = given.astype(np.int64) if given.dtype.kind in "iuf" else np.zeros(0, dtype=np.int64)
+    if array.shape != network.dense.shape or ((array < 1) | (array > network.dense) | (array != given)).any():
         raise UsageError(
-            f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got {array.tolist()}."
+            f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got {given.tolist()}."
         )
     functions = costs(network, dtype)
     return Plan(

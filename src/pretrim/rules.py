@@ -41,8 +41,8 @@ class Call:
     """The ids of the filters (convolution) or features (matrix product) that the operator computes."""
     weight: torch.Tensor | None = None
     """The operand that may be a parameter; it is a layer if that operand does not depend on the input."""
-    mixes: bool = False
-    """Whether values of several prunable channels are reduced into one (norms, mean, softmax across channels)."""
+    mixed: list[Ids] = field(default_factory=list)
+    """Channels whose values are reduced into one another's (norms, mean, softmax across channels)."""
 
     def tensor(self, name: str) -> torch.Tensor | None:
         value = self.args.get(name)
@@ -77,6 +77,10 @@ class Call:
     def freeze(self, label: Label, reason: str) -> None:
         if label is not None:
             self.channels.freeze(label, self.module, reason)
+
+    def mix(self, label: Label) -> None:
+        if label is not None:
+            self.mixed.append(label)
 
     def follow(self, value: int, ids: Label) -> None:
         """Note that the integer `value` among the arguments has to stay the number of `ids` that are kept."""
@@ -194,7 +198,7 @@ def _windows(call: Call, x: torch.Tensor, labels: Labels, into: int) -> Labels:
     for place in range(into + 1, x.dim()):
         label = labels[place]
         if label is not None and call.outputs[0].shape[place] == x.shape[place]:
-            call.mixes = True
+            call.mix(label)
         elif label is not None:
             call.freeze(label, f"{call.op} slides along it")
             label = None
@@ -228,8 +232,7 @@ def matrix_product(call: Call) -> Labels:
 def inner_product(call: Call) -> Labels:
     """`dot`, `vdot`: both vectors are contracted."""
     tensors = list(call.tensors())
-    call.tie(*(call.look(tensor)[0] for tensor in tensors))
-    call.mixes = True
+    call.mix(call.tie(*(call.look(tensor)[0] for tensor in tensors)))
     return ()
 
 
@@ -267,7 +270,7 @@ def layer_norm(call: Call) -> list[Labels]:
     labels = call.look(x)
     for place, size in enumerate(shape):
         label = labels[x.dim() - len(shape) + place]
-        call.mixes |= label is not None
+        call.mix(label)
         call.follow(size, label)
         for name in ("weight", "bias"):
             tensor = call.tensor(name)
@@ -287,14 +290,14 @@ def group_norm(call: Call) -> list[Labels]:
             call.tie(ids, call.look(tensor)[0])
     if ids is not None:
         call.tie_rows(ids.reshape(groups, -1))
-        call.mixes = True
+        call.mix(ids)
     return [labels, *[(None,) * out.dim() for out in call.outputs[1:]]]
 
 
 def softmax(call: Call) -> Labels:
     x = call.args["self"]
     labels = call.look(x)
-    call.mixes = labels[call.args["dim"] % x.dim()] is not None
+    call.mix(labels[call.args["dim"] % x.dim()])
     return labels
 
 
@@ -319,7 +322,8 @@ def reduction(call: Call) -> list[Labels]:
     dims = range(x.dim()) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     gone = {dim % max(x.dim(), 1) for dim in dims}
     labels = call.look(x)
-    call.mixes = any(labels[dim] is not None for dim in gone if dim < len(labels))
+    for dim in gone & set(range(len(labels))):
+        call.mix(labels[dim])
     kept: list[Label] = []
     for place, label in enumerate(labels):
         if place not in gone:

@@ -92,7 +92,8 @@ class Operation:
     weight: tuple[tuple[int, Label], ...]
     """The sizes of that weight."""
     integers: tuple[tuple[int, Ids], ...]
-    mixes: bool
+    mixed: tuple[Ids, ...]
+    """Channels whose values it reduces into one another's."""
 
     @property
     def fuses(self) -> bool:
@@ -136,7 +137,13 @@ def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.
                 memo[id(value)] = value.detach().clone()
     for name, tensor in named_tensors(model):
         memo[id(tensor)] = replace(name, tensor)
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever the model keeps that Python cannot copy
+        raise ModelError(
+            f"Expected a model that can be copied, but copy.deepcopy raised {describe_failure(error)}: "
+            f"keep out of its attributes what cannot be copied (open files, generators, locks)."
+        ) from error
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -208,14 +215,14 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         op = operator_name(func)
-        if func.namespace not in ("aten", "prim", "prims", "torchvision") or op in QUESTIONS:
+        if op in QUESTIONS:
             return func(*args, **kwargs)
-        if op not in RULES and func.namespace == "aten":
+        if op not in RULES and isinstance(func, torch._ops.OpOverload):
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+        named = named_arguments(func, args) | kwargs
         result = fake_batch_norm(named) if op == "native_batch_norm" else NotImplemented
         if result is NotImplemented:
             result = func(*args, **kwargs)
@@ -223,8 +230,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
-        """Called after it ran, with its arguments by name."""
-        raise AssertionError("an observer defines observe")
+        """Called after it ran, with its arguments by name; this one only watches."""
 
     @property
     def module(self) -> str:
@@ -262,9 +268,19 @@ def fake_batch_norm(args: Mapping[str, Any]) -> Any:
 
 
 def operator_name(func: Any) -> str:
-    """`aten::relu_` and `aten::relu` are one operator here."""
-    name: str = func._schema.name.split("::")[1]
-    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    """`aten::relu_` and `aten::relu` are one operator here; those of other namespaces keep theirs (`my::relu`)."""
+    if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
+        return str(func)
+    space, name = func._schema.name.split("::")
+    name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    return name if space in ("aten", "prim", "prims") else f"{space}::{name}"
+
+
+def named_arguments(func: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+    """Positional arguments by the names of the operator's schema."""
+    schema = getattr(func, "_schema", None)
+    names = [a.name for a in schema.arguments] if schema is not None else [f"argument {n}" for n in range(len(args))]
+    return dict(zip(names, args, strict=False))
 
 
 @dataclass
@@ -344,7 +360,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             filters=call.filters if own else None,
             weight=own,
             integers=tuple(call.integers),
-            mixes=call.mixes,
+            mixed=tuple(call.mixed),
         )
 
     def mark_unfollowed(self, call: Call) -> None:
@@ -369,7 +385,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
-        elif call.hint == "mend":
+        elif call.hint in ("mend", "tie"):
             self.trace.mends.extend(self.find_integers(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:

@@ -1,11 +1,12 @@
 """Data sets by name or folder, each with train, validation and test parts in memory.
 
-``digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (the parquet layout of the Hugging Face hub),
-or a folder: images with one folder per class, parquet files, or Fashion-MNIST's IDX files, told apart by content.
+``digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (parquet, as on the Hugging Face hub),
+or a folder: images with one folder per class, parquet files, or IDX files, told apart by what is in it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -39,52 +40,79 @@ def load(
     Args:
         spec: a name, ``NAME:FOLDER``, or a folder.
         seed: of the parts that are split off (stratified, the same on every machine); it is saved with a run.
-        image_size: height and width; without it 32 for the named sets, 64 for folders of images.
-        channels: 1 or 3; grey images are repeated, colours made grey.
+        image_size: height and width; without it 32 for the named sets, 64 for folders of images, and the stored size
+            for parquet and other IDX files.
+        channels: 1 or 3; grey images are repeated, colours made grey. Without it as the images are stored.
         validation: share of the training part that is split off where the set brings no validation (or no test) part.
-        limit: keep about so many training images, of every class the same share, for quick trials.
+        limit: keep so many training images, of every class its share and at least one, for quick trials.
         announce: gets a line before anything is downloaded; it is printed to stderr otherwise.
 
     Raises:
-        UsageError: an unknown name, or a package that is missing.
+        UsageError: an unknown name, an option out of range, or a package that is missing.
         DataError: missing, empty or damaged data.
     """
-    if not 0 < validation < 1:
-        raise UsageError(f"Expected the validation share to be between 0 and 1, but got {validation}.")
-    parts = _read(spec, image_size, channels, announce or (lambda line: print(line, file=sys.stderr)))
+    _check_options(seed, image_size, channels, validation)
+    try:
+        parts = _read(spec, image_size, channels, announce or (lambda line: print(line, file=sys.stderr)))
+    except OSError as error:
+        raise DataError(f"Expected to read {spec}, but got {error}: check its permissions.") from error
     train, valid, test, note = complete(parts, seed, validation)
     if limit is not None:
         if limit < len(parts.classes):
             raise UsageError(f"Expected a limit of at least {len(parts.classes)} images, but got {limit}.")
-        train, note = limited(train, limit, seed), f"{note}; {limit:,} training images"
+        train = limited(train, limit, seed)
+        note = f"{note}; {len(train):,} training images"
     if channels is not None:
         train, valid, test = (Split(with_channels(s.images, channels), s.labels) for s in (train, valid, test))
     mean, std = statistics(train.images)
     return DataSet(parts.name, parts.source, parts.classes, train, valid, test, mean, std, parts.flip, seed, note)
 
 
+def _check_options(seed: int, image_size: int | None, channels: int | None, validation: float) -> None:
+    if not 0 < validation < 1:
+        raise UsageError(f"Expected the validation share to be between 0 and 1, but got {validation}.")
+    if seed < 0:
+        raise UsageError(f"Expected a seed of 0 or more, but got {seed}.")
+    if image_size is not None and image_size < 1:
+        raise UsageError(f"Expected an image size of 1 or more, but got {image_size}.")
+    if channels not in (None, 1, 3):
+        raise UsageError(f"Expected 1 channel (grey) or 3 (colour), but got {channels}.")
+
+
 def _read(spec: str, image_size: int | None, channels: int | None, announce: Callable[[str], None]) -> Parts:
     name, colon, rest = spec.partition(":")
     if name in NAMES:
-        place = Path(rest) if colon else None
-        if place is not None and not place.is_dir():
-            raise DataError(f"Expected a folder with {name}, but {rest or 'nothing'} is not one: check the path.")
-        if name == "digits":
-            return digits.read(image_size)
-        if name == "fashion-mnist":
-            return fashion_mnist.read(place, image_size, announce)
-        if place is None:
-            raise UsageError("Expected the folder of the parquet files, but got 'cifar10' alone: write cifar10:FOLDER.")
-        return parquet.read(place, name, image_size, channels)
+        return _read_named(name, _folder(name, rest) if colon else None, image_size, channels, announce)
     path = Path(spec)
-    if not path.is_dir():
-        close = get_close_matches(spec, NAMES, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise UsageError(f"Expected {', '.join(NAMES)} or a folder as data, but got {spec!r}.{hint}")
+    if not spec or not path.is_dir():
+        close = get_close_matches(name.lower(), NAMES, n=1)
+        hint = f"Did you mean {close[0]}?" if close else "Check the path."
+        raise UsageError(f"Expected {', '.join(NAMES)} or a folder as data, but got {spec!r}. {hint}")
     if parquet.is_here(path):
-        return parquet.read(path, path.name, image_size, channels)
+        return parquet.read(path, path.resolve().name, image_size, channels)
     if fashion_mnist.is_here(path):
-        return fashion_mnist.read(path, image_size, announce)
+        return fashion_mnist.read_folder(path, image_size)
     if not any(path.iterdir()):
         raise DataError(f"Expected images in {path}, but the folder is empty: put them in {path}/CLASS/.")
     return folder.read(path, image_size, channels)
+
+
+def _folder(name: str, rest: str) -> Path:
+    place = Path(os.path.expanduser(rest))  # no shell expands the ~ of cifar10:~/data
+    if not rest or not place.is_dir():
+        raise DataError(f"Expected a folder with {name}, but {rest or 'nothing'} is not one: check the path.")
+    return place
+
+
+def _read_named(
+    name: str, place: Path | None, image_size: int | None, channels: int | None, announce: Callable[[str], None]
+) -> Parts:
+    if name == "fashion-mnist":
+        return fashion_mnist.read(place, image_size, announce)
+    if name == "digits":
+        if place is not None:
+            raise UsageError(f"Expected digits alone, which ship with scikit-learn, but got digits:{place}.")
+        return digits.read(image_size)
+    if place is None:
+        raise UsageError("Expected the folder of the parquet files, but got 'cifar10' alone: write cifar10:FOLDER.")
+    return parquet.read(place, name, image_size, channels)

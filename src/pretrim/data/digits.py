@@ -10,6 +10,8 @@ from pretrim.errors import UsageError
 from .images import resized
 from .record import Parts, Split
 
+DEFAULT_SIZE = 32
+
 
 def read(image_size: int | None) -> Parts:
     """8x8 grey images (Alpaydin and Kaynak 1998, UCI), enlarged to 32x32 unless another size is asked for."""
@@ -21,7 +23,7 @@ def read(image_size: int | None) -> Parts:
         ) from None
     raw = load_digits()
     pixels = np.rint(raw.images * (255 / 16)).astype(np.uint8)
-    images = resized(torch.from_numpy(pixels)[:, None], image_size or 32)
+    images = resized(torch.from_numpy(pixels)[:, None], image_size or DEFAULT_SIZE)
     split = Split(images, torch.from_numpy(raw.target.astype(np.int64)))
     names = tuple(str(digit) for digit in range(10))
     return Parts("digits", "digits of scikit-learn, 8x8 enlarged", names, split, None, None, flip=False)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
+import io
 import os
 import struct
-import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,24 +26,63 @@ from .record import Parts, Split, check_labels
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-# MD5 sums that the authors publish (github.com/zalandoresearch/fashion-mnist, table in README).
+LARGEST_BYTES = 1 << 28
+NATIVE, PADDED = 28, 32
+
+
+class Sums(NamedTuple):
+    """Checksums of one file."""
+
+    md5_of_gz: str
+    """of the packed file that the authors publish (github.com/zalandoresearch/fashion-mnist, table in README)"""
+    sha256_of_content: str
+    """of the unpacked bytes, from Debian's dataset-fashion-mnist, which packs the same stream without name and time"""
+
+
 FILES = {
-    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+    "train-images-idx3-ubyte": Sums(
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d", "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+    ),
+    "train-labels-idx1-ubyte": Sums(
+        "25c81989df183df01b3e8a0aad5dffbe", "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
+    ),
+    "t10k-images-idx3-ubyte": Sums(
+        "bef4ecab320f06d8554ea6380940ec79", "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+    ),
+    "t10k-labels-idx1-ubyte": Sums(
+        "bb300cfdad3c16e7a12a480ee83cd310", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
+    ),
 }
-LARGEST = 1 << 30
 
 
 def read(folder: Path | None, image_size: int | None, announce: Callable[[str], None]) -> Parts:
-    """28x28 grey images (Xiao, Rasul, Vollgraf 2017), padded to 32x32 unless another size is asked for.
+    """28x28 grey images (Xiao, Rasul, Vollgraf 2017), padded with zeros to 32x32, or resized to another size.
 
     Raises DataError where the files are missing, damaged, or cannot be downloaded.
     """
     place = folder if folder is not None else _find(announce)
-    train, test = (_part(place, name, image_size) for name in ("train", "t10k"))
-    return Parts("fashion-mnist", f"Fashion-MNIST, IDX files in {place}", CLASSES, train, None, test)
+    contents = _contents(place)
+    copy = "" if is_published(contents) else ", not the published ones"
+    train, test = (_part(place, contents, part, image_size) for part in ("train", "t10k"))
+    for split in (train, test):
+        check_labels(split.labels, len(CLASSES), str(place))
+    return Parts("fashion-mnist", f"Fashion-MNIST, IDX files in {place}{copy}", CLASSES, train, None, test)
+
+
+def read_folder(folder: Path, image_size: int | None) -> Parts:
+    """IDX files that the user named by their folder alone: Fashion-MNIST if it is that, byte for byte.
+
+    MNIST and its kin have the same file names. Their classes are numbered and never mirrored: they may be signs.
+    """
+    contents = _contents(folder)
+    if is_published(contents):
+        return read(folder, image_size, lambda _: None)
+    train, test = (_part(folder, contents, part, image_size) for part in ("train", "t10k"))
+    classes = tuple(str(label) for label in range(int(train.labels.max()) + 1))
+    check_labels(test.labels, len(classes), str(folder))
+    if len(classes) < 2:
+        raise DataError(f"Expected at least 2 classes in {folder}, but every label is 0: add images.")
+    return Parts(folder.resolve().name, f"IDX files in {folder}", classes, train, None, test, flip=False)
 
 
 def is_here(folder: Path) -> bool:
@@ -48,8 +90,13 @@ def is_here(folder: Path) -> bool:
     return all(_locate(folder, name) is not None for name in FILES)
 
 
+def is_published(contents: dict[str, bytes]) -> bool:
+    """Whether these are the bytes that the authors of Fashion-MNIST published."""
+    return all(hashlib.sha256(contents[name]).hexdigest() == sums.sha256_of_content for name, sums in FILES.items())
+
+
 def _find(announce: Callable[[str], None]) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pretrim" / "fashion-mnist"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretrim" / "fashion-mnist"
     for place in (DEBIAN, cache):
         if is_here(place):
             return place
@@ -58,22 +105,34 @@ def _find(announce: Callable[[str], None]) -> Path:
 
 
 def download(folder: Path, announce: Callable[[str], None]) -> None:
-    """Fetch the four files (30 MB), say so first, and check each against its published sum before it is kept."""
+    """Fetch the four files (30 MB), say so first, and check each against its sums before it is kept.
+
+    Raises DataError without a network, for other bytes than the published ones, and where nothing can be written.
+    """
     announce(f"downloading Fashion-MNIST (30 MB) from {ADDRESS} to {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, expected in FILES.items():
+        for name, sums in FILES.items():
             with urllib.request.urlopen(f"{ADDRESS}{name}.gz", timeout=30) as answer:
-                data: bytes = answer.read(LARGEST)
-            if hashlib.md5(data, usedforsecurity=False).hexdigest() != expected:
-                raise DataError(f"Expected the published checksum for {name}.gz, but got another: nothing was kept.")
+                data: bytes = answer.read(LARGEST_BYTES)
+            _check_sums(name, data, sums)
             _write(folder / f"{name}.gz", data)
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise DataError(
             f"Expected Fashion-MNIST in {DEBIAN} or from the network, but got neither ({reason}): "
             f"apt-get install dataset-fashion-mnist, or give its folder as fashion-mnist:FOLDER."
         ) from error
+
+
+def _check_sums(name: str, data: bytes, sums: Sums) -> None:
+    if hashlib.md5(data, usedforsecurity=False).hexdigest() == sums.md5_of_gz:
+        if hashlib.sha256(_unpacked(data, f"{ADDRESS}{name}.gz")).hexdigest() == sums.sha256_of_content:
+            return
+    raise DataError(
+        f"Expected the published checksum for {name}.gz, but got another (it was not kept): try again, "
+        f"or give a folder as fashion-mnist:FOLDER."
+    )
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -90,39 +149,63 @@ def _locate(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _part(folder: Path, name: str, image_size: int | None) -> Split:
-    images = torch.from_numpy(read_idx(folder, f"{name}-images-idx3-ubyte"))[:, None]
-    labels = torch.from_numpy(read_idx(folder, f"{name}-labels-idx1-ubyte").astype(np.int64))
-    if len(images) != len(labels):
-        raise DataError(f"Expected a label for each image in {folder}, but got {len(labels)} for {len(images)}.")
-    check_labels(labels, len(CLASSES), str(folder))
-    if image_size is None and images.shape[-2:] == (28, 28):
-        return Split(torch.nn.functional.pad(images, (2, 2, 2, 2)), labels)
-    return Split(resized(images, image_size or images.shape[-1]), labels)
+def _contents(folder: Path) -> dict[str, bytes]:
+    """The unpacked bytes of the four files."""
+    contents = {}
+    for name in FILES:
+        path = _locate(folder, name)
+        if path is None:
+            raise DataError(
+                f"Expected {name}.gz in {folder}, but it is not there: give the folder with the four IDX files."
+            )
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"Expected an IDX file in {path}, but got {error}: check its permissions.") from error
+        contents[name] = _unpacked(data, str(path)) if path.suffix == ".gz" else data
+    return contents
 
 
-def read_idx(folder: Path, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An IDX file of bytes (LeCun's format: two zeros, type 8, dimensions, sizes, values), packed with gzip or not.
-
-    Raises DataError for a file that is missing or is not what its first bytes say.
-    """
-    path = _locate(folder, name)
-    if path is None:
-        raise DataError(
-            f"Expected {name}.gz in {folder}, but it is not there: give the folder with the four IDX files."
-        )
+def _unpacked(data: bytes, where: str) -> bytes:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(LARGEST)
-    except (OSError, EOFError) as error:
-        raise DataError(f"Expected an IDX file in {path}, but it cannot be read ({error}): fetch it again.") from error
-    dims = data[3] if len(data) > 3 else 0
-    if data[:3] != b"\0\0\x08" or not 1 <= dims <= 4 or len(data) < 4 + 4 * dims:
+        with gzip.open(io.BytesIO(data)) as file:
+            return file.read(LARGEST_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"Expected an IDX file in {where}, but it cannot be read ({error}): fetch it again.") from error
+
+
+def _part(folder: Path, contents: dict[str, bytes], part: str, image_size: int | None) -> Split:
+    names = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
+    images, labels = (parse_idx(contents[n], dims, str(folder / n)) for n, dims in zip(names, (3, 1), strict=True))
+    if len(images) != len(labels) or not len(images):
         raise DataError(
-            f"Expected an IDX file of bytes in {path}, but its first bytes are {data[:4]!r}: fetch it again."
+            f"Expected a label for each image in {folder}, but got {len(labels)} for {len(images)}: fetch it again."
         )
-    shape = struct.unpack(f">{dims}I", data[4 : 4 + 4 * dims])
-    body = len(data) - 4 - 4 * dims
-    if body != int(np.prod(shape, dtype=object)):
-        raise DataError(f"Expected {shape} values in {path}, but got {body}: the file is cut short, fetch it again.")
-    return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dims).reshape(shape).copy()
+    return Split(_sized(torch.from_numpy(images)[:, None], image_size), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _sized(images: torch.Tensor, image_size: int | None) -> torch.Tensor:
+    """28x28 is padded to 32x32, whether asked for or not, so that a run and its evaluation see the same images."""
+    if images.shape[-2:] == (NATIVE, NATIVE) and image_size in (None, PADDED):
+        return torch.nn.functional.pad(images, [(PADDED - NATIVE) // 2] * 4)
+    return images if image_size is None else resized(images, image_size)
+
+
+def parse_idx(data: bytes, dims: int, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """An IDX file of bytes (LeCun's format: two zeros, type 8, dimensions, sizes as big-endian 32 bits, values).
+
+    Raises DataError for a file that has other dimensions, or that is not what its first bytes say.
+    """
+    head = 4 + 4 * dims
+    if data[:4] != bytes([0, 0, 8, dims]) or len(data) < head:
+        raise DataError(
+            f"Expected an IDX file of bytes in {dims} dimensions in {where}, but its first bytes are {data[:4]!r}: "
+            f"fetch it again."
+        )
+    shape = struct.unpack(f">{dims}I", data[4:head])
+    if len(data) - head != int(np.prod(shape, dtype=object)):
+        raise DataError(
+            f"Expected {'x'.join(map(str, shape))} values in {where}, but got {len(data) - head}: "
+            f"the file is cut short, fetch it again."
+        )
+    return np.frombuffer(data, dtype=np.uint8, offset=head).reshape(shape).copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,58 +10,88 @@ import torch
 
 from pretrim.errors import DataError
 
-from .images import SUFFIXES, decode, decode_all
+from .images import SUFFIXES, Pixels, channels_of, decode, decode_all
 from .record import Parts, Split
 
 PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test", "testing")}
+PART_NAMES = frozenset(name for names in PARTS.values() for name in names)
 DEFAULT_SIZE = 64
+
+Labelled = list[tuple[Path, int]]
 
 
 def read(folder: Path, image_size: int | None, channels: int | None) -> Parts:
     """Images by class, resized to 64x64 unless another size is asked for; classes in the order of their names.
 
+    Without `channels` the images are grey where every one is stored in grey, else in colour.
+
     Raises DataError for a folder that is empty, that has one class, or whose parts have different classes.
     """
-    places = {part: _place(folder, names) for part, names in PARTS.items()}
-    root = places["train"] or folder
-    classes = _classes(root)
-    if not classes:
-        raise DataError(f"Expected a folder of images per class in {root}, but found none: put them in {root}/CLASS/.")
-    if len(classes) < 2:
-        raise DataError(f"Expected at least 2 classes in {root}, but got one ({classes[0]}): add a folder per class.")
+    places = _places(folder)
+    classes = _classes(places["train"])
+    _check_classes(classes, places["train"])
+    files = {part: _files(place, classes) for part, place in places.items()}
     size = image_size or DEFAULT_SIZE
-    splits = {
-        part: _split(place, classes, size, channels or 3)
-        for part, place in ({"train": root} | {p: places[p] for p in ("validation", "test")}).items()
-        if place is not None
-    }
-    return Parts(
-        folder.name, f"images in {folder}", classes, splits["train"], splits.get("validation"), splits.get("test")
-    )
+    channels = channels or channels_of(path for found in files.values() for path, _ in found)
+    splits = {part: _split(found, size, channels) for part, found in files.items()}
+    name = folder.resolve().name
+    return Parts(name, f"images in {folder}", classes, splits["train"], splits.get("validation"), splits.get("test"))
 
 
-def _place(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
+def _places(folder: Path) -> dict[str, Path]:
+    """The parts that the folder has. A folder named `train` with images right inside is a class, not a part."""
+    found = {}
+    for part, names in PARTS.items():
+        for name in names:
+            if part not in found and (folder / name).is_dir() and _classes(folder / name):
+                found[part] = folder / name
+    if found and "train" not in found:
+        raise DataError(
+            f"Expected classes in {folder / 'train'} too, but got {' and '.join(found)} alone: bring the part train."
+        )
+    return found or {"train": folder}
 
 
 def _classes(root: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir() and _images(entry)))
+    folders = (entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return tuple(sorted(entry.name for entry in folders if any(_images(entry))))
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+def _images(folder: Path) -> Iterator[Path]:
+    """Image files at any depth, in no order; hidden ones (`._cat.png` of macOS) are not images."""
+    for path in folder.rglob("*"):
+        hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
+        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+            yield path
 
 
-def _split(root: Path, classes: tuple[str, ...], size: int, channels: int) -> Split:
-    extra = set(_classes(root)) - set(classes)
+def _check_classes(classes: tuple[str, ...], root: Path) -> None:
+    if not classes or PART_NAMES.issuperset(classes):
+        inside = f"{root / classes[0]}/CLASS/" if classes else f"{root}/CLASS/"
+        raise DataError(f"Expected a folder of images per class in {root}, but found none: put them in {inside}.")
+    if len(classes) < 2:
+        raise DataError(f"Expected at least 2 classes in {root}, but got one ({classes[0]}): add a folder per class.")
+
+
+def _files(root: Path, classes: tuple[str, ...]) -> Labelled:
+    """Images and labels, by class, then by name: the same on every machine."""
+    extra = sorted(set(_classes(root)) - set(classes))
     if extra:
-        raise DataError(f"Expected the classes {', '.join(classes)} in {root}, but got {', '.join(sorted(extra))} too.")
-    found = [(path, label) for label, name in enumerate(classes) for path in _images(root / name)]
-    if not found:
-        raise DataError(f"Expected images in {root}, but found none: put them in {root}/CLASS/.")
+        raise DataError(
+            f"Expected the classes {', '.join(classes)} in {root}, but got {', '.join(extra)} too: "
+            f"give every part the classes of the training part."
+        )
+    return [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted(_images(root / name), key=lambda path: path.relative_to(root).parts)
+    ]
+
+
+def _split(files: Labelled, size: int, channels: int) -> Split:
     read_one = partial(_decode, channels=channels, size=(size, size))
-    return Split(decode_all([path for path, _ in found], read_one), torch.tensor([label for _, label in found]))
+    return Split(decode_all([path for path, _ in files], read_one), torch.tensor([label for _, label in files]))
 
 
-def _decode(path: Path, channels: int, size: tuple[int, int]) -> torch.Tensor:
+def _decode(path: Path, channels: int, size: tuple[int, int]) -> Pixels:
     return decode(path, str(path), channels=channels, size=size)

@@ -4,64 +4,108 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pretrim.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Pillow goes by content, not by suffix, and would hand an EPS file named .png to Ghostscript: only these are tried.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+DEEP_GREY = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+GREY = frozenset({"1", "L", "LA", "La"}) | DEEP_GREY
+CHUNK = 256
+
 Item = TypeVar("Item")
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def decode(source: bytes | Path, where: str, *, channels: int, size: tuple[int, int] | None) -> torch.Tensor:
-    """One image as uint8, C x H x W; with a size (H, W) its shorter side is resized and its centre cropped.
+def decode(source: bytes | Path, where: str, *, channels: int, size: tuple[int, int] | None) -> Pixels:
+    """One image as uint8, H x W x C; with a size (H, W) its shorter side is resized and its centre cropped.
 
-    Raises DataError, naming the file, for anything that is not a readable image.
+    Raises DataError, naming the file, for anything that is not a readable image of 8 or 16 bits.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            image = opened.convert("RGB" if channels == 3 else "L")
+        with _open(source) as opened:
+            image = _plain(opened, "RGB" if channels == 3 else "L")
+            if size is not None and image.size != (size[1], size[0]):
+                image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
+            return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
     except Exception as error:  # Pillow raises many kinds for damaged files; each means the same to the user
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"Expected an image in {where}, but it cannot be read ({said}): mend or remove it.") from error
-    if size is not None and image.size != (size[1], size[0]):
-        image = _fit(image, size)
-    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-    return pixels.permute(2, 0, 1).contiguous() if channels == 3 else pixels[None]
 
 
-def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    height, width = size
-    scale = max(height / image.height, width / image.width)
-    wide, high = max(round(image.width * scale), width), max(round(image.height * scale), height)
-    resized = image.resize((wide, high), Image.Resampling.BILINEAR)
-    left, top = (wide - width) // 2, (high - height) // 2
-    return resized.crop((left, top, left + width, top + height))
+def _open(source: bytes | Path) -> Image.Image:
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+
+
+def _plain(image: Image.Image, mode: str) -> Image.Image:
+    """RGB or L. Of 16-bit grey the upper byte is kept: Pillow's own conversion makes nearly all of it white."""
+    if image.mode in DEEP_GREY:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of mode {image.mode}, not of 8 or 16 bits")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def channels_of(sources: Iterable[bytes | Path]) -> int:
+    """1 where every image is stored in grey, else 3; only headers are read, up to the first image in colour."""
+    return 1 if all(_is_grey(source) for source in sources) else 3
+
+
+def _is_grey(source: bytes | Path) -> bool:
+    try:
+        with _open(source) as opened:
+            return opened.mode in GREY
+    except Exception:  # a damaged image decides nothing; `decode` names it
+        return True
 
 
 def decode_image(path: str | Path, input_shape: tuple[int, int, int]) -> torch.Tensor:
-    """One image file as uint8, C x H x W, resized and cropped to a network's input."""
+    """One image file as uint8, C x H x W, resized and cropped to a network's input.
+
+    Raises DataError for a file that is missing or damaged, and for an input of other than 1 or 3 channels.
+    """
     channels, height, width = input_shape
+    if channels not in (1, 3):
+        raise DataError(f"Expected a network for images of 1 or 3 channels, but its input has {channels}.")
     if not Path(path).is_file():
         raise DataError(f"Expected an image file, but {path} is not there: check the path.")
-    return decode(Path(path), str(path), channels=channels, size=(height, width))
+    return decode_all([Path(path)], lambda file: decode(file, str(file), channels=channels, size=(height, width)))[0]
 
 
-def decode_all(items: Sequence[Item], decode_one: Callable[[Item], torch.Tensor]) -> torch.Tensor:
-    """Decode many images in threads (Pillow releases the lock) into one tensor, N x C x H x W."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        chunks = [items[start : start + 256] for start in range(0, len(items), 256)]
-        parts = list(pool.map(lambda chunk: [decode_one(item) for item in chunk], chunks))
-    shapes = {tuple(image.shape) for part in parts for image in part}
+def decode_all(items: Sequence[Item], decode_one: Callable[[Item], Pixels]) -> torch.Tensor:
+    """Decode many images (at least one) in threads, as Pillow lets go of the lock, into uint8, N x C x H x W.
+
+    Raises DataError for images of more than one size; the first error ends the work.
+    """
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, len(chunks))) as pool:
+        try:
+            parts = list(pool.map(lambda chunk: _stacked([decode_one(item) for item in chunk]), chunks))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    _check_sizes({part.shape[1:] for part in parts})
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _stacked(images: list[Pixels]) -> Pixels:
+    _check_sizes({(image.shape[2], *image.shape[:2]) for image in images})
+    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+
+
+def _check_sizes(shapes: set[tuple[int, ...]]) -> None:
     if len(shapes) > 1:
-        raise DataError(f"Expected images of one size, but got {sorted(shapes)[:3]}: give an image size.")
-    return torch.stack([image for part in parts for image in part])
+        several = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
+        raise DataError(f"Expected images of one size, but got {several}: give an image size.")
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:

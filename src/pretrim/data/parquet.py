@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from pretrim.errors import DataError, UsageError
 
-from .images import decode, decode_all
+from .images import channels_of, decode, decode_all
 from .record import Parts, Split, check_labels
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PREFIXES = {"train": ("train-",), "validation": ("validation-", "valid-", "val-"), "test": ("test-",)}
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels", "fine_label")
+
+
+class Encoded(NamedTuple):
+    """One part as it is stored: image files, and their labels (int64)."""
+
+    images: list[bytes]
+    labels: np.ndarray[Any, np.dtype[np.int64]]
 
 
 def is_here(folder: Path) -> bool:
@@ -27,19 +34,21 @@ def is_here(folder: Path) -> bool:
 def read(folder: Path, name: str, image_size: int | None, channels: int | None) -> Parts:
     """The parts that the folder holds. Classes are CIFAR-10's where the folder is named so, else numbered.
 
+    Without `channels` the images are grey where every one is stored in grey, else in colour.
+
     Raises DataError for missing files, missing columns, and images or labels that cannot be read.
     """
     if not is_here(folder):
         raise DataError(f"Expected train-*.parquet in {folder}, but there is none: give the folder that holds them.")
-    read_part = partial(_part, folder, image_size=image_size, channels=channels or 3)
-    train, validation, test = (read_part(part) for part in PREFIXES)
-    assert train is not None  # is_here found it
-    count = int(train.labels.max()) + 1
-    classes = CIFAR10 if name == "cifar10" else tuple(str(label) for label in range(count))
-    for split in (train, validation, test):
-        if split is not None:
-            check_labels(split.labels, len(classes), str(folder))
-    return Parts(name, f"{_title(folder) or name}, parquet files in {folder}", classes, train, validation, test)
+    parts = {part: _encoded(files) for part in PREFIXES if (files := _files(folder, part))}
+    classes = CIFAR10 if name == "cifar10" else _numbered(parts["train"].labels, folder)
+    channels = channels or channels_of(image for part in parts.values() for image in part.images)
+    splits = {
+        part: _split(encoded, f"{folder} ({part})", len(classes), image_size, channels)
+        for part, encoded in parts.items()
+    }
+    source = f"{_title(folder) or name}, parquet files in {folder}"
+    return Parts(name, source, classes, splits["train"], splits.get("validation"), splits.get("test"))
 
 
 def _title(folder: Path) -> str:
@@ -52,31 +61,42 @@ def _title(folder: Path) -> str:
 
 
 def _files(folder: Path, part: str) -> list[Path]:
-    return sorted(
+    found = (
         path
         for place in (folder, folder / "data")
         for prefix in PREFIXES[part]
         for path in place.glob(f"{prefix}*.parquet")
     )
+    return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
-def _part(folder: Path, part: str, *, image_size: int | None, channels: int) -> Split | None:
-    files = _files(folder, part)
-    if not files:
-        return None
-    encoded: list[bytes] = []
-    labels: list[Any] = []
-    for path in files:
-        images, numbers = _columns(path)
-        encoded += images
-        labels += numbers
+def _numbered(labels: np.ndarray[Any, np.dtype[np.int64]], folder: Path) -> tuple[str, ...]:
+    """Class names by number. A label beyond the number of images can only be damage: nothing of that size is made."""
+    count = int(labels.max()) + 1
+    if count < 2:
+        raise DataError(f"Expected at least 2 classes in {folder}, but got labels up to {count - 1}: add images.")
+    if count > len(labels):
+        raise DataError(f"Expected labels below {len(labels)}, the number of images in {folder}, but got {count - 1}.")
+    return tuple(str(label) for label in range(count))
+
+
+def _encoded(files: list[Path]) -> Encoded:
+    parts = [_columns(path) for path in files]
+    together = Encoded([image for part in parts for image in part.images], np.concatenate([p.labels for p in parts]))
+    if not together.images:
+        raise DataError(f"Expected images in {files[0]}, but it has no rows: fetch it again.")
+    return together
+
+
+def _split(encoded: Encoded, where: str, classes: int, image_size: int | None, channels: int) -> Split:
+    labels = torch.from_numpy(encoded.labels)
+    check_labels(labels, classes, where)
     size = None if image_size is None else (image_size, image_size)
-    where = f"{folder} ({part})"
-    pixels = decode_all(encoded, partial(decode, where=where, channels=channels, size=size))
-    return Split(pixels, torch.from_numpy(np.array(labels, dtype=np.int64)))
+    return Split(decode_all(encoded.images, partial(decode, where=where, channels=channels, size=size)), labels)
 
 
-def _columns(path: Path) -> tuple[list[bytes], list[int]]:
+def _columns(path: Path) -> Encoded:
+    """The images and labels of one file; no other column is read."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
@@ -84,23 +104,36 @@ def _columns(path: Path) -> tuple[list[bytes], list[int]]:
             "Expected pyarrow for parquet files, but it is missing: pip install 'pretrim[data]'."
         ) from None
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            image, label = _names(file.schema_arrow.names, path)
+            table = file.read(columns=[image, label])
+        return _checked(table.column(image), table.column(label), path)
     except (ArrowException, OSError) as error:
         said = str(error).splitlines()[0]
         raise DataError(
             f"Expected a parquet file in {path}, but it cannot be read ({said}): fetch it again."
         ) from error
-    image = next((name for name in IMAGE_COLUMNS if name in table.column_names), None)
-    label = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
+
+
+def _names(columns: list[str], path: Path) -> tuple[str, str]:
+    image = next((name for name in IMAGE_COLUMNS if name in columns), None)
+    label = next((name for name in LABEL_COLUMNS if name in columns), None)
     if image is None or label is None:
         raise DataError(
             f"Expected the columns {IMAGE_COLUMNS[0]} and {LABEL_COLUMNS[0]} in {path}, but got "
-            f"{', '.join(table.column_names)}: give a data set of images with labels."
+            f"{', '.join(columns)}: give a data set of images with labels."
         )
-    entries = table.column(image).to_pylist()
-    numbers = table.column(label).to_pylist()
-    if not all(isinstance(e, dict) and isinstance(e.get("bytes"), bytes) for e in entries) or None in numbers:
+    return image, label
+
+
+def _checked(images: Any, labels: Any, path: Path) -> Encoded:
+    from pyarrow import int64, types
+
+    entries = images.to_pylist()
+    if not all(isinstance(e, dict) and isinstance(e.get("bytes"), bytes) for e in entries) or labels.null_count:
         raise DataError(
             f"Expected encoded images and labels in every row of {path}, but some are missing: mend the file."
         )
-    return [entry["bytes"] for entry in entries], numbers
+    if not types.is_integer(labels.type):
+        raise DataError(f"Expected whole numbers as labels in {path}, but got {labels.type}: number the classes.")
+    return Encoded([entry["bytes"] for entry in entries], labels.cast(int64()).to_numpy())

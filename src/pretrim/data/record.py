@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretrim.errors import DataError
+from pretrim.errors import DataError, UsageError
+
+PIECE = 4096
+"""images that `statistics` counts at once"""
 
 
 @dataclass(frozen=True)
@@ -98,18 +101,32 @@ def statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ..
     """Mean and standard deviation per channel of uint8 images scaled to 0..1, from whole-number histograms."""
     values = np.arange(256) / 255.0
     mean, std = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].reshape(-1).long(), minlength=256).numpy()
+    for counts in _histograms(images):
         centre = float((counts * values).sum() / counts.sum())
         mean.append(round(centre, 6))
         std.append(round(float(np.sqrt((counts * (values - centre) ** 2).sum() / counts.sum())), 6) or 1.0)
     return tuple(mean), tuple(std)
 
 
+def _histograms(images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """How often each value occurs, C x 256, counted in pieces: bincount needs 8 bytes for each of its own."""
+    counts = torch.zeros((images.shape[1], 256), dtype=torch.int64)
+    for start in range(0, len(images), PIECE):
+        piece = images[start : start + PIECE]
+        for channel in range(images.shape[1]):
+            counts[channel] += torch.bincount(piece[:, channel].reshape(-1).long(), minlength=256)
+    return counts.numpy()
+
+
 def batches(
     split: Split, batch_size: int, *, generator: torch.Generator | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Images and labels in batches: in a random order with a generator, else in their own. The last may be smaller."""
+    """Images and labels in batches: in a random order with a generator, else in their own. The last may be smaller.
+
+    Raises UsageError (at the first batch) for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise UsageError(f"Expected a batch of 1 or more images, but got {batch_size}: give a larger batch size.")
     count = len(split)
     order = None if generator is None else torch.randperm(count, generator=generator)
     for start in range(0, count, batch_size):

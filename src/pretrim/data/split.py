@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,26 +15,35 @@ Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def draw(labels: Places, share: float, seed: int) -> tuple[Places, Places]:
-    """Places of the drawn images and of the rest, both ascending; of every class the same share, at least one of each.
+    """Places of the drawn images and of the rest, both ascending; of every class the same share.
 
-    The draw sorts raw 64-bit numbers of PCG64, whose stream NumPy keeps unchanged between versions.
+    At least one image of every class is drawn, and at least one stays unless it is the only one. Each image gets a raw
+    64-bit number of PCG64, whose stream NumPy keeps unchanged between versions; of each class the smallest are drawn.
 
     >>> drawn, rest = draw(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
     >>> len(drawn), len(rest)
     (2, 6)
     """
-    keys = np.random.PCG64(seed).random_raw(len(labels))
-    chosen = []
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
-        count = min(max(1, round(share * len(places))), len(places) - 1)
-        chosen.append(places[np.argsort(keys[places], kind="stable")[:count]])
-    drawn = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
+    classes, sizes = np.unique(labels, return_counts=True)
+    counts = [min(max(1, round(share * size)), max(size - 1, 1)) for size in sizes.tolist()]
+    drawn = _smallest(labels, classes, counts, seed)
     return drawn, np.setdiff1d(np.arange(len(labels)), drawn)
+
+
+def _smallest(labels: Places, classes: Places, counts: Sequence[int], seed: int) -> Places:
+    """Places, ascending, of so many images of each class: those with the smallest numbers."""
+    keys = np.random.PCG64(seed).random_raw(len(labels))
+    chosen = [np.zeros(0, dtype=np.int64)]
+    for label, count in zip(classes, counts, strict=True):
+        places = np.flatnonzero(labels == label)
+        chosen.append(places[np.argsort(keys[places], kind="stable")[:count]])
+    return np.sort(np.concatenate(chosen))
 
 
 def complete(parts: Parts, seed: int, share: float) -> tuple[Split, Split, Split, str]:
     """Train, validation and test; what the data set does not bring is split off the training part.
+
+    The test part is drawn first, with `seed`; the validation part from what is left, with `seed + 1`.
 
     Raises DataError for a class with fewer than 3 images to split.
     """
@@ -67,8 +77,21 @@ def _check_sizes(parts: Parts) -> None:
 
 
 def limited(split: Split, limit: int, seed: int) -> Split:
-    """About `limit` images, of every class the same share, for quick trials."""
+    """`limit` images, of every class its share and at least one, for quick trials; drawn with `seed + 2`."""
     if limit >= len(split):
         return split
-    drawn, _ = draw(split.labels.numpy(), limit / len(split), seed + 2)
-    return split.take(drawn)
+    labels = split.labels.numpy()
+    classes, sizes = np.unique(labels, return_counts=True)
+    return split.take(_smallest(labels, classes, _shares(sizes, limit), seed + 2))
+
+
+def _shares(sizes: Places, total: int) -> list[int]:
+    """Whole numbers in proportion to `sizes`, each at least 1, that sum to `total` (largest remainders first)."""
+    counts = np.maximum(1, total * sizes // sizes.sum())
+    while (missing := total - int(counts.sum())) != 0:
+        owed = total * sizes - counts * sizes.sum()
+        if missing > 0:
+            counts[owed.argmax()] += 1
+        else:  # classes that got their 1 without owning a whole one: the others give it
+            counts[np.where(counts > 1, owed, owed.max() + 1).argmin()] -= 1
+    return [int(count) for count in counts]
