@@ -581,3 +581,25 @@ def test_widths_by_hand_that_are_none(network: Network, widths: list[int]) -> No
 def test_widths_by_hand_that_are_not_whole(network: Network) -> None:
     with pytest.raises(UsageError, match="Expected 2 widths"):
         plan_of_widths(network, [2.7, 1.2])
+
+
+class FixedTransform(nn.Module):
+    """A linear layer whose weight is a buffer (a cosine transform, say): it is a layer, but it is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 32, 3)
+        self.register_buffer("transform", torch.randn(32, 32, 1, 1))
+        self.last = nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.conv2d(self.first(x), self.transform).relu()
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("weights", ["fresh", "inherit"])
+def test_a_layer_whose_weight_is_a_buffer(weights: str) -> None:
+    model = FixedTransform()
+    slim = pretrim.analyze(model, torch.zeros(1, 3, 8, 8)).plan(macs="0.5x").apply(model, weights)
+    assert slim(torch.zeros(2, 3, 8, 8)).shape == (2, 4)
+    assert slim.transform.shape[0] < 32

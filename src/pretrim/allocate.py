@@ -102,7 +102,7 @@ def allocate(network: Network, bounds: Bounds, options: Options, count: int = 1)
         InfeasibleBudget: the narrowest legal network does not fit.
     """
     problem = Problem(network, bounds, options)
-    bounds.check_reachable(problem.smallest, len(network.frozen))
+    bounds.check_reachable(problem.smallest, sum("output" not in entry.reason for entry in network.frozen))
     return METHODS[options.mode](problem, count)
 
 

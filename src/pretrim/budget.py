@@ -141,7 +141,7 @@ class Bounds:
                 raise InfeasibleBudget(
                     f"Expected {cost.name} of at most {int(limit):,}, but the narrowest legal network needs "
                     f"{int(value):,}: raise the limit, or lower --round-to or --min-width"
-                    + (f" ({frozen} layers are frozen, `pretrim profile` says why)." if frozen else ".")
+                    + (f" (frozen layers: {frozen}, `pretrim profile` says why)." if frozen else ".")
                 )
 
 

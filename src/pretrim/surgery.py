@@ -98,13 +98,14 @@ def score(model: nn.Module, network: Network) -> NDArray[np.float64]:
 
 
 def _filters(network: Network) -> Iterator[tuple[Parameter, int]]:
-    """The weight of each layer, with the dimension that holds its filters."""
+    """The trained weight of each layer, with the dimension that holds its filters (a fixed transform is a buffer)."""
     by_name = {parameter.name: parameter for parameter in network.parameters}
     done: set[str] = set()
     for layer in network.layers:
         for name in layer.parameters:
             parameter = by_name[name]
-            if name in done or len(parameter.shape) < 2 or layer.filters not in parameter.dims:
+            untrained = not parameter.trained or len(parameter.shape) < 2
+            if name in done or untrained or layer.filters not in parameter.dims:
                 continue
             done.add(name)
             yield parameter, parameter.dims.index(layer.filters)
