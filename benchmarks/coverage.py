@@ -309,6 +309,7 @@ def write_table() -> None:
     """The Markdown table, with the goals in its first lines."""
     order = {name: number for number, name in enumerate(all_names())}
     records = sorted((r for r in read_records() if r["name"] in order), key=lambda r: order[r["name"]])
+    missing = [name for name in order if name not in {r["name"] for r in records}]
     ran = [r for r in records if r.get("same_shape") and r.get("trains")]
     reached = [r for r in records if r.get("macs", 1.0) <= 0.5]
     measured = [r for r in records if "relative_error" in r]
@@ -329,6 +330,7 @@ def write_table() -> None:
         f"- Torch-Pruning 1.6.1 in the same run: {len(peer_ran)} of {len(peer)} run, "
         f"{sum(not p['same_shape'] for p in peer_ran)} of those with another output shape; median "
         f"{median(p['seconds'] for p in peer_ran):.2f} s, longest {max(p['seconds'] for p in peer_ran):.1f} s",
+        f"- listed, not run yet: {len(missing)}" + (f" ({', '.join(missing)})" if missing else ""),
         "",
         "Made by `python benchmarks/coverage.py` on 2 shared cores (times include what else ran there).",
         "",
