@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -162,7 +163,10 @@ def test_choices_and_defaults_are_those_of_the_library() -> None:
 
 def test_an_interruption_is_one_line_and_exit_130(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pretrim", "compress", "resnet20", "--data", "digits", "--macs", "0.5x"]
-    with subprocess.Popen([*command, "-o", tmp_path / "run"], stderr=subprocess.PIPE, text=True) as process:
+    # A shell that runs this in the background has told its children to ignore SIGINT: undo that for the command.
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    call = [*command, "-o", tmp_path / "run"]
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("data: "):
             assert process.poll() is None
