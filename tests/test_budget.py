@@ -9,6 +9,7 @@ from networks import Net, conv, conv1
 from torch import nn
 
 import pretrim
+from pretrim import allocate
 from pretrim.allocate import Options, allocate
 from pretrim.budget import Budget, Limit, verify
 from pretrim.cost import cost
@@ -172,6 +173,12 @@ def test_bounds_measure_rows_as_one_by_one(network: Network) -> None:
 def test_verify_tells_what_is_broken_of_costs_that_are_no_formulas(network: Network) -> None:
     costs = [cost(network, "params"), cost(network, "macs")]
     assert verify(costs, [100, 10**9], network.dense) == ["params is 590, the limit 100"]
+
+
+def test_a_final_plan_is_verified_whatever_chose_its_widths(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(allocate.METHODS, "uniform", lambda problem, count: problem.network.dense[None])
+    with pytest.raises(InfeasibleBudget, match=r"Expected a plan within every limit, but params is 590, the limit 295"):
+        network.plan(mode="uniform", params="0.5x")
 
 
 def test_a_limit_of_one_byte_counts_the_data_type() -> None:

@@ -1,7 +1,6 @@
 """Training: the recipe's numbers by hand, awkward outputs, repeatability, and that it learns."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,15 +10,6 @@ from torch import nn
 from pretrim.data import DataSet, Split, load, normalise
 from pretrim.errors import DataError, ModelError, PretrimError, UsageError
 from pretrim.train import Progress, Recipe, evaluate, learning_rate_at, make_optimizer, split_outputs, train
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks of this size are faster on one thread, and far faster where the machine is shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Small(nn.Module):

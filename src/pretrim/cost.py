@@ -13,7 +13,7 @@ cost                      definition, for one image
 
 A cost is a function ``f(widths) -> values``: widths of one plan (G) or of many (n x G), one value for each. These five
 are closed formulas, exact and never falling when a width grows. Costs of another kind (a tensor arena, a latency) share
-the form but not those properties, so a final plan is verified against every limit (`budget.Budget.check`).
+the form but not those properties, so a final plan is verified against every limit (`budget.verify`).
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from .allocate import Options, allocate
-from .budget import Budget, Limit
+from .budget import Budget, Limit, verify
 from .cost import COSTS, ITEM_BYTES, DType, costs
-from .errors import PlanError, UsageError
+from .errors import InfeasibleBudget, PlanError, UsageError
 from .files import write_text
 from .identity import make_example
 from .network import IntArray, Network
@@ -150,7 +150,12 @@ def make_plan(
     """
     options = options or Options()
     budget = Budget.parse(limits, dtype)
-    widths = allocate(network, budget.resolve(network), options)[0]
+    bounds = budget.resolve(network)
+    widths = allocate(network, bounds, options)[0]
+    if broken := verify(bounds.costs, bounds.values.tolist(), widths):
+        raise InfeasibleBudget(
+            f"Expected a plan within every limit, but {'; '.join(broken)}: try another seed or mode."
+        )
     return plan_of_widths(network, widths, dtype, limits=_texts(budget.limits), options=asdict(options))
 
 
