@@ -9,8 +9,7 @@ from networks import Net, conv, conv1
 from torch import nn
 
 import pretrim
-from pretrim import allocate
-from pretrim.allocate import Options, allocate
+from pretrim.allocate import METHODS, Options, allocate
 from pretrim.budget import Budget, Limit, verify
 from pretrim.cost import cost
 from pretrim.errors import BudgetError, InfeasibleBudget, UsageError
@@ -176,7 +175,7 @@ def test_verify_tells_what_is_broken_of_costs_that_are_no_formulas(network: Netw
 
 
 def test_a_final_plan_is_verified_whatever_chose_its_widths(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(allocate.METHODS, "uniform", lambda problem, count: problem.network.dense[None])
+    monkeypatch.setitem(METHODS, "uniform", lambda problem, count: problem.network.dense[None])
     with pytest.raises(InfeasibleBudget, match=r"Expected a plan within every limit, but params is 590, the limit 295"):
         network.plan(mode="uniform", params="0.5x")
 
