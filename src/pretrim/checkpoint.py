@@ -26,7 +26,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
 from .errors import CheckpointError, PlanError, PretrimError, UsageError
-from .files import write_text
+from .files import write_bytes, write_text
 from .identity import fingerprint, make_example
 from .models.resolve import ModelReference, build, resolve
 from .plan import Plan
@@ -37,6 +37,10 @@ VERSION = 1
 RECORD = "run.json"
 WEIGHTS = "weights.safetensors"
 LAYOUT = "NCHW"
+# What a training adds to a run folder: its state (only until it is finished), a line an epoch, a picture, what trackers
+# write, and the dense network's own run.
+STATE, LOG, CURVE, TRACKING, DENSE = "training.safetensors", "log.jsonl", "curve.png", "tracking", "dense"
+OWN = frozenset({RECORD, WEIGHTS, STATE, LOG, CURVE, TRACKING, DENSE})
 
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 Shape: TypeAlias = tuple[int, int, int]
@@ -177,6 +181,7 @@ def save(
     data: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    into: bool = False,
 ) -> None:
     """Write a slim network, which carries its plan, to a new run folder: whole or not at all.
 
@@ -191,6 +196,8 @@ def save(
         data: the data set, as plain JSON.
         results: accuracies and the like, as plain JSON.
         overwrite: replace an existing run folder.
+        into: write into the folder of a training (:func:`begin_output`), whose other files stay. The record is written
+            last, so that without it the run is not finished.
 
     Raises:
         UsageError: a network without a plan, or metadata that is no plain JSON.
@@ -220,19 +227,22 @@ def save(
         text = json.dumps(record.to_json(), indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise UsageError(f"Expected metadata of a run as plain JSON, but {error}.") from error
-    _write_folder(Path(path), content, text, overwrite)
+    if into:
+        _write_into(Path(path), content, text)
+    else:
+        _write_folder(Path(path), content, text, overwrite)
 
 
-def prepare_output(path: str | Path, overwrite: bool = False) -> Path:
+def prepare_output(path: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
     """Check, before long work, that a run folder can be written at `path`; its parents are made.
 
     Raises:
-        CheckpointError: it exists (or, with `overwrite`, is no run folder), or cannot be written.
+        CheckpointError: it exists (or, with `overwrite` or `resume`, is no run folder), or cannot be written.
     """
     target = Path(path).resolve()
     try:
         if target.exists() or target.is_symlink():
-            _check_replaceable(Path(path), target, overwrite)
+            _check_replaceable(Path(path), target, overwrite, resume)
         _make_parent(target)
         trial = _sibling(target)
         trial.mkdir()
@@ -242,22 +252,56 @@ def prepare_output(path: str | Path, overwrite: bool = False) -> Path:
     return target
 
 
+def begin_output(path: str | Path, *, resume: bool = False) -> None:
+    """Make the folder of a training, or take the one that is there. A run in it stays until the new one is finished.
+
+    Unless `resume`, the state of a training that was stopped is removed: this one starts anew.
+    """
+    target = Path(path)
+    try:
+        target.mkdir(exist_ok=True)
+        for entry in filter(_is_temporary, target.iterdir()):
+            entry.unlink()
+        if not resume:
+            for state in (target / STATE, target / DENSE / STATE):
+                state.unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_writable(target, error) from error
+
+
+def is_finished(path: str | Path) -> bool:
+    """Whether a folder holds a run, and no training that was stopped."""
+    folder = Path(path)
+    return (folder / RECORD).exists() and not any((folder / part / STATE).exists() for part in ("", DENSE))
+
+
 def _make_parent(target: Path) -> None:
     if target.parent.exists() and not target.parent.is_dir():
         raise NotADirectoryError(ENOTDIR, f"{target.parent} is a file")
     target.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _check_replaceable(shown: Path, target: Path, overwrite: bool) -> None:
-    if not overwrite:
+def _check_replaceable(shown: Path, target: Path, overwrite: bool, resume: bool) -> None:
+    if not overwrite and not resume:
+        stopped = target.is_dir() and any((target / part / STATE).exists() for part in ("", DENSE))
+        if stopped:
+            raise CheckpointError(
+                f"Expected a new folder, but {shown} holds a training that was stopped: --resume goes on with it, "
+                f"--overwrite starts anew."
+            )
         raise CheckpointError(f"Expected a new folder, but {shown} exists: choose another, or --overwrite.")
     if not target.is_dir():
         raise CheckpointError(f"Expected a run folder to overwrite, but {shown} is a file: choose another.")
-    others = sorted(entry.name for entry in target.iterdir() if entry.name not in (RECORD, WEIGHTS))
+    others = sorted(entry.name for entry in target.iterdir() if entry.name not in OWN and not _is_temporary(entry))
     if others:
         raise CheckpointError(
             f"Expected a run folder to overwrite, but {shown} also holds {others[0]}: choose another, or remove it."
         )
+
+
+def _is_temporary(entry: Path) -> bool:
+    """A file that was being written when the process was killed (`files.write_atomically`)."""
+    return entry.name.startswith(".") and entry.suffix == ".tmp"
 
 
 def _sibling(target: Path) -> Path:
@@ -282,6 +326,16 @@ def _write_folder(path: Path, content: bytes, text: str, overwrite: bool) -> Non
         raise _not_writable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_into(path: Path, content: bytes, text: str) -> None:
+    """The old record goes first and the new one comes last: whenever there is one, it is of the weights beside it."""
+    try:
+        (path / RECORD).unlink(missing_ok=True)
+        write_bytes(path / WEIGHTS, content)
+        write_text(path / RECORD, text)
+    except OSError as error:
+        raise _not_writable(path, error) from error
 
 
 def _rename(temporary: Path, target: Path) -> None:
@@ -345,6 +399,10 @@ def read(path: str | Path) -> RunRecord:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
+        if (file.parent / STATE).exists():
+            raise CheckpointError(
+                f"Expected a finished run in {path}, but its training was stopped: go on with `compress --resume`."
+            ) from error
         raise CheckpointError(
             f"Expected a run folder with {RECORD}, but could not read {file} ({error.strerror}): "
             f"give the folder that `pretrim compress -o` wrote."

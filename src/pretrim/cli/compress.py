@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,16 +11,13 @@ import typer
 from pretrim.errors import PlanError, UsageError
 
 from . import options, render
+from .progress import say
 from .subject import open_model, without_none
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import nn
-
     from pretrim.data import DataSet
     from pretrim.plan import Plan
-    from pretrim.train import EpochRecord, Progress, Recipe
+    from pretrim.train import Execution, Recipe
 
     from .subject import Subject
 
@@ -51,16 +47,28 @@ def compress(
     round_to: options.RoundTo = 8,
     min_width: options.MinWidth = 1,
     seed: options.Seed = 0,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training images.")] = 30,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images a step.")] = 128,
-    lr: Annotated[float, typer.Option("--lr", help="The largest learning rate.")] = 0.1,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.LearningRate = None,
+    changes: options.Changes = None,
+    inherit: options.From = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    teacher: options.TeacherRun = None,
     limit: Annotated[
         int | None, typer.Option("--limit", help="Train on about so many images only, for a trial.", show_default=False)
     ] = None,
     with_dense: Annotated[
         bool, typer.Option("--with-dense", help="Train the dense network as well, with the same recipe.")
     ] = False,
+    resume: options.Resume = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    device: options.Device = "auto",
+    precision: options.PrecisionOption = None,
+    layout: options.Layout = None,
+    threads: options.Threads = None,
+    compiled: options.Compile = None,
+    tracker: options.Trackers = None,
     json: options.Json = False,
 ) -> None:
     """Trim a network to its limits, train it directly, and save it with its test accuracy."""
@@ -68,20 +76,89 @@ def compress(
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
     search |= {"round_to": round_to, "min_width": min_width, "seed": seed}
     given = _check(limits, search, dtype, plan)
+    if resume and overwrite:
+        raise UsageError("Expected --resume or --overwrite, but got both: one goes on, the other starts anew.")
 
-    from pretrim.checkpoint import prepare_output
-    from pretrim.train import Recipe
+    from pretrim.checkpoint import is_finished, prepare_output
+    from pretrim.train import check_device, check_trackers, is_main
 
-    recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=lr, seed=seed)
-    prepare_output(output, overwrite)
-    dataset = _load_data(data, model, _wanted_shape(input, given), seed, limit)
+    from .training import Job, run
+
+    asked = without_none({"epochs": epochs, "batch_size": batch_size, "learning_rate": lr})
+    recipe = _recipe(data, asked, changes or [], seed, fine_tune=inherit is not None)
+    execution = _execution(device, precision, layout, threads, compiled)
+    check_device(device)
+    check_trackers(tracker or [])
+    if resume and is_finished(output):
+        raise UsageError(f"Expected a training to go on with, but the run in {output} is finished: evaluate it.")
+    if is_main():
+        prepare_output(output, overwrite, resume)
+    dataset = _normalised_by(_load_data(data, model, _wanted_shape(input, given), seed, limit), mean, std)
     subject = open_model(model, dataset.input_shape, len(dataset.classes), seed)
     made = given if given is not None else _make_plan(subject, limits, dtype, search)
-    record = run(subject, _checked(made, subject), dataset, recipe, output, with_dense=with_dense, overwrite=overwrite)
+    job = Job(
+        subject=subject,
+        plan=_checked(made, subject),
+        data=dataset,
+        recipe=recipe,
+        execution=execution,
+        output=output,
+        with_dense=with_dense,
+        resume=resume,
+        inherit=inherit,
+        teacher=teacher,
+        trackers=tuple(tracker or ()),
+    )
+    record = run(job)
+    if not is_main():
+        return
     if json:
         render.print_json(record)
     else:
         render.show_comparison(render.output(), record)
+
+
+def _recipe(data: str, asked: dict[str, Any], changes: list[str], seed: int, *, fine_tune: bool) -> Recipe:
+    """The data set's recipe, with what was asked for."""
+    from pretrim.train import parse_changes, preset
+
+    parsed = parse_changes(changes)
+    twice = sorted(set(parsed) & {*asked, "seed"})
+    if twice:
+        raise UsageError(f"Expected {twice[0]} once, but it is in --set and an option of its own: leave one out.")
+    return preset(data.partition(":")[0], fine_tune=fine_tune, changes={**parsed, **asked, "seed": seed})
+
+
+def _execution(
+    device: str, precision: str | None, layout: str | None, threads: int | None, compiled: bool | None
+) -> Execution:
+    from pretrim.train import Execution
+
+    layouts = options.LAYOUTS.split("|")
+    if layout is not None and layout not in layouts:
+        raise UsageError(f"Expected --layout to be {' or '.join(layouts)}, but got {layout!r}.")
+    return Execution(
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # it checks the name
+        channels_last=None if layout is None else layout == "channels_last",
+        compile=compiled,
+        threads=threads,
+    )
+
+
+def _normalised_by(data: DataSet, mean: str | None, std: str | None) -> DataSet:
+    """The data with the mean and deviation that a trained network is used to, if they were given."""
+    if mean is None and std is None:
+        return data
+    if mean is None or std is None:
+        raise UsageError("Expected --mean and --std, but got one of them: give both.")
+    pair = options.parse_numbers("--mean", mean), options.parse_numbers("--std", std)
+    channels = data.input_shape[0]
+    if {len(part) for part in pair} != {channels} or min(pair[1]) <= 0:
+        raise UsageError(
+            f"Expected --mean and --std with {channels} numbers each, deviations above 0, as the images have."
+        )
+    return replace(data, mean=pair[0], std=pair[1])
 
 
 def _check(limits: dict[str, str], search: dict[str, Any], dtype: str, plan: Path | None) -> Plan | None:
@@ -122,13 +199,9 @@ def _load_data(spec: str, model: str, shape: options.Shape | None, seed: int, li
     channels, size = (shape[0], shape[1]) if shape is not None else (None, None)
     if channels is None and model.startswith("torchvision:"):
         channels = 3  # all of its networks take colour images
-    data = load(spec, seed=seed, image_size=size, channels=channels, limit=limit, announce=_say)
-    _say(f"data: {data.source} ({data.split_note})")
+    data = load(spec, seed=seed, image_size=size, channels=channels, limit=limit, announce=say)
+    say(f"data: {data.source} ({data.split_note})")
     return data
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def _make_plan(subject: Subject, limits: dict[str, str], dtype: str, search: dict[str, Any]) -> Plan:
@@ -139,8 +212,6 @@ def _make_plan(subject: Subject, limits: dict[str, str], dtype: str, search: dic
 
 def _checked(plan: Plan, subject: Subject) -> Plan:
     """The plan, if it is for this model and input. Its costs are counted again: a user may edit its widths."""
-    from dataclasses import replace
-
     from pretrim.plan import plan_of_widths
 
     network = subject.network
@@ -155,97 +226,3 @@ def _checked(plan: Plan, subject: Subject) -> Plan:
         )
     counted = plan_of_widths(network, plan.widths, plan.dtype, limits=plan.limits, options=plan.options)
     return replace(counted, model=subject.reference.to_json())
-
-
-# ---------------------------------------------------------------------------------------- the run
-
-
-def run(
-    subject: Subject,
-    plan: Plan,
-    data: DataSet,
-    recipe: Recipe,
-    output: Path,
-    *,
-    with_dense: bool = False,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Build, train, evaluate once on the test split, and save. Returns the record of it all, as plain JSON."""
-    import torch
-
-    from pretrim.checkpoint import save
-
-    torch.manual_seed(recipe.seed)
-    slim = plan.apply(subject.module)
-    if plan.slim == plan.dense:
-        _say("note: the plan removes nothing")
-    results = _train_and_test("slim", slim, data, recipe)
-    if with_dense:
-        results["dense"] = _train_and_test("dense", subject.module, data, recipe)
-    save(
-        slim,
-        output,
-        reference=subject.reference,
-        classes=data.classes,
-        normalisation=(data.mean, data.std),
-        input_shape=data.input_shape,
-        data=data.to_json(),
-        results=results,
-        overwrite=overwrite,
-    )
-    dense_accuracy = results["dense"]["test_accuracy"] if with_dense else None
-    return {
-        "run": str(output),
-        "model": subject.reference.name,
-        "data": data.to_json(),
-        "dense": {**plan.dense, "test_accuracy": dense_accuracy},
-        "slim": {**plan.slim, "test_accuracy": results["test_accuracy"]},
-        "results": results,
-    }
-
-
-def _train_and_test(name: str, model: nn.Module, data: DataSet, recipe: Recipe) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from pretrim.train import evaluate, train
-
-    with _progress_bar(name, recipe.epochs) as on_step:
-        epochs: tuple[EpochRecord, ...] = train(model, data, recipe, on_step=on_step)
-    found = evaluate(model, data.test, data.mean, data.std)
-    return {
-        "test_accuracy": found.accuracy,
-        "test_loss": found.loss,
-        "seconds": sum(epoch.seconds for epoch in epochs),
-        "recipe": asdict(recipe),
-        "epochs": [asdict(epoch) for epoch in epochs],
-    }
-
-
-@contextmanager
-def _progress_bar(name: str, epochs: int) -> Iterator[Callable[[Progress], None]]:
-    """A bar on stderr: epoch, loss, validation accuracy, images a second, time left. In a pipe, a line an epoch."""
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    console = render.status()
-    if not console.is_terminal:
-        yield lambda progress: _say(f"training, {name}: {_said(progress)}") if progress.ends_epoch else None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task(f"training, {name}", total=None, said="")
-
-        def on_step(progress: Progress) -> None:
-            done = (progress.epoch - 1) * progress.steps + progress.step
-            bar.update(task, total=epochs * progress.steps, completed=done, said=_said(progress))
-
-        yield on_step
-
-
-def _said(progress: Progress) -> str:
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    return (
-        f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  "
-        f"validation {render.percent(progress.validation_accuracy)}  {progress.images_per_s:,.0f} images/s  "
-        f"{minutes}:{seconds:02d} left"
-    )

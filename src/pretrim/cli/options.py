@@ -83,6 +83,73 @@ RoundTo = Annotated[int, typer.Option("--round-to", help="Filters are kept in mu
 MinWidth = Annotated[int, typer.Option("--min-width", help="The fewest filters that a layer keeps.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the draws, the initial weights and the training.")]
 
+# ---------------------------------------------------------------------------------------- training
+
+LAYOUTS = "channels_last|contiguous"
+PRECISIONS = "float32|bfloat16"
+
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", help="Passes over the training images; by default the data's.", show_default=False),
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Images a step; by default the data's.", show_default=False)
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", help="The largest learning rate; by default the data's.", show_default=False)
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change the recipe: ema=0.999, mixup=0.2, cutout=0.25, schedule=onecycle, label_smoothing=0.1, "
+        "accumulate=2, ... Any number of times.",
+        show_default=False,
+    ),
+]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Trained weights of MODEL (.safetensors, or .pth of tensors alone): keep its strongest filters, fine-tune.",
+        show_default=False,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", help="Of the normalisation, a channel each: 0.485,0.456,0.406.", show_default=False),
+]
+Std = Annotated[
+    str | None, typer.Option("--std", help="Likewise the deviation: 0.229,0.224,0.225.", show_default=False)
+]
+TeacherRun = Annotated[
+    Path | None,
+    typer.Option("--teacher", metavar="RUN", help="A trained run to learn from as well (distillation)."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the training in RUN was stopped.")]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to train.")]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option("--precision", metavar=PRECISIONS, help="By default the fastest.", show_default=False),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option("--layout", metavar=LAYOUTS, help="Of feature maps; by default the fastest.", show_default=False),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Of the CPU; by default one a core.", show_default=False)
+]
+Compile = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="torch.compile; by default where it pays.", show_default=False),
+]
+Trackers = Annotated[
+    list[str] | None,
+    typer.Option("--tracker", metavar="NAME", help="tensorboard, wandb, ...: hand every epoch to it."),
+]
+
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 
@@ -96,6 +163,20 @@ def parse_shape(text: str) -> Shape:
     if match is None or 0 in (shape := (int(match[1]), int(match[2]), int(match[3]))):
         raise UsageError(f"Expected --input to be CHANNELSxHEIGHTxWIDTH such as 3x32x32, but got {text!r}.")
     return shape
+
+
+def parse_numbers(name: str, text: str) -> tuple[float, ...]:
+    """Read numbers with commas between them.
+
+    >>> parse_numbers("--mean", "0.5,0.25")
+    (0.5, 0.25)
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"Expected {name} to be a number for each channel, such as 0.5,0.5,0.5, but got {text!r}."
+        ) from None
 
 
 def input_shape(model: str, text: str | None) -> Shape:

@@ -15,14 +15,26 @@ from pathlib import Path
 from pretrim.errors import DataError, UsageError
 
 from . import digits, fashion_mnist, folder, parquet
-from .augment import normalise, random_crop_flip
+from .augment import Augmentation, Draws, augment, cut_out, draw, normalise
 from .images import decode_image, with_channels
 from .record import DataSet, Parts, Split, batches, statistics
 from .split import complete, limited
 
 NAMES = ("digits", "fashion-mnist", "cifar10")
 
-__all__ = ["DataSet", "Split", "batches", "decode_image", "load", "normalise", "random_crop_flip"]
+__all__ = [
+    "Augmentation",
+    "DataSet",
+    "Draws",
+    "Split",
+    "augment",
+    "batches",
+    "cut_out",
+    "decode_image",
+    "draw",
+    "load",
+    "normalise",
+]
 
 
 def load(

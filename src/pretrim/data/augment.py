@@ -1,38 +1,145 @@
-"""Augmentation of whole batches, and the step from stored bytes to a network's input."""
+"""Augmentation of whole batches on the device, and the step from stored bytes to a network's input.
+
+What chance decides is drawn first, on the CPU, for as many images as wanted (`draw`), and applied later (`augment`):
+the same seed gives the same images on every device, in any number of processes, and after a training was resumed.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import torch
+from torch.nn import functional
 
 from pretrim.errors import UsageError
 
+ASPECT = (3 / 4, 4 / 3)
+"""Width over height of a random resized crop (Szegedy et al. 2015, section 6)."""
 
-def random_crop_flip(
-    images: torch.Tensor, generator: torch.Generator, *, padding: int = 4, flip: bool = True
-) -> torch.Tensor:
-    """Pad with zeros, crop back at a random place, mirror half of the images: N x C x H x W, any type, no loop.
 
-    He et al. 2016, section 4.2. Each image has its own place and its own coin, drawn on the CPU in this order: all
-    tops, all lefts, all coins.
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images.
+
+    Attributes:
+        padding: pixels of zeros around an image before it is cropped back at a random place (He et al. 2016, 4.2).
+        flip: mirror half of the images.
+        resize: smallest share of the area that a random resized crop keeps (Szegedy et al. 2015); it takes the place
+            of the padded crop. 0 is off.
+        cutout: side in pixels of a square around a random place that is blanked (DeVries and Taylor 2017). 0 is off.
     """
+
+    padding: int = 4
+    flip: bool = True
+    resize: float = 0.0
+    cutout: int = 0
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decided, one entry an image; an unused part is None."""
+
+    corner: torch.Tensor | None
+    """N x 2, top and left of the crop, pixels of the padded image"""
+    box: torch.Tensor | None
+    """N x 4, centre (y, x) and half sides (y, x) of the resized crop, the image being -1..1"""
+    mirrored: torch.Tensor | None
+    """N, bool"""
+    hole: torch.Tensor | None
+    """N x 2, centre (y, x) of the cut-out, pixels"""
+
+    def take(self, places: torch.Tensor) -> Draws:
+        """Those of some images."""
+        return Draws(*(None if part is None else part[places] for part in self._parts()))
+
+    def to(self, device: torch.device) -> Draws:
+        """The same on a device."""
+        return Draws(*(None if part is None else part.to(device) for part in self._parts()))
+
+    def _parts(self) -> tuple[torch.Tensor | None, ...]:
+        return (self.corner, self.box, self.mirrored, self.hole)
+
+
+def draw(count: int, height: int, width: int, how: Augmentation, generator: torch.Generator) -> Draws:
+    """Draw for so many images of one size; on the CPU, in the order crop, mirror, cut-out."""
+    corner, box, mirrored, hole = None, None, None, None
+    if how.resize:
+        box = _boxes(count, height, width, how.resize, generator)
+    elif how.padding:
+        corner = torch.randint(0, 2 * how.padding + 1, (count, 2), generator=generator)
+    if how.flip:
+        mirrored = torch.randint(0, 2, (count,), generator=generator).bool()
+    if how.cutout:
+        hole = (torch.rand((count, 2), generator=generator) * torch.tensor([height, width])).long()
+    return Draws(corner, box, mirrored, hole)
+
+
+def _boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> torch.Tensor:
+    """Centres and half sides; a side that is longer than the image is cut to it."""
+    area, ratio, *places = torch.rand((4, count), generator=generator, dtype=torch.float64)
+    share = least + (1 - least) * area
+    aspect = torch.exp(math.log(ASPECT[0]) + (math.log(ASPECT[1]) - math.log(ASPECT[0])) * ratio) * height / width
+    half = torch.stack([torch.sqrt(share / aspect), torch.sqrt(share * aspect)], dim=1).clamp(max=1.0)
+    centre = (2 * torch.stack(places, dim=1) - 1) * (1 - half)
+    return torch.cat([centre, half], dim=1).float()
+
+
+def augment(images: torch.Tensor, draws: Draws, how: Augmentation) -> torch.Tensor:
+    """Crop and mirror images, N x C x H x W of any type, as drawn. Resized crops of uint8 come back as float32.
+
+    Cut-outs are made after :func:`normalise`, by :func:`cut_out`: they are filled with the mean.
+    """
+    if draws.box is not None:
+        return _resized_crop(images, draws.box, draws.mirrored)
+    if draws.corner is None and draws.mirrored is None:
+        return images
+    return _shifted(images, draws, how.padding)
+
+
+def _shifted(images: torch.Tensor, draws: Draws, padding: int) -> torch.Tensor:
+    """One gather for the whole batch."""
     count, channels, height, width = images.shape
-    padded = torch.nn.functional.pad(images, (padding, padding, padding, padding))
-    top = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator)
-    left = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator)
-    columns = torch.arange(width).expand(count, width)
-    if flip:
-        mirrored = torch.randint(0, 2, (count, 1), generator=generator).bool()
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = top + torch.arange(height), left + columns
+    device = images.device
+    corner = draws.corner if draws.corner is not None else torch.zeros((count, 2), dtype=torch.int64, device=device)
+    padding = padding if draws.corner is not None else 0
+    padded = functional.pad(images, (padding, padding, padding, padding))
+    columns = torch.arange(width, device=device).expand(count, width)
+    if draws.mirrored is not None:
+        columns = torch.where(draws.mirrored[:, None], columns.flip(1), columns)
+    rows = corner[:, :1] + torch.arange(height, device=device)
+    columns = corner[:, 1:] + columns
     places = (rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]).view(count, 1, height * width)
-    places = places.expand(count, channels, height * width).to(images.device)
-    return padded.flatten(2).gather(2, places).view_as(images)
+    return padded.flatten(2).gather(2, places.expand(count, channels, height * width)).view_as(images)
+
+
+def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tensor | None) -> torch.Tensor:
+    """Bilinear, no wider than the image, so that nothing outside it is read."""
+    images = images if images.is_floating_point() else images.float()
+    centre_y, centre_x, half_y, half_x = box.to(images.dtype).unbind(1)
+    if mirrored is not None:
+        half_x = torch.where(mirrored, -half_x, half_x)
+    zero = torch.zeros_like(half_x)
+    theta = torch.stack([half_x, zero, centre_x, zero, half_y, centre_y], dim=1).view(-1, 2, 3)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def cut_out(images: torch.Tensor, draws: Draws, side: int) -> torch.Tensor:
+    """Blank a square of normalised images (0 is the mean) around each drawn place; parts outside are lost."""
+    if draws.hole is None:
+        return images
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device) - (draws.hole[:, :1] - side // 2)
+    columns = torch.arange(width, device=images.device) - (draws.hole[:, 1:] - side // 2)
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
+    return images.masked_fill(inside[:, None], 0.0)
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """uint8 images, N x C x H x W, to float32 with mean 0 and deviation 1 per channel: ``(x / 255 - mean) / std``.
+    """Images of 0..255, N x C x H x W, to float32 with mean 0 and deviation 1 per channel: ``(x / 255 - mean) / std``.
 
     Raises UsageError unless there is one mean and one deviation per channel.
     """
@@ -41,7 +148,13 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
             f"Expected a mean and a deviation for each of {images.shape[1]} channels, but got {len(mean)} and "
             f"{len(std)}: give those of the data set that the network was trained on."
         )
-    shape, device = (1, -1, 1, 1), images.device
-    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device).view(shape)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device).view(shape)
+    scale, shift = _affine(tuple(mean), tuple(std), images.device)
     return images.float() * scale - shift
+
+
+@cache
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kept on the device: made anew, they would be copied there at every step."""
+    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device)
+    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)

@@ -1,0 +1,329 @@
+"""Claim: trained directly, a slim network costs at most 40 % of pre-train, prune, fine-tune, and is as accurate.
+
+For each seed, on the same data, machine, threads, precision and layout, with the same recipe in every epoch:
+
+(a) pretrim: plan (FLOPs-aware sampling), then train the slim network once;
+(b) pre-train the dense network, prune it with Torch-Pruning (L1, global) to the multiply-accumulates of (a), fine-tune
+    for half as many epochs;
+(c) uniform width with the multiply-accumulates of (a), trained directly.
+
+    python benchmarks/training_cost.py --data cifar10:FOLDER            # ResNet-20 on one CPU thread, about 50 minutes
+    python benchmarks/training_cost.py --data cifar10:FOLDER --device cuda --models vgg16,resnet56,mobilenetv2 \
+        --images 0 --epochs 60
+    python benchmarks/training_cost.py --table                          # results/training_cost.md from the records
+
+Every arm is recorded when it is done; a second call goes on where the first was stopped. Needs torch-pruning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import pretrim
+from pretrim.data import DataSet, Split, load
+from pretrim.models.resolve import build, resolve
+from pretrim.network import Network
+from pretrim.plan import Plan
+from pretrim.train import Execution, Recipe, Training, evaluate, train
+
+RESULTS = Path(__file__).parent / "results" / "training_cost.jsonl"
+TABLE = RESULTS.with_suffix(".md")
+PASSES = 3
+"""A backward pass has the multiply-accumulates of two forward passes."""
+FINE_TUNING_RATE = 0.1
+"""of the learning rate, as is usual after pruning (Li et al. 2017 take less)"""
+
+
+def main() -> None:
+    options = _options()
+    if not options.table:
+        data = _data(options)
+        for model in options.models.split(","):
+            for seed in range(options.seeds):
+                _measure(model, seed, data, options)
+    TABLE.write_text(_table(_records()))
+    print(TABLE.read_text())
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default="cifar10:../shared/data/cifar10")
+    parser.add_argument("--models", default="resnet20")
+    parser.add_argument("--keep", default="0.3", help="share of the dense network's MACs, several with commas")
+    parser.add_argument("--images", type=int, default=5000, help="training images; 0: all")
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true")
+    return parser.parse_args()
+
+
+def _data(options: argparse.Namespace) -> DataSet:
+    """The training images and the test images; nothing is chosen by validation, so nothing is validated."""
+    data = load(options.data, limit=options.images or None)
+    empty = Split(data.validation.images[:0], data.validation.labels[:0])
+    return replace(data, validation=empty)
+
+
+# ---------------------------------------------------------------------------------------- the arms
+
+
+def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -> None:
+    """All arms of one network and seed; those that are recorded are left out."""
+    gpu = options.device != "cpu"
+    execution = Execution(
+        device=options.device,
+        precision="bfloat16" if gpu else "float32",
+        channels_last=True,
+        compile=False,
+        threads=options.threads,
+    )
+    recipe = Recipe(epochs=options.epochs, seed=seed)
+    short = replace(recipe, epochs=options.epochs // 2, learning_rate=FINE_TUNING_RATE * recipe.learning_rate)
+    example = torch.zeros(1, *data.input_shape)
+    settings = {"model": name, "seed": seed, "images": len(data.train), "epochs": options.epochs, "machine": _machine()}
+    settings |= {"execution": execution.to_json()}
+
+    def dense() -> nn.Module:
+        torch.manual_seed(seed)
+        return build(resolve(name, num_classes=len(data.classes), input_shape=data.input_shape))
+
+    network = pretrim.analyze(dense(), example)
+
+    def run(arm: str, keep: float, make: Callable[[], nn.Module], how: Recipe) -> nn.Module | None:
+        """Train one network, unless it was done before; record what it cost and reached."""
+        key = {**settings, "arm": arm, "keep": keep}
+        if _known(key):
+            return None
+        model, making = _timed(make)
+        started, cpu = time.perf_counter(), time.process_time()
+        training = train(model, data, how, execution=execution)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        accuracy = evaluate(model, data.test, data.mean, data.std).accuracy
+        _record(
+            {
+                **key,
+                **_costs(model.cpu(), example, training, len(data.train)),
+                "making_s": making,
+                "seconds": seconds,
+                "cpu_s": cpu,
+                "test_accuracy": accuracy,
+                "train_epochs": how.epochs,
+            }
+        )
+        return model
+
+    trained = run("dense", 1.0, dense, recipe)
+    for keep in map(float, options.keep.split(",")):
+        plan = network.plan(mode="macs", macs=f"{keep}x", seed=seed)
+        run("a", keep, lambda plan=plan: _applied(plan, dense(), seed), recipe)
+        uniform = _uniform(network, plan.slim["macs"])
+        run("c", keep, lambda plan=uniform: _applied(plan, dense(), seed), recipe)
+        if trained is None:  # its weights are not kept between calls
+            trained = dense()
+            if not _known({**settings, "arm": "b", "keep": keep}):
+                train(trained, data, recipe, execution=execution)
+        run("b", keep, lambda: _pruned(trained.cpu(), example, plan.slim["macs"]), short)  # noqa: B023 (called at once)
+
+
+def _uniform(network: Network, macs: int) -> Plan:
+    """The plan of uniform width whose multiply-accumulates are nearest: it steps coarsely, so some limits are tried."""
+    limits = (round(macs * (0.95 + 0.01 * step)) for step in range(16))
+    plans = [network.plan(mode="uniform", round_to=1, macs=str(limit)) for limit in limits]
+    return min(plans, key=lambda plan: abs(plan.slim["macs"] - macs))
+
+
+def _applied(plan: Plan, model: nn.Module, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return plan.apply(model)
+
+
+def _pruned(model: nn.Module, example: torch.Tensor, macs: int) -> nn.Module:
+    """Torch-Pruning, L1, global: the largest network of at most so many MACs, by bisection on its ratio."""
+    import torch_pruning as tp
+
+    def pruned(ratio: float) -> nn.Module:
+        copied = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+        head = [module for module in copied.modules() if isinstance(module, nn.Linear)][-1:]
+        tp.pruner.MetaPruner(
+            copied,
+            example,
+            importance=tp.importance.MagnitudeImportance(p=1),
+            global_pruning=True,
+            pruning_ratio=ratio,
+            ignored_layers=head,
+        ).step()
+        return copied
+
+    low, high = 0.0, 0.98
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _macs(pruned(middle), example) <= macs else (middle, high)
+    return pruned(high)
+
+
+def _macs(model: nn.Module, example: torch.Tensor) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model.eval()(example)
+    return counter.get_total_flops() // 2
+
+
+def _costs(model: nn.Module, example: torch.Tensor, training: Training, images: int) -> dict[str, Any]:
+    macs = _macs(model, example)
+    steps = images // 128
+    speeds = [epoch.seconds / steps for epoch in training.epochs]
+    return {
+        "macs": macs,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "training_flops": 2 * PASSES * macs * steps * 128 * len(training.epochs),
+        "step_s": statistics.median(speeds),
+        "train_loss": training.epochs[-1].train_loss,
+    }
+
+
+def _timed(make: Callable[[], nn.Module]) -> tuple[nn.Module, float]:
+    started = time.perf_counter()
+    made = make()
+    return made, time.perf_counter() - started
+
+
+# ---------------------------------------------------------------------------------------- records
+
+
+def _machine() -> dict[str, str]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    processor = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    return {
+        "cpu": processor,
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "gpu": gpu,
+        "torch": torch.__version__,
+        "pretrim": pretrim.__version__,
+    }
+
+
+def _records() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def _known(key: dict[str, Any]) -> bool:
+    return any(all(record.get(name) == value for name, value in key.items()) for record in _records())
+
+
+def _record(entry: dict[str, Any]) -> None:
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+    print({name: entry[name] for name in ("model", "arm", "seed", "keep", "seconds", "test_accuracy")}, flush=True)
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    """One section a setting; mean and standard deviation over the seeds of the differences and ratios, by seed."""
+    return "\n".join(["# Training cost", "", *(line for line in _sections(records))]) + "\n"
+
+
+def _sections(records: list[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    keys = sorted(
+        {(r["model"], r["images"], r["epochs"], r["machine"]["gpu"], r["keep"]) for r in records if r["arm"] == "a"}
+    )
+    for model, images, epochs, gpu, keep in keys:
+        here = [
+            r
+            for r in records
+            if (r["model"], r["images"], r["epochs"], r["machine"]["gpu"]) == (model, images, epochs, gpu)
+        ]
+        arms = {
+            arm: {r["seed"]: r for r in here if r["arm"] == arm and r["keep"] in (keep, 1.0)}
+            for arm in ("dense", "a", "b", "c")
+        }
+        seeds = sorted(set.intersection(*(set(found) for found in arms.values())))
+        if seeds:
+            lines += _section(
+                model, images, epochs, keep, {arm: [found[s] for s in seeds] for arm, found in arms.items()}
+            )
+    return lines
+
+
+def _section(model: str, images: int, epochs: int, keep: float, arms: dict[str, list[dict[str, Any]]]) -> list[str]:
+    dense, n = arms["dense"], len(arms["dense"])
+    machine, execution = dense[0]["machine"], dense[0]["execution"]
+    where = (
+        machine["gpu"]
+        if machine["gpu"] != "none"
+        else f"{machine['cpu']} ({machine['isa']}), {execution['threads']} thread"
+    )
+    whole = {
+        "a": arms["a"],
+        "b": [_sum(d, b) for d, b in zip(dense, arms["b"], strict=True)],
+        "c": arms["c"],
+        "dense alone": dense,
+    }
+    titles = {"a": "(a) pretrim, direct", "b": "(b) pre-train, prune, fine-tune", "c": "(c) uniform width, direct"}
+    lines = [
+        f"## {model}, {1 - keep:.0%} fewer MACs, n = {n} seeds",
+        "",
+        f"{images:,} training images, {epochs} epochs; {where}; torch {machine['torch']}, {execution['precision']}, "
+        f"channels_last. Mean ± standard deviation over seeds.",
+        "",
+        "| | MACs | parameters | training FLOPs | CPU time s | wall time s | ms a step | test accuracy % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, found in whole.items():
+        step = arms["b"] if arm == "b" else found
+        lines.append(
+            f"| {titles.get(arm, arm)} | {_spread([r['macs'] / 1e6 for r in found])} M "
+            f"| {_spread([r['params'] / 1e3 for r in found])} k | {_spread([r['training_flops'] / 1e12 for r in found], 1)} T "
+            f"| {_spread([r['cpu_s'] for r in found], 0)} | {_spread([r['seconds'] + r['making_s'] for r in found], 0)} "
+            f"| {_spread([1000 * r['step_s'] for r in step], 0)} | {_spread([100 * r['test_accuracy'] for r in found])} |"
+        )
+
+    def compared(name: str, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[float]:
+        return [a[name] / b[name] for a, b in zip(first, second, strict=True)]
+
+    def gained(other: list[dict[str, Any]]) -> list[float]:
+        return [100 * (a["test_accuracy"] - o["test_accuracy"]) for a, o in zip(arms["a"], other, strict=True)]
+
+    cpu, wall, flops = (compared(name, whole["a"], whole["b"]) for name in ("cpu_s", "seconds", "training_flops"))
+    return [
+        *lines,
+        "",
+        f"- time of (a) over (b): CPU {_spread(cpu, 3)}, wall {_spread(wall, 3)} (goal: at most 0.40); "
+        f"training FLOPs {_spread(flops, 3)}",
+        f"- r, time a step, slim (a) over dense: {_spread(compared('step_s', arms['a'], dense), 3)}",
+        f"- accuracy of (a) less that of (b): {_spread(gained(whole['b']))} points (goal: at least -0.2)",
+        f"- accuracy of (a) less that of (c): {_spread(gained(whole['c']))} points (goal: over one standard deviation)",
+        "",
+    ]
+
+
+def _sum(dense: dict[str, Any], fine_tuned: dict[str, Any]) -> dict[str, Any]:
+    """What arm (b) costs in all: the pre-training too."""
+    summed = ("training_flops", "cpu_s", "seconds", "making_s")
+    return {**fine_tuned, **{name: dense[name] + fine_tuned[name] for name in summed}}
+
+
+def _spread(values: list[float], digits: int = 2) -> str:
+    mean = statistics.mean(values)
+    return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()

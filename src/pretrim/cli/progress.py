@@ -1,0 +1,53 @@
+"""What is said while a command works: lines and a bar on stderr, from the main process alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from . import render
+
+if TYPE_CHECKING:
+    from pretrim.train import Progress
+
+
+def say(line: str) -> None:
+    """A line on stderr."""
+    from pretrim.train import is_main
+
+    if is_main():
+        typer.echo(line, err=True)
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar: epoch, loss, validation accuracy, images a second, time left. In a pipe, a line an epoch."""
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console = render.status()
+    if not console.is_terminal:
+        yield lambda progress: say(f"training, {name}: {_said(progress)}") if progress.ends_epoch else None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task(f"training, {name}", total=None, said="")
+
+        def on_step(progress: Progress) -> None:
+            done = (progress.epoch - 1) * progress.steps + progress.step
+            bar.update(task, total=progress.epochs * progress.steps, completed=done, said=_said(progress))
+
+        yield on_step
+
+
+def _said(progress: Progress) -> str:
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    return (
+        f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  "
+        f"validation {render.percent(progress.validation_accuracy)}  {progress.images_per_s:,.0f} images/s  {left} left"
+    )

@@ -1,0 +1,41 @@
+"""Direct training of a network: recipe, loop, state, evaluation."""
+
+from .evaluation import Evaluation, evaluate, recalibrate, scores
+from .execution import Choice, Execution
+from .log import check_trackers, draw_curve, track, write_log
+from .loop import Progress, Training, train
+from .optimizer import learning_rate_at, make_optimizer
+from .outputs import Teacher, check_logits, split_outputs
+from .processes import check_device, is_main, make_accelerator
+from .recipe import Recipe, parse_changes, preset
+from .state import EpochRecord
+from .stop import Interrupted
+
+__all__ = [
+    "Choice",
+    "EpochRecord",
+    "Evaluation",
+    "Execution",
+    "Interrupted",
+    "Progress",
+    "Recipe",
+    "Teacher",
+    "Training",
+    "check_device",
+    "check_logits",
+    "check_trackers",
+    "draw_curve",
+    "evaluate",
+    "is_main",
+    "learning_rate_at",
+    "make_accelerator",
+    "make_optimizer",
+    "parse_changes",
+    "preset",
+    "recalibrate",
+    "scores",
+    "split_outputs",
+    "track",
+    "train",
+    "write_log",
+]

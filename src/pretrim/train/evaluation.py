@@ -1,0 +1,121 @@
+"""Accuracy and scores of a network, and batch-norm statistics from data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pretrim.data import DataSet, Split, batches, normalise
+from pretrim.errors import DataError, ModelError
+
+from .feed import seed_of
+from .outputs import forward, split_outputs
+
+RECALIBRATION_IMAGES = 4096
+"""As many as give the mean and variance of a channel to about 2 %, one value an image."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a network does on a split.
+
+    Attributes:
+        accuracy: share of images whose largest output is their class.
+        loss: mean cross-entropy.
+        per_class: that accuracy by class; None for a class without images.
+        images_per_class: images of each class.
+        n: images.
+    """
+
+    accuracy: float
+    loss: float
+    per_class: tuple[float | None, ...]
+    images_per_class: tuple[int, ...]
+    n: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, split: Split, mean: Sequence[float], std: Sequence[float], batch_size: int = 256
+) -> Evaluation:
+    """Accuracy and loss on a split, in eval mode, on the model's device; the model's modes are restored.
+
+    Raises:
+        DataError: the split is empty.
+        ModelError: the outputs are not class scores.
+    """
+    if not len(split):
+        raise DataError("Expected images to evaluate on, but the split is empty.")
+    logits = torch.cat([scores(model, images, mean, std) for images, _ in batches(split, batch_size)])
+    labels = split.labels
+    classes = logits.shape[1]
+    needed = int(labels.max()) + 1
+    if needed > classes:
+        raise ModelError(f"Expected the model to return {needed} or more class scores, but got {classes}.")
+    right = logits.argmax(dim=1) == labels
+    images = torch.bincount(labels, minlength=classes)
+    hits = torch.bincount(labels[right], minlength=classes)
+    return Evaluation(
+        accuracy=int(right.sum()) / len(labels),
+        loss=float(functional.cross_entropy(logits, labels)),
+        per_class=tuple(int(h) / int(n) if n else None for h, n in zip(hits, images, strict=True)),
+        images_per_class=tuple(int(n) for n in images),
+        n=len(labels),
+    )
+
+
+@torch.no_grad()
+def scores(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Class scores (n x classes, float32, on the CPU) of uint8 images; the model's modes are restored."""
+    first = next(model.parameters(), torch.zeros(0))
+    with _modes_kept(model):
+        model.eval()
+        outputs = forward(model, normalise(images.to(first.device), mean, std).to(first.dtype))
+    logits = split_outputs(outputs)[0].float().cpu()
+    if logits.dim() != 2:
+        raise ModelError(f"Expected the model to return class scores, but got the shape {tuple(logits.shape)}.")
+    return logits
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, data: DataSet, *, images: int = RECALIBRATION_IMAGES, batch_size: int = 256) -> None:
+    """Set the statistics of every batch norm **in place** from training images: means over batches, without decay.
+
+    The statistics of a trained network are wrong once it is cut, as its layers get other inputs. Images are drawn with
+    the data's seed and not augmented; weights do not change, nor do other modules, which stay in eval mode.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    device = next(model.parameters()).device
+    batch_size = max(2, min(batch_size, len(data.train)))
+    generator = torch.Generator().manual_seed(seed_of(data.split_seed))
+    momenta = [norm.momentum for norm in norms]
+    with _modes_kept(model):
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch then keeps the plain mean over batches
+            norm.train()
+        chosen = islice(batches(data.train, batch_size, generator=generator), max(1, images // batch_size))
+        for some, _ in chosen:
+            if len(some) > 1:
+                forward(model, normalise(some.to(device), data.mean, data.std).to(next(model.parameters()).dtype))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    """Every module is in the mode it was in, after."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,147 @@
+"""The training images of each step: ordered, augmented, normalised, and divided among processes.
+
+All chance is a function of the seed, the epoch and the place in it. So any number of processes sees the same batches,
+and a training that was stopped goes on with the images that come next, without a random state to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pretrim.data import DataSet, Draws, augment, cut_out, draw, normalise
+from pretrim.errors import DataError, UsageError
+
+from .recipe import Recipe
+
+ORDER, STEP = 0, 1
+"""What a seed is for: an epoch's order and augmentation, or a step's dropout."""
+DEVICE_SHARE = 0.5
+"""Of a GPU's free memory, what the training images may take."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one forward pass, normalised, N x C x H x W, and their classes."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    others: torch.Tensor | None = None
+    """the classes of the images that were mixed in"""
+    share: float = 1.0
+    """what the first image has of a mixed one"""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One epoch: which image stands at each place, what is done to it, and what is mixed with it."""
+
+    images: torch.Tensor
+    draws: Draws
+    partners: torch.Tensor | None
+    """steps x batch, places within the batch"""
+    shares: list[float]
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed of 63 bits from several numbers; the same on every machine (numpy.random.SeedSequence)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class Feed:
+    """Batches of the training split for one process of `world`."""
+
+    def __init__(
+        self,
+        data: DataSet,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+    ) -> None:
+        self.data, self.recipe, self.device, self.rank, self.dtype = data, recipe, device, rank, dtype
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.batch_size = _batch_size(len(data.train), recipe, world)
+        self.share = self.batch_size // world
+        self.steps = len(data.train) // self.batch_size
+        self.how = recipe.augmentation(data.input_shape[1], data.flip)
+        images = data.train.images
+        self.images = _on_device(images, device) if isinstance(images, torch.Tensor) else images
+        self.near = self.images.device if isinstance(self.images, torch.Tensor) else torch.device("cpu")
+        self.labels = data.train.labels.to(device)
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
+        """For each step from `first` (counted from 0), this process's images as one batch a forward pass."""
+        order = self._order(epoch)
+        count = self.steps - first
+
+        def fetch(step: int) -> list[Batch]:
+            return self._step(order, first + step)
+
+        # Decoding takes long and lets go of the lock; images in memory are ready sooner than a thread wakes up.
+        if isinstance(self.images, torch.Tensor):
+            return (fetch(step) for step in range(count))
+        return prefetched(fetch, count)
+
+    def _order(self, epoch: int) -> Order:
+        generator = torch.Generator().manual_seed(seed := seed_of(self.recipe.seed, ORDER, epoch))
+        count, (_, height, width) = self.steps * self.batch_size, self.data.input_shape
+        images = torch.randperm(len(self.labels), generator=generator)[:count]
+        draws = draw(count, height, width, self.how, generator).to(self.device)
+        if not self.recipe.mixup:
+            return Order(images.to(self.near), draws, None, [1.0] * self.steps)
+        partners = torch.rand((self.steps, self.batch_size), generator=generator).argsort(dim=1)
+        shares = np.random.Generator(np.random.PCG64(seed)).beta(self.recipe.mixup, self.recipe.mixup, self.steps)
+        return Order(images.to(self.near), draws, partners.to(self.near), shares.tolist())
+
+    def _step(self, order: Order, step: int) -> list[Batch]:
+        own = slice(self.rank * self.share, (self.rank + 1) * self.share)
+        start = step * self.batch_size
+        images, labels = self._prepared(order, torch.arange(start + own.start, start + own.stop, device=self.near))
+        others, share = None, order.shares[step]
+        if order.partners is not None:
+            mixed_in, others = self._prepared(order, start + order.partners[step, own])
+            images = share * images + (1.0 - share) * mixed_in
+        images = images.to(self.dtype).contiguous(memory_format=self.layout)
+        size = self.share // self.recipe.accumulate
+        return [
+            Batch(images[part], labels[part], None if others is None else others[part], share)
+            for part in (slice(at, at + size) for at in range(0, self.share, size))
+        ]
+
+    def _prepared(self, order: Order, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The images at some places of the order, augmented and normalised, and their labels."""
+        chosen = order.images[places]
+        images = self.images[chosen].to(self.device, non_blocking=True)
+        draws = order.draws.take(places.to(self.device))
+        images = normalise(augment(images, draws, self.how), self.data.mean, self.data.std)
+        return cut_out(images, draws, self.how.cutout), self.labels[chosen.to(self.device)]
+
+
+def _batch_size(images: int, recipe: Recipe, world: int) -> int:
+    """Images a step: the recipe's, or what there is, in equal parts for every process and forward pass."""
+    parts = world * recipe.accumulate
+    if images < 2 * parts:
+        raise DataError(f"Expected {2 * parts} or more training images, but got {images}: give more images.")
+    if images < recipe.batch_size:
+        return images // parts * parts
+    if recipe.batch_size % parts:
+        raise UsageError(
+            f"Expected a batch size that {world} processes x {recipe.accumulate} forward passes divide, but got "
+            f"{recipe.batch_size}: take {max(recipe.batch_size // parts, 1) * parts}."
+        )
+    return recipe.batch_size
+
+
+def _on_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The images on the GPU, if they leave enough of its memory; else where they are."""
+    if device.type != "cuda":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.numel() < DEVICE_SHARE * free else images.pin_memory()

@@ -1,0 +1,114 @@
+"""What a training leaves to look at: a line of JSON an epoch, trackers, and a curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pretrim.errors import CheckpointError, UsageError
+from pretrim.files import write_atomically, write_text
+
+from .state import EpochRecord
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from matplotlib.axes import Axes
+
+TRAINING, VALIDATION = "#9a9a9a", "#1f6fb4"
+"""Colours that differ in print and for the colour-blind."""
+
+
+def write_log(records: Sequence[EpochRecord], path: Path) -> None:
+    """All epochs, one JSON object a line, whole or not at all. Raises CheckpointError if it cannot be written."""
+    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    try:
+        write_text(path, lines)
+    except OSError as error:
+        raise CheckpointError(f"Expected to write {path}, but got: {error.strerror or error}. Make room.") from error
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises UsageError for a tracker that Accelerate does not know, or whose package is missing."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    installed = {str(getattr(name, "value", name)) for name in get_available_trackers()}
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+            raise UsageError(f"Expected a tracker of {known}, but got {name!r}.")
+        if name not in installed:
+            raise UsageError(f"Expected the package of the tracker {name}, but it is missing: pip install {name}.")
+
+
+def track(accelerator: Accelerator, network: str, record: EpochRecord) -> None:
+    """Hand an epoch to the trackers that were asked for."""
+    entries = {key: value for key, value in asdict(record).items() if key != "epoch" and value is not None}
+    accelerator.log({f"{network}/{key}": value for key, value in entries.items()}, step=record.epoch)
+
+
+# ---------------------------------------------------------------------------------------- the curve
+
+
+class Curve(NamedTuple):
+    """One line of a picture."""
+
+    label: str
+    colour: str
+    epochs: list[int]
+    values: list[float]
+
+
+def curves(records: Sequence[EpochRecord]) -> tuple[list[Curve], list[Curve]]:
+    """The lines of the upper picture (loss) and of the lower one (accuracies in percent)."""
+    epochs = [record.epoch for record in records]
+    loss = Curve("training", TRAINING, epochs, [record.train_loss for record in records])
+    train = Curve("training", TRAINING, epochs, [100 * record.train_accuracy for record in records])
+    held_out = [(r.epoch, 100 * r.validation_accuracy) for r in records if r.validation_accuracy is not None]
+    validation = Curve("validation", VALIDATION, [epoch for epoch, _ in held_out], [value for _, value in held_out])
+    return [loss], [train, validation] if held_out else [train]
+
+
+def draw_curve(records: Sequence[EpochRecord], title: str, path: Path) -> None:
+    """Loss and accuracy by epoch, as a PNG. Raises CheckpointError if it cannot be written."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    upper, lower = curves(records)
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes: Any = figure.subplots(2, 1, sharex=True)
+    for place, lines, name in zip(axes, (upper, lower), ("loss", "accuracy, %"), strict=True):
+        _draw_lines(place, lines, name)
+    axes[0].set_ylim(bottom=0)
+    axes[1].set_xlabel("epoch")
+    axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(title, fontsize=11)
+
+    def write(temporary: Path) -> None:
+        figure.savefig(temporary, format="png", dpi=144)
+
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise CheckpointError(f"Expected to write {path}, but got: {error.strerror or error}. Make room.") from error
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Curve], name: str) -> None:
+    """One picture: lines named at their ends, where the eye is."""
+    for line in lines:
+        axes.plot(line.epochs, line.values, color=line.colour, linewidth=1.8, marker="o", markersize=2.5)
+        axes.annotate(
+            f"{line.label} {line.values[-1]:.3g}",
+            (line.epochs[-1], line.values[-1]),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=line.colour,
+            va="center",
+            fontsize=9,
+        )
+    axes.set_ylabel(name)
+    axes.margins(x=0.02)
+    axes.grid(axis="y", linewidth=0.4, color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)

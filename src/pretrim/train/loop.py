@@ -1,0 +1,427 @@
+"""Direct training: the loop, the same on a laptop and on several machines, safe to stop at any moment."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pretrim.data import DataSet, Split
+from pretrim.errors import PretrimError, UsageError
+
+from . import onednn
+from . import state as states
+from .evaluation import evaluate
+from .execution import Choice, Execution, choose, kernels, threads
+from .feed import STEP, Batch, Feed, seed_of
+from .optimizer import Average, learning_rate_at, make_optimizer
+from .outputs import Loss, Teacher, forward, renormalised
+from .processes import agreed, from_main, make_accelerator, same_on_all, total
+from .recipe import Recipe
+from .state import EpochRecord, State
+from .stop import Interrupted, Wish, listening
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+LOOK_EVERY = 25
+"""Steps on a GPU between looks at the loss: a look waits for the GPU. On a CPU every step is looked at."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is, after a step and, with a new validation accuracy, after an epoch.
+
+    Epochs and steps count from 1; `loss` is the epoch's mean up to now (on a GPU up to the last look at it).
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    validation_accuracy: float | None
+    images_per_s: float
+    seconds_left: float
+    ends_epoch: bool
+    """Whether this is the call after the epoch's validation."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training gave.
+
+    Attributes:
+        epochs: a record of each.
+        execution: how its steps were run, nothing left open.
+        speeds: images a second of each way that was timed at the start; empty if none was.
+        processes: that it ran in.
+    """
+
+    epochs: tuple[EpochRecord, ...]
+    execution: Execution
+    speeds: Mapping[str, float]
+    processes: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "seconds": sum(epoch.seconds for epoch in self.epochs),
+            "execution": self.execution.to_json(),
+            "timed_images_per_s": dict(self.speeds),
+            "processes": self.processes,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+        }
+
+
+def train(
+    model: nn.Module,
+    data: DataSet,
+    recipe: Recipe | None = None,
+    *,
+    execution: Execution | None = None,
+    teacher: Teacher | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    made_of: Mapping[str, Any] | None = None,
+    on_start: Callable[[Choice], None] | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None = None,
+    accelerator: Accelerator | None = None,
+) -> Training:
+    """Train a model **in place** on the training split; accuracies on the validation split are recorded, not used.
+
+    Under ``torchrun`` or ``accelerate launch`` every process calls it, with the same arguments. The model is left in
+    eval mode on the device that was used. The random state of the caller is not touched.
+
+    Args:
+        model: any classifier; its outputs may be a tensor, a tuple or a dict (main output first, or called ``"out"``).
+        data: what to train on.
+        recipe: what is done; by default the plain one.
+        execution: how it is run; what it leaves open is chosen, by timing a few steps where that pays.
+        teacher: a trained network to learn from as well.
+        checkpoint: a file that the state is written to after every epoch and on Ctrl-C and SIGTERM, which then raise
+            :class:`Interrupted`. Its folder must exist.
+        resume: go on from that file, if it is there: bit for bit what the training would have been on this machine.
+        made_of: plain JSON that a resumed training must agree with, beside recipe and data (say, the plan).
+        on_start: is told how the steps are run, in the main process.
+        on_step: is told the progress after every step and every epoch, in the main process.
+        on_epoch: gets the records of all epochs after each one, in the main process.
+        accelerator: an Accelerator of yours; by default one is made.
+
+    Raises:
+        PretrimError: the loss is no longer a finite number. The checkpoint is then the last good one.
+        Interrupted: a signal stopped it, after the state was saved.
+        DataError: fewer than 2 training images.
+        UsageError: a state to resume of another training, or a device that is not there.
+        CheckpointError: the state cannot be written or read.
+    """
+    recipe, wish = recipe or Recipe(), execution or Execution()
+    accelerator = accelerator or make_accelerator(wish.device)
+    device = _device(wish, accelerator)
+    made_of = {"recipe": asdict(recipe), "data": data.to_json(), **(made_of or {})}
+    if teacher is not None:
+        made_of["teacher"] = teacher.name
+    before = states.read(checkpoint) if resume and checkpoint is not None and checkpoint.exists() else None
+    if before is not None:
+        _check_same(before, made_of, wish)
+    devices = [device] if device.type == "cuda" else []
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(onednn.avoided(model, active=device.type == "cpu"))
+        run = _Training(model, data, recipe, device, accelerator, teacher, on_step, on_epoch)
+        choice = Choice(before.execution, before.speeds) if before else run.choose(wish)
+        stack.enter_context(threads(choice.execution.threads))
+        stack.enter_context(kernels(choice.execution))
+        stop = stack.enter_context(listening()) if checkpoint is not None else Wish()
+        run.prepare(choice, before)
+        if on_start is not None and accelerator.is_main_process:
+            on_start(choice)
+        return run.run(stop, checkpoint, made_of)
+
+
+def _device(wish: Execution, accelerator: Accelerator) -> torch.device:
+    """Where this process trains. Raises UsageError for a device that is not there."""
+    if wish.device in ("auto", "cuda", "cpu") or accelerator.num_processes > 1:
+        return torch.device(accelerator.device)
+    return torch.device(wish.device)
+
+
+def _check_same(before: State, made_of: Mapping[str, Any], wish: Execution) -> None:
+    """Raises UsageError unless a state is of a training with the same parts."""
+    for part in {**before.made_of, **made_of}:
+        was, now = before.made_of.get(part), made_of.get(part)
+        if was == now:
+            continue
+        if isinstance(was, dict) and isinstance(now, dict):
+            inner = next(key for key in {**was, **now} if was.get(key) != now.get(key))
+            part, was, now = f"{part}'s {inner}", was.get(inner), now.get(inner)
+        said = f" ({_short(was)}, not {_short(now)})"
+        raise UsageError(
+            f"Expected the training that was stopped, but it had another {part}{said}: give what was given then, "
+            f"or start again with --overwrite."
+        )
+    if not before.execution.kept_by(replace(wish, device="auto")):
+        raise UsageError(
+            f"Expected to go on as the training was started ({before.execution}), but something else was asked for: "
+            f"leave it out."
+        )
+
+
+def _short(value: Any, most: int = 40) -> str:
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+class _Training:
+    """One run in one process: the network, the optimiser, and where it is."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: DataSet,
+        recipe: Recipe,
+        device: torch.device,
+        accelerator: Accelerator,
+        teacher: Teacher | None,
+        on_step: Callable[[Progress], None] | None,
+        on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None,
+    ) -> None:
+        self.model, self.data, self.recipe, self.device = model.to(device), data, recipe, device
+        self.accelerator, self.teacher = accelerator, teacher
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        main = accelerator.is_main_process
+        self.on_step, self.on_epoch = (on_step, on_epoch) if main else (None, None)
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        self.feed = Feed(data, recipe, device, rank=self.rank, world=self.world, dtype=dtype)
+        self.steps, self.batch_size = self.feed.steps, self.feed.batch_size
+        self.look_every = LOOK_EVERY if device.type == "cuda" else 1
+        teach = None if teacher is None else renormalised(self._ready(teacher), data.mean, data.std)
+        self.loss_of = Loss(recipe, len(data.classes), teach)
+        self.records: tuple[EpochRecord, ...] = ()
+        self.step, self.seconds = 0, 0.0
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.right = torch.zeros((), dtype=torch.int64, device=device)
+        self.looked = math.nan
+
+    def _ready(self, teacher: Teacher) -> Teacher:
+        teacher.model.to(self.device).eval()
+        return teacher
+
+    # ------------------------------------------------------------------------------------ getting ready
+
+    def choose(self, wish: Execution) -> Choice:
+        """How to run the steps: found in the main process, the same in all."""
+        if self.accelerator.mixed_precision == "bf16" and wish.precision is None:
+            wish = replace(wish, precision="bfloat16")  # as the user told accelerate's configuration
+        total_steps = self.recipe.epochs * self.steps
+        found = None
+        if self.accelerator.is_main_process:
+            batch = self.recipe.batch_size // self.world
+            found = choose(wish, self.model, self.device, self._trial, steps=total_steps, batch=batch)
+        choice: Choice = from_main(self.accelerator, found)
+        if self.world > 1:
+            choice = replace(choice, execution=replace(choice.execution, device=str(self.device)))
+        return choice
+
+    def _trial(self, option: Execution) -> None:
+        """The work of a step without its update: what differs between options is in the passes."""
+        self._lay_out(option)
+        torch.manual_seed(self.recipe.seed)
+        self.model.train()
+        for batch in next(iter(self.feed.epoch(1))):
+            self._passes(self.model, batch, option)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _lay_out(self, option: Execution) -> None:
+        layout = torch.channels_last if option.channels_last else torch.contiguous_format
+        self.model.to(memory_format=layout)  # type: ignore[call-overload]
+        self.feed.layout = layout
+        if self.teacher is not None:
+            self.teacher.model.to(memory_format=layout)  # type: ignore[call-overload]
+
+    def prepare(self, choice: Choice, before: State | None) -> None:
+        """Everything that depends on how the steps are run; the values of a state to go on from."""
+        self.choice = choice
+        self._lay_out(choice.execution)
+        self.optimizer = make_optimizer(self.model, self.recipe)
+        self.average = Average(self.model, self.recipe.ema) if self.recipe.ema else None
+        if before is not None:
+            self._set(before)
+        self.runner = self.accelerator.prepare_model(self.model) if self.world > 1 else self.model
+        if choice.execution.compile:
+            self.runner = torch.compile(self.runner)
+
+    # ------------------------------------------------------------------------------------ the loop
+
+    def run(self, stop: Wish, checkpoint: Path | None, made_of: Mapping[str, Any]) -> Training:
+        self.started, self.done_before = time.perf_counter(), len(self.records) * self.steps + self.step
+        while len(self.records) < self.recipe.epochs:
+            if self._epoch(stop):
+                self._save(checkpoint, made_of)
+            if stop.number and len(self.records) < self.recipe.epochs:
+                self._interrupted(stop, checkpoint, made_of)
+        if self.average is not None:
+            self.average.keep()
+        self.model.eval()
+        return Training(self.records, self.choice.execution, self.choice.speeds, self.world)
+
+    def _epoch(self, stop: Wish) -> bool:
+        """The rest of an epoch; whether it came to its end."""
+        self.model.train()
+        epoch, first, started = len(self.records) + 1, self.step, time.perf_counter()
+        before = self.seconds
+        for batches in self.feed.epoch(epoch, first):
+            self.step += 1
+            self._step(batches, epoch)
+            last = self.step == self.steps
+            looks = last or self.step % self.look_every == 0
+            if looks:
+                self._look(epoch)
+            self.seconds = before + time.perf_counter() - started
+            self._tell(ends=False)
+            # Processes must stop at the same step, so they agree on it when they look.
+            if not last and agreed(self.accelerator, stop, looks=looks):
+                return False
+        self._finish(epoch)
+        return True
+
+    def _step(self, batches: list[Batch], epoch: int) -> None:
+        torch.manual_seed(seed_of(self.recipe.seed, STEP, epoch, self.step, self.rank))
+        rate = learning_rate_at((epoch - 1) * self.steps + self.step, self.steps, self.recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        for number, batch in enumerate(batches, start=1):
+            waits = self.world > 1 and number < len(batches)
+            with self.accelerator.no_sync(self.runner) if waits else nullcontext():
+                self._passes(self.runner, batch, self.choice.execution, share=1.0 / len(batches))
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+
+    def _passes(self, model: nn.Module, batch: Batch, execution: Execution, share: float = 1.0) -> None:
+        """Forward and backward; nothing waits for a GPU."""
+        with torch.autocast(self.device.type, execution.dtype, enabled=execution.precision == "bfloat16"):
+            outputs = forward(model, batch.images)
+            loss, scores = self.loss_of(outputs, batch)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        self.loss += loss.detach() * share
+        self.right += (scores.detach().argmax(dim=1) == batch.labels).sum()
+
+    def _look(self, epoch: int) -> None:
+        """Read the loss. Raises PretrimError if it is not finite."""
+        value = self.loss.item()
+        if not math.isfinite(value):
+            raise PretrimError(
+                f"Expected a finite loss, but got {value} in epoch {epoch}, step {self.step}: lower the learning rate "
+                f"(--lr, it was {self.recipe.learning_rate:g})."
+            )
+        self.looked = value / self.step
+
+    def _finish(self, epoch: int) -> None:
+        """The record of an epoch that is done."""
+        loss, right = total(self.accelerator, self.loss / self.world, self.right)
+        speed = self.steps * self.batch_size / self.seconds
+        rate = self.optimizer.param_groups[0]["lr"]
+        accuracy = right / (self.steps * self.batch_size)
+        validation = self._validate()
+        record = EpochRecord(epoch, loss / self.steps, accuracy, validation, rate, speed, self.seconds)
+        self.records = (*self.records, record)
+        self._tell(ends=True)
+        self.step, self.seconds = 0, 0.0
+        self.loss.zero_()
+        self.right.zero_()
+
+    def _validate(self) -> float | None:
+        """Accuracy on the validation split, of which each process takes a part; with averaged weights, if any."""
+        split = self.data.validation
+        if not len(split):
+            return None
+        same_on_all(self.accelerator, self.model, self.average)
+        places = torch.arange(self.rank, len(split), self.world)
+        part = Split(split.images[places], split.labels[places]) if self.world > 1 else split
+        with self.average.in_place() if self.average is not None else nullcontext():
+            right = evaluate(self.model, part, self.data.mean, self.data.std).accuracy * len(part) if len(part) else 0.0
+        return total(self.accelerator, torch.tensor(right, device=self.device))[0] / len(split)
+
+    def _tell(self, *, ends: bool) -> None:
+        if self.on_step is None:
+            return
+        epoch = len(self.records) + (0 if ends else 1)
+        done = (epoch - 1) * self.steps + self.step
+        each = (time.perf_counter() - self.started) / max(done - self.done_before, 1)
+        left = each * (self.recipe.epochs * self.steps - done)
+        validation = self.records[-1].validation_accuracy if self.records else None
+        speed = self.step * self.batch_size / self.seconds
+        place = (epoch, self.recipe.epochs, self.step, self.steps)
+        self.on_step(Progress(*place, self.looked, validation, speed, left, ends))
+
+    # ------------------------------------------------------------------------------------ its state
+
+    def _save(self, checkpoint: Path | None, made_of: Mapping[str, Any]) -> None:
+        """Write the state in the main process, then tell of it; the others wait."""
+        if checkpoint is not None and self.accelerator.is_main_process:
+            states.write(self._state(made_of), checkpoint)
+        if self.on_epoch is not None and not self.step:
+            self.on_epoch(self.records)
+        if self.world > 1:
+            self.accelerator.wait_for_everyone()
+
+    def _interrupted(self, stop: Wish, checkpoint: Path | None, made_of: Mapping[str, Any]) -> None:
+        if self.step:
+            self._look(len(self.records) + 1)
+            self._save(checkpoint, made_of)
+        raise Interrupted(
+            f"Interrupted after epoch {len(self.records)}, step {self.step}; the state is saved: "
+            f"--resume goes on from there.",
+            stop.number,
+        )
+
+    def _state(self, made_of: Mapping[str, Any]) -> State:
+        tensors = {states.MODEL + name: tensor for name, tensor in self._named().items()}
+        for name, parameter in self.model.named_parameters():
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                tensors[states.MOMENTUM + name] = momentum
+        if self.average is not None:
+            tensors |= {states.AVERAGE + name: tensor for name, tensor in self.average.values.items()}
+        return State(
+            made_of=made_of,
+            execution=self.choice.execution,
+            speeds=self.choice.speeds,
+            epochs=self.records,
+            step=self.step,
+            loss=self.loss.item(),
+            right=int(self.right.item()),
+            seconds=self.seconds,
+            updates=0 if self.average is None else self.average.updates,
+            tensors=tensors,
+        )
+
+    def _named(self) -> dict[str, torch.Tensor]:
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+    @torch.no_grad()
+    def _set(self, before: State) -> None:
+        """Take over the values of a state."""
+        states.copy_into(self._named(), before, states.MODEL)
+        momenta = {}
+        for name, parameter in self.model.named_parameters():
+            if states.MOMENTUM + name in before.tensors:
+                momenta[name] = self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter)
+        states.copy_into(momenta, before, states.MOMENTUM)
+        if self.average is not None:
+            states.copy_into(self.average.values, before, states.AVERAGE)
+            self.average.updates = before.updates
+        self.records, self.step, self.seconds = before.epochs, before.step, before.seconds
+        self.loss.fill_(before.loss)
+        self.right.fill_(before.right)

@@ -1,0 +1,96 @@
+"""The optimiser, its learning rate, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .recipe import Recipe
+
+RISING = 0.3
+"""Share of the steps in which a one-cycle schedule rises (Smith and Topin 2018, and torch's OneCycleLR)."""
+START, END = 25.0, 1e4
+"""By how much its first rate is below the largest, and its last below the first (torch's OneCycleLR)."""
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD over the parameters that need a gradient; those of fewer than two dimensions do not decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+
+
+def learning_rate_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+    """The learning rate of a step (from 1), by the recipe's schedule."""
+    total = recipe.epochs * steps_per_epoch
+    if recipe.schedule == "onecycle":
+        return recipe.learning_rate * _one_cycle(step, total)
+    warmup = round(min(recipe.warmup, recipe.epochs / 5) * steps_per_epoch)
+    if step <= warmup:
+        return recipe.learning_rate * step / warmup
+    return recipe.learning_rate * _between(1.0, 0.0, (step - 1 - warmup) / (total - warmup))
+
+
+def _one_cycle(step: int, total: int) -> float:
+    """Of the largest rate: up from 1/25 in 30 % of the steps, down to 1/250,000 at the last."""
+    top = max(RISING * total - 1, 0.0)
+    if step - 1 < top:
+        return _between(1.0 / START, 1.0, (step - 1) / top)
+    return _between(1.0, 1.0 / (START * END), (step - 1 - top) / max(total - 1 - top, 1.0))
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """Half a cosine from `start` (at share 0) to `end` (at 1)."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+class Average:
+    """A moving average of a model's parameters and buffers, exponential, faster at the start.
+
+    After `t` updates the decay is ``min(decay, (1 + t) / (10 + t))``, as TensorFlow's ExponentialMovingAverage has it,
+    so that the initial weights are forgotten soon.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.source = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self.values = {name: tensor.detach().clone() for name, tensor in self.source.items()}
+        self._floating = [name for name, tensor in self.source.items() if tensor.is_floating_point()]
+        self._others = [name for name, tensor in self.source.items() if not tensor.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move towards the model's present values; whole numbers, such as counters, are copied."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        new = [self.source[name].detach() for name in self._floating]
+        torch._foreach_lerp_([self.values[name] for name in self._floating], new, 1.0 - decay)
+        for name in self._others:
+            self.values[name].copy_(self.source[name])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model has the averaged values inside, its own again after."""
+        own = {name: tensor.detach().clone() for name, tensor in self.source.items()}
+        self.keep()
+        try:
+            yield
+        finally:
+            self._copy(own)
+
+    def keep(self) -> None:
+        """The model has the averaged values from now on."""
+        self._copy(self.values)
+
+    @torch.no_grad()
+    def _copy(self, values: dict[str, torch.Tensor]) -> None:
+        for name, tensor in self.source.items():
+            tensor.copy_(values[name])

@@ -1,0 +1,125 @@
+"""What a network returns: its main scores, its auxiliary heads, and the loss over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pretrim.errors import ModelError
+from pretrim.trace import describe_failure
+
+from .feed import Batch
+from .recipe import Recipe
+
+AUXILIARY_WEIGHT = 0.3
+"""Of the loss of each auxiliary head (GoogLeNet: Szegedy et al. 2015, section 5)."""
+MAIN_OUTPUT = "out"
+"""The key of the main output, where a model returns a dict."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network whose scores a smaller one learns from (Hinton et al. 2015).
+
+    Attributes:
+        model: the network; it is put in eval mode and not trained.
+        mean: by which its images are normalised, per channel, for pixels of 0..1.
+        std: likewise.
+        name: what a resumed training has to be given again, e.g. the SHA-256 of its weights.
+    """
+
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str = ""
+
+
+def forward(model: nn.Module, images: torch.Tensor) -> Any:
+    """Run a user's model. Raises ModelError with its own error."""
+    try:
+        return model(images)
+    except Exception as error:  # the user's own code; its error is shown
+        raise ModelError(
+            f"Expected the model to run on images of {'x'.join(map(str, images.shape))} in "
+            f"{'train' if model.training else 'eval'} mode, but its forward raised {describe_failure(error)}."
+        ) from error
+
+
+def split_outputs(outputs: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The main output and the auxiliary ones: a tensor, a tuple (main first), or a dict (main under ``"out"``)."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs, []
+    if isinstance(outputs, Mapping):
+        key = MAIN_OUTPUT if MAIN_OUTPUT in outputs else next(iter(outputs), None)
+        ordered = [outputs[key], *(v for k, v in outputs.items() if k != key)] if key is not None else []
+    else:
+        ordered = list(outputs) if isinstance(outputs, (tuple, list)) else []
+    found = [output for output in ordered if isinstance(output, torch.Tensor)]
+    if not found:
+        raise ModelError(f"Expected the model to return a tensor of class scores, but got {type(outputs).__name__}.")
+    return found[0], found[1:]
+
+
+def check_logits(logits: torch.Tensor, classes: int) -> None:
+    """Raises ModelError unless there is one score for each class."""
+    if logits.dim() != 2 or logits.shape[1] != classes:
+        got = "x".join(map(str, logits.shape[1:]))
+        raise ModelError(f"Expected the model to return {classes} class scores an image, but got {got}.")
+
+
+class Loss:
+    """Cross-entropy over the main output and, with less weight, the auxiliary ones; with a teacher, its scores too."""
+
+    def __init__(self, recipe: Recipe, classes: int, teach: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+        self.recipe, self.classes, self.teach = recipe, classes, teach
+
+    def __call__(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, and the main scores."""
+        main, auxiliary = split_outputs(outputs)
+        check_logits(main, self.classes)
+        main = main if main.dtype == torch.float64 else main.float()
+        loss = self._labels(main, batch)
+        if self.teach is not None:
+            share = self.recipe.distillation
+            loss = (1.0 - share) * loss + share * self._distilled(main, self.teach(batch.images))
+        for output in auxiliary:
+            loss = loss + AUXILIARY_WEIGHT * self._labels(output.to(main.dtype), batch)
+        return loss, main
+
+    def _labels(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        smoothing = self.recipe.label_smoothing
+        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        if batch.others is None:
+            return loss
+        other = functional.cross_entropy(logits, batch.others, label_smoothing=smoothing)
+        return batch.share * loss + (1.0 - batch.share) * other
+
+    def _distilled(self, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+        """KL divergence at a temperature; its square keeps the gradients' size (Hinton et al. 2015, section 2)."""
+        check_logits(taught, self.classes)
+        heat = self.recipe.temperature
+        student = functional.log_softmax(logits / heat, dim=1)
+        wanted = functional.log_softmax(taught.to(logits.dtype) / heat, dim=1)
+        return heat * heat * functional.kl_div(student, wanted, reduction="batchmean", log_target=True)
+
+
+def renormalised(teacher: Teacher, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., torch.Tensor]:
+    """The teacher's scores of images that were normalised by `mean` and `std`, without gradients."""
+    same = (teacher.mean, teacher.std) == (mean, std)
+    scale = torch.tensor([own / its for own, its in zip(std, teacher.std, strict=True)]).view(1, -1, 1, 1)
+    shift = torch.tensor(
+        [(own - its) / deviation for own, its, deviation in zip(mean, teacher.mean, teacher.std, strict=True)]
+    ).view(1, -1, 1, 1)
+
+    @torch.no_grad()
+    def teach(images: torch.Tensor) -> torch.Tensor:
+        if not same:
+            images = images * scale.to(images) + shift.to(images)
+        return split_outputs(forward(teacher.model, images))[0]
+
+    return teach

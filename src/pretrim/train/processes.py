@@ -1,0 +1,101 @@
+"""Several processes as one, through Hugging Face Accelerate: devices, gradients, and what they agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pretrim.errors import UsageError
+
+from .optimizer import Average
+from .stop import Wish
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and prints, known before anything is set up (RANK of torchrun)."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def make_accelerator(device: str = "auto", trackers: Sequence[str] = (), tracking: Path | None = None) -> Accelerator:
+    """An Accelerator for this process, as `accelerate launch`, `torchrun` or a plain start set it up.
+
+    Args:
+        device: as in :class:`Execution`.
+        trackers: names of trackers (``"tensorboard"``, ``"wandb"``, ...) that epochs are handed to.
+        tracking: the folder they write to.
+
+    Raises:
+        UsageError: a device that is not there.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    check_device(device)
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    # A head that a batch does not use has no gradient; without this flag the processes would wait for it for ever.
+    return Accelerator(
+        cpu=cpu,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        log_with=list(trackers) or None,
+        project_dir=tracking,
+    )
+
+
+def check_device(device: str) -> None:
+    """Raises UsageError for a device that is not there."""
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(f"Expected a device of this machine (auto, cpu, cuda), but got {device!r}: {why}") from error
+
+
+def from_main(accelerator: Accelerator, value: Any) -> Any:
+    """The main process's value, in all of them. Plain objects only: they travel between our own processes."""
+    if accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]
+
+
+def agreed(accelerator: Accelerator, stop: Wish, *, looks: bool) -> bool:
+    """Whether to stop now: at once in one process; in several, when they look, if any of them was asked to."""
+    if accelerator.num_processes == 1:
+        return bool(stop.number)
+    if not looks:
+        return False
+    asked = torch.tensor(stop.number, device=accelerator.device)
+    torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+    stop.number = int(asked)
+    return bool(stop.number)
+
+
+def total(accelerator: Accelerator, *values: torch.Tensor) -> list[float]:
+    """Sums over all processes."""
+    if accelerator.num_processes > 1:
+        values = tuple(value.clone() for value in values)
+        for value in values:
+            torch.distributed.all_reduce(value)
+    return [float(value) for value in values]
+
+
+def same_on_all(accelerator: Accelerator, model: nn.Module, average: Average | None) -> None:
+    """The main process's running statistics and averages in every process: each has seen other images."""
+    if accelerator.num_processes == 1:
+        return
+    tensors = [*model.buffers(), *(average.values.values() if average is not None else ())]
+    for tensor in tensors:
+        contiguous = tensor.detach().contiguous()
+        torch.distributed.broadcast(contiguous, src=0)
+        tensor.detach().copy_(contiguous)

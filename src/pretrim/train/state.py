@@ -1,0 +1,124 @@
+"""The state of a training in one safetensors file, without pickle: tensors, and everything else as JSON in its header.
+
+One file is written beside the old one and renamed, so that there is a whole one at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as tensors_to_bytes
+
+from pretrim.errors import CheckpointError
+from pretrim.files import write_bytes
+
+from .execution import Execution
+
+KEY, FORMAT, VERSION = "pretrim", "pretrim-training", 1
+MODEL, MOMENTUM, AVERAGE = "model.", "momentum.", "average."
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave. `validation_accuracy` is None where nothing is held out."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_accuracy: float | None
+    learning_rate: float
+    images_per_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training is.
+
+    Attributes:
+        made_of: what a training that goes on must be given again: recipe, plan, data. Plain JSON.
+        execution: how its steps are run.
+        speeds: images a second of each way that was timed.
+        epochs: those that are finished.
+        step: steps of the next epoch that are done.
+        loss: sum of their losses.
+        right: their images that were classified right.
+        seconds: that they took.
+        updates: of the moving average.
+        tensors: values by name, each with the prefix of what it is part of.
+    """
+
+    made_of: Mapping[str, Any]
+    execution: Execution
+    speeds: Mapping[str, float]
+    epochs: tuple[EpochRecord, ...]
+    step: int
+    loss: float
+    right: int
+    seconds: float
+    updates: int
+    tensors: Mapping[str, torch.Tensor]
+
+
+def write(state: State, path: Path) -> None:
+    """Write it, whole or not at all. Raises CheckpointError if it cannot be."""
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "made_of": state.made_of,
+        "execution": state.execution.to_json(),
+        "speeds": dict(state.speeds),
+        "epochs": [asdict(record) for record in state.epochs],
+        **{name: getattr(state, name) for name in ("step", "loss", "right", "seconds", "updates")},
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+    content = tensors_to_bytes(tensors, {KEY: json.dumps(header)})
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        kept = " The state of the last time is still there." if path.exists() else ""
+        raise CheckpointError(
+            f"Expected to write {path}, but got: {error.strerror or error}.{kept} Make room, then go on with --resume."
+        ) from error
+
+
+def read(path: Path) -> State:
+    """Read it. Raises CheckpointError for a file that is truncated, foreign, or of another version."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"Expected a training's state in {path}, but {error}: start again.") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise CheckpointError(f"Expected a training's state in {path}, but it is another safetensors file.")
+    if header.get("version") != VERSION:
+        raise CheckpointError(f"Expected a state of version {VERSION}, but got {header.get('version')!r}: start again.")
+    try:
+        return State(
+            made_of=header["made_of"],
+            execution=Execution.from_json(header["execution"]),
+            speeds=header["speeds"],
+            epochs=tuple(EpochRecord(**{f.name: e[f.name] for f in fields(EpochRecord)}) for e in header["epochs"]),
+            **{name: header[name] for name in ("step", "loss", "right", "seconds", "updates")},
+            tensors=tensors,
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"Expected a complete state in {path}, but {error!r}: start again.") from error
+
+
+@torch.no_grad()
+def copy_into(targets: Mapping[str, torch.Tensor], state: State, prefix: str) -> None:
+    """Copy the values of one part of a state. Raises CheckpointError for other names or shapes."""
+    stored = {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in targets.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in stored.items()}:
+        raise CheckpointError("Expected the state of this network, but its tensors have other names or shapes.")
+    for name, tensor in targets.items():
+        tensor.copy_(stored[name])
