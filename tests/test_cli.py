@@ -164,7 +164,7 @@ def test_an_interruption_is_one_line_and_exit_130(tmp_path: Path) -> None:
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         last = process.stderr.read().splitlines()[-1]
-    assert (process.returncode, last) == (130, "error: Interrupted; nothing was written.")
+    assert (process.returncode, last) == (130, "error: Interrupted.")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -237,7 +237,12 @@ def test_plan_passes_every_option_on(call: Call) -> None:
 
 
 def test_a_run_holds_its_results_and_nothing_pickled(trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == ["run.json", "weights.safetensors"]
+    assert sorted(path.name for path in trained.iterdir()) == [
+        "curve.png",
+        "log.jsonl",
+        "run.json",
+        "weights.safetensors",
+    ]
     record = read(trained)
     assert record.reference is not None and record.reference.name == "resnet20"
     assert record.results is not None and len(record.results["epochs"]) == 2

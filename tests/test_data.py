@@ -338,28 +338,6 @@ def test_grey_and_colour_become_each_other():
 # ---------------------------------------------------------------------------------------- augmentation, batches
 
 
-@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
-def test_crops_and_flips_are_those_of_a_loop_over_images(kind):
-    images = torch.randint(0, 256, (50, 3, 9, 7), dtype=torch.uint8).to(kind)
-    found = data.random_crop_flip(images, torch.Generator().manual_seed(3), padding=2)
-    generator = torch.Generator().manual_seed(3)
-    tops, lefts = (torch.randint(0, 5, (50, 1), generator=generator).flatten().tolist() for _ in range(2))
-    coins = torch.randint(0, 2, (50, 1), generator=generator).flatten().tolist()
-    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)))
-    for image, whole, top, left, coin in zip(found, padded, tops, lefts, coins, strict=True):
-        crop = whole[:, top : top + 9, left : left + 7]
-        np.testing.assert_array_equal(image.numpy(), crop[:, :, ::-1] if coin else crop)
-    assert found.dtype == kind and set(coins) == {0, 1} and set(tops) == set(lefts) == set(range(5))
-
-
-def test_without_flip_nothing_is_mirrored_and_the_generator_decides():
-    images = torch.arange(2 * 6 * 6).reshape(2, 1, 6, 6)
-    first = data.random_crop_flip(images, torch.Generator().manual_seed(1), padding=0, flip=False)
-    assert torch.equal(first, images)
-    again = [data.random_crop_flip(images, torch.Generator().manual_seed(5), padding=2) for _ in range(2)]
-    assert torch.equal(*again)
-
-
 def test_normalise_against_numpy():
     images = torch.randint(0, 256, (4, 2, 3, 3), dtype=torch.uint8)
     found = data.normalise(images, (0.4, 0.5), (0.2, 0.3)).numpy()

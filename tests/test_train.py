@@ -9,7 +9,18 @@ from torch import nn
 
 from pretrim.data import DataSet, Split, load, normalise
 from pretrim.errors import DataError, ModelError, PretrimError, UsageError
-from pretrim.train import Progress, Recipe, evaluate, learning_rate_at, make_optimizer, split_outputs, train
+from pretrim.train import (
+    EpochRecord,
+    Execution,
+    Progress,
+    Recipe,
+    evaluate,
+    learning_rate_at,
+    make_optimizer,
+    recalibrate,
+    split_outputs,
+    train,
+)
 
 
 class Small(nn.Module):
@@ -41,7 +52,7 @@ def digits() -> DataSet:
 
 def test_it_learns_and_records_every_epoch(digits: DataSet) -> None:
     model = small()
-    records = train(model, digits, Recipe(epochs=8, batch_size=32, learning_rate=0.1))
+    records = train(model, digits, Recipe(epochs=8, batch_size=32, learning_rate=0.1)).epochs
     assert [record.epoch for record in records] == list(range(1, 9))
     assert records[-1].train_loss < 0.5 * records[0].train_loss
     assert records[-1].validation_accuracy == evaluate(model, digits.validation, digits.mean, digits.std).accuracy
@@ -64,7 +75,7 @@ def test_one_seed_gives_one_network_and_leaves_the_random_state(digits: DataSet)
 
 def test_progress_is_told_after_every_step_and_epoch(digits: DataSet) -> None:
     told: list[Progress] = []
-    records = train(small(), digits, Recipe(epochs=2, batch_size=128), on_step=told.append)
+    records = train(small(), digits, Recipe(epochs=2, batch_size=128), on_step=told.append).epochs
     steps = len(digits.train) // 128
     assert [(p.epoch, p.step) for p in told] == [(e, s) for e in (1, 2) for s in [*range(1, steps + 1), steps]]
     assert told[0].validation_accuracy is None
@@ -111,16 +122,28 @@ def test_norms_and_biases_do_not_decay() -> None:
         ("warmup", -1.0),
         ("crop", -0.5),
         ("label_smoothing", 1.0),
+        ("ema", 1.0),
+        ("mixup", -0.1),
+        ("cutout", 1.5),
+        ("resize_crop", -0.1),
+        ("distillation", 2.0),
+        ("temperature", 0.0),
+        ("accumulate", 0),
+        ("accumulate", 129),
+        ("schedule", "steps"),
     ],
 )
 def test_recipe_refuses(name: str, value: float) -> None:
-    with pytest.raises(UsageError, match=f"Expected {name} to be .*but got {value}"):
+    with pytest.raises(UsageError, match=f"Expected {name} to be .*but got {value!r}"):
         Recipe(**{name: value})  # type: ignore[arg-type]
 
 
 def first_loss(model: nn.Module, data: DataSet, **options: Any) -> float:
+    """The loss of the first step; options of the recipe, or of the execution."""
     told: list[Progress] = []
-    train(model, data, Recipe(epochs=1, batch_size=64, **options), on_step=told.append)
+    layout = options.pop("channels_last", False)
+    recipe = Recipe(epochs=1, batch_size=64, **options)
+    train(model, data, recipe, execution=Execution(channels_last=layout), on_step=told.append)
     return told[0].loss
 
 
@@ -160,7 +183,7 @@ def test_channels_last_learns_the_same(digits: DataSet) -> None:
 
 def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
     data = tiny(Split(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 2))
-    records = train(small(classes=2), data, Recipe(epochs=2, batch_size=128))
+    records = train(small(classes=2), data, Recipe(epochs=2, batch_size=128)).epochs
     assert len(records) == 2
     assert records[0].validation_accuracy is None
 
@@ -183,6 +206,111 @@ def test_a_loss_that_is_no_number_stops_the_training(digits: DataSet) -> None:
         model.head.weight.fill_(math.inf)
     with pytest.raises(PretrimError, match=r"Expected a finite loss, but got nan in epoch 1, step 1: lower .*0\.1"):
         train(model, digits, Recipe(epochs=1))
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    recipe = Recipe(epochs=5, learning_rate=0.4, schedule="onecycle")
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.4, total_steps=40, cycle_momentum=False)
+    for step in range(1, 41):
+        assert learning_rate_at(step, 8, recipe) == pytest.approx(reference.get_last_lr()[0], rel=1e-9), step
+        optimizer.step()
+        if step < 40:
+            reference.step()
+    assert learning_rate_at(1, 1, Recipe(epochs=1, schedule="onecycle")) > 0
+
+
+def test_accumulated_passes_give_the_gradient_of_the_whole_batch(digits: DataSet) -> None:
+    def trained(accumulate: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)).double()
+        train(model, digits, Recipe(epochs=1, batch_size=64, accumulate=accumulate))
+        return model[1].weight
+
+    assert torch.allclose(trained(1), trained(4), rtol=0, atol=1e-12)
+
+
+def test_mixup_weighs_two_labels_by_the_share_of_their_images() -> None:
+    """With equal images of two classes and a model that always says class 0, the loss says how labels were mixed."""
+    images = torch.zeros(64, 1, 4, 4, dtype=torch.uint8)
+    data = tiny(Split(images, torch.arange(64) % 2))
+
+    class Says(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor([1.0, 0.0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.bias.expand(len(x), 2)
+
+    half = -math.log(math.e / (math.e + 1)) / 2 - math.log(1 / (math.e + 1)) / 2
+    # Half of the labels are of each class, whatever the share that they are mixed with.
+    assert first_loss(Says(), data, mixup=0.5) == pytest.approx(half, rel=1e-6)
+
+
+def test_a_mixed_image_is_the_sum_of_two_of_its_batch() -> None:
+    seen: list[torch.Tensor] = []
+
+    class Watch(Small):
+        def forward(self, x: torch.Tensor) -> Any:
+            seen.append(x.detach().flatten(1).clone())
+            return super().forward(x)
+
+    images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
+    data = tiny(Split(images, torch.arange(20) % 2))
+    for alpha in (1.0, 0.0):
+        train(Watch(classes=2), data, Recipe(epochs=1, batch_size=20, mixup=alpha, crop=0, flip=False, seed=4))
+    mixed, plain = seen
+    parts = torch.linalg.lstsq(plain.T, mixed.T).solution.T
+    share = float(parts.diagonal().median())
+    assert 0.05 < share < 0.95
+    for row, own in zip(parts, parts.diagonal(), strict=True):
+        others = row[(row - own).abs() > 1e-3]
+        if own < 0.99:  # it was not mixed with itself
+            assert float(own) == pytest.approx(share, abs=1e-3) or float(own) == pytest.approx(1 - share, abs=1e-3)
+        assert float(row.sum()) == pytest.approx(1, abs=1e-3)
+        assert int((others.abs() > 1e-3).sum()) <= 1
+
+
+def test_the_average_is_that_of_a_loop_and_is_what_is_kept(digits: DataSet) -> None:
+    weights: list[torch.Tensor] = []
+    model = small()
+
+    def watch(progress: Progress) -> None:
+        if not progress.ends_epoch:
+            weights.append(model.head.weight.detach().clone())
+
+    first = model.head.weight.detach().clone()
+    records = train(model, digits, Recipe(epochs=3, batch_size=64, ema=0.9), on_step=watch).epochs
+    average = first
+    for update, value in enumerate(weights, start=1):
+        decay = min(0.9, (1 + update) / (10 + update))
+        average = decay * average + (1 - decay) * value
+    assert torch.allclose(model.head.weight, average, atol=1e-6)
+    assert not torch.allclose(model.head.weight, weights[-1], atol=1e-4)
+    assert records[-1].validation_accuracy == evaluate(model, digits.validation, digits.mean, digits.std).accuracy
+
+
+def test_recalibrated_statistics_are_those_of_the_images(digits: DataSet) -> None:
+    model = small()
+    with torch.no_grad():
+        model.norm.running_mean.fill_(7.0)  # type: ignore[union-attr]
+        model.norm.running_var.fill_(9.0)  # type: ignore[union-attr]
+    model.train()
+    recalibrate(model, digits, images=10_000, batch_size=len(digits.train))
+    assert model.training and model.norm.training and model.norm.momentum == 0.1
+    with torch.no_grad():
+        seen = model.conv(normalise(digits.train.images, digits.mean, digits.std))
+    assert torch.allclose(model.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)  # type: ignore[arg-type]
+    assert torch.allclose(model.norm.running_var, seen.var((0, 2, 3)), rtol=1e-4)  # type: ignore[arg-type]
+
+
+def test_training_accuracy_is_that_of_the_images_as_they_are_trained_on(digits: DataSet) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    before = evaluate(model, digits.train, digits.mean, digits.std).accuracy
+    record: EpochRecord = train(model, digits, Recipe(epochs=1, batch_size=len(digits.train), crop=0)).epochs[0]
+    assert record.train_accuracy == before
 
 
 def test_wrong_outputs_are_said(digits: DataSet) -> None:

@@ -13,6 +13,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import ENOTDIR
 from importlib.metadata import version as package_version
@@ -196,7 +197,7 @@ def save(
         data: the data set, as plain JSON.
         results: accuracies and the like, as plain JSON.
         overwrite: replace an existing run folder.
-        into: write into the folder of a training (:func:`begin_output`), whose other files stay. The record is written
+        into: write into the folder of a training (:func:`output_folder`), whose other files stay. The record is written
             last, so that without it the run is not finished.
 
     Raises:
@@ -252,10 +253,12 @@ def prepare_output(path: str | Path, overwrite: bool = False, resume: bool = Fal
     return target
 
 
-def begin_output(path: str | Path, *, resume: bool = False) -> None:
+@contextmanager
+def output_folder(path: str | Path, *, resume: bool = False) -> Iterator[Path]:
     """Make the folder of a training, or take the one that is there. A run in it stays until the new one is finished.
 
-    Unless `resume`, the state of a training that was stopped is removed: this one starts anew.
+    Unless `resume`, the state of a training that was stopped is removed: this one starts anew. If nothing was written
+    when an error ends the work, the folder goes again.
     """
     target = Path(path)
     try:
@@ -267,6 +270,12 @@ def begin_output(path: str | Path, *, resume: bool = False) -> None:
                 state.unlink(missing_ok=True)
     except OSError as error:
         raise _not_writable(target, error) from error
+    try:
+        yield target
+    except BaseException:
+        with suppress(OSError):  # it is not empty
+            target.rmdir()
+        raise
 
 
 def is_finished(path: str | Path) -> bool:

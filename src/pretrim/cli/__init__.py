@@ -65,4 +65,4 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _say_interrupted() -> None:
-    typer.echo("error: Interrupted; nothing was written.", err=True)
+    typer.echo("error: Interrupted.", err=True)

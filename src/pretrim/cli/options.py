@@ -113,7 +113,7 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Trained weights of MODEL (.safetensors, or .pth of tensors alone): keep its strongest filters, fine-tune.",
+        help="Trained weights of MODEL (.safetensors, or .pth of tensors alone): its strongest filters stay.",
         show_default=False,
     ),
 ]

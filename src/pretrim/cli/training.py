@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def run(job: Job) -> dict[str, Any]:
     """Do it. Returns the record of it all, as plain JSON. Every process runs it; the main one writes and prints."""
     import torch
 
-    from pretrim.checkpoint import DENSE, STATE, TRACKING, begin_output
+    from pretrim.checkpoint import DENSE, STATE, TRACKING, output_folder
     from pretrim.models.weights import load_weights
     from pretrim.train import is_main, make_accelerator
 
@@ -69,24 +70,25 @@ def run(job: Job) -> dict[str, Any]:
     slim = job.plan.apply(subject.module, weights="inherit" if job.inherit is not None else "fresh")
     if job.plan.slim == job.plan.dense:
         say("note: the plan removes nothing")
-    if is_main():
-        begin_output(job.output, resume=job.resume)
-    accelerator = make_accelerator(job.execution.device, job.trackers, job.output / TRACKING)
-    if job.trackers:
-        accelerator.init_trackers("pretrim", config=_flat(asdict(job.recipe)))
-    results: dict[str, Any] = {}
-    if job.inherit is not None:
-        results["inherited"] = _inherit(job, slim)
     parts = {"weights": weights}
-    results |= _train_and_test("slim", slim, job, job.plan, job.output, teacher, parts, accelerator)
-    if job.with_dense:
-        plan = _whole(subject, job.plan)
-        dense = plan.apply(subject.module, weights="inherit")
+    results: dict[str, Any] = {}
+    with ExitStack() as stack:
         if is_main():
-            begin_output(dense_folder, resume=job.resume)
-        results["dense"] = _train_and_test("dense", dense, job, plan, dense_folder, None, parts, accelerator)
-        _save(job, dense, dense_folder, results["dense"])
-    _save(job, slim, job.output, results)
+            stack.enter_context(output_folder(job.output, resume=job.resume))
+        accelerator = make_accelerator(job.execution.device, job.trackers, job.output / TRACKING)
+        if job.trackers:
+            accelerator.init_trackers("pretrim", config=_flat(asdict(job.recipe)))
+        if job.inherit is not None:
+            results["inherited"] = _inherit(job, slim)
+        results |= _train_and_test("slim", slim, job, job.plan, job.output, teacher, parts, accelerator)
+        if job.with_dense:
+            plan = _whole(subject, job.plan)
+            dense = plan.apply(subject.module, weights="inherit")
+            if is_main():
+                stack.enter_context(output_folder(dense_folder, resume=job.resume))
+            results["dense"] = _train_and_test("dense", dense, job, plan, dense_folder, None, parts, accelerator)
+            _save(job, dense, dense_folder, results["dense"])
+        _save(job, slim, job.output, results)
     if is_main():  # only now: what is saved needs no state to be made again
         for folder in (dense_folder, job.output):
             (folder / STATE).unlink(missing_ok=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TRAINING, VALIDATION = "#9a9a9a", "#1f6fb4"
 """Colours that differ in print and for the colour-blind."""
+NEAR, LIFT = 0.08, 6.0
+"""Ends within this share of a picture's height are too near for their names, which are moved by so many points."""
 
 
 def write_log(records: Sequence[EpochRecord], path: Path) -> None:
@@ -97,12 +99,12 @@ def draw_curve(records: Sequence[EpochRecord], title: str, path: Path) -> None:
 
 def _draw_lines(axes: Axes, lines: Sequence[Curve], name: str) -> None:
     """One picture: lines named at their ends, where the eye is."""
-    for line in lines:
+    for line, lift in zip(lines, _lifts(lines), strict=True):
         axes.plot(line.epochs, line.values, color=line.colour, linewidth=1.8, marker="o", markersize=2.5)
         axes.annotate(
             f"{line.label} {line.values[-1]:.3g}",
             (line.epochs[-1], line.values[-1]),
-            xytext=(6, 0),
+            xytext=(6, lift),
             textcoords="offset points",
             color=line.colour,
             va="center",
@@ -112,3 +114,13 @@ def _draw_lines(axes: Axes, lines: Sequence[Curve], name: str) -> None:
     axes.margins(x=0.02)
     axes.grid(axis="y", linewidth=0.4, color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _lifts(lines: Sequence[Curve]) -> list[float]:
+    """By how many points each name is raised, so that two ends that nearly meet can both be read."""
+    values = [value for line in lines for value in line.values]
+    ends = [line.values[-1] for line in lines]
+    close = len(ends) == 2 and abs(ends[0] - ends[1]) < NEAR * (max(values) - min(values))
+    if not close:
+        return [0.0] * len(ends)
+    return [LIFT, -LIFT] if ends[0] >= ends[1] else [-LIFT, LIFT]
