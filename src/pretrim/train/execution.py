@@ -79,10 +79,13 @@ class Execution:
         """Read what :meth:`to_json` wrote."""
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
-    def kept_by(self, wish: Execution) -> bool:
-        """Whether everything that `wish` pins is so here."""
-        pinned = {name: value for name, value in asdict(wish).items() if value not in (None, "auto", False)}
-        return all(getattr(self, name) == value for name, value in pinned.items())
+    def keeps(self, wish: Execution) -> bool:
+        """Whether everything that `wish` pins, apart from the device, is so here."""
+        names = ("precision", "channels_last", "compile", "threads")
+        pinned = {name: getattr(wish, name) for name in names if getattr(wish, name) is not None}
+        return all(getattr(self, name) == value for name, value in pinned.items()) and (
+            self.deterministic or not wish.deterministic
+        )
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def _check_same(before: State, made_of: Mapping[str, Any], wish: Execution) -> N
             f"Expected the training that was stopped, but it had another {part}{said}: give what was given then, "
             f"or start again with --overwrite."
         )
-    if not before.execution.kept_by(replace(wish, device="auto")):
+    if not before.execution.keeps(wish):
         raise UsageError(
             f"Expected to go on as the training was started ({before.execution}), but something else was asked for: "
             f"leave it out."

@@ -1,0 +1,255 @@
+"""A training that is stopped, by whatever, goes on bit for bit where it was."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from test_train import small
+
+from pretrim.data import DataSet, load
+from pretrim.errors import CheckpointError, PretrimError, UsageError
+from pretrim.train import Execution, Interrupted, Progress, Recipe, Training, train
+from pretrim.train import state as states
+
+RECIPE = Recipe(epochs=5, batch_size=32, ema=0.9, mixup=0.2, cutout=0.25, label_smoothing=0.1, schedule="onecycle")
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return load("digits", image_size=8, limit=300)
+
+
+def values(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [tensor.detach().clone() for tensor in model.state_dict().values()]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def without_times(training: Training) -> list[dict[str, Any]]:
+    return [{k: v for k, v in e.items() if k not in ("seconds", "images_per_s")} for e in training.to_json()["epochs"]]
+
+
+@pytest.fixture(scope="module")
+def whole(digits: DataSet) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+    """What a training gives that nobody stops."""
+    model = small()
+    training = train(model, digits, RECIPE)
+    return values(model), without_times(training)
+
+
+def stopping(epoch: int, step: int, number: int = signal.SIGINT) -> Any:
+    def on_step(progress: Progress) -> None:
+        if (progress.epoch, progress.step, progress.ends_epoch) == (epoch, step, False):
+            os.kill(os.getpid(), number)
+
+    return on_step
+
+
+Whole = tuple[list[torch.Tensor], list[dict[str, Any]]]
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 9), (3, 4), (5, 8)])
+def test_a_signal_saves_the_state_and_the_rest_is_bit_for_bit(
+    digits: DataSet, whole: Whole, tmp_path: Path, epoch: int, step: int
+) -> None:
+    path = tmp_path / "state.safetensors"
+    steps = len(digits.train) // RECIPE.batch_size
+    with pytest.raises(Interrupted, match=r"after epoch .*--resume goes on") as caught:
+        train(small(), digits, RECIPE, checkpoint=path, on_step=stopping(epoch, step))
+    assert caught.value.exit_code == 130
+    saved = states.read(path)
+    assert (len(saved.epochs), saved.step) == ((epoch - 1, step) if step < steps else (epoch, 0))
+    model = small()
+    training = train(model, digits, RECIPE, checkpoint=path, resume=True)
+    assert same(values(model), whole[0])
+    assert without_times(training) == whole[1]
+
+
+def test_sigterm_is_a_stop_too_and_handlers_are_put_back(digits: DataSet, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted) as caught:
+        train(small(), digits, RECIPE, checkpoint=tmp_path / "s", on_step=stopping(1, 2, signal.SIGTERM))
+    assert caught.value.exit_code == 143
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_signal_does_not_wait(digits: DataSet, tmp_path: Path) -> None:
+    def twice(progress: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), digits, RECIPE, checkpoint=tmp_path / "s", on_step=twice)
+
+
+def test_a_finished_training_that_is_resumed_is_as_it_was(digits: DataSet, whole: Whole, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    train(small(), digits, RECIPE, checkpoint=path)
+    model = small()
+    training = train(model, digits, RECIPE, checkpoint=path, resume=True)
+    assert same(values(model), whole[0]) and without_times(training) == whole[1]
+
+
+def test_dropout_and_layout_are_resumed_too(digits: DataSet, tmp_path: Path) -> None:
+    """The layout is a momentum's as well: a state is of values, whatever their order in memory."""
+    execution, path = Execution(channels_last=True), tmp_path / "state"
+    one, other = small(), small()
+    train(one, digits, RECIPE, execution=execution)
+    with pytest.raises(Interrupted):
+        train(small(), digits, RECIPE, execution=execution, checkpoint=path, on_step=stopping(2, 3))
+    training = train(other, digits, RECIPE, checkpoint=path, resume=True)
+    assert training.execution.channels_last
+    assert same(values(one), values(other))
+
+
+# ---------------------------------------------------------------------------------------- kill -9
+
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from pretrim.data import load
+from pretrim.train import train
+from pretrim.files import write_bytes
+from safetensors.torch import save
+from test_resume import RECIPE
+from test_train import small
+
+folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+digits = load("digits", image_size=8, limit=300)
+train(small(), digits, RECIPE)  # whatever it imports is there before the forks
+
+def work(state, result):
+    model = small()
+    train(model, digits, RECIPE, checkpoint=state, resume=True)
+    write_bytes(result, save(dict(model.state_dict())))
+    os._exit(0)
+
+def start(state, result):
+    child = os.fork()
+    if not child:
+        try:
+            work(state, result)
+        finally:
+            os._exit(1)
+    return child
+
+began = time.perf_counter()
+assert os.waitpid(start(folder / "whole.state", folder / "whole"), 0)[1] == 0
+took = time.perf_counter() - began
+draws = random.Random(seed)
+for number in range(kills):
+    state, result = folder / f"{{number}}.state", folder / f"{{number}}"
+    child = start(state, result)
+    time.sleep(draws.uniform(0, took))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print("killed", number, "state" if state.exists() else "nothing", flush=True)
+    assert os.waitpid(start(state, result), 0)[1] == 0, number
+"""
+
+
+def test_kill_9_at_random_moments_changes_nothing(tmp_path: Path) -> None:
+    """Real processes, killed at 20 moments spread over the whole training, each then run to its end."""
+    code = KILLED.format(tests=str(Path(__file__).parent))
+    seed = random.randrange(10**6)
+    call = [sys.executable, "-c", code, str(tmp_path), str(KILLS), str(seed)]
+    done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    wanted = (tmp_path / "whole").read_bytes()
+    assert done.stdout.count("killed") == KILLS
+    assert done.stdout.count("state") >= 5, "the moments were not spread"
+    for number in range(KILLS):
+        assert (tmp_path / str(number)).read_bytes() == wanted, f"kill {number} of seed {seed}"
+
+
+# ---------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.fixture
+def stopped(digits: DataSet, tmp_path: Path) -> Path:
+    path = tmp_path / "state.safetensors"
+    with pytest.raises(Interrupted):
+        train(small(), digits, RECIPE, checkpoint=path, made_of={"plan": "a"}, on_step=stopping(2, 3))
+    return path
+
+
+def test_another_training_is_not_resumed(digits: DataSet, stopped: Path) -> None:
+    def resumed(recipe: Recipe = RECIPE, plan: str = "a", **options: Any) -> Training:
+        return train(small(), digits, recipe, checkpoint=stopped, resume=True, made_of={"plan": plan}, **options)
+
+    with pytest.raises(UsageError, match=r"had another recipe's epochs \(5, not 6\)"):
+        resumed(Recipe(**{**vars(RECIPE), "epochs": 6}))
+    with pytest.raises(UsageError, match=r"had another plan \('a', not 'b'\)"):
+        resumed(plan="b")
+    with pytest.raises(UsageError, match=r"as the training was started \(cpu, float32, channels_last"):
+        resumed(execution=Execution(channels_last=False))
+    assert len(resumed(execution=Execution(channels_last=True)).epochs) == 5
+
+
+def test_a_state_that_is_no_state_is_said(digits: DataSet, stopped: Path) -> None:
+    content = stopped.read_bytes()
+    for damaged, said in ((content[:-9], "Expected a training's state"), (b"", "Expected a training's state")):
+        stopped.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=said):
+            train(small(), digits, RECIPE, checkpoint=stopped, resume=True)
+
+
+def test_the_state_is_safetensors_and_json_alone(stopped: Path) -> None:
+    with safe_open(stopped, framework="pt") as file:
+        header = json.loads(file.metadata()["pretrim"])
+        assert {"model.conv.weight", "momentum.conv.weight", "average.norm.running_var"} <= set(file.keys())
+    assert header["format"] == "pretrim-training" and header["step"] == 3
+
+
+def test_a_full_disk_keeps_the_last_state(
+    digits: DataSet, stopped: Path, monkeypatch: pytest.MonkeyPatch, whole: Whole
+) -> None:
+    """The real thing needs a file system of one's own; a write that fails as a full disk does stands in."""
+    before = stopped.read_bytes()
+    real = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        if "state" in self.name:
+            real(self, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(CheckpointError, match="No space left on device\\. The state of the last time is still"):
+            train(small(), digits, RECIPE, checkpoint=stopped, resume=True, made_of={"plan": "a"})
+    assert stopped.read_bytes() == before
+    assert [path.name for path in stopped.parent.iterdir()] == [stopped.name]
+    model = small()
+    train(model, digits, RECIPE, checkpoint=stopped, resume=True, made_of={"plan": "a"})
+    assert same(values(model), whole[0])
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_state(digits: DataSet, tmp_path: Path) -> None:
+    path, model = tmp_path / "state", small()
+
+    def spoil(progress: Progress) -> None:
+        if (progress.epoch, progress.step) == (3, 4):
+            with torch.no_grad():
+                model.head.weight.fill_(float("inf"))
+
+    with pytest.raises(PretrimError, match="Expected a finite loss, but got nan in epoch 3, step 5"):
+        train(model, digits, RECIPE, checkpoint=path, on_step=spoil)
+    saved = states.read(path)
+    assert (len(saved.epochs), saved.step) == (2, 0)
+    assert all(torch.isfinite(tensor).all() for tensor in saved.tensors.values())
