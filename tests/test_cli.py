@@ -360,6 +360,112 @@ def test_the_error_of_a_failing_forward_is_shown(call: Call, net: Path) -> None:
     assert "forward raised ValueError: the cable is loose (net.py:" in result.error
 
 
+def stopped_run(net: Path, run: Path, *more: str, after: str = "epoch 2/") -> None:
+    """A real `pretrim compress` that Ctrl-C stopped."""
+    command = [sys.executable, "-m", "pretrim", *training_of(net), *more, "-o", str(run)]
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
+        assert process.stderr is not None
+        while after not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        last = process.stderr.read().splitlines()[-1]
+    assert (process.returncode, "--resume goes on from there" in last) == (130, True), last
+
+
+def training_of(net: Path) -> list[str]:
+    common = ["compress", f"{net}:build", "--data", "digits", *SMALL, "--params", "0.5x", "--round-to", "1"]
+    return [*common, "--epochs", "40", "--set", "ema=0.99", "--threads", "1", "--layout", "channels_last"]
+
+
+def test_a_stopped_run_is_resumed_to_the_same_weights(call: Call, net: Path, tmp_path: Path) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    stopped_run(net, run, "--with-dense", after="dense: epoch 1/")
+    assert {"training.safetensors", "log.jsonl", "dense"} <= {path.name for path in run.iterdir()}
+    unfinished = call("evaluate", run, "--data", "digits", "--model", f"{net}:build")
+    assert (unfinished.code, "its training was stopped: go on with" in unfinished.error) == (1, True)
+    again = call(*training_of(net), "--with-dense", "-o", run)
+    assert (again.code, "--resume goes on with it, --overwrite starts anew" in again.error) == (1, True)
+    other = call(*training_of(net), "--with-dense", "-o", run, "--resume", "--lr", "0.2")
+    assert (other.code, "recipe's learning_rate (0.05, not 0.2)" in other.error) == (2, True)
+    assert call(*training_of(net), "--with-dense", "-o", run, "--resume").code == 0
+    assert call(*training_of(net), "--with-dense", "-o", whole).code == 0
+    for part in ("", "dense"):
+        files = [(folder / part / "weights.safetensors").read_bytes() for folder in (run, whole)]
+        assert files[0] == files[1]
+        assert len((run / part / "log.jsonl").read_text().splitlines()) == 40
+    assert not list(run.rglob("training.safetensors"))
+    finished = call(*training_of(net), "--with-dense", "-o", run, "--resume")
+    assert (finished.code, "is finished" in finished.error) == (2, True)
+
+
+def test_resume_of_nothing_starts(call: Call, net: Path, tmp_path: Path) -> None:
+    assert call(*training_of(net), "--epochs", "1", "-o", tmp_path / "run", "--resume").code == 0
+
+
+def test_a_teacher_changes_what_is_learnt(call: Call, trained: Path, net: Path, tmp_path: Path) -> None:
+    def accuracy(name: str, *more: object) -> dict[str, Any]:
+        common = ("compress", "resnet20", "--data", "digits", *SMALL, "--macs", "0.3x", "--limit", "200")
+        record = call(*common, "--epochs", "1", *more, "-o", tmp_path / name, "--json").json
+        return dict(record["results"])
+
+    taught, alone = accuracy("taught", "--teacher", trained), accuracy("alone")
+    assert taught["epochs"][0]["train_loss"] != alone["epochs"][0]["train_loss"]
+    same = accuracy("same", "--teacher", trained, "--set", "distillation=0")
+    assert same["epochs"][0]["train_loss"] == pytest.approx(alone["epochs"][0]["train_loss"], rel=1e-5)
+    wrong = call(*COMPRESS, "--data", "digits", "--teacher", trained, "-o", tmp_path / "x")
+    assert (wrong.code, "has 10 classes and images of 1x8x8" in wrong.error) == (2, True)
+
+
+def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path: Path) -> None:
+    """The dense network of one run is saved as a user would, and slimmed by the strength of its filters."""
+    common = ("compress", "resnet20", "--data", "digits", *SMALL, "--macs", "0.7x", "--batch-size", "32")
+    call(*common, "--epochs", "4", "--with-dense", "-o", tmp_path / "run")
+    dense = load(tmp_path / "run" / "dense")
+    torch.save({"state_dict": dense.state_dict(), "epoch": 4}, tmp_path / "dense.pth")
+    normalisation = read(tmp_path / "run").normalisation
+    assert normalisation is not None
+    (mean,), (std,) = normalisation
+    inherit = ("--from", tmp_path / "dense.pth", "--mean", str(mean), "--std", str(std))
+    result = call(*common, "--epochs", "1", *inherit, "-o", tmp_path / "slim", "--json")
+    record = result.json
+    found = record["results"]["inherited"]
+    assert found["dense_test_accuracy"] == read(tmp_path / "run" / "dense").results["test_accuracy"]  # type: ignore[index]
+    assert record["dense"]["test_accuracy"] == found["dense_test_accuracy"] > 0.9
+    assert record["slim"]["test_accuracy"] > 0.85
+    assert record["results"]["recipe"]["learning_rate"] == 0.01
+    assert "inherited: test accuracy" in result.err
+    for more, said in (
+        (("--from", tmp_path / "none.pth"), "cannot be read"),
+        (("--mean", "0.5"), "Expected --mean and --std, but got one"),
+        (("--mean", "0.5,0.5", "--std", "1,1"), "with 1 numbers each"),
+        (("--set", "learning_rate=1", "--lr", "1"), "Expected learning_rate once"),
+        (("--set", "colour=1"), "Expected NAME=VALUE with a name of epochs"),
+        (("--set", "mixup=much"), "Expected mixup to be a number, but got 'much'"),
+        (("--layout", "sideways"), "Expected --layout to be channels_last or contiguous"),
+        (("--precision", "float8"), "Expected precision to be float32 or bfloat16"),
+        (("--device", "abacus"), "Expected a device of this machine"),
+        (("--tracker", "paper"), "Expected a tracker of"),
+        (("--resume", "--overwrite"), "Expected --resume or --overwrite, but got both"),
+    ):
+        refused = call(*common, *more, "-o", tmp_path / "x")
+        assert (refused.code, said in refused.error) == (2, True), refused.err
+    assert not (tmp_path / "x").exists()
+
+
+def test_trackers_get_every_epoch(call: Call, net: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    assert call(*training_of(net), "--epochs", "3", "--tracker", "tensorboard", "-o", run).code == 0
+    events = EventAccumulator(str(run / "tracking" / "pretrim"))
+    events.Reload()
+    scalars = events.Scalars("slim/train_loss")
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [event.step for event in scalars] == [1, 2, 3]
+    assert [event.value for event in scalars] == pytest.approx([line["train_loss"] for line in log])
+
+
 COMPRESS = ("compress", "resnet20", "--macs", "0.5x", "--epochs", "1")
 
 

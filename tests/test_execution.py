@@ -1,0 +1,158 @@
+"""How steps are run: what is pinned stays, what is open is timed, and the values are as they were."""
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from test_train import small
+from torch import nn
+
+from pretrim.data import DataSet, load
+from pretrim.errors import UsageError
+from pretrim.train import Choice, Execution, Recipe, train
+from pretrim.train import execution as executions
+from pretrim.train.execution import candidates, choose, fastest, pays_to_compile
+from pretrim.train.onednn import avoided, is_affected
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return load("digits", image_size=8, limit=300)
+
+
+def shown(options: list[Execution]) -> list[tuple[str | None, bool | None]]:
+    return [(option.precision, option.channels_last) for option in options]
+
+
+def test_candidates_are_all_that_is_not_pinned() -> None:
+    assert shown(candidates(Execution(), CPU, bfloat16=True)) == [
+        ("float32", True),
+        ("float32", False),
+        ("bfloat16", True),
+        ("bfloat16", False),
+    ]
+    assert shown(candidates(Execution(), CPU, bfloat16=False)) == [("float32", True), ("float32", False)]
+    assert shown(candidates(Execution(channels_last=False), CPU, bfloat16=False)) == [("float32", False)]
+    assert shown(candidates(Execution(precision="bfloat16"), CPU, False)) == [("bfloat16", True), ("bfloat16", False)]
+    assert shown(candidates(Execution(), GPU, bfloat16=True)) == [("bfloat16", True)]
+    assert shown(candidates(Execution(), GPU, bfloat16=False)) == [("float32", True)]
+
+
+def test_the_fastest_is_taken_and_the_hopeless_is_tried_once() -> None:
+    options = candidates(Execution(), CPU, bfloat16=True)
+    clock = {options[0]: [9.0, 2.0, 3.0], options[1]: [2.5, 1.0, 1.5], options[2]: [2.1], options[3]: [1.2, 1.1, 1.1]}
+    seconds = fastest(options, lambda option: clock[option].pop(0))
+    assert seconds == {options[0]: 2.0, options[1]: 1.0, options[2]: math.inf, options[3]: 1.1}
+    assert not any(clock.values())
+
+
+def test_a_short_training_is_not_timed_and_a_long_one_is() -> None:
+    calls: list[Execution] = []
+
+    def chosen(steps: int, **pinned: Any) -> Choice:
+        calls.clear()
+        return choose(Execution(**pinned), small(), CPU, calls.append, steps=steps, batch=64)
+
+    assert chosen(steps=20).execution == Execution("cpu", "float32", True, False, torch.get_num_threads())
+    assert not calls
+    choice = chosen(steps=10_000)
+    assert choice.execution.precision is not None and choice.execution.channels_last is not None
+    assert len(calls) >= 4 and choice.speeds
+    assert chosen(steps=10_000, channels_last=False, precision="float32").execution.channels_last is False
+    assert not calls
+
+
+def test_timing_leaves_the_network_as_it_was(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> list[torch.Tensor]:
+        model = small()
+        training = train(model, digits, Recipe(epochs=2, batch_size=32), on_start=choices.append)
+        pinned = training.execution
+        again = small()
+        train(again, digits, Recipe(epochs=2, batch_size=32), execution=pinned)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+        return [p.detach() for p in model.parameters()]
+
+    choices: list[Choice] = []
+    trained()
+    monkeypatch.setattr(executions, "SMALLEST_SHARE", 1e9)
+    trained()
+    assert not choices[0].speeds and choices[1].speeds
+
+
+def test_compiling_pays_on_a_gpu_for_long_trainings() -> None:
+    assert pays_to_compile(GPU, 3600)
+    assert not pays_to_compile(GPU, 60)
+    assert not pays_to_compile(CPU, 36_000)
+
+
+@pytest.mark.parametrize(("name", "value"), [("precision", "float8"), ("threads", 0)])
+def test_execution_refuses(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"Expected {name} to be .*but got {value!r}"):
+        Execution(**{name: value})
+
+
+def test_bfloat16_products_train_float32_weights(digits: DataSet) -> None:
+    model = small()
+    training = train(model, digits, Recipe(epochs=4, batch_size=32), execution=Execution(precision="bfloat16"))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert training.epochs[-1].train_loss < 0.75 * training.epochs[0].train_loss
+
+
+def test_threads_are_as_asked_and_put_back(digits: DataSet) -> None:
+    before, seen = torch.get_num_threads(), []
+    train(
+        small(), digits, Recipe(epochs=1, batch_size=64), execution=Execution(threads=2),
+        on_step=lambda _: seen.append(torch.get_num_threads()),
+    )  # fmt: skip
+    assert set(seen) == {2} and torch.get_num_threads() == before
+
+
+# ---------------------------------------------------------------------------------------- oneDNN's defect
+
+STRIDED = """
+import torch
+from torch import nn
+from pretrim.data import load
+from pretrim.train import Execution, Recipe, train
+torch.set_num_threads(1)
+data = load("digits", image_size=16, limit=256)
+def trained(channels_last):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 24, 1, stride=2), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)).double().float()
+    train(model, data, Recipe(epochs=2, batch_size=128), execution=Execution(channels_last=channels_last))
+    return model
+pairs = zip(trained(True).parameters(), trained(False).parameters())
+assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
+"""
+
+
+def test_strided_convolutions_of_few_channels_train_in_channels_last() -> None:
+    """Without the way around it this ends in `double free or corruption` on a CPU with AVX2 (oneDNN #6035)."""
+    done = subprocess.run([sys.executable, "-c", STRIDED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_pixels_left_out_first_are_a_stride(groups: int) -> None:
+    layer = nn.Conv2d(4, 6, 1, stride=(2, 3), groups=groups)
+    images = torch.rand(2, 4, 9, 8)
+    wanted = layer(images)
+    with avoided(nn.Sequential(layer), active=True):
+        assert torch.allclose(layer(images), wanted, atol=1e-6)
+        assert "forward" in vars(layer)
+    assert "forward" not in vars(layer)
+    with avoided(nn.Sequential(layer), active=False):
+        assert "forward" not in vars(layer)
+
+
+def test_only_strided_1x1_convolutions_of_few_channels_are_changed() -> None:
+    assert is_affected(nn.Conv2d(8, 4, 1, stride=2))
+    assert is_affected(nn.Conv2d(32, 32, 1, stride=2, groups=32))
+    others = [nn.Conv2d(8, 4, 1), nn.Conv2d(16, 4, 1, stride=2), nn.Conv2d(8, 4, 3, stride=2), nn.Linear(2, 2)]
+    assert not any(map(is_affected, others))
