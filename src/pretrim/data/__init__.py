@@ -1,7 +1,8 @@
-"""Data sets by name or folder, each with train, validation and test parts in memory.
+"""Data sets by name or folder, each with train, validation and test parts, in memory or streamed.
 
 ``digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (parquet, as on the Hugging Face hub),
-or a folder: images with one folder per class, parquet files, or IDX files, told apart by what is in it.
+``hf:OWNER/NAME`` or ``hf:FOLDER`` (by the package `datasets`), or a folder: images with one folder per class, parquet
+files, or IDX files, told apart by what is in it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
+import torch
+
 from pretrim.errors import DataError, UsageError
 
-from . import digits, fashion_mnist, folder, parquet
+from . import digits, fashion_mnist, folder, hub, parquet
 from .augment import Augmentation, Draws, augment, cut_out, draw, normalise
 from .images import decode_image, with_channels
 from .record import DataSet, Parts, Split, batches, statistics
 from .split import complete, limited
+from .stream import Streamed, free_bytes, prefetched
 
 NAMES = ("digits", "fashion-mnist", "cifar10")
 
@@ -27,6 +31,7 @@ __all__ = [
     "DataSet",
     "Draws",
     "Split",
+    "Streamed",
     "augment",
     "batches",
     "cut_out",
@@ -34,6 +39,7 @@ __all__ = [
     "draw",
     "load",
     "normalise",
+    "prefetched",
 ]
 
 
@@ -45,6 +51,7 @@ def load(
     channels: int | None = None,
     validation: float = 0.1,
     limit: int | None = None,
+    memory: int | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> DataSet:
     """Load a data set.
@@ -57,6 +64,8 @@ def load(
         channels: 1 or 3; grey images are repeated, colours made grey. Without it as the images are stored.
         validation: share of the training part that is split off where the set brings no validation (or no test) part.
         limit: keep so many training images, of every class its share and at least one, for quick trials.
+        memory: bytes that pixels may take; by default half of what is free. Larger folders and parquet files are
+            streamed: decoded when they are needed, in threads.
         announce: gets a line before anything is downloaded; it is printed to stderr otherwise.
 
     Raises:
@@ -65,7 +74,8 @@ def load(
     """
     _check_options(seed, image_size, channels, validation)
     try:
-        parts = _read(spec, image_size, channels, announce or (lambda line: print(line, file=sys.stderr)))
+        say = announce or (lambda line: print(line, file=sys.stderr))
+        parts = _read(spec, image_size, channels, free_bytes() if memory is None else memory, say)
     except OSError as error:
         raise DataError(f"Expected to read {spec}, but got {error}: check its permissions.") from error
     train, valid, test, note = complete(parts, seed, validation)
@@ -75,9 +85,15 @@ def load(
         train = limited(train, limit, seed)
         note = f"{note}; {len(train):,} training images"
     if channels is not None:
-        train, valid, test = (Split(with_channels(s.images, channels), s.labels) for s in (train, valid, test))
+        train, valid, test = (_with_channels(split, channels) for split in (train, valid, test))
     mean, std = statistics(train.images)
     return DataSet(parts.name, parts.source, parts.classes, train, valid, test, mean, std, parts.flip, seed, note)
+
+
+def _with_channels(split: Split, channels: int) -> Split:
+    """Streamed images are decoded with the channels that are wanted."""
+    images = split.images
+    return Split(with_channels(images, channels), split.labels) if isinstance(images, torch.Tensor) else split
 
 
 def _check_options(seed: int, image_size: int | None, channels: int | None, validation: float) -> None:
@@ -91,22 +107,26 @@ def _check_options(seed: int, image_size: int | None, channels: int | None, vali
         raise UsageError(f"Expected 1 channel (grey) or 3 (colour), but got {channels}.")
 
 
-def _read(spec: str, image_size: int | None, channels: int | None, announce: Callable[[str], None]) -> Parts:
+def _read(
+    spec: str, image_size: int | None, channels: int | None, memory: int, announce: Callable[[str], None]
+) -> Parts:
     name, colon, rest = spec.partition(":")
     if name in NAMES:
-        return _read_named(name, _folder(name, rest) if colon else None, image_size, channels, announce)
+        return _read_named(name, _folder(name, rest) if colon else None, image_size, channels, memory, announce)
+    if name == "hf" and colon:
+        return hub.read(rest, image_size, channels, memory, announce)
     path = Path(spec)
     if not spec or not path.is_dir():
         close = get_close_matches(name.lower(), NAMES, n=1)
         hint = f"Did you mean {close[0]}?" if close else "Check the path."
-        raise UsageError(f"Expected {', '.join(NAMES)} or a folder as data, but got {spec!r}. {hint}")
+        raise UsageError(f"Expected {', '.join(NAMES)}, hf:OWNER/NAME or a folder as data, but got {spec!r}. {hint}")
     if parquet.is_here(path):
-        return parquet.read(path, path.resolve().name, image_size, channels)
+        return parquet.read(path, path.resolve().name, image_size, channels, memory)
     if fashion_mnist.is_here(path):
         return fashion_mnist.read_folder(path, image_size)
     if not any(path.iterdir()):
         raise DataError(f"Expected images in {path}, but the folder is empty: put them in {path}/CLASS/.")
-    return folder.read(path, image_size, channels)
+    return folder.read(path, image_size, channels, memory)
 
 
 def _folder(name: str, rest: str) -> Path:
@@ -117,7 +137,12 @@ def _folder(name: str, rest: str) -> Path:
 
 
 def _read_named(
-    name: str, place: Path | None, image_size: int | None, channels: int | None, announce: Callable[[str], None]
+    name: str,
+    place: Path | None,
+    image_size: int | None,
+    channels: int | None,
+    memory: int,
+    announce: Callable[[str], None],
 ) -> Parts:
     if name == "fashion-mnist":
         return fashion_mnist.read(place, image_size, announce)
@@ -127,4 +152,4 @@ def _read_named(
         return digits.read(image_size)
     if place is None:
         raise UsageError("Expected the folder of the parquet files, but got 'cifar10' alone: write cifar10:FOLDER.")
-    return parquet.read(place, name, image_size, channels)
+    return parquet.read(place, name, image_size, channels, memory)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from pretrim.errors import DataError
 
-from .images import SUFFIXES, Pixels, channels_of, decode, decode_all
+from .images import SUFFIXES, channels_of
 from .record import Parts, Split
+from .stream import Streamed
 
 PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test", "testing")}
 PART_NAMES = frozenset(name for names in PARTS.values() for name in names)
@@ -20,10 +20,11 @@ DEFAULT_SIZE = 64
 Labelled = list[tuple[Path, int]]
 
 
-def read(folder: Path, image_size: int | None, channels: int | None) -> Parts:
+def read(folder: Path, image_size: int | None, channels: int | None, memory: int) -> Parts:
     """Images by class, resized to 64x64 unless another size is asked for; classes in the order of their names.
 
-    Without `channels` the images are grey where every one is stored in grey, else in colour.
+    Without `channels` the images are grey where every one is stored in grey, else in colour. If all of them take more
+    than `memory` bytes, they are streamed.
 
     Raises DataError for a folder that is empty, that has one class, or whose parts have different classes.
     """
@@ -33,7 +34,8 @@ def read(folder: Path, image_size: int | None, channels: int | None) -> Parts:
     files = {part: _files(place, classes) for part, place in places.items()}
     size = image_size or DEFAULT_SIZE
     channels = channels or channels_of(path for found in files.values() for path, _ in found)
-    splits = {part: _split(found, size, channels) for part, found in files.items()}
+    streamed = sum(map(len, files.values())) * channels * size * size > memory
+    splits = {part: _split(found, str(folder), size, channels, streamed) for part, found in files.items()}
     name = folder.resolve().name
     return Parts(name, f"images in {folder}", classes, splits["train"], splits.get("validation"), splits.get("test"))
 
@@ -88,10 +90,7 @@ def _files(root: Path, classes: tuple[str, ...]) -> Labelled:
     ]
 
 
-def _split(files: Labelled, size: int, channels: int) -> Split:
-    read_one = partial(_decode, channels=channels, size=(size, size))
-    return Split(decode_all([path for path, _ in files], read_one), torch.tensor([label for _, label in files]))
-
-
-def _decode(path: Path, channels: int, size: tuple[int, int]) -> Pixels:
-    return decode(path, str(path), channels=channels, size=size)
+def _split(files: Labelled, where: str, size: int, channels: int, streamed: bool) -> Split:
+    images = Streamed([path for path, _ in files], where, channels, size, size)
+    labels = torch.tensor([label for _, label in files])
+    return Split(images if streamed else images[:], labels)

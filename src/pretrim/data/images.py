@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pretrim.errors import DataError
 
@@ -38,8 +38,15 @@ def decode(source: bytes | Path, where: str, *, channels: int, size: tuple[int, 
                 image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
             return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
     except Exception as error:  # Pillow raises many kinds for damaged files; each means the same to the user
+        raise _unreadable(where, error) from error
+
+
+def _unreadable(where: str, error: Exception) -> DataError:
+    if isinstance(error, UnidentifiedImageError):  # its text names an object in memory
+        said = "it is of no known format"
+    else:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"Expected an image in {where}, but it cannot be read ({said}): mend or remove it.") from error
+    return DataError(f"Expected an image in {where}, but it cannot be read ({said}): mend or remove it.")
 
 
 def _open(source: bytes | Path) -> Image.Image:
@@ -66,6 +73,15 @@ def _is_grey(source: bytes | Path) -> bool:
             return opened.mode in GREY
     except Exception:  # a damaged image decides nothing; `decode` names it
         return True
+
+
+def size_of(source: bytes | Path, where: str) -> tuple[int, int]:
+    """Height and width by the header. Raises DataError for what is no image."""
+    try:
+        with _open(source) as opened:
+            return opened.height, opened.width
+    except Exception as error:  # as in decode
+        raise _unreadable(where, error) from error
 
 
 def decode_image(path: str | Path, input_shape: tuple[int, int, int]) -> torch.Tensor:

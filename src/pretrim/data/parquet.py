@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +11,9 @@ import torch
 
 from pretrim.errors import DataError, UsageError
 
-from .images import channels_of, decode, decode_all
+from .images import channels_of, size_of
 from .record import Parts, Split, check_labels
+from .stream import Streamed
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PREFIXES = {"train": ("train-",), "validation": ("validation-", "valid-", "val-"), "test": ("test-",)}
@@ -22,7 +23,7 @@ IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels", "fine_label
 class Encoded(NamedTuple):
     """One part as it is stored: image files, and their labels (int64)."""
 
-    images: list[bytes]
+    images: Sequence[Path | bytes]
     labels: np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -31,10 +32,11 @@ def is_here(folder: Path) -> bool:
     return bool(_files(folder, "train"))
 
 
-def read(folder: Path, name: str, image_size: int | None, channels: int | None) -> Parts:
+def read(folder: Path, name: str, image_size: int | None, channels: int | None, memory: int) -> Parts:
     """The parts that the folder holds. Classes are CIFAR-10's where the folder is named so, else numbered.
 
-    Without `channels` the images are grey where every one is stored in grey, else in colour.
+    Without `channels` the images are grey where every one is stored in grey, else in colour. If the pixels of all of
+    them take more than `memory` bytes, they are streamed.
 
     Raises DataError for missing files, missing columns, and images or labels that cannot be read.
     """
@@ -43,10 +45,7 @@ def read(folder: Path, name: str, image_size: int | None, channels: int | None) 
     parts = {part: _encoded(files) for part in PREFIXES if (files := _files(folder, part))}
     classes = CIFAR10 if name == "cifar10" else _numbered(parts["train"].labels, folder)
     channels = channels or channels_of(image for part in parts.values() for image in part.images)
-    splits = {
-        part: _split(encoded, f"{folder} ({part})", len(classes), image_size, channels)
-        for part, encoded in parts.items()
-    }
+    splits = decoded(parts, str(folder), len(classes), image_size, channels, memory)
     source = f"{_title(folder) or name}, parquet files in {folder}"
     return Parts(name, source, classes, splits["train"], splits.get("validation"), splits.get("test"))
 
@@ -88,11 +87,20 @@ def _encoded(files: list[Path]) -> Encoded:
     return together
 
 
-def _split(encoded: Encoded, where: str, classes: int, image_size: int | None, channels: int) -> Split:
-    labels = torch.from_numpy(encoded.labels)
-    check_labels(labels, classes, where)
-    size = None if image_size is None else (image_size, image_size)
-    return Split(decode_all(encoded.images, partial(decode, where=where, channels=channels, size=size)), labels)
+def decoded(
+    parts: Mapping[str, Encoded], where: str, classes: int, image_size: int | None, channels: int, memory: int
+) -> dict[str, Split]:
+    """The parts as pixels, or streamed where they take more than `memory` bytes. Checks the labels."""
+    part, first = next(iter(parts.items()))
+    height, width = (image_size,) * 2 if image_size is not None else size_of(first.images[0], f"{where} ({part})")
+    streamed = sum(len(encoded.images) for encoded in parts.values()) * channels * height * width > memory
+    splits = {}
+    for name, encoded in parts.items():
+        labels = torch.from_numpy(encoded.labels)
+        check_labels(labels, classes, f"{where} ({name})")
+        images = Streamed(encoded.images, f"{where} ({name})", channels, height, width, image_size is not None)
+        splits[name] = Split(images if streamed else images[:], labels)
+    return splits
 
 
 def _columns(path: Path) -> Encoded:

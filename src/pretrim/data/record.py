@@ -1,4 +1,4 @@
-"""The record of a data set: three parts of images in memory, and what a run has to remember of them."""
+"""The record of a data set: three parts of images, and what a run has to remember of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import torch
 
 from pretrim.errors import DataError, UsageError
 
+from .stream import Streamed, prefetched
+
 PIECE = 4096
-"""images that `statistics` counts at once"""
+"""images that `statistics` counts at once, and the most it decodes of streamed ones"""
 
 
 @dataclass(frozen=True)
 class Split:
     """Images and labels of one part."""
 
-    images: torch.Tensor
-    """uint8, N x C x H x W"""
+    images: torch.Tensor | Streamed
+    """uint8, N x C x H x W; `Streamed` ones are decoded when they are indexed"""
     labels: torch.Tensor
     """int64, N"""
 
@@ -30,12 +32,14 @@ class Split:
     def take(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Split:
         """The images at these places, in this order."""
         index = torch.from_numpy(places)
+        if isinstance(self.images, Streamed):
+            return Split(self.images.take(places.tolist()), self.labels[index])
         return Split(self.images[index], self.labels[index])
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set in memory.
+    """A data set, in memory or, where it does not fit, streamed.
 
     Whatever chooses (early stopping, a sweep, a default) reads `validation` only; `test` is read once, for the final
     figure.
@@ -69,6 +73,11 @@ class DataSet:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
+    @property
+    def streamed(self) -> bool:
+        """Whether any part is decoded when it is asked for."""
+        return any(isinstance(part.images, Streamed) for part in (self.train, self.validation, self.test))
+
     def to_json(self) -> dict[str, Any]:
         """What a run remembers: plain JSON, without the images."""
         return {
@@ -97,8 +106,13 @@ class Parts:
     flip: bool = True
 
 
-def statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images scaled to 0..1, from whole-number histograms."""
+def statistics(images: torch.Tensor | Streamed) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images scaled to 0..1, from whole-number histograms.
+
+    Of streamed images, 4,096 that are evenly spaced are taken: they give the mean to about one grey value.
+    """
+    if isinstance(images, Streamed):
+        images = images[torch.linspace(0, len(images) - 1, min(len(images), PIECE)).round().long()]
     values = np.arange(256) / 255.0
     mean, std = [], []
     for counts in _histograms(images):
@@ -123,18 +137,20 @@ def batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Images and labels in batches: in a random order with a generator, else in their own. The last may be smaller.
 
-    Raises UsageError (at the first batch) for a batch size below 1.
+    Raises UsageError for a batch size below 1.
     """
     if batch_size < 1:
         raise UsageError(f"Expected a batch of 1 or more images, but got {batch_size}: give a larger batch size.")
     count = len(split)
     order = None if generator is None else torch.randperm(count, generator=generator)
-    for start in range(0, count, batch_size):
-        if order is None:
-            yield split.images[start : start + batch_size], split.labels[start : start + batch_size]
-        else:
-            places = order[start : start + batch_size]
-            yield split.images[places], split.labels[places]
+
+    def fetch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = slice(number * batch_size, (number + 1) * batch_size)
+        places = chosen if order is None else order[chosen]
+        return split.images[places], split.labels[places]
+
+    numbers = range(-(-count // batch_size))
+    return prefetched(fetch, len(numbers)) if isinstance(split.images, Streamed) else map(fetch, numbers)
 
 
 def check_labels(labels: torch.Tensor, classes: int, where: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pretrim.data import DataSet, Draws, augment, cut_out, draw, normalise
+from pretrim.data import DataSet, Draws, augment, cut_out, draw, normalise, prefetched
 from pretrim.errors import DataError, UsageError
 
 from .recipe import Recipe

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from pretrim.data import DataSet, Split
+from pretrim.data import DataSet
 from pretrim.errors import PretrimError, UsageError
 
 from . import onednn
@@ -347,8 +348,7 @@ class _Training:
         if not len(split):
             return None
         same_on_all(self.accelerator, self.model, self.average)
-        places = torch.arange(self.rank, len(split), self.world)
-        part = Split(split.images[places], split.labels[places]) if self.world > 1 else split
+        part = split.take(np.arange(self.rank, len(split), self.world)) if self.world > 1 else split
         with self.average.in_place() if self.average is not None else nullcontext():
             right = evaluate(self.model, part, self.data.mean, self.data.std).accuracy * len(part) if len(part) else 0.0
         return total(self.accelerator, torch.tensor(right, device=self.device))[0] / len(split)

@@ -1,0 +1,96 @@
+"""`hf:OWNER/NAME` and `hf:FOLDER`: data sets that the package `datasets` of Hugging Face loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretrim.errors import DataError, UsageError
+
+from .images import channels_of
+from .parquet import Encoded, decoded
+from .record import Parts
+
+PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+
+
+def read(
+    name: str, image_size: int | None, channels: int | None, memory: int, announce: Callable[[str], None]
+) -> Parts:
+    """The parts of a data set with one column of images and one of classes, whose names it brings.
+
+    Raises:
+        UsageError: the package is missing, or no name is given.
+        DataError: the set cannot be had, or is not one of images by class.
+    """
+    if not name:
+        raise UsageError("Expected hf:OWNER/NAME or hf:FOLDER, but got 'hf:' alone.")
+    found = _load(name, announce)
+    by_part = {part: next((found[k] for k in names if k in found), None) for part, names in PARTS.items()}
+    if by_part["train"] is None:
+        raise DataError(f"Expected a part train in {name}, but got {', '.join(map(str, found))}: give another set.")
+    image, label, classes = _columns(by_part["train"].features, name)
+    parts = {part: _encoded(table, image, label, name) for part, table in by_part.items() if table is not None}
+    channels = channels or channels_of(item for part in parts.values() for item in part.images)
+    splits = decoded(parts, name, len(classes), image_size, channels, memory)
+    source = f"{name}, by Hugging Face datasets"
+    return Parts(
+        name.rstrip("/").rpartition("/")[2],
+        source,
+        classes,
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+    )
+
+
+def _load(name: str, announce: Callable[[str], None]) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise UsageError(
+            "Expected the package datasets for hf: names, but it is missing: pip install 'pretrim[hub]'."
+        ) from None
+    if not Path(name).exists():
+        announce(f"loading {name} by Hugging Face datasets: from its cache, or else downloaded from the hub")
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name)
+    except Exception as error:  # it raises many kinds: no network, no such set, damaged files
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"Expected the data set {name}, but datasets could not load it ({said}): check the name and the network."
+        ) from error
+
+
+def _columns(features: Any, name: str) -> tuple[str, str, tuple[str, ...]]:
+    """The names of the columns of images and classes, and the classes' names."""
+    import datasets
+
+    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    labels = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    if len(images) != 1 or not labels:
+        raise DataError(
+            f"Expected one column of images and one of classes in {name}, but got {', '.join(features)}: "
+            f"give a set of images by class."
+        )
+    return images[0], labels[0], tuple(features[labels[0]].names)
+
+
+def _encoded(table: Any, image: str, label: str, name: str) -> Encoded:
+    """The images as they are stored, and their labels."""
+    import datasets
+
+    columns = table.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+    images: list[Path | bytes] = []
+    for entry in columns[image]:
+        stored = entry["bytes"] if entry["bytes"] is not None else entry["path"]
+        if stored is None:
+            raise DataError(f"Expected an image in every row of {name}, but one is missing: mend the set.")
+        images.append(stored if isinstance(stored, bytes) else Path(stored))
+    if not images:
+        raise DataError(f"Expected images in {name}, but a part has no rows: fetch it again.")
+    return Encoded(images, np.asarray(columns[label], dtype=np.int64))
