@@ -52,6 +52,8 @@ benchmarks: install-test
 	$(BIN)/python benchmarks/modes.py
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/coverage.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_cost.py
+	$(BIN)/python benchmarks/throughput.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

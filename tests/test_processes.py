@@ -91,16 +91,18 @@ def test_with_batch_norm_the_accuracy_agrees(tmp_path: Path) -> None:
     assert abs(float(alone["accuracy"]) - float(together["accuracy"])) < 0.06
 
 
-COMPRESS = ["compress", "resnet20", "--data", "digits", "--input", "1x8x8", "--limit", "256", "--macs", "0.5x"]
+COMPRESS = ["compress", "resnet20", "--data", "digits", "--input", "1x8x8", "--limit", "128", "--macs", "0.5x"]
 
 
 @pytest.mark.parametrize(("launcher", "processes"), [(TORCHRUN, 2), (LAUNCH, 1)], ids=["torchrun", "accelerate"])
 def test_compress_is_launched_as_usual(tmp_path: Path, launcher: list[str], processes: int) -> None:
-    call = [*launcher, "-m", "pretrim", *COMPRESS, "--epochs", "2", "--json", "-o", "run"]
+    bfloat16 = ["--mixed_precision", "bf16"] if launcher is LAUNCH else []
+    call = [*launcher, *bfloat16, "-m", "pretrim", *COMPRESS, "--epochs", "2", "--json", "-o", "run"]
     done = started(call, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["results"]["processes"] == processes
+    assert record["results"]["execution"]["precision"] == ("bfloat16" if bfloat16 else "float32")
     assert done.stderr.count("epoch 2/2") == 1
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "curve.png", "log.jsonl", "run.json", "weights.safetensors"

@@ -126,7 +126,9 @@ def _recipe(data: str, asked: dict[str, Any], changes: list[str], seed: int, *, 
     twice = sorted(set(parsed) & {*asked, "seed"})
     if twice:
         raise UsageError(f"Expected {twice[0]} once, but it is in --set and an option of its own: leave one out.")
-    return preset(data.partition(":")[0], fine_tune=fine_tune, changes={**parsed, **asked, "seed": seed})
+    kind, _, rest = data.partition(":")
+    name = rest.rpartition("/")[2] if kind == "hf" else kind
+    return preset(name, fine_tune=fine_tune, changes={**parsed, **asked, "seed": seed})
 
 
 def _execution(

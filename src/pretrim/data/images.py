@@ -102,8 +102,10 @@ def decode_all(items: Sequence[Item], decode_one: Callable[[Item], Pixels]) -> t
 
     Raises DataError for images of more than one size; the first error ends the work.
     """
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, len(chunks))) as pool:
+    workers = os.cpu_count() or 1
+    size = min(CHUNK, -(-len(items) // workers))  # a batch of a streamed set is small, and still for all workers
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    with ThreadPoolExecutor(max_workers=min(workers, len(chunks))) as pool:
         try:
             parts = list(pool.map(lambda chunk: _stacked([decode_one(item) for item in chunk]), chunks))
         except BaseException:

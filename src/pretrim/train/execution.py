@@ -107,7 +107,8 @@ def choose(wish: Execution, model: nn.Module, device: torch.device, run: Step, *
     """
     wish = replace(wish, device=str(device), threads=wish.threads or torch.get_num_threads())
     options = candidates(wish, device, bfloat16_is_fast(device))
-    if len(options) == 1 or len(options) * TIMED > steps * SMALLEST_SHARE:
+    is_open = len(options) > 1 or (device.type == "cuda" and wish.compile is None)
+    if not is_open or len(options) * TIMED > steps * SMALLEST_SHARE:
         chosen = options[0]
         return Choice(replace(chosen, compile=bool(chosen.compile)), {})
     with _restored(model), threads(wish.threads):

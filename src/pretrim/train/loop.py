@@ -24,7 +24,7 @@ from .execution import Choice, Execution, choose, kernels, threads
 from .feed import STEP, Batch, Feed, seed_of
 from .optimizer import Average, learning_rate_at, make_optimizer
 from .outputs import Loss, Teacher, forward, renormalised
-from .processes import agreed, from_main, make_accelerator, same_on_all, total
+from .processes import agreed, from_main, make_accelerator, same_on_all, total, wants_bfloat16
 from .recipe import Recipe
 from .state import EpochRecord, State
 from .stop import Interrupted, Wish, listening
@@ -220,8 +220,8 @@ class _Training:
 
     def choose(self, wish: Execution) -> Choice:
         """How to run the steps: found in the main process, the same in all."""
-        if self.accelerator.mixed_precision == "bf16" and wish.precision is None:
-            wish = replace(wish, precision="bfloat16")  # as the user told accelerate's configuration
+        if wish.precision is None and wants_bfloat16(self.accelerator):
+            wish = replace(wish, precision="bfloat16")
         total_steps = self.recipe.epochs * self.steps
         found = None
         if self.accelerator.is_main_process:

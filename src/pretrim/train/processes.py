@@ -36,6 +36,7 @@ def make_accelerator(device: str = "auto", trackers: Sequence[str] = (), trackin
         UsageError: a device that is not there.
     """
     from accelerate import Accelerator
+    from accelerate.state import is_initialized
     from accelerate.utils import DistributedDataParallelKwargs
 
     check_device(device)
@@ -43,10 +44,17 @@ def make_accelerator(device: str = "auto", trackers: Sequence[str] = (), trackin
     # A head that a batch does not use has no gradient; without this flag the processes would wait for it for ever.
     return Accelerator(
         cpu=cpu,
+        # With another value it would wrap the model's forward; the loop has its own autocast. Fixed once in a process.
+        mixed_precision=None if is_initialized() else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         log_with=list(trackers) or None,
         project_dir=tracking,
     )
+
+
+def wants_bfloat16(accelerator: Accelerator) -> bool:
+    """Whether the user told accelerate's configuration, or an Accelerator of theirs, to use bfloat16."""
+    return "bf16" in (accelerator.mixed_precision, os.environ.get("ACCELERATE_MIXED_PRECISION"))
 
 
 def check_device(device: str) -> None:
