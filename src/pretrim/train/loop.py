@@ -227,6 +227,7 @@ class _Training:
         if self.accelerator.is_main_process:
             batch = self.recipe.batch_size // self.world
             found = choose(wish, self.model, self.device, self._trial, steps=total_steps, batch=batch)
+            self._forget()
         choice: Choice = from_main(self.accelerator, found)
         if self.world > 1:
             choice = replace(choice, execution=replace(choice.execution, device=str(self.device)))
@@ -268,7 +269,7 @@ class _Training:
         while len(self.records) < self.recipe.epochs:
             if self._epoch(stop):
                 self._save(checkpoint, made_of)
-            if stop.number and len(self.records) < self.recipe.epochs:
+            if len(self.records) < self.recipe.epochs and agreed(self.accelerator, stop, looks=True):
                 self._interrupted(stop, checkpoint, made_of)
         if self.average is not None:
             self.average.keep()
@@ -338,6 +339,10 @@ class _Training:
         record = EpochRecord(epoch, loss / self.steps, accuracy, validation, rate, speed, self.seconds)
         self.records = (*self.records, record)
         self._tell(ends=True)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Back to the start of an epoch."""
         self.step, self.seconds = 0, 0.0
         self.loss.zero_()
         self.right.zero_()
