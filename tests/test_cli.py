@@ -444,7 +444,7 @@ def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path
         (("--set", "mixup=much"), "Expected mixup to be a number, but got 'much'"),
         (("--layout", "sideways"), "Expected --layout to be channels_last or contiguous"),
         (("--precision", "float8"), "Expected precision to be float32 or bfloat16"),
-        (("--device", "abacus"), "Expected a device of this machine"),
+        (("--train-on", "abacus"), "Expected a device of this machine"),
         (("--tracker", "paper"), "Expected a tracker of"),
         (("--resume", "--overwrite"), "Expected --resume or --overwrite, but got both"),
     ):

@@ -63,7 +63,7 @@ def compress(
     ] = False,
     resume: options.Resume = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
-    device: options.Device = "auto",
+    train_on: options.TrainOn = "auto",
     precision: options.PrecisionOption = None,
     layout: options.Layout = None,
     threads: options.Threads = None,
@@ -86,8 +86,8 @@ def compress(
 
     asked = without_none({"epochs": epochs, "batch_size": batch_size, "learning_rate": lr})
     recipe = _recipe(data, asked, changes or [], seed, fine_tune=inherit is not None)
-    execution = _execution(device, precision, layout, threads, compiled)
-    check_device(device)
+    execution = _execution(train_on, precision, layout, threads, compiled)
+    check_device(train_on)
     check_trackers(tracker or [])
     if resume and is_finished(output):
         raise UsageError(f"Expected a training to go on with, but the run in {output} is finished: evaluate it.")

@@ -45,7 +45,9 @@ DTypeOption = Annotated[str, typer.Option("--dtype", metavar=DTYPES, help="Data 
 Json = Annotated[bool, typer.Option("--json", help="Print the same record as JSON.")]
 Data = Annotated[
     str,
-    typer.Option("--data", metavar="DATA", help="A data set by name (digits, cifar10, ...) or a folder of images."),
+    typer.Option(
+        "--data", metavar="DATA", help="digits, fashion-mnist, cifar10:FOLDER, hf:OWNER/NAME, or a folder of images."
+    ),
 ]
 RunModel = Annotated[
     str | None,
@@ -129,7 +131,9 @@ TeacherRun = Annotated[
     typer.Option("--teacher", metavar="RUN", help="A trained run to learn from as well (distillation)."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the training in RUN was stopped.")]
-Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to train.")]
+TrainOn = Annotated[
+    str, typer.Option("--train-on", metavar="auto|cpu|cuda", help="Where to train; a GPU by default, if there is one.")
+]
 PrecisionOption = Annotated[
     str | None,
     typer.Option("--precision", metavar=PRECISIONS, help="By default the fastest.", show_default=False),

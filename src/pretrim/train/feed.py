@@ -47,7 +47,7 @@ class Order:
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed of 63 bits from several numbers; the same on every machine (numpy.random.SeedSequence)."""
+    """One seed of 63 bits from several numbers (0s at the end do not count); the same on every machine."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
