@@ -117,7 +117,7 @@ def test_a_damaged_image_is_named_when_it_is_reached(folder: Path, tmp_path: Pat
 def test_images_of_other_sizes_are_said_when_they_are_reached(tmp_path: Path) -> None:
     """Here by the mean, which is taken from all images of so small a set."""
     where = in_parquet(tmp_path, [8] * 35 + [9] * 5)
-    with pytest.raises(DataError, match=r"Expected images of one size.* but got 1x8x8, 1x9x9: give an image size"):
+    with pytest.raises(DataError, match=r"Expected images of one size.* but got 8x8 and 9x9: give an image size"):
         data.load(str(where), memory=0)
     images = Streamed([encoded(9), encoded(9)], "there", 1, 8, 8, resize=False)
     with pytest.raises(DataError, match=r"one size in there, but got 8x8 and 9x9: give an image size"):

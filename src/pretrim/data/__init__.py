@@ -20,7 +20,7 @@ from pretrim.errors import DataError, UsageError
 from . import digits, fashion_mnist, folder, hub, parquet
 from .augment import Augmentation, Draws, augment, cut_out, draw, normalise
 from .images import decode_image, with_channels
-from .record import DataSet, Parts, Split, batches, statistics
+from .record import DataSet, Parts, Split, batches, held, statistics
 from .split import complete, limited
 from .stream import Streamed, free_bytes, prefetched
 
@@ -75,7 +75,7 @@ def load(
     _check_options(seed, image_size, channels, validation)
     try:
         say = announce or (lambda line: print(line, file=sys.stderr))
-        parts = _read(spec, image_size, channels, free_bytes() if memory is None else memory, say)
+        parts = _read(spec, image_size, channels, say)
     except OSError as error:
         raise DataError(f"Expected to read {spec}, but got {error}: check its permissions.") from error
     train, valid, test, note = complete(parts, seed, validation)
@@ -84,6 +84,7 @@ def load(
             raise UsageError(f"Expected a limit of at least {len(parts.classes)} images, but got {limit}.")
         train = limited(train, limit, seed)
         note = f"{note}; {len(train):,} training images"
+    train, valid, test = held((train, valid, test), free_bytes() if memory is None else memory)
     if channels is not None:
         train, valid, test = (_with_channels(split, channels) for split in (train, valid, test))
     mean, std = statistics(train.images)
@@ -107,26 +108,24 @@ def _check_options(seed: int, image_size: int | None, channels: int | None, vali
         raise UsageError(f"Expected 1 channel (grey) or 3 (colour), but got {channels}.")
 
 
-def _read(
-    spec: str, image_size: int | None, channels: int | None, memory: int, announce: Callable[[str], None]
-) -> Parts:
+def _read(spec: str, image_size: int | None, channels: int | None, announce: Callable[[str], None]) -> Parts:
     name, colon, rest = spec.partition(":")
     if name in NAMES:
-        return _read_named(name, _folder(name, rest) if colon else None, image_size, channels, memory, announce)
+        return _read_named(name, _folder(name, rest) if colon else None, image_size, channels, announce)
     if name == "hf" and colon:
-        return hub.read(rest, image_size, channels, memory, announce)
+        return hub.read(rest, image_size, channels, announce)
     path = Path(spec)
     if not spec or not path.is_dir():
         close = get_close_matches(name.lower(), NAMES, n=1)
         hint = f"Did you mean {close[0]}?" if close else "Check the path."
         raise UsageError(f"Expected {', '.join(NAMES)}, hf:OWNER/NAME or a folder as data, but got {spec!r}. {hint}")
     if parquet.is_here(path):
-        return parquet.read(path, path.resolve().name, image_size, channels, memory)
+        return parquet.read(path, path.resolve().name, image_size, channels)
     if fashion_mnist.is_here(path):
         return fashion_mnist.read_folder(path, image_size)
     if not any(path.iterdir()):
         raise DataError(f"Expected images in {path}, but the folder is empty: put them in {path}/CLASS/.")
-    return folder.read(path, image_size, channels, memory)
+    return folder.read(path, image_size, channels)
 
 
 def _folder(name: str, rest: str) -> Path:
@@ -137,12 +136,7 @@ def _folder(name: str, rest: str) -> Path:
 
 
 def _read_named(
-    name: str,
-    place: Path | None,
-    image_size: int | None,
-    channels: int | None,
-    memory: int,
-    announce: Callable[[str], None],
+    name: str, place: Path | None, image_size: int | None, channels: int | None, announce: Callable[[str], None]
 ) -> Parts:
     if name == "fashion-mnist":
         return fashion_mnist.read(place, image_size, announce)
@@ -152,4 +146,4 @@ def _read_named(
         return digits.read(image_size)
     if place is None:
         raise UsageError("Expected the folder of the parquet files, but got 'cifar10' alone: write cifar10:FOLDER.")
-    return parquet.read(place, name, image_size, channels, memory)
+    return parquet.read(place, name, image_size, channels)

@@ -20,11 +20,10 @@ DEFAULT_SIZE = 64
 Labelled = list[tuple[Path, int]]
 
 
-def read(folder: Path, image_size: int | None, channels: int | None, memory: int) -> Parts:
+def read(folder: Path, image_size: int | None, channels: int | None) -> Parts:
     """Images by class, resized to 64x64 unless another size is asked for; classes in the order of their names.
 
-    Without `channels` the images are grey where every one is stored in grey, else in colour. If all of them take more
-    than `memory` bytes, they are streamed.
+    Without `channels` the images are grey where every one is stored in grey, else in colour.
 
     Raises DataError for a folder that is empty, that has one class, or whose parts have different classes.
     """
@@ -34,8 +33,7 @@ def read(folder: Path, image_size: int | None, channels: int | None, memory: int
     files = {part: _files(place, classes) for part, place in places.items()}
     size = image_size or DEFAULT_SIZE
     channels = channels or channels_of(path for found in files.values() for path, _ in found)
-    streamed = sum(map(len, files.values())) * channels * size * size > memory
-    splits = {part: _split(found, str(folder), size, channels, streamed) for part, found in files.items()}
+    splits = {part: _split(found, str(folder), size, channels) for part, found in files.items()}
     name = folder.resolve().name
     return Parts(name, f"images in {folder}", classes, splits["train"], splits.get("validation"), splits.get("test"))
 
@@ -90,7 +88,6 @@ def _files(root: Path, classes: tuple[str, ...]) -> Labelled:
     ]
 
 
-def _split(files: Labelled, where: str, size: int, channels: int, streamed: bool) -> Split:
+def _split(files: Labelled, where: str, size: int, channels: int) -> Split:
     images = Streamed([path for path, _ in files], where, channels, size, size)
-    labels = torch.tensor([label for _, label in files])
-    return Split(images if streamed else images[:], labels)
+    return Split(images, torch.tensor([label for _, label in files]))

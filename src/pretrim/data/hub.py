@@ -11,15 +11,13 @@ import numpy as np
 from pretrim.errors import DataError, UsageError
 
 from .images import channels_of
-from .parquet import Encoded, decoded
+from .parquet import Encoded, streamed
 from .record import Parts
 
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
-def read(
-    name: str, image_size: int | None, channels: int | None, memory: int, announce: Callable[[str], None]
-) -> Parts:
+def read(name: str, image_size: int | None, channels: int | None, announce: Callable[[str], None]) -> Parts:
     """The parts of a data set with one column of images and one of classes, whose names it brings.
 
     Raises:
@@ -35,7 +33,7 @@ def read(
     image, label, classes = _columns(by_part["train"].features, name)
     parts = {part: _encoded(table, image, label, name) for part, table in by_part.items() if table is not None}
     channels = channels or channels_of(item for part in parts.values() for item in part.images)
-    splits = decoded(parts, name, len(classes), image_size, channels, memory)
+    splits = streamed(parts, name, len(classes), image_size, channels)
     source = f"{name}, by Hugging Face datasets"
     return Parts(
         name.rstrip("/").rpartition("/")[2],

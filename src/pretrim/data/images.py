@@ -94,36 +94,34 @@ def decode_image(path: str | Path, input_shape: tuple[int, int, int]) -> torch.T
         raise DataError(f"Expected a network for images of 1 or 3 channels, but its input has {channels}.")
     if not Path(path).is_file():
         raise DataError(f"Expected an image file, but {path} is not there: check the path.")
-    return decode_all([Path(path)], lambda file: decode(file, str(file), channels=channels, size=(height, width)))[0]
+    pixels = decode(Path(path), str(path), channels=channels, size=(height, width))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def decode_all(items: Sequence[Item], decode_one: Callable[[Item], Pixels]) -> torch.Tensor:
-    """Decode many images (at least one) in threads, as Pillow lets go of the lock, into uint8, N x C x H x W.
+def decode_all(
+    items: Sequence[Item], decode_one: Callable[[Item], Pixels], shape: tuple[int, int, int]
+) -> torch.Tensor:
+    """Decode images of one shape (C, H, W) in threads, as Pillow lets go of the lock, into uint8, N x C x H x W.
 
-    Raises DataError for images of more than one size; the first error ends the work.
+    Each goes to its place at once: no image is in memory twice. The first error ends the work: the first by the order
+    of the items, however many threads there are.
     """
+    images = np.empty((len(items), *shape), dtype=np.uint8)
     workers = os.cpu_count() or 1
-    size = min(CHUNK, -(-len(items) // workers))  # a batch of a streamed set is small, and still for all workers
-    chunks = [items[start : start + size] for start in range(0, len(items), size)]
-    with ThreadPoolExecutor(max_workers=min(workers, len(chunks))) as pool:
+    size = max(1, min(CHUNK, -(-len(items) // workers)))  # a batch is small, and still for all workers
+
+    def fill(start: int) -> None:
+        for place in range(start, min(start + size, len(items))):
+            images[place] = decode_one(items[place]).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         try:
-            parts = list(pool.map(lambda chunk: _stacked([decode_one(item) for item in chunk]), chunks))
+            for _ in pool.map(fill, range(0, len(items), size)):
+                pass
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    _check_sizes({part.shape[1:] for part in parts})
-    return torch.from_numpy(np.concatenate(parts))
-
-
-def _stacked(images: list[Pixels]) -> Pixels:
-    _check_sizes({(image.shape[2], *image.shape[:2]) for image in images})
-    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
-
-
-def _check_sizes(shapes: set[tuple[int, ...]]) -> None:
-    if len(shapes) > 1:
-        several = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:3])
-        raise DataError(f"Expected images of one size, but got {several}: give an image size.")
+    return torch.from_numpy(images)
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:

@@ -32,11 +32,10 @@ def is_here(folder: Path) -> bool:
     return bool(_files(folder, "train"))
 
 
-def read(folder: Path, name: str, image_size: int | None, channels: int | None, memory: int) -> Parts:
+def read(folder: Path, name: str, image_size: int | None, channels: int | None) -> Parts:
     """The parts that the folder holds. Classes are CIFAR-10's where the folder is named so, else numbered.
 
-    Without `channels` the images are grey where every one is stored in grey, else in colour. If the pixels of all of
-    them take more than `memory` bytes, they are streamed.
+    Without `channels` the images are grey where every one is stored in grey, else in colour.
 
     Raises DataError for missing files, missing columns, and images or labels that cannot be read.
     """
@@ -45,7 +44,7 @@ def read(folder: Path, name: str, image_size: int | None, channels: int | None, 
     parts = {part: _encoded(files) for part in PREFIXES if (files := _files(folder, part))}
     classes = CIFAR10 if name == "cifar10" else _numbered(parts["train"].labels, folder)
     channels = channels or channels_of(image for part in parts.values() for image in part.images)
-    splits = decoded(parts, str(folder), len(classes), image_size, channels, memory)
+    splits = streamed(parts, str(folder), len(classes), image_size, channels)
     source = f"{_title(folder) or name}, parquet files in {folder}"
     return Parts(name, source, classes, splits["train"], splits.get("validation"), splits.get("test"))
 
@@ -87,19 +86,18 @@ def _encoded(files: list[Path]) -> Encoded:
     return together
 
 
-def decoded(
-    parts: Mapping[str, Encoded], where: str, classes: int, image_size: int | None, channels: int, memory: int
+def streamed(
+    parts: Mapping[str, Encoded], where: str, classes: int, image_size: int | None, channels: int
 ) -> dict[str, Split]:
-    """The parts as pixels, or streamed where they take more than `memory` bytes. Checks the labels."""
+    """The parts, whose images are yet to be decoded. Without an image size the first of them gives it."""
     part, first = next(iter(parts.items()))
     height, width = (image_size,) * 2 if image_size is not None else size_of(first.images[0], f"{where} ({part})")
-    streamed = sum(len(encoded.images) for encoded in parts.values()) * channels * height * width > memory
     splits = {}
     for name, encoded in parts.items():
         labels = torch.from_numpy(encoded.labels)
         check_labels(labels, classes, f"{where} ({name})")
         images = Streamed(encoded.images, f"{where} ({name})", channels, height, width, image_size is not None)
-        splits[name] = Split(images if streamed else images[:], labels)
+        splits[name] = Split(images, labels)
     return splits
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from pretrim.errors import DataError, UsageError
 
 from .stream import Streamed, prefetched
 
-PIECE = 4096
-"""images that `statistics` counts at once, and the most it decodes of streamed ones"""
+SAMPLE = 4096
+"""the most streamed images that `statistics` decodes"""
+PIECE = 256
+"""images that it counts at once: 0.1 GB for one channel of 224 x 224"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,15 @@ class Split:
         if isinstance(self.images, Streamed):
             return Split(self.images.take(places.tolist()), self.labels[index])
         return Split(self.images[index], self.labels[index])
+
+
+def held(splits: Sequence[Split], memory: int) -> list[Split]:
+    """The parts with their images decoded, if the pixels of all of them take at most `memory` bytes; else as given.
+
+    What is split off is split off before: parts of tensors would be copied, and pixels be in memory several times.
+    """
+    needed = sum(prod(split.images.shape) for split in splits if isinstance(split.images, Streamed))
+    return [Split(split.images[:], split.labels) if needed <= memory else split for split in splits]
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ def statistics(images: torch.Tensor | Streamed) -> tuple[tuple[float, ...], tupl
     Of streamed images, 4,096 that are evenly spaced are taken: they give the mean to about one grey value.
     """
     if isinstance(images, Streamed):
-        images = images[torch.linspace(0, len(images) - 1, min(len(images), PIECE)).round().long()]
+        images = images.take(np.linspace(0, len(images) - 1, min(len(images), SAMPLE)).round().astype(int).tolist())
     values = np.arange(256) / 255.0
     mean, std = [], []
     for counts in _histograms(images):
@@ -122,8 +134,8 @@ def statistics(images: torch.Tensor | Streamed) -> tuple[tuple[float, ...], tupl
     return tuple(mean), tuple(std)
 
 
-def _histograms(images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """How often each value occurs, C x 256, counted in pieces: bincount needs 8 bytes for each of its own."""
+def _histograms(images: torch.Tensor | Streamed) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """How often each value occurs, C x 256, in pieces: bincount needs 8 bytes for each of its own."""
     counts = torch.zeros((images.shape[1], 256), dtype=torch.int64)
     for start in range(0, len(images), PIECE):
         piece = images[start : start + PIECE]

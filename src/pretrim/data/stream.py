@@ -60,21 +60,18 @@ class Streamed:
     def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
         """Those images as uint8. Raises DataError for one that cannot be read, or that has another size."""
         chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
-        if not chosen:
-            return torch.zeros((0, *self.shape[1:]), dtype=torch.uint8)
-        size = (self.height, self.width) if self.resize else None
+        return decode_all([self.items[place] for place in chosen], self._decoded, self.shape[1:])
 
-        def decoded(item: Path | bytes) -> Pixels:
-            where = str(item) if isinstance(item, Path) else self.where
-            return decode(item, where, channels=self.channels, size=size)
-
-        images = decode_all([self.items[place] for place in chosen], decoded)
-        if tuple(images.shape[1:]) != self.shape[1:]:
+    def _decoded(self, item: Path | bytes) -> Pixels:
+        where = str(item) if isinstance(item, Path) else self.where
+        size = (self.height, self.width)
+        pixels = decode(item, where, channels=self.channels, size=size if self.resize else None)
+        if pixels.shape[:2] != size:
             raise DataError(
                 f"Expected images of one size in {self.where}, but got {self.height}x{self.width} and "
-                f"{images.shape[2]}x{images.shape[3]}: give an image size."
+                f"{pixels.shape[0]}x{pixels.shape[1]}: give an image size."
             )
-        return images
+        return pixels
 
     def take(self, places: Sequence[int]) -> Streamed:
         """The images at these places, in this order."""
