@@ -1,9 +1,9 @@
 """Claim: pretrim trains 1.5 times as many images a second on a CPU (5 times on a GPU) as a plain PyTorch loop.
 
 The plain loop is that of PyTorch's tutorial "Training a Classifier": a Dataset of PIL images with torchvision's usual
-transforms, a DataLoader with 2 workers, NCHW, float32. Both train the same network with the same batch size on CIFAR-10,
-turn by turn in one run; each is warmed up, then timed for the same number of steps. Rows: the tutorial's own network with
-its batch of 4, and ResNet-20, dense and slim, with 128.
+transforms, a DataLoader with 2 workers, NCHW, float32. Both train the same network with the same batch size on
+CIFAR-10, turn by turn in one run; each is warmed up, then timed for the same number of steps. Rows: the tutorial's own
+network with its batch of 4, and ResNet-20, dense and slim, with 128.
 
     python benchmarks/throughput.py --data cifar10:FOLDER [--device cuda]      # writes results/throughput.md
 
@@ -188,9 +188,9 @@ def _page(lines: list[str], device: str) -> str:
     where = torch.cuda.get_device_name() if device != "cpu" else f"{cpu}, {torch.get_num_threads()} threads"
     return (
         "# Throughput\n\n"
-        "Images a second in training on CIFAR-10: the loop of PyTorch's tutorial with a DataLoader of 2 workers, and pretrim.\n"
-        f"{where}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}; medians of {ROUNDS} rounds, turn by "
-        "turn; ratio with its range. Goal: 1.5 on a CPU, 5 on a GPU.\n\n"
+        "Images a second in training on CIFAR-10: the loop of PyTorch's tutorial with a DataLoader of 2 workers, and "
+        f"pretrim.\n{where}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}; medians of {ROUNDS} "
+        "rounds, turn by turn; ratio with its range. Goal: 1.5 on a CPU, 5 on a GPU.\n\n"
         "| network | batch | plain PyTorch | pretrim | ratio | how pretrim ran it |\n|---|---|---|---|---|---|\n"
         + "\n".join(lines)
         + "\n"

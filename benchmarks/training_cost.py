@@ -288,12 +288,17 @@ def _section(model: str, images: int, epochs: int, keep: float, arms: dict[str, 
     ]
     for arm, found in whole.items():
         step = arms["b"] if arm == "b" else found
-        lines.append(
-            f"| {titles.get(arm, arm)} | {_spread([r['macs'] / 1e6 for r in found])} M "
-            f"| {_spread([r['params'] / 1e3 for r in found])} k | {_spread([r['training_flops'] / 1e12 for r in found], 1)} T "
-            f"| {_spread([r['cpu_s'] for r in found], 0)} | {_spread([r['seconds'] + r['making_s'] for r in found], 0)} "
-            f"| {_spread([1000 * r['step_s'] for r in step], 0)} | {_spread([100 * r['test_accuracy'] for r in found])} |"
-        )
+        cells = [
+            titles.get(arm, arm),
+            f"{_spread([r['macs'] / 1e6 for r in found])} M",
+            f"{_spread([r['params'] / 1e3 for r in found])} k",
+            f"{_spread([r['training_flops'] / 1e12 for r in found], 1)} T",
+            _spread([r["cpu_s"] for r in found], 0),
+            _spread([r["seconds"] + r["making_s"] for r in found], 0),
+            _spread([1000 * r["step_s"] for r in step], 0),
+            _spread([100 * r["test_accuracy"] for r in found]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
 
     def compared(name: str, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[float]:
         return [a[name] / b[name] for a, b in zip(first, second, strict=True)]

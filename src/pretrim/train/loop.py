@@ -297,7 +297,7 @@ class _Training:
         return True
 
     def _step(self, batches: list[Batch], epoch: int) -> None:
-        torch.manual_seed(seed_of(self.recipe.seed, STEP, epoch, self.step, self.rank))
+        self._seed(seed_of(self.recipe.seed, STEP, epoch, self.step, self.rank))
         rate = learning_rate_at((epoch - 1) * self.steps + self.step, self.steps, self.recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -309,6 +309,13 @@ class _Training:
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
+
+    def _seed(self, seed: int) -> None:
+        """The numbers that the model's dropout draws. torch.manual_seed would keep a stack trace of every call."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed)
 
     def _passes(self, model: nn.Module, batch: Batch, execution: Execution, share: float = 1.0) -> None:
         """Forward and backward; nothing waits for a GPU."""
