@@ -42,6 +42,8 @@ LAYOUT = "NCHW"
 # write, and the dense network's own run.
 STATE, LOG, CURVE, TRACKING, DENSE = "training.safetensors", "log.jsonl", "curve.png", "tracking", "dense"
 OWN = frozenset({RECORD, WEIGHTS, STATE, LOG, CURVE, TRACKING, DENSE})
+ARTIFACT = "model"
+"""What `export` puts there: ``model.onnx``, ``model.int8.tflite``, and a record of each."""
 
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 Shape: TypeAlias = tuple[int, int, int]
@@ -268,6 +270,8 @@ def output_folder(path: str | Path, *, resume: bool = False) -> Iterator[Path]:
         if not resume:
             for state in (target / STATE, target / DENSE / STATE):
                 state.unlink(missing_ok=True)
+            for artifact in filter(_is_artifact, target.iterdir()):
+                artifact.unlink()
     except OSError as error:
         raise _not_writable(target, error) from error
     try:
@@ -301,11 +305,19 @@ def _check_replaceable(shown: Path, target: Path, overwrite: bool, resume: bool)
         raise CheckpointError(f"Expected a new folder, but {shown} exists: choose another, or --overwrite.")
     if not target.is_dir():
         raise CheckpointError(f"Expected a run folder to overwrite, but {shown} is a file: choose another.")
-    others = sorted(entry.name for entry in target.iterdir() if entry.name not in OWN and not _is_temporary(entry))
+    others = sorted(entry.name for entry in target.iterdir() if not _is_ours(entry))
     if others:
         raise CheckpointError(
             f"Expected a run folder to overwrite, but {shown} also holds {others[0]}: choose another, or remove it."
         )
+
+
+def _is_ours(entry: Path) -> bool:
+    return entry.name in OWN or _is_temporary(entry) or _is_artifact(entry)
+
+
+def _is_artifact(entry: Path) -> bool:
+    return entry.name.startswith(f"{ARTIFACT}.") and entry.is_file()
 
 
 def _is_temporary(entry: Path) -> bool:

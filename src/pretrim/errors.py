@@ -39,3 +39,25 @@ class CheckpointError(PretrimError):
 
 class DataError(PretrimError):
     """A data set that is missing, empty or damaged."""
+
+
+class ExportError(PretrimError):
+    """A network that a runtime cannot take, or an artifact that does not compute what the network does."""
+
+    @classmethod
+    def by(cls, converter: str, error: BaseException) -> "ExportError":
+        """What a vendor's converter said, in one line: its last line that is text, for many put a traceback first."""
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = next((line for line in reversed(lines) if len(line) > 3), type(error).__name__)
+        return cls(
+            f"Expected {converter} to take the network, but got {type(error).__name__}: {said[:300]}. "
+            f"Another runtime may take it."
+        )
+
+
+class ArtifactError(PretrimError):
+    """An artifact that is damaged or foreign, or that a runtime cannot load."""
+
+
+class MeasureError(PretrimError):
+    """A measurement that could not be made: the runtime failed, a host cannot be reached, an answer is damaged."""

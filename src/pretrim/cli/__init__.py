@@ -15,7 +15,7 @@ import typer
 from pretrim import __version__
 from pretrim.errors import PretrimError
 
-from . import compress, evaluate, plan, predict, profile
+from . import compress, evaluate, export, measure, plan, predict, profile
 
 INTERRUPTED = 130
 
@@ -28,7 +28,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (profile.profile, plan.plan, compress.compress, evaluate.evaluate, predict.predict):
+for command in (
+    profile.profile,
+    plan.plan,
+    compress.compress,
+    evaluate.evaluate,
+    predict.predict,
+    export.export,
+    measure.measure,
+):
     app.command()(command)
 
 

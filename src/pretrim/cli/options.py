@@ -154,6 +154,18 @@ Trackers = Annotated[
     typer.Option("--tracker", metavar="NAME", help="tensorboard, wandb, ...: hand every epoch to it."),
 ]
 
+# ---------------------------------------------------------------------------------------- devices
+
+RUNTIMES = "onnx|litert|executorch"
+
+
+def one_of(name: str, value: str, choices: str) -> None:
+    """Raises UsageError for a value that is none of ``a|b|c``."""
+    known = choices.split("|")
+    if value not in known:
+        raise UsageError(f"Expected {name} to be one of {', '.join(known)}, but got {value!r}.")
+
+
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from pretrim.deploy import Artifact
     from pretrim.plan import Plan
 
 PIPE_WIDTH = 140
@@ -26,6 +27,7 @@ COSTS = {
     "activation_bytes": ("activation memory", "bytes"),
     "peak_activation_bytes": ("peak memory (RAM)", "bytes"),
 }
+RUNTIME_TITLES = {"onnx": "ONNX Runtime", "litert": "LiteRT", "executorch": "ExecuTorch"}
 MODE_TITLES = {"params": "PA", "macs": "FA", "memory": "MA"}
 
 
@@ -238,3 +240,77 @@ def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> N
             name = Text(entry["image"]) if place == 0 else ""
             table.add_row(name, Text(label["class"]), percent(label["probability"]))
     console.print(table)
+
+
+# ---------------------------------------------------------------------------------------- export
+
+
+def show_artifact(console: Console, artifact: Artifact) -> None:
+    """What an artifact is, and how it was proved."""
+    proof = artifact.proof
+    table = _table("<", "<")
+    shape = "x".join(map(str, artifact.input["shape"]))
+    table.add_row("input", f"{artifact.input['layout']} {shape}, {artifact.input['data_type']}")
+    table.add_row("size", f"{size(artifact.file_bytes)} ({artifact.file_bytes:,} bytes)")
+    if artifact.calibration is not None:
+        table.add_row("calibrated on", f"{artifact.calibration['images']} {artifact.calibration['data']}")
+    table.add_row("proved on", proof["inputs"])
+    if proof["relative_error"] is not None:
+        table.add_row("largest error", f"{proof['relative_error']:.1e} of the largest output")
+    if proof["sqnr_db"] is not None:
+        table.add_row("signal to noise", f"{proof['sqnr_db']:.1f} dB")
+    if proof["agreement"] is not None:
+        table.add_row("same class", percent(proof["agreement"], 2))
+    if proof["accuracy"] is not None:
+        table.add_row("accuracy", " in PyTorch, ".join(percent(part, 2) for part in proof["accuracy"]) + " here")
+    _show(console, f"{artifact.path}: {artifact.data_type} for {RUNTIME_TITLES[artifact.runtime]}", table)
+    show_notes(console, artifact.notes)
+
+
+# ---------------------------------------------------------------------------------------- measure
+
+
+def milliseconds(seconds: float) -> str:
+    """A time in milliseconds, three digits.
+
+    >>> milliseconds(0.000_823_4), milliseconds(0.0367), milliseconds(0.25)
+    ('0.823 ms', '36.7 ms', '250 ms')
+    """
+    value = 1000 * seconds
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f} ms"
+
+
+def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """Time, size, memory and energy, an artifact a row."""
+    table = _table("<artifact", "<runs on", "median", "p90", "std", "of dense", "file", "memory", "energy")
+    for record in records:
+        table.add_row(*_measured(record, percent(record["ratio"])))
+        if record["against"] is not None:
+            table.add_row(*_measured(record["against"], ""))
+    machine, first = records[0]["machine"], records[0]["latency"]
+    threads = records[0]["threads"]
+    title = f"{machine['cpu']} ({machine['architecture']}), {threads} thread{'s' if threads > 1 else ''}, one image"
+    _show(console, title, table)
+    console.print(
+        Text(f"{first['runs']} runs in {first['processes']} processes; memory is the peak of a process with Python"),
+        soft_wrap=True,
+    )
+    show_notes(console, [record["warning"] for record in records if record["warning"]])
+
+
+def _measured(record: Mapping[str, Any], ratio: str) -> list[Any]:
+    latency = record["latency"]
+    memory = record["memory_peak_bytes"]
+    energy = record["energy_j"]
+    return [
+        Text(record["artifact"]),
+        Text(f"{RUNTIME_TITLES[record['runtime']]}, {record['provider'].removesuffix('ExecutionProvider')}"),
+        milliseconds(latency["median_s"]),
+        milliseconds(latency["p90_s"]),
+        milliseconds(latency["std_s"]),
+        ratio,
+        size(record["file_bytes"]),
+        size(memory) if memory is not None else "not measurable here",
+        f"{1000 * energy:.2f} mJ" if energy is not None else "not measurable here",
+    ]

@@ -1,0 +1,23 @@
+"""Artifacts: a network in the form of a runtime (ONNX Runtime, LiteRT, ExecuTorch), float32 or int8, proved equal.
+
+Each runtime is an extra (``pretrim[onnx]``, ``[litert]``, ``[executorch]``), imported where it is used.
+"""
+
+from .artifact import Artifact, read, runtime_of
+from .export import check_target, export, open_session
+from .proof import Proof
+from .runtime import RUNTIMES, SUFFIXES, TITLES, RuntimeName
+
+__all__ = [
+    "RUNTIMES",
+    "SUFFIXES",
+    "TITLES",
+    "Artifact",
+    "Proof",
+    "RuntimeName",
+    "check_target",
+    "export",
+    "open_session",
+    "read",
+    "runtime_of",
+]

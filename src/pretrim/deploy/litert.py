@@ -1,0 +1,132 @@
+"""LiteRT (``.tflite``): litert-torch converts, ai-edge-quantizer quantises. Images are N x H x W x C there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pretrim.errors import ExportError
+
+from .quiet import need, silence
+from .runtime import Converted, Images, Outputs
+
+LAYOUT = "NHWC"
+SIGNATURE, INPUT = "serving_default", "args_0"
+IDENTIFIER = b"TFL3"
+
+
+def convert(network: nn.Module, example: torch.Tensor) -> Converted:
+    """The network as a flatbuffer with one input, NHWC float32, of the example's shape.
+
+    Raises:
+        UsageError: a package is missing.
+        ExportError: an operator has no counterpart.
+    """
+    os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
+    litert = need("litert_torch")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.tflite"
+        try:
+            with silence():
+                converted = litert.to_channel_last_io(network, args=[0]).eval()
+                litert.convert(converted, (example.permute(0, 2, 3, 1).contiguous(),)).export(str(file))
+        except Exception as error:  # the converter raises many kinds
+            raise ExportError.by("LiteRT", error) from error
+        return Converted(packed(file.read_bytes()))
+
+
+def quantise(content: bytes, calibration: Images) -> Converted:
+    """Static int8 of a model, its input and outputs too: weights by channel, activations by the calibration.
+
+    The quantiser's own `calibrate` keeps a moving average of the ranges, which clips them (10 dB where the true
+    ranges give 30); so the smallest and largest values are taken.
+
+    Raises ExportError where the quantiser cannot do it.
+    """
+    quantizer, calibrator = need("ai_edge_quantizer.quantizer"), need("ai_edge_quantizer.calibrator")
+    recipe, ranges = need("ai_edge_quantizer.recipe"), need("ai_edge_quantizer.utils.qsv_utils")
+    samples = [{INPUT: np.ascontiguousarray(image.transpose(1, 2, 0))[None]} for image in calibration]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.tflite"
+        file.write_bytes(content)
+        try:
+            with silence():
+                quantiser = quantizer.Quantizer(str(file), recipe.static_wi8_ai8())
+                calibration_run = calibrator.Calibrator(str(file), num_threads=1, qsv_update_func=ranges.min_max_update)
+                calibration_run.calibrate({SIGNATURE: samples}, quantiser._recipe_manager)
+                found = quantiser.quantize(calibration_run.get_model_qsvs(), enable_progress_report=False)
+                quantised = bytes(found.quantized_model)
+        except Exception as error:
+            raise ExportError.by("the quantiser of LiteRT", error) from error
+    return Converted(packed(quantised))
+
+
+def packed(content: bytes) -> bytes:
+    """The same model with every buffer inside its flatbuffer, and short names.
+
+    The quantiser writes weights of 256 KiB and more behind the flatbuffer. LiteRT finds them there; TensorFlow Lite for
+    Microcontrollers does not, and computes with whatever is in memory, without an error. The converter's names of
+    tensors hold whole paths of modules: a quarter of ResNet-20's file, which nothing at run time reads.
+    """
+    schema = need("ai_edge_litert.schema_py_generated")
+    builder = need("flatbuffers").Builder
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    for buffer in model.buffers:
+        if buffer.offset and buffer.offset > 1:
+            buffer.data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], np.uint8)
+            buffer.offset = buffer.size = 0
+    for graph in model.subgraphs:
+        ends = {*graph.inputs.tolist(), *graph.outputs.tolist()}
+        for number, tensor in enumerate(graph.tensors):
+            if number not in ends:
+                tensor.name = str(number).encode()
+    written = builder(len(content) + 1024)
+    written.Finish(model.Pack(written), IDENTIFIER)
+    return bytes(written.Output())
+
+
+class Session:
+    """A model in LiteRT's interpreter, with its XNNPACK kernels."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        interpreter = need("ai_edge_litert.interpreter").Interpreter
+        with silence():
+            self.interpreter = interpreter(str(path), num_threads=threads)
+            self.interpreter.allocate_tensors()
+        self.input = self.interpreter.get_input_details()[0]
+        self.outputs = self.interpreter.get_output_details()
+
+    def __call__(self, images: Images) -> Outputs:
+        """Each output for N images, which the model takes one at a time."""
+        found = [self._one(image) for image in images]
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    def _one(self, image: NDArray[np.float32]) -> Outputs:
+        self.interpreter.set_tensor(self.input["index"], quantised(image.transpose(1, 2, 0)[None], self.input))
+        self.interpreter.invoke()
+        return [restored(self.interpreter.get_tensor(output["index"]), output) for output in self.outputs]
+
+
+def quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray[Any]:
+    """Values as a tensor takes them."""
+    if tensor["dtype"] == np.float32:
+        return np.ascontiguousarray(values)
+    scale, zero = tensor["quantization"]
+    limits = np.iinfo(tensor["dtype"])
+    whole: NDArray[Any] = np.clip(np.rint(values / scale + zero), limits.min, limits.max).astype(tensor["dtype"])
+    return whole
+
+
+def restored(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32]:
+    """A tensor's values in float32."""
+    if tensor["dtype"] == np.float32:
+        return values.copy()
+    scale, zero = tensor["quantization"]
+    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)

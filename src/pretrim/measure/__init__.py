@@ -1,0 +1,6 @@
+"""Measuring artifacts: latency, memory and energy, on this machine or over ssh."""
+
+from .record import Latency, Measurement
+from .run import Protocol, measure
+
+__all__ = ["Latency", "Measurement", "Protocol", "measure"]

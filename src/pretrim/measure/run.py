@@ -1,0 +1,149 @@
+"""Latency, memory and energy of artifacts, measured in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pretrim.deploy.artifact import Artifact
+from pretrim.deploy.quiet import PACKAGES
+from pretrim.errors import MeasureError, UsageError
+
+from .record import Answer, Latency, Measurement, parse_answer
+
+WORKER = Path(__file__).with_name("worker.py")
+MISSING = "missing: "
+CPU = ("CPUExecutionProvider",)
+
+Ask: TypeAlias = Callable[[dict[str, Any], Sequence[Path]], str]
+"""Runs the worker once, with a request about these files, and gives what it printed. Raises MeasureError."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a latency is measured.
+
+    Attributes:
+        threads: of the runtime.
+        runs: inferences that are timed in each process, of each artifact.
+        processes: one after another: where memory lies differs between processes, and with it the time.
+        rounds: turns in a process; artifacts that are compared take turns, so that both meet the same machine.
+        warmup_s: before the first.
+        providers: ONNX Runtime's execution providers, the preferred one first.
+    """
+
+    threads: int = 1
+    runs: int = 50
+    processes: int = 3
+    rounds: int = 5
+    warmup_s: float = 0.3
+    providers: tuple[str, ...] = CPU
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "runs", "processes", "rounds"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"Expected {name} to be at least 1, but got {getattr(self, name)}.")
+
+
+def measure(
+    artifacts: Sequence[Artifact], protocol: Protocol | None = None, ask: Ask | None = None
+) -> list[Measurement]:
+    """Measure artifacts of one runtime; several are interleaved, so that their ratio holds on a noisy machine.
+
+    Args:
+        artifacts: what to measure.
+        protocol: how.
+        ask: where; by default on this machine.
+
+    Raises:
+        UsageError: the artifacts are of several runtimes, or the runtime is not installed.
+        MeasureError: it failed.
+    """
+    protocol, ask = protocol or Protocol(), ask or here
+    if len({artifact.runtime for artifact in artifacts}) != 1:
+        raise UsageError("Expected artifacts of one runtime to compare: export the others to it as well.")
+    answers = [_ask(ask, artifacts, protocol, protocol.runs) for _ in range(protocol.processes)]
+    alone = [answers[0]] if len(artifacts) == 1 else [_ask(ask, [one], protocol, protocol.rounds) for one in artifacts]
+    return [
+        _measurement(number, artifacts[number], protocol, answers, alone[number]) for number in range(len(artifacts))
+    ]
+
+
+def _ask(ask: Ask, artifacts: Sequence[Artifact], protocol: Protocol, runs: int) -> Answer:
+    request = {
+        "artifacts": [
+            {
+                "path": artifact.path.name,
+                "runtime": artifact.runtime,
+                "shape": list(artifact.input["shape"]),
+                "data_type": artifact.input["data_type"],
+            }
+            for artifact in artifacts
+        ],
+        "threads": protocol.threads,
+        "runs": runs,
+        "rounds": min(protocol.rounds, runs),
+        "warmup_s": protocol.warmup_s,
+        "providers": list(protocol.providers),
+    }
+    return parse_answer(ask(request, [artifact.path for artifact in artifacts]), len(artifacts))
+
+
+def _measurement(
+    number: int, artifact: Artifact, protocol: Protocol, answers: Sequence[Answer], alone: Answer
+) -> Measurement:
+    before, peak = alone.memory_before_bytes, alone.memory_peak_bytes
+    joules = [answer.energy_j[number] for answer in answers]
+    counted = [value for value in joules if value is not None]
+    return Measurement(
+        artifact=str(artifact.path),
+        runtime=artifact.runtime,
+        data_type=artifact.data_type,
+        provider=answers[0].providers[number],
+        threads=protocol.threads,
+        latency=Latency.of([answer.samples_s[number] for answer in answers]),
+        file_bytes=artifact.file_bytes,
+        memory_peak_bytes=peak,
+        memory_added_bytes=None if peak is None or before is None else peak - before,
+        energy_j=sum(counted) / len(counted) if counted and len(counted) == len(joules) else None,
+        energy_source=answers[0].energy_source[number],
+        machine=answers[0].machine,
+    )
+
+
+def here(request: dict[str, Any], files: Sequence[Path]) -> str:
+    """Run the worker in a process on this machine."""
+    paths = [str(file.resolve()) for file in files]
+    entries = [entry | {"path": path} for entry, path in zip(request["artifacts"], paths, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Path(folder) / "request.json"
+        asked.write_text(json.dumps(request | {"artifacts": entries}), encoding="utf-8")
+        # Not isolated (-I): a user's PYTHONPATH may hold the runtime.
+        done = subprocess.run([sys.executable, str(WORKER), str(asked)], capture_output=True, text=True, check=False)
+    check_ended(done.returncode, done.stderr, "on this machine")
+    return done.stdout
+
+
+def check_ended(code: int, errors: str, where: str) -> None:
+    """Raises MeasureError for a worker that failed, UsageError for a runtime that is not there."""
+    if code == 0:
+        return
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    missing = next((line.removeprefix(MISSING) for line in lines if line.startswith(MISSING)), None)
+    if missing is not None:
+        package = missing.split()[0]
+        extra = PACKAGES.get(package.replace("-", "_"), "")
+        mend = f"pip install 'pretrim[{extra}]'" if where == "on this machine" else f"pip install {package} there"
+        raise UsageError(f"Expected {package} to be installed {where}, but it is missing: {mend}.")
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise MeasureError(f"Expected the artifact to run {where}, but its runtime crashed ({name}): export it again.")
+    said = lines[-1][:300] if lines else f"exit code {code}"
+    raise MeasureError(f"Expected the artifact to run {where}, but got: {said}. Export it again.")

@@ -1,0 +1,310 @@
+"""Time artifacts on this machine. One file that needs the runtime and NumPy alone, so that it can be sent to a board.
+
+    python worker.py REQUEST.json > answer.json
+
+Python 3.8 or newer. It is run in a process of its own: a runtime that crashes on a damaged file takes nothing with it.
+"""
+
+import ctypes
+import glob
+import json
+import os
+import platform
+import sys
+import time
+
+MARK = "pretrim-measurement:"
+
+
+def main(request_path):
+    """Answer a request: {"artifacts": [{"path", "runtime", "shape", "data_type"}], "threads", "runs", "warmup_s", ...}."""
+    with open(request_path) as file:
+        request = json.load(file)
+    before = memory("VmRSS")
+    runners = [open_artifact(artifact, request) for artifact in request["artifacts"]]
+    for runner in runners:
+        warm_up(runner, request["warmup_s"])
+    samples = [[] for _ in runners]
+    used = [0.0 for _ in runners]
+    joules = [energy_source(runner.provider) for runner in runners]
+    chunk = max(1, request["runs"] // request["rounds"])
+    for turn in range(request["rounds"]):
+        order = range(len(runners)) if turn % 2 == 0 else reversed(range(len(runners)))
+        for place in order:
+            runners[place].run()  # the others have emptied the caches
+            started = joules[place].read()
+            times = []
+            for _ in range(chunk):
+                start = time.perf_counter()
+                runners[place].run()
+                times.append(time.perf_counter() - start)
+            if started is not None:
+                used[place] += joules[place].spent(started, sum(times))
+            samples[place].extend(times)
+    results = [
+        {
+            "provider": runner.provider,
+            "samples_s": times,
+            "energy_j": spent / len(times) if source.name else None,
+            "energy_source": source.name,
+        }
+        for runner, times, spent, source in zip(runners, samples, used, joules)
+    ]
+    answer = {"machine": machine(request["artifacts"][0]["runtime"]), "results": results}
+    answer["memory_before_bytes"], answer["memory_peak_bytes"] = before, memory("VmHWM")
+    return answer
+
+
+def warm_up(runner, seconds):
+    """Run for a while, so that the clock is up and the caches are filled; at least three times."""
+    start, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - start < seconds:
+        runner.run()
+        count += 1
+
+
+# ---------------------------------------------------------------------------------------- the runtimes
+
+
+class Onnx:
+    """A model in ONNX Runtime."""
+
+    def __init__(self, path, shape, data_type, threads, providers):
+        import numpy as np
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        wanted = [name for name in providers if name in ort.get_available_providers()]
+        self.session = ort.InferenceSession(path, options, providers=wanted or ["CPUExecutionProvider"])
+        self.provider = self.session.get_providers()[0]
+        self.feed = {self.session.get_inputs()[0].name: pixels(np, shape, data_type)}
+
+    def run(self):
+        self.session.run(None, self.feed)
+
+
+class LiteRT:
+    """A model in LiteRT; older boards have its interpreter under the names of tflite_runtime or tensorflow."""
+
+    def __init__(self, path, shape, data_type, threads, providers):
+        import numpy as np
+
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            try:
+                from tflite_runtime.interpreter import Interpreter
+            except ImportError:
+                from tensorflow.lite import Interpreter
+        interpreter = Interpreter(path, num_threads=threads)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels(np, shape, data_type))
+        self.provider = "CPU"
+        self.run = interpreter.invoke
+
+
+class ExecuTorch:
+    """A program in ExecuTorch; its Python runtime needs torch, which a program in C++ does not."""
+
+    def __init__(self, path, shape, data_type, threads, providers):
+        import numpy as np
+        import torch
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime, Verification
+
+        portable_lib._unsafe_reset_threadpool(threads)
+        self.program = Runtime.get().load_program(path, verification=Verification.Minimal)
+        self.method = self.program.load_method("forward")
+        self.inputs = [torch.from_numpy(pixels(np, shape, data_type))]
+        self.provider = "XNNPACK"
+
+    def run(self):
+        self.method.execute(self.inputs)
+
+
+RUNTIMES = {"onnx": Onnx, "litert": LiteRT, "executorch": ExecuTorch}
+PACKAGES = {
+    "onnx": ("onnxruntime", "onnxruntime-gpu"),
+    "litert": ("ai-edge-litert", "tflite-runtime", "tensorflow"),
+    "executorch": ("executorch",),
+}
+
+
+def open_artifact(artifact, request):
+    kind = RUNTIMES[artifact["runtime"]]
+    try:
+        return kind(
+            artifact["path"], artifact["shape"], artifact["data_type"], request["threads"], request["providers"]
+        )
+    except ImportError as error:
+        raise SystemExit("missing: {} ({})".format(PACKAGES[artifact["runtime"]][0], error))
+
+
+def pixels(np, shape, data_type):
+    """An input with no special values, the same every time."""
+    random = np.random.RandomState(0)
+    if data_type == "int8":
+        return random.randint(-128, 128, size=shape).astype(np.int8)
+    return random.randn(*shape).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------- the machine
+
+
+def machine(runtime):
+    """What the figures were measured on."""
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count() or 1,
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "runtime": runtime_version(runtime),
+        "governor": first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+    }
+
+
+def cpu_name():
+    board = first_line("/proc/device-tree/model")
+    names = {}
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                names.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    known = names.get("model name") or names.get("Hardware") or platform.processor() or "unknown"
+    return "{}, {}".format(board, known) if board else known
+
+
+def runtime_version(runtime):
+    from importlib.metadata import PackageNotFoundError, version
+
+    for package in PACKAGES[runtime]:
+        try:
+            return "{} {}".format(package, version(package))
+        except PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def first_line(path):
+    try:
+        with open(path) as file:
+            return file.readline().strip().rstrip("\0") or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def memory(field):
+    """Bytes of this process, by Linux; None elsewhere. VmHWM is the peak: unlike getrusage's it starts with the process."""
+    try:
+        with open("/proc/self/status") as file:
+            for line in file:
+                if line.startswith(field + ":"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+# ---------------------------------------------------------------------------------------- energy
+
+
+class Counter:
+    """Joules that a counter gives: it counts up, and starts again at its range."""
+
+    def __init__(self, name, read_joules, range_joules=None):
+        self.name, self.read, self.range = name, read_joules, range_joules
+
+    def spent(self, started, seconds):
+        difference = self.read() - started
+        return difference + self.range if difference < 0 and self.range else difference
+
+
+class Power:
+    """Joules by a meter of power, read when work ends: for long enough runs alone."""
+
+    def __init__(self, name, read_watts):
+        self.name, self.read = name, read_watts
+
+    def spent(self, started, seconds):
+        return 0.5 * (started + self.read()) * seconds
+
+
+class Nothing:
+    name = None
+
+    def read(self):
+        return None
+
+
+def energy_source(provider):
+    """The best that this machine has: the GPU's own counter where that runs the model, RAPL, a Jetson's meter."""
+    if "CUDA" in provider or "Tensorrt" in provider:
+        counter = nvml()
+        if counter is not None:
+            return counter
+    return rapl() or jetson() or Nothing()
+
+
+def rapl():
+    """Intel's and AMD's package counters; most systems let root alone read them."""
+    files = sorted(glob.glob("/sys/class/powercap/intel-rapl:?/energy_uj"))
+
+    def read():
+        return sum(int(first_line(file)) for file in files) * 1e-6
+
+    try:
+        if not files or read() <= 0:
+            return None
+        ranges = [int(first_line(file.replace("energy_uj", "max_energy_range_uj"))) for file in files]
+        return Counter("RAPL", read, sum(ranges) * 1e-6)
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def jetson():
+    """The meter of the board's main supply, in millivolts and milliamperes."""
+    for label in sorted(glob.glob("/sys/bus/i2c/drivers/ina3221*/*/hwmon/hwmon*/in*_label")):
+        if first_line(label) not in ("VDD_IN", "POM_5V_IN"):
+            continue
+        volts = label.replace("_label", "_input")
+        amperes = volts.replace("/in", "/curr")
+
+        def read(volts=volts, amperes=amperes):
+            return int(first_line(volts)) * int(first_line(amperes)) * 1e-6
+
+        try:
+            read()
+            return Power("INA3221", read)
+        except (OSError, TypeError, ValueError):
+            continue
+    return None
+
+
+def nvml():
+    """NVIDIA's counter of the first GPU (Volta and later)."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+        handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
+        if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
+            return None
+
+        def read():
+            if library.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules)):
+                raise OSError("NVML has no energy counter")
+            return millijoules.value * 1e-3
+
+        read()
+        return Counter("NVML", read)
+    except (OSError, AttributeError):
+        return None
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + MARK + json.dumps(main(sys.argv[1])) + "\n")
