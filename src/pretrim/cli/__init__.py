@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
+COMMANDS = (
     profile.profile,
     plan.plan,
     compress.compress,
@@ -36,7 +36,8 @@ for command in (
     predict.predict,
     export.export,
     measure.measure,
-):
+)
+for command in COMMANDS:
     app.command()(command)
 
 

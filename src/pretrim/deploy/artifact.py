@@ -81,7 +81,7 @@ def write(artifact: Artifact, content: bytes) -> None:
         write_text(artifact.record_path, json.dumps(artifact.to_json(), indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise ArtifactError(
-            f"Expected to write {artifact.path}, but got: {error.strerror or error}. Choose a folder that can be written."
+            f"Expected to write {artifact.path}, but got: {error.strerror or error}. Choose another folder."
         ) from error
 
 

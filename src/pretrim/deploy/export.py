@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -149,9 +149,10 @@ class _Plain(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format)
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(False)
+        self.network = copy.deepcopy(network).cpu().float()
+        for tensor in (*self.network.parameters(), *self.network.buffers()):
+            tensor.requires_grad_(False)
+            tensor.data = tensor.data.contiguous()
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
@@ -185,7 +186,11 @@ def _convert(
 
 def open_session(runtime: RuntimeName, path: Path, threads: int = 1) -> Session:
     """Load an artifact in its runtime. Raises UsageError where that is not installed."""
-    kinds = {"onnx": onnx.Session, "litert": litert.Session, "executorch": executorch.Session}
+    kinds: dict[RuntimeName, Callable[[Path, int], Session]] = {
+        "onnx": onnx.Session,
+        "litert": litert.Session,
+        "executorch": executorch.Session,
+    }
     return kinds[runtime](path, threads)
 
 

@@ -82,9 +82,9 @@ def quantise(content: bytes, calibration: Images, *, signed: bool = False) -> Co
     Args:
         content: a float32 model.
         calibration: images as the network takes them, N x C x H x W.
-        signed: int8 activations, which ARM's kernels are fastest with. Without it activations are uint8 and weights have 7
-            bits, for x86: its kernels are fastest with these types, and on a processor without VNNI they add pairs of
-            products in 16 bits, which full weights overflow (22 dB instead of 32, seen with AVX2).
+        signed: int8 activations, which ARM's kernels are fastest with. Without it activations are uint8 and weights
+            have 7 bits, for x86: its kernels are fastest with these types, and on a processor without VNNI they add
+            pairs of products in 16 bits, which full weights overflow (22 dB instead of 32, seen with AVX2).
 
     Raises ExportError where ONNX Runtime cannot do it.
     """

@@ -53,9 +53,7 @@ def prove(
     shapes = [list(part.shape) for part in wanted], [list(part.shape) for part in got]
     if shapes[0] != shapes[1]:
         return Proof(len(wanted[0]), inputs, None, None, None, None, (f"outputs are {shapes[1]}, not {shapes[0]}",))
-    reference, found = (
-        np.concatenate([part.reshape(-1) for part in parts]).astype(np.float64) for parts in (wanted, got)
-    )
+    reference, found = (np.concatenate([part.ravel() for part in parts]).astype(float) for parts in (wanted, got))
     difference = found - reference
     largest = float(np.abs(reference).max(initial=0.0))
     error: float | None = float(np.abs(difference).max(initial=0.0)) / max(largest, 1e-30)

@@ -5,6 +5,8 @@
 Python 3.8 or newer. It is run in a process of its own: a runtime that crashes on a damaged file takes nothing with it.
 """
 
+from __future__ import annotations
+
 import ctypes
 import glob
 import json
@@ -12,19 +14,20 @@ import os
 import platform
 import sys
 import time
+from typing import Any, Callable  # noqa: UP035  # Python 3.8 cannot subscript that of collections.abc
 
 MARK = "pretrim-measurement:"
 
 
-def main(request_path):
-    """Answer a request: {"artifacts": [{"path", "runtime", "shape", "data_type"}], "threads", "runs", "warmup_s", ...}."""
+def main(request_path: str) -> dict[str, Any]:
+    """Answer a request: its artifacts are measured in turns (`run.py` says what it holds)."""
     with open(request_path) as file:
         request = json.load(file)
     before = memory("VmRSS")
     runners = [open_artifact(artifact, request) for artifact in request["artifacts"]]
     for runner in runners:
         warm_up(runner, request["warmup_s"])
-    samples = [[] for _ in runners]
+    samples: list[list[float]] = [[] for _ in runners]
     used = [0.0 for _ in runners]
     joules = [energy_source(runner.provider) for runner in runners]
     chunk = max(1, request["runs"] // request["rounds"])
@@ -50,12 +53,12 @@ def main(request_path):
         }
         for runner, times, spent, source in zip(runners, samples, used, joules)
     ]
-    answer = {"machine": machine(request["artifacts"][0]["runtime"]), "results": results}
+    answer: dict[str, Any] = {"machine": machine(request["artifacts"][0]["runtime"]), "results": results}
     answer["memory_before_bytes"], answer["memory_peak_bytes"] = before, memory("VmHWM")
     return answer
 
 
-def warm_up(runner, seconds):
+def warm_up(runner: Any, seconds: float) -> None:
     """Run for a while, so that the clock is up and the caches are filled; at least three times."""
     start, count = time.perf_counter(), 0
     while count < 3 or time.perf_counter() - start < seconds:
@@ -69,7 +72,7 @@ def warm_up(runner, seconds):
 class Onnx:
     """A model in ONNX Runtime."""
 
-    def __init__(self, path, shape, data_type, threads, providers):
+    def __init__(self, path: str, shape: list[int], data_type: str, threads: int, providers: list[str]) -> None:
         import numpy as np
         import onnxruntime as ort
 
@@ -82,14 +85,14 @@ class Onnx:
         self.provider = self.session.get_providers()[0]
         self.feed = {self.session.get_inputs()[0].name: pixels(np, shape, data_type)}
 
-    def run(self):
+    def run(self) -> None:
         self.session.run(None, self.feed)
 
 
 class LiteRT:
     """A model in LiteRT; older boards have its interpreter under the names of tflite_runtime or tensorflow."""
 
-    def __init__(self, path, shape, data_type, threads, providers):
+    def __init__(self, path: str, shape: list[int], data_type: str, threads: int, providers: list[str]) -> None:
         import numpy as np
 
         try:
@@ -109,7 +112,7 @@ class LiteRT:
 class ExecuTorch:
     """A program in ExecuTorch; its Python runtime needs torch, which a program in C++ does not."""
 
-    def __init__(self, path, shape, data_type, threads, providers):
+    def __init__(self, path: str, shape: list[int], data_type: str, threads: int, providers: list[str]) -> None:
         import numpy as np
         import torch
         from executorch.extension.pybindings import portable_lib
@@ -121,7 +124,7 @@ class ExecuTorch:
         self.inputs = [torch.from_numpy(pixels(np, shape, data_type))]
         self.provider = "XNNPACK"
 
-    def run(self):
+    def run(self) -> None:
         self.method.execute(self.inputs)
 
 
@@ -133,17 +136,16 @@ PACKAGES = {
 }
 
 
-def open_artifact(artifact, request):
-    kind = RUNTIMES[artifact["runtime"]]
+def open_artifact(artifact: dict[str, Any], request: dict[str, Any]) -> Any:
+    runtime = artifact["runtime"]
+    how = (request["threads"], request["providers"])
     try:
-        return kind(
-            artifact["path"], artifact["shape"], artifact["data_type"], request["threads"], request["providers"]
-        )
+        return RUNTIMES[runtime](artifact["path"], artifact["shape"], artifact["data_type"], *how)
     except ImportError as error:
-        raise SystemExit("missing: {} ({})".format(PACKAGES[artifact["runtime"]][0], error))
+        raise SystemExit(f"missing: {PACKAGES[runtime][0]} ({error})") from error
 
 
-def pixels(np, shape, data_type):
+def pixels(np: Any, shape: list[int], data_type: str) -> Any:
     """An input with no special values, the same every time."""
     random = np.random.RandomState(0)
     if data_type == "int8":
@@ -154,7 +156,7 @@ def pixels(np, shape, data_type):
 # ---------------------------------------------------------------------------------------- the machine
 
 
-def machine(runtime):
+def machine(runtime: str) -> dict[str, Any]:
     """What the figures were measured on."""
     return {
         "cpu": cpu_name(),
@@ -167,9 +169,9 @@ def machine(runtime):
     }
 
 
-def cpu_name():
+def cpu_name() -> str:
     board = first_line("/proc/device-tree/model")
-    names = {}
+    names: dict[str, str] = {}
     try:
         with open("/proc/cpuinfo") as file:
             for line in file:
@@ -178,21 +180,21 @@ def cpu_name():
     except OSError:
         pass
     known = names.get("model name") or names.get("Hardware") or platform.processor() or "unknown"
-    return "{}, {}".format(board, known) if board else known
+    return f"{board}, {known}" if board else known
 
 
-def runtime_version(runtime):
+def runtime_version(runtime: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     for package in PACKAGES[runtime]:
         try:
-            return "{} {}".format(package, version(package))
+            return f"{package} {version(package)}"
         except PackageNotFoundError:
             continue
     return "unknown"
 
 
-def first_line(path):
+def first_line(path: str) -> str | None:
     try:
         with open(path) as file:
             return file.readline().strip().rstrip("\0") or None
@@ -200,8 +202,13 @@ def first_line(path):
         return None
 
 
-def memory(field):
-    """Bytes of this process, by Linux; None elsewhere. VmHWM is the peak: unlike getrusage's it starts with the process."""
+def number(path: str) -> int:
+    """Raises ValueError where there is none."""
+    return int(first_line(path) or "none")
+
+
+def memory(field: str) -> int | None:
+    """Bytes of this process, by Linux; None elsewhere. VmHWM is its peak: getrusage's begins with the parent's."""
     try:
         with open("/proc/self/status") as file:
             for line in file:
@@ -218,32 +225,34 @@ def memory(field):
 class Counter:
     """Joules that a counter gives: it counts up, and starts again at its range."""
 
-    def __init__(self, name, read_joules, range_joules=None):
-        self.name, self.read, self.range = name, read_joules, range_joules
+    def __init__(self, name: str, read: Callable[[], float], range_j: float | None = None) -> None:
+        self.name, self.read, self.range_j = name, read, range_j
 
-    def spent(self, started, seconds):
+    def spent(self, started: float, seconds: float) -> float:
         difference = self.read() - started
-        return difference + self.range if difference < 0 and self.range else difference
+        return difference + self.range_j if difference < 0 and self.range_j else difference
 
 
 class Power:
     """Joules by a meter of power, read when work ends: for long enough runs alone."""
 
-    def __init__(self, name, read_watts):
-        self.name, self.read = name, read_watts
+    def __init__(self, name: str, read: Callable[[], float]) -> None:
+        self.name, self.read = name, read
 
-    def spent(self, started, seconds):
+    def spent(self, started: float, seconds: float) -> float:
         return 0.5 * (started + self.read()) * seconds
 
 
 class Nothing:
+    """No counter that this process may read."""
+
     name = None
 
-    def read(self):
+    def read(self) -> None:
         return None
 
 
-def energy_source(provider):
+def energy_source(provider: str) -> Any:
     """The best that this machine has: the GPU's own counter where that runs the model, RAPL, a Jetson's meter."""
     if "CUDA" in provider or "Tensorrt" in provider:
         counter = nvml()
@@ -252,23 +261,23 @@ def energy_source(provider):
     return rapl() or jetson() or Nothing()
 
 
-def rapl():
+def rapl() -> Counter | None:
     """Intel's and AMD's package counters; most systems let root alone read them."""
     files = sorted(glob.glob("/sys/class/powercap/intel-rapl:?/energy_uj"))
 
-    def read():
-        return sum(int(first_line(file)) for file in files) * 1e-6
+    def read() -> float:
+        return sum(number(file) for file in files) * 1e-6
 
     try:
         if not files or read() <= 0:
             return None
-        ranges = [int(first_line(file.replace("energy_uj", "max_energy_range_uj"))) for file in files]
+        ranges = [number(file.replace("energy_uj", "max_energy_range_uj")) for file in files]
         return Counter("RAPL", read, sum(ranges) * 1e-6)
     except (OSError, TypeError, ValueError):
         return None
 
 
-def jetson():
+def jetson() -> Power | None:
     """The meter of the board's main supply, in millivolts and milliamperes."""
     for label in sorted(glob.glob("/sys/bus/i2c/drivers/ina3221*/*/hwmon/hwmon*/in*_label")):
         if first_line(label) not in ("VDD_IN", "POM_5V_IN"):
@@ -276,8 +285,8 @@ def jetson():
         volts = label.replace("_label", "_input")
         amperes = volts.replace("/in", "/curr")
 
-        def read(volts=volts, amperes=amperes):
-            return int(first_line(volts)) * int(first_line(amperes)) * 1e-6
+        def read(volts: str = volts, amperes: str = amperes) -> float:
+            return number(volts) * number(amperes) * 1e-6
 
         try:
             read()
@@ -287,7 +296,7 @@ def jetson():
     return None
 
 
-def nvml():
+def nvml() -> Counter | None:
     """NVIDIA's counter of the first GPU (Volta and later)."""
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
@@ -295,7 +304,7 @@ def nvml():
         if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
             return None
 
-        def read():
+        def read() -> float:
             if library.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules)):
                 raise OSError("NVML has no energy counter")
             return millijoules.value * 1e-3
