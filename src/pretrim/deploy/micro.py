@@ -1,0 +1,119 @@
+"""TensorFlow Lite for Microcontrollers (``pretrim[mcu]``): the same interpreter as on the board, on this machine.
+
+It answers what a board would: is every operator there, how large must the arena be, are the outputs those of LiteRT.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrim.errors import ExportError
+
+from .quiet import need, silence
+
+LARGE_ARENA = 256 << 20
+"""Recorded in a large arena, the allocations are those of the smallest one that works (found by bisection)."""
+_ALLOCATION = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
+_MISSING = re.compile(r"op for builtin opcode '?([A-Z0-9_]+)'?")
+
+
+@dataclass(frozen=True)
+class Arena:
+    """The RAM that the interpreter takes.
+
+    Attributes:
+        total_bytes: the smallest arena that works.
+        head_bytes: activations and scratch, placed by the greedy planner.
+        tail_bytes: what stays: structures of the interpreter. They are of a 64-bit host; a board's are smaller.
+    """
+
+    total_bytes: int
+    head_bytes: int
+    tail_bytes: int
+
+
+def arena(content: bytes) -> Arena:
+    """The arena of an int8 or float32 ``.tflite``, by TensorFlow Lite for Microcontrollers itself.
+
+    Raises:
+        UsageError: the package is missing.
+        ExportError: an operator is missing there, or the model cannot be run.
+    """
+
+    def allocations(interpreter: Any) -> None:
+        interpreter.invoke()
+        interpreter.print_allocations()
+
+    said = _interpret(content, allocations)[1]
+    found = {part: int(number) for part, number in _ALLOCATION.findall(said)}
+    if sorted(found) != ["head", "tail", "total"]:
+        raise ExportError("Expected the interpreter for microcontrollers to tell its allocations, but it did not.")
+    return Arena(found["total"], found["head"], found["tail"])
+
+
+def run(content: bytes, images: NDArray[Any]) -> NDArray[Any]:
+    """The first output for images in the model's own data type and layout, N x H x W x C."""
+
+    def outputs(interpreter: Any) -> NDArray[Any]:
+        found = []
+        for image in images:
+            interpreter.set_input(image[None], 0)
+            interpreter.invoke()
+            found.append(interpreter.get_output(0).copy())
+        return np.concatenate(found)
+
+    return _interpret(content, outputs)[0]
+
+
+def _interpret(content: bytes, use: Callable[[Any], Any]) -> tuple[Any, str]:
+    """Load a model and use its interpreter: what that gave, and what was written to the error stream meanwhile."""
+    runtime = need("tflite_micro").runtime
+    with tempfile.TemporaryFile() as said:
+        try:
+            with silence(), _errors_to(said):
+                interpreter = runtime.Interpreter.from_bytes(content, arena_size=LARGE_ARENA)
+                shape = interpreter.get_input_details(0)
+                interpreter.set_input(np.zeros(shape["shape"], shape["dtype"]), 0)
+                result = use(interpreter)
+        except (RuntimeError, ValueError) as error:
+            raise _not_runnable(_text(said), error) from error
+        return result, _text(said)
+
+
+def _not_runnable(said: str, error: Exception) -> ExportError:
+    missing = _MISSING.search(said)
+    if missing is not None:
+        return ExportError(
+            f"Expected operators that TensorFlow Lite for Microcontrollers has, but {missing[1]} is not among them: "
+            f"replace it in the network."
+        )
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return ExportError(
+        f"Expected the model to run on TensorFlow Lite for Microcontrollers, but got: {lines[0] if lines else error}."
+    )
+
+
+@contextmanager
+def _errors_to(file: IO[bytes]) -> Iterator[None]:
+    """What C++ writes to the error stream."""
+    saved = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
