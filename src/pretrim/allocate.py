@@ -40,7 +40,11 @@ MODE_OF_COST: dict[str, Mode] = {
     "macs": "macs",
     "activation_bytes": "memory",
     "peak_activation_bytes": "memory",
+    "artifact_bytes": "params",
+    "arena_bytes": "memory",
 }
+PEAKS = frozenset({"peak_activation_bytes", "arena_bytes"})
+"""Costs of one moment, not of all layers together"""
 # Draws between two looks at the budget when the shares do not change in between; the stop is exact all the same.
 STATIC_BLOCK = 32
 
@@ -202,7 +206,7 @@ class Shares:
         self._peak = _Peak(network) if self._limits_peak() else None
 
     def _limits_peak(self) -> bool:
-        return any(cost.name == "peak_activation_bytes" for cost in self.problem.bounds.costs)
+        return any(cost.name in PEAKS for cost in self.problem.bounds.costs)
 
     def _of_groups(self, mode: Mode, widths: IntArray) -> FloatArray:
         """The complexity of each group, coupled layers put together: (n x G)."""
@@ -230,7 +234,7 @@ class Shares:
 
     def _for_limit(self, cost: str, widths: IntArray) -> FloatArray:
         mode = self.problem.options.mode
-        if cost != "peak_activation_bytes" or self._peak is None:
+        if cost not in PEAKS or self._peak is None:
             return self.of_mode(MODE_OF_COST[cost] if mode == "joint" else _as_mode(mode), widths)
         at_peak = self._peak.bytes_of_groups(widths)
         return at_peak if mode == "joint" else self.of_mode(_as_mode(mode), widths) * (at_peak > 0)
@@ -369,6 +373,20 @@ def give_back(problem: Problem, widths: IntArray, orders: IntArray) -> IntArray:
             widths[rows[fits], groups[fits]] = wider[fits]
             rows, groups = rows[fits], groups[fits]
     return widths
+
+
+def settle(network: Network, bounds: Bounds, options: Options, widths: IntArray) -> IntArray:
+    """Give back what fits by the costs as they are, where a search by formulas left room (one row of widths).
+
+    The arena may fall when a width grows, so that a step fits later that did not before: until nothing fits any more.
+    """
+    problem = Problem(network, bounds.as_they_are(), options)
+    orders = Stream(options.seed).orders(1, len(widths))
+    while True:
+        wider = give_back(problem, widths[None], orders)[0]
+        if (wider == widths).all():
+            return widths
+        widths = wider
 
 
 # ---------------------------------------------------------------------------------------- the controls

@@ -1,7 +1,8 @@
 """Limits on a network's costs: how users write them, and what they mean for one network.
 
 A limit is absolute (``"250k"``, ``"20M"``, ``"512KiB"``, ``250_000``) or a share of the dense network (``"0.3x"``).
-Short names are those of the device: ``ram`` for `peak_activation_bytes`, ``flash`` for `weight_bytes`.
+Short names are those of the device: ``ram`` for `peak_activation_bytes`, ``flash`` for `weight_bytes`. What a
+microcontroller really takes can be limited too: ``artifact_bytes`` of flash, ``arena_bytes`` of RAM (`footprint.py`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from .cost import COSTS, Cost, CostName, DType, FormulaCost, costs
 from .errors import BudgetError, InfeasibleBudget, UsageError
+from .footprint import arena_cost, artifact_cost
 from .network import IntArray, Network
 
-ALIASES: dict[str, CostName] = {
+DEVICE_COSTS = ("artifact_bytes", "arena_bytes")
+ALIASES: dict[str, str] = {
     "ram": "peak_activation_bytes",
     "flash": "weight_bytes",
     "activation": "activation_bytes",
-    **{name: name for name in COSTS},
+    **{name: name for name in (*COSTS, *DEVICE_COSTS)},
 }
 _COUNT = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _BYTES = {
@@ -48,7 +51,7 @@ class Limit:
     True
     """
 
-    cost: CostName
+    cost: str
     amount: float
     is_share: bool
     text: str
@@ -104,26 +107,52 @@ class Budget:
         Raises:
             BudgetError: the dense network already meets every limit, with room to spare.
         """
-        by_name = costs(network, self.dtype)
-        functions = tuple(by_name[limit.cost] for limit in self.limits)
-        dense = np.array([int(function(network.dense)) for function in functions], dtype=np.int64)
-        values = np.array([limit.resolve(int(d)) for limit, d in zip(self.limits, dense, strict=True)], dtype=np.int64)
-        if (values > dense).all():
-            limit, need = self.limits[0], int(dense[0])
+        bounds = self.bounds(network)
+        if (bounds.values > bounds.dense).all():
+            limit, need = self.limits[0], int(bounds.dense[0])
             raise BudgetError(
                 f"Expected {limit.cost} below the dense network's {need:,}, but got {limit.text!r}: "
                 f"it fits as it is, there is nothing to trim."
             )
-        return Bounds(functions, values, dense)
+        return bounds
+
+    def bounds(self, network: Network) -> Bounds:
+        """The same, without asking whether there is anything to trim."""
+        found = [_functions(network, limit.cost, self.dtype) for limit in self.limits]
+        exact = tuple(function for _, function in found)
+        dense = np.array([int(function(network.dense)) for function in exact], dtype=np.int64)
+        values = np.array([limit.resolve(int(d)) for limit, d in zip(self.limits, dense, strict=True)], dtype=np.int64)
+        return Bounds(tuple(function for function, _ in found), values, dense, exact)
+
+
+def _functions(network: Network, name: str, dtype: DType) -> tuple[FormulaCost, Cost]:
+    """A cost as a formula to search by, and as it is: they differ where no formula is exact."""
+    if name == "arena_bytes":
+        arena = arena_cost(network, dtype)
+        return arena.bound, arena
+    found = artifact_cost(network, dtype) if name == "artifact_bytes" else costs(network, dtype)[_as_cost(name)]
+    return found, found
+
+
+def _as_cost(name: str) -> CostName:
+    return next(cost for cost in COSTS if cost == name)
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits as numbers, and the costs they are on."""
+    """Limits as numbers, and the costs they are on.
 
-    costs: tuple[FormulaCost, ...]
+    Attributes:
+        costs: to search by: formulas, which never fall when a width grows.
+        values: the limits.
+        dense: the costs of the dense network.
+        exact: what must be within the limits in the end; the same as `costs` but for the arena.
+    """
+
+    costs: tuple[Cost, ...]
     values: IntArray
     dense: IntArray
+    exact: tuple[Cost, ...]
 
     def measure(self, widths: ArrayLike) -> IntArray:
         """Each limited cost at each row of widths: (n x G) -> (n x limits)."""
@@ -132,6 +161,20 @@ class Bounds:
     def met(self, widths: ArrayLike) -> NDArray[np.bool_]:
         """Which rows of widths meet every limit."""
         return np.asarray((self.measure(widths) <= self.values).all(axis=-1))
+
+    def broken(self, widths: IntArray) -> list[str]:
+        """What one row of widths breaks, in words."""
+        return verify(self.exact, self.values.tolist(), widths)
+
+    def as_they_are(self) -> Bounds:
+        """The same limits, searched by the exact costs."""
+        return Bounds(self.exact, self.values, self.dense, self.exact)
+
+    def tightened(self, widths: IntArray, limits: IntArray) -> Bounds:
+        """Narrower limits to search by, where these widths kept the formulas but are over the true `limits`."""
+        over = np.array([int(cost(widths)) for cost in self.exact]) - limits
+        values = np.where(over > 0, np.minimum(self.measure(widths), self.values) - over, self.values)
+        return Bounds(self.costs, values, self.dense, self.exact)
 
     def check_reachable(self, smallest: IntArray, frozen: int = 0) -> None:
         """Raises InfeasibleBudget if even the narrowest legal network, with so many frozen layers, does not fit."""

@@ -16,16 +16,20 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from .allocate import Options, allocate
-from .budget import Budget, Limit, verify
-from .cost import COSTS, ITEM_BYTES, DType, costs
+from .allocate import Options, allocate, settle
+from .budget import DEVICE_COSTS, Bounds, Budget, Limit
+from .cost import COSTS, ITEM_BYTES, Cost, DType, costs
 from .errors import InfeasibleBudget, PlanError, UsageError
 from .files import write_text
+from .footprint import arena_cost, artifact_cost
 from .identity import make_example
 from .network import IntArray, Network
 
+TRIES = 50
+"""narrower searches for limits that no formula gives exactly"""
 FORMAT = "pretrim-plan"
 VERSION = 1
+OPTIONAL = ("model", "device")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Plan:
         example: shapes and data types of the inputs.
         fingerprint: of the dense model's parameters and buffers (`identity.fingerprint`).
         model: the model reference, where the model was built by name.
+        device: for a microcontroller, its ``name``, and what the network takes there ``dense`` and ``slim``
+            (`footprint.py`): the plan's limits on ``artifact_bytes`` and ``arena_bytes`` are kept by the latter.
     """
 
     groups: tuple[GroupPlan, ...]
@@ -63,6 +69,7 @@ class Plan:
     example: Any
     fingerprint: str
     model: Mapping[str, Any] | None = None
+    device: Mapping[str, Any] | None = None
     network: Network | None = field(default=None, repr=False, compare=False)
     """The analysis it was made from; not written to JSON, made again where it is needed."""
 
@@ -73,7 +80,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the format's name and version."""
-        names = ("model", "fingerprint", "example", "dtype", "limits", "options", "dense", "slim")
+        names = ("model", "fingerprint", "example", "dtype", "limits", "options", "dense", "slim", "device")
         plain = json.loads(json.dumps({name: getattr(self, name) for name in names}))
         groups = [{**asdict(group), "layers": list(group.layers)} for group in self.groups]
         return {"format": FORMAT, "version": VERSION, **plain, "groups": groups}
@@ -88,8 +95,9 @@ class Plan:
         try:
             groups = tuple(_group(entry) for entry in data["groups"])
             rest = {name: data[name] for name in ("limits", "options", "dtype", "dense", "slim", "example")}
-            _check_types(rest, data.get("model"))
-            return cls(groups=groups, fingerprint=str(data["fingerprint"]), model=data.get("model"), **rest)
+            rest |= {name: data.get(name) for name in OPTIONAL}
+            _check_types(rest)
+            return cls(groups=groups, fingerprint=str(data["fingerprint"]), **rest)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise PlanError(f"Expected a complete plan, but it is damaged ({error!r}): make it again.") from error
 
@@ -113,7 +121,7 @@ class Plan:
         return apply(model, self, weights)
 
 
-def _check_types(found: Mapping[str, Any], model: Any) -> None:
+def _check_types(found: Mapping[str, Any]) -> None:
     """Raises ValueError where a field is not what :meth:`Plan.to_json` writes."""
     if found["dtype"] not in ITEM_BYTES:
         raise ValueError(f"dtype is {found['dtype']!r}")
@@ -123,8 +131,9 @@ def _check_types(found: Mapping[str, Any], model: Any) -> None:
     for name in ("dense", "slim"):
         if sorted(found[name]) != sorted(COSTS) or not all(type(value) is int for value in found[name].values()):
             raise ValueError(f"{name} does not hold the five costs")
-    if not (model is None or isinstance(model, dict)):
-        raise ValueError(f"model is {model!r}")
+    for name in OPTIONAL:
+        if not (found[name] is None or isinstance(found[name], dict)):
+            raise ValueError(f"{name} is {found[name]!r}")
     with torch.device("meta"):
         make_example(found["example"])
 
@@ -151,12 +160,20 @@ def make_plan(
     options = options or Options()
     budget = Budget.parse(limits, dtype)
     bounds = budget.resolve(network)
-    widths = allocate(network, bounds, options)[0]
-    if broken := verify(bounds.costs, bounds.values.tolist(), widths):
-        raise InfeasibleBudget(
-            f"Expected a plan within every limit, but {'; '.join(broken)}: try another seed or mode."
-        )
+    widths = _within(network, bounds, options)
     return plan_of_widths(network, widths, dtype, limits=_texts(budget.limits), options=asdict(options))
+
+
+def _within(network: Network, bounds: Bounds, options: Options) -> IntArray:
+    """Widths within every limit as it is: searched by formulas, with narrower ones where those do not say all."""
+    search = bounds
+    for _ in range(TRIES):
+        widths: IntArray = allocate(network, search, options)[0]
+        broken = bounds.broken(widths)
+        if not broken:
+            return widths if search is bounds else settle(network, bounds, options, widths)
+        search = search.tightened(widths, bounds.values)
+    raise InfeasibleBudget(f"Expected a plan within every limit, but {'; '.join(broken)}: try another seed or mode.")
 
 
 def plan_with_options(
@@ -196,6 +213,7 @@ def plan_of_widths(
             f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got {given.tolist()}."
         )
     functions = costs(network, dtype)
+    limited = [name for name in DEVICE_COSTS if name in (limits or {})]
     return Plan(
         groups=tuple(
             GroupPlan(group.name, group.layers, group.channels, int(kept))
@@ -208,5 +226,18 @@ def plan_of_widths(
         slim={name: int(function(array)) for name, function in functions.items()},
         example=network.example,
         fingerprint=network.fingerprint,
+        device=_on_device(network, array, dtype) if limited else None,
         network=network,
     )
+
+
+def _on_device(network: Network, widths: IntArray, dtype: DType) -> dict[str, dict[str, int]]:
+    """What the dense and the slim network take on a microcontroller."""
+    functions: dict[str, Cost] = {
+        "artifact_bytes": artifact_cost(network, dtype),
+        "arena_bytes": arena_cost(network, dtype),
+    }
+    return {
+        which: {name: int(function(at)) for name, function in functions.items()}
+        for which, at in (("dense", network.dense), ("slim", widths))
+    }

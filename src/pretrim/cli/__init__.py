@@ -15,7 +15,7 @@ import typer
 from pretrim import __version__
 from pretrim.errors import PretrimError
 
-from . import compress, evaluate, export, measure, plan, predict, profile
+from . import compress, devices, evaluate, export, measure, plan, predict, profile
 
 INTERRUPTED = 130
 
@@ -36,6 +36,7 @@ COMMANDS = (
     predict.predict,
     export.export,
     measure.measure,
+    devices.devices,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -11,8 +11,10 @@ import typer
 from pretrim.errors import PlanError, UsageError
 
 from . import options, render
+from .delivery import deliver, find_delivery
 from .progress import say
 from .subject import open_model, without_none
+from .target import Target, find_target, plan_for
 
 if TYPE_CHECKING:
     from pretrim.data import DataSet
@@ -38,13 +40,17 @@ def compress(
         str | None,
         typer.Option("--input", metavar="CxHxW", help="Shape of one image; by default the data's.", show_default=False),
     ] = None,
+    device: options.Device = None,
+    application: options.Application = None,
+    to: options.To = None,
+    int8: options.Int8 = None,
     mode: options.Mode = "joint",
-    dtype: options.DTypeOption = "float32",
+    dtype: options.DTypeOption = None,
     step: options.Step = "fraction",
     fraction: options.Fraction = 0.05,
     weights: options.Weights = "static",
     coupling: options.Coupling = "sum",
-    round_to: options.RoundTo = 8,
+    round_to: options.RoundTo = None,
     min_width: options.MinWidth = 1,
     seed: options.Seed = 0,
     epochs: options.Epochs = None,
@@ -71,11 +77,12 @@ def compress(
     tracker: options.Trackers = None,
     json: options.Json = False,
 ) -> None:
-    """Trim a network to its limits, train it directly, and save it with its test accuracy."""
+    """Trim a network to its limits, train it directly, save it, and export it for its device."""
     limits = without_none({"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation})
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
-    search |= {"round_to": round_to, "min_width": min_width, "seed": seed}
-    given = _check(limits, search, dtype, plan)
+    search |= {"min_width": min_width, "seed": seed}
+    target, given = _target(limits, search, dtype, round_to, plan, device, application)
+    delivery = find_delivery(target.board, to, int8)
     if resume and overwrite:
         raise UsageError("Expected --resume or --overwrite, but got both: one goes on, the other starts anew.")
 
@@ -95,10 +102,12 @@ def compress(
         prepare_output(output, overwrite, resume)
     dataset = _normalised_by(_load_data(data, model, _wanted_shape(input, given), seed, limit), mean, std)
     subject = open_model(model, dataset.input_shape, len(dataset.classes), seed)
-    made = given if given is not None else _make_plan(subject, limits, dtype, search)
+    made = _checked(given if given is not None else plan_for(subject.network, target, search), subject)
+    if target.board is not None:
+        render.show_fit(render.status(), target.board.name, made)
     job = Job(
         subject=subject,
-        plan=_checked(made, subject),
+        plan=made,
         data=dataset,
         recipe=recipe,
         execution=execution,
@@ -112,6 +121,8 @@ def compress(
     record = run(job)
     if not is_main():
         return
+    if delivery is not None:
+        record["artifact"] = deliver(output, model, dataset, delivery)
     if json:
         render.print_json(record)
     else:
@@ -163,21 +174,30 @@ def _normalised_by(data: DataSet, mean: str | None, std: str | None) -> DataSet:
     return replace(data, mean=pair[0], std=pair[1])
 
 
-def _check(limits: dict[str, str], search: dict[str, Any], dtype: str, plan: Path | None) -> Plan | None:
+def _target(
+    limits: dict[str, str],
+    search: dict[str, Any],
+    dtype: str | None,
+    round_to: int | None,
+    plan: Path | None,
+    device: str | None,
+    application: float | None,
+) -> tuple[Target, Plan | None]:
     """Everything that can be wrong without looking at the model or the data; the plan, where one is given."""
     from pretrim.allocate import Options
     from pretrim.budget import Budget
     from pretrim.cost import item_bytes
     from pretrim.plan import Plan
 
-    item_bytes(dtype)  # type: ignore[arg-type]  # it checks the name
-    Options(**search)
-    if plan is None:
-        Budget.parse(limits)
-        return None
-    if limits:
+    if plan is not None and limits:
         raise UsageError(f"Expected limits or --plan, but got both: leave out --{next(iter(limits))} or --plan.")
-    return Plan.load(plan)
+    made = Plan.load(plan) if plan is not None else None
+    target = find_target(device, application, limits if made is None else made.limits, dtype, round_to)
+    item_bytes(target.dtype)  # type: ignore[arg-type]  # it checks the name
+    Options(**search, round_to=target.round_to)
+    if made is None:
+        Budget.parse(target.limits)
+    return target, made
 
 
 def _wanted_shape(text: str | None, plan: Plan | None) -> options.Shape | None:
@@ -206,12 +226,6 @@ def _load_data(spec: str, model: str, shape: options.Shape | None, seed: int, li
     return data
 
 
-def _make_plan(subject: Subject, limits: dict[str, str], dtype: str, search: dict[str, Any]) -> Plan:
-    from pretrim.plan import plan_with_options
-
-    return plan_with_options(subject.network, limits, dtype, search)
-
-
 def _checked(plan: Plan, subject: Subject) -> Plan:
     """The plan, if it is for this model and input. Its costs are counted again: a user may edit its widths."""
     from pretrim.plan import plan_of_widths
@@ -227,4 +241,5 @@ def _checked(plan: Plan, subject: Subject) -> Plan:
             f"with other layers or another input: make one with `pretrim plan`, with the data's --classes and --input."
         )
     counted = plan_of_widths(network, plan.widths, plan.dtype, limits=plan.limits, options=plan.options)
-    return replace(counted, model=subject.reference.to_json())
+    device = None if counted.device is None else {**(plan.device or {}), **counted.device}
+    return replace(counted, model=subject.reference.to_json(), device=device)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pretrim.devices import board as find_board
 from pretrim.errors import UsageError
 
 from . import options, render
+from .delivery import find_delivery, on_board
 from .progress import say
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ RANDOM_IMAGES = 16
 
 def export(
     run: options.Run,
-    to: Annotated[str, typer.Option("--to", metavar=options.RUNTIMES, help="The runtime.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to 8 bits.")] = False,
+    to: options.To = None,
+    device: options.Device = None,
+    int8: options.Int8 = None,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -53,23 +56,36 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Export a saved network to ONNX Runtime, LiteRT or ExecuTorch, in float32 or int8, and prove it there."""
-    options.one_of("--to", to, options.RUNTIMES)
-    if int8 and calibrate is None:
-        raise UsageError("Expected --calibrate DATA with --int8, but got none: its images give the ranges.")
+    board = find_board(device) if device is not None else None
+    delivery = find_delivery(board, to, int8)
+    if delivery is None:
+        raise UsageError(f"Expected --to ({', '.join(options.RUNTIMES.split('|'))}) or --device, but got neither.")
+    if delivery.int8 and calibrate is None:
+        raise UsageError("Expected --calibrate DATA with int8, but got none: its images give the ranges.")
 
     from pretrim.deploy import check_target
 
     from .opened import open_run
 
-    target = output if output is not None else default_path(run, to, int8)
-    check_target(target, to, overwrite)
+    target = output if output is not None else default_path(run, delivery.to, delivery.int8)
+    check_target(target, delivery.to, overwrite)
     opened = open_run(run, model)
-    material = _material(calibrate, opened)
-    artifact = write(opened, target, to, material, int8=int8, images=images, opset=opset, signed=arm, force=force)
+    artifact = write(
+        opened,
+        target,
+        delivery.to,
+        _material(calibrate, opened),
+        int8=delivery.int8,
+        images=images,
+        opset=opset,
+        signed=arm or board is not None,
+        force=force,
+    )
+    record = {**artifact.to_json(), "path": str(artifact.path), "board": on_board(artifact, board)}
     if json:
-        render.print_json(artifact.to_json() | {"path": str(artifact.path)})
+        render.print_json(record)
     else:
-        render.show_artifact(render.output(), artifact)
+        render.show_artifact(render.output(), record)
 
 
 def default_path(run: Path, to: str, int8: bool) -> Path:

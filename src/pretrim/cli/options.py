@@ -41,7 +41,15 @@ Classes = Annotated[
     int | None,
     typer.Option("--classes", min=1, help="Number of outputs; by default that of the model.", show_default=False),
 ]
-DTypeOption = Annotated[str, typer.Option("--dtype", metavar=DTYPES, help="Data type that bytes are counted in.")]
+DTypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar=DTYPES,
+        help="Data type that bytes are counted in: float32, or the device's.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the same record as JSON.")]
 Data = Annotated[
     str,
@@ -81,7 +89,10 @@ Weights = Annotated[
 Coupling = Annotated[
     str, typer.Option("--coupling", metavar=COUPLINGS, help="How the shares of coupled layers are put together.")
 ]
-RoundTo = Annotated[int, typer.Option("--round-to", help="Filters are kept in multiples of it.")]
+RoundTo = Annotated[
+    int | None,
+    typer.Option("--round-to", help="Filters are kept in multiples of it: 8, or the device's.", show_default=False),
+]
 MinWidth = Annotated[int, typer.Option("--min-width", help="The fewest filters that a layer keeps.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the draws, the initial weights and the training.")]
 
@@ -157,6 +168,33 @@ Trackers = Annotated[
 # ---------------------------------------------------------------------------------------- devices
 
 RUNTIMES = "onnx|litert|executorch"
+
+To = Annotated[
+    str | None,
+    typer.Option("--to", metavar=RUNTIMES, help="Export to this runtime; by default the device's.", show_default=False),
+]
+Int8 = Annotated[
+    bool | None,
+    typer.Option("--int8/--no-int8", help="Export in int8; by default for a microcontroller.", show_default=False),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="A board of `pretrim devices`: its flash and RAM are limits, its kernels give the rounding.",
+        show_default=False,
+    ),
+]
+Application = Annotated[
+    float | None,
+    typer.Option(
+        "--application",
+        metavar="SHARE",
+        help="Of the device's flash and RAM, left to your own code: 0.25 by default.",
+        show_default=False,
+    ),
+]
 
 
 def one_of(name: str, value: str, choices: str) -> None:

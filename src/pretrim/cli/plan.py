@@ -10,6 +10,8 @@ import typer
 from pretrim.errors import PretrimError
 
 from . import options, render
+from .subject import open_model, without_none
+from .target import Target, find_target, plan_for
 
 if TYPE_CHECKING:
     from pretrim.plan import Plan
@@ -25,12 +27,14 @@ def plan(
     ram: options.Ram = None,
     activation: options.Activation = None,
     mode: options.Mode = "joint",
-    dtype: options.DTypeOption = "float32",
+    device: options.Device = None,
+    application: options.Application = None,
+    dtype: options.DTypeOption = None,
     step: options.Step = "fraction",
     fraction: options.Fraction = 0.05,
     weights: options.Weights = "static",
     coupling: options.Coupling = "sum",
-    round_to: options.RoundTo = 8,
+    round_to: options.RoundTo = None,
     min_width: options.MinWidth = 1,
     seed: options.Seed = 0,
     output: Annotated[
@@ -43,10 +47,10 @@ def plan(
     to_stdout = output is not None and str(output) == "-"
     if output is not None and not to_stdout:
         check_writable(output)
-    limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
+    given = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
+    target = find_target(device, application, without_none(given), dtype, round_to)
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
-    rounding = {"round_to": round_to, "min_width": min_width, "seed": seed}
-    made = make_plan(model, shape, classes, limits, dtype, search | rounding)
+    made = make_plan(model, shape, classes, target, search | {"min_width": min_width, "seed": seed})
     if output is not None and not to_stdout:
         write_plan(made, output)
     if json or to_stdout:
@@ -55,29 +59,19 @@ def plan(
         render.show_plan(render.status() if to_stdout else render.output(), made)
 
 
-def make_plan(
-    model: str,
-    shape: options.Shape,
-    classes: int | None,
-    limits: dict[str, str | None],
-    dtype: str,
-    search: dict[str, Any],
-) -> Plan:
+def make_plan(model: str, shape: options.Shape, classes: int | None, target: Target, search: dict[str, Any]) -> Plan:
     """The plan for a model by its name, which it carries."""
     from dataclasses import replace
 
     from pretrim.allocate import Options
     from pretrim.budget import Budget
     from pretrim.cost import item_bytes
-    from pretrim.plan import plan_with_options
 
-    from .subject import open_model
-
-    item_bytes(dtype)  # type: ignore[arg-type]  # it checks the name
-    Budget.parse(limits)
-    Options(**search)
+    item_bytes(target.dtype)  # type: ignore[arg-type]  # it checks the name
+    Budget.parse(target.limits)
+    Options(**search, round_to=target.round_to)
     subject = open_model(model, shape, classes)
-    made = plan_with_options(subject.network, limits, dtype, search)
+    made = plan_for(subject.network, target, search)
     return replace(made, model=subject.reference.to_json())
 
 

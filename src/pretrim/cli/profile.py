@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import options, render
+from .target import DTYPE
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -14,14 +15,14 @@ def profile(
     model: options.Model,
     input: options.Input = None,
     classes: options.Classes = None,
-    dtype: options.DTypeOption = "float32",
+    dtype: options.DTypeOption = None,
     json: options.Json = False,
 ) -> None:
     """Show what each layer of a network costs, and which layers can be trimmed."""
     shape = options.input_shape(model, input)
     from .subject import open_model
 
-    record = profile_record(open_model(model, shape, classes), dtype)
+    record = profile_record(open_model(model, shape, classes), dtype or DTYPE)
     if json:
         render.print_json(record)
     else:

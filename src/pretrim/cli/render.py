@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from pretrim.deploy import Artifact
     from pretrim.plan import Plan
 
 PIPE_WIDTH = 140
@@ -27,6 +26,7 @@ COSTS = {
     "activation_bytes": ("activation memory", "bytes"),
     "peak_activation_bytes": ("peak memory (RAM)", "bytes"),
 }
+ON_DEVICE = {"artifact_bytes": "model in flash", "arena_bytes": "tensor arena in RAM"}
 RUNTIME_TITLES = {"onnx": "ONNX Runtime", "litert": "LiteRT", "executorch": "ExecuTorch"}
 MODE_TITLES = {"params": "PA", "macs": "FA", "memory": "MA"}
 
@@ -197,6 +197,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         kept = percent(slim / dense if dense else None)
         costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
     _show(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
+    if plan.device is not None:
+        show_fit(console, plan.device.get("name", "the device"), plan)
     widths = _table("<group", "layers", "dense", "kept", "")
     for group in plan.groups:
         share = group.kept / group.channels
@@ -204,6 +206,19 @@ def show_plan(console: Console, plan: Plan) -> None:
         cells = (str(len(group.layers)), str(group.channels), str(group.kept))
         widths.add_row(Text(group.name), *cells, Text(f"{drawn} {percent(share, 0):>5}"))
     _show(console, "Filters kept", widths)
+
+
+def show_fit(console: Console, name: str, plan: Plan) -> None:
+    """What a plan takes on a microcontroller, as predicted, beside what there is for it."""
+    if plan.device is None:
+        return
+    table = _table("<", "dense", "slim", "at most", "<")
+    for cost, title in ON_DEVICE.items():
+        dense, slim = plan.device["dense"][cost], plan.device["slim"][cost]
+        limit = float(plan.limits[cost]) if cost in plan.limits else None
+        fits = "" if limit is None else "fits" if slim <= limit else "too large"
+        table.add_row(title, size(dense), size(slim), "-" if limit is None else size(limit), fits)
+    _show(console, f"On {name}, {plan.dtype}, predicted", table)
 
 
 # ---------------------------------------------------------------------------------------- compress, evaluate, predict
@@ -220,6 +235,8 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
     table.add_row("test accuracy", percent(accuracy[0], 2), percent(accuracy[1], 2), "")
     _show(console, f"{record['model']} on {record['data']['source']}", table)
     console.print(Text(f"Saved in {record['run']}"), soft_wrap=True)
+    if record.get("artifact") is not None:
+        show_artifact(console, record["artifact"])
 
 
 def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
@@ -245,15 +262,14 @@ def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> N
 # ---------------------------------------------------------------------------------------- export
 
 
-def show_artifact(console: Console, artifact: Artifact) -> None:
-    """What an artifact is, and how it was proved."""
-    proof = artifact.proof
+def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
+    """What an artifact is, how it was proved, and what it takes on its board."""
+    proof, given = record["proof"], record["input"]
     table = _table("<", "<")
-    shape = "x".join(map(str, artifact.input["shape"]))
-    table.add_row("input", f"{artifact.input['layout']} {shape}, {artifact.input['data_type']}")
-    table.add_row("size", f"{size(artifact.file_bytes)} ({artifact.file_bytes:,} bytes)")
-    if artifact.calibration is not None:
-        table.add_row("calibrated on", f"{artifact.calibration['images']} {artifact.calibration['data']}")
+    table.add_row("input", f"{given['layout']} {'x'.join(map(str, given['shape']))}, {given['data_type']}")
+    table.add_row("size", f"{size(record['file_bytes'])} ({record['file_bytes']:,} bytes)")
+    if record["calibration"] is not None:
+        table.add_row("calibrated on", f"{record['calibration']['images']} {record['calibration']['data']}")
     table.add_row("proved on", proof["inputs"])
     if proof["relative_error"] is not None:
         table.add_row("largest error", f"{proof['relative_error']:.1e} of the largest output")
@@ -262,9 +278,22 @@ def show_artifact(console: Console, artifact: Artifact) -> None:
     if proof["agreement"] is not None:
         table.add_row("same class", percent(proof["agreement"], 2))
     if proof["accuracy"] is not None:
-        table.add_row("accuracy", " in PyTorch, ".join(percent(part, 2) for part in proof["accuracy"]) + " here")
-    _show(console, f"{artifact.path}: {artifact.data_type} for {RUNTIME_TITLES[artifact.runtime]}", table)
-    show_notes(console, artifact.notes)
+        table.add_row("accuracy", "{} (PyTorch: {})".format(*(percent(part, 2) for part in proof["accuracy"][::-1])))
+    for row in _board_rows(record.get("board")):
+        table.add_row(*row)
+    _show(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)
+    show_notes(console, record["notes"])
+
+
+def _board_rows(board: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if board is None:
+        return []
+    flash = f"{size(board['flash_bytes'])} with {size(board['runtime_flash_bytes'])} for the runtime"
+    rows = [(f"flash of {board['name']}", f"{flash}, of {size(board['flash_of'])}")]
+    if not board["verified"]:
+        return [*rows, ("RAM", "not verified: pip install 'pretrim[mcu]'")]
+    rows.append((f"RAM of {board['name']}", f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}"))
+    return [*rows, ("its interpreter", f"runs it; outputs within {board['largest_difference']} steps of LiteRT's")]
 
 
 # ---------------------------------------------------------------------------------------- measure
@@ -314,3 +343,37 @@ def _measured(record: Mapping[str, Any], ratio: str) -> list[Any]:
         size(memory) if memory is not None else "not measurable here",
         f"{1000 * energy:.2f} mJ" if energy is not None else "not measurable here",
     ]
+
+
+# ---------------------------------------------------------------------------------------- devices
+
+
+def show_boards(console: Console, records: Sequence[Mapping[str, Any]], *, sources: bool) -> None:
+    """Boards, one a row; with sources, where each figure comes from."""
+    table = _table("<name", "<core", "clock", "flash", "RAM", "model at most", "arena at most", "round to", "<runtime")
+    for record in records:
+        limits = record["limits"]
+        table.add_row(
+            Text(record["name"]),
+            Text(f"{record['cores']} x {record['core'].removeprefix('Arm ')}"),
+            f"{record['clock_hz'] / 1e6:,.0f} MHz",
+            size(record["flash_bytes"]) if record["flash_bytes"] is not None else "-",
+            size(record["ram_bytes"]),
+            size(limits["artifact_bytes"]) if limits else "-",
+            size(limits["arena_bytes"]) if limits else "-",
+            str(record["round_to"]),
+            RUNTIME_TITLES[record["runtime"]] + (" Micro" if record["flash_bytes"] is not None else ""),
+        )
+    _show(console, "Boards", table)
+    if not sources:
+        console.print(
+            Text(
+                "RAM: the largest contiguous region. At most: less a quarter for the application (--application), and"
+            ),
+            Text("100 KiB of flash for the runtime. `pretrim devices NAME` shows the sources."),
+            soft_wrap=True,
+        )
+    for record in records if sources else ():
+        for what, where in record["sources"].items():
+            console.print(Text(f"{what}: {where}"), soft_wrap=True)
+        show_notes(console, [record["note"]] if record["note"] else [])

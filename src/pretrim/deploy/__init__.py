@@ -4,7 +4,8 @@ Each runtime is an extra (``pretrim[onnx]``, ``[litert]``, ``[executorch]``), im
 """
 
 from .artifact import Artifact, read, runtime_of
-from .export import check_target, export, open_session
+from .check import check
+from .export import check_installed, check_target, export, open_session
 from .proof import Proof
 from .runtime import RUNTIMES, SUFFIXES, TITLES, RuntimeName
 
@@ -15,6 +16,8 @@ __all__ = [
     "Artifact",
     "Proof",
     "RuntimeName",
+    "check",
+    "check_installed",
     "check_target",
     "export",
     "open_session",

@@ -22,9 +22,14 @@ from pretrim.surgery import plan_of
 from . import executorch, litert, onnx
 from .artifact import Artifact, DataType, write
 from .proof import Proof, prove
-from .quiet import silence
+from .quiet import is_installed, need, silence
 from .runtime import RUNTIMES, SUFFIXES, TITLES, Converted, Images, Outputs, RuntimeName, Session
 
+MODULES: dict[RuntimeName, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "litert": ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"),
+    "executorch": ("executorch",),
+}
 LEAST_CALIBRATION = 2
 PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -111,6 +116,13 @@ def export(
         )
     write(artifact, converted.content)
     return artifact
+
+
+def check_installed(to: RuntimeName) -> None:
+    """Before long work: are the packages of a runtime there? Raises UsageError, which says what to install."""
+    for module in MODULES[to]:
+        if not is_installed(module):
+            need(module)
 
 
 def check_target(path: Path, to: str, overwrite: bool) -> None:

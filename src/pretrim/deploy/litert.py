@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pretrim.errors import ExportError
+from pretrim.footprint import pack
 
 from .quiet import need, silence
 from .runtime import Converted, Images, Outputs
@@ -20,6 +22,7 @@ from .runtime import Converted, Images, Outputs
 LAYOUT = "NHWC"
 SIGNATURE, INPUT = "serving_default", "args_0"
 IDENTIFIER = b"TFL3"
+MEMORY_PLAN = b"OfflineMemoryAllocation"
 
 
 def convert(network: nn.Module, example: torch.Tensor) -> Converted:
@@ -69,7 +72,7 @@ def quantise(content: bytes, calibration: Images) -> Converted:
 
 
 def packed(content: bytes) -> bytes:
-    """The same model with every buffer inside its flatbuffer, and short names.
+    """The same model with every buffer inside its flatbuffer, short names, and a plan of its memory.
 
     The quantiser writes weights of 256 KiB and more behind the flatbuffer. LiteRT finds them there; TensorFlow Lite for
     Microcontrollers does not, and computes with whatever is in memory, without an error. The converter's names of
@@ -87,9 +90,53 @@ def packed(content: bytes) -> bytes:
         for number, tensor in enumerate(graph.tensors):
             if number not in ends:
                 tensor.name = str(number).encode()
+    _plan_memory(schema, model)
     written = builder(len(content) + 1024)
     written.Finish(model.Pack(written), IDENTIFIER)
     return bytes(written.Output())
+
+
+def _plan_memory(schema: Any, model: Any) -> None:
+    """Write offsets of the activations into a model (as the metadata that the planner for microcontrollers reads).
+
+    The format: version, subgraph, number of tensors, and the offset of each in its arena, -1 for "place it yourself".
+    """
+    if len(model.subgraphs) != 1:
+        return
+    graph = model.subgraphs[0]
+    lives = _lives(graph)
+    sizes = [_bytes(schema, graph.tensors[tensor]) for tensor in lives]
+    if not all(sizes):  # a shape or a data type that is not known
+        return
+    offsets = pack(sizes, [birth for birth, _ in lives.values()], [death for _, death in lives.values()])
+    planned = np.full(len(graph.tensors), -1, dtype=np.int32)
+    planned[list(lives)] = offsets
+    buffer, metadata = schema.BufferT(), schema.MetadataT()
+    header = np.array([1, 0, len(planned)], dtype=np.int32)
+    buffer.data = np.frombuffer(np.concatenate([header, planned]).tobytes(), np.uint8)
+    metadata.name, metadata.buffer = MEMORY_PLAN, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [entry for entry in model.metadata or [] if entry.name not in (MEMORY_PLAN, MEMORY_PLAN.decode())]
+    model.metadata.append(metadata)
+
+
+def _lives(graph: Any) -> dict[int, tuple[int, int]]:
+    """The activations, each with the first and the last operator it is needed by."""
+    lives = {int(tensor): (0, 0) for tensor in graph.inputs}
+    for number, operator in enumerate(graph.operators):
+        for tensor in operator.inputs.tolist():
+            if tensor in lives:
+                lives[tensor] = (lives[tensor][0], number)
+        lives.update(dict.fromkeys(operator.outputs.tolist(), (number, number)))
+    last = len(graph.operators) - 1
+    return lives | {int(tensor): (lives[int(tensor)][0], last) for tensor in graph.outputs}
+
+
+def _bytes(schema: Any, tensor: Any) -> int:
+    """Bytes of an activation; 0 if they are not known."""
+    items = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT8: 1, schema.TensorType.INT32: 4}
+    shape = [1] if tensor.shape is None else [int(size) for size in tensor.shape]
+    return math.prod(shape) * items.get(tensor.type, 0) if min(shape, default=1) > 0 else 0
 
 
 class Session:

@@ -71,7 +71,8 @@ def run(content: bytes, images: NDArray[Any]) -> NDArray[Any]:
             found.append(interpreter.get_output(0).copy())
         return np.concatenate(found)
 
-    return _interpret(content, outputs)[0]
+    result: NDArray[Any] = _interpret(content, outputs)[0]
+    return result
 
 
 def _interpret(content: bytes, use: Callable[[Any], Any]) -> tuple[Any, str]:

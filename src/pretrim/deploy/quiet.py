@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -39,6 +40,11 @@ def need(module: str) -> ModuleType:
         if (error.name or "").partition(".")[0] != package:
             what = f"Expected {package} to work, but it does not ({' '.join(str(error).split())})"
         raise UsageError(f"{what}: pip install 'pretrim[{PACKAGES[package]}]'.") from None
+
+
+def is_installed(module: str) -> bool:
+    """Whether an optional package is there; it is not imported."""
+    return importlib.util.find_spec(module) is not None
 
 
 @contextmanager

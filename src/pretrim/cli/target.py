@@ -1,0 +1,80 @@
+"""What a command plans for: the limits and the rounding of --device, beside what the user asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pretrim.devices import APPLICATION_SHARE, Board, board
+from pretrim.errors import BudgetError, UsageError
+
+from .progress import say
+
+if TYPE_CHECKING:
+    from pretrim.network import Network
+    from pretrim.plan import Plan
+
+DTYPE, ROUND_TO = "float32", 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a network is to run.
+
+    Attributes:
+        board: the device; None where no one was named.
+        limits: by cost, the user's and the board's.
+        dtype: that bytes are counted in.
+        round_to: filters are kept in multiples of it.
+    """
+
+    board: Board | None
+    limits: Mapping[str, str]
+    dtype: str
+    round_to: int
+
+
+def find_target(
+    device: str | None,
+    application: float | None,
+    limits: Mapping[str, str],
+    dtype: str | None,
+    round_to: int | None,
+) -> Target:
+    """Put the board's figures in the place of what was not given.
+
+    Raises UsageError for a board that is not known, or options that need one.
+    """
+    if device is None:
+        if application is not None:
+            raise UsageError("Expected --device with --application, but got none: name the board.")
+        return Target(None, limits, dtype or DTYPE, round_to or ROUND_TO)
+    found = board(device)
+    own = {name: str(value) for name, value in found.limits(application or APPLICATION_SHARE).items()}
+    if not own and not limits:
+        raise BudgetError(
+            f"Expected a limit beside --device {device}, whose {found.ram_bytes >> 20:,} MiB limit no network that it "
+            f"could run in time: add --macs 0.5x, or another."
+        )
+    return Target(found, {**own, **limits}, dtype or found.data_type, round_to or found.round_to)
+
+
+def plan_for(network: Network, target: Target, search: Mapping[str, Any]) -> Plan:
+    """The plan within every limit; the dense network, where a board has room for it and nothing else is asked."""
+    from dataclasses import replace
+
+    from pretrim.budget import Budget
+    from pretrim.plan import plan_of_widths, plan_with_options
+
+    if target.board is not None and all(name in target.board.limits() for name in target.limits):
+        bounds = Budget.parse(target.limits, target.dtype).bounds(network)  # type: ignore[arg-type]  # it is checked
+        if (bounds.dense <= bounds.values).all():
+            say(f"note: the dense network fits on {target.board.name} as it is; limits such as --macs 0.5x trim it")
+            texts = dict(target.limits)
+            made = plan_of_widths(network, network.dense, target.dtype, limits=texts)  # type: ignore[arg-type]
+            return replace(made, device={"name": target.board.name, **(made.device or {})})
+    made = plan_with_options(network, target.limits, target.dtype, {**search, "round_to": target.round_to})
+    if target.board is not None and made.device is not None:
+        made = replace(made, device={"name": target.board.name, **made.device})
+    return made
