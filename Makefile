@@ -42,10 +42,12 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/pip install --quiet "huggingface_hub>=0.20" pyyaml
 	touch $@
 
-# Fashion-MNIST from Debian's package, where this machine has it and CI asked for it; never without asking elsewhere.
+# What tests want of Debian's packages, where CI asks for it; never without asking elsewhere: those tests skip then.
 debian:
-	@if [ ! -e $(FASHION) ] && [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist || echo "without Fashion-MNIST"; fi
+	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		[ -e $(FASHION) ] && [ -x /usr/sbin/sshd ] || apt-get update -qq; \
+		[ -e $(FASHION) ] || apt-get install -y -qq dataset-fashion-mnist || echo "without Fashion-MNIST"; \
+		[ -x /usr/sbin/sshd ] || apt-get install -y -qq openssh-server || echo "without sshd"; fi
 
 benchmarks: install-test
 	$(BIN)/pip install --quiet --no-deps torch-pruning==1.6.1

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pretrim import allocate, cost
 from pretrim.checkpoint import load, read
-from pretrim.cli import compress, main, options, plan
+from pretrim.cli import compress, main, options, plan, target
 from pretrim.data import load as load_data
 from pretrim.models.resolve import build, resolve
 from pretrim.plan import Plan
@@ -149,7 +149,9 @@ def test_choices_and_defaults_are_those_of_the_library() -> None:
     for command in (plan.plan, compress.compress):
         given = inspect.signature(command).parameters
         for field in fields(allocate.Options):
-            assert field.name == "block" or given[field.name].default == field.default
+            if field.name not in ("block", "round_to"):
+                assert given[field.name].default == field.default
+    assert target.ROUND_TO == allocate.Options().round_to  # the default of --round-to is the device's, or this
 
 
 def test_an_interruption_is_one_line_and_exit_130(tmp_path: Path) -> None:

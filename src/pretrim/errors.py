@@ -4,6 +4,22 @@ The command line prints the message alone and exits with the error's ``exit_code
 2 for wrong use (the call has to change), 1 for a failure (the call was right, the world was not).
 """
 
+from __future__ import annotations
+
+import re
+
+_FRAMES = (
+    "File ",
+    "While executing",
+    "Original traceback",
+    "Traceback",
+    "Use tlparse",
+    "GraphModule",
+    "class ",
+    "Failed",
+)
+_OPERATOR = re.compile(r"\baten[:.]+_?[a-z]\w+(?:\.\w+)?")
+
 
 class PretrimError(Exception):
     """Base of every error that pretrim raises on purpose."""
@@ -45,14 +61,15 @@ class ExportError(PretrimError):
     """A network that a runtime cannot take, or an artifact that does not compute what the network does."""
 
     @classmethod
-    def by(cls, converter: str, error: BaseException) -> "ExportError":
-        """What a vendor's converter said, in one line: its last line that is text, for many put a traceback first."""
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = next((line for line in reversed(lines) if len(line) > 3), type(error).__name__)
-        return cls(
-            f"Expected {converter} to take the network, but got {type(error).__name__}: {said[:300]}. "
-            f"Another runtime may take it."
-        )
+    def by(cls, converter: str, error: BaseException) -> ExportError:
+        """What a vendor's converter said, in one line, with the operator that it names somewhere in its text."""
+        text = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
+        lines = [line.strip() for line in text.splitlines()]
+        said = next((line for line in lines if line and not line.startswith(_FRAMES)), type(error).__name__)
+        operators = [name for name in _OPERATOR.findall(text) if name not in said]
+        named = f" (operator {operators[0]})" if operators else ""
+        what = f"{type(error).__name__}{named}: {said[:300].rstrip('.')}"
+        return cls(f"Expected {converter} to take the network, but got {what}. Another runtime may take it.")
 
 
 class ArtifactError(PretrimError):

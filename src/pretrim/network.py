@@ -157,6 +157,8 @@ class Network:
         flash: str | int | None = None,
         ram: str | int | None = None,
         activation: str | int | None = None,
+        artifact_bytes: str | int | None = None,
+        arena_bytes: str | int | None = None,
         dtype: str = "float32",
         **options: Any,
     ) -> Plan:
@@ -164,13 +166,15 @@ class Network:
 
         Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``) or shares of the dense network (``"0.5x"``):
         `params`, `macs`, `flash` (bytes of the weights), `ram` (peak bytes of activations), `activation` (bytes of
-        all feature maps).
+        all feature maps); and what a microcontroller takes, `artifact_bytes` of flash for the ``.tflite`` and
+        `arena_bytes` of RAM, with ``dtype="int8"`` (:mod:`pretrim.devices` has boards).
         """
         from .plan import (
             plan_with_options,  # a method for the user's sake: plans are made of networks, not the reverse
         )
 
         limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
+        limits |= {"artifact_bytes": artifact_bytes, "arena_bytes": arena_bytes}
         return plan_with_options(self, limits, dtype, options)
 
 

@@ -166,13 +166,18 @@ def make_plan(
 
 def _within(network: Network, bounds: Bounds, options: Options) -> IntArray:
     """Widths within every limit as it is: searched by formulas, with narrower ones where those do not say all."""
+    widths: IntArray = allocate(network, bounds, options)[0]
+    if not (broken := bounds.broken(widths)):
+        return widths
     search = bounds
-    for _ in range(TRIES):
-        widths: IntArray = allocate(network, search, options)[0]
-        broken = bounds.broken(widths)
-        if not broken:
-            return widths if search is bounds else settle(network, bounds, options, widths)
+    for _ in range(TRIES if bounds.exact != bounds.costs else 0):
         search = search.tightened(widths, bounds.values)
+        try:
+            widths = allocate(network, search, options)[0]
+        except InfeasibleBudget:  # its message would name the narrower limit
+            break
+        if not (broken := bounds.broken(widths)):
+            return settle(network, bounds, options, widths)
     raise InfeasibleBudget(f"Expected a plan within every limit, but {'; '.join(broken)}: try another seed or mode.")
 
 

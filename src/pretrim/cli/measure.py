@@ -33,6 +33,16 @@ def measure(
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed inferences a process.")] = 50,
     processes: Annotated[int, typer.Option("--processes", min=1, help="One after another.")] = 3,
     provider: Annotated[str, typer.Option("--provider", metavar="cpu|cuda|tensorrt", help="Of ONNX Runtime.")] = "cpu",
+    ssh: Annotated[
+        str | None,
+        typer.Option("--ssh", metavar="USER@HOST", help="Measure on that machine instead.", show_default=False),
+    ] = None,
+    remote_python: Annotated[
+        str, typer.Option("--remote-python", metavar="PATH", help="The interpreter there that has the runtime.")
+    ] = "python3",
+    ssh_config: Annotated[
+        Path | None, typer.Option("--ssh-config", metavar="FILE", help="Instead of your own.", show_default=False)
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Measure latency, memory and energy of an exported network."""
@@ -41,14 +51,16 @@ def measure(
     from pretrim.measure import Protocol
     from pretrim.measure import measure as measure_artifacts
     from pretrim.measure.compare import ratio, warning
+    from pretrim.measure.ssh import Host
 
+    host = None if ssh is None else Host(ssh, remote_python, ssh_config)
     providers = tuple(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
     protocol = Protocol(threads=threads, runs=runs, processes=processes, providers=providers)
     records: list[dict[str, Any]] = []
     for found in _artifacts(artifact):
         other = None if against is None else _counterpart(against, found)
         say(f"measuring {found.path}{f' against {other.path}' if other is not None else ''}")
-        measured = measure_artifacts([found] if other is None else [found, other], protocol)
+        measured = measure_artifacts([found] if other is None else [found, other], protocol, host)
         record: dict[str, Any] = {**measured[0].to_json(), "against": None, "ratio": None, "warning": None}
         if other is not None:
             record["against"] = measured[1].to_json()

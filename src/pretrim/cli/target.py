@@ -49,15 +49,21 @@ def find_target(
     if device is None:
         if application is not None:
             raise UsageError("Expected --device with --application, but got none: name the board.")
-        return Target(None, limits, dtype or DTYPE, round_to or ROUND_TO)
+        return Target(None, limits, DTYPE if dtype is None else dtype, ROUND_TO if round_to is None else round_to)
     found = board(device)
-    own = {name: str(value) for name, value in found.limits(application or APPLICATION_SHARE).items()}
+    share = APPLICATION_SHARE if application is None else application
+    own = {name: str(value) for name, value in found.limits(share).items()}
     if not own and not limits:
         raise BudgetError(
             f"Expected a limit beside --device {device}, whose {found.ram_bytes >> 20:,} MiB limit no network that it "
             f"could run in time: add --macs 0.5x, or another."
         )
-    return Target(found, {**own, **limits}, dtype or found.data_type, round_to or found.round_to)
+    return Target(
+        board=found,
+        limits={**own, **limits},
+        dtype=found.data_type if dtype is None else dtype,
+        round_to=found.round_to if round_to is None else round_to,
+    )
 
 
 def plan_for(network: Network, target: Target, search: Mapping[str, Any]) -> Plan:

@@ -42,7 +42,8 @@ class Proof:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        return asdict(self)
+        lists = {"accuracy": None if self.accuracy is None else list(self.accuracy), "failed": list(self.failed)}
+        return {**asdict(self), **lists}
 
 
 def prove(

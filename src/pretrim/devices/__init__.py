@@ -67,10 +67,13 @@ class Board:
             raise UsageError(f"Expected the application's share to be from 0 to below 1, but got {application}.")
         if self.flash_bytes is None:
             return {}
-        return {
-            "artifact_bytes": int(self.flash_bytes * (1 - application)) - RUNTIME_FLASH_BYTES,
-            "arena_bytes": int(self.ram_bytes * (1 - application)),
-        }
+        flash = int(self.flash_bytes * (1 - application)) - RUNTIME_FLASH_BYTES
+        if flash <= 0:
+            raise UsageError(
+                f"Expected room for a model in the flash of {self.name}, but {application:.0%} for the application and "
+                f"{RUNTIME_FLASH_BYTES:,} bytes for the runtime leave none: lower the application's share."
+            )
+        return {"artifact_bytes": flash, "arena_bytes": int(self.ram_bytes * (1 - application))}
 
 
 @cache

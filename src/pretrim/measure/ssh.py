@@ -1,0 +1,140 @@
+"""Measuring on another machine over ssh: one connection, nothing left there, nothing of ours read by its shell.
+
+The command that its shell sees is fixed. `remote.py`, `worker.py` and the artifacts go over the connection's input. The
+machine needs Python 3.8 and the runtime; ssh must get in without a password (BatchMode), to a host whose key is known.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pretrim.errors import MeasureError, UsageError
+
+from .run import WORKER, check_ended
+
+REMOTE = Path(__file__).with_name("remote.py")
+BOOT = "import sys; s = sys.stdin.buffer; exec(compile(s.read(int(s.readline())), 'remote.py', 'exec'))"
+LONGEST_ANSWER = 16 << 20
+_HOST = re.compile(
+    r"(ssh://)?([A-Za-z0-9_.][A-Za-z0-9_.-]*@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.][A-Za-z0-9_.-]*)(:\d+)?/?"
+)
+_PYTHON = re.compile(r"[A-Za-z0-9_./~][A-Za-z0-9_./~+-]*")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine to measure on; it is what `measure` asks.
+
+    Attributes:
+        name: ``host``, ``user@host``, ``ssh://user@host:port``, or a name of the ssh configuration.
+        python: the interpreter there that has the runtime.
+        config: an ssh configuration file to use instead of the user's.
+    """
+
+    name: str
+    python: str = "python3"
+    config: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for names that ssh or a shell could take for something else."""
+        if not _HOST.fullmatch(self.name):
+            raise UsageError(f"Expected --ssh to be user@host, host or ssh://user@host:port, but got {self.name!r}.")
+        if not _PYTHON.fullmatch(self.python):
+            raise UsageError(f"Expected --remote-python to be a path of an interpreter, but got {self.python!r}.")
+
+    def __call__(self, request: dict[str, Any], files: Sequence[Path]) -> str:
+        """Run the worker there on these files.
+
+        Raises:
+            MeasureError: the host cannot be reached, or the worker failed.
+            UsageError: ssh is missing here, or the runtime there.
+        """
+        names = [f"{number}{file.suffix}" for number, file in enumerate(files)]
+        entries = [entry | {"path": name} for entry, name in zip(request["artifacts"], names, strict=True)]
+        asked = json.dumps(request | {"artifacts": entries}).encode()
+        parts = [("worker.py", WORKER.read_bytes()), ("request.json", asked)]
+        parts += [(name, file.read_bytes()) for name, file in zip(names, files, strict=True)]
+        code, answer, errors = self._talk(_bundle(parts))
+        try:
+            found = json.loads(answer)
+            worker_code, out, worker_errors = int(found["code"]), str(found["out"]), str(found["errors"])
+        except (ValueError, KeyError, TypeError):
+            raise self._unreachable(code, errors) from None
+        check_ended(worker_code, worker_errors, f"on {self.name}")
+        return out
+
+    def _talk(self, bundle: bytes) -> tuple[int, bytes, str]:
+        options = ["BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=10", "ServerAliveInterval=15"]
+        command = ["ssh", "-T", *(["-F", str(self.config)] if self.config is not None else [])]
+        command += [part for option in options for part in ("-o", option)]
+        command += ["--", self.name, f"{self.python} -c {_quoted(BOOT)}"]
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        except FileNotFoundError:
+            raise UsageError("Expected ssh to be installed, but it is missing: install the OpenSSH client.") from None
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        errors: list[bytes] = []
+        listener = threading.Thread(target=lambda stream: errors.append(stream.read()), args=(process.stderr,))
+        listener.start()
+        try:
+            _send(process.stdin, bundle)
+            answer = process.stdout.read(LONGEST_ANSWER)  # our end of the input stays open until it is there
+        finally:
+            if not _ended(process):
+                process.kill()
+                process.wait()
+            listener.join()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                _close(stream)
+        return process.returncode, answer, b"".join(errors).decode(errors="replace")
+
+    def _unreachable(self, code: int, errors: str) -> MeasureError:
+        lines = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("**")]
+        said = "".join(letter for letter in (lines[-1] if lines else f"exit code {code}") if letter.isprintable())[:300]
+        return MeasureError(
+            f"Expected to measure on {self.name}, but got: {said}. Check that `ssh {self.name} {self.python} -V` works "
+            f"without a password."
+        )
+
+
+def _quoted(code: str) -> str:
+    """For a shell; our own text alone, which has no double quotes."""
+    return f'"{code}"'
+
+
+def _bundle(parts: Sequence[tuple[str, bytes]]) -> bytes:
+    """`remote.py` with its length before it, then what it reads."""
+    code = REMOTE.read_bytes()
+    header = json.dumps({"files": [{"name": name, "bytes": len(content)} for name, content in parts]}).encode()
+    return b"%d\n" % len(code) + code + header + b"\n" + b"".join(content for _, content in parts)
+
+
+def _send(stream: IO[bytes], content: bytes) -> None:
+    try:
+        stream.write(content)
+        stream.flush()
+    except BrokenPipeError:  # it has ended; what it said tells why
+        pass
+
+
+def _close(stream: IO[bytes]) -> None:
+    try:
+        stream.close()
+    except BrokenPipeError:
+        pass
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it ends by itself in a moment."""
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""From a network to a microcontroller by the command line, and every way in which that can go wrong."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pretrim.cli import main
+from pretrim.deploy import micro, read
+
+Call = Callable[..., tuple[int, str, str]]
+TRAIN = ("--data", "digits", "--input", "1x16x16", "--epochs", "2", "--limit", "400", "--batch-size", "20")
+TRAIN += ("--threads", "1", "--layout", "channels_last", "--precision", "float32")
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_from_the_question_whether_it_fits_to_a_verified_artifact(call: Call, tmp_path: Path) -> None:
+    """ResNet-20's arena for 16 x 16 images is 31 KB: with 90 % of the board for the application, 12.8 KB are left."""
+    run = tmp_path / "run"
+    # stm32f407: 131,072 bytes of contiguous RAM.
+    arguments = ("resnet20", *TRAIN, "--device", "stm32f407", "--application", "0.85", "-o", run)
+    code, out, said = call("compress", *arguments, "--json")
+    assert code == 0, said
+    assert "On stm32f407, int8, predicted" in said and "tensor arena in RAM" in said
+    record = json.loads(out)
+    file = run / "model.int8.tflite"
+    made = read(file)
+    board = record["artifact"]["board"]
+    assert (board["verified"], board["problems"]) == (True, [])
+    assert board["arena_bytes"] == micro.arena(file.read_bytes()).total_bytes <= 0.15 * 131_072
+    assert made.plan is not None and made.plan["device"]["name"] == "stm32f407"
+    assert board["arena_bytes"] == pytest.approx(made.plan["device"]["slim"]["arena_bytes"], rel=0.03)
+    assert made.file_bytes == pytest.approx(made.plan["device"]["slim"]["artifact_bytes"], rel=0.01)
+    assert made.proof["failed"] == [] and made.proof["sqnr_db"] > 20
+    assert made.proof["inputs"] == "179 test images of digits"
+    assert all(group["kept"] % 4 == 0 for group in made.plan["groups"])  # the board's rounding
+
+    # Each step alone, on the same run.
+    code, out, said = call("export", run, "--to", "onnx")
+    assert code == 0 and "proved on         random pixels" in out
+    code, _, said = call("export", run, "--to", "onnx")
+    assert (code, said) == (
+        2,
+        f"error: Expected a new file, but {run}/model.onnx exists: choose another, or --overwrite.\n",
+    )
+    code, out, said = call("measure", run, "--runs", "4", "--processes", "1", "--json")
+    assert code == 0
+    assert [entry["runtime"] for entry in json.loads(out)] == ["litert", "onnx"]
+    code, out, said = call("measure", run / "model.onnx", "--against", run / "model.onnx", "--runs", "4")
+    assert code == 0 and "of dense" in out
+    # What is there is a run like any other: it can be replaced, and its artifacts go with it.
+    code, _, said = call("compress", "resnet20", *TRAIN, "--macs", "0.3x", "-o", run, "--overwrite")
+    assert code == 0 and not list(run.glob("model.*"))
+
+
+def test_a_network_that_fits_is_left_as_it_is(call: Call) -> None:
+    code, out, said = call("plan", "resnet20", "--device", "stm32h743", "--json")
+    plan = json.loads(out)
+    assert code == 0 and "note: the dense network fits on stm32h743 as it is" in said
+    assert plan["slim"] == plan["dense"]
+    code, out, _ = call("plan", "resnet20", "--device", "stm32h743", "--macs", "0.5x", "--json")
+    assert code == 0 and json.loads(out)["slim"]["macs"] < 0.5 * plan["dense"]["macs"]
+
+
+def test_devices(call: Call) -> None:
+    code, out, _ = call("devices")
+    assert code == 0 and "esp32-s3" in out and "raspberry-pi-zero-2-w" in out
+    code, out, _ = call("devices", "stm32h743", "--json")
+    assert json.loads(out)[0]["limits"] == {"artifact_bytes": 1_470_464, "arena_bytes": 393_216}
+    code, out, _ = call("devices", "rp2350")
+    assert "ram: RP2350 datasheet" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("devices", "toaster"), 2, "Expected a device that pretrim knows, but got 'toaster'"),
+        (("plan", "resnet20", "--device", "raspberry-pi-5"), 2, "Expected a limit beside --device raspberry-pi-5"),
+        (("plan", "resnet20", "--application", "0.5", "--macs", "0.5x"), 2, "Expected --device with --application"),
+        (("plan", "resnet20", "--device", "rp2040", "--application", "1"), 2, "share to be from 0 to below 1"),
+        (
+            ("plan", "vgg16", "--device", "stm32f407", "--application", "0.87"),
+            1,
+            "artifact_bytes of at most|arena_bytes",
+        ),
+        (
+            ("plan", "vgg16", "--device", "stm32f407", "--application", "0.95"),
+            2,
+            "Expected room for a model in the flash",
+        ),
+        (("export", "RUN"), 2, r"Expected --to \(onnx, litert, executorch\) or --device, but got neither"),
+        (("export", "RUN", "--to", "tensorrt"), 2, "Expected --to to be one of onnx, litert, executorch"),
+        (("export", "RUN", "--to", "onnx", "--int8"), 2, "Expected --calibrate DATA with int8"),
+        (("export", "RUN", "--device", "rp2040", "--to", "onnx"), 2, "Expected --to litert for a microcontroller"),
+        (("export", "/nowhere", "--to", "onnx", "-o", "x.onnx"), 1, "Expected a run folder with run.json"),
+        (("compress", "resnet20", *TRAIN, "--macs", "0.5x", "--int8", "-o", "x"), 2, "Expected --to or --device with"),
+        (("measure", "/nowhere.onnx"), 2, "Expected a file of `pretrim export` or a run"),
+        (("measure", "."), 1, "Expected an artifact in .*: make one with `pretrim export"),
+        (("measure", ".", "--provider", "npu"), 2, "Expected --provider to be one of cpu, cuda, tensorrt"),
+        (("measure", ".", "--ssh", "-oProxyCommand=x"), 2, "Expected --ssh to be user@host"),
+    ],
+)
+def test_errors(call: Call, arguments: tuple[str, ...], code: int, said: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    got, out, errors = call(*arguments)
+    last = errors.splitlines()[-1]
+    assert (got, out) == (code, ""), errors
+    assert re.match(f"error: .*({said})", last), last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_any_extra_the_core_imports_and_plans(tmp_path: Path) -> None:
+    """The runtimes' packages are hidden as Python itself hides a module: by None in sys.modules."""
+    hidden = ["onnx", "onnxruntime", "onnxscript", "litert_torch", "ai_edge_litert", "ai_edge_quantizer", "executorch"]
+    hidden += ["tflite_micro", "sklearn", "pyarrow", "datasets", "tensorboard", "torchvision", "timm", "flatbuffers"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({hidden}));"
+        "from pretrim.cli import main;"
+        "main(['plan', 'resnet20', '--device', 'nrf52840', '--macs', '0.5x', '-o', 'plan.json'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "plan.json").exists()
+    code = code.replace("'plan', 'resnet20', '--device', 'nrf52840', '--macs', '0.5x', '-o', 'plan.json'", "ARGS")
+    missing = code.replace(
+        "ARGS", "'compress', 'resnet20', '--data', 'digits', '--device', 'rp2040', '--macs', '0.5x', '-o', 'run'"
+    )
+    done = subprocess.run([sys.executable, "-c", missing], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Expected litert_torch to be installed, but it is missing: pip install")

@@ -1,0 +1,216 @@
+"""Artifacts in their real runtimes: they compute what PyTorch does, or are refused, and nothing is left behind."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import SHAPE, images, small
+from torch import nn
+
+import pretrim
+from pretrim.deploy import RUNTIMES, SUFFIXES, export, litert, onnx, open_session, quiet, read
+from pretrim.deploy.proof import prove
+from pretrim.errors import ArtifactError, ExportError, UsageError
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["float32", "int8"])
+@pytest.mark.parametrize("to", RUNTIMES)
+def test_an_artifact_computes_what_pytorch_does(to: Any, int8: bool, tmp_path: Path) -> None:
+    network, inputs = small(), images(20)
+    labels = network(inputs).argmax(1)
+    file = tmp_path / f"model{SUFFIXES[to]}"
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    made = export(
+        network,
+        file,
+        to,
+        images=inputs,
+        labels=labels,
+        calibration=images(50, seed=2) if int8 else None,
+        classes=("a", "b", "c", "d"),
+        normalisation=((0.1, 0.2), (0.3, 0.4)),
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, f"{file.name}.json"]
+    assert read(file) == made
+    assert made.notes == ()  # every operator has a fast kernel
+    # Independently of the proof: load the file again and compare.
+    got = open_session(to, file)(inputs.numpy())[0]
+    wanted = network(inputs).detach().numpy()
+    if int8:
+        noise = 10 * np.log10((wanted**2).sum() / ((got - wanted) ** 2).sum())
+        assert made.proof["sqnr_db"] == pytest.approx(noise, abs=0.01)
+        assert noise > 20
+        assert made.proof["accuracy"][0] == 1.0
+        assert made.calibration == {"data": "images that were given", "images": 50}
+    else:
+        assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    record = json.loads((tmp_path / f"{file.name}.json").read_text())
+    assert record["classes"] == ["a", "b", "c", "d"]
+    assert record["input"]["normalisation"] == [[0.1, 0.2], [0.3, 0.4]]
+    channels_last = to == "litert"
+    assert record["input"]["shape"] == ([1, 16, 16, 2] if channels_last else [1, 2, 16, 16])
+    assert record["input"]["layout"] == ("NHWC" if channels_last else "NCHW")
+    assert record["versions"]["torch"] == torch.__version__
+    assert b"site-packages" not in file.read_bytes() and b"/tests/" not in file.read_bytes()  # no stack traces
+
+
+def test_an_operator_without_a_fast_kernel_is_told(tmp_path: Path) -> None:
+    """XNNPACK takes means that keep their dimensions alone."""
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), Mean()).eval()
+    made = export(network, tmp_path / "model.pte", "executorch", images=images(2))
+    assert made.notes == ("ExecuTorch runs these operators by its slow portable kernels: mean",)
+
+
+class Mean(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+def test_several_outputs_in_a_dict_keep_their_order(tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 3, 3)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"out": self.conv(x), "aux": x.mean((2, 3))}
+
+    network, inputs = Two().eval(), images(3)
+    made = export(network, tmp_path / "model.onnx", "onnx", images=inputs)
+    assert [entry["shape"] for entry in made.outputs] == [[1, 3, 14, 14], [1, 2]]
+    assert made.proof["agreement"] is None
+    first, second = open_session("onnx", made.path)(inputs.numpy())
+    assert np.allclose(first, network(inputs)["out"].detach(), atol=1e-5)
+    assert np.allclose(second, network(inputs)["aux"], atol=1e-6)
+
+
+def test_a_slim_network_brings_its_plan(tmp_path: Path) -> None:
+    network = small()
+    plan = pretrim.analyze(network, torch.zeros(1, *SHAPE)).plan(macs="0.5x")
+    slim = plan.apply(network, weights="inherit").eval()
+    made = export(slim, tmp_path / "model.onnx", "onnx", images=images(3))
+    assert made.plan is not None
+    assert pretrim.Plan.from_json(made.plan).widths.tolist() == plan.widths.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"to": "tensorrt"}, "Expected --to to be one of onnx, litert, executorch, but got 'tensorrt'"),
+        ({"path": "model.tflite"}, r"Expected a file that ends in \.onnx, but got 'model\.tflite'"),
+        ({"path": "none/model.onnx"}, "Expected a folder to write in"),
+        ({"opset": 9}, "Expected an opset from 18 to 23, but got 9"),
+        ({"images": torch.zeros(0, 2, 16, 16)}, "Expected images of N x C x H x W in float32"),
+        ({"images": torch.zeros(2, 2, 16, 16, dtype=torch.uint8)}, "in float32, but got .* in torch.uint8"),
+        ({"calibration": torch.zeros(9, 3, 16, 16)}, r"calibration images of \[2, 16, 16\] .* but got \[3, 16, 16\]"),
+        ({"calibration": torch.zeros(1, 2, 16, 16)}, "Expected 2 or more calibration images, but got 1"),
+    ],
+)
+def test_wrong_use_leaves_nothing(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"path": "model.onnx", "to": "onnx", "images": images(2), **change}
+    with pytest.raises(UsageError, match=said):
+        export(small(), tmp_path / arguments.pop("path"), arguments.pop("to"), **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_operator_that_a_runtime_lacks_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvals(x[:, 0]).real
+
+    said = "Expected ONNX to take the network, but got .*aten.linalg_eig"
+    with pytest.raises(ExportError, match=said) as caught:
+        export(Odd(), tmp_path / "model.onnx", "onnx", images=images(2))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_artifact_that_is_not_proved_is_refused_or_marked(tmp_path: Path) -> None:
+    """Calibrated on images that are all but black, int8 clips everything else."""
+    arguments: dict[str, Any] = {"images": images(9), "calibration": 1e-3 * images(9)}
+    with pytest.raises(ExportError, match=r"Expected the int8 artifact .* the signal is .* dB above the noise, not 20"):
+        export(small(), tmp_path / "model.onnx", "onnx", **arguments)
+    assert list(tmp_path.iterdir()) == []
+    kept = export(small(), tmp_path / "model.onnx", "onnx", force=True, **arguments)
+    assert kept.notes[0].startswith("not proved, kept by force: the signal is")
+    assert read(kept.path).proof["failed"]
+
+
+def test_the_opset_is_the_one_asked_for(tmp_path: Path) -> None:
+    made = export(small(), tmp_path / "model.onnx", "onnx", images=images(2), opset=19)
+    assert onnx.opset_of(made.path.read_bytes()) == 19
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), "SHA-256 .* it is truncated or edited"),
+        (lambda file: file.unlink(), r"could not read .*model\.onnx \(No such file"),
+        (lambda file: file.with_name("model.onnx.json").unlink(), r"could not read .*model\.onnx\.json"),
+        (lambda file: file.with_name("model.onnx.json").write_text("{"), "to be JSON, but it is not"),
+        (lambda file: file.with_name("model.onnx.json").write_text("[]"), "to be a record of `pretrim export`"),
+        (
+            lambda file: file.with_name("model.onnx.json").write_text('{"format": "pretrim-artifact", "version": 1}'),
+            "to be complete, but KeyError",
+        ),
+    ],
+)
+def test_a_damaged_artifact(damage: Any, said: str, tmp_path: Path) -> None:
+    made = export(nn.Conv2d(2, 2, 1).eval(), tmp_path / "model.onnx", "onnx", images=images(2))
+    damage(made.path)
+    with pytest.raises(ArtifactError, match=said):
+        read(made.path)
+
+
+def test_a_file_of_another_kind() -> None:
+    with pytest.raises(
+        ArtifactError, match=r"Expected an artifact \(\.onnx, \.tflite, \.pte\), but got 'weights\.pth'"
+    ):
+        read(Path("weights.pth"))
+
+
+@pytest.mark.parametrize(("module", "extra"), [("onnxscript", "onnx"), ("litert_torch", "litert")])
+def test_a_runtime_that_is_not_installed(module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # Python's own way to say that it is not there
+    with pytest.raises(UsageError, match=rf"Expected {module} to be installed, .* pip install 'pretrim\[{extra}\]'"):
+        quiet.need(module)
+
+
+# ---------------------------------------------------------------------------------------- what the proof says
+
+
+def test_the_proof_by_hand() -> None:
+    wanted, got = np.array([[4.0, 1.0], [0.0, 2.0]]), np.array([[4.0, 1.2], [0.4, 2.0]])
+    found = prove([wanted], [got], is_int8=True, inputs="two", labels=np.array([0, 0]))
+    assert found.relative_error == pytest.approx(0.4 / 4)
+    assert found.sqnr_db == pytest.approx(10 * np.log10(21 / (0.04 + 0.16)))
+    assert (found.agreement, found.accuracy, found.failed) == (1.0, (0.5, 0.5), ())
+    assert prove([wanted], [got], is_int8=False, inputs="two").failed == (
+        "outputs differ by 1.0e-01 of the largest, not by at most 1e-04",
+    )
+    assert prove([wanted], [wanted], is_int8=False, inputs="two").sqnr_db is None
+
+
+def test_the_proof_of_an_int8_artifact_that_loses_accuracy_or_is_not_finite() -> None:
+    wanted = np.eye(100)[np.arange(100) % 10] * 10
+    got = wanted.copy()
+    got[:2] = wanted[1:3] * 1.01
+    found = prove([wanted], [got], is_int8=True, inputs="x", labels=np.arange(100) % 10)
+    assert found.accuracy == (1.0, 0.98)
+    assert found.failed[-1] == "accuracy falls from 100.00% to 98.00%, by more than a point"
+    broken = prove([wanted], [wanted * np.nan], is_int8=True, inputs="x")
+    assert (broken.relative_error, broken.failed) == (None, ("outputs are not finite",))
+    other = prove([wanted], [wanted[:, :5]], is_int8=False, inputs="x")
+    assert other.failed == ("outputs are [[100, 5]], not [[100, 100]]",)
+
+
+def test_quantised_values_by_hand() -> None:
+    tensor = {"dtype": np.int8, "quantization": (0.5, 3)}
+    whole = litert.quantised(np.array([0.0, 0.26, 100.0, -100.0], dtype=np.float32), tensor)
+    assert whole.tolist() == [3, 4, 127, -128]
+    assert litert.restored(whole, tensor).tolist() == [0.0, 0.5, 62.0, -65.5]

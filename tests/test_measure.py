@@ -1,0 +1,306 @@
+"""Measurements by the real worker, here and over a real sshd; and what is made of them."""
+
+import ast
+import getpass
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pretrim.deploy import Artifact, export
+from pretrim.errors import MeasureError, UsageError
+from pretrim.measure import Latency, Protocol, measure
+from pretrim.measure.compare import warning
+from pretrim.measure.record import MARK, parse_answer
+from pretrim.measure.run import WORKER, check_ended
+from pretrim.measure.ssh import REMOTE, Host
+
+QUICK = Protocol(runs=4, processes=2, rounds=2, warmup_s=0.01)
+SSHD = "/usr/sbin/sshd"
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """A large and a small network for ONNX Runtime: the large one has 32 times the work."""
+    folder, made = tmp_path_factory.mktemp("artifacts"), {}
+    for name, width in (("large", 128), ("small", 4)):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 64, 3)).eval()
+        path = folder / f"{name}.onnx"
+        made[name] = export(network, path, "onnx", images=torch.randn(2, 3, 40, 40))
+    return made
+
+
+def test_a_measurement(artifacts: dict[str, Artifact]) -> None:
+    large, small = measure([artifacts["large"], artifacts["small"]], QUICK)
+    assert large.latency.median_s > 2 * small.latency.median_s
+    assert (large.latency.runs, large.latency.processes) == (8, 2)
+    assert large.latency.fastest_s <= large.latency.median_s <= large.latency.p90_s
+    assert large.provider == "CPUExecutionProvider"
+    assert large.file_bytes == artifacts["large"].path.stat().st_size
+    assert large.memory_peak_bytes is not None and large.memory_added_bytes is not None
+    assert large.memory_added_bytes < large.memory_peak_bytes < 2**30
+    assert large.machine["runtime"].startswith("onnxruntime ")
+    assert json.loads(json.dumps(large.to_json()))["latency"]["runs"] == 8
+    assert (large.energy_j is None) == (large.energy_source is None)
+
+
+def test_statistics_by_hand() -> None:
+    found = Latency.of([[0.4, 0.1, 0.3], [0.2, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]])
+    assert (found.median_s, found.p90_s, found.fastest_s) == (pytest.approx(0.55), 0.9, 0.1)
+    assert (found.runs, found.processes, found.mean_s) == (10, 2, pytest.approx(0.55))
+    assert Latency.of([[0.5]]).std_s == 0
+
+
+def test_an_artifact_that_its_runtime_cannot_load(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """The sum in the record is asked before; this is what is left to go wrong."""
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(artifacts["small"].path.read_bytes()[:200])
+    with pytest.raises(
+        MeasureError, match=r"Expected the artifact to run on this machine, but got: .*INVALID_PROTOBUF"
+    ):
+        measure([replace(artifacts["small"], path=broken)], QUICK)
+
+
+def test_a_runtime_that_crashes_takes_nothing_with_it() -> None:
+    with pytest.raises(MeasureError, match=r"Expected the artifact to run here, but its runtime crashed \(SIGSEGV\)"):
+        check_ended(-11, "", "here")
+
+
+def test_a_runtime_that_is_missing() -> None:
+    code = f"import sys; sys.modules['onnxruntime'] = None; exec(open({str(WORKER)!r}).read())"
+    with pytest.raises(
+        UsageError, match=r"onnxruntime to be installed on this machine.* pip install 'pretrim\[onnx\]'"
+    ):
+        measure_with([sys.executable, "-c", code])
+    with pytest.raises(
+        UsageError, match=r"Expected onnxruntime to be installed on pi4, .*: pip install onnxruntime there"
+    ):
+        check_ended(1, "missing: onnxruntime (No module named onnxruntime)", "on pi4")
+
+
+def measure_with(command: list[str]) -> None:
+    request = {"artifacts": [{"path": "x", "runtime": "onnx", "shape": [1], "data_type": "float32"}], "threads": 1}
+    request |= {"providers": [], "runs": 1, "rounds": 1, "warmup_s": 0}
+    file = Path(os.environ.get("TMPDIR", "/tmp")) / f"request-{os.getpid()}.json"
+    file.write_text(json.dumps(request))
+    try:
+        done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
+    finally:
+        file.unlink()
+    check_ended(done.returncode, done.stderr, "on this machine")
+
+
+def test_several_runtimes_are_not_compared(artifacts: dict[str, Artifact]) -> None:
+    with pytest.raises(UsageError, match="Expected artifacts of one runtime to compare"):
+        measure([artifacts["large"], replace(artifacts["small"], runtime="litert")], QUICK)
+
+
+def test_bad_protocols() -> None:
+    with pytest.raises(UsageError, match="Expected runs to be at least 1, but got 0"):
+        Protocol(runs=0)
+
+
+# ---------------------------------------------------------------------------------------- answers
+
+
+def answer(**changes: Any) -> str:
+    machine = dict.fromkeys(("architecture", "system", "python", "runtime", "governor"), "x") | {"cpu": "A", "cores": 2}
+    result = {"provider": "CPU", "samples_s": [0.1, 0.2], "energy_j": None, "energy_source": None}
+    data = {"machine": machine, "results": [result], "memory_before_bytes": 5, "memory_peak_bytes": None}
+    return f"noise of a runtime\n{MARK}{json.dumps(data | changes)}\n"
+
+
+def test_an_answer_is_read_and_cleaned() -> None:
+    machine = json.loads(answer().split(MARK)[1])["machine"]
+    found = parse_answer(answer(machine=machine | {"cpu": "evil\x1b[2J" + "x" * 999, "extra": 1}), 1)
+    assert found.machine["cpu"].startswith("evil[2Jx") and len(found.machine["cpu"]) <= 200
+    assert "extra" not in found.machine
+    assert (found.samples_s, found.memory_before_bytes) == (((0.1, 0.2),), 5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nothing",
+        MARK + "{",
+        answer(results=[]),
+        answer(results=[{"provider": "CPU", "samples_s": [], "energy_j": None, "energy_source": None}]),
+        answer(results=[{"provider": "CPU", "samples_s": [-1], "energy_j": None, "energy_source": None}]),
+        answer(results=[{"provider": [], "samples_s": [1], "energy_j": None, "energy_source": None}]),
+        answer(results=[{"provider": "CPU", "samples_s": [1], "energy_j": "NaN", "energy_source": None}]),
+        answer(machine={}),
+        answer(memory_before_bytes=-3),
+        answer(memory_peak_bytes="much"),
+    ],
+)
+def test_a_damaged_answer(text: str) -> None:
+    with pytest.raises(MeasureError, match=r"Expected a (complete )?measurement"):
+        parse_answer(text, 1)
+
+
+# ---------------------------------------------------------------------------------------- not faster
+
+
+def plan_with(widths: list[int], macs: int) -> dict[str, Any]:
+    groups = [{"kept": width, "channels": 64, "layers": ["a"]} for width in widths]
+    return {"slim": {"macs": macs}, "dense": {"macs": 100}, "groups": groups}
+
+
+def test_why_it_is_not_faster(artifacts: dict[str, Artifact]) -> None:
+    slim, dense = measure([artifacts["small"], artifacts["large"]], QUICK)
+    artifact = replace(artifacts["small"], plan=plan_with([32, 32], 50))
+    assert warning(artifact, slim, dense) is None  # it is faster
+    assert warning(replace(artifact, plan=None), dense, slim) is None
+    assert warning(replace(artifact, plan=plan_with([63], 99)), dense, slim) is None  # it has hardly fewer MACs
+    slow = replace(dense, latency=replace(dense.latency, median_s=1.0))
+    fast = replace(slim, latency=replace(slim.latency, median_s=0.9))
+    odd = warning(replace(artifact, plan=plan_with([31, 32], 50)), slow, fast)
+    assert odd is not None and odd.startswith(
+        "50% of the MACs, but 111% of the time: 1 of 2 widths are no multiples of 8"
+    )
+    assert "memory traffic" in (warning(artifact, slow, fast) or "")
+    short = replace(slow, latency=replace(slow.latency, median_s=1e-5))
+    shorter = replace(fast, latency=replace(fast.latency, median_s=0.9e-5))
+    assert "so short that starting them takes the time" in (warning(artifact, short, shorter) or "")
+
+
+# ---------------------------------------------------------------------------------------- over ssh
+
+
+@pytest.mark.parametrize("file", [WORKER, REMOTE])
+def test_what_runs_on_a_board_is_python_3_8_and_needs_nothing_of_ours(file: Path) -> None:
+    tree = ast.parse(file.read_text(), feature_version=(3, 8))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not any(name.startswith("pretrim") for name in imported)
+    annotations = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    assert annotations  # so that `str | None` is never evaluated
+
+
+@pytest.mark.parametrize("name", ["-oProxyCommand=touch /tmp/x", "a b", "host;ls", "$(id)@host", "", "user@-x", "a\nb"])
+def test_names_that_are_no_hosts(name: str) -> None:
+    with pytest.raises(UsageError, match="Expected --ssh to be user@host"):
+        Host(name)
+
+
+@pytest.mark.parametrize("python", ["-c", "python3; ls", "$HOME/python", "a b", ""])
+def test_names_that_are_no_interpreters(python: str) -> None:
+    with pytest.raises(UsageError, match="Expected --remote-python to be a path"):
+        Host("pi4", python)
+
+
+def test_names_that_are_hosts() -> None:
+    for name in ("pi4", "pi@raspberrypi.local", "ssh://pi@10.0.0.5:2222", "[::1]", "user_1@host"):
+        assert Host(name, "~/venv/bin/python3.11").name == name
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """A real server on loopback, with keys of its own: the client's configuration, and where its users' folders go."""
+    if not os.access(SSHD, os.X_OK) or shutil.which("ssh") is None:
+        pytest.skip("OpenSSH's server is not installed")
+    folder = tmp_path_factory.mktemp("sshd")
+    remote_temporary = folder / "remote"
+    remote_temporary.mkdir()
+    for name in ("host", "user", "stranger"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    (folder / "authorized").write_text((folder / "user.pub").read_text())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    Path("/run/sshd").mkdir(exist_ok=True) if os.geteuid() == 0 else None
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
+        f"StrictModes no\nPidFile {folder}/pid\nUsePAM no\nPasswordAuthentication no\n"
+        f"SetEnv TMPDIR={remote_temporary}\n"
+    )
+    key = " ".join((folder / "host.pub").read_text().split()[:2])
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {key}\n")
+    (folder / "config").write_text(
+        f"Host board\nHostName 127.0.0.1\nPort {port}\nUser {getpass.getuser()}\nIdentityFile {folder}/user\n"
+        f"IdentitiesOnly yes\nUserKnownHostsFile {folder}/known\nGlobalKnownHostsFile /dev/null\n"
+    )
+    server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield folder / "config", remote_temporary
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_over_ssh(sshd: tuple[Path, Path], artifacts: dict[str, Artifact]) -> None:
+    config, remote = sshd
+    host = Host("board", sys.executable, config)
+    large, small = measure([artifacts["large"], artifacts["small"]], QUICK, host)
+    assert large.latency.median_s > 2 * small.latency.median_s
+    assert large.machine["runtime"].startswith("onnxruntime ")
+    assert list(remote.glob("pretrim-*")) == []
+
+
+def test_a_worker_that_fails_there(sshd: tuple[Path, Path], artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    config, remote = sshd
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"none")
+    with pytest.raises(MeasureError, match=r"Expected the artifact to run on board, but got: .*INVALID_PROTOBUF"):
+        measure([replace(artifacts["small"], path=broken)], QUICK, Host("board", sys.executable, config))
+    assert list(remote.glob("pretrim-*")) == []
+
+
+def test_an_interruption_leaves_nothing_there(sshd: tuple[Path, Path], artifacts: dict[str, Artifact]) -> None:
+    config, remote = sshd
+    code = (
+        "import json, sys; from pathlib import Path; from pretrim.measure import Protocol, measure; "
+        "from pretrim.measure.ssh import Host; from pretrim.deploy import read; "
+        f"measure([read(Path({str(artifacts['large'].path)!r}))], Protocol(warmup_s=600), "
+        f"Host('board', sys.executable, Path({str(config)!r})))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as ours:
+        for _ in range(600):
+            if any(remote.glob("pretrim-*")):
+                break
+            time.sleep(0.1)
+        folders = list(remote.glob("pretrim-*"))
+        assert len(folders) == 1 and folders[0].stat().st_mode & 0o777 == 0o700
+        time.sleep(0.5)
+        os.killpg(ours.pid, 9)
+    for _ in range(100):
+        if not any(remote.glob("pretrim-*")):
+            break
+        time.sleep(0.1)
+    assert list(remote.glob("pretrim-*")) == []
+
+
+def test_hosts_that_do_not_let_us_in(sshd: tuple[Path, Path], artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    config, remote = sshd
+    text = config.read_text()
+    cases = {
+        "Permission denied": text.replace("/user\n", "/stranger\n"),
+        "Host key verification failed": text.replace("UserKnownHostsFile ", "UserKnownHostsFile /nowhere"),
+        "Connection refused": text.replace("Port ", "Port 1\n#"),
+    }
+    for said, changed in cases.items():
+        other = tmp_path / "config"
+        other.write_text(changed)
+        with pytest.raises(MeasureError, match=f"Expected to measure on board, but got: .*{said}") as caught:
+            measure([artifacts["small"]], QUICK, Host("board", sys.executable, other))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(MeasureError, match=r"Expected to measure on board, but got: .*No such file"):
+        measure([artifacts["small"]], QUICK, Host("board", "/nowhere/python", config))
+    assert list(remote.glob("pretrim-*")) == []
