@@ -94,7 +94,7 @@ def test_devices(call: Call) -> None:
         (("plan", "resnet20", "--application", "0.5", "--macs", "0.5x"), 2, "Expected --device with --application"),
         (("plan", "resnet20", "--device", "rp2040", "--application", "1"), 2, "share to be from 0 to below 1"),
         (
-            ("plan", "vgg16", "--device", "stm32f407", "--application", "0.87"),
+            ("plan", "vgg16", "--device", "stm32f407", "--min-width", "128"),
             1,
             "artifact_bytes of at most|arena_bytes",
         ),

@@ -52,6 +52,15 @@ def export(
     ] = None,
     model: options.RunModel = None,
     force: Annotated[bool, typer.Option("--force", help="Keep a file that is not proved, marked.")] = False,
+    sources: Annotated[
+        Path | None,
+        typer.Option(
+            "--sources",
+            metavar="FOLDER",
+            help="Write C++ sources for a microcontroller: the model as an array, a minimal program.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -60,6 +69,8 @@ def export(
     delivery = find_delivery(board, to, int8)
     if delivery is None:
         raise UsageError(f"Expected --to ({', '.join(options.RUNTIMES.split('|'))}) or --device, but got neither.")
+    if sources is not None and delivery.to != "litert":
+        raise UsageError("Expected --to litert or a microcontroller with --sources, but got another runtime.")
     if delivery.int8 and calibrate is None:
         raise UsageError("Expected --calibrate DATA with int8, but got none: its images give the ranges.")
 
@@ -82,10 +93,22 @@ def export(
         force=force,
     )
     record = {**artifact.to_json(), "path": str(artifact.path), "board": on_board(artifact, board)}
+    if sources is not None:
+        write_sources(artifact, sources)
     if json:
         render.print_json(record)
     else:
         render.show_artifact(render.output(), record)
+
+
+def write_sources(artifact: Artifact, folder: Path) -> None:
+    """The C++ sources, with the arena that the interpreter for microcontrollers takes here."""
+    from pretrim.deploy import micro
+    from pretrim.deploy import write_sources as write_all
+
+    arena = micro.arena(artifact.path.read_bytes()).total_bytes
+    for file in write_all(artifact, folder, arena):
+        say(f"wrote {file}")
 
 
 def default_path(run: Path, to: str, int8: bool) -> Path:

@@ -293,7 +293,12 @@ def _board_rows(board: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     if not board["verified"]:
         return [*rows, ("RAM", "not verified: pip install 'pretrim[mcu]'")]
     rows.append((f"RAM of {board['name']}", f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}"))
-    return [*rows, ("its interpreter", f"runs it; outputs within {board['largest_difference']} steps of LiteRT's")]
+    rows.append(("its interpreter", f"runs it; outputs within {board['largest_difference']} steps of LiteRT's"))
+    if (npu := board["ethos_u"]) is not None:
+        rest = f"; {npu['cpu_operators']} operators on the processor" if npu["cpu_operators"] else ""
+        time = f"{milliseconds(npu['seconds'])} by vela's estimate, {npu['cycles']:,} cycles{rest}"
+        rows.append((npu["configuration"], time))
+    return rows
 
 
 # ---------------------------------------------------------------------------------------- measure

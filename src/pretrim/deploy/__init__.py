@@ -8,6 +8,7 @@ from .check import check
 from .export import check_installed, check_target, export, open_session
 from .proof import Proof
 from .runtime import RUNTIMES, SUFFIXES, TITLES, RuntimeName
+from .sources import write_sources
 
 __all__ = [
     "RUNTIMES",
@@ -23,4 +24,5 @@ __all__ = [
     "open_session",
     "read",
     "runtime_of",
+    "write_sources",
 ]

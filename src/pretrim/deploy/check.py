@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from pretrim.devices import RUNTIME_FLASH_BYTES, Board
 from pretrim.errors import UsageError
 
-from . import litert, micro
+from . import litert, micro, vela
 from .artifact import Artifact
 from .quiet import is_installed
 
@@ -22,7 +23,8 @@ def check(artifact: Artifact, board: Board) -> dict[str, Any]:
     """What an artifact takes on a board, as plain JSON.
 
     ``verified`` tells whether TensorFlow Lite for Microcontrollers was installed here and ran it; without it
-    ``arena_bytes`` and ``largest_difference`` are None. ``problems`` says in words what does not fit.
+    ``arena_bytes`` and ``largest_difference`` are None. ``ethos_u`` is vela's estimate for a board that has one.
+    ``problems`` says in words what does not fit.
 
     Raises:
         UsageError: the artifact is not a ``.tflite``.
@@ -44,6 +46,9 @@ def check(artifact: Artifact, board: Board) -> dict[str, Any]:
         difference = _difference(artifact, content)
         if difference > LARGEST_DIFFERENCE:
             problems.append(f"its outputs differ from LiteRT's by {difference} steps")
+    npu = None
+    if board.ethos_u is not None and vela.is_installed():
+        npu = {"configuration": board.ethos_u, **asdict(vela.estimate(artifact.path, board.ethos_u, board.clock_hz))}
     return {
         "name": board.name,
         "verified": verified,
@@ -53,6 +58,7 @@ def check(artifact: Artifact, board: Board) -> dict[str, Any]:
         "arena_bytes": arena,
         "ram_of": board.ram_bytes,
         "largest_difference": difference,
+        "ethos_u": npu,
         "problems": problems,
     }
 

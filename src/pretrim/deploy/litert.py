@@ -139,6 +139,15 @@ def _bytes(schema: Any, tensor: Any) -> int:
     return math.prod(shape) * items.get(tensor.type, 0) if min(shape, default=1) > 0 else 0
 
 
+def operators(content: bytes) -> list[str]:
+    """Names of a model's operators, each once, in alphabetical order."""
+    schema = need("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    codes = [model.operatorCodes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators]
+    return sorted({names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in codes})
+
+
 class Session:
     """A model in LiteRT's interpreter, with its XNNPACK kernels."""
 

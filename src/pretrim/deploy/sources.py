@@ -1,0 +1,145 @@
+"""C++ sources of a model for TensorFlow Lite for Microcontrollers: its bytes as an array, and a minimal program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pretrim.errors import ExportError, UsageError
+from pretrim.files import write_text
+
+from .artifact import Artifact
+from .litert import operators
+
+ARENA_ROOM = 1.1
+"""The arena in the sources over the one that was found here: kernels of the vendor may ask for scratch memory"""
+COLUMNS = 16
+METHODS = {
+    "ADD": "AddAdd",
+    "ARG_MAX": "AddArgMax",
+    "AVERAGE_POOL_2D": "AddAveragePool2D",
+    "BATCH_MATMUL": "AddBatchMatMul",
+    "CONCATENATION": "AddConcatenation",
+    "CONV_2D": "AddConv2D",
+    "DEPTHWISE_CONV_2D": "AddDepthwiseConv2D",
+    "DEQUANTIZE": "AddDequantize",
+    "FULLY_CONNECTED": "AddFullyConnected",
+    "HARD_SWISH": "AddHardSwish",
+    "LEAKY_RELU": "AddLeakyRelu",
+    "LOGISTIC": "AddLogistic",
+    "MAXIMUM": "AddMaximum",
+    "MAX_POOL_2D": "AddMaxPool2D",
+    "MEAN": "AddMean",
+    "MINIMUM": "AddMinimum",
+    "MUL": "AddMul",
+    "PACK": "AddPack",
+    "PAD": "AddPad",
+    "PADV2": "AddPadV2",
+    "PRELU": "AddPrelu",
+    "QUANTIZE": "AddQuantize",
+    "RELU": "AddRelu",
+    "RELU6": "AddRelu6",
+    "RESHAPE": "AddReshape",
+    "RESIZE_BILINEAR": "AddResizeBilinear",
+    "RESIZE_NEAREST_NEIGHBOR": "AddResizeNearestNeighbor",
+    "SLICE": "AddSlice",
+    "SOFTMAX": "AddSoftmax",
+    "SPLIT": "AddSplit",
+    "STRIDED_SLICE": "AddStridedSlice",
+    "SUB": "AddSub",
+    "SUM": "AddSum",
+    "TANH": "AddTanh",
+    "TRANSPOSE": "AddTranspose",
+    "TRANSPOSE_CONV": "AddTransposeConv",
+}
+"""Of `MicroMutableOpResolver`, by operator"""
+
+
+def write_sources(artifact: Artifact, folder: Path, arena_bytes: int) -> list[Path]:
+    """Write ``model_data.h``, ``model_data.cc`` and ``main.cc`` into a folder, which is made if it is not there.
+
+    ``main.cc`` has not been compiled by pretrim: the library it needs is not a package. The array has.
+
+    Raises:
+        UsageError: the artifact is not a ``.tflite``, or the folder cannot be written.
+        ExportError: an operator without a known kernel.
+    """
+    if artifact.runtime != "litert":
+        raise UsageError(f"Expected a .tflite for C++ sources, but got {artifact.path.name}: export with --to litert.")
+    content = artifact.path.read_bytes()
+    used = operators(content)
+    unknown = sorted(set(used) - set(METHODS))
+    if unknown:
+        raise ExportError(f"Expected operators of TensorFlow Lite for Microcontrollers, but got {', '.join(unknown)}.")
+    texts = {
+        "model_data.h": _header(len(content), round(ARENA_ROOM * arena_bytes)),
+        "model_data.cc": _array(content),
+        "main.cc": _program(used, artifact),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_text(folder / name, text)
+    except OSError as error:
+        raise UsageError(f"Expected a folder to write in, but {folder}: {error.strerror}. Choose another.") from error
+    return [folder / name for name in texts]
+
+
+def _header(size: int, arena: int) -> str:
+    return (
+        "// Made by pretrim.\n#pragma once\n#include <cstddef>\n#include <cstdint>\n\n"
+        f"constexpr std::size_t kModelSize = {size};\n"
+        f"// The arena that the interpreter took on a 64-bit host, and a tenth more.\n"
+        f"constexpr std::size_t kArenaSize = {-(-arena // 16) * 16};\n"
+        "extern const std::uint8_t kModel[kModelSize];\n"
+    )
+
+
+def _array(content: bytes) -> str:
+    rows = (
+        ",".join(str(byte) for byte in content[start : start + COLUMNS]) + ","
+        for start in range(0, len(content), COLUMNS)
+    )
+    body = "\n".join(rows)
+    head = '// Made by pretrim.\n#include "model_data.h"\n\nalignas(16) const std::uint8_t kModel[kModelSize] = {'
+    return f"{head}\n{body}\n}};\n"
+
+
+def _program(used: list[str], artifact: Artifact) -> str:
+    adds = "\n".join(f"  if (resolver.{METHODS[name]}() != kTfLiteOk) return 1;" for name in used)
+    kind = "int8" if artifact.input["data_type"] == "int8" else "f"
+    shape = " x ".join(map(str, artifact.input["shape"]))
+    how = ""
+    if kind == "int8":
+        how = f" value = round(x / {artifact.input['scale']:.9g}) + {artifact.input['zero_point']}, x normalised"
+    return f"""// Made by pretrim. Not compiled there: it needs TensorFlow Lite for Microcontrollers.
+#include "model_data.h"
+#include "tensorflow/lite/micro/micro_interpreter.h"
+#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+#include "tensorflow/lite/micro/system_setup.h"
+#include "tensorflow/lite/schema/schema_generated.h"
+
+namespace {{
+alignas(16) std::uint8_t arena[kArenaSize];
+}}
+
+int main() {{
+  tflite::InitializeTarget();
+  tflite::MicroMutableOpResolver<{len(used)}> resolver;
+{adds}
+  tflite::MicroInterpreter interpreter(tflite::GetModel(kModel), resolver, arena, kArenaSize);
+  if (interpreter.AllocateTensors() != kTfLiteOk) return 2;
+
+  // One image, {shape} ({artifact.input["layout"]}).{how}
+  TfLiteTensor* input = interpreter.input(0);
+  for (std::size_t i = 0; i < input->bytes / sizeof(*input->data.{kind}); ++i) input->data.{kind}[i] = 0;
+  if (interpreter.Invoke() != kTfLiteOk) return 3;
+
+  const TfLiteTensor* output = interpreter.output(0);
+  const std::size_t count = output->bytes / sizeof(*output->data.{kind});
+  std::size_t best = 0;
+  for (std::size_t i = 1; i < count; ++i) {{
+    if (output->data.{kind}[i] > output->data.{kind}[best]) best = i;
+  }}
+  return static_cast<int>(best);
+}}
+"""

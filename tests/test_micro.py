@@ -1,0 +1,81 @@
+"""What surrounds a model on a microcontroller: sources in C++, the check against a board, Ethos-U estimates."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small import images, small
+
+from pretrim.deploy import Artifact, check, export, vela, write_sources
+from pretrim.devices import board
+from pretrim.errors import ExportError, UsageError
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    path = tmp_path_factory.mktemp("micro") / "model.tflite"
+    return export(small(), path, "litert", images=images(9), calibration=images(30, seed=2))
+
+
+def test_the_array_is_the_model(artifact: Artifact, tmp_path: Path) -> None:
+    """Compiled, linked and written out again by a C++ program, where there is a compiler."""
+    folder = tmp_path / "sources"
+    files = write_sources(artifact, folder, arena_bytes=10_000)
+    assert [file.name for file in files] == ["model_data.h", "model_data.cc", "main.cc"]
+    values = re.findall(r"\d+", (folder / "model_data.cc").read_text().partition("= {")[2])
+    assert bytes(map(int, values)) == artifact.path.read_bytes()
+    assert f"kArenaSize = {11_008};" in (folder / "model_data.h").read_text()  # a tenth more, in steps of 16
+    main = (folder / "main.cc").read_text()
+    assert "MicroMutableOpResolver<6>" in main and "resolver.AddDepthwiseConv2D()" in main
+    assert main.startswith("// Made by pretrim. Not compiled there")
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("there is no C++ compiler")
+    dump = tmp_path / "dump.cc"
+    dump.write_text(
+        '#include "model_data.h"\n#include <cstdio>\nint main() { fwrite(kModel, 1, kModelSize, stdout); }\n'
+    )
+    sources = [folder / "model_data.cc", dump]
+    subprocess.run(
+        [compiler, "-std=c++17", "-Wall", "-Werror", "-I", folder, *sources, "-o", tmp_path / "dump"], check=True
+    )
+    assert subprocess.run([tmp_path / "dump"], capture_output=True).stdout == artifact.path.read_bytes()
+
+
+def test_sources_of_what_is_no_tflite(artifact: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Expected a \.tflite for C\+\+ sources"):
+        write_sources(replace(artifact, runtime="onnx"), tmp_path, 1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="Expected a folder to write in"):
+        write_sources(artifact, tmp_path / "file", 1)
+
+
+def test_a_board_that_has_room_and_one_that_has_not(artifact: Artifact) -> None:
+    found = check(artifact, board("nrf52840"))
+    assert (found["verified"], found["problems"], found["ethos_u"]) == (True, [], None)
+    assert found["flash_bytes"] == artifact.file_bytes + found["runtime_flash_bytes"]
+    assert found["largest_difference"] <= 4
+    tiny = replace(board("nrf52840"), ram_bytes=4096, flash_bytes=50_000)
+    problems = check(artifact, tiny)["problems"]
+    assert len(problems) == 2 and "bytes of flash, of 50,000" in problems[0] and "of RAM, of 4,096" in problems[1]
+    with pytest.raises(UsageError, match="for the microcontroller nrf52840, but got one for onnx"):
+        check(replace(artifact, runtime="onnx"), board("nrf52840"))
+
+
+def test_vela(artifact: Artifact, tmp_path: Path) -> None:
+    small_one = vela.estimate(artifact.path, "ethos-u55-32", 5e8)
+    large_one = vela.estimate(artifact.path, "ethos-u55-256", 5e8)
+    assert large_one.cycles < small_one.cycles  # eight times the multipliers
+    assert small_one.seconds == pytest.approx(small_one.cycles / 5e8)
+    assert small_one.cpu_operators == 0 and 0 < small_one.sram_bytes < 100_000
+    assert vela.estimate(artifact.path, "ethos-u55-32", 5e8) == small_one
+    assert check(artifact, board("grove-vision-ai-v2"))["ethos_u"]["configuration"] == "ethos-u55-64"
+    with pytest.raises(UsageError, match="Expected a configuration such as ethos-u55-128, but got '--help'"):
+        vela.estimate(artifact.path, "--help", 1.0)
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"none")
+    with pytest.raises(ExportError, match="Expected vela to compile"):
+        vela.estimate(broken, "ethos-u55-32", 5e8)
