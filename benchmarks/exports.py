@@ -1,9 +1,9 @@
 """Claim: of slimmed CNNs of torchvision and timm, 97 % export to ONNX and agree, 90 % to LiteRT and ExecuTorch.
 
 Each network of `coverage.py`'s list that slims, untrained, at `macs="0.5x"`, is exported in float32 to each of the
-three runtimes and run there on 2 random images: the outputs must agree with PyTorch's within 1e-4 of the largest. Images are
-of 96 pixels where the network runs on those, else of its own size: which operators there are does not depend on it.
-Each network and runtime is a process of its own, which is stopped after 5 minutes.
+three runtimes and run there on 2 random images: the outputs must agree with PyTorch's within 1e-4 of the largest.
+Images are of 96 pixels where the network runs on those, else of its own size: which operators there are does not depend
+on it. Each network and runtime is a process of its own, which is stopped after 5 minutes.
 
     python benchmarks/exports.py [--only NAME ...] [--runtimes onnx litert executorch] [--minutes 60]   # resumable
     python benchmarks/exports.py --table

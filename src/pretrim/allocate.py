@@ -28,13 +28,16 @@ from .cost import MODES, Formula, Mode, formula, layer_terms, moments, peak_colu
 from .errors import UsageError
 from .network import Group, IntArray, Network
 
-Method: TypeAlias = Literal["params", "macs", "memory", "joint", "uniform", "random", "waterfill"]
+Method: TypeAlias = Literal["params", "macs", "memory", "latency", "joint", "uniform", "random", "waterfill"]
 Step: TypeAlias = Literal["fraction", "filter"]
 Weighting: TypeAlias = Literal["static", "adaptive"]
 Coupling: TypeAlias = Literal["sum", "mean", "max"]
 FloatArray = NDArray[np.float64]
 
-MODE_OF_COST: dict[str, Mode] = {
+Share: TypeAlias = Mode | Literal["latency"]
+"""What counts as complexity: the paper's three, and measured time (LA)"""
+MODE_OF_COST: dict[str, Share] = {
+    "latency_ns": "latency",
     "params": "params",
     "weight_bytes": "params",
     "macs": "macs",
@@ -201,25 +204,34 @@ class Shares:
         self.problem = problem
         self.owners = _owners(network)
         self.formulas = {mode: formula(network, layer_terms(network, mode)) for mode in MODES}
-        self.static = {mode: self._of_groups(mode, network.dense[None]) for mode in MODES}
+        self.latency = problem.bounds.latency
+        modes: tuple[Share, ...] = MODES if self.latency is None else (*MODES, "latency")
+        self.static = {mode: self._of_groups(mode, network.dense[None]) for mode in modes}
         self.changes = options.weights == "adaptive" or len(problem.bounds.values) > 1 or self._limits_peak()
         self._peak = _Peak(network) if self._limits_peak() else None
 
     def _limits_peak(self) -> bool:
         return any(cost.name in PEAKS for cost in self.problem.bounds.costs)
 
-    def _of_groups(self, mode: Mode, widths: IntArray) -> FloatArray:
+    def _of_groups(self, mode: Share, widths: IntArray) -> FloatArray:
         """The complexity of each group, coupled layers put together: (n x G)."""
-        layers = self.formulas[mode](widths)
+        if mode != "latency":
+            layers = self.formulas[mode](widths)
+        elif self.latency is not None:
+            layers = self.latency.by_layer(widths)
+        else:
+            raise UsageError("Expected a measured latency for the mode latency, but got none: see pretrim.latency.")
         if self.problem.options.coupling == "max":
             parts = [(layers * self.owners[:, g]).max(axis=1) for g in range(self.owners.shape[1])]
             return np.stack(parts, axis=1)
         total: FloatArray = layers @ self.owners
         return total / (self.owners > 0).sum(axis=0) if self.problem.options.coupling == "mean" else total
 
-    def of_mode(self, mode: Mode, widths: IntArray) -> FloatArray:
+    def of_mode(self, mode: Share, widths: IntArray) -> FloatArray:
         if self.problem.options.weights == "adaptive":
             return self._of_groups(mode, widths)
+        if mode not in self.static:
+            self.static[mode] = self._of_groups(mode, self.problem.network.dense[None])
         return np.broadcast_to(self.static[mode], widths.shape)
 
     def __call__(self, widths: IntArray, open_: NDArray[np.bool_]) -> FloatArray:
@@ -240,9 +252,9 @@ class Shares:
         return at_peak if mode == "joint" else self.of_mode(_as_mode(mode), widths) * (at_peak > 0)
 
 
-def _as_mode(method: Method) -> Mode:
-    if method not in MODES:
-        raise UsageError(f"Expected a mode out of {', '.join(MODES)}, but got {method!r}.")
+def _as_mode(method: Method) -> Share:
+    if method != "latency" and method not in MODES:
+        raise UsageError(f"Expected a mode out of {', '.join(MODES)}, latency, but got {method!r}.")
     return method
 
 
@@ -443,6 +455,7 @@ METHODS: dict[Method, Callable[[Problem, int], IntArray]] = {
     "params": sample,
     "macs": sample,
     "memory": sample,
+    "latency": sample,
     "joint": sample,
     "uniform": uniform,
     "random": random,

@@ -11,22 +11,26 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cost import COSTS, Cost, CostName, DType, FormulaCost, costs
+from .cost import COSTS, Cost, CostName, DType, costs
 from .errors import BudgetError, InfeasibleBudget, UsageError
 from .footprint import arena_cost, artifact_cost
 from .network import IntArray, Network
 
 DEVICE_COSTS = ("artifact_bytes", "arena_bytes")
+LATENCY = "latency_ns"
 ALIASES: dict[str, str] = {
     "ram": "peak_activation_bytes",
     "flash": "weight_bytes",
     "activation": "activation_bytes",
-    **{name: name for name in (*COSTS, *DEVICE_COSTS)},
+    "latency": LATENCY,
+    **{name: name for name in (*COSTS, *DEVICE_COSTS, LATENCY)},
 }
+_TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _COUNT = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _BYTES = {
     "B": 1,
@@ -39,6 +43,13 @@ _BYTES = {
     "GiB": 2**30,
 }
 _AMOUNT = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*")
+
+
+class TimeCost(Cost, Protocol):
+    """A measured latency (`latency/cost.py`)."""
+
+    def by_layer(self, widths: ArrayLike) -> NDArray[np.float64]:
+        """Seconds of each layer of the network: (n x G) -> (n x layers)."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +76,9 @@ class Limit:
         text = str(value)
         match = _AMOUNT.fullmatch(text)
         unit = match[2] if match else ""
-        example = "'512KiB'" if cost.endswith("bytes") else "'250k'"
-        if match is None or not (unit == "x" or unit in _COUNT or (unit in _BYTES and cost.endswith("bytes"))):
+        example = "'512KiB'" if cost.endswith("bytes") else "'5ms'" if cost == LATENCY else "'250k'"
+        units = _TIME if cost == LATENCY else {**_COUNT, **(_BYTES if cost.endswith("bytes") else {})}
+        if match is None or not (unit == "x" or unit in units):
             raise BudgetError(
                 f"Expected {name} to be an amount such as {example} or a share such as '0.3x', but got {text!r}."
             )
@@ -77,7 +89,7 @@ class Limit:
             raise BudgetError(f"Expected {name} to be at least 1, but got {text!r}: write a share as '{match[1]}x'.")
         if unit == "x" and amount > 1:
             raise BudgetError(f"Expected {name} to be at most the dense network's ('1x'), but got {text!r}.")
-        return cls(cost, amount if unit == "x" else amount * {**_COUNT, **_BYTES}[unit], unit == "x", text)
+        return cls(cost, amount if unit == "x" else amount * units[unit], unit == "x", text)
 
     def resolve(self, dense: int) -> int:
         """The largest allowed value, in the unit of the cost."""
@@ -90,16 +102,22 @@ class Budget:
 
     limits: tuple[Limit, ...]
     dtype: DType = "float32"
+    latency: TimeCost | None = None
 
     @classmethod
-    def parse(cls, limits: Mapping[str, str | int | float | None], dtype: DType = "float32") -> Budget:
+    def parse(
+        cls,
+        limits: Mapping[str, str | int | float | None],
+        dtype: DType = "float32",
+        latency: TimeCost | None = None,
+    ) -> Budget:
         """Read limits by name; None means no limit. Raises BudgetError if there is none, or one is given twice."""
         parsed = tuple(Limit.parse(name, value) for name, value in limits.items() if value is not None)
         if not parsed:
             raise BudgetError("Expected at least one limit (params, macs, flash, ram, activation), but got none.")
         if len({limit.cost for limit in parsed}) < len(parsed):
             raise BudgetError(f"Expected one limit per cost, but got {', '.join(limits)}: give each only once.")
-        return cls(parsed, dtype)
+        return cls(parsed, dtype, latency)
 
     def resolve(self, network: Network) -> Bounds:
         """The limits as numbers for one network.
@@ -118,15 +136,19 @@ class Budget:
 
     def bounds(self, network: Network) -> Bounds:
         """The same, without asking whether there is anything to trim."""
-        found = [_functions(network, limit.cost, self.dtype) for limit in self.limits]
+        found = [_functions(network, limit.cost, self.dtype, self.latency) for limit in self.limits]
         exact = tuple(function for _, function in found)
         dense = np.array([int(function(network.dense)) for function in exact], dtype=np.int64)
         values = np.array([limit.resolve(int(d)) for limit, d in zip(self.limits, dense, strict=True)], dtype=np.int64)
-        return Bounds(tuple(function for function, _ in found), values, dense, exact)
+        return Bounds(tuple(function for function, _ in found), values, dense, exact, self.latency)
 
 
-def _functions(network: Network, name: str, dtype: DType) -> tuple[FormulaCost, Cost]:
+def _functions(network: Network, name: str, dtype: DType, latency: TimeCost | None) -> tuple[Cost, Cost]:
     """A cost as a formula to search by, and as it is: they differ where no formula is exact."""
+    if name == LATENCY:
+        if latency is None:
+            raise UsageError("Expected a measured latency for a limit on it, but got none: see pretrim.latency.")
+        return latency, latency
     if name == "arena_bytes":
         arena = arena_cost(network, dtype)
         return arena.bound, arena
@@ -153,6 +175,8 @@ class Bounds:
     values: IntArray
     dense: IntArray
     exact: tuple[Cost, ...]
+    latency: TimeCost | None = None
+    """Where it was measured, whether it is limited or not: it can be the weights of the draws"""
 
     def measure(self, widths: ArrayLike) -> IntArray:
         """Each limited cost at each row of widths: (n x G) -> (n x limits)."""
@@ -168,13 +192,13 @@ class Bounds:
 
     def as_they_are(self) -> Bounds:
         """The same limits, searched by the exact costs."""
-        return Bounds(self.exact, self.values, self.dense, self.exact)
+        return Bounds(self.exact, self.values, self.dense, self.exact, self.latency)
 
     def tightened(self, widths: IntArray, limits: IntArray) -> Bounds:
         """Narrower limits to search by, where these widths kept the formulas but are over the true `limits`."""
         over = np.array([int(cost(widths)) for cost in self.exact]) - limits
         values = np.where(over > 0, np.minimum(self.measure(widths), self.values) - over, self.values)
-        return Bounds(self.costs, values, self.dense, self.exact)
+        return Bounds(self.costs, values, self.dense, self.exact, self.latency)
 
     def check_reachable(self, smallest: IntArray, frozen: int = 0) -> None:
         """Raises InfeasibleBudget if even the narrowest legal network, with so many frozen layers, does not fit."""

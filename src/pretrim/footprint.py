@@ -51,12 +51,21 @@ UNREAD = -1
 KEEP = frozenset({"add", "sub", "mul", "mean"})
 
 
+@dataclass(frozen=True)
+class Node:
+    """An operator of LiteRT: what it is called here, what it was made of, and the activations it reads."""
+
+    kind: str
+    operator: Operator
+    reads: tuple[int, ...]
+
+
 @dataclass
 class Lowering:
     """A network on its way to LiteRT."""
 
     network: Network
-    kinds: list[str] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     constants: int = 0
     """tensors that hold no activation"""
     constant_bytes: int = 0
@@ -69,16 +78,20 @@ class Lowering:
     weights: list[tuple[Term, Term]] = field(default_factory=list)
     """of each convolution or linear layer: its weights and its output channels"""
 
-    def node(self, kind: str, *reads: int) -> int:
-        """A new operator that reads activations."""
-        self.kinds.append(kind)
+    @property
+    def kinds(self) -> list[str]:
+        """Of every node."""
+        return [node.kind for node in self.nodes]
+
+    def node(self, kind: str, operator: Operator, *reads: int) -> None:
+        """A new node that reads activations."""
+        self.nodes.append(Node(kind, operator, reads))
         for activation in reads:
-            self.deaths[activation] = len(self.kinds) - 1
-        return len(self.kinds) - 1
+            self.deaths[activation] = len(self.nodes) - 1
 
     def activation(self, elements: Term, kind: str) -> int:
         """A new activation, which the last operator writes."""
-        number = max(len(self.kinds) - 1, 0)
+        number = max(len(self.nodes) - 1, 0)
         self.elements.append(elements)
         self.births.append(number)
         self.deaths.append(UNREAD)
@@ -165,7 +178,7 @@ def _reshape(low: Lowering, operator: Operator, activation: int) -> None:
         return
     if math.prod(int(sizes[dim]) for dim in elements[1][2:]) > 1:
         for kind in ("transpose", "reshape"):
-            low.node(kind, activation)
+            low.node(kind, operator, activation)
             low.constants += 1
             activation = low.activation((1.0, operator.outputs[0]), kind)
     low.home[operator.reads[0]] = activation
@@ -174,11 +187,11 @@ def _reshape(low: Lowering, operator: Operator, activation: int) -> None:
 def _convolve(low: Lowering, operator: Operator, reads: list[int]) -> None:
     source = reads[0]
     if operator.op == "convolution" and (pad := _explicit_padding(low, operator, source)) is not None:
-        low.node("pad", source)
+        low.node("pad", operator, source)
         low.constants += 1
         low.constant_bytes += 32  # four pairs of int32
         source = low.activation(pad, "pad")
-    low.node(operator.op, source, *reads[1:])
+    low.node(operator.op, operator, source, *reads[1:])
     channels: Term = (1.0, operator.outputs[0][1:2])
     low.weights.append(((1.0, operator.weight), channels))
     low.constants += 2
@@ -227,12 +240,12 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 def _others(low: Lowering, operator: Operator, reads: list[int], read: set[int]) -> None:
     if operator.op in NORMS:  # one that follows no convolution: a product and a sum
         for kind in ("mul", "add"):
-            low.node(kind, *reads)
+            low.node(kind, operator, *reads)
             low.constants += 1
             reads = [low.activation((1.0, operator.outputs[0]), kind)]
         low.home[operator.writes[0]] = reads[0]
         return
-    low.node(operator.op, *reads)
+    low.node(operator.op, operator, *reads)
     low.constants += operator.op == "mean"
     low.constant_bytes += 8 * (operator.op == "mean")
     if not operator.writes:
@@ -353,7 +366,7 @@ def arena_cost(network: Network, dtype: DType = "int8", *, planned: bool = True)
 
 def _deaths(low: Lowering) -> tuple[int, ...]:
     """What nobody reads is an output, and lives to the end."""
-    last = len(low.kinds) - 1
+    last = len(low.nodes) - 1
     return tuple(last if death == UNREAD else death for death in low.deaths)
 
 
@@ -367,7 +380,7 @@ def _together(births: Sequence[int], deaths: Sequence[int]) -> list[tuple[int, .
 def _tail(low: Lowering) -> list[Term]:
     kept = sum(kind in CONVOLUTIONS | KEEP for kind in low.kinds)
     tensors = len(low.elements) + low.constants
-    fixed = TAIL_BYTES + NODE_BYTES * len(low.kinds) + EVAL_TENSOR_BYTES * tensors + KERNEL_BYTES * kept
+    fixed = TAIL_BYTES + NODE_BYTES * len(low.nodes) + EVAL_TENSOR_BYTES * tensors + KERNEL_BYTES * kept
     return [(float(fixed), ()), *((CHANNEL_BYTES * factor, dims) for _, (factor, dims) in low.weights)]
 
 

@@ -19,6 +19,7 @@ from .labels import Channels, Ids, Label, Labels
 from .trace import Mend, Operation, Site, Trace
 
 if TYPE_CHECKING:
+    from .budget import TimeCost
     from .plan import Plan
 
 IntArray = NDArray[np.int64]
@@ -159,6 +160,8 @@ class Network:
         activation: str | int | None = None,
         artifact_bytes: str | int | None = None,
         arena_bytes: str | int | None = None,
+        latency: str | None = None,
+        measured: TimeCost | None = None,
         dtype: str = "float32",
         **options: Any,
     ) -> Plan:
@@ -167,15 +170,16 @@ class Network:
         Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``) or shares of the dense network (``"0.5x"``):
         `params`, `macs`, `flash` (bytes of the weights), `ram` (peak bytes of activations), `activation` (bytes of
         all feature maps); and what a microcontroller takes, `artifact_bytes` of flash for the ``.tflite`` and
-        `arena_bytes` of RAM, with ``dtype="int8"`` (:mod:`pretrim.devices` has boards).
+        `arena_bytes` of RAM, with ``dtype="int8"`` (:mod:`pretrim.devices` has boards); and `latency` (``"5ms"``), with
+        what :mod:`pretrim.latency` measured.
         """
         from .plan import (
             plan_with_options,  # a method for the user's sake: plans are made of networks, not the reverse
         )
 
         limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
-        limits |= {"artifact_bytes": artifact_bytes, "arena_bytes": arena_bytes}
-        return plan_with_options(self, limits, dtype, options)
+        limits |= {"artifact_bytes": artifact_bytes, "arena_bytes": arena_bytes, "latency": latency}
+        return plan_with_options(self, limits, dtype, options, measured)
 
 
 # ---------------------------------------------------------------------------------------- building it

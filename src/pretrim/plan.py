@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from .allocate import Options, allocate, settle
-from .budget import DEVICE_COSTS, Bounds, Budget, Limit
+from .budget import DEVICE_COSTS, Bounds, Budget, Limit, TimeCost
 from .cost import COSTS, ITEM_BYTES, Cost, DType, costs
 from .errors import InfeasibleBudget, PlanError, UsageError
 from .files import write_text
@@ -150,18 +150,28 @@ def make_plan(
     limits: Mapping[str, str | int | float | None],
     options: Options | None = None,
     dtype: DType = "float32",
+    latency: TimeCost | None = None,
 ) -> Plan:
-    """The plan for one network under a budget.
+    """The plan for one network under a budget; with a measured `latency` for limits on it, and for the mode latency.
 
     Raises:
         BudgetError: a limit that is not one (zero, negative, no number, more than the dense network needs).
         InfeasibleBudget: no legal plan meets a limit.
     """
     options = options or Options()
-    budget = Budget.parse(limits, dtype)
+    budget = Budget.parse(limits, dtype, latency)
     bounds = budget.resolve(network)
     widths = _within(network, bounds, options)
-    return plan_of_widths(network, widths, dtype, limits=_texts(budget.limits), options=asdict(options))
+    made = plan_of_widths(network, widths, dtype, limits=_texts(budget.limits), options=asdict(options))
+    return made if latency is None else _with_latency(made, network, latency)
+
+
+def _with_latency(made: Plan, network: Network, latency: TimeCost) -> Plan:
+    """With the predicted times among what the device says."""
+    device: dict[str, Any] = {"dense": {}, "slim": {}, **(made.device or {})}
+    for which, widths in (("dense", network.dense), ("slim", made.widths)):
+        device[which] = {**device[which], latency.name: int(latency(widths))}
+    return replace(made, device=device)
 
 
 def _within(network: Network, bounds: Bounds, options: Options) -> IntArray:
@@ -182,7 +192,11 @@ def _within(network: Network, bounds: Bounds, options: Options) -> IntArray:
 
 
 def plan_with_options(
-    network: Network, limits: Mapping[str, str | int | float | None], dtype: str, options: Mapping[str, Any]
+    network: Network,
+    limits: Mapping[str, str | int | float | None],
+    dtype: str,
+    options: Mapping[str, Any],
+    latency: TimeCost | None = None,
 ) -> Plan:
     """The same, with options by name. Raises UsageError for a name that is no option."""
     known = {entry.name for entry in fields(Options)}
@@ -191,7 +205,7 @@ def plan_with_options(
         raise UsageError(f"Expected options out of {', '.join(sorted(known))}, but got {', '.join(unknown)}.")
     if dtype not in ITEM_BYTES:
         raise UsageError(f"Expected dtype to be one of {', '.join(ITEM_BYTES)}, but got {dtype!r}.")
-    return make_plan(network, limits, Options(**options), dtype)
+    return make_plan(network, limits, Options(**options), dtype, latency)
 
 
 def _texts(limits: tuple[Limit, ...]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from .delivery import deliver, find_delivery
 from .progress import say
 from .subject import open_model, without_none
 from .target import Target, find_target, plan_for
+from .timing import find_timing, measured
 
 if TYPE_CHECKING:
     from pretrim.data import DataSet
@@ -33,6 +34,7 @@ def compress(
     flash: options.Flash = None,
     ram: options.Ram = None,
     activation: options.Activation = None,
+    latency: options.Latency = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", help="A plan to apply, instead of limits.", show_default=False)
     ] = None,
@@ -42,6 +44,10 @@ def compress(
     ] = None,
     device: options.Device = None,
     application: options.Application = None,
+    ssh: options.Ssh = None,
+    remote_python: options.RemotePython = "python3",
+    ssh_config: options.SshConfig = None,
+    estimate: options.Estimate = False,
     to: options.To = None,
     int8: options.Int8 = None,
     mode: options.Mode = "joint",
@@ -78,10 +84,12 @@ def compress(
     json: options.Json = False,
 ) -> None:
     """Trim a network to its limits, train it directly, save it, and export it for its device."""
-    limits = without_none({"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation})
+    asked_limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
+    limits = without_none({**asked_limits, "latency": latency})
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
     search |= {"min_width": min_width, "seed": seed}
     target, given = _target(limits, search, dtype, round_to, plan, device, application)
+    timing = find_timing(latency, mode, ssh, remote_python, ssh_config, estimate, target)
     delivery = find_delivery(target.board, to, int8)
     if resume and overwrite:
         raise UsageError("Expected --resume or --overwrite, but got both: one goes on, the other starts anew.")
@@ -102,7 +110,9 @@ def compress(
         prepare_output(output, overwrite, resume)
     dataset = _normalised_by(_load_data(data, model, _wanted_shape(input, given), seed, limit), mean, std)
     subject = open_model(model, dataset.input_shape, len(dataset.classes), seed)
-    made = _checked(given if given is not None else plan_for(subject.network, target, search), subject)
+    if given is None:
+        given = plan_for(subject.network, target, search, measured(timing, subject, target))
+    made = _checked(given, subject)
     if target.board is not None:
         render.show_fit(render.status(), target.board.name, made)
     job = Job(
@@ -241,5 +251,14 @@ def _checked(plan: Plan, subject: Subject) -> Plan:
             f"with other layers or another input: make one with `pretrim plan`, with the data's --classes and --input."
         )
     counted = plan_of_widths(network, plan.widths, plan.dtype, limits=plan.limits, options=plan.options)
-    device = None if counted.device is None else {**(plan.device or {}), **counted.device}
+    device = _device(plan, counted)
     return replace(counted, model=subject.reference.to_json(), device=device)
+
+
+def _device(plan: Plan, counted: Plan) -> dict[str, Any] | None:
+    """What is counted again for the device, beside what is not: its name, and measured times."""
+    if plan.device is None:
+        return None if counted.device is None else dict(counted.device)
+    again = counted.device or {}
+    parts = {which: {**plan.device.get(which, {}), **again.get(which, {})} for which in ("dense", "slim")}
+    return {**plan.device, **parts}

@@ -33,16 +33,9 @@ def measure(
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed inferences a process.")] = 50,
     processes: Annotated[int, typer.Option("--processes", min=1, help="One after another.")] = 3,
     provider: Annotated[str, typer.Option("--provider", metavar="cpu|cuda|tensorrt", help="Of ONNX Runtime.")] = "cpu",
-    ssh: Annotated[
-        str | None,
-        typer.Option("--ssh", metavar="USER@HOST", help="Measure on that machine instead.", show_default=False),
-    ] = None,
-    remote_python: Annotated[
-        str, typer.Option("--remote-python", metavar="PATH", help="The interpreter there that has the runtime.")
-    ] = "python3",
-    ssh_config: Annotated[
-        Path | None, typer.Option("--ssh-config", metavar="FILE", help="Instead of your own.", show_default=False)
-    ] = None,
+    ssh: options.Ssh = None,
+    remote_python: options.RemotePython = "python3",
+    ssh_config: options.SshConfig = None,
     json: options.Json = False,
 ) -> None:
     """Measure latency, memory and energy of an exported network."""

@@ -13,7 +13,7 @@ from pretrim.errors import UsageError
 Shape: TypeAlias = tuple[int, int, int]
 
 # What `allocate.Options` and `cost.DType` allow, written out: importing those would import torch. A test compares them.
-MODES = "joint|params|macs|memory|uniform|random|waterfill"
+MODES = "joint|params|macs|memory|latency|uniform|random|waterfill"
 DTYPES = "float32|float16|int8"
 STEPS = "fraction|filter"
 WEIGHTS = "static|adaptive"
@@ -79,6 +79,27 @@ Ram = Annotated[
 Activation = Annotated[
     str | None, typer.Option("--activation", metavar="LIMIT", help="Most bytes of all feature maps: 1MiB, 0.5x.")
 ]
+
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        "--latency",
+        metavar="LIMIT",
+        help="Longest time of one image, on one thread of LiteRT: 5ms, 0.5x.",
+        show_default=False,
+    ),
+]
+Ssh = Annotated[
+    str | None,
+    typer.Option("--ssh", metavar="USER@HOST", help="Measure on that machine: the device.", show_default=False),
+]
+RemotePython = Annotated[
+    str, typer.Option("--remote-python", metavar="PATH", help="The interpreter there that has the runtime.")
+]
+SshConfig = Annotated[
+    Path | None, typer.Option("--ssh-config", metavar="FILE", help="Instead of your own.", show_default=False)
+]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Take this machine's latency for the device's, and say so.")]
 
 Mode = Annotated[str, typer.Option("--mode", metavar=MODES, help="What counts as a layer's complexity.")]
 Step = Annotated[str, typer.Option("--step", metavar=STEPS, help="What one draw removes from a layer.")]

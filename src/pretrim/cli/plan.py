@@ -12,6 +12,7 @@ from pretrim.errors import PretrimError
 from . import options, render
 from .subject import open_model, without_none
 from .target import Target, find_target, plan_for
+from .timing import Timing, find_timing, measured
 
 if TYPE_CHECKING:
     from pretrim.plan import Plan
@@ -26,9 +27,14 @@ def plan(
     flash: options.Flash = None,
     ram: options.Ram = None,
     activation: options.Activation = None,
+    latency: options.Latency = None,
     mode: options.Mode = "joint",
     device: options.Device = None,
     application: options.Application = None,
+    ssh: options.Ssh = None,
+    remote_python: options.RemotePython = "python3",
+    ssh_config: options.SshConfig = None,
+    estimate: options.Estimate = False,
     dtype: options.DTypeOption = None,
     step: options.Step = "fraction",
     fraction: options.Fraction = 0.05,
@@ -47,10 +53,11 @@ def plan(
     to_stdout = output is not None and str(output) == "-"
     if output is not None and not to_stdout:
         check_writable(output)
-    given = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
+    given = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation, "latency": latency}
     target = find_target(device, application, without_none(given), dtype, round_to)
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
-    made = make_plan(model, shape, classes, target, search | {"min_width": min_width, "seed": seed})
+    timing = find_timing(latency, mode, ssh, remote_python, ssh_config, estimate, target)
+    made = make_plan(model, shape, classes, target, search | {"min_width": min_width, "seed": seed}, timing)
     if output is not None and not to_stdout:
         write_plan(made, output)
     if json or to_stdout:
@@ -59,7 +66,14 @@ def plan(
         render.show_plan(render.status() if to_stdout else render.output(), made)
 
 
-def make_plan(model: str, shape: options.Shape, classes: int | None, target: Target, search: dict[str, Any]) -> Plan:
+def make_plan(
+    model: str,
+    shape: options.Shape,
+    classes: int | None,
+    target: Target,
+    search: dict[str, Any],
+    timing: Timing,
+) -> Plan:
     """The plan for a model by its name, which it carries."""
     from dataclasses import replace
 
@@ -71,7 +85,7 @@ def make_plan(model: str, shape: options.Shape, classes: int | None, target: Tar
     Budget.parse(target.limits)
     Options(**search, round_to=target.round_to)
     subject = open_model(model, shape, classes)
-    made = plan_for(subject.network, target, search)
+    made = plan_for(subject.network, target, search, measured(timing, subject, target))
     return replace(made, model=subject.reference.to_json())
 
 

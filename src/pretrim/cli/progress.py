@@ -43,6 +43,23 @@ def progress_bar(name: str) -> Iterator[Callable[[Progress], None]]:
         yield on_step
 
 
+@contextmanager
+def count_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of things done, of how many. In a pipe, one line at the start."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = render.status()
+    if not console.is_terminal:
+        say(f"measuring the {name}")
+        yield lambda done, of: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task(f"measuring the {name}", total=None)
+        yield lambda done, of: bar.update(task, total=of, completed=done)
+
+
 def _said(progress: Progress) -> str:
     minutes, seconds = divmod(round(progress.seconds_left), 60)
     hours, minutes = divmod(minutes, 60)

@@ -198,7 +198,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
     _show(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
     if plan.device is not None:
-        show_fit(console, plan.device.get("name", "the device"), plan)
+        show_fit(console, plan.device.get("name", plan.device.get("latency_on", "the device")), plan)
     widths = _table("<group", "layers", "dense", "kept", "")
     for group in plan.groups:
         share = group.kept / group.channels
@@ -214,10 +214,15 @@ def show_fit(console: Console, name: str, plan: Plan) -> None:
         return
     table = _table("<", "dense", "slim", "at most", "<")
     for cost, title in ON_DEVICE.items():
+        if cost not in plan.device["slim"]:
+            continue
         dense, slim = plan.device["dense"][cost], plan.device["slim"][cost]
         limit = float(plan.limits[cost]) if cost in plan.limits else None
         fits = "" if limit is None else "fits" if slim <= limit else "too large"
         table.add_row(title, size(dense), size(slim), "-" if limit is None else size(limit), fits)
+    if "latency_ns" in plan.device["slim"]:
+        dense, slim = (milliseconds(plan.device[which]["latency_ns"] * 1e-9) for which in ("dense", "slim"))
+        table.add_row(f"latency ({plan.device['latency_on']})", dense, slim, plan.limits.get("latency_ns", "-"), "")
     _show(console, f"On {name}, {plan.dtype}, predicted", table)
 
 

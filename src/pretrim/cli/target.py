@@ -12,6 +12,7 @@ from pretrim.errors import BudgetError, UsageError
 from .progress import say
 
 if TYPE_CHECKING:
+    from pretrim.latency import LatencyCost
     from pretrim.network import Network
     from pretrim.plan import Plan
 
@@ -66,12 +67,14 @@ def find_target(
     )
 
 
-def plan_for(network: Network, target: Target, search: Mapping[str, Any]) -> Plan:
+def plan_for(network: Network, target: Target, search: Mapping[str, Any], latency: LatencyCost | None = None) -> Plan:
     """The plan within every limit; the dense network, where a board has room for it and nothing else is asked."""
     from dataclasses import replace
 
     from pretrim.budget import Budget
     from pretrim.plan import plan_of_widths, plan_with_options
+
+    from .timing import with_label
 
     if target.board is not None and all(name in target.board.limits() for name in target.limits):
         bounds = Budget.parse(target.limits, target.dtype).bounds(network)  # type: ignore[arg-type]  # it is checked
@@ -79,8 +82,8 @@ def plan_for(network: Network, target: Target, search: Mapping[str, Any]) -> Pla
             say(f"note: the dense network fits on {target.board.name} as it is; limits such as --macs 0.5x trim it")
             texts = dict(target.limits)
             made = plan_of_widths(network, network.dense, target.dtype, limits=texts)  # type: ignore[arg-type]
-            return replace(made, device={"name": target.board.name, **(made.device or {})})
-    made = plan_with_options(network, target.limits, target.dtype, {**search, "round_to": target.round_to})
-    if target.board is not None and made.device is not None:
-        made = replace(made, device={"name": target.board.name, **made.device})
-    return made
+            return replace(made, device=with_label({"name": target.board.name, **(made.device or {})}, latency))
+    options = {**search, "round_to": target.round_to}
+    made = plan_with_options(network, target.limits, target.dtype, options, latency)
+    name = {} if target.board is None or made.device is None else {"name": target.board.name}
+    return replace(made, device=with_label({**name, **made.device} if made.device is not None else None, latency))

@@ -23,6 +23,8 @@ def main(request_path: str) -> dict[str, Any]:
     """Answer a request: its artifacts are measured in turns (`run.py` says what it holds)."""
     with open(request_path) as file:
         request = json.load(file)
+    if request.get("each"):
+        return measure_each(request)
     before = memory("VmRSS")
     runners = [open_artifact(artifact, request) for artifact in request["artifacts"]]
     for runner in runners:
@@ -56,6 +58,24 @@ def main(request_path: str) -> dict[str, Any]:
     answer: dict[str, Any] = {"machine": machine(request["artifacts"][0]["runtime"]), "results": results}
     answer["memory_before_bytes"], answer["memory_peak_bytes"] = before, memory("VmHWM")
     return answer
+
+
+def measure_each(request: dict[str, Any]) -> dict[str, Any]:
+    """Many small artifacts, one after another: each is loaded, timed and let go."""
+    results = []
+    for artifact in request["artifacts"]:
+        runner = open_artifact(artifact, request)
+        warm_up(runner, request["warmup_s"])
+        times: list[float] = []
+        end = time.perf_counter() + request["seconds"]
+        while len(times) < request["runs"] or time.perf_counter() < end:
+            start = time.perf_counter()
+            runner.run()
+            times.append(time.perf_counter() - start)
+        middle = sorted(times)[len(times) // 2]
+        results.append({"provider": runner.provider, "samples_s": [middle], "energy_j": None, "energy_source": None})
+    found = {"machine": machine(request["artifacts"][0]["runtime"]), "results": results}
+    return {**found, "memory_before_bytes": None, "memory_peak_bytes": None}
 
 
 def warm_up(runner: Any, seconds: float) -> None:

@@ -1,0 +1,126 @@
+"""Latency as one more cost: a function of the widths, by a table, and its share in each layer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pretrim.cost import Term
+from pretrim.network import IntArray, Network
+
+from .layers import LayerKind, TimedLayer, timed_layers
+from .table import Correction, Curve, Table, axis_of
+
+NANOSECOND = 1e-9
+
+
+def key_of(network: Network) -> str:
+    """Of a network and its input, for the corrections of a table."""
+    return hashlib.sha256(json.dumps([network.fingerprint, network.example]).encode()).hexdigest()[:16]
+
+
+def wanted_axes(network: Network) -> dict[LayerKind, tuple[tuple[int, ...], ...]]:
+    """What a table must hold for a network: every kind of layer, over widths up to its widest."""
+    axes: dict[LayerKind, list[tuple[int, bool]]] = {}
+    for layer in timed_layers(network)[0]:
+        found = [_largest(network, term) for term in layer.widths]
+        before = axes.get(layer.kind, found)
+        # A width that differs between layers of one kind is an axis, though it is fixed in each of them.
+        axes[layer.kind] = [
+            (max(one[0], other[0]), one[1] and other[1] and one[0] == other[0])
+            for one, other in zip(before, found, strict=True)
+        ]
+    return {kind: tuple(axis_of(largest, is_fixed=fixed) for largest, fixed in found) for kind, found in axes.items()}
+
+
+def _largest(network: Network, term: Term) -> tuple[int, bool]:
+    """The widest that a term gets, and whether it is always so wide."""
+    constant, dims = term
+    if not dims:
+        return int(constant), True
+    size = int(network.sizes(network.dense)[dims[0]])
+    return int(constant * size), not network.coefficients[dims[0]].any()
+
+
+@dataclass(frozen=True)
+class LatencyCost:
+    """Nanoseconds of one inference as a function of widths; it never falls when a width grows.
+
+    Attributes:
+        network: whose widths.
+        layers: what takes time.
+        curves: of each.
+        start_s: of a network that does nothing.
+        correction: from the sum of single layers to the whole network.
+        label: what it was measured on, for the user.
+        left_out: operators without a curve.
+    """
+
+    network: Network
+    layers: tuple[TimedLayer, ...]
+    curves: tuple[Curve, ...]
+    start_s: float
+    correction: Correction
+    label: str
+    left_out: tuple[str, ...]
+    name: str = "latency_ns"
+
+    def by_timed_layer(self, widths: ArrayLike) -> NDArray[np.float64]:
+        """Seconds of each timed layer: (n x G) -> (n x layers)."""
+        rows = np.atleast_2d(np.asarray(widths, dtype=np.int64))
+        sizes = self.network.sizes(rows)
+        columns = [
+            curve(np.stack([_width(sizes, term) for term in layer.widths], axis=1))
+            for layer, curve in zip(self.layers, self.curves, strict=True)
+        ]
+        return np.stack(columns, axis=1)
+
+    def __call__(self, widths: ArrayLike) -> IntArray:
+        """Values (n) for widths (n x G), or one value for widths (G)."""
+        total = self.correction(self.start_s + self.by_timed_layer(widths).sum(axis=1))
+        values = np.rint(total / NANOSECOND).astype(np.int64)
+        result: IntArray = values[0] if np.ndim(widths) == 1 else values
+        return result
+
+    def by_layer(self, widths: ArrayLike) -> NDArray[np.float64]:
+        """Seconds of each layer of the network (those with weights): (n x G) -> (n x layers). The weights of a draw."""
+        timed = self.by_timed_layer(widths)
+        place: Mapping[tuple[str, ...], int] = {layer.parameters: n for n, layer in enumerate(self.network.layers)}
+        found = np.zeros((len(timed), len(self.network.layers)))
+        for column, layer in enumerate(self.layers):
+            if layer.parameters in place:
+                found[:, place[layer.parameters]] += timed[:, column]
+        return found
+
+
+def _width(sizes: IntArray, term: Term) -> IntArray:
+    constant, dims = term
+    if not dims:
+        return np.full(len(sizes), int(constant), dtype=np.int64)
+    return (constant * sizes[:, dims[0]]).astype(np.int64)
+
+
+def latency_cost(
+    network: Network, table: Table, *, correction: Correction | None = None, label: str | None = None
+) -> LatencyCost:
+    """The latency of a network by a table that holds what `wanted_axes` asks for; other layers are left out.
+
+    Without a correction it takes the table's for this network, if there is one.
+    """
+    layers, left_out = timed_layers(network)
+    there = [layer for layer in layers if layer.kind.key in table.curves]
+    missing = [f"{layer.kind.kind} in {layer.name}" for layer in layers if layer.kind.key not in table.curves]
+    return LatencyCost(
+        network=network,
+        layers=tuple(there),
+        curves=tuple(table.curves[layer.kind.key] for layer in there),
+        start_s=table.start_s,
+        correction=correction or table.corrections.get(key_of(network)) or Correction(),
+        label=label or table.place.device,
+        left_out=(*left_out, *missing),
+    )

@@ -1,0 +1,184 @@
+"""Latency as a cost: curves by hand, layers as LiteRT has them, and plans by measured time."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import SHAPE, small
+
+import pretrim
+from pretrim.cost import cost as cost_of
+from pretrim.errors import MeasureError, UsageError
+from pretrim.latency import Place, latency_cost, load_table, measure_table, measured_cost, wanted_axes
+from pretrim.latency.layers import timed_layers
+from pretrim.latency.litert_layers import model_of
+from pretrim.latency.table import Correction, Curve, Table, axis_of, cache_folder, save_table
+
+HERE = Place("here", "litert", "float32", "CPU", 1)
+
+
+@pytest.fixture
+def network() -> pretrim.Network:
+    return pretrim.analyze(small(), torch.zeros(1, *SHAPE))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the user's tables."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def by_macs(network: pretrim.Network) -> Table:
+    """A table in which each layer takes a nanosecond a multiply-accumulate, and other layers nothing."""
+    curves = {}
+    for kind, axes in wanted_axes(network).items():
+        given = kind.settings
+        if kind.kind in ("conv", "depthwise"):
+            height, width = given["height"], given["width"]
+            if not given["same"]:  # the input is padded, or the kernel is 1
+                height, width = height - given["kernel"][0] + 1, width - given["kernel"][1] + 1
+            places = -(-height // given["stride"][0]) * -(-width // given["stride"][1])
+            factor = places * given["kernel"][0] * given["kernel"][1]
+        else:
+            factor = 1 if kind.kind == "linear" else 0
+        grid = np.ones([len(axis) for axis in axes]) * factor * 1e-9
+        for place, axis in enumerate(axes):
+            grid = grid * np.array(axis, float).reshape([-1 if n == place else 1 for n in range(len(axes))])
+        curves[kind.key] = Curve(axes, grid)
+    return Table(HERE, {}, 0.0, curves)
+
+
+def test_layers_by_hand(network: pretrim.Network) -> None:
+    layers, left_out = timed_layers(network)
+    assert left_out == []
+    assert [layer.kind.kind for layer in layers] == [
+        "conv",
+        "pad",
+        "conv",
+        "depthwise",
+        "conv",
+        "add",
+        "mean",
+        "linear",
+    ]
+    down = layers[2].kind.settings
+    assert (down["height"], down["kernel"], down["stride"], down["same"]) == (18, [3, 3], [2, 2], False)
+    assert [len(layer.widths) for layer in layers] == [2, 1, 2, 1, 2, 1, 1, 2]
+
+
+def test_a_table_that_counts_macs_gives_macs_and_the_plans_of_that_mode(
+    network: pretrim.Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interpolation between two widths is exact for products of them, once they are not rounded up."""
+    monkeypatch.setattr("pretrim.latency.table.ALIGNED", 1)
+    cost = latency_cost(network, by_macs(network))
+    macs = cost_of(network, "macs")
+    rows = np.array([network.dense, np.maximum(network.dense // 2 // 8 * 8, 1)])
+    assert cost(rows).tolist() == macs(rows).tolist()
+    for seed in range(5):
+        by_time = network.plan(latency="0.5x", mode="latency", measured=cost, seed=seed)
+        assert by_time.widths.tolist() == network.plan(macs="0.5x", mode="macs", seed=seed).widths.tolist()
+    assert by_time.device is not None
+    assert by_time.device["slim"]["latency_ns"] <= 0.5 * by_time.device["dense"]["latency_ns"]
+    assert pretrim.Plan.from_json(by_time.to_json()).device == by_time.device
+    # A limit on something else, by the shares of time.
+    assert network.plan(macs="0.5x", mode="latency", measured=cost).slim["macs"] <= 0.5 * int(macs(network.dense))
+
+
+def test_a_limit_in_milliseconds(network: pretrim.Network) -> None:
+    cost = latency_cost(network, by_macs(network))
+    limit = int(cost(network.dense)) // 2
+    assert int(cost(network.plan(latency=f"{limit}ns", measured=cost).widths)) <= limit
+    assert int(cost(network.plan(latency=f"{limit * 1e-6}ms", measured=cost).widths)) <= limit
+    with pytest.raises(UsageError, match=r"Expected latency to be an amount such as '5ms' .* got '5'"):
+        network.plan(latency="5", measured=cost)
+    with pytest.raises(UsageError, match="Expected a measured latency for a limit on it"):
+        network.plan(latency="5ms")
+    with pytest.raises(UsageError, match="Expected a measured latency for the mode latency"):
+        network.plan(macs="0.5x", mode="latency")
+
+
+def test_curves_by_hand() -> None:
+    curve = Curve(((8, 16), (8, 24)), np.array([[1.0, 3.0], [2.0, 6.0]]))
+    assert curve(np.array([[8, 8], [16, 24], [8, 16], [12, 8], [99, 99]])).tolist() == [1.0, 6.0, 2.0, 2.0, 6.0]
+    line = Curve(((1, 8, 32),), np.array([0.0, 7.0, 31.0]))
+    assert line(np.array([[1], [4], [8], [9], [20]])).tolist() == [0.0, 3.0, 7.0, 15.0, 23.0]  # 9 takes the time of 16
+
+
+def test_axes() -> None:
+    assert axis_of(10, is_fixed=True) == (10,)
+    assert axis_of(6, is_fixed=False) == (1, 6)
+    long = axis_of(1280, is_fixed=False)
+    assert len(long) == 6 and long[0] == 1 and long[-1] == 1280
+
+
+def test_a_correction_bends_the_sum() -> None:
+    assert Correction(2.0, 1.5)(np.array([4.0])).tolist() == [16.0]
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["float32", "int8"])
+def test_every_layer_runs_and_has_the_shape_of_the_network(network: pretrim.Network, int8: bool) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    for kind, axes in wanted_axes(network).items():
+        widths = tuple(axis[-1] for axis in axes)
+        content, shape = model_of(kind, widths, int8=int8)
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+        interpreter.invoke()
+        given, made = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        assert given["shape"].tolist() == shape
+        assert given["dtype"] == (np.int8 if int8 else np.float32)
+        assert made["shape"][-1] == widths[-1]
+
+
+def test_a_table_is_measured_kept_and_not_measured_again(network: pretrim.Network) -> None:
+    cost = measured_cost(network, small(), HERE)
+    assert int(cost(network.dense)) > 0
+    assert 1 / 1.5 <= cost.correction.exponent <= 1.5
+    assert cost.left_out == ()
+    rows = np.array([network.dense, np.maximum(network.dense // 2, 1)])
+    assert cost(rows)[1] <= cost(rows)[0]  # never slower when narrower
+    assert cost.by_layer(rows).shape == (2, len(network.layers))
+
+    def never(*_: Any) -> str:
+        raise AssertionError("it was measured again")
+
+    again = measured_cost(network, small(), HERE, ask=never)
+    assert again(rows).tolist() == cost(rows).tolist()
+
+
+def test_progress_is_told(network: pretrim.Network) -> None:
+    told: list[tuple[int, int]] = []
+    wanted = {kind: tuple(axis[-1:] for axis in axes) for kind, axes in wanted_axes(network).items()}
+    measure_table(HERE, wanted, progress=lambda done, of: told.append((done, of)))
+    assert told == [(len(wanted) + 1, len(wanted) + 1)]
+
+
+def test_tables_that_are_damaged(network: pretrim.Network) -> None:
+    table = by_macs(network)
+    save_table(table)
+    found = load_table(HERE)
+    assert found is not None and found.to_json() == table.to_json()
+    assert load_table(replace(HERE, device="elsewhere")) is None
+    file = cache_folder() / f"{HERE.slug}.json"
+    for text in (
+        "{",
+        "[]",
+        json.dumps({**table.to_json(), "version": 9}),
+        json.dumps({**table.to_json(), "curves": 1}),
+    ):
+        file.write_text(text)
+        with pytest.raises(MeasureError, match="latency table"):
+            load_table(HERE)
+
+
+def test_places_without_tables() -> None:
+    with pytest.raises(UsageError, match="Expected latency of litert in float32 or int8, but got onnx in float32"):
+        Place("here", "onnx", "float32", "CPU", 1)
+    assert "/" not in replace(HERE, device="../../etc").slug
