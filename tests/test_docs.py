@@ -40,11 +40,14 @@ def test_the_readme_has_a_python_example() -> None:
     assert [page for page, _, _ in python_examples()].count("README.md") >= 1
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 5), ("docs/training.md", 3)])
-def test_the_commands_of_a_page_run_in_their_order(tmp_path: Path, page: str, least: int) -> None:
+@pytest.mark.parametrize(("page", "least"), [("README.md", 5), ("docs/training.md", 3), ("docs/deploy.md", 10)])
+def test_the_commands_of_a_page_run_in_their_order(
+    tmp_path: Path, page: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.new("L", (8, 8), 128).save(tmp_path / "digit.png")
-    lines = commands(ROOT / page)
+    lines = [line for line in commands(ROOT / page) if "raspberrypi.local" not in line]  # no such board here
     assert len(lines) >= least
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for line in lines:
         call = [sys.executable, "-m", *shlex.split(line)]
         result = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path)
