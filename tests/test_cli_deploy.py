@@ -143,3 +143,24 @@ def test_without_any_extra_the_core_imports_and_plans(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", missing], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: Expected litert_torch to be installed, but it is missing: pip install")
+
+
+def test_latency_on_the_command_line(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    net = ("resnet20", "--input", "1x8x8", "--latency", "0.6x", "--json")
+    code, _, said = call("plan", *net, "--device", "raspberry-pi-4")
+    assert code == 2 and "Expected latencies of raspberry-pi-4 for this network, but none were measured" in said
+    code, _, said = call("plan", *net, "--device", "rp2040")
+    assert code == 2 and "Expected a device that Python can time, but rp2040 is a microcontroller" in said
+    code, _, said = call("plan", "resnet20", "--macs", "0.5x", "--estimate")
+    assert code == 2 and "Expected --latency or --mode latency with --ssh and --estimate" in said
+    code, out, said = call("plan", *net, "--device", "raspberry-pi-4", "--estimate", "--dtype", "float32")
+    device = json.loads(out)["device"]
+    assert code == 0 and "note: latency is an estimate: this machine's" in said
+    assert device["latency_on"].endswith(" estimate")
+    assert device["slim"]["latency_ns"] <= 0.6 * device["dense"]["latency_ns"]
+    # Kept, under this machine's name: the board still has none of its own.
+    code, _, said = call("plan", *net, "--device", "raspberry-pi-4", "--dtype", "float32")
+    assert code == 2
+    code, out, said = call("plan", *net)
+    assert (code, said) == (0, "") and json.loads(out)["device"]["latency_on"] == "this machine"

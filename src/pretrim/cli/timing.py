@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,7 @@ def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | 
         label, ask = device, Host(timing.ssh, timing.python, timing.config)
     elif target.board is not None and not timing.estimate:
         device = label = target.board.name
+        ask = _refuse  # what is not in its table is never measured here
     elif target.board is not None:
         import platform
 
@@ -100,18 +102,25 @@ def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | 
         say(f"note: latency is an estimate: this machine's ({device}), not that of {target.board.name}")
     place = Place(device, RUNTIME, target.dtype, PROVIDER, THREADS)  # type: ignore[arg-type]  # it is a runtime
     known = load_table(place)
-    if target.board is not None and timing.ssh is None and not timing.estimate:
-        if known is None or key_of(subject.network) not in known.corrections:
-            raise UsageError(
-                f"Expected latencies of {target.board.name} for this network, but none were measured: add --ssh "
-                f"USER@HOST of the board, or --estimate to take this machine's, labelled so."
-            )
-    with count_bar(f"latency of {subject.reference.name} on {label}") as progress:
+    is_known = known is not None and key_of(subject.network) in known.corrections
+    if target.board is not None and timing.ssh is None and not timing.estimate and not is_known:
+        raise UsageError(
+            f"Expected latencies of {target.board.name} for this network, but none were measured: add --ssh "
+            f"USER@HOST of the board, or --estimate to take this machine's, labelled so."
+        )
+    quiet = nullcontext(lambda done, of: None)
+    with quiet if is_known else count_bar(f"latency of {subject.reference.name} on {label}") as progress:
         found = measured_cost(subject.network, subject.module, place, label=label, ask=ask, progress=progress)
     if found.left_out:
         rest = f" and {len(found.left_out) - 3} more" if len(found.left_out) > 3 else ""
         say(f"note: layers without a latency of their own: {', '.join(found.left_out[:3])}{rest}")
     return found
+
+
+def _refuse(request: dict[str, Any], files: Sequence[Path]) -> str:
+    raise UsageError(
+        "Expected a complete table of latencies of the device, but layers are missing: add --ssh USER@HOST."
+    )
 
 
 def with_label(device: Mapping[str, Any] | None, cost: LatencyCost | None) -> dict[str, Any] | None:
