@@ -102,8 +102,8 @@ def test_a_share_of_half_a_byte_is_not_recommended_with_its_unit() -> None:
 
 
 def test_a_cost_that_is_none() -> None:
-    with pytest.raises(UsageError, match=r"Expected a limit on one of ram, flash, .* but got 'latency'\."):
-        Limit.parse("latency", "1k")
+    with pytest.raises(UsageError, match=r"Expected a limit on one of ram, flash, .* but got 'colour'\."):
+        Limit.parse("colour", "1k")
 
 
 def test_no_limit_at_all(network: Network) -> None:
