@@ -368,6 +368,13 @@ def test_waterfill_keeps_the_same_complexity_in_every_layer_that_is_not_dense() 
     assert abs(kept[1] - kept[2]) <= 3456 / 24 + 1728 / 8  # to within one filter each
 
 
+def test_of_several_draws_the_one_that_costs_least_of_what_the_mode_is_for(resnet20: Network) -> None:
+    for mode, name in (("params", "params"), ("memory", "activation_bytes")):
+        rows = allocate(resnet20, bounds_of(resnet20, macs="0.5x"), Options(mode=mode, seed=3), 20)
+        every = [int(cost(resnet20, name)(row)) for row in rows]
+        assert resnet20.plan(macs="0.5x", mode=mode, seed=3, draws=20).slim[name] == min(every) < max(every)
+
+
 def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
     widths = allocate(vgg16, bounds_of(vgg16, macs="0.5x"), Options(mode="random", round_to=1), 200)
     ratios = widths / vgg16.dense
@@ -384,6 +391,8 @@ def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
             {"mode": "flops"},
             "Expected mode to be one of params, macs, memory, latency, joint, uniform, random, waterfill, but",
         ),
+        ({"draws": 0}, "Expected draws to be at least 1, but got 0."),
+        ({"mode": "joint", "draws": 9}, "Expected one draw in the mode joint, but got 9: it aims at no one cost."),
         ({"step": "layer"}, "Expected step to be one of fraction, filter, but got 'layer'."),
         ({"weights": "none"}, "Expected weights to be one of static, adaptive, but got 'none'."),
         ({"coupling": "median"}, "Expected coupling to be one of sum, mean, max, but got 'median'."),

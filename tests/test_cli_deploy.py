@@ -34,10 +34,11 @@ def test_from_the_question_whether_it_fits_to_a_verified_artifact(call: Call, tm
     run = tmp_path / "run"
     # stm32f407: 131,072 bytes of contiguous RAM.
     arguments = ("resnet20", *TRAIN, "--device", "stm32f407", "--application", "0.85", "-o", run)
-    code, out, said = call("compress", *arguments, "--json")
+    code, out, said = call("compress", *arguments, "--qat", "--json")
     assert code == 0, said
     assert "On stm32f407, int8, predicted" in said and "tensor arena in RAM" in said
     record = json.loads(out)
+    assert record["results"]["recipe"]["qat"] == 1
     file = run / "model.int8.tflite"
     made = read(file)
     board = record["artifact"]["board"]

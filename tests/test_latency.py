@@ -17,6 +17,7 @@ from pretrim.latency import Place, latency_cost, load_table, measure_table, meas
 from pretrim.latency.layers import timed_layers
 from pretrim.latency.litert_layers import model_of
 from pretrim.latency.table import Correction, Curve, Table, axis_of, cache_folder, save_table
+from pretrim.models.resolve import build, resolve
 
 HERE = Place("here", "litert", "float32", "CPU", 1)
 
@@ -81,13 +82,26 @@ def test_a_table_that_counts_macs_gives_macs_and_the_plans_of_that_mode(
     rows = np.array([network.dense, np.maximum(network.dense // 2 // 8 * 8, 1)])
     assert cost(rows).tolist() == macs(rows).tolist()
     for seed in range(5):
-        by_time = network.plan(latency="0.5x", mode="latency", measured=cost, seed=seed)
+        by_time = network.plan(latency="0.5x", mode="latency", measured=cost, seed=seed, draws=1)
         assert by_time.widths.tolist() == network.plan(macs="0.5x", mode="macs", seed=seed).widths.tolist()
     assert by_time.device is not None
     assert by_time.device["slim"]["latency_ns"] <= 0.5 * by_time.device["dense"]["latency_ns"]
     assert pretrim.Plan.from_json(by_time.to_json()).device == by_time.device
     # A limit on something else, by the shares of time.
     assert network.plan(macs="0.5x", mode="latency", measured=cost).slim["macs"] <= 0.5 * int(macs(network.dense))
+
+
+def test_the_mode_latency_takes_the_fastest_of_many_draws() -> None:
+    torch.manual_seed(0)
+    module = build(resolve("resnet20", num_classes=10, input_shape=(3, 32, 32)))
+    resnet = pretrim.analyze(module, torch.zeros(1, 3, 32, 32))
+    cost = latency_cost(resnet, by_macs(resnet))
+    options = {"params": "0.5x", "mode": "latency", "measured": cost}
+    single = [resnet.plan(**options, draws=1, seed=seed) for seed in range(16)]
+    chosen = resnet.plan(**options)
+    times = [int(cost(made.widths)) for made in single]
+    assert int(cost(chosen.widths)) <= min(times) < max(times)
+    assert chosen.slim["params"] >= 0.98 * max(made.slim["params"] for made in single)  # the budget is used
 
 
 def test_a_limit_in_milliseconds(network: pretrim.Network) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .budget import Bounds
-from .cost import MODES, Formula, Mode, formula, layer_terms, moments, peak_columns
+from .cost import MODES, CostName, Formula, Mode, formula, layer_terms, moments, peak_columns
 from .errors import UsageError
 from .network import Group, IntArray, Network
 
@@ -46,6 +46,14 @@ MODE_OF_COST: dict[str, Share] = {
     "artifact_bytes": "params",
     "arena_bytes": "memory",
 }
+AIMS: dict[Method, CostName | Literal["latency_ns"]] = {
+    "params": "params",
+    "macs": "macs",
+    "memory": "activation_bytes",
+    "latency": "latency_ns",
+}
+"""The cost that a mode is for, where it has one: several draws are compared by it"""
+LATENCY_DRAWS = 64
 PEAKS = frozenset({"peak_activation_bytes", "arena_bytes"})
 """Costs of one moment, not of all layers together"""
 # Draws between two looks at the budget when the shares do not change in between; the stop is exact all the same.
@@ -71,6 +79,8 @@ class Options:
         seed: of the draws.
         block: draws between two updates of shares that depend on the state (``adaptive``, several limits, peak memory).
             1 is exact; larger blocks are faster for thousands of candidates (docs/planning.md shows their effect).
+        draws: of so many plans within the limits the one is taken that costs least of what the mode is for. None: 64
+            in the mode latency, whose aim is time whatever else is limited, and 1, the paper's single draw, elsewhere.
     """
 
     mode: Method = "joint"
@@ -82,6 +92,7 @@ class Options:
     min_width: int = 1
     seed: int = 0
     block: int = 1
+    draws: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, get_args(Method))
@@ -93,6 +104,17 @@ class Options:
         for name, least in (("round_to", 1), ("min_width", 1), ("block", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
+        if self.draws is not None and self.draws < 1:
+            raise UsageError(f"Expected draws to be at least 1, but got {self.draws}.")
+        if self.draws is not None and self.draws > 1 and self.mode not in AIMS:
+            raise UsageError(
+                f"Expected one draw in the mode {self.mode}, but got {self.draws}: it aims at no one cost."
+            )
+
+    @property
+    def candidates(self) -> int:
+        """Plans to draw."""
+        return self.draws if self.draws is not None else LATENCY_DRAWS if self.mode == "latency" else 1
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

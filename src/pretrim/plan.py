@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from .allocate import Options, allocate, settle
+from .allocate import AIMS, Options, allocate, settle
 from .budget import DEVICE_COSTS, Bounds, Budget, Limit, TimeCost
 from .cost import COSTS, ITEM_BYTES, Cost, DType, costs
 from .errors import InfeasibleBudget, PlanError, UsageError
@@ -25,6 +25,8 @@ from .footprint import arena_cost, artifact_cost
 from .identity import make_example
 from .network import IntArray, Network
 
+EQUALLY_USED = 0.98
+"""of the limit that the fullest draw uses: a plan is no better for leaving a part of its budget"""
 TRIES = 50
 """narrower searches for limits that no formula gives exactly"""
 FORMAT = "pretrim-plan"
@@ -176,19 +178,32 @@ def _with_latency(made: Plan, network: Network, latency: TimeCost) -> Plan:
 
 def _within(network: Network, bounds: Bounds, options: Options) -> IntArray:
     """Widths within every limit as it is: searched by formulas, with narrower ones where those do not say all."""
-    widths: IntArray = allocate(network, bounds, options)[0]
+    widths = _drawn(network, bounds, options)
     if not (broken := bounds.broken(widths)):
         return widths
     search = bounds
     for _ in range(TRIES if bounds.exact != bounds.costs else 0):
         search = search.tightened(widths, bounds.values)
         try:
-            widths = allocate(network, search, options)[0]
+            widths = _drawn(network, search, options)
         except InfeasibleBudget:  # its message would name the narrower limit
             break
         if not (broken := bounds.broken(widths)):
             return settle(network, bounds, options, widths)
     raise InfeasibleBudget(f"Expected a plan within every limit, but {'; '.join(broken)}: try another seed or mode.")
+
+
+def _drawn(network: Network, bounds: Bounds, options: Options) -> IntArray:
+    """Widths that are drawn; of several draws that use the limits up alike, those that cost least of the mode's aim."""
+    rows: IntArray = allocate(network, bounds, options, options.candidates)
+    if len(rows) > 1:
+        used = (bounds.measure(rows) / bounds.values).max(axis=1)
+        rows = rows[used >= EQUALLY_USED * used.max()]
+        aim = AIMS[options.mode]
+        cost = bounds.latency if aim == "latency_ns" else costs(network)[aim]
+        rows = rows[np.argsort(cost(rows), kind="stable")] if cost is not None else rows
+    chosen: IntArray = rows[0]
+    return chosen
 
 
 def plan_with_options(

@@ -58,10 +58,12 @@ def compress(
     coupling: options.Coupling = "sum",
     round_to: options.RoundTo = None,
     min_width: options.MinWidth = 1,
+    draws: options.Draws = None,
     seed: options.Seed = 0,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
+    qat: options.Qat = False,
     changes: options.Changes = None,
     inherit: options.From = None,
     mean: options.Mean = None,
@@ -87,7 +89,7 @@ def compress(
     asked_limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
     limits = without_none({**asked_limits, "latency": latency})
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
-    search |= {"min_width": min_width, "seed": seed}
+    search |= {"min_width": min_width, "seed": seed, "draws": draws}
     target, given = _target(limits, search, dtype, round_to, plan, device, application)
     timing = find_timing(latency, mode, ssh, remote_python, ssh_config, estimate, target)
     delivery = find_delivery(target.board, to, int8)
@@ -100,7 +102,7 @@ def compress(
     from .training import Job, run
 
     asked = without_none({"epochs": epochs, "batch_size": batch_size, "learning_rate": lr})
-    recipe = _recipe(data, asked, changes or [], seed, fine_tune=inherit is not None)
+    recipe = _recipe(data, asked, changes or [], seed, fine_tune=inherit is not None, qat=qat)
     execution = _execution(train_on, precision, layout, threads, compiled)
     check_device(train_on)
     check_trackers(tracker or [])
@@ -139,9 +141,10 @@ def compress(
         render.show_comparison(render.output(), record)
 
 
-def _recipe(data: str, asked: dict[str, Any], changes: list[str], seed: int, *, fine_tune: bool) -> Recipe:
+def _recipe(data: str, asked: dict[str, Any], changes: list[str], seed: int, *, fine_tune: bool, qat: bool) -> Recipe:
     """The data set's recipe, with what was asked for."""
     from pretrim.train import parse_changes, preset
+    from pretrim.train.recipe import QAT_SHARE
 
     parsed = parse_changes(changes)
     twice = sorted(set(parsed) & {*asked, "seed"})
@@ -149,7 +152,10 @@ def _recipe(data: str, asked: dict[str, Any], changes: list[str], seed: int, *, 
         raise UsageError(f"Expected {twice[0]} once, but it is in --set and an option of its own: leave one out.")
     kind, _, rest = data.partition(":")
     name = rest.rpartition("/")[2] if kind == "hf" else kind
-    return preset(name, fine_tune=fine_tune, changes={**parsed, **asked, "seed": seed})
+    recipe = preset(name, fine_tune=fine_tune, changes={**parsed, **asked, "seed": seed})
+    if qat and not recipe.qat:
+        recipe = replace(recipe, qat=max(1, round(QAT_SHARE * recipe.epochs)))
+    return recipe
 
 
 def _execution(

@@ -115,6 +115,14 @@ RoundTo = Annotated[
     typer.Option("--round-to", help="Filters are kept in multiples of it: 8, or the device's.", show_default=False),
 ]
 MinWidth = Annotated[int, typer.Option("--min-width", help="The fewest filters that a layer keeps.")]
+Draws = Annotated[
+    int | None,
+    typer.Option(
+        "--draws",
+        metavar="N",
+        help="Draw N plans and take the one that costs least of what the mode is for (64 in the mode latency, else 1).",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the draws, the initial weights and the training.")]
 
 # ---------------------------------------------------------------------------------------- training
@@ -131,6 +139,10 @@ BatchSize = Annotated[
 ]
 LearningRate = Annotated[
     float | None, typer.Option("--lr", help="The largest learning rate; by default the data's.", show_default=False)
+]
+Qat = Annotated[
+    bool,
+    typer.Option("--qat", help="Round as int8 does in the last fifth of the epochs (--set qat=N: N). Experimental."),
 ]
 Changes = Annotated[
     list[str] | None,

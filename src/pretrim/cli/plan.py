@@ -42,6 +42,7 @@ def plan(
     coupling: options.Coupling = "sum",
     round_to: options.RoundTo = None,
     min_width: options.MinWidth = 1,
+    draws: options.Draws = None,
     seed: options.Seed = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the plan here; - is stdout.", show_default=False)
@@ -57,7 +58,9 @@ def plan(
     target = find_target(device, application, without_none(given), dtype, round_to)
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
     timing = find_timing(latency, mode, ssh, remote_python, ssh_config, estimate, target)
-    made = make_plan(model, shape, classes, target, search | {"min_width": min_width, "seed": seed}, timing)
+    made = make_plan(
+        model, shape, classes, target, search | {"min_width": min_width, "seed": seed, "draws": draws}, timing
+    )
     if output is not None and not to_stdout:
         write_plan(made, output)
     if json or to_stdout:

@@ -17,7 +17,7 @@ from torch import nn
 from pretrim.data import DataSet
 from pretrim.errors import PretrimError, UsageError
 
-from . import onednn
+from . import onednn, rounding
 from . import state as states
 from .evaluation import evaluate
 from .execution import Choice, Execution, choose, kernels, threads
@@ -259,6 +259,7 @@ class _Training:
         if before is not None:
             self._set(before)
         self.runner = self.accelerator.prepare_model(self.model) if self.world > 1 else self.model
+        self.plain = self.runner
         if choice.execution.compile:
             self.runner = torch.compile(self.runner)
 
@@ -305,7 +306,8 @@ class _Training:
         for number, batch in enumerate(batches, start=1):
             waits = self.world > 1 and number < len(batches)
             with self.accelerator.no_sync(self.runner) if waits else nullcontext():
-                self._passes(self.runner, batch, self.choice.execution, share=1.0 / len(batches))
+                model = self.plain if self._rounds() else self.runner  # nothing can be replaced in a compiled one
+                self._passes(model, batch, self.choice.execution, share=1.0 / len(batches))
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
@@ -320,11 +322,15 @@ class _Training:
     def _passes(self, model: nn.Module, batch: Batch, execution: Execution, share: float = 1.0) -> None:
         """Forward and backward; nothing waits for a GPU."""
         with torch.autocast(self.device.type, execution.dtype, enabled=execution.precision == "bfloat16"):
-            outputs = forward(model, batch.images)
+            outputs = forward(model, batch.images, rounding.forward if self._rounds() else None)
             loss, scores = self.loss_of(outputs, batch)
         (loss * share).backward()  # type: ignore[no-untyped-call]
         self.loss += loss.detach() * share
         self.right += (scores.detach().argmax(dim=1) == batch.labels).sum()
+
+    def _rounds(self) -> bool:
+        """Whether this is one of the last epochs, that are quantisation-aware."""
+        return len(self.records) >= self.recipe.epochs - self.recipe.qat
 
     def _look(self, epoch: int) -> None:
         """Read the loss. Raises PretrimError if it is not finite."""

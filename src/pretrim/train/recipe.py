@@ -38,6 +38,7 @@ class Recipe:
         accumulate: forward passes that a step's images are split into, where they do not fit in memory at once.
         distillation: weight of a teacher's outputs in the loss, the labels having the rest (Hinton et al. 2015).
         temperature: by which both networks' scores are divided for that.
+        qat: epochs at the end in which the forward pass rounds as int8 does (`rounding.py`); 0 is off. Experimental.
     """
 
     epochs: int = 30
@@ -58,9 +59,10 @@ class Recipe:
     accumulate: int = 1
     distillation: float = 0.9
     temperature: float = 4.0
+    qat: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("accumulate", 1)):
+        for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("accumulate", 1), ("qat", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
         for name in ("learning_rate", "temperature"):
@@ -78,6 +80,8 @@ class Recipe:
         if self.schedule not in get_args(Schedule):
             choices = " or ".join(get_args(Schedule))
             raise UsageError(f"Expected schedule to be {choices}, but got {self.schedule!r}.")
+        if self.qat > self.epochs:
+            raise UsageError(f"Expected qat to be at most epochs ({self.epochs}), but got {self.qat}.")
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"Expected accumulate to be at most batch_size ({self.batch_size}), but got {self.accumulate}."
@@ -99,6 +103,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "cifar10": {"epochs": 30},
 }
 """By data set, what differs from a plain `Recipe`. docs/training.md has the accuracies that were measured."""
+QAT_SHARE = 0.2
+"""of the epochs, where quantisation-aware training is asked for without a number"""
 FINE_TUNING: Mapping[str, Any] = {"learning_rate": 0.01}
 """What differs again where trained weights are inherited: a large rate would throw them away."""
 

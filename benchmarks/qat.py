@@ -1,0 +1,116 @@
+"""Question: what does quantisation-aware training (`Recipe.qat`) gain in int8, over calibration alone?
+
+Slim ResNet-20 (half the MACs) and MobileNetV2 (0.3 of them) on 4,000 images of CIFAR-10, 10 epochs, of which the last 2
+are quantisation-aware or not; then int8 in LiteRT and ExecuTorch on the same 2,000 test images as float32 in PyTorch.
+
+    OMP_NUM_THREADS=1 python benchmarks/qat.py [--only mobilenetv2] [--seeds 3]      # resumable; about 40 minutes
+    python benchmarks/qat.py --table
+
+Records: benchmarks/results/qat.jsonl. Needs CIFAR-10 (--data) and the extras litert and executorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import pretrim
+from pretrim.data import DataSet, load, normalise
+from pretrim.deploy import SUFFIXES, export
+from pretrim.models.resolve import build, resolve
+from pretrim.train import Execution, Recipe, train
+
+HERE = Path(__file__).parent
+RECORDS, TABLE = HERE / "results" / "qat.jsonl", HERE / "results" / "qat.md"
+NETWORKS = {"resnet20": "0.5x", "mobilenetv2": "0.3x"}
+RUNTIMES = ("litert", "executorch")
+EPOCHS, QAT, LIMIT, TESTED, CALIBRATION = 10, 2, 4000, 2000, 100
+
+
+def one(name: str, seed: int, qat: int, data: DataSet) -> dict[str, Any]:
+    """Train one network, and run it in eight bits."""
+    torch.manual_seed(seed)
+    module = build(resolve(name, num_classes=10, input_shape=data.input_shape))
+    slim = pretrim.analyze(module, torch.zeros(1, *data.input_shape)).plan(macs=NETWORKS[name], seed=0).apply(module)
+    recipe = Recipe(epochs=EPOCHS, batch_size=64, learning_rate=0.05, seed=seed, qat=qat)
+    execution = Execution(device="cpu", precision="float32", channels_last=True, compile=False, threads=1)
+    found: dict[str, Any] = {"name": name, "seed": seed, "qat": qat}
+    found["seconds"] = sum(epoch.seconds for epoch in train(slim, data, recipe, execution=execution).epochs)
+    test = data.test.take(np.arange(TESTED))
+    given = {"images": normalise(test.images, data.mean, data.std), "labels": test.labels}
+    given["calibration"] = normalise(data.train.take(np.arange(CALIBRATION)).images, data.mean, data.std)
+    with tempfile.TemporaryDirectory() as folder:
+        for runtime in RUNTIMES:
+            file = Path(folder) / f"model{SUFFIXES[runtime]}"
+            proof = export(slim, file, runtime, **given, force=True).proof
+            found["float32"], found[runtime] = proof["accuracy"]
+            found[f"{runtime}_sqnr_db"] = proof["sqnr_db"]
+    return found
+
+
+def records() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+
+
+def run(names: list[str], seeds: int, data: DataSet) -> None:
+    known = {(entry["name"], entry["seed"], entry["qat"]) for entry in records()}
+    for seed in range(seeds):
+        for name in names:
+            for qat in (0, QAT):
+                if (name, seed, qat) not in known:
+                    found = one(name, seed, qat, data)
+                    with RECORDS.open("a") as file:
+                        file.write(json.dumps(found) + "\n")
+                    print(found, flush=True)
+
+
+def table() -> str:
+    lines = [
+        "# Quantisation-aware training",
+        "",
+        f"CIFAR-10, {LIMIT} training images, {EPOCHS} epochs, the last {QAT} of them quantisation-aware or not; "
+        f"accuracy in % on {TESTED} test images, mean ± std; SQNR: of the int8 scores against the float32 ones.",
+        "",
+        "| network | quantisation-aware | n | float32 | LiteRT int8 | SQNR, dB | ExecuTorch int8 | SQNR, dB | s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, share in NETWORKS.items():
+        for qat in (0, QAT):
+            own = [entry for entry in records() if (entry["name"], entry["qat"]) == (name, qat)]
+            if not own:
+                continue
+            cells = [f"{name}, {share} of the MACs", "yes" if qat else "no", str(len(own)), _percent(own, "float32")]
+            for runtime in RUNTIMES:
+                noise = statistics.fmean(entry[f"{runtime}_sqnr_db"] for entry in own)
+                cells += [_percent(own, runtime), f"{noise:.1f}"]
+            cells.append(f"{statistics.fmean(entry['seconds'] for entry in own):.0f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(own: list[dict[str, Any]], key: str) -> str:
+    values = [100 * entry[key] for entry in own]
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default="cifar10:../shared/data/cifar10")
+    parser.add_argument("--only", nargs="*", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if not options.table:
+        run(options.only, options.seeds, load(options.data, limit=LIMIT))
+    TABLE.write_text(table())
+
+
+if __name__ == "__main__":
+    main()
