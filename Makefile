@@ -32,7 +32,7 @@ $(VENV)/bin/python:
 # Torch first: with it in place, no other package can pull another build of it.
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	$(BIN)/pip install --quiet "torch>=2.11,<2.14" numpy
-	$(BIN)/pip install --quiet --editable ".[data]"
+	$(BIN)/pip install --quiet --editable ".[data,study]"
 	touch $@
 
 # torchvision and timm without their dependencies: each asks for a CUDA build of torch (docs/zoo.md).
@@ -45,9 +45,13 @@ $(VENV)/.installed-test: $(VENV)/.installed
 # What tests want of Debian's packages, where CI asks for it; never without asking elsewhere: those tests skip then.
 debian:
 	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		[ -e $(FASHION) ] && [ -x /usr/sbin/sshd ] || apt-get update -qq; \
+		[ -e $(FASHION) ] && [ -x /usr/sbin/sshd ] && [ -x /usr/bin/chromium ] && [ -d /usr/lib/postgresql ] \
+			|| apt-get update -qq; \
 		[ -e $(FASHION) ] || apt-get install -y -qq dataset-fashion-mnist || echo "without Fashion-MNIST"; \
-		[ -x /usr/sbin/sshd ] || apt-get install -y -qq openssh-server || echo "without sshd"; fi
+		[ -x /usr/sbin/sshd ] || apt-get install -y -qq openssh-server || echo "without sshd"; \
+		[ -x /usr/bin/chromium ] || apt-get install -y -qq --no-install-recommends chromium || echo "without Chromium"; \
+		[ -d /usr/lib/postgresql ] || apt-get install -y -qq --no-install-recommends postgresql \
+			|| echo "without PostgreSQL"; fi
 
 benchmarks: install-test
 	$(BIN)/pip install --quiet --no-deps torch-pruning==1.6.1

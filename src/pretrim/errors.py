@@ -78,3 +78,7 @@ class ArtifactError(PretrimError):
 
 class MeasureError(PretrimError):
     """A measurement that could not be made: the runtime failed, a host cannot be reached, an answer is damaged."""
+
+
+class StudyError(PretrimError):
+    """A study that is missing, damaged, of a newer version, or whose database cannot be used."""

@@ -15,7 +15,7 @@ import typer
 from pretrim import __version__
 from pretrim.errors import PretrimError
 
-from . import compress, devices, evaluate, export, measure, plan, predict, profile
+from . import compress, devices, evaluate, export, measure, plan, predict, profile, recommend, report, sweep
 
 INTERRUPTED = 130
 
@@ -36,6 +36,9 @@ COMMANDS = (
     predict.predict,
     export.export,
     measure.measure,
+    sweep.sweep,
+    recommend.recommend,
+    report.report,
     devices.devices,
 )
 for command in COMMANDS:

@@ -1,0 +1,246 @@
+"""`pretrim sweep`: many plans of one network, each trained once, kept in a study."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pretrim.errors import UsageError
+
+from . import options, render
+from .compress import _execution, _recipe
+from .progress import say
+
+if TYPE_CHECKING:
+    from pretrim.study.settings import Asked, Settings
+    from pretrim.study.store import Store
+    from pretrim.study.trial import Subject
+
+
+def sweep(
+    model: options.Model,
+    data: options.Data,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="STUDY", help="The study's folder.")],
+    modes: Annotated[
+        str, typer.Option("--modes", help="Modes, with commas: params, macs, memory, latency, joint, uniform, ...")
+    ] = "params,macs,memory,uniform",
+    keep: Annotated[
+        str, typer.Option("--keep", help="Shares to keep, with commas, of what --limit names.")
+    ] = "0.7,0.5,0.3",
+    seeds: Annotated[int, typer.Option("--seeds", help="Seeds of plan and training, from 0.")] = 1,
+    limit_of: Annotated[
+        str | None,
+        typer.Option(
+            "--limit-of",
+            metavar="COST",
+            help="Keep all modes to a share of this: params, macs, activation, ram, flash, latency. By default each "
+            "mode to what it is named after, and the controls to MACs.",
+        ),
+    ] = None,
+    dense: Annotated[bool, typer.Option("--dense/--no-dense", help="Train the dense network as well.")] = True,
+    search: Annotated[
+        int, typer.Option("--search", metavar="N", help="So many trials beside, chosen by a multi-objective sampler.")
+    ] = 0,
+    stop_hopeless: Annotated[
+        bool, typer.Option("--stop-hopeless", help="Stop trials that cheaper ones outdo by 10 points.")
+    ] = False,
+    score: Annotated[
+        str | None,
+        typer.Option("--score", help="Of --candidates plans train the best by naswot, synflow or zico. Experimental."),
+    ] = None,
+    candidates: Annotated[int, typer.Option("--candidates", help="Plans to score, for each trial.")] = 100,
+    input: Annotated[
+        str | None,
+        typer.Option("--input", metavar="CxHxW", help="Shape of one image; by default the data's.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Train on about so many images only.", show_default=False)
+    ] = None,
+    dtype: options.DTypeOption = None,
+    step: options.Step = "fraction",
+    round_to: Annotated[int, typer.Option("--round-to", help="Keep filters in multiples of this.")] = 8,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.LearningRate = None,
+    qat: options.Qat = False,
+    changes: options.Changes = None,
+    train_on: options.TrainOn = "auto",
+    precision: options.PrecisionOption = None,
+    layout: options.Layout = None,
+    threads: options.Threads = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that train at the same time.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Train on a Ray cluster: auto, HOST:PORT, or local."),
+    ] = None,
+    to: options.To = None,
+    int8: options.Int8 = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage", metavar="URL", help="A database for a team, e.g. postgresql+psycopg://USER@HOST/NAME."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the study in the database; by default the folder's.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Run trials that failed once more.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Train many plans of one network, lose none, and keep what each found. Run it again to go on."""
+    from pretrim.study.settings import Settings, grid
+
+    if workers < 1:
+        raise UsageError(f"Expected --workers to be at least 1, but got {workers}.")
+    if ray is not None and search:
+        raise UsageError("Expected --search or --ray, but got both: a search runs on one machine.")
+    if search < 0:
+        raise UsageError(f"Expected --search to be at least 0, but got {search}.")
+    extra = _scored(score, candidates)
+    asked = grid(
+        _words(modes), _shares(keep), seeds, limit=limit_of, dense=dense, step=step, round_to=round_to, **extra
+    )
+    _check_limits(asked)
+    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}
+    recipe = _recipe(
+        data, {k: v for k, v in given.items() if v is not None}, changes or [], 0, fine_tune=False, qat=qat
+    )
+    from .delivery import find_delivery
+
+    delivery = find_delivery(None, to, int8)
+    cores = os.cpu_count() or 1
+    execution = _execution(train_on, precision or "float32", layout, threads or max(1, cores // workers), False)
+    if execution.channels_last is None:
+        execution = replace(execution, channels_last=True)
+    shape = None if input is None else options.parse_shape(input)
+    settings = Settings(
+        model=model,
+        data=data,
+        image=shape,
+        limit=limit,
+        recipe=recipe,
+        execution=execution,
+        dtype=dtype or "float32",
+        hopeless=stop_hopeless,
+    )
+    store, subject = _prepared(output, settings, asked, storage, name, threads is not None)
+    store.add(asked)
+    if retry:
+        again = store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
+        say(f"{again} trials that failed are run again")
+    _run(output, store, workers, search, ray)
+    if delivery is not None:
+        from .study_measuring import measure_all
+
+        measure_all(output, store, model, subject.data, delivery)
+    _report(store, json)
+
+
+def _words(text: str) -> list[str]:
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    if not found:
+        raise UsageError("Expected names with commas between them, but got none.")
+    return found
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return [float(word.removesuffix("x")) for word in _words(text)]
+    except ValueError:
+        raise UsageError(f"Expected --keep with shares such as 0.7,0.5, but got {text!r}.") from None
+
+
+def _scored(score: str | None, candidates: int) -> dict[str, Any]:
+    if score is None:
+        return {}
+    from pretrim.study.scores import SCORES
+
+    if score not in SCORES:
+        raise UsageError(f"Expected --score to be one of {', '.join(SCORES)}, but got {score!r}.")
+    if candidates < 2:
+        raise UsageError(f"Expected --candidates to be at least 2, but got {candidates}.")
+    return {"score": score, "candidates": candidates}
+
+
+def _check_limits(asked: list[Asked]) -> None:
+    """Raises UsageError for a cost that is none."""
+    from pretrim.budget import Limit
+
+    for one in asked:
+        Limit.parse(one.limit, f"{one.keep}x")
+
+
+def _prepared(
+    folder: Path, settings: Settings, asked: list[Asked], storage: str | None, name: str | None, pinned: bool
+) -> tuple[Store, Subject]:
+    """The study, and its network and data: what cannot work is said before anything is trained."""
+    from pretrim.study.network import write_network
+    from pretrim.study.subjects import subject_of
+    from pretrim.study.sweep import RECORD, make_study, open_study
+
+    if (folder / RECORD).exists() and not pinned:  # threads follow from the number of workers, once
+        there = open_study(folder, storage, name).settings().execution
+        settings = replace(settings, execution=replace(settings.execution, threads=there.threads))
+    if any(one.mode == "latency" or one.limit in ("latency", "latency_ns") for one in asked):
+        _measure_layers(settings)
+    subject = subject_of(settings)
+    say(f"data: {subject.data.source} ({subject.data.split_note})")
+    store = make_study(folder, settings, storage, name)
+    write_network(folder, subject)
+    return store, subject
+
+
+def _measure_layers(settings: Settings) -> None:
+    """The latency of single layers on this machine, before workers keep it busy."""
+    from pretrim.latency import Place, measured_cost
+    from pretrim.measure.worker import cpu_name
+    from pretrim.study.subjects import subject_of
+
+    from .progress import count_bar
+
+    subject = subject_of(settings)
+    place = Place(cpu_name(), "litert", settings.dtype, "CPU", 1)
+    with count_bar(f"latency of {settings.model} on this machine") as progress:
+        measured_cost(subject.network, subject.module(0), place, progress=progress)
+
+
+def _run(folder: Path, store: Store, workers: int, search: int, ray: str | None) -> None:
+    """Sweep, with a live view on a terminal and a line a trial in a pipe."""
+    from pretrim.study.sweep import Search
+    from pretrim.study.sweep import sweep as run
+
+    from .study_view import live
+
+    before = sum(store.counts()[state] for state in ("done", "failed", "stopped"))
+    if before:
+        say(f"{before} trials are there already")
+    wanted = Search(search) if search else None
+    with live(store) as on_status:
+        if ray is None:
+            run(folder, store, workers=workers, search=wanted, on_status=on_status)
+        else:
+            from pretrim.study.cluster import sweep_on_ray
+
+            sweep_on_ray(folder, store, ray, on_status=on_status)
+
+
+def _report(store: Store, json: bool) -> None:
+    trials = store.trials()
+    if json:
+        render.print_json([trial_json(trial) for trial in trials])
+        return
+    from .study_view import show_trials
+
+    show_trials(render.output(), trials)
+
+
+def trial_json(trial: Any) -> dict[str, Any]:
+    """A row, as plain JSON."""
+    from dataclasses import asdict
+
+    plain = asdict(trial)
+    return {key: value for key, value in plain.items() if key not in ("optuna", "published")}

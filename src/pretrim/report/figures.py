@@ -1,0 +1,94 @@
+"""Figures of a study for papers: accuracy against each resource, as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from pretrim.files import write_atomically
+from pretrim.pareto import front
+from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates
+from pretrim.study.settings import DENSE
+from pretrim.study.store import Trial
+
+# Okabe and Ito (2008), as in the page.
+COLOURS = {
+    DENSE: "#7f7f7f",
+    "params": "#0072b2",
+    "macs": "#d55e00",
+    "memory": "#009e73",
+    "latency": "#cc79a7",
+    "joint": "#e69f00",
+    "uniform": "#56b4e9",
+    "random": "#999933",
+    "waterfill": "#882255",
+}
+MARKERS = {"params": "o", "macs": "s", "memory": "D", "latency": "^", "joint": "v", "uniform": "X", DENSE: "*"}
+TITLES = {"params": "PA", "macs": "FA", "memory": "MA", "latency": "LA"}
+SIZE_INCHES = (4.8, 3.4)
+
+
+def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
+    """Write ``accuracy-RESOURCE.png`` and ``.svg`` for every resource that differs between trials; their paths."""
+    from matplotlib.figure import Figure
+
+    found = candidates(trials)
+    modes = {trial.key: trial.asked.mode for trial in trials}
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for resource in RESOURCES:
+        there = [one for one in found if resource.name in one.takes]
+        if len({one.takes[resource.name] for one in there}) < 2:
+            continue
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained", dpi=200)
+        _draw(figure.add_subplot(), there, resource, modes)
+        for suffix in ("png", "svg"):
+            path = folder / f"accuracy-{resource.name}.{suffix}"
+
+            def write(temporary: Path, kind: str = suffix, drawn: Any = figure) -> None:
+                drawn.savefig(temporary, format=kind)
+
+            write_atomically(path, write)
+            written.append(path)
+    return written
+
+
+def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict[str, str]) -> None:
+    scale = {"B": 1 / 1024, "s": 1e3}.get(resource.unit, 1e-6)
+    unit = {"B": "KiB", "s": "ms"}.get(resource.unit, "millions")
+
+    def x(one: Candidate) -> float:
+        return scale * one.takes[resource.name]
+
+    on_front = front([x(one) for one in there], [one.validation for one in there])
+    best = sorted((one for one, on in zip(there, on_front, strict=True) if on), key=x)
+    axes.step(
+        [x(one) for one in best], [100 * one.validation for one in best], where="post", color="0.5", lw=0.8, ls=":"
+    )
+    for mode in dict.fromkeys(modes[one.key] for one in there):
+        groups: dict[str, list[Candidate]] = {}
+        for one in there:
+            if modes[one.key] == mode:
+                groups.setdefault(one.name, []).append(one)
+        rows = sorted(groups.values(), key=lambda group: fmean(map(x, group)))
+        axes.errorbar(
+            [fmean(map(x, group)) for group in rows],
+            [100 * fmean(one.validation for one in group) for group in rows],
+            xerr=[stdev(map(x, group)) if len(group) > 1 else 0 for group in rows],
+            yerr=[100 * stdev(one.validation for one in group) if len(group) > 1 else 0 for group in rows],
+            color=COLOURS.get(mode, "0.3"),
+            marker=MARKERS.get(mode, "."),
+            ls="--" if mode == "uniform" else "-" if mode != DENSE else "",
+            lw=0.9,
+            ms=5,
+            elinewidth=0.7,
+            label=TITLES.get(mode, mode),
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel(f"{resource.title} ({unit})")
+    axes.set_ylabel("validation accuracy (%)")
+    axes.grid(alpha=0.25, lw=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False)

@@ -1,0 +1,159 @@
+"""One HTML file of a study: data, styles, script and Plotly inside; it loads nothing and sends nothing.
+
+Names come from outside (classes, layers, models, errors of other people's code). They reach the page as JSON in which
+``<``, ``>`` and ``&`` are escapes, and the script sets them as text, never as markup. A content security policy names
+the hashes of the two scripts, and allows no request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pretrim.errors import UsageError
+from pretrim.files import write_text
+from pretrim.pareto import front
+from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates
+from pretrim.study.store import Trial
+
+DETAILED = 400
+"""Trials whose curves and widths are in the page: those of the front first, then the most accurate ones."""
+LARGEST_BYTES = 8 * 2**20
+REFRESH_S = 5
+
+
+def write_page(
+    path: Path, name: str, trials: Sequence[Trial], network: dict[str, Any] | None, *, refresh: bool = False
+) -> None:
+    """Write the report of a study.
+
+    Args:
+        path: the file, ending in ``.html``.
+        name: of the study.
+        trials: all of them.
+        network: what `study.network` kept of the network.
+        refresh: let the page load itself again every five seconds, for a study that runs.
+
+    Raises UsageError without Plotly.
+    """
+    write_text(path, page(name, trials, network, refresh=refresh))
+
+
+def page(name: str, trials: Sequence[Trial], network: dict[str, Any] | None, *, refresh: bool = False) -> str:
+    """The same, as text."""
+    own = files("pretrim.report")
+    plotly, script = _plotly(), own.joinpath("app.js").read_text(encoding="utf-8")
+    style = own.joinpath("style.css").read_text(encoding="utf-8")
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_hash(plotly)} {_hash(script)}",
+            "style-src 'unsafe-inline'",  # Plotly writes styles of its own
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    again = f'<meta http-equiv="refresh" content="{REFRESH_S}">' if refresh else ""
+    text = own.joinpath("page.html").read_text(encoding="utf-8")
+    parts = {
+        "POLICY": policy,
+        "REFRESH": again,
+        "TITLE": html.escape(f"{name}: trade-off"),
+        "STYLE": style,
+        "DATA": embedded(contents(name, trials, network)),
+        "PLOTLY": plotly,
+        "SCRIPT": script,
+    }
+    pieces = text.split("@@")  # text and names of parts in turns; what is put in is not searched again
+    return "".join(parts[piece] if place % 2 else piece for place, piece in enumerate(pieces))
+
+
+def embedded(value: Any) -> str:
+    """JSON that can stand in a script element, whatever the texts in it.
+
+    >>> embedded(["</script><!--", "\\u2028"])
+    '["\\\\u003c/script\\\\u003e\\\\u003c!--","\\\\u2028"]'
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _plotly() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise UsageError(
+            "Expected plotly for a report, but it is not installed: pip install 'pretrim[study]'."
+        ) from error
+    script: str = get_plotlyjs()
+    return script
+
+
+def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None) -> dict[str, Any]:
+    """What the script draws: a row for each trial, details of some, the dense network."""
+    found = candidates(trials)
+    by_key = {trial.key: trial for trial in trials}
+    names = [one.name for one in RESOURCES if any(one.name in candidate.takes for candidate in found)]
+    return {
+        "study": name,
+        "resources": [vars(one) for one in RESOURCES if one.name in names],
+        "network": network,
+        "trials": [
+            {
+                "key": one.key,
+                "name": one.name,
+                "mode": by_key[one.key].asked.mode,
+                "keep": by_key[one.key].asked.keep,
+                "seed": one.seed,
+                "accuracy": one.validation,
+                "test": one.test,
+                "takes": [one.takes.get(resource) for resource in names],
+            }
+            for one in found
+        ],
+        "details": {key: _detail(by_key[key]) for key in _detailed(found)},
+        "dense": _dense(trials, names),
+        "counts": {state: sum(trial.state == state for trial in trials) for state in STATES},
+        "failed": [
+            {"name": t.asked.name, "seed": t.asked.seed, "error": t.error} for t in trials if t.state == "failed"
+        ],
+    }
+
+
+STATES = ("done", "running", "waiting", "failed", "stopped")
+
+
+def _detailed(found: Sequence[Candidate]) -> list[str]:
+    on_front: set[str] = set()
+    for cost in COST_OF:
+        there = [one for one in found if cost in one.takes]
+        if there:
+            chosen = front([one.takes[cost] for one in there], [one.validation for one in there])
+            on_front |= {one.key for one, on in zip(there, chosen, strict=True) if on}
+    others = sorted((one for one in found if one.key not in on_front), key=lambda one: -one.validation)
+    return [*sorted(on_front), *(one.key for one in others)][:DETAILED]
+
+
+def _detail(trial: Trial) -> dict[str, Any]:
+    record = trial.record or {}
+    return {"widths": record.get("widths"), "curve": record.get("epochs")}
+
+
+def _dense(trials: Sequence[Trial], names: Sequence[str]) -> list[float | None] | None:
+    """What the dense network takes."""
+    costs = next((trial.record["dense"] for trial in trials if trial.record and "dense" in trial.record), None)
+    return None if costs is None else [costs.get(COST_OF.get(name, "")) for name in names]

@@ -1,0 +1,1 @@
+"""A study: many plans of one network, trained, kept, compared; see `docs/study.md`."""

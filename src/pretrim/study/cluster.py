@@ -1,0 +1,164 @@
+"""A sweep on a Ray cluster: each trial is a task; the table is touched by the driver alone.
+
+A task trains in a private folder of the node that it runs on, and sends record and run back. When a node is lost, Ray
+runs its tasks elsewhere; a result is written to the table once, by the driver, under the trial's key. Ray pickles code
+and results between its nodes: the cluster is trusted, as everything that runs on it is.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pretrim.errors import PretrimError, UsageError
+from pretrim.files import write_bytes
+
+from .mirror import FINISHED, Mirror
+from .settings import Asked, Settings
+from .store import BEAT_S, Store, Trial
+from .sweep import TRIALS, Status
+
+RETRIES = 3
+WAIT_S = 0.25
+_subjects: dict[str, Any] = {}
+"""Of this process: a node's worker loads the data once."""
+
+
+def sweep_on_ray(
+    folder: Path,
+    store: Store,
+    address: str,
+    *,
+    gpus: float = 0,
+    on_status: Callable[[Status], None] = lambda status: None,
+) -> None:
+    """Work until every trial is finished, on the cluster's nodes. pretrim and the data must be there, at the same path.
+
+    Args:
+        folder: of the study; runs come back to it.
+        store: its trials.
+        address: ``"auto"`` for the cluster that this machine is in, or ``HOST:PORT``; ``"local"`` starts one here.
+        gpus: of each trial; its CPUs are the study's threads.
+        on_status: is told where it is.
+
+    Raises:
+        UsageError: Ray is not installed, or there is no such cluster.
+        StudyError: the database cannot be used.
+    """
+    ray = _connected(address)
+    settings = store.settings()
+    mirror, known = Mirror(store, settings), set[str]()
+    # Without an upper limit tasks would queue in Ray, claimed and beaten for, while other sweeps find nothing.
+    task = ray.remote(num_cpus=settings.execution.threads or 1, num_gpus=gpus, max_retries=RETRIES)(run_elsewhere)
+    running: dict[Any, Trial] = {}
+    started, beaten = time.monotonic(), time.monotonic()
+    try:
+        while True:
+            while len(running) < _places(ray, settings, gpus) and (trial := store.claim()) is not None:
+                running[task.remote(settings.to_json(), asdict(trial.asked))] = trial
+            finished = []
+            if running:
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_S)
+                for reference in ready:
+                    _keep(ray, folder, store, running.pop(reference), reference)
+            if time.monotonic() - beaten > BEAT_S:
+                beaten = time.monotonic()
+                for trial in running.values():
+                    store.beat(trial.key)
+            counts = store.counts()
+            if sum(counts[state] for state in FINISHED) > len(known):
+                for trial in store.trials():
+                    if trial.state in FINISHED and trial.key not in known:
+                        known.add(trial.key)
+                        mirror.publish(trial)
+                        finished.append(trial)
+            left = counts["waiting"] + counts["running"]
+            on_status(
+                Status(
+                    {str(state): count for state, count in counts.items()},
+                    tuple(finished),
+                    time.monotonic() - started,
+                    left,
+                )
+            )
+            if not left:
+                return
+            if not running:
+                time.sleep(WAIT_S)
+    finally:
+        for reference, trial in running.items():
+            with suppress(Exception):
+                ray.cancel(reference, force=True)
+            store.release(trial.key)
+        ray.shutdown()
+
+
+def _connected(address: str) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("Expected ray for --ray, but it is not installed: pip install 'pretrim[ray]'.") from error
+    try:
+        where = None if address == "local" else address
+        ray.init(
+            address=where, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=40
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UsageError(
+            f"Expected a Ray cluster at {address!r}, but got: {said} Start one with `ray start --head`."
+        ) from error
+    return ray
+
+
+def _places(ray: Any, settings: Settings, gpus: float) -> int:
+    """How many trials the nodes that are there now can run."""
+    there = ray.cluster_resources()
+    places = int(there.get("CPU", 0) // (settings.execution.threads or 1))
+    return min(places, int(there.get("GPU", 0) / gpus)) if gpus else places
+
+
+def run_elsewhere(settings: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes], str]:
+    """The task: a record and the files of a run, or why there are none."""
+    from .subjects import subject_of
+    from .trial import run_trial
+    from .worker import is_the_machine
+
+    with tempfile.TemporaryDirectory(prefix="pretrim-") as folder:
+        run = Path(folder) / "run"
+        parsed = Settings.from_json(settings)
+        try:
+            name = json.dumps(settings, sort_keys=True)
+            if name not in _subjects:
+                _subjects.clear()
+                _subjects[name] = subject_of(parsed)
+            record = run_trial(parsed, _subjects[name], Asked(**asked), run)
+        except Exception as error:
+            if is_the_machine(error):
+                raise  # Ray tries again, perhaps on another node
+            said = str(error) if isinstance(error, PretrimError) else f"{type(error).__name__}: {error}"
+            return {}, {}, " ".join(said.split())
+        return record, {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}, ""
+
+
+def _keep(ray: Any, folder: Path, store: Store, trial: Trial, reference: Any) -> None:
+    """Write what a task gave: files first, then the row."""
+    try:
+        record, contents, error = ray.get(reference)
+    except Exception as lost:  # Ray's own: nodes and workers that died too often, memory that ran out
+        store.fail(trial.key, f"lost by Ray: {' '.join(str(lost).split())[:300]}")
+        return
+    if error:
+        store.fail(trial.key, error)
+        return
+    run = folder / TRIALS / trial.key
+    run.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_bytes(run / name, content)
+    store.finish(trial.key, record)

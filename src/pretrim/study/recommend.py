@@ -1,0 +1,206 @@
+"""Which network of a study to take under some limits, what a little more of each resource would buy, what to relax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pretrim.errors import UsageError
+
+from .store import Trial
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Something that a network takes.
+
+    Attributes:
+        name: short, as on the command line and in files.
+        title: for people.
+        unit: bytes, seconds, or nothing for plain numbers.
+    """
+
+    name: str
+    title: str
+    unit: str
+
+
+RESOURCES = (
+    Resource("params", "Parameters", ""),
+    Resource("macs", "MACs", ""),
+    Resource("flash", "Weights", "B"),
+    Resource("ram", "Peak activations", "B"),
+    Resource("activation", "All feature maps", "B"),
+    Resource("file", "int8 .tflite, predicted", "B"),
+    Resource("arena", "Tensor arena, predicted", "B"),
+    Resource("latency", "Latency, measured", "s"),
+)
+BY_NAME: Mapping[str, Resource] = {resource.name: resource for resource in RESOURCES}
+COST_OF: Mapping[str, str] = {
+    "params": "params",
+    "macs": "macs",
+    "flash": "weight_bytes",
+    "ram": "peak_activation_bytes",
+    "activation": "activation_bytes",
+    "file": "artifact_bytes",
+    "arena": "arena_bytes",
+}
+LEAST_GAIN = 0.001
+"""of accuracy, that is worth a mention"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained network.
+
+    Attributes:
+        key: of its trial; its run is in ``trials/KEY``.
+        name: what was asked for.
+        seed: of its plan and training.
+        validation: accuracy that it is chosen by.
+        test: accuracy on images that nothing was chosen by.
+        takes: of each resource, where it is known.
+    """
+
+    key: str
+    name: str
+    seed: int
+    validation: float
+    test: float
+    takes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Buy:
+    """What more of one resource gives: another network, and how much more accurate it is."""
+
+    resource: Resource
+    more: float
+    gain: float
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Relax:
+    """A limit that alone keeps everything out, and the least that it would have to be."""
+
+    resource: Resource
+    limit: float
+    needed: float
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The best that fits, the next best, and what the limits cost. Without a best: what to relax."""
+
+    best: Candidate | None
+    next_best: Candidate | None
+    buys: tuple[Buy, ...]
+    relax: tuple[Relax, ...]
+    fitting: int
+    of: int
+
+
+def candidates(trials: Iterable[Trial]) -> list[Candidate]:
+    """Those of a study that are done."""
+    found = []
+    for trial in trials:
+        if trial.state != "done" or trial.record is None:
+            continue
+        record = trial.record
+        takes = {name: float(record["costs"][cost]) for name, cost in COST_OF.items() if cost in record["costs"]}
+        if trial.measured is not None and "latency_s" in trial.measured:
+            takes["latency"] = float(trial.measured["latency_s"])
+        found.append(
+            Candidate(
+                key=trial.key,
+                name=trial.asked.name,
+                seed=trial.asked.seed,
+                validation=float(record["validation_accuracy"]),
+                test=float(record["test_accuracy"]),
+                takes=takes,
+            )
+        )
+    return found
+
+
+def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recommendation:
+    """Choose by validation accuracy among the networks that meet every limit; of equal ones the one with fewer MACs.
+
+    Args:
+        found: what is there.
+        limits: largest value of each resource, by its name. A network of which a limited resource is not known is out.
+
+    Raises UsageError for a resource that does not exist, or that no network has.
+    """
+    for name in limits:
+        if name not in BY_NAME:
+            raise UsageError(f"Expected limits on {', '.join(BY_NAME)}, but got {name!r}.")
+        if found and not any(name in candidate.takes for candidate in found):
+            how = (
+                "sweep with --to RUNTIME to measure it" if name == "latency" else "LiteRT has no model of this network"
+            )
+            raise UsageError(f"Expected trials with a known {BY_NAME[name].title.lower()}, but there are none: {how}.")
+
+    def meets(candidate: Candidate, names: Iterable[str]) -> bool:
+        return all(candidate.takes.get(name, float("inf")) <= limits[name] for name in names)
+
+    def worth(candidate: Candidate) -> tuple[float, float]:
+        return candidate.validation, -candidate.takes.get("macs", 0.0)
+
+    fitting = sorted((one for one in found if meets(one, limits)), key=worth, reverse=True)
+    best = fitting[0] if fitting else None
+    buys, relax = [], []
+    for name in limits:
+        others = [other for other in limits if other != name]
+        beyond = [one for one in found if meets(one, others) and one.takes.get(name, float("inf")) > limits[name]]
+        beyond = [one for one in beyond if name in one.takes]
+        if best is None and beyond:
+            least = min(beyond, key=lambda one: (one.takes[name], -one.validation))
+            relax.append(Relax(BY_NAME[name], limits[name], least.takes[name], least))
+        elif best is not None:
+            better = [one for one in beyond if one.validation >= best.validation + LEAST_GAIN]
+            if better:  # the next step up, not the largest
+                least = min(better, key=lambda one: (one.takes[name], -one.validation))
+                gain = least.validation - best.validation
+                buys.append(Buy(BY_NAME[name], least.takes[name] - limits[name], gain, least))
+    return Recommendation(
+        best=best,
+        next_best=fitting[1] if len(fitting) > 1 else None,
+        buys=tuple(buys),
+        relax=tuple(relax),
+        fitting=len(fitting),
+        of=len(found),
+    )
+
+
+def to_json(found: Recommendation) -> dict[str, Any]:
+    """Plain JSON."""
+    return {
+        "best": None if found.best is None else candidate_json(found.best),
+        "next_best": None if found.next_best is None else candidate_json(found.next_best, test=False),
+        "buys": [
+            {"resource": buy.resource.name, "more": buy.more, "gain": buy.gain, "key": buy.candidate.key}
+            for buy in found.buys
+        ],
+        "relax": [
+            {"resource": one.resource.name, "limit": one.limit, "needed": one.needed, "key": one.candidate.key}
+            for one in found.relax
+        ],
+        "fitting": found.fitting,
+        "of": found.of,
+    }
+
+
+def candidate_json(candidate: Candidate, *, test: bool = True) -> dict[str, Any]:
+    """Plain JSON; the test accuracy of the chosen one alone, so that nobody chooses by it."""
+    plain = {
+        "key": candidate.key,
+        "name": candidate.name,
+        "seed": candidate.seed,
+        "validation_accuracy": candidate.validation,
+        "takes": dict(candidate.takes),
+    }
+    return plain | ({"test_accuracy": candidate.test} if test else {})

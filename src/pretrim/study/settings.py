@@ -1,0 +1,146 @@
+"""What a study is about, and what each of its trials asks for; both are plain JSON, and together they make a key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import product
+from typing import Any, get_args
+
+from pretrim.allocate import Method, Options
+from pretrim.errors import UsageError
+from pretrim.train import Execution, Recipe
+
+DENSE = "dense"
+LIMIT_OF_MODE: Mapping[str, str] = {"params": "params", "macs": "macs", "memory": "activation", "latency": "latency"}
+"""What a mode is kept to a share of, where the study does not say; the others: macs"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One trial: a plan, and the seed that it is drawn and trained with.
+
+    Attributes:
+        mode: how widths are chosen, or ``dense``.
+        keep: the share of the limited cost that may stay; 1 for dense.
+        limit: that cost, by the name of its limit: params, macs, activation, latency ...
+        seed: of plan, weights and training.
+        step: see `allocate.Options`.
+        round_to: likewise.
+        candidates: plans that are drawn and scored before one of them is trained (`scores.py`).
+        score: by what; empty for none.
+    """
+
+    mode: str
+    keep: float
+    limit: str
+    seed: int = 0
+    step: str = "fraction"
+    round_to: int = 8
+    candidates: int = 1
+    score: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode == DENSE:
+            return
+        if not 0 < self.keep < 1:
+            raise UsageError(f"Expected shares to keep between 0 and 1, but got {self.keep:g}.")
+        Options(mode=self.mode, step=self.step, round_to=self.round_to, seed=self.seed)  # type: ignore[arg-type]
+
+    @property
+    def name(self) -> str:
+        """For people; trials that differ in their seed alone have the same."""
+        if self.mode == DENSE:
+            return DENSE
+        plain = Asked(self.mode, self.keep, self.limit)
+        extras = [f"{key} {value}" for key, value in asdict(self).items() if value != getattr(plain, key)]
+        extras = [text for text in extras if not text.startswith("seed ")]
+        return ", ".join([f"{self.mode} at {self.keep:g} of {self.limit}", *extras])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all trials of a study share. Precision, layout and threads are pinned: they change results and times.
+
+    Attributes:
+        model: its name, as the user typed it.
+        data: the data set, likewise.
+        image: shape of an image, or None for that of the data.
+        limit: number of training images, or None for all.
+        recipe: the training.
+        execution: device, precision, channels_last, threads.
+        dtype: data type that bytes are counted in.
+        objectives: costs that the Optuna study minimises, beside the accuracy.
+        split_seed: of the parts of the data.
+        hopeless: whether trials that cheaper ones outdo are stopped (`stopping.py`).
+    """
+
+    model: str
+    data: str
+    image: tuple[int, int, int] | None = None
+    limit: int | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    execution: Execution = field(default_factory=Execution)
+    dtype: str = "float32"
+    objectives: tuple[str, ...] = ("params", "macs", "peak_activation_bytes")
+    split_seed: int = 0
+    hopeless: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Settings:
+        """Read what :meth:`to_json` wrote."""
+        known = {entry.name: data[entry.name] for entry in fields(cls)}
+        known["image"] = None if known["image"] is None else tuple(known["image"])
+        known["objectives"] = tuple(known["objectives"])
+        return cls(**known | {"recipe": Recipe(**known["recipe"]), "execution": Execution(**known["execution"])})
+
+
+def key_of(settings: Settings, asked: Asked) -> str:
+    """What a trial asks for, in 16 hexadecimal digits: the same for the same question in any study."""
+    text = json.dumps([settings.to_json(), asdict(asked)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def grid(
+    modes: Sequence[str],
+    keep: Sequence[float],
+    seeds: int,
+    *,
+    limit: str | None = None,
+    dense: bool = True,
+    **options: Any,
+) -> list[Asked]:
+    """Every mode at every share with every seed, seed by seed: what is there when time is over can be compared.
+
+    Args:
+        modes: of `allocate.Options`.
+        keep: shares.
+        seeds: how many, from 0.
+        limit: the cost that all modes are kept to; by default the one that the mode is named after (else macs).
+        dense: the dense network as well.
+        options: of `Asked`.
+
+    Raises UsageError for what is not a mode, or a share.
+    """
+    for mode in modes:
+        if mode not in get_args(Method):
+            raise UsageError(f"Expected modes out of {', '.join(get_args(Method))}, but got {mode!r}.")
+    if seeds < 1:
+        raise UsageError(f"Expected seeds to be at least 1, but got {seeds}.")
+    found: list[Asked] = []
+    for seed in range(seeds):
+        if dense:
+            found.append(Asked(DENSE, 1.0, "macs", seed))
+        for share, mode in product(sorted(keep, reverse=True), modes):
+            cost = limit or LIMIT_OF_MODE.get(mode, "macs")
+            # One width multiplier steps all layers together: multiples of 8 would leave most of the budget unused.
+            own = options if mode != "uniform" else {**options, "round_to": 1}
+            found.append(Asked(mode, share, cost, seed, **own))
+    return found

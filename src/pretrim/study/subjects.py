@@ -1,0 +1,53 @@
+"""From a study's settings to its network and data, in the process that needs them."""
+
+from __future__ import annotations
+
+import torch
+
+from pretrim.analysis import analyze
+from pretrim.data import load
+from pretrim.models.resolve import build, resolve
+from pretrim.network import Network
+
+from .settings import Settings
+from .trial import Subject
+
+
+def subject_of(settings: Settings) -> Subject:
+    """Load the data, analyse the network; a measured latency comes from the table that the sweep has made.
+
+    Raises:
+        UsageError, ModelError, DataError: as the names in the settings deserve.
+    """
+    image = settings.image
+    channels, size = (image[0], image[1]) if image is not None else (None, None)
+    if channels is None and settings.model.startswith("torchvision:"):
+        channels = 3  # all of its networks take colour images
+    data = load(
+        settings.data,
+        seed=settings.split_seed,
+        image_size=size,
+        channels=channels,
+        limit=settings.limit,
+        announce=lambda line: None,
+    )
+    reference = resolve(settings.model, num_classes=len(data.classes), input_shape=data.input_shape)
+    torch.manual_seed(0)
+    module = build(reference)
+    network = analyze(module, torch.zeros(1, *data.input_shape))
+    return Subject(reference, network, data, _latency(settings, network, module))
+
+
+def _latency(settings: Settings, network: Network, module: torch.nn.Module) -> object:
+    """The measured cost, if this study's table is there already."""
+    from pretrim.latency import Place, load_table, measured_cost
+    from pretrim.latency.cost import key_of
+    from pretrim.measure.worker import cpu_name
+
+    if settings.dtype not in ("float32", "int8"):
+        return None
+    place = Place(cpu_name(), "litert", settings.dtype, "CPU", 1)
+    table = load_table(place)
+    if table is None or key_of(network) not in table.corrections:
+        return None
+    return measured_cost(network, module, place)

@@ -1,0 +1,292 @@
+"""Run a study's trials: worker processes, what becomes of them, and what is known so far."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrim.errors import PretrimError, StudyError
+from pretrim.files import write_text
+
+from .mirror import FINISHED, Mirror
+from .settings import Settings
+from .store import SQLITE, Store, Trial
+from .worker import MACHINE_AT_FAULT
+
+FORMAT, VERSION = "pretrim-study", 1
+RECORD, DATABASE, TRIALS, LOGS = "study.json", "study.db", "trials", "logs"
+LOOK_EVERY_S = 0.25
+SEEDS_OF_SEARCH = 1
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a sweep is.
+
+    Attributes:
+        counts: trials in each state.
+        finished: what has finished since the last call.
+        seconds: since this sweep began.
+        left: trials that wait or run, with suggestions still to come.
+    """
+
+    counts: dict[str, int]
+    finished: tuple[Trial, ...]
+    seconds: float
+    left: int
+
+
+@dataclass
+class Search:
+    """Suggestions of a sampler, as workers become free.
+
+    Attributes:
+        count: how many in all.
+        seed: of each trial.
+    """
+
+    count: int
+    seed: int = 0
+    made: int = field(default=0, init=False)
+
+
+def open_study(folder: Path, storage: str | None = None, name: str | None = None) -> Store:
+    """The study of a folder. Raises StudyError if there is none."""
+    record = folder / RECORD
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        if known["format"] != FORMAT:
+            raise ValueError("another format")
+        if known["version"] > VERSION:
+            raise StudyError(
+                f"Expected a study of version {VERSION}, but {folder} is of version {known['version']}: update pretrim."
+            )
+        url = storage or known["storage"] or default_storage(folder)
+        return Store(url, name or str(known["name"]))
+    except FileNotFoundError as error:
+        raise StudyError(
+            f"Expected a study in {folder}, but there is no {RECORD}: make one with `pretrim sweep`."
+        ) from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise StudyError(f"Expected a study in {folder}, but its {RECORD} is damaged ({error!r}).") from error
+
+
+def default_storage(folder: Path) -> str:
+    """SQLite in the study's folder."""
+    return f"{SQLITE}{(folder / DATABASE).resolve()}"
+
+
+def make_study(folder: Path, settings: Settings, storage: str | None = None, name: str | None = None) -> Store:
+    """Make a study in a folder, or open the one that is there, if it is the same.
+
+    Args:
+        folder: for runs, logs and, without a storage, the database.
+        settings: what all trials share.
+        storage: a database's address as SQLAlchemy writes it. Its password is not kept in the folder.
+        name: of the study in the database; by default the folder's.
+
+    Raises StudyError if the folder holds something else, or the study has other settings.
+    """
+    record = folder / RECORD
+    if folder.exists() and not folder.is_dir():
+        raise StudyError(f"Expected a folder for the study, but {folder} is a file.")
+    if folder.is_dir() and not record.exists() and any(folder.iterdir()):
+        raise StudyError(f"Expected a new folder, or one of a study, but {folder} holds other files: choose another.")
+    if record.exists():
+        known = open_study(folder, storage, name)
+        name = known.name
+        storage = known.url if storage is None and known.url != default_storage(folder) else storage
+    store = Store(storage or default_storage(folder), name or folder.resolve().name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        store.create(settings)
+        (folder / TRIALS).mkdir(exist_ok=True)
+        (folder / LOGS).mkdir(exist_ok=True)
+        if not record.exists():
+            plain = {"format": FORMAT, "version": VERSION, "name": store.name, "storage": _without_password(storage)}
+            write_text(record, json.dumps(plain, indent=2) + "\n")
+    except OSError as error:
+        raise StudyError(f"Expected to write the study to {folder}, but got: {error.strerror}.") from error
+    return store
+
+
+def _without_password(url: str | None) -> str | None:
+    if url is None:
+        return None
+    from sqlalchemy import make_url
+
+    return make_url(url).set(password=None).render_as_string(hide_password=False)
+
+
+def sweep(
+    folder: Path,
+    store: Store,
+    *,
+    workers: int = 1,
+    search: Search | None = None,
+    on_status: Callable[[Status], None] = lambda status: None,
+) -> None:
+    """Work until every trial is finished. It can be stopped at any moment, and started again.
+
+    Args:
+        folder: of the study.
+        store: its trials.
+        workers: processes on this machine; with GPUs each gets one of its own.
+        search: suggestions to make beside what was asked for.
+        on_status: is told where it is, about four times a second, and at the end.
+
+    Raises:
+        StudyError: the database cannot be used.
+        PretrimError: the machine is at fault, say a full disk: what was running waits, nothing is lost.
+    """
+    _Sweep(folder, store, workers, search, on_status).run()
+
+
+class _Sweep:
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        workers: int,
+        search: Search | None,
+        on_status: Callable[[Status], None],
+    ) -> None:
+        self.folder, self.store, self.workers, self.search, self.on_status = folder, store, workers, search, on_status
+        self.mirror = Mirror(store, store.settings())
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.started = time.monotonic()
+        self.known: set[str] = set()
+
+    def run(self) -> None:
+        self._close_suggestions()
+        try:
+            while True:
+                self._suggest()
+                status = self._look()
+                self.on_status(status)
+                if not status.left:
+                    return
+                self._reap()
+                self._start(status)
+                time.sleep(LOOK_EVERY_S)
+        finally:
+            self._stop()
+
+    def _look(self) -> Status:
+        """Tell Optuna what is finished, and count."""
+        counts = self.store.counts()
+        finished: list[Trial] = []
+        if sum(counts[state] for state in FINISHED) > len(self.known):
+            for trial in self.store.trials():
+                if trial.state in FINISHED and trial.key not in self.known:
+                    self.known.add(trial.key)
+                    self.mirror.publish(trial)
+                    finished.append(trial)
+        left = counts["waiting"] + counts["running"]
+        if self.search is not None:
+            left += self.search.count - self.search.made
+        return Status(
+            {str(state): count for state, count in counts.items()},
+            tuple(finished),
+            time.monotonic() - self.started,
+            left,
+        )
+
+    def _close_suggestions(self) -> None:
+        """Suggestions that no row of ours follows were lost between two writes."""
+        if self.search is None:
+            return
+        numbers = {trial.optuna for trial in self.store.trials() if trial.optuna is not None}
+        self.search.made = len(numbers)
+        for number in self.mirror.open_numbers():
+            if number not in numbers:
+                self.mirror.forget(number)
+
+    def _suggest(self) -> None:
+        """As many as there are free workers: what is finished by then, a sampler can learn from."""
+        if self.search is None:
+            return
+        counts = self.store.counts()
+        busy = counts["waiting"] + counts["running"]
+        while self.search.made < self.search.count and busy < self.workers:
+            asked, number = self.mirror.suggest(self.search.seed)
+            before = sum(self.store.counts().values())
+            self.store.add([asked], optuna=number)
+            self.search.made += 1
+            if sum(self.store.counts().values()) == before:  # asked for before: its result is known, or soon is
+                self.mirror.forget(number)
+            else:
+                busy += 1
+
+    # ------------------------------------------------------------------------------------ processes
+
+    def _start(self, status: Status) -> None:
+        """Start workers while there is something for them to do. One that dies is started again."""
+        waiting = status.counts["waiting"] + status.counts["running"] - len(self.processes)
+        for place in range(self.workers):
+            if waiting > 0 and place not in self.processes:
+                self.processes[place] = self._worker(place)
+                waiting -= 1
+
+    def _worker(self, place: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "pretrim.study.worker", "--folder", str(self.folder)]
+        command += ["--storage", self.store.url, "--name", self.store.name, "--parent", str(os.getpid())]
+        environment = dict(os.environ)
+        gpus = torch.cuda.device_count()
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
+        with self._log(place).open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+    def _log(self, place: int) -> Path:
+        return self.folder / LOGS / f"worker-{place}.log"
+
+    def _reap(self) -> None:
+        """Workers that have ended. Raises PretrimError where the machine is at fault."""
+        for place, process in list(self.processes.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del self.processes[place]
+            if code == MACHINE_AT_FAULT:
+                said = _last_line(self._log(place))
+                raise PretrimError(f"{said} The trials that were running wait: run the same command again.")
+            if code == 1:
+                # Not in a trial: before one was claimed, say while the network was built.
+                raise PretrimError(f"Expected a worker to start, but got: {_last_line(self._log(place))}")
+
+    def _stop(self) -> None:
+        """End the workers; each saves its state first."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except OSError:
+        lines = []
+    return lines[-1][:500] if lines else f"see {log}."
+
+
+def finished(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Records of trials that are done, with their keys, names and measurements."""
+    return [
+        {**trial.record, "key": trial.key, "name": trial.asked.name, "measured": trial.measured}
+        for trial in trials
+        if trial.state == "done" and trial.record is not None
+    ]

@@ -1,0 +1,202 @@
+"""One trial: plan, build, train, evaluate, save. Done again with the same question it gives the same answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretrim.checkpoint import CURVE, LOG, STATE, save
+from pretrim.cost import costs
+from pretrim.data import DataSet
+from pretrim.errors import PretrimError
+from pretrim.files import write_text
+from pretrim.footprint import arena_cost, artifact_cost
+from pretrim.models.resolve import ModelReference, build
+from pretrim.network import IntArray, Network
+from pretrim.plan import Plan, make_plan, plan_of_widths
+from pretrim.train import EpochRecord, Progress, draw_curve, evaluate, train, write_log
+
+from .scores import best_of
+from .settings import DENSE, Asked, Settings
+
+RECORD = "trial.json"
+"""In the folder of a finished trial: what the study's table holds of it"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What all trials of a study are about, made once in each process.
+
+    Attributes:
+        reference: what rebuilds the dense network.
+        network: its analysis.
+        data: what to train and test on.
+        latency: a measured cost, where a mode or a limit asks for it.
+    """
+
+    reference: ModelReference
+    network: Network
+    data: DataSet
+    latency: Any = None
+
+    def module(self, seed: int) -> nn.Module:
+        """The dense network with the weights of a seed."""
+        torch.manual_seed(seed)
+        return build(self.reference)
+
+
+class Stopped(Exception):
+    """A trial that cheaper ones outdo (`stopping.py`); it is kept with what it has found."""
+
+
+def run_trial(
+    settings: Settings,
+    subject: Subject,
+    asked: Asked,
+    folder: Path,
+    *,
+    on_step: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[dict[str, int], tuple[float, ...]], None] | None = None,
+) -> dict[str, Any]:
+    """Do one trial in its folder, from where it was stopped if it was; its record, as plain JSON.
+
+    The finished folder is a run like any other: export it, measure it, evaluate it.
+
+    Args:
+        settings: of the study.
+        subject: the network and the data.
+        asked: which plan.
+        folder: of this trial alone; made if it is not there.
+        on_step: is told the progress; what it raises ends the trial.
+        on_epoch: gets the plan's costs and the validation accuracies so far after each epoch; it may raise `Stopped`.
+
+    Raises:
+        PretrimError: the limit cannot be met, the loss is not finite, or a file cannot be written.
+    """
+    found = read_record(folder)
+    if found is not None:
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    module = subject.module(asked.seed)
+    plan, scored = _plan(settings, subject, asked, module)
+    torch.manual_seed(asked.seed)
+    slim = plan.apply(module, weights="inherit" if asked.mode == DENSE else "fresh")
+    spent = costs_of(subject.network, plan.widths, settings.dtype)
+    if subject.latency is not None:
+        spent["predicted_latency_ns"] = int(subject.latency(plan.widths))
+
+    def after(records: tuple[EpochRecord, ...]) -> None:
+        write_log(records, folder / LOG)
+        if on_epoch is not None:
+            on_epoch(spent, tuple(record.validation_accuracy or 0.0 for record in records))
+
+    training = train(
+        slim,
+        subject.data,
+        replace(settings.recipe, seed=asked.seed),
+        execution=settings.execution,
+        checkpoint=folder / STATE,
+        resume=True,
+        made_of={"plan": [int(width) for width in plan.widths]},
+        on_step=on_step,
+        on_epoch=after,
+    )
+    data = subject.data
+    write_log(training.epochs, folder / LOG)
+    draw_curve(training.epochs, f"{subject.reference.name}, {asked.name}, seed {asked.seed}", folder / CURVE)
+    validation = evaluate(slim, data.validation, data.mean, data.std)
+    test = evaluate(slim, data.test, data.mean, data.std)
+    record = {
+        "asked": asdict(asked),
+        "costs": spent,
+        "dense": costs_of(subject.network, subject.network.dense, settings.dtype),
+        "widths": [int(width) for width in plan.widths],
+        "validation_accuracy": validation.accuracy,
+        "test_accuracy": test.accuracy,
+        "epochs": [curve_point(epoch) for epoch in training.epochs],
+        "seconds": sum(epoch.seconds for epoch in training.epochs),
+        **scored,
+    }
+    save(
+        slim,
+        folder,
+        reference=subject.reference,
+        classes=data.classes,
+        normalisation=(data.mean, data.std),
+        input_shape=data.input_shape,
+        data=data.to_json(),
+        results={"test_accuracy": test.accuracy, "test_loss": test.loss, **training.to_json()},
+        into=True,
+    )
+    write_text(folder / RECORD, json.dumps(record, allow_nan=False) + "\n")
+    (folder / STATE).unlink(missing_ok=True)
+    return record
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What a finished trial left in its folder; None if there is none, or it is damaged."""
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "validation_accuracy" in found else None
+
+
+def curve_point(epoch: EpochRecord) -> list[float | None]:
+    """Loss, training and validation accuracy."""
+    values = (epoch.train_loss, epoch.train_accuracy, epoch.validation_accuracy)
+    return [None if value is None else round(value, 5) for value in values]
+
+
+def forget(folder: Path) -> None:
+    """Remove what a trial left that must not be gone on with."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def costs_of(network: Network, widths: IntArray, dtype: str) -> dict[str, int]:
+    """Everything that is known of a plan before it is trained: five costs, and flash and RAM of an int8 ``.tflite``."""
+    functions = costs(network, dtype)  # type: ignore[arg-type]  # it checks the name
+    found = {str(name): int(function(widths)) for name, function in functions.items()}
+    try:
+        found["artifact_bytes"] = int(artifact_cost(network, "int8")(widths))
+        found["arena_bytes"] = int(arena_cost(network, "int8")(widths))
+    except PretrimError:  # a network that LiteRT has no model of: the others hold all the same
+        pass
+    return found
+
+
+def _plan(settings: Settings, subject: Subject, asked: Asked, module: nn.Module) -> tuple[Plan, dict[str, Any]]:
+    """The plan of a trial, and the scores that it was chosen by, if it was."""
+    from pretrim.allocate import Options
+
+    network, dtype = subject.network, settings.dtype
+    scored: dict[str, Any] = {}
+    if asked.mode == DENSE:
+        made = plan_of_widths(network, network.dense, dtype, limits={}, options={})  # type: ignore[arg-type]
+        return replace(made, model=subject.reference.to_json()), scored
+    options = Options(
+        mode=asked.mode,  # type: ignore[arg-type]
+        step=asked.step,  # type: ignore[arg-type]
+        round_to=asked.round_to,
+        seed=asked.seed,
+    )
+    limits: dict[str, Any] = {asked.limit: f"{asked.keep!r}x"}
+    if asked.score:
+        widths, scored = best_of(network, module, subject.data, limits, options, asked, subject.latency)
+        made = plan_of_widths(
+            network,
+            widths,
+            dtype,  # type: ignore[arg-type]
+            limits=limits,
+            options={**asdict(options), "score": asked.score, "candidates": asked.candidates},
+        )
+    else:
+        made = make_plan(network, limits, options, dtype, subject.latency)  # type: ignore[arg-type]
+    return replace(made, model=subject.reference.to_json()), scored

@@ -1,0 +1,445 @@
+"""A study's table: every key once, whoever works on it, whatever dies."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import optuna
+import pytest
+
+from pretrim.errors import StudyError, UsageError
+from pretrim.study import store as stores
+from pretrim.study.settings import Asked, Settings, grid, key_of
+from pretrim.study.stopping import is_hopeless
+from pretrim.study.store import Store
+from pretrim.study.sweep import Status, default_storage, make_study, open_study, sweep
+from pretrim.train import Execution, Recipe
+
+EXECUTION = Execution(device="cpu", precision="float32", channels_last=False, compile=False, threads=1)
+SETTINGS = Settings(
+    model="resnet20",
+    data="digits",
+    image=(1, 8, 8),
+    limit=300,
+    recipe=Recipe(epochs=2, batch_size=64, learning_rate=0.05),
+    execution=EXECUTION,
+)
+ASKED = grid(["params", "macs", "uniform"], [0.5, 0.25], 1)
+
+
+def record(accuracy: float = 0.5, macs: int = 100) -> dict[str, Any]:
+    costs = {"params": 10, "macs": macs, "weight_bytes": 40, "activation_bytes": 9, "peak_activation_bytes": 4}
+    return {
+        "costs": costs,
+        "dense": costs,
+        "widths": [1],
+        "validation_accuracy": accuracy,
+        "test_accuracy": accuracy,
+        "epochs": [[1.0, accuracy, accuracy]],
+        "seconds": 1.0,
+    }
+
+
+def store_at(folder: Path) -> Store:
+    store = Store(default_storage(folder), "study")
+    store.create(SETTINGS)
+    return store
+
+
+def results(store: Store) -> dict[str, Any]:
+    """What trials found, without their times."""
+    return {
+        trial.key: {name: value for name, value in (trial.record or {}).items() if name != "seconds"}
+        for trial in store.trials()
+    }
+
+
+# ---------------------------------------------------------------------------------------- what is asked for
+
+
+def test_a_grid() -> None:
+    assert [(one.mode, one.keep, one.limit, one.round_to) for one in ASKED] == [
+        ("dense", 1.0, "macs", 8),
+        ("params", 0.5, "params", 8),
+        ("macs", 0.5, "macs", 8),
+        ("uniform", 0.5, "macs", 1),
+        ("params", 0.25, "params", 8),
+        ("macs", 0.25, "macs", 8),
+        ("uniform", 0.25, "macs", 1),
+    ]
+    assert {one.limit for one in grid(["params", "memory"], [0.5], 2, limit="macs", dense=False)} == {"macs"}
+    assert ASKED[1].name == replace(ASKED[1], seed=9).name == "params at 0.5 of params"
+    assert replace(ASKED[1], round_to=4).name == "params at 0.5 of params, round_to 4"
+    for arguments, said in (
+        ((["flops"], [0.5], 1), "Expected modes out of params, .* but got 'flops'"),
+        ((["macs"], [1.5], 1), "Expected shares to keep between 0 and 1, but got 1.5"),
+        ((["macs"], [0.5], 0), "Expected seeds to be at least 1, but got 0"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            grid(*arguments)
+
+
+def test_a_key_is_what_is_asked_for() -> None:
+    keys = {key_of(SETTINGS, one) for one in ASKED}
+    assert len(keys) == len(ASKED) and all(len(key) == 16 for key in keys)
+    other = replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=3))
+    assert key_of(other, ASKED[0]) != key_of(SETTINGS, ASKED[0])
+    assert key_of(Settings.from_json(json.loads(json.dumps(SETTINGS.to_json()))), ASKED[0]) == key_of(
+        SETTINGS, ASKED[0]
+    )
+
+
+# ---------------------------------------------------------------------------------------- the table
+
+
+def test_a_trial_is_there_once(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    keys = store.add(ASKED)
+    assert store.add(ASKED) == keys
+    assert [trial.key for trial in store.trials()] == keys
+    trial = store.claim()
+    assert trial is not None and trial.key == keys[0]
+    assert store.finish(trial.key, record())
+    assert not store.finish(trial.key, record(0.9)), "it is finished already"
+    store.add(ASKED)
+    assert store.counts() == {"waiting": 6, "running": 0, "done": 1, "failed": 0, "stopped": 0}
+    assert store.trials()[0].record == record()
+
+
+def test_nobody_takes_what_another_one_works_on(tmp_path: Path) -> None:
+    one, other = store_at(tmp_path), store_at(tmp_path)
+    one.add(ASKED[:2])
+    first, second = one.claim(), other.claim()
+    assert first and second and first.key != second.key
+    assert one.claim() is None and other.claim() is None
+    assert one.beat(first.key) and not other.beat(first.key)
+    assert not other.finish(first.key, record()), "it is not the other's"
+    one.release(first.key)
+    again = other.claim()
+    assert again is not None and again.key == first.key
+    assert not one.beat(first.key)
+
+
+def test_a_trial_of_a_process_that_died_is_taken_over_at_once(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    store.add(ASKED[:1])
+    child = multiprocessing.get_context("spawn").Process(target=_claim, args=(tmp_path,))
+    child.start()
+    child.join()
+    trial = store.claim()
+    assert trial is not None
+    assert store.claim() is None
+
+
+def _claim(folder: Path) -> None:
+    assert store_at(folder).claim() is not None
+
+
+def test_a_trial_on_another_machine_is_taken_over_when_it_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, here = store_at(tmp_path), store_at(tmp_path)
+    there.owner = "another-machine/1:1:abc"
+    there.add(ASKED[:1])
+    trial = there.claim()
+    assert trial is not None and here.claim() is None
+    monkeypatch.setattr(stores, "GRACE_S", 0.2)
+    time.sleep(0.3)
+    assert there.beat(trial.key)
+    assert here.claim() is None, "it has just been heard of"
+    time.sleep(0.3)
+    taken = here.claim()
+    assert taken is not None and taken.key == trial.key
+    assert not there.finish(trial.key, record()), "it came back too late"
+
+
+def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    store.add(ASKED[:1])
+    for _ in range(stores.MOST_TRIES):
+        dying = store_at(tmp_path)
+        dying.owner = f"{stores._machine()}:999999999:dead"
+        assert dying.claim() is not None
+    assert store.claim() is None
+    (trial,) = store.trials()
+    assert (trial.state, trial.error) == ("failed", "its process died 3 times: see the logs of the study")
+    assert store.retry([trial.key]) == 1 and store.claim() is not None
+
+
+def test_other_settings_and_newer_versions(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    with pytest.raises(StudyError, match=r"Expected the study's own recipe, but its epochs is 2, not 5: all trials"):
+        store.create(replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=5)))
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute("update pretrim_studies set version = 2")
+    with pytest.raises(StudyError, match=r"Expected a study of version 1, but it is of version 2: update pretrim\."):
+        store.settings()
+    with pytest.raises(StudyError, match=r"Expected a study called other in .*study\.db, but there is none"):
+        Store(default_storage(tmp_path), "other").settings()
+
+
+@pytest.mark.parametrize("damage", ["head", "middle", "cut"])
+def test_a_corrupt_database_is_said_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
+    make_study(tmp_path / "study", SETTINGS).add(ASKED)
+    file = tmp_path / "study" / "study.db"
+    content = bytearray(file.read_bytes())
+    if damage == "head":
+        content[:64] = b"x" * 64
+    elif damage == "middle":
+        content[4096:] = b"\xff" * (len(content) - 4096)
+    else:
+        content = content[: len(content) // 2]
+    file.write_bytes(content)
+    with pytest.raises(StudyError, match=r"^Expected [^\n]*$") as error:
+        open_study(tmp_path / "study").trials()
+    assert "study.db" in str(error.value)
+    assert file.read_bytes() == content
+
+
+def test_folders_that_are_no_studies(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StudyError, match=r"Expected a new folder, or one of a study, but .* holds other files"):
+        make_study(tmp_path, SETTINGS)
+    with pytest.raises(StudyError, match=r"Expected a study in .*, but there is no study\.json"):
+        open_study(tmp_path)
+    folder = tmp_path / "study"
+    make_study(folder, SETTINGS)
+    described = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({**described, "version": 9}))
+    with pytest.raises(StudyError, match=r"Expected a study of version 1, but .* is of version 9: update pretrim"):
+        open_study(folder)
+    with pytest.raises(StudyError, match=r"Expected a database as SQLAlchemy names it, .* but got "):
+        Store("nonsense", "study")
+
+
+def test_a_password_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"postgresql\+psycopg://me:\*\*\*@127\.0\.0\.1:1/none") as error:
+        make_study(tmp_path / "study", SETTINGS, "postgresql+psycopg://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(error.value)
+
+
+def test_hopeless_trials_by_hand() -> None:
+    cheap = ({"macs": 4, "params": 4}, [0.3, 0.4, 0.5, 0.5])
+    dear = ({"macs": 4, "params": 9}, [0.3, 0.4, 0.9, 0.9])
+    costs = {"macs": 5, "params": 5}
+    assert is_hopeless(costs, [0.1, 0.2, 0.39], 8, [cheap])
+    assert not is_hopeless(costs, [0.1, 0.2, 0.41], 8, [cheap])
+    assert not is_hopeless(costs, [0.1, 0.2, 0.1], 8, [dear])
+    assert not is_hopeless(costs, [0.1, 0.2], 8, [cheap]), "too early"
+    assert not is_hopeless(costs, [0.1, 0.2, 0.1], 16, [cheap]), "less than a quarter"
+    assert not is_hopeless(costs, [0.1, 0.2, 0.3, 0.3], 4, [cheap]), "it is over"
+
+
+# ---------------------------------------------------------------------------------------- sweeps
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("undisturbed") / "study"
+    store = make_study(folder, SETTINGS)
+    store.add(ASKED)
+    seen: list[Status] = []
+    sweep(folder, store, workers=2, on_status=seen.append)
+    assert store.counts()["done"] == len(ASKED)
+    assert sum(len(status.finished) for status in seen) == len(ASKED) and seen[-1].left == 0
+    return folder, results(store)
+
+
+def test_a_sweep_is_an_optuna_study_and_its_trials_are_runs(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    import pretrim
+
+    folder, found = undisturbed
+    study = optuna.load_study(study_name="study", storage=default_storage(folder))
+    trials = study.get_trials()
+    assert sorted(trial.user_attrs["key"] for trial in trials) == sorted(found)
+    assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
+    by_key = {trial.user_attrs["key"]: trial.values for trial in trials}
+    for key, record_ in found.items():
+        assert by_key[key][:3] == [
+            record_["validation_accuracy"],
+            record_["costs"]["params"],
+            record_["costs"]["macs"],
+        ]
+    store = open_study(folder)
+    for trial in store.trials():
+        slim = pretrim.load(folder / "trials" / trial.key)
+        assert sum(p.numel() for p in slim.parameters()) == (trial.record or {})["costs"]["params"]
+        share = (trial.record or {})["costs"]["macs"] / (trial.record or {})["dense"]["macs"]
+        if trial.asked.limit == "macs":
+            assert share <= trial.asked.keep
+    # Run again, it has nothing to do.
+    before = (folder / "study.db").read_bytes()
+    sweep(folder, store)
+    assert (folder / "study.db").read_bytes() == before
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from pretrim.study.sweep import open_study, sweep
+folder = Path(sys.argv[1])
+sweep(folder, open_study(folder), workers=2)
+"""
+KILLS = 10
+
+
+def test_kill_9_at_any_moment_loses_nothing(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """The sweep, or one of its workers, ten times; then every key is done once, as if nothing had been."""
+    folder, random = tmp_path / "study", Random(0)
+    store = make_study(folder, SETTINGS)
+    store.add(ASKED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for kill in range(KILLS):
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment)
+        time.sleep(random.uniform(1.0, 7.0))
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        victims = [process.pid] if kill % 2 == 0 or not children else [int(random.choice(children)), process.pid]
+        for victim in victims:
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        process.wait()
+    with store.engine.connect() as connection:  # deaths by our hand are no fault of the trials
+        connection.exec_driver_sql("update pretrim_trials set tries = 0")
+    store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
+    sweep(folder, open_study(folder), workers=2)
+    assert results(store) == undisturbed[1]
+    study = optuna.load_study(study_name="study", storage=default_storage(folder))
+    keys = [trial.user_attrs.get("key") for trial in study.get_trials()]
+    assert len(keys) == len(set(keys)) and set(keys) <= set(undisturbed[1])
+
+
+def test_two_sweeps_on_one_study_at_once(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    store = make_study(folder, SETTINGS)
+    store.add(ASKED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert results(store) == undisturbed[1]
+    study = optuna.load_study(study_name="study", storage=default_storage(folder))
+    assert len(study.get_trials()) == len(ASKED)
+
+
+def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    store = make_study(folder, replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=1)))
+    store.add([Asked("macs", 0.001, "macs"), Asked("macs", 0.5, "macs")])
+    sweep(folder, store)
+    bad, good = store.trials()
+    assert bad.state == "failed" and bad.error is not None
+    assert bad.error.startswith("Expected macs of at most") and "the narrowest legal network needs" in bad.error
+    assert good.state == "done"
+    study = optuna.load_study(study_name="study", storage=default_storage(folder))
+    assert sorted(trial.state.name for trial in study.get_trials()) == ["COMPLETE", "FAIL"]
+
+
+def test_a_search_asks_a_sampler_and_tells_it(tmp_path: Path) -> None:
+    from pretrim.study.sweep import Search
+
+    folder = tmp_path / "study"
+    store = make_study(folder, replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=1)))
+    sweep(folder, store, search=Search(3))
+    trials = store.trials()
+    assert 1 <= len(trials) <= 3 and {trial.state for trial in trials} <= {"done", "failed"}
+    study = optuna.load_study(study_name="study", storage=default_storage(folder))
+    assert len(study.get_trials()) == 3
+    assert not study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+    sweep(folder, store, search=Search(3))
+    assert len(study.get_trials()) == 3, "asked for again, it is done already"
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from pretrim.errors import PretrimError
+from pretrim.study.sweep import open_study, sweep
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+try:
+    sweep(folder, open_study(folder))
+except PretrimError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_stops_the_sweep_and_is_no_fault_of_the_trial(tmp_path: Path) -> None:
+    """The system refuses to write files of weights, as it does on a full disk (a limit on sizes needs no root)."""
+    folder = tmp_path / "study"
+    store = make_study(folder, SETTINGS)
+    store.add(ASKED[:2])
+    done = subprocess.run([sys.executable, "-c", FULL, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Expected ") and done.stdout.count("\n") == 1, done.stdout + done.stderr
+    assert "The trials that were running wait: run the same command again." in done.stdout
+    assert store.counts()["waiting"] == 2 and not list(folder.glob("trials/*/trial.json"))
+    sweep(folder, store)
+    assert store.counts()["done"] == 2
+
+
+def test_trials_that_a_score_chose(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    store = make_study(folder, replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=1)))
+    store.add([Asked("macs", 0.5, "macs", score="synflow", candidates=5)])
+    sweep(folder, store)
+    (trial,) = store.trials()
+    assert trial.state == "done", trial.error
+    scored = (trial.record or {})["score"]
+    assert scored["value"] == max(scored["all"]) and 2 <= scored["of"] <= 5
+    assert (trial.record or {})["costs"]["macs"] <= 0.5 * (trial.record or {})["dense"]["macs"]
+
+
+# ---------------------------------------------------------------------------------------- a team's database
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A PostgreSQL server of Debian's packages, started for these tests."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").exists() else []
+    if not found:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    pytest.importorskip("psycopg")
+    folder = tmp_path_factory.mktemp("postgresql")
+    user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    for parent in (folder, *folder.parents[:3]):
+        if os.getuid() == 0 and parent.is_relative_to("/tmp") and parent != Path("/tmp"):
+            parent.chmod(0o755)
+    if user:
+        subprocess.run(["chown", "postgres", str(folder)], check=True)
+    port = 20000 + os.getpid() % 20000
+    data = folder / "data"
+    initdb = [str(found[-1] / "initdb"), "-D", str(data), "-A", "trust", "-U", "me", "--no-sync"]
+    subprocess.run([*user, *initdb], check=True, capture_output=True)
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    pg_ctl = str(found[-1] / "pg_ctl")
+    subprocess.run(
+        [*user, pg_ctl, "-D", str(data), "-o", options, "-l", str(folder / "log"), "-w", "start"], check=True
+    )
+    yield f"postgresql+psycopg://me@127.0.0.1:{port}/postgres"
+    subprocess.run([*user, pg_ctl, "-D", str(data), "-m", "immediate", "stop"], check=True, capture_output=True)
+
+
+def test_a_study_in_postgresql(postgresql: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Two people, each with a folder of their own, on one study."""
+    folders = [tmp_path / "mine", tmp_path / "yours"]
+    for folder in folders:
+        store = make_study(folder, SETTINGS, postgresql, "team")
+        store.add(ASKED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment) for folder in folders]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert results(open_study(folders[0])) == results(open_study(folders[1])) == undisturbed[1]
+    runs = [list((folder / "trials").glob("*/run.json")) for folder in folders]
+    assert len(runs[0]) + len(runs[1]) == len(ASKED)
+    assert "me@127.0.0.1" in (folders[0] / "study.json").read_text()
+    study = optuna.load_study(study_name="team", storage=postgresql)
+    assert len(study.get_trials()) == len(ASKED)
