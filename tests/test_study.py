@@ -17,7 +17,8 @@ import optuna
 import pytest
 
 from pretrim.errors import StudyError, UsageError
-from pretrim.study import store as stores
+from pretrim.study import store as table
+from pretrim.study.mirror import Mirror
 from pretrim.study.settings import Asked, Settings, grid, key_of
 from pretrim.study.stopping import is_hopeless
 from pretrim.study.store import Store
@@ -152,7 +153,7 @@ def test_a_trial_on_another_machine_is_taken_over_when_it_is_silent(
     there.add(ASKED[:1])
     trial = there.claim()
     assert trial is not None and here.claim() is None
-    monkeypatch.setattr(stores, "GRACE_S", 0.2)
+    monkeypatch.setattr(table, "GRACE_S", 0.2)
     time.sleep(0.3)
     assert there.beat(trial.key)
     assert here.claim() is None, "it has just been heard of"
@@ -165,9 +166,9 @@ def test_a_trial_on_another_machine_is_taken_over_when_it_is_silent(
 def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     store.add(ASKED[:1])
-    for _ in range(stores.MOST_TRIES):
+    for _ in range(table.MOST_TRIES):
         dying = store_at(tmp_path)
-        dying.owner = f"{stores._machine()}:999999999:dead"
+        dying.owner = f"{table._machine()}:999999999:dead"
         assert dying.claim() is not None
     assert store.claim() is None
     (trial,) = store.trials()
@@ -300,7 +301,7 @@ def test_kill_9_at_any_moment_loses_nothing(undisturbed: tuple[Path, dict[str, A
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for kill in range(KILLS):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment)
-        time.sleep(random.uniform(1.0, 7.0))
+        time.sleep(random.uniform(2.0, 9.0))
         children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
         victims = [process.pid] if kill % 2 == 0 or not children else [int(random.choice(children)), process.pid]
         for victim in victims:
@@ -431,15 +432,18 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_study_in_postgresql(postgresql: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """Two people, each with a folder of their own, on one study."""
     folders = [tmp_path / "mine", tmp_path / "yours"]
-    for folder in folders:
-        store = make_study(folder, SETTINGS, postgresql, "team")
+    stores = [make_study(folder, SETTINGS, postgresql, "team") for folder in folders]
+    for store in stores:
         store.add(ASKED)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment) for folder in folders]
     assert [process.wait(timeout=300) for process in both] == [0, 0]
-    assert results(open_study(folders[0])) == results(open_study(folders[1])) == undisturbed[1]
+    opened = open_study(folders[1])
+    assert results(stores[0]) == results(opened) == undisturbed[1]
     runs = [list((folder / "trials").glob("*/run.json")) for folder in folders]
     assert len(runs[0]) + len(runs[1]) == len(ASKED)
     assert "me@127.0.0.1" in (folders[0] / "study.json").read_text()
-    study = optuna.load_study(study_name="team", storage=postgresql)
-    assert len(study.get_trials()) == len(ASKED)
+    mirror = Mirror(opened, SETTINGS)
+    assert len(mirror.study.get_trials()) == len(ASKED)
+    for used in (*stores, opened, mirror):
+        used.close()

@@ -123,7 +123,10 @@
 
   const drawTradeoff = () => {
     const place = at("resource").selectedIndex, resource = resources[place];
-    if (!resource) return;
+    if (!resource) {
+      draw("tradeoff", [], { xaxis: { visible: false }, yaxis: { visible: false } });
+      return;
+    }
     const there = trials.filter((t) => t.takes[place] !== null);
     const point = (t) => ({ x: t.takes[place], y: 100 * t.accuracy, trial: t });
     const front = frontOf(there.map(point));
@@ -163,7 +166,7 @@
     }
     const suffix = resource.unit === "s" ? " (ms)" : resource.unit === "B" ? " (bytes)" : "";
     draw("tradeoff", traces, {
-      xaxis: { title: { text: resource.title + suffix }, type: at("logarithmic").checked ? "log" : "linear", exponentformat: "SI" },
+      xaxis: { title: { text: resource.title + suffix }, ...(at("logarithmic").checked ? { type: "log", dtick: "D2" } : { type: "linear" }), tickformat: "~s" },
       yaxis: { title: { text: "validation accuracy, %" } },
     });
     at("knee").textContent = kneeText(front, resource);
@@ -212,7 +215,7 @@
       draw("widths", [
         { x: groups, y: network.channels, type: "bar", name: "dense", marker: { color: css("--grey") } },
         { x: groups, y: detail.widths, type: "bar", name: "kept", marker: { color: css("--accent") } },
-      ], { barmode: "overlay", yaxis: { title: { text: "filters" }, type: "log" }, xaxis: { tickangle: -60, type: "category" } });
+      ], { barmode: "overlay", yaxis: { title: { text: "filters" } }, xaxis: { tickangle: -60, type: "category" } });
     } else empty("widths", "no widths in this page");
     if (detail && detail.curve) {
       const epochs = detail.curve.map((_, n) => n + 1);
@@ -237,10 +240,10 @@
   const columns = [
     { id: "name", title: "network", value: (t) => t.name, show: (t) => t.name },
     { id: "seed", title: "seed", value: (t) => t.seed, show: (t) => String(t.seed) },
+    { id: "accuracy", title: "validation", value: (t) => t.accuracy, show: (t) => percent(t.accuracy) },
     ...resources.map((resource, place) => ({
       id: resource.name, title: resource.title, value: (t) => t.takes[place], show: (t) => amount(resource.unit, t.takes[place]),
     })),
-    { id: "accuracy", title: "validation", value: (t) => t.accuracy, show: (t) => percent(t.accuracy) },
   ];
   const MOST_ROWS = 500;
 

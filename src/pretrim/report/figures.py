@@ -56,8 +56,9 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
 
 
 def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict[str, str]) -> None:
-    scale = {"B": 1 / 1024, "s": 1e3}.get(resource.unit, 1e-6)
-    unit = {"B": "KiB", "s": "ms"}.get(resource.unit, "millions")
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    scale, unit = {"B": (1 / 1024, " (KiB)"), "s": (1e3, " (ms)")}.get(resource.unit, (1.0, ""))
 
     def x(one: Candidate) -> float:
         return scale * one.takes[resource.name]
@@ -87,7 +88,10 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
             label=TITLES.get(mode, mode),
         )
     axes.set_xscale("log")
-    axes.set_xlabel(f"{resource.title} ({unit})")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(f"{resource.title}{unit}")
     axes.set_ylabel("validation accuracy (%)")
     axes.grid(alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)

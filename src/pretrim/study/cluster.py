@@ -8,6 +8,7 @@ and results between its nodes: the cluster is trusted, as everything that runs o
 from __future__ import annotations
 
 import json
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from .store import BEAT_S, Store, Trial
 from .sweep import TRIALS, Status
 
 RETRIES = 3
+REACHED_S = 5.0
 WAIT_S = 0.25
 _subjects: dict[str, Any] = {}
 """Of this process: a node's worker loads the data once."""
@@ -96,6 +98,7 @@ def sweep_on_ray(
             with suppress(Exception):
                 ray.cancel(reference, force=True)
             store.release(trial.key)
+        mirror.close()
         ray.shutdown()
 
 
@@ -104,15 +107,18 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError as error:
         raise UsageError("Expected ray for --ray, but it is not installed: pip install 'pretrim[ray]'.") from error
+    host, _, port = address.rpartition(":")
     try:
+        if port.isdigit() and host:  # Ray itself would wait for minutes
+            socket.create_connection((host, int(port)), timeout=REACHED_S).close()
         where = None if address == "local" else address
         ray.init(
             address=where, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=40
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UsageError(
-            f"Expected a Ray cluster at {address!r}, but got: {said} Start one with `ray start --head`."
+            f"Expected a Ray cluster at {address!r}, but got: {said}: start one with `ray start --head`."
         ) from error
     return ray
 

@@ -7,12 +7,14 @@ trials that a sampler asked for are told.
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
@@ -42,9 +44,9 @@ class Mirror:
         arguments = {"connect_args": {"timeout": 60}} if store.url.startswith("sqlite") else None
         names = ["validation accuracy", *settings.objectives]
         try:
-            storage = optuna.storages.RDBStorage(store.url, engine_kwargs=arguments)
+            self.storage = _storage(store.url, arguments)
             self.study = optuna.create_study(
-                storage=storage,
+                storage=self.storage,
                 study_name=store.name,
                 directions=[MAXIMIZE, *[MINIMIZE] * len(settings.objectives)],
                 sampler=optuna.samplers.NSGAIISampler(population_size=16, seed=seed),
@@ -56,6 +58,11 @@ class Mirror:
         except Exception as error:  # SQLAlchemy's, alembic's, Optuna's own: all mean the same to the user
             said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise StudyError(f"Expected to open the study {store.name} with Optuna, but got: {said}.") from error
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
 
     def publish(self, trial: Trial) -> None:
         """Let Optuna know a result, once."""
@@ -101,3 +108,13 @@ class Mirror:
     def open_numbers(self) -> list[int]:
         """Suggestions that no result is known of."""
         return [t.number for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+
+
+def _storage(url: str, arguments: dict[str, Any] | None) -> RDBStorage:
+    """Optuna's tables. Two sweeps that make them at the same moment disturb each other: the second look finds them."""
+    for wait_s in (0.5, 1.0, 2.0):
+        try:
+            return RDBStorage(url, engine_kwargs=arguments)
+        except Exception:  # whatever the database says of a table that has just appeared
+            time.sleep(wait_s)
+    return RDBStorage(url, engine_kwargs=arguments)

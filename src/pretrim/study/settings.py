@@ -54,7 +54,7 @@ class Asked:
         """For people; trials that differ in their seed alone have the same."""
         if self.mode == DENSE:
             return DENSE
-        plain = Asked(self.mode, self.keep, self.limit)
+        plain = Asked(self.mode, self.keep, self.limit, round_to=1 if self.mode == "uniform" else 8)
         extras = [f"{key} {value}" for key, value in asdict(self).items() if value != getattr(plain, key)]
         extras = [text for text in extras if not text.startswith("seed ")]
         return ", ".join([f"{self.mode} at {self.keep:g} of {self.limit}", *extras])

@@ -120,6 +120,10 @@ class Store:
             said = _first_line(error)
             raise StudyError(f"Expected to use the database {_hidden(self.url)}, but got: {said}.") from error
 
+    def close(self) -> None:
+        """Close connections that are kept for the next use."""
+        self.engine.dispose()
+
     # ------------------------------------------------------------------------------------ the study
 
     def create(self, settings: Settings) -> None:
@@ -129,7 +133,7 @@ class Store:
         """
         text = json.dumps(settings.to_json(), sort_keys=True)
         with self._connection() as connection:
-            _tables.create_all(connection)
+            self._make_tables(connection)
             try:
                 connection.execute(sql.insert(_studies).values(name=self.name, version=VERSION, settings=text))
             except IntegrityError:
@@ -142,6 +146,13 @@ class Store:
                     f"Expected the study's own {part}, but {inner}: all trials of a study share it; "
                     f"give what was given then, or another folder."
                 )
+
+    def _make_tables(self, connection: sql.Connection) -> None:
+        try:
+            _tables.create_all(connection)
+        except DBAPIError:
+            time.sleep(1)  # another sweep makes them at this moment
+            _tables.create_all(connection)
 
     def settings(self) -> Settings:
         """What all trials share. Raises StudyError if there is no such study, or it is of a newer version."""

@@ -180,6 +180,7 @@ class _Sweep:
                 time.sleep(LOOK_EVERY_S)
         finally:
             self._stop()
+            self.mirror.close()
 
     def _look(self) -> Status:
         """Tell Optuna what is finished, and count."""

@@ -1,0 +1,105 @@
+"""Claims: 10,000 stored trials are recommended from and reported in 10 s and 1 GiB; a front of 100,000 points in 1 s.
+
+    python benchmarks/study.py         # a minute; writes results/study.md
+
+Trials are made up (random costs and accuracies, 30 epochs of curves, 30 widths); the database is SQLite. Each command
+runs in a process of its own, as a user runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sql
+
+from pretrim.pareto import front
+from pretrim.study.settings import Asked, Settings
+from pretrim.study.store import _trials
+from pretrim.study.sweep import make_study
+
+RESULT = Path(__file__).parent / "results" / "study.md"
+TRIALS, POINTS, EPOCHS, WIDTHS = 10_000, 100_000, 30, 30
+
+
+def fill(folder: Path) -> None:
+    """A study with trials that nobody trained."""
+    random = np.random.default_rng(0)
+    store = make_study(folder, Settings(model="resnet20", data="cifar10"))
+    names = ("params", "macs", "weight_bytes", "activation_bytes", "peak_activation_bytes", "artifact_bytes")
+    dense = dict.fromkeys((*names, "arena_bytes"), 1_000_000)
+    rows = []
+    for number in range(TRIALS):
+        share = float(random.uniform(0.05, 0.95))
+        accuracy = float(np.clip(0.9 + 0.1 * np.log10(share) + random.normal(0, 0.02), 0, 1))
+        record = {
+            "costs": {name: int(1_000_000 * share ** random.uniform(0.5, 1.5)) for name in dense},
+            "dense": dense,
+            "widths": random.integers(1, 64, WIDTHS).tolist(),
+            "validation_accuracy": accuracy,
+            "test_accuracy": accuracy,
+            "epochs": [[1.0, round(accuracy * n / EPOCHS, 4), round(accuracy * n / EPOCHS, 4)] for n in range(EPOCHS)],
+            "seconds": 60.0,
+        }
+        asked = vars(Asked(("params", "macs", "memory", "uniform")[number % 4], round(share, 4), "macs", number % 5))
+        row = {"study": store.name, "key": f"{number:016x}", "number": number, "asked": json.dumps(asked)}
+        row |= {"state": "done", "record": json.dumps(record), "beat": 0, "tries": 1, "published": 1}
+        rows.append(row)
+    with store.engine.connect() as connection:
+        connection.execute(sql.insert(_trials), rows)
+    store.close()
+
+
+def timed(*command: str) -> tuple[float, float]:
+    """Seconds and MiB of a command."""
+    code = (
+        "import resource, sys; from pretrim.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit as end: pass\n"
+    )
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    return time.perf_counter() - start, int(done.stderr.splitlines()[-1]) / 1024
+
+
+def main() -> None:
+    lines = [
+        "# A study of many trials",
+        "",
+        f"{TRIALS:,} trials in SQLite; medians of 3 runs, each in a process of its own.",
+        "",
+        "| | s | MiB | goal |",
+        "|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as base:
+        folder, page = Path(base) / "study", Path(base) / "report.html"
+        fill(folder)
+        for title, command in (
+            ("recommend", ("recommend", str(folder), "--macs", "0.5x")),
+            ("report", ("report", str(folder), "-o", str(page))),
+        ):
+            runs = [timed(*command) for _ in range(3)]
+            seconds, memory = (statistics.median(column) for column in zip(*runs, strict=True))
+            lines.append(f"| {title} | {seconds:.1f} | {memory:.0f} | 10 s, 1,024 MiB |")
+        lines.append(f"| size of the page, MiB | | {page.stat().st_size / 2**20:.1f} | 8 MiB |")
+    random = np.random.default_rng(0)
+    for columns in (1, 2, 3):
+        costs, values = random.random((POINTS, columns)), random.random(POINTS)
+        taken = []
+        for _ in range(3):
+            start = time.perf_counter()
+            found = front(costs, values)
+            taken.append(time.perf_counter() - start)
+        title = f"front of {POINTS:,} points, {columns} cost{'s' if columns > 1 else ''} ({found.sum()} on it)"
+        lines.append(f"| {title} | {statistics.median(taken):.2f} | | 1 s |")
+    RESULT.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
