@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from . import render
@@ -66,11 +67,13 @@ def _view(status: Status, found: Sequence[Trial], since: int) -> Group:
     counts = status.counts
     total = sum(counts.values())
     done = total - counts["waiting"] - counts["running"]
-    left = f", {_clock(status.seconds / since * status.left)} left" if since else ""
+    left = f", {_clock(status.seconds / since * status.left)} left" if since and status.left else ""
     words = f"{done} of {total} trials, {counts['running']} running{left}"
     if counts["failed"]:
         words += f", {counts['failed']} failed"
-    parts: list[Any] = [ProgressBar(total=max(total, 1), completed=done, width=40), Text(words)]
+    head = Table.grid(padding=(0, 2))
+    head.add_row(ProgressBar(total=max(total, 1), completed=done, width=40), Text(words))
+    parts: list[Any] = [head]
     if there := candidates(found):
         parts.append(_front_table(there))
     return Group(*parts)
@@ -114,7 +117,7 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             f"{record['seconds']:.0f}" if "seconds" in record else "-",
             "stopped" if trial.state == "stopped" else "",
         )
-    render._show(console, f"{len(there)} trials", table)
+    render._show(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
     for trial in trials:
         if trial.state == "failed":
             console.print(Text(f"failed: {trial.asked.name}, seed {trial.asked.seed}: {trial.error}"), soft_wrap=True)
