@@ -24,12 +24,16 @@ HERE = Path(__file__).parent
 RECORDS, TABLE = HERE / "results" / "search.jsonl", HERE / "results" / "search.md"
 FOLDER = HERE.parent / "build" / "search"
 SCORES = ("naswot", "synflow", "zico")
+KEPT = ("asked", "costs", "validation_accuracy", "test_accuracy", "widths")
 SEEDS, RANDOM_PLANS, CANDIDATES, KEEP = 3, 5, 100, 0.5
 
 
 def asked() -> dict[str, list[Asked]]:
     """Trials by what chose them. A random plan's seed is its own."""
-    found = {score: [Asked("random", KEEP, "macs", n, score=score, candidates=CANDIDATES) for n in range(SEEDS)] for score in SCORES}
+    found = {
+        score: [Asked("random", KEEP, "macs", n, score=score, candidates=CANDIDATES) for n in range(SEEDS)]
+        for score in SCORES
+    }
     found["chance"] = [Asked("random", KEEP, "macs", 100 + n) for n in range(SEEDS * RANDOM_PLANS)]
     found["uniform"] = [Asked("uniform", KEEP, "macs", n, round_to=1) for n in range(SEEDS)]
     return found
@@ -52,7 +56,7 @@ def run(data: str, workers: int) -> None:
     with RECORDS.open("w") as file:
         for trial in store.trials():
             if trial.state == "done" and trial.record is not None:
-                kept = {name: trial.record[name] for name in ("asked", "costs", "validation_accuracy", "test_accuracy", "widths")}
+                kept = {name: trial.record[name] for name in KEPT}
                 file.write(json.dumps({"way": way_of[trial.key], **kept}) + "\n")
 
 
@@ -61,7 +65,8 @@ def table() -> str:
     lines = [
         "# Scores of untrained networks",
         "",
-        f"ResNet-20 at half the MACs, CIFAR-10 at 16x16, 8,000 images, 6 epochs; the best of {CANDIDATES} random plans by each score.",
+        "ResNet-20 at half the MACs, CIFAR-10 at 16x16, 8,000 images, 6 epochs; "
+        f"the best of {CANDIDATES} random plans by each score.",
         "",
         "| chosen by | n | validation accuracy, % | test accuracy, % |",
         "|---|---|---|---|",
