@@ -18,7 +18,6 @@ Every arm is recorded when it is done; a second call goes on where the first was
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import platform
 import statistics
@@ -29,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers import macs_of, pruned_to
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import pretrim
 from pretrim.data import DataSet, Split, load
@@ -137,7 +136,7 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
             trained = dense()
             if not _known({**settings, "arm": "b", "keep": keep}):
                 train(trained, data, recipe, execution=execution)
-        run("b", keep, lambda: _pruned(trained.cpu(), example, plan.slim["macs"]), short)  # noqa: B023 (called at once)
+        run("b", keep, lambda: pruned_to(trained.cpu(), example, plan.slim["macs"]), short)  # noqa: B023 (called at once)
 
 
 def _uniform(network: Network, macs: int) -> Plan:
@@ -152,39 +151,8 @@ def _applied(plan: Plan, model: nn.Module, seed: int) -> nn.Module:
     return plan.apply(model)
 
 
-def _pruned(model: nn.Module, example: torch.Tensor, macs: int) -> nn.Module:
-    """Torch-Pruning, L1, global: the largest network of at most so many MACs, by bisection on its ratio."""
-    import torch_pruning as tp
-
-    def pruned(ratio: float) -> nn.Module:
-        copied = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-        head = [module for module in copied.modules() if isinstance(module, nn.Linear)][-1:]
-        tp.pruner.MetaPruner(
-            copied,
-            example,
-            importance=tp.importance.MagnitudeImportance(p=1),
-            global_pruning=True,
-            pruning_ratio=ratio,
-            ignored_layers=head,
-        ).step()
-        return copied
-
-    low, high = 0.0, 0.98
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _macs(pruned(middle), example) <= macs else (middle, high)
-    return pruned(high)
-
-
-def _macs(model: nn.Module, example: torch.Tensor) -> int:
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        model.eval()(example)
-    return counter.get_total_flops() // 2
-
-
 def _costs(model: nn.Module, example: torch.Tensor, training: Training, images: int) -> dict[str, Any]:
-    macs = _macs(model, example)
+    macs = macs_of(model, example)
     steps = images // 128
     speeds = [epoch.seconds / steps for epoch in training.epochs]
     return {

@@ -94,7 +94,7 @@ def hypervolume(costs: ArrayLike, values: ArrayLike, worst: ArrayLike) -> float:
     points = np.column_stack([given, -gains])
     limits = np.append(reference[:-1], -reference[-1])
     points = points[(points < limits).all(axis=1)]
-    return _volume(points, limits)
+    return float(_volume(points, limits))
 
 
 def _volume(points: FloatArray, limits: FloatArray) -> float:

@@ -1,0 +1,291 @@
+"""docs/results.md and its figures, from the records of `accuracy.py`; nothing on that page is written by hand.
+
+python benchmarks/results_page.py
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from accuracy import CLAIMS, FACTORS, PEERS, RECORDS, records
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+DOCS = RECORDS.parent.parent.parent / "docs"
+PAGE, FIGURES = DOCS / "results.md", DOCS / "results"
+Record = dict[str, Any]
+NAMES = {
+    "vgg16": "VGG-16",
+    "resnet20": "ResNet-20",
+    "resnet50": "ResNet-50",
+    "resnet56": "ResNet-56",
+    "mobilenetv2": "MobileNetV2",
+    "alexnet": "AlexNet",
+}
+PUBLISHED = (
+    ("VGG-16-BN", "CHIP, fine-tuned", "81.6 / 58.1", "93.96 to 93.86"),
+    ("VGG-16-BN", "OTOv2, from scratch", "95.0 / 73.4", "93.27"),
+    ("VGG-16", "DNAL, from scratch", "86 / 48", "93.77 to 93.75"),
+    ("ResNet-56", "DepGraph, fine-tuned", "50 / 53", "93.53 to 93.77"),
+    ("ResNet-56", "CHIP, fine-tuned", "42.8 / 47.4", "93.26 to 94.16"),
+    ("ResNet-56", "LAASP, one cycle", "- / 52.6", "93.61 to 93.04"),
+    ("ResNet-50", "OTOv2, from scratch", "96.4 / 90.0", "93.62 to 94.39"),
+    ("MobileNetV2", "DNAL, from scratch", "71.7 / 59.8", "94.31 to 94.01"),
+    ("MobileNetV2", "uniform width x0.5", "68.8 / 68.2", "93.79 to 92.88"),
+    ("MobileNetV2", "the method's journal version", "70 / 50", "no loss"),
+)
+"""Network, method, parameters and MACs removed (%), accuracy (%): CIFAR-10, from the papers"""
+INTRODUCTION = (
+    "*What complexity-driven slimming at initialisation is worth, beside its peers.* This page is made by "
+    "`benchmarks/results_page.py` from [the records](../benchmarks/results/accuracy.jsonl) of "
+    "`benchmarks/accuracy.py`; a row is a network trained once, with one recipe for all rows of a table. Accuracies "
+    "are mean ± standard deviation over seeds, in per cent; a seed draws the plan, the weights and the order of the "
+    "images. What chooses looks at validation; test is read once."
+)
+GOALS = {"mobilenetv2": 0.3, "vgg16": 0.3, "resnet56": 0.5, "resnet50": 0.5}
+"""Points that the claims may lose against the dense network"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A figure of several seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float:
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + (f" ± {self.std:.2f}" if len(self.values) > 1 else "")
+
+    def less(self, other: Sample) -> tuple[float, float]:
+        """The difference of the means and its standard error (Welch)."""
+        error = math.sqrt(sum(s.std**2 / len(s.values) for s in (self, other)))
+        return self.mean - other.mean, error
+
+
+def sample(rows: Iterable[Record], name: str) -> Sample:
+    """In per cent."""
+    return Sample(tuple(100 * row[name] for row in rows))
+
+
+def share(rows: Sequence[Record], cost: str) -> str:
+    """What is left of a cost, in per cent of the dense network."""
+    found = Sample(tuple(100 * row["costs"][cost] / row["dense_costs"][cost] for row in rows))
+    return f"{found.mean:.1f}"
+
+
+def main() -> None:
+    FIGURES.mkdir(exist_ok=True)
+    found = records()
+    lines = [
+        "# Results",
+        "",
+        INTRODUCTION,
+        "",
+        *goals(found),
+        *factors(found),
+        *compared(found, "peers", "2. Beside peers"),
+        *claims(found),
+        *compared(found, "fashion", "4. Fashion-MNIST"),
+        *published(),
+    ]
+    PAGE.write_text("\n".join(lines).rstrip() + "\n")
+    print(PAGE.read_text())
+
+
+def settings(rows: Sequence[Record]) -> str:
+    """Of one table, in words."""
+    first = rows[0]
+    how, run, where = first["protocol"], first["execution"], first["machine"]
+    images = "all training images" if how["images"] is None else f"{how['images']:,} training images"
+    size = "" if how["side"] is None else f" at {how['side']}x{how['side']}"
+    device = where["gpu"] if run["device"] != "cpu" else f"{where['cpu']}, {run['threads']} thread"
+    return (
+        f"{first['data']}{size}, {images}, {how['epochs']} epochs, "
+        f"batches of {how['batch_size']}, learning rate {how['learning_rate']:g}, {run['precision']}; "
+        f"{device}, torch {where['torch']}."
+    )
+
+
+def groups(rows: Iterable[Record], *names: str) -> dict[tuple[Any, ...], list[Record]]:
+    """Rows by what they have in common."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for row in rows:
+        key = tuple(json.dumps(row[name]) if isinstance(row[name], list | dict) else row[name] for name in names)
+        found.setdefault(key, []).append(row)
+    return found
+
+
+# ---------------------------------------------------------------------------------------- the tables
+
+
+def goals(found: list[Record]) -> list[str]:
+    lines = ["## Goals", "", "| goal | |", "|---|---|"]
+    for network, points in GOALS.items():
+        limits = ", ".join(f"-{100 * (1 - keep):.0f} % {name}" for name, keep in CLAIMS[network].items())
+        own = [row for row in found if row["stage"] == "claims" and row["network"] == network]
+        ways = {way: sample(rows, "test_accuracy") for (way,), rows in groups(own, "way").items()}
+        verdict = "not run"
+        if {"dense", "joint", "uniform"} <= set(ways):
+            lost = -ways["joint"].less(ways["dense"])[0]
+            over, _ = ways["joint"].less(ways["uniform"])
+            above = over > max(ways["joint"].std, ways["uniform"].std)
+            verdict = (
+                f"{'met' if lost <= points else 'not met'}: {lost:.2f} points lost; uniform "
+                f"{'exceeded' if above else 'not exceeded'} by more than one deviation ({over:+.2f})"
+            )
+        lines.append(f"| {NAMES[network]} at {limits}: at most {points} points lost | {verdict} |")
+    return [*lines, ""]
+
+
+def factors(found: list[Record]) -> list[str]:
+    lines = [
+        "## 1. One factor at a time",
+        "",
+        "From FLOPs-aware sampling (FA: a draw takes a twentieth of a layer, static shares, coupled layers summed) at "
+        "half the MACs, one thing changed. `joint` draws by the limits given and is FA itself where MACs are the one "
+        "limit. The last column is validation accuracy less that of uniform width, ± the standard error of that "
+        "difference; *separated* where it is over twice that error.",
+        "",
+    ]
+    own = [row for row in found if row["stage"] == "factors"]
+    if not own:
+        return [*lines, "Not run.", ""]
+    for (network, protocol, _), rows in groups(own, "network", "protocol", "execution").items():
+        ways = {way: group for (way,), group in groups(rows, "way").items()}
+        lines += [
+            f"### {NAMES[network]}, n = {_counts(ways.values())} seeds",
+            "",
+            settings(rows),
+            "",
+            "| way | MACs % | parameters % | feature maps % | validation | test | over uniform |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        order = [way for way in ("dense", *FACTORS) if way in ways]
+        for way in order:
+            group = ways[way]
+            cells = [way, *(share(group, cost) for cost in ("macs", "params", "activation_bytes"))]
+            cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
+            cells.append(_against(group, ways.get("uniform"), way))
+            lines.append(f"| {' | '.join(cells)} |")
+        name = f"factors-{network}-{json.loads(protocol)['name']}.png"
+        _dots({way: sample(ways[way], "validation_accuracy") for way in order}, FIGURES / name)
+        missing = [way for way in FACTORS if way not in ways]
+        lines += ["", f"![Validation accuracy by way, {NAMES[network]}](results/{name})", ""]
+        lines += [f"Not run: {', '.join(missing)}.", ""] if missing else []
+    return lines
+
+
+def compared(found: list[Record], stage: str, title: str) -> list[str]:
+    lines = [f"## {title}", ""]
+    if stage == "peers":
+        lines += [
+            "Torch-Pruning ranks the filters of the trained dense network globally and fine-tunes for half the epochs "
+            "again; its training time has both.",
+            "",
+        ]
+    own = [row for row in found if row["stage"] == stage]
+    by_network = groups(own, "network", "protocol", "execution")
+    for (network, _, _), rows in by_network.items():
+        dense = {row["seed"]: row for row in rows if row["way"] == "dense"}
+        lines += [f"### {NAMES[network]}", "", settings(rows), ""]
+        lines += [
+            "| way | n | MACs % | parameters % | validation | test | training, % of dense |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for (limits, way), group in groups(rows, "limits", "way").items():
+            paired = [row for row in group if row["seed"] in dense]
+            extra = 1.0 if way in PEERS else 0.0
+            cost = [row["training_s"] / dense[row["seed"]]["training_s"] + extra for row in paired]
+            kept = "".join(f", {share_:.0%} of the {name}" for name, share_ in json.loads(limits))
+            cells = [way + kept, str(len(group)), share(group, "macs"), share(group, "params")]
+            cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
+            cells.append(f"{100 * statistics.fmean(cost):.0f}" if cost else "")
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    wanted = ("resnet20",) if stage == "fashion" else ("resnet20", "vgg16", "resnet56", "mobilenetv2")
+    missing = [NAMES[name] for name in wanted if name not in {key[0] for key in by_network}]
+    return [*lines, f"Not run: {', '.join(missing)}.", ""] if missing else lines
+
+
+def claims(found: list[Record]) -> list[str]:
+    lines = ["## 3. Published reductions", ""]
+    own = [row for row in found if row["stage"] == "claims"]
+    by_network = groups(own, "network", "protocol", "execution")
+    for (network, _, _), rows in by_network.items():
+        lines += [f"### {NAMES[network]}", "", settings(rows), ""]
+        lines += [
+            "| way | n | parameters % | MACs % | feature maps % | validation | test |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for (way,), group in groups(rows, "way").items():
+            cells = [way, str(len(group)), *(share(group, cost) for cost in ("params", "macs", "activation_bytes"))]
+            cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    missing = [NAMES[name] for name in CLAIMS if name not in {key[0] for key in by_network}]
+    return [*lines, f"Not run: {', '.join(missing)}.", ""] if missing else lines
+
+
+def published() -> list[str]:
+    return [
+        "## Published numbers",
+        "",
+        "CIFAR-10, from the papers; other recipes, so they are not to be set against the tables above.",
+        "",
+        "| network | method | parameters / MACs removed, % | accuracy, % |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in PUBLISHED),
+        "",
+    ]
+
+
+def _counts(parts: Iterable[Sequence[Record]]) -> str:
+    counts = sorted({len(rows) for rows in parts})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _against(group: Sequence[Record], uniform: Sequence[Record] | None, way: str) -> str:
+    if uniform is None or way in ("uniform", "dense") or min(len(group), len(uniform)) < 2:
+        return ""
+    gained, error = sample(group, "validation_accuracy").less(sample(uniform, "validation_accuracy"))
+    return f"{gained:+.2f} ± {error:.2f}" + (", separated" if abs(gained) > 2 * error else "")
+
+
+def _dots(ways: dict[str, Sample], target: Path) -> None:
+    """A row each, the best on top: every seed as a ring, the mean as a dot, its standard error as a line."""
+    order = sorted(ways, key=lambda way: ways[way].mean)
+    figure, axes = pyplot.subplots(figsize=(7, 0.36 * len(order) + 1.0), layout="constrained")
+    for place, way in enumerate(order):
+        found = ways[way]
+        colour = {"uniform": "#c2410c", "dense": "#6b7280"}.get(way, "#1d4ed8")
+        axes.plot(found.values, [place] * len(found.values), "o", mfc="none", mec=colour, ms=4, alpha=0.5)
+        error = found.std / math.sqrt(len(found.values)) if len(found.values) > 1 else 0.0
+        axes.errorbar(found.mean, place, xerr=error, fmt="o", color=colour, capsize=3, ms=6)
+    if "uniform" in ways:
+        axes.axvline(ways["uniform"].mean, color="#c2410c", lw=0.8, ls=":")
+    axes.set_yticks(range(len(order)), order)
+    axes.set_xlabel("validation accuracy, %  (dot: mean, line: its standard error, rings: seeds)")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.25)
+    figure.savefig(target, dpi=160)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
