@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Bytecode is compiled as it is imported: most of what the extras bring never is, and all of it takes a minute.
+PIP := $(BIN)/pip install --quiet --no-compile
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
 .PHONY: demo test lint types tests install install-test debian benchmarks clean
@@ -31,15 +33,15 @@ $(VENV)/bin/python:
 
 # Torch first: with it in place, no other package can pull another build of it.
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install --quiet "torch>=2.11,<2.14" numpy
-	$(BIN)/pip install --quiet --editable ".[data,study]"
+	$(PIP) "torch>=2.11,<2.14" numpy
+	$(PIP) --editable ".[data,study]"
 	touch $@
 
 # torchvision and timm without their dependencies: each asks for a CUDA build of torch (docs/zoo.md).
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable ".[dev]"
-	$(BIN)/pip install --quiet --no-deps "torchvision>=0.26,<0.30" "timm>=1.0.15,<2"
-	$(BIN)/pip install --quiet "huggingface_hub>=0.20" pyyaml
+	$(PIP) --editable ".[dev]"
+	$(PIP) --no-deps "torchvision>=0.26,<0.30" "timm>=1.0.15,<2"
+	$(PIP) "huggingface_hub>=0.20" pyyaml
 	touch $@
 
 # What tests want of Debian's packages, where CI asks for it; never without asking elsewhere: those tests skip then.
@@ -54,7 +56,7 @@ debian:
 			|| echo "without PostgreSQL"; fi
 
 benchmarks: install-test
-	$(BIN)/pip install --quiet --no-deps torch-pruning==1.6.1
+	$(PIP) --no-deps torch-pruning==1.6.1
 	$(BIN)/python benchmarks/modes.py
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/coverage.py

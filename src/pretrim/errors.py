@@ -18,6 +18,8 @@ _FRAMES = (
     "class ",
     "Failed",
 )
+_PASSES = re.compile(r"(?P<file>[^\s/]+):(?P<line>\d+):\d+: error: (?P<said>.+)")
+"""How the compilers below LiteRT name the line of the model that they stopped at"""
 _OPERATOR = re.compile(r"\baten[:.]+_?[a-z]\w+(?:\.\w+)?")
 
 
@@ -65,10 +67,14 @@ class ExportError(PretrimError):
         """What a vendor's converter said, in one line, with the operator that it names somewhere in its text."""
         text = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
         lines = [line.strip() for line in text.splitlines()]
-        said = next((line for line in lines if line and not line.startswith(_FRAMES)), type(error).__name__)
+        passes = _PASSES.search(text)
+        if passes is not None:
+            said = f"{passes['said'].strip()} ({passes['file']}, line {passes['line']})"
+        else:
+            said = next((line for line in lines if line and not line.startswith(_FRAMES)), "")
         operators = [name for name in _OPERATOR.findall(text) if name not in said]
         named = f" (operator {operators[0]})" if operators else ""
-        what = f"{type(error).__name__}{named}: {said[:300].rstrip('.')}"
+        what = f"{type(error).__name__}{named}" + (f": {said[:300].rstrip('.')}" if said else "")
         return cls(f"Expected {converter} to take the network, but got {what}. Another runtime may take it.")
 
 

@@ -1,0 +1,32 @@
+"""What is left of a vendor's error: one line, with the operator and, where it says so, the line of the model."""
+
+import pytest
+
+from pretrim.errors import ExportError
+
+MLIR = (
+    "Failed to run converter passes: /home/me/site-packages/timm/layers/eca.py:105:0: error: 'tfl.mul' op operands "
+    "don't have broadcast-compatible shapes\n"
+)
+EXPORTED = """Failed to decompose the FX graph with ONNX decompositions.
+
+While executing %pool : [num_users=1] = call_function[target=torch.ops.aten.adaptive_max_pool2d.default](args = (%x,))
+Original traceback:
+  File "net.py", line 3, in forward
+No decomposition for it
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MLIR, "ValueError: 'tfl.mul' op operands don't have broadcast-compatible shapes (eca.py, line 105). "),
+        (EXPORTED, "ValueError (operator aten.adaptive_max_pool2d.default): No decomposition for it. "),
+        ("", "ValueError. "),
+        ("plain words", "ValueError: plain words. "),
+    ],
+    ids=["LiteRT's passes", "torch.export", "nothing", "plain"],
+)
+def test_one_line_says_what_a_converter_could_not_take(text: str, said: str) -> None:
+    error = ExportError.by("LiteRT", ValueError(text))
+    assert str(error) == f"Expected LiteRT to take the network, but got {said}Another runtime may take it."
