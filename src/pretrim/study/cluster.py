@@ -116,7 +116,7 @@ def _connected(address: str) -> Any:
             address=where, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=40
         )
     except (OSError, RuntimeError, ValueError) as error:
-        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        said = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
         raise UsageError(
             f"Expected a Ray cluster at {address!r}, but got: {said}: start one with `ray start --head`."
         ) from error
