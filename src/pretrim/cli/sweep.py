@@ -50,7 +50,10 @@ def sweep(
     ] = False,
     score: Annotated[
         str | None,
-        typer.Option("--score", help="Of --candidates plans train the best by naswot, synflow or zico. Experimental."),
+        typer.Option(
+            "--score",
+            help="Of --candidates plans train the best by naswot, synflow or zico: no better than chance (docs/study.md).",
+        ),
     ] = None,
     candidates: Annotated[int, typer.Option("--candidates", help="Plans to score, for each trial.")] = 100,
     input: Annotated[
