@@ -52,7 +52,7 @@ def sweep(
         str | None,
         typer.Option(
             "--score",
-            help="Train the best of --candidates plans by naswot, synflow or zico. No better than chance (docs/study.md).",
+            help="Train the best of the --candidates by naswot, synflow, zico: no better than chance (docs/study.md).",
         ),
     ] = None,
     candidates: Annotated[int, typer.Option("--candidates", help="Plans to score, for each trial.")] = 100,
