@@ -29,8 +29,8 @@ class Resource:
 RESOURCES = (
     Resource("params", "Parameters", ""),
     Resource("macs", "MACs", ""),
-    Resource("flash", "Weights", "B"),
-    Resource("ram", "Peak activations", "B"),
+    Resource("flash", "Flash (weights)", "B"),
+    Resource("ram", "RAM (activations)", "B"),
     Resource("activation", "All feature maps", "B"),
     Resource("file", "int8 .tflite, predicted", "B"),
     Resource("arena", "Tensor arena, predicted", "B"),
@@ -142,7 +142,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
             how = (
                 "sweep with --to RUNTIME to measure it" if name == "latency" else "LiteRT has no model of this network"
             )
-            raise UsageError(f"Expected trials with a known {BY_NAME[name].title.lower()}, but there are none: {how}.")
+            raise UsageError(f"Expected trials with a known {name}, but there are none: {how}.")
 
     def meets(candidate: Candidate, names: Iterable[str]) -> bool:
         return all(candidate.takes.get(name, float("inf")) <= limits[name] for name in names)
