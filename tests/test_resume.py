@@ -113,6 +113,19 @@ def test_dropout_and_layout_are_resumed_too(digits: DataSet, tmp_path: Path) -> 
     assert same(values(one), values(other))
 
 
+def test_the_scale_of_float16_is_resumed_too(digits: DataSet, tmp_path: Path) -> None:
+    """It grows after so many steps without an infinite gradient: the count must go on, not begin again."""
+    execution, path = Execution(precision="float16"), tmp_path / "state"
+    one, other = small(), small()
+    train(one, digits, RECIPE, execution=execution, checkpoint=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(small(), digits, RECIPE, execution=execution, checkpoint=path, on_step=stopping(2, 3))
+    train(other, digits, RECIPE, checkpoint=path, resume=True)
+    assert same(values(one), values(other))
+    assert states.read(path).scaling == states.read(tmp_path / "whole").scaling
+    assert states.read(path).scaling["_growth_tracker"] > 0
+
+
 # ---------------------------------------------------------------------------------------- kill -9
 
 KILLED = """

@@ -128,7 +128,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the draws, the initia
 # ---------------------------------------------------------------------------------------- training
 
 LAYOUTS = "channels_last|contiguous"
-PRECISIONS = "float32|bfloat16"
+PRECISIONS = "float32|bfloat16|float16"
 
 Epochs = Annotated[
     int | None,

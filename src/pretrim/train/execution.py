@@ -20,7 +20,7 @@ from torch import nn
 
 from pretrim.errors import UsageError
 
-Precision: TypeAlias = Literal["float32", "bfloat16"]
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 TIMED = 3
 """steps a candidate is timed for; the first also makes what is kept, and does not count"""
@@ -38,7 +38,8 @@ class Execution:
 
     Attributes:
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ...
-        precision: of convolutions and matrix products; the weights are float32 in either case.
+        precision: of convolutions and matrix products; the weights are float32 in every case. With float16 the loss
+            is scaled, so that small gradients do not vanish (Micikevicius et al. 2018).
         channels_last: the memory layout of feature maps and kernels.
         compile: by torch.compile.
         threads: of the CPU; a sum over other numbers of threads rounds differently.
@@ -62,7 +63,7 @@ class Execution:
     @property
     def dtype(self) -> torch.dtype:
         """The data type of products."""
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.precision or "", torch.float32)
 
     def __str__(self) -> str:
         layout = "channels_last" if self.channels_last else "contiguous"
@@ -125,8 +126,8 @@ def candidates(wish: Execution, device: torch.device, bfloat16: bool) -> list[Ex
     precisions: list[Precision] = ["float32", "bfloat16"] if bfloat16 else ["float32"]
     if device.type == "cuda" and wish.channels_last is None:
         layouts = [True]
-    if device.type == "cuda" and bfloat16:
-        precisions = ["bfloat16"]
+    if device.type == "cuda":  # without bfloat16, float16 is what tensor cores take; older GPUs are slow in it
+        precisions = ["bfloat16"] if bfloat16 else ["float32", "float16"]
     if wish.precision is not None:
         precisions = [wish.precision]
     return [

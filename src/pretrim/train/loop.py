@@ -24,7 +24,7 @@ from .execution import Choice, Execution, choose, kernels, threads
 from .feed import STEP, Batch, Feed, seed_of
 from .optimizer import Average, learning_rate_at, make_optimizer
 from .outputs import Loss, Teacher, forward, renormalised
-from .processes import agreed, from_main, make_accelerator, same_on_all, total, wants_bfloat16
+from .processes import agreed, from_main, make_accelerator, same_on_all, total, wanted_precision
 from .recipe import Recipe
 from .state import EpochRecord, State
 from .stop import Interrupted, Wish, listening
@@ -211,6 +211,7 @@ class _Training:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.right = torch.zeros((), dtype=torch.int64, device=device)
         self.looked = math.nan
+        self.scaler = torch.amp.GradScaler(device.type, enabled=False)
 
     def _ready(self, teacher: Teacher) -> Teacher:
         teacher.model.to(self.device).eval()
@@ -220,8 +221,8 @@ class _Training:
 
     def choose(self, wish: Execution) -> Choice:
         """How to run the steps: found in the main process, the same in all."""
-        if wish.precision is None and wants_bfloat16(self.accelerator):
-            wish = replace(wish, precision="bfloat16")
+        if wish.precision is None:
+            wish = replace(wish, precision=wanted_precision(self.accelerator))
         total_steps = self.recipe.epochs * self.steps
         found = None
         if self.accelerator.is_main_process:
@@ -254,7 +255,9 @@ class _Training:
         """Everything that depends on how the steps are run; the values of a state to go on from."""
         self.choice = choice
         self._lay_out(choice.execution)
-        self.optimizer = make_optimizer(self.model, self.recipe)
+        scaled = choice.execution.precision == "float16"
+        self.optimizer = make_optimizer(self.model, self.recipe, scaled=scaled)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.average = Average(self.model, self.recipe.ema) if self.recipe.ema else None
         if before is not None:
             self._set(before)
@@ -308,7 +311,8 @@ class _Training:
             with self.accelerator.no_sync(self.runner) if waits else nullcontext():
                 model = self.plain if self._rounds() else self.runner  # nothing can be replaced in a compiled one
                 self._passes(model, batch, self.choice.execution, share=1.0 / len(batches))
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.average is not None:
             self.average.update()
 
@@ -321,10 +325,10 @@ class _Training:
 
     def _passes(self, model: nn.Module, batch: Batch, execution: Execution, share: float = 1.0) -> None:
         """Forward and backward; nothing waits for a GPU."""
-        with torch.autocast(self.device.type, execution.dtype, enabled=execution.precision == "bfloat16"):
+        with torch.autocast(self.device.type, execution.dtype, enabled=execution.precision != "float32"):
             outputs = forward(model, batch.images, rounding.forward if self._rounds() else None)
             loss, scores = self.loss_of(outputs, batch)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         self.loss += loss.detach() * share
         self.right += (scores.detach().argmax(dim=1) == batch.labels).sum()
 
@@ -422,6 +426,7 @@ class _Training:
             right=int(self.right.item()),
             seconds=self.seconds,
             updates=0 if self.average is None else self.average.updates,
+            scaling=self.scaler.state_dict(),
             tensors=tensors,
         )
 
@@ -440,6 +445,8 @@ class _Training:
         if self.average is not None:
             states.copy_into(self.average.values, before, states.AVERAGE)
             self.average.updates = before.updates
+        if before.scaling:
+            self.scaler.load_state_dict(dict(before.scaling))
         self.records, self.step, self.seconds = before.epochs, before.step, before.seconds
         self.loss.fill_(before.loss)
         self.right.fill_(before.right)

@@ -17,10 +17,12 @@ START, END = 25.0, 1e4
 """By how much its first rate is below the largest, and its last below the first (torch's OneCycleLR)."""
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def make_optimizer(model: nn.Module, recipe: Recipe, *, scaled: bool = False) -> torch.optim.SGD:
     """SGD over the parameters that need a gradient; those of fewer than two dimensions do not decay.
 
     Fused: one kernel for all parameters, where a loop over them takes longer than the convolutions of a small batch.
+    Not so where the loss is `scaled`: torch's fused SGD lets infinite gradients into the momentum of a step that the
+    scaler leaves out (torch 2.11 to 2.13; without any gradient before, it takes what was in memory).
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -28,7 +30,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
     momentum, nesterov = recipe.momentum, recipe.momentum > 0
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=nesterov, fused=not scaled)
 
 
 def learning_rate_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:

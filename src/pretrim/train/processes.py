@@ -12,6 +12,7 @@ from torch import nn
 
 from pretrim.errors import UsageError
 
+from .execution import Precision
 from .optimizer import Average
 from .stop import Wish
 
@@ -52,9 +53,10 @@ def make_accelerator(device: str = "auto", trackers: Sequence[str] = (), trackin
     )
 
 
-def wants_bfloat16(accelerator: Accelerator) -> bool:
-    """Whether the user told accelerate's configuration, or an Accelerator of theirs, to use bfloat16."""
-    return "bf16" in (accelerator.mixed_precision, os.environ.get("ACCELERATE_MIXED_PRECISION"))
+def wanted_precision(accelerator: Accelerator) -> Precision | None:
+    """What the user told accelerate's configuration, or an Accelerator of theirs, if anything."""
+    said = (accelerator.mixed_precision, os.environ.get("ACCELERATE_MIXED_PRECISION"))
+    return "bfloat16" if "bf16" in said else "float16" if "fp16" in said else None
 
 
 def check_device(device: str) -> None:

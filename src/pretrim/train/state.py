@@ -51,6 +51,7 @@ class State:
         right: their images that were classified right.
         seconds: that they took.
         updates: of the moving average.
+        scaling: of the loss, for float16; empty without.
         tensors: values by name, each with the prefix of what it is part of.
     """
 
@@ -63,6 +64,7 @@ class State:
     right: int
     seconds: float
     updates: int
+    scaling: Mapping[str, Any]
     tensors: Mapping[str, torch.Tensor]
 
 
@@ -75,7 +77,7 @@ def write(state: State, path: Path) -> None:
         "execution": state.execution.to_json(),
         "speeds": dict(state.speeds),
         "epochs": [asdict(record) for record in state.epochs],
-        **{name: getattr(state, name) for name in ("step", "loss", "right", "seconds", "updates")},
+        **{name: getattr(state, name) for name in ("step", "loss", "right", "seconds", "updates", "scaling")},
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     content = tensors_to_bytes(tensors, {KEY: json.dumps(header)})
@@ -107,6 +109,7 @@ def read(path: Path) -> State:
             speeds=header["speeds"],
             epochs=tuple(EpochRecord(**{f.name: e[f.name] for f in fields(EpochRecord)}) for e in header["epochs"]),
             **{name: header[name] for name in ("step", "loss", "right", "seconds", "updates")},
+            scaling=header.get("scaling", {}),
             tensors=tensors,
         )
     except (KeyError, TypeError) as error:
