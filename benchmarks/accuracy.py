@@ -4,6 +4,7 @@ Rows of networks trained by one recipe, in stages, the most telling first:
 
 - factors: from FLOPs-aware sampling (fraction, static, sum) at half the MACs, one thing changed at a time, beside
   uniform, random and water-filled widths. It decides the defaults of `allocate.Options`.
+- own: each mode at a limit on what it is for, beside uniform width.
 - peers: those defaults, uniform, random and Torch-Pruning (pre-train, prune, fine-tune) at 50 and 70 % fewer MACs.
 - claims: the reductions that papers publish, several limits at once.
 - fashion: the rows of `peers` for ResNet-20 on Fashion-MNIST.
@@ -107,6 +108,8 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "uniform": {"mode": "uniform"},
 }
 PEERS = {"Torch-Pruning, L1": "l1", "Torch-Pruning, group norm": "group"}
+OWN = {"PA": ("params", 0.3), "MA": ("activation", 0.5)}
+"""Modes, and a limit on what each is for; FA's are the factors"""
 CLAIMS: dict[str, dict[str, float]] = {
     "mobilenetv2": {"params": 0.3, "macs": 0.5, "activation": 0.5},
     "vgg16": {"params": 0.18, "macs": 0.42},
@@ -143,6 +146,9 @@ def rows(stage: str, networks: list[str], seeds: range) -> Iterator[Row]:
             yield Row(stage, data, network, (), "dense", seed)
             if stage == "factors":
                 yield from (Row(stage, data, network, (("macs", 0.5),), way, seed) for way in FACTORS)
+            elif stage == "own":
+                for mode, limit in OWN.items():
+                    yield from (Row(stage, data, network, (limit,), way, seed) for way in (mode, "uniform"))
             elif stage == "claims":
                 limits = tuple(CLAIMS[network].items())
                 yield from (Row(stage, data, network, limits, way, seed) for way in JOINT)
@@ -360,7 +366,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--stage", choices=("factors", "peers", "claims", "fashion"), default="factors")
+    parser.add_argument("--stage", choices=("factors", "own", "peers", "claims", "fashion"), default="factors")
     parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="short")
     parser.add_argument("--networks", default="resnet20", help="several with commas")
     parser.add_argument("--ways", default="", help="some rows alone, several with semicolons")

@@ -98,6 +98,7 @@ def main() -> None:
         "",
         *goals(found),
         *factors(found),
+        *own_limits(found),
         *compared(found, "peers", "2. Beside peers"),
         *claims(found),
         *compared(found, "fashion", "4. Fashion-MNIST"),
@@ -188,6 +189,30 @@ def factors(found: list[Record]) -> list[str]:
         lines += ["", f"![Validation accuracy by way, {NAMES[network]}](results/{name})", ""]
         lines += [f"Not run: {', '.join(missing)}.", ""] if missing else []
     return lines
+
+
+def own_limits(found: list[Record]) -> list[str]:
+    lines = ["### Each mode at a limit on what it is for", ""]
+    own = [row for row in found if row["stage"] == "own"]
+    for (network, _, _), rows in groups(own, "network", "protocol", "execution").items():
+        lines += [f"{NAMES[network]}, {settings(rows)}", ""]
+        lines += [
+            "| way | n | MACs % | parameters % | feature maps % | validation | test | over uniform |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        by_limit = groups(rows, "limits", "way")
+        for (limits, way), group in by_limit.items():
+            kept = "".join(f", {keep:.0%} of the {name}" for name, keep in json.loads(limits))
+            cells = [
+                way + kept,
+                str(len(group)),
+                *(share(group, cost) for cost in ("macs", "params", "activation_bytes")),
+            ]
+            cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
+            cells.append(_against(group, by_limit.get((limits, "uniform")), way))
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines if own else [*lines, "Not run.", ""]
 
 
 def compared(found: list[Record], stage: str, title: str) -> list[str]:
