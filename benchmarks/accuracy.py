@@ -143,7 +143,8 @@ def rows(stage: str, networks: list[str], seeds: range) -> Iterator[Row]:
     data = "fashion-mnist" if stage == "fashion" else "cifar10"
     for seed in seeds:
         for network in networks:
-            yield Row(stage, data, network, (), "dense", seed)
+            if stage != "own":  # those of the factors are the same
+                yield Row(stage, data, network, (), "dense", seed)
             if stage == "factors":
                 yield from (Row(stage, data, network, (("macs", 0.5),), way, seed) for way in FACTORS)
             elif stage == "own":
