@@ -16,6 +16,7 @@ from torch import nn
 from pretrim.errors import ExportError
 from pretrim.footprint import pack
 
+from .broadcast import without_expansions
 from .quiet import need, silence
 from .runtime import Converted, Images, Outputs
 
@@ -38,7 +39,8 @@ def convert(network: nn.Module, example: torch.Tensor) -> Converted:
         file = Path(folder) / "model.tflite"
         try:
             with silence():
-                converted = litert.to_channel_last_io(network, args=[0]).eval()
+                broadcast = without_expansions(network, example)
+                converted = litert.to_channel_last_io(broadcast, args=[0]).eval()
                 litert.convert(converted, (example.permute(0, 2, 3, 1).contiguous(),)).export(str(file))
         except Exception as error:  # the converter raises many kinds
             raise ExportError.by("LiteRT", error) from error

@@ -1,0 +1,65 @@
+"""Expansions that the operator after them would make itself, taken out of a network before LiteRT's converter sees it.
+
+``x * y.expand_as(x)``, as in efficient channel attention, is ``x * y``. litert-torch 0.10 changes the layout of x to
+N x H x W x C and leaves the expanded y as it was: that does not compile, or, where channels and pixels are as many,
+computes something else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+EXPANSIONS = (aten.expand.default, aten.expand_as.default)
+BROADCASTING = (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor)
+
+
+def without_expansions(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    """The same function without them; the network itself if it has none.
+
+    Args:
+        network: in eval mode.
+        example: images, N x C x H x W.
+    """
+    with torch.no_grad(), _Seen() as seen:
+        network(example)
+    if not seen.expansion:
+        return network
+    exported = torch.export.export(network, (example,)).module(check_guards=False)
+    graph, found = exported.graph, False
+    for node in list(graph.nodes):
+        if node.target in EXPANSIONS and all(_broadcasts(user, node) for user in node.users):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+            found = True
+    if not found:
+        return network
+    return fx.GraphModule(exported, graph).eval()  # one that may be put in eval mode, as an exported one may not
+
+
+def _broadcasts(user: fx.Node, expanded: fx.Node) -> bool:
+    """Whether an operator gives the same without the expansion: another operand has the whole shape."""
+    shapes = [operand.meta["val"].shape for operand in user.args if isinstance(operand, fx.Node)]
+    others = [operand for operand in user.args if isinstance(operand, fx.Node) and operand is not expanded]
+    return (
+        user.target in BROADCASTING
+        and len(shapes) == 2
+        and len(others) == 1
+        and others[0].meta["val"].shape == expanded.meta["val"].shape
+    )
+
+
+class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Whether a forward pass expands anything."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.expansion = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.expansion |= func is aten.expand.default
+        return func(*args, **(kwargs or {}))
