@@ -44,6 +44,7 @@ from pretrim.cost import costs
 from pretrim.data import DataSet, load
 from pretrim.models.resolve import build, resolve
 from pretrim.network import Network
+from pretrim.plan import Plan
 from pretrim.train import Execution, Recipe, Training, evaluate, train
 
 HERE = Path(__file__).parent
@@ -246,9 +247,22 @@ def _planned(row: Row, data: DataSet, network: Network) -> nn.Module:
     options = row.options
     if options is None:
         return model
-    plan = network.plan(**options, **{name: f"{share!r}x" for name, share in row.limits})
+    shares = dict(row.limits)
+    if row.way == "uniform" and len(shares) == 1:
+        plan = _nearest_uniform(network, *row.limits[0])
+    else:
+        plan = network.plan(**options, **{name: f"{share!r}x" for name, share in shares.items()})
     torch.manual_seed(row.seed)
     return plan.apply(model)
+
+
+def _nearest_uniform(network: Network, limit: str, keep: float) -> Plan:
+    """One width multiplier steps all layers at once, by 2 % and more: the plan nearest to the limit, over it or not."""
+    plans = [
+        network.plan(mode="uniform", round_to=1, **{limit: f"{keep * (0.95 + 0.002 * step)!r}x"}) for step in range(51)
+    ]
+    cost = {"activation": "activation_bytes"}.get(limit, limit)
+    return min(plans, key=lambda plan: abs(plan.slim[cost] / plan.dense[cost] - keep))
 
 
 def _pruned(task: Task, data: DataSet, network: Network) -> tuple[nn.Module, list[dict[str, Any]]]:

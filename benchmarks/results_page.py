@@ -183,6 +183,7 @@ def factors(found: list[Record]) -> list[str]:
             cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
             cells.append(_against(group, ways.get("uniform"), way))
             lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", *_verdict(ways)]
         name = f"factors-{network}-{json.loads(protocol)['name']}.png"
         _dots({way: sample(ways[way], "validation_accuracy") for way in order}, FIGURES / name)
         missing = [way for way in FACTORS if way not in ways]
@@ -289,6 +290,19 @@ def _against(group: Sequence[Record], uniform: Sequence[Record] | None, way: str
         return ""
     gained, error = sample(group, "validation_accuracy").less(sample(uniform, "validation_accuracy"))
     return f"{gained:+.2f} ± {error:.2f}" + (", separated" if abs(gained) > 2 * error else "")
+
+
+def _verdict(ways: dict[str, list[Record]]) -> list[str]:
+    """Which ways differ from uniform width, in a sentence."""
+    compared = {way: _against(group, ways.get("uniform"), way) for way, group in ways.items()}
+    apart = {way: text for way, text in compared.items() if text.endswith("separated")}
+    better = ", ".join(way for way, text in apart.items() if text.startswith("+")) or "none"
+    worse = ", ".join(way for way, text in apart.items() if text.startswith("-")) or "none"
+    rest = ", ".join(way for way, text in compared.items() if text and way not in apart) or "none"
+    return [
+        f"Above uniform width: {better}. Below: {worse}. Cannot be told apart from it with so few seeds: {rest}.",
+        "",
+    ]
 
 
 def _dots(ways: dict[str, Sample], target: Path) -> None:
