@@ -188,7 +188,9 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
 
 
 def show_plan(console: Console, plan: Plan) -> None:
-    """Each cost dense and slim, and the width of each group."""
+    """Each cost dense and slim, the width of each group, and what was measured against the mode."""
+    from pretrim.evidence import loses
+
     name = plan.model["name"] if plan.model is not None else "a network"
     how = ", ".join(f"{key}={plan.options[key]}" for key in ("mode", "seed") if key in plan.options)
     costs = _table("<cost", "dense", "slim", "kept", "limit")
@@ -206,6 +208,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         cells = (str(len(group.layers)), str(group.channels), str(group.kept))
         widths.add_row(Text(group.name), *cells, Text(f"{drawn} {percent(share, 0):>5}"))
     _show(console, "Filters kept", widths)
+    lost = loses(plan.options.get("mode", ""), plan.limits)
+    show_notes(console, [lost] if lost is not None else [])
 
 
 def show_fit(console: Console, name: str, plan: Plan) -> None:

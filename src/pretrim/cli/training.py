@@ -60,6 +60,7 @@ def run(job: Job) -> dict[str, Any]:
     import torch
 
     from pretrim.checkpoint import DENSE, STATE, TRACKING, output_folder
+    from pretrim.evidence import loses
     from pretrim.models.weights import load_weights
     from pretrim.train import is_main, make_accelerator
 
@@ -70,6 +71,8 @@ def run(job: Job) -> dict[str, Any]:
     slim = job.plan.apply(subject.module, weights="inherit" if job.inherit is not None else "fresh")
     if job.plan.slim == job.plan.dense:
         say("note: the plan removes nothing")
+    elif (lost := loses(job.plan.options.get("mode", ""), job.plan.limits)) is not None:
+        say(f"note: {lost}")
     parts = {"weights": weights}
     results: dict[str, Any] = {}
     with ExitStack() as stack:
