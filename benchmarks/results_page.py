@@ -160,7 +160,7 @@ def factors(found: list[Record]) -> list[str]:
         "From FLOPs-aware sampling (FA: a draw takes a twentieth of a layer, static shares, coupled layers summed) at "
         "half the MACs, one thing changed. `joint` draws by the limits given and is FA itself where MACs are the one "
         "limit. The last column is validation accuracy less that of uniform width, ± the standard error of that "
-        "difference; *separated* where it is over three times that error.",
+        "difference; *separated* where it is over three times that error, of four seeds or more.",
         "",
     ]
     own = [row for row in found if row["stage"] == "factors"]
@@ -289,7 +289,9 @@ def _against(group: Sequence[Record], uniform: Sequence[Record] | None, way: str
     if uniform is None or way in ("uniform", "dense") or min(len(group), len(uniform)) < 2:
         return ""
     gained, error = sample(group, "validation_accuracy").less(sample(uniform, "validation_accuracy"))
-    return f"{gained:+.2f} ± {error:.2f}" + (", separated" if abs(gained) > 3 * error else "")
+    return f"{gained:+.2f} ± {error:.2f}" + (
+        ", separated" if abs(gained) > 3 * error and min(len(group), len(uniform)) > 3 else ""
+    )
 
 
 def _verdict(ways: dict[str, list[Record]]) -> list[str]:
@@ -299,10 +301,7 @@ def _verdict(ways: dict[str, list[Record]]) -> list[str]:
     better = ", ".join(way for way, text in apart.items() if text.startswith("+")) or "none"
     worse = ", ".join(way for way, text in apart.items() if text.startswith("-")) or "none"
     rest = ", ".join(way for way, text in compared.items() if text and way not in apart) or "none"
-    return [
-        f"Above uniform width: {better}. Below: {worse}. Cannot be told apart from it with so few seeds: {rest}.",
-        "",
-    ]
+    return [f"Above uniform width: {better}. Below: {worse}. Cannot be told apart from it with so few seeds: {rest}."]
 
 
 def _dots(ways: dict[str, Sample], target: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_figures_are_those_of_the_records(mode: str, cost: str) -> None:
     found = UNIFORM[mode, cost]
     limit = (LIMITS.get(cost, cost), found.keep)
     own, uniform = (recorded(("factors", "own"), way, limit) for way in (WAYS[mode], "uniform"))
-    assert len(own) >= 3 and len(uniform) >= 3
+    assert len(own) >= 4 and len(uniform) >= 4
     assert found.gained == pytest.approx(statistics.fmean(own) - statistics.fmean(uniform), abs=0.05)
     error = math.sqrt(statistics.variance(own) / len(own) + statistics.variance(uniform) / len(uniform))
     assert found.error == pytest.approx(error, abs=0.05)
