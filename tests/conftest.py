@@ -13,3 +13,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The commands of whole pages first: minutes each, and one that begins last leaves the other core idle."""
+    items.sort(key=lambda item: "test_the_commands_of_a_page" not in item.name)

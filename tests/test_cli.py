@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -154,12 +153,22 @@ def test_choices_and_defaults_are_those_of_the_library() -> None:
     assert target.ROUND_TO == allocate.Options().round_to  # the default of --round-to is the device's, or this
 
 
+def interruptible(*command: str) -> subprocess.Popen[str]:
+    """A command that heeds Ctrl-C also where a shell runs this in the background, which ignores it for its children.
+
+    A handler of this process becomes the default action of the child's. Not by `preexec_fn`: that forks, and JAX, which
+    another test of the process may have imported, warns of it.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_interruption_is_one_line_and_exit_130(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pretrim", "compress", "resnet20", "--data", "digits", "--macs", "0.5x"]
-    # A shell that runs this in the background has told its children to ignore SIGINT: undo that for the command.
-    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    call = [*command, "-o", tmp_path / "run"]
-    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
+    with interruptible(*command, "-o", str(tmp_path / "run")) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("data: "):
             assert process.poll() is None
@@ -364,9 +373,7 @@ def test_the_error_of_a_failing_forward_is_shown(call: Call, net: Path) -> None:
 
 def stopped_run(net: Path, run: Path, *more: str, after: str = "epoch 2/") -> None:
     """A real `pretrim compress` that Ctrl-C stopped."""
-    command = [sys.executable, "-m", "pretrim", *training_of(net), *more, "-o", str(run)]
-    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
+    with interruptible(sys.executable, "-m", "pretrim", *training_of(net), *more, "-o", str(run)) as process:
         assert process.stderr is not None
         while after not in process.stderr.readline():
             assert process.poll() is None
@@ -377,7 +384,8 @@ def stopped_run(net: Path, run: Path, *more: str, after: str = "epoch 2/") -> No
 
 def training_of(net: Path) -> list[str]:
     common = ["compress", f"{net}:build", "--data", "digits", *SMALL, "--params", "0.5x", "--round-to", "1"]
-    return [*common, "--epochs", "40", "--set", "ema=0.99", "--threads", "1", "--layout", "channels_last"]
+    pinned = ["--threads", "1", "--layout", "channels_last", "--precision", "float32"]  # what is timed may differ
+    return [*common, "--epochs", "40", "--set", "ema=0.99", *pinned]
 
 
 def test_a_stopped_run_is_resumed_to_the_same_weights(call: Call, net: Path, tmp_path: Path) -> None:
