@@ -1,41 +1,51 @@
 """Claim: the latency of a plan is known to 15 % before it is built, from a table of single layers and two networks.
 
-20 random plans (mode random, 0.2 to 0.9 of the MACs) of ResNet-56 and MobileNetV2 for 3x32x32, in LiteRT on one
-thread: predicted by `pretrim.latency`, and measured, all plans of a network in turns in the same processes. The two
-networks that the table is corrected by (dense, and 0.3 of every width) are not among the plans.
+20 random plans (mode random, 0.2 to 0.9 of the MACs) of ResNet-56 and MobileNetV2 for 3x32x32, in LiteRT and in ONNX
+Runtime on one thread: predicted by `pretrim.latency`, and measured, all plans of a network in turns in the same
+processes. The two networks that the table is corrected by (dense, and 0.3 of every width) are not among the plans.
 
-    OMP_NUM_THREADS=1 python benchmarks/latency_table.py     # about 15 minutes; writes results/latency_table.md
+    OMP_NUM_THREADS=1 python benchmarks/latency_table.py [--runtimes onnx] [--only resnet56]      # about 25 minutes
+    python benchmarks/latency_table.py --table
 
-Needs `pretrim[litert]` and a machine that does nothing else.
+Records: benchmarks/results/latency_table.jsonl; what this processor has measured already is not measured again. Needs
+the extras litert and onnx, and a machine that does nothing else.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import statistics
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import pretrim
-from pretrim.deploy import export
-from pretrim.latency import Place, measured_cost
+from pretrim.deploy import SUFFIXES, TITLES, export
+from pretrim.latency import PROVIDERS, Place, measured_cost
 from pretrim.measure import Protocol, measure
 from pretrim.measure.worker import cpu_name
 from pretrim.models.resolve import build, resolve
 
-RESULT = Path(__file__).parent / "results" / "latency_table.md"
+RESULTS = Path(__file__).parent / "results"
+RECORDS, TABLE = RESULTS / "latency_table.jsonl", RESULTS / "latency_table.md"
+NETWORKS, RUNTIMES, KINDS = ("resnet56", "mobilenetv2"), ("litert", "onnx"), ("float32", "int8")
 PLANS = 20
+WITHIN = 0.15
 
 
-def row(name: str, data_type: str) -> str:
+def one(name: str, runtime: Any, data_type: str) -> dict[str, Any]:
+    """Predict and measure the plans of a network."""
     torch.manual_seed(0)
     module = build(resolve(name, num_classes=10, input_shape=(3, 32, 32)))
     network = pretrim.analyze(module, torch.zeros(1, 3, 32, 32))
     started = time.perf_counter()
-    cost = measured_cost(network, module, Place("benchmark", "litert", data_type, "CPU", 1))
+    cost = measured_cost(network, module, Place("benchmark", runtime, data_type, PROVIDERS[runtime], 1))
     took = time.perf_counter() - started
     predicted, artifacts = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -43,41 +53,70 @@ def row(name: str, data_type: str) -> str:
         for seed in range(PLANS):
             share = 0.2 + 0.7 * seed / (PLANS - 1)
             plan = network.plan(mode="random", macs=f"{share:.3f}x", seed=seed)
-            file = Path(folder) / f"{seed}.tflite"
+            file = Path(folder) / f"{seed}{SUFFIXES[runtime]}"
             slim = plan.apply(module).eval()
             sample = images if data_type == "int8" else None
-            artifacts.append(export(slim, file, "litert", images=images, calibration=sample, force=True))
-            predicted.append(int(cost(plan.widths)) * 1e-9)
-        real = [found.latency.median_s for found in measure(artifacts, Protocol(runs=30, processes=3))]
-    errors = [p / r - 1 for p, r in zip(predicted, real, strict=True)]
-    within = sum(abs(error) <= 0.15 for error in errors)
-    cells = [
-        name,
-        data_type,
-        f"{1e3 * min(real):.2f} to {1e3 * max(real):.2f}",
-        f"{100 * statistics.fmean(abs(error) for error in errors):.1f} %",
-        f"{100 * min(errors):+.1f} to {100 * max(errors):+.1f} %",
-        f"{within} of {PLANS}",
-        f"{took:.0f}",
+            artifacts.append(export(slim, file, runtime, images=images, calibration=sample, force=True))
+            predicted.append(int(cost(plan.widths)) * 1e-6)
+        found = measure(artifacts, Protocol(runs=30, processes=3))
+    real = [1e3 * measurement.latency.median_s for measurement in found]
+    row = {"network": name, "runtime": runtime, "data_type": data_type, "cpu": cpu_name()}
+    return row | {"predicted_ms": predicted, "measured_ms": real, "table_s": took}
+
+
+def records() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+
+
+def _place(row: dict[str, Any]) -> tuple[str, int, int, int]:
+    """In the table."""
+    order = (RUNTIMES.index(row["runtime"]), NETWORKS.index(row["network"]), KINDS.index(row["data_type"]))
+    return row["cpu"], *order
+
+
+def table() -> str:
+    lines = [
+        "# Latency, predicted and measured",
+        "",
+        f"{PLANS} random plans each, 3x32x32, one thread. Goal: within {WITHIN:.0%}.",
+        "",
+        "| processor | runtime | network | data type | measured, ms | mean error | errors | within 15 % "
+        "| s to make the table |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    print(*cells, sep=" | ", flush=True)
-    return f"| {' | '.join(cells)} |"
+    for row in sorted(records(), key=_place):
+        pairs = zip(row["predicted_ms"], row["measured_ms"], strict=True)
+        errors = [100 * (predicted / real - 1) for predicted, real in pairs]
+        within = sum(abs(error) <= 100 * WITHIN for error in errors)
+        cells = [
+            *(row["cpu"], TITLES[row["runtime"]], row["network"], row["data_type"]),
+            f"{min(row['measured_ms']):.2f} to {max(row['measured_ms']):.2f}",
+            f"{statistics.fmean(map(abs, errors)):.1f} %",
+            f"{min(errors):+.1f} to {max(errors):+.1f} %",
+            f"{within} of {len(errors)}",
+            f"{row['table_s']:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    head = (
-        "# Latency, predicted and measured\n\n"
-        f"{PLANS} random plans each, 3x32x32, LiteRT, one thread, {cpu_name()}. Goal: within 15 %.\n\n"
-        "| network | data type | measured, ms | mean error | errors | within 15 % | s to make the table |\n"
-        "|---|---|---|---|---|---|---|\n"
-    )
-    rows = []
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="*", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=list(RUNTIMES))
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    known = {(row["runtime"], row["network"], row["data_type"]) for row in records() if row["cpu"] == cpu_name()}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache  # a table of this run alone
-        for name in ("resnet56", "mobilenetv2"):
-            for kind in ("float32", "int8"):
-                rows.append(row(name, kind))
-                RESULT.write_text(head + "\n".join(rows) + "\n")  # what is done is not lost
+        for case in product(options.runtimes, options.only, KINDS):
+            if options.table or case in known:
+                continue
+            row = one(case[1], case[0], case[2])
+            with RECORDS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            TABLE.write_text(table())  # what is done is not lost
+    TABLE.write_text(table())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -23,6 +24,7 @@ from pretrim.cli import compress, main, options, plan, target
 from pretrim.data import load as load_data
 from pretrim.models.resolve import build, resolve
 from pretrim.plan import Plan
+from pretrim.train import scores
 
 NET = """
 import torch
@@ -288,6 +290,26 @@ def test_predict_labels_images(call: Call, trained: Path, tmp_path: Path) -> Non
         first, second = entry["predictions"]
         assert 1 >= first["probability"] >= second["probability"] >= 0
     assert "0.png" in call("predict", trained, paths[0]).out
+
+
+def test_predict_pads_as_the_data_set_did(call: Call, tmp_path: Path) -> None:
+    """28x28 images are trained on in a frame of zeros, so a file of one is shown to the network in that frame."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", 40), ("t10k", 4)):
+        for name, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+            values = random.integers(0, 2 if len(shape) == 1 else 256, shape).astype(np.uint8)
+            head = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+            (tmp_path / f"{part}-{name}-ubyte").write_bytes(head + values.tobytes())
+    run = tmp_path / "run"
+    few = ("--epochs", "1", "--batch-size", "8")
+    assert call("compress", "resnet20", "--data", tmp_path, "--macs", "0.5x", *few, "-o", run).code == 0
+    image = load_data(str(tmp_path)).test.images[:1]
+    Image.fromarray(image[0, 0, 2:-2, 2:-2].numpy()).save(tmp_path / "one.png")
+    normalisation = read(run).normalisation
+    assert normalisation is not None
+    expected = scores(load(run), image, *normalisation).softmax(dim=1).max()
+    found = call("predict", run, tmp_path / "one.png", "--json").json[0]["predictions"][0]
+    assert found["probability"] == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_compress_a_users_file_ends_with_one_table(call: Call, net: Path, tmp_path: Path) -> None:

@@ -165,3 +165,24 @@ def test_latency_on_the_command_line(call: Call, tmp_path: Path, monkeypatch: py
     assert code == 2
     code, out, said = call("plan", *net)
     assert (code, said) == (0, "") and json.loads(out)["device"]["latency_on"] == "this machine"
+
+
+def test_latency_of_another_runtime_on_the_command_line(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    net = ("resnet20", "--input", "1x8x8", "--latency", "0.6x", "--json")
+    code, out, _ = call("plan", *net, "--to", "onnx")
+    device = json.loads(out)["device"]
+    assert (code, device["latency_on"]) == (0, "this machine, ONNX Runtime")
+    assert device["slim"]["latency_ns"] <= 0.6 * device["dense"]["latency_ns"]
+    assert [file.name.split("_")[-4:] for file in (tmp_path / "pretrim" / "latency").iterdir()] == [
+        ["onnx", "float32", "CPUExecutionProvider", "1t.json"]
+    ]
+    code, out, said = call("plan", *net, "--to", "executorch")
+    assert code == 0 and "note: latency is that of LiteRT, whose kernels" in said
+    assert json.loads(out)["device"]["latency_on"] == "this machine"
+    code, _, said = call("plan", "resnet20", "--macs", "0.5x", "--to", "onnx")
+    assert code == 2 and "Expected --latency or --mode latency with --to, but got neither" in said
+    code, _, said = call("plan", *net, "--to", "tensorrt")
+    assert code == 2 and "Expected --to to be one of onnx, litert, executorch, but got 'tensorrt'" in said

@@ -23,6 +23,7 @@ from PIL import Image
 from pretrim import data
 from pretrim.data import fashion_mnist
 from pretrim.data.images import with_channels
+from pretrim.data.parquet import class_names
 from pretrim.data.record import PIECE, Split, statistics
 from pretrim.data.split import draw, limited
 from pretrim.errors import DataError, UsageError
@@ -205,6 +206,18 @@ def test_the_default_size_of_fashion_mnist_is_the_same_when_it_is_asked_for(tmp_
     assert data.load(f"fashion-mnist:{tmp_path}", image_size=14).input_shape == (1, 14, 14)
 
 
+def test_an_image_file_is_padded_as_the_images_of_its_data_set_were(tmp_path):
+    found = data.load(f"fashion-mnist:{make_fashion(tmp_path)}")
+    image = found.test.images[7]
+    Image.fromarray(image[0, 2:-2, 2:-2].numpy()).save(tmp_path / "7.png")
+    assert found.padding == 2 and image[0, 1].sum() == 0
+    assert torch.equal(data.decode_image(tmp_path / "7.png", found.input_shape, found.padding), image)
+    make_image(tmp_path / "large.png", (200, 200, 200), (90, 90))
+    large = data.decode_image(tmp_path / "large.png", found.input_shape, found.padding)
+    assert large[0, 2:-2, 2:-2].unique().tolist() == [200] and large.count_nonzero() == 28 * 28
+    assert data.load(f"fashion-mnist:{tmp_path}", image_size=14).padding == 0
+
+
 def test_idx_files_of_the_same_names_are_not_taken_for_fashion_mnist(tmp_path):
     found = data.load(str(make_fashion(tmp_path)), image_size=28, channels=3)
     assert found.input_shape == (3, 28, 28) and found.name == tmp_path.name
@@ -259,6 +272,21 @@ def test_parquet_with_a_validation_part_and_the_column_image(tmp_path):
     found = data.load(str(tmp_path), image_size=16)
     assert found.validation.labels.tolist() == [1, 2] and found.split_note.startswith("all three parts")
     assert found.classes == ("0", "1", "2") and found.input_shape == (3, 16, 16) and found.name == tmp_path.name
+
+
+def test_parquet_brings_the_names_of_its_classes(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    images = [Image.new("L", (4, 4), 10 * number) for number in range(8)]
+    whole = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 4}, features=features)
+    whole.to_parquet(tmp_path / "train-0.parquet")
+    found = data.load(str(tmp_path))
+    assert found.classes == ("cat", "dog") and found.input_shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("said", ['{"info": 1}', "{", '{"info": {"features": {"label": {"names": ["a", "a"]}}}}'])
+def test_names_of_classes_that_cannot_be_used(said):
+    assert class_names({b"huggingface": said.encode()}, "label") == ()
 
 
 def test_grey_parquet_stays_grey(tmp_path):

@@ -1,6 +1,7 @@
 """Latency as a cost: curves by hand, layers as LiteRT has them, and plans by measured time."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,24 @@ from small import SHAPE, small
 import pretrim
 from pretrim.cost import cost as cost_of
 from pretrim.errors import MeasureError, UsageError
-from pretrim.latency import Place, latency_cost, load_table, measure_table, measured_cost, wanted_axes
+from pretrim.latency import (
+    PROVIDERS,
+    Place,
+    latency_cost,
+    litert_layers,
+    load_table,
+    measure_table,
+    measured_cost,
+    onnx_layers,
+    wanted_axes,
+)
 from pretrim.latency.layers import timed_layers
-from pretrim.latency.litert_layers import model_of
 from pretrim.latency.table import Correction, Curve, Table, axis_of, cache_folder, save_table
+from pretrim.measure.record import MACHINE, MARK
 from pretrim.models.resolve import build, resolve
 
 HERE = Place("here", "litert", "float32", "CPU", 1)
+ONNX = Place("here", "onnx", "float32", PROVIDERS["onnx"], 1)
 
 
 @pytest.fixture
@@ -34,7 +46,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def by_macs(network: pretrim.Network) -> Table:
+def by_macs(network: pretrim.Network, aligned: int = 8) -> Table:
     """A table in which each layer takes a nanosecond a multiply-accumulate, and other layers nothing."""
     curves = {}
     for kind, axes in wanted_axes(network).items():
@@ -50,7 +62,7 @@ def by_macs(network: pretrim.Network) -> Table:
         grid = np.ones([len(axis) for axis in axes]) * factor * 1e-9
         for place, axis in enumerate(axes):
             grid = grid * np.array(axis, float).reshape([-1 if n == place else 1 for n in range(len(axes))])
-        curves[kind.key] = Curve(axes, grid)
+        curves[kind.key] = Curve(axes, grid, aligned)
     return Table(HERE, {}, 0.0, curves)
 
 
@@ -73,11 +85,10 @@ def test_layers_by_hand(network: pretrim.Network) -> None:
 
 
 def test_a_table_that_counts_macs_gives_macs_and_the_plans_of_that_mode(
-    network: pretrim.Network, monkeypatch: pytest.MonkeyPatch
+    network: pretrim.Network,
 ) -> None:
     """Interpolation between two widths is exact for products of them, once they are not rounded up."""
-    monkeypatch.setattr("pretrim.latency.table.ALIGNED", 1)
-    cost = latency_cost(network, by_macs(network))
+    cost = latency_cost(network, by_macs(network, aligned=1))
     macs = cost_of(network, "macs")
     rows = np.array([network.dense, np.maximum(network.dense // 2 // 8 * 8, 1)])
     assert cost(rows).tolist() == macs(rows).tolist()
@@ -141,14 +152,45 @@ def test_every_layer_runs_and_has_the_shape_of_the_network(network: pretrim.Netw
 
     for kind, axes in wanted_axes(network).items():
         widths = tuple(axis[-1] for axis in axes)
-        content, shape = model_of(kind, widths, int8=int8)
-        interpreter = Interpreter(model_content=content)
+        written = litert_layers.model_of(kind, widths, int8=int8)
+        interpreter = Interpreter(model_content=written.content)
         interpreter.allocate_tensors()
         interpreter.invoke()
         given, made = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-        assert given["shape"].tolist() == shape
+        assert tuple(given["shape"]) == written.shape
         assert given["dtype"] == (np.int8 if int8 else np.float32)
         assert made["shape"][-1] == widths[-1]
+
+
+@pytest.mark.parametrize("kind_of", ["float32", "uint8", "int8"])
+def test_every_layer_of_onnx_runs_as_one_operator(network: pretrim.Network, kind_of: str) -> None:
+    """ONNX Runtime's optimiser must find integer arithmetic in it: the model it would run is read back."""
+    import onnx
+    import onnxruntime
+
+    wanted = wanted_axes(network, "onnx")
+    assert "pad" not in {kind.kind for kind in wanted}
+    for kind, axes in wanted.items():
+        widths = tuple(axis[-1] for axis in axes)
+        written = onnx_layers.model_of(kind, widths, int8=kind_of != "float32", signed=kind_of == "int8")
+        onnx.checker.check_model(onnx.load_from_string(written.content))
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(cache_folder().parent / "run.onnx")
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.qdqisint8allowed", "1")  # as on ARM, which int8 is for
+        cache_folder().parent.mkdir(parents=True, exist_ok=True)
+        session = onnxruntime.InferenceSession(written.content, options, providers=[PROVIDERS["onnx"]])
+        pixels = np.zeros(written.shape, written.data_type)
+        made = session.run(None, {given.name: pixels for given in session.get_inputs()})[0]
+        assert made.dtype == np.dtype(kind_of) and made.shape[1] == widths[-1]
+        if kind.kind in ("conv", "depthwise"):
+            given = kind.settings
+            image, kernel = torch.zeros(1, 1, given["height"], given["width"]), torch.zeros(1, 1, *given["kernel"])
+            how = {"stride": given["stride"], "padding": "same" if given["same"] else "valid"}
+            assert made.shape[2:] == torch.nn.functional.conv2d(image, kernel, **how).shape[2:]
+        run = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+        if kind.kind != "mean" and kind_of != "float32":  # ONNX Runtime takes means in float32
+            assert not {"DequantizeLinear", "QuantizeLinear"} & set(run), (kind.kind, run)
 
 
 def test_a_table_is_measured_kept_and_not_measured_again(network: pretrim.Network) -> None:
@@ -192,7 +234,31 @@ def test_tables_that_are_damaged(network: pretrim.Network) -> None:
             load_table(HERE)
 
 
+@pytest.mark.parametrize(("padded_to", "aligned"), [(1, 8), (8, 8), (16, 16), (64, 8)])
+def test_what_kernels_pad_to_is_found(network: pretrim.Network, padded_to: int, aligned: int) -> None:
+    """A runtime that takes a nanosecond a multiply-accumulate of padded widths; what it is given is read back."""
+    import onnx
+
+    def ask(request: dict[str, Any], files: Sequence[Path]) -> str:
+        results = []
+        for file in files:
+            graph = onnx.load(file).graph
+            out, reads = next((list(one.dims)[:2] for one in graph.initializer if len(one.dims) == 4), (1, 1))
+            seconds = 1e-9 * (-(-out // padded_to) * padded_to) * (-(-reads // padded_to) * padded_to)
+            results.append({"provider": "x", "samples_s": [seconds], "energy_j": None, "energy_source": None})
+        record = {"machine": dict.fromkeys(MACHINE, "x"), "results": results}
+        return MARK + json.dumps(record | {"memory_before_bytes": None, "memory_peak_bytes": None})
+
+    wanted = {kind: axes for kind, axes in wanted_axes(network, "onnx").items() if kind.kind == "conv"}
+    table = measure_table(ONNX, wanted, ask=ask)
+    assert table.aligned == aligned
+    assert Table.from_json(table.to_json()).aligned == aligned
+    assert {curve.aligned for curve in table.curves.values()} == {aligned}
+
+
 def test_places_without_tables() -> None:
-    with pytest.raises(UsageError, match="Expected latency of litert in float32 or int8, but got onnx in float32"):
-        Place("here", "onnx", "float32", "CPU", 1)
+    with pytest.raises(
+        UsageError, match="Expected latency of litert or onnx in float32 or int8, but got executorch in float32"
+    ):
+        Place("here", "executorch", "float32", "CPU", 1)
     assert "/" not in replace(HERE, device="../../etc").slug

@@ -91,7 +91,7 @@ def compress(
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
     search |= {"min_width": min_width, "seed": seed, "draws": draws}
     target, given = _target(limits, search, dtype, round_to, plan, device, application)
-    timing = find_timing(latency, mode, ssh, remote_python, ssh_config, estimate, target)
+    timing = find_timing(latency, mode, to, ssh, remote_python, ssh_config, estimate, target)
     delivery = find_delivery(target.board, to, int8)
     if resume and overwrite:
         raise UsageError("Expected --resume or --overwrite, but got both: one goes on, the other starts anew.")

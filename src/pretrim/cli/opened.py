@@ -26,6 +26,13 @@ class Opened:
     input_shape: Shape
     normalisation: Normalisation
 
+    @property
+    def padding(self) -> int:
+        """Of zeros round the images that it was trained on; runs of before it was recorded have none."""
+        padding = (self.record.data or {}).get("padding", 0)
+        inside = min(self.input_shape[1:]) - 1
+        return padding if isinstance(padding, int) and 0 <= 2 * padding <= inside else 0
+
 
 def open_run(path: Path, model: str | None) -> Opened:
     """Load a run's network.

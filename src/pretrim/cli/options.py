@@ -85,7 +85,16 @@ Latency = Annotated[
     typer.Option(
         "--latency",
         metavar="LIMIT",
-        help="Longest time of one image, on one thread of LiteRT: 5ms, 0.5x.",
+        help="Longest time of one image, on one thread of the runtime (--to): 5ms, 0.5x.",
+        show_default=False,
+    ),
+]
+LatencyOf = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="onnx|litert|executorch",
+        help="The runtime whose latency counts; by default the device's, or LiteRT.",
         show_default=False,
     ),
 ]

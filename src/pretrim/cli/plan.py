@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretrim.errors import PretrimError
+from pretrim.errors import PretrimError, UsageError
 
 from . import options, render
 from .subject import open_model, without_none
@@ -30,6 +30,7 @@ def plan(
     latency: options.Latency = None,
     mode: options.Mode = "joint",
     device: options.Device = None,
+    to: options.LatencyOf = None,
     application: options.Application = None,
     ssh: options.Ssh = None,
     remote_python: options.RemotePython = "python3",
@@ -57,7 +58,11 @@ def plan(
     given = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation, "latency": latency}
     target = find_target(device, application, without_none(given), dtype, round_to)
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
-    timing = find_timing(latency, mode, ssh, remote_python, ssh_config, estimate, target)
+    if to is not None and latency is None and mode != "latency":
+        raise UsageError(
+            "Expected --latency or --mode latency with --to, but got neither: it says whose latency counts."
+        )
+    timing = find_timing(latency, mode, to, ssh, remote_python, ssh_config, estimate, target)
     made = make_plan(
         model, shape, classes, target, search | {"min_width": min_width, "seed": seed, "draws": draws}, timing
     )

@@ -40,7 +40,7 @@ def predictions(opened: Opened, images: list[Path], top: int) -> list[dict[str, 
     from pretrim.data import decode_image
     from pretrim.train import check_logits, scores
 
-    decoded = [decode_image(path, opened.input_shape) for path in images]
+    decoded = [decode_image(path, opened.input_shape, opened.padding) for path in images]
     parts = [torch.stack(decoded[start : start + BATCH]) for start in range(0, len(decoded), BATCH)]
     logits = torch.cat([scores(opened.network, part, *opened.normalisation) for part in parts])
     check_logits(logits, len(opened.classes))

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from pretrim.errors import UsageError
 
+from .options import RUNTIMES, one_of
 from .progress import say
 
 if TYPE_CHECKING:
+    from pretrim.deploy import RuntimeName
     from pretrim.latency import LatencyCost
     from pretrim.measure.run import Ask
 
     from .subject import Subject
     from .target import Target
 
-RUNTIME, PROVIDER, THREADS = "litert", "CPU", 1
+RUNTIME: RuntimeName = "litert"
+THREADS = 1
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Timing:
 
     Attributes:
         needed: whether a limit or the mode asks for them.
+        runtime: whose: that which the network is for, or LiteRT.
         ssh: the machine to measure on; None: this one.
         python: the interpreter there.
         config: of ssh.
@@ -35,6 +39,7 @@ class Timing:
     """
 
     needed: bool
+    runtime: RuntimeName = RUNTIME
     ssh: str | None = None
     python: str = "python3"
     config: Path | None = None
@@ -42,7 +47,14 @@ class Timing:
 
 
 def find_timing(
-    latency: str | None, mode: str, ssh: str | None, python: str, config: Path | None, estimate: bool, target: Target
+    latency: str | None,
+    mode: str,
+    to: str | None,
+    ssh: str | None,
+    python: str,
+    config: Path | None,
+    estimate: bool,
+    target: Target,
 ) -> Timing:
     """What the options ask for.
 
@@ -51,6 +63,8 @@ def find_timing(
     from pretrim.deploy import check_installed
     from pretrim.measure.ssh import Host
 
+    if to is not None:
+        one_of("--to", to, RUNTIMES)
     needed = latency is not None or mode == "latency"
     if not needed:
         if ssh is not None or estimate:
@@ -66,8 +80,12 @@ def find_timing(
         raise UsageError(f"Expected --dtype float32 or int8 for a latency, but got {target.dtype!r}.")
     if ssh is not None:
         Host(ssh, python, config)  # it checks them
-    check_installed("litert")
-    return Timing(needed, ssh, python, config, estimate)
+    wanted = to or (target.board.runtime if target.board is not None else RUNTIME)
+    runtime: RuntimeName = "onnx" if wanted == "onnx" else RUNTIME
+    if wanted == "executorch":
+        say("note: latency is that of LiteRT, whose kernels on a CPU are ExecuTorch's too (XNNPACK)")
+    check_installed(runtime)
+    return Timing(needed, runtime, ssh, python, config, estimate)
 
 
 def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | None:
@@ -79,8 +97,10 @@ def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | 
     """
     if not timing.needed:
         return None
-    from pretrim.latency import Place, load_table, measured_cost
+    from pretrim.deploy import TITLES
+    from pretrim.latency import PROVIDERS, Place, load_table, measured_cost
     from pretrim.latency.cost import key_of
+    from pretrim.latency.table import ALIGNED
     from pretrim.measure.run import here
     from pretrim.measure.ssh import Host
     from pretrim.measure.worker import cpu_name
@@ -100,7 +120,10 @@ def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | 
 
         label = f"{platform.machine()} estimate"
         say(f"note: latency is an estimate: this machine's ({device}), not that of {target.board.name}")
-    place = Place(device, RUNTIME, target.dtype, PROVIDER, THREADS)  # type: ignore[arg-type]  # it is a runtime
+    # As `deliver` exports for a board, which is ARM's.
+    on_board = target.board is not None and not timing.estimate
+    signed = on_board and timing.runtime == "onnx" and target.dtype == "int8"
+    place = Place(device, timing.runtime, target.dtype, PROVIDERS[timing.runtime], THREADS, signed)
     known = load_table(place)
     is_known = known is not None and key_of(subject.network) in known.corrections
     if target.board is not None and timing.ssh is None and not timing.estimate and not is_known:
@@ -108,12 +131,15 @@ def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | 
             f"Expected latencies of {target.board.name} for this network, but none were measured: add --ssh "
             f"USER@HOST of the board, or --estimate to take this machine's, labelled so."
         )
-    quiet = nullcontext(lambda done, of: None)
-    with quiet if is_known else count_bar(f"latency of {subject.reference.name} on {label}") as progress:
+    what = f"latency of {subject.reference.name} on {label}, {TITLES[timing.runtime]}"
+    label = label if timing.runtime == RUNTIME else f"{label}, {TITLES[timing.runtime]}"
+    with nullcontext(lambda done, of: None) if is_known else count_bar(what) as progress:
         found = measured_cost(subject.network, subject.module, place, label=label, ask=ask, progress=progress)
     if found.left_out:
         rest = f" and {len(found.left_out) - 3} more" if len(found.left_out) > 3 else ""
         say(f"note: layers without a latency of their own: {', '.join(found.left_out[:3])}{rest}")
+    if found.aligned > max(target.round_to, ALIGNED):
+        say(f"note: kernels there pad widths to multiples of {found.aligned}: --round-to {found.aligned} wastes none")
     return found
 
 

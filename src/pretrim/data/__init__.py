@@ -88,7 +88,20 @@ def load(
     if channels is not None:
         train, valid, test = (_with_channels(split, channels) for split in (train, valid, test))
     mean, std = statistics(train.images)
-    return DataSet(parts.name, parts.source, parts.classes, train, valid, test, mean, std, parts.flip, seed, note)
+    return DataSet(
+        name=parts.name,
+        source=parts.source,
+        classes=parts.classes,
+        train=train,
+        validation=valid,
+        test=test,
+        mean=mean,
+        std=std,
+        flip=parts.flip,
+        split_seed=seed,
+        split_note=note,
+        padding=parts.padding,
+    )
 
 
 def _with_channels(split: Split, channels: int) -> Split:

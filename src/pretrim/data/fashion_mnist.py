@@ -66,7 +66,8 @@ def read(folder: Path | None, image_size: int | None, announce: Callable[[str], 
     train, test = (_part(place, contents, part, image_size) for part in ("train", "t10k"))
     for split in (train, test):
         check_labels(split.labels, len(CLASSES), str(place))
-    return Parts("fashion-mnist", f"Fashion-MNIST, IDX files in {place}{copy}", CLASSES, train, None, test)
+    source, padding = f"Fashion-MNIST, IDX files in {place}{copy}", _padding(contents, image_size)
+    return Parts("fashion-mnist", source, CLASSES, train, None, test, padding=padding)
 
 
 def read_folder(folder: Path, image_size: int | None) -> Parts:
@@ -82,7 +83,8 @@ def read_folder(folder: Path, image_size: int | None) -> Parts:
     check_labels(test.labels, len(classes), str(folder))
     if len(classes) < 2:
         raise DataError(f"Expected at least 2 classes in {folder}, but every label is 0: add images.")
-    return Parts(folder.resolve().name, f"IDX files in {folder}", classes, train, None, test, flip=False)
+    source, padding = f"IDX files in {folder}", _padding(contents, image_size)
+    return Parts(folder.resolve().name, source, classes, train, None, test, flip=False, padding=padding)
 
 
 def is_here(folder: Path) -> bool:
@@ -181,14 +183,20 @@ def _part(folder: Path, contents: dict[str, bytes], part: str, image_size: int |
         raise DataError(
             f"Expected a label for each image in {folder}, but got {len(labels)} for {len(images)}: fetch it again."
         )
-    return Split(_sized(torch.from_numpy(images)[:, None], image_size), torch.from_numpy(labels.astype(np.int64)))
+    pixels = torch.from_numpy(images)[:, None]
+    if padding := _padding(contents, image_size):
+        pixels = torch.nn.functional.pad(pixels, [padding] * 4)
+    elif image_size is not None:
+        pixels = resized(pixels, image_size)
+    return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
 
 
-def _sized(images: torch.Tensor, image_size: int | None) -> torch.Tensor:
+def _padding(contents: dict[str, bytes], image_size: int | None) -> int:
     """28x28 is padded to 32x32, whether asked for or not, so that a run and its evaluation see the same images."""
-    if images.shape[-2:] == (NATIVE, NATIVE) and image_size in (None, PADDED):
-        return torch.nn.functional.pad(images, [(PADDED - NATIVE) // 2] * 4)
-    return images if image_size is None else resized(images, image_size)
+    native = struct.pack(">2I", NATIVE, NATIVE)
+    images = [content for name, content in contents.items() if "images" in name]
+    is_native = all(content[8:16] == native for content in images)
+    return (PADDED - NATIVE) // 2 if is_native and image_size in (None, PADDED) else 0
 
 
 def parse_idx(data: bytes, dims: int, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:

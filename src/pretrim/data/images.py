@@ -84,8 +84,13 @@ def size_of(source: bytes | Path, where: str) -> tuple[int, int]:
         raise _unreadable(where, error) from error
 
 
-def decode_image(path: str | Path, input_shape: tuple[int, int, int]) -> torch.Tensor:
+def decode_image(path: str | Path, input_shape: tuple[int, int, int], padding: int = 0) -> torch.Tensor:
     """One image file as uint8, C x H x W, resized and cropped to a network's input.
+
+    Args:
+        path: the file.
+        input_shape: C, H, W, with the padding.
+        padding: of zeros round the images that the network was trained on; the image goes inside of it.
 
     Raises DataError for a file that is missing or damaged, and for an input of other than 1 or 3 channels.
     """
@@ -94,8 +99,9 @@ def decode_image(path: str | Path, input_shape: tuple[int, int, int]) -> torch.T
         raise DataError(f"Expected a network for images of 1 or 3 channels, but its input has {channels}.")
     if not Path(path).is_file():
         raise DataError(f"Expected an image file, but {path} is not there: check the path.")
-    pixels = decode(Path(path), str(path), channels=channels, size=(height, width))
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    size = (height - 2 * padding, width - 2 * padding)
+    pixels = decode(Path(path), str(path), channels=channels, size=size)
+    return torch.nn.functional.pad(torch.from_numpy(pixels.transpose(2, 0, 1).copy()), [padding] * 4)
 
 
 def decode_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +22,11 @@ IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels", "fine_label
 
 
 class Encoded(NamedTuple):
-    """One part as it is stored: image files, and their labels (int64)."""
+    """One part as it is stored: image files, their labels (int64), and the names of the classes if it has them."""
 
     images: Sequence[Path | bytes]
     labels: np.ndarray[Any, np.dtype[np.int64]]
+    classes: tuple[str, ...] = ()
 
 
 def is_here(folder: Path) -> bool:
@@ -33,7 +35,9 @@ def is_here(folder: Path) -> bool:
 
 
 def read(folder: Path, name: str, image_size: int | None, channels: int | None) -> Parts:
-    """The parts that the folder holds. Classes are CIFAR-10's where the folder is named so, else numbered.
+    """The parts that the folder holds.
+
+    Classes have the names that the files bring as the hub writes them, CIFAR-10's in a set of that name, or numbers.
 
     Without `channels` the images are grey where every one is stored in grey, else in colour.
 
@@ -42,7 +46,8 @@ def read(folder: Path, name: str, image_size: int | None, channels: int | None) 
     if not is_here(folder):
         raise DataError(f"Expected train-*.parquet in {folder}, but there is none: give the folder that holds them.")
     parts = {part: _encoded(files) for part in PREFIXES if (files := _files(folder, part))}
-    classes = CIFAR10 if name == "cifar10" else _numbered(parts["train"].labels, folder)
+    named = parts["train"].classes or (CIFAR10 if name == "cifar10" else ())
+    classes = named or _numbered(parts["train"].labels, folder)
     channels = channels or channels_of(image for part in parts.values() for image in part.images)
     splits = streamed(parts, str(folder), len(classes), image_size, channels)
     source = f"{_title(folder) or name}, parquet files in {folder}"
@@ -80,7 +85,8 @@ def _numbered(labels: np.ndarray[Any, np.dtype[np.int64]], folder: Path) -> tupl
 
 def _encoded(files: list[Path]) -> Encoded:
     parts = [_columns(path) for path in files]
-    together = Encoded([image for part in parts for image in part.images], np.concatenate([p.labels for p in parts]))
+    images = [image for part in parts for image in part.images]
+    together = Encoded(images, np.concatenate([part.labels for part in parts]), parts[0].classes)
     if not together.images:
         raise DataError(f"Expected images in {files[0]}, but it has no rows: fetch it again.")
     return together
@@ -113,12 +119,28 @@ def _columns(path: Path) -> Encoded:
         with parquet.ParquetFile(path) as file:
             image, label = _names(file.schema_arrow.names, path)
             table = file.read(columns=[image, label])
-        return _checked(table.column(image), table.column(label), path)
+            classes = class_names(file.schema_arrow.metadata, label)
+        return _checked(table.column(image), table.column(label), path)._replace(classes=classes)
     except (ArrowException, OSError) as error:
         said = str(error).splitlines()[0]
         raise DataError(
             f"Expected a parquet file in {path}, but it cannot be read ({said}): fetch it again."
         ) from error
+
+
+def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
+    """What the hub's files say of a column of labels; nothing for files of others, or names that cannot be used.
+
+    >>> class_names({b"huggingface": b'{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'}, "label")
+    ('cat', 'dog')
+    """
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return ()
+    usable = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+    return tuple(names) if usable and len(set(names)) == len(names) > 1 else ()
 
 
 def _names(columns: list[str], path: Path) -> tuple[str, str]:

@@ -65,6 +65,7 @@ class DataSet:
         flip: whether a mirrored image is still of its class (a mirrored digit is not).
         split_seed: the seed of any part that was split off.
         split_note: in words, which parts were split off and how large they are.
+        padding: pixels of zeros round each image, which are part of its shape.
     """
 
     name: str
@@ -78,6 +79,7 @@ class DataSet:
     flip: bool
     split_seed: int
     split_note: str
+    padding: int = 0
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -102,6 +104,7 @@ class DataSet:
             "sizes": {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)},
             "split_seed": self.split_seed,
             "split_note": self.split_note,
+            "padding": self.padding,
         }
 
 
@@ -116,6 +119,7 @@ class Parts:
     validation: Split | None
     test: Split | None
     flip: bool = True
+    padding: int = 0
 
 
 def statistics(images: torch.Tensor | Streamed) -> tuple[tuple[float, ...], tuple[float, ...]]:

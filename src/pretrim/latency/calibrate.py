@@ -51,7 +51,7 @@ def measured_cost(
         ExportError: the network cannot be converted.
     """
     known = load_table(place)
-    table = measure_table(place, wanted_axes(network), known=known, ask=ask, progress=progress)
+    table = measure_table(place, wanted_axes(network, place.runtime), known=known, ask=ask, progress=progress)
     if key_of(network) not in table.corrections:
         found = correct(network, module, table, ask)
         table = replace(table, corrections={**table.corrections, key_of(network): found})
@@ -86,4 +86,4 @@ def _artifact(network: Network, module: nn.Module, widths: np.ndarray, place: Pl
     shape = network.example["shape"]
     images = torch.randn(IMAGES, *shape[1:], generator=torch.Generator().manual_seed(0))
     sample = images if place.data_type == "int8" else None
-    return export(slim, path, place.runtime, images=images, calibration=sample, force=True)
+    return export(slim, path, place.runtime, images=images, calibration=sample, signed=place.signed, force=True)

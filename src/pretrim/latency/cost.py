@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretrim.cost import Term
+from pretrim.deploy.runtime import RuntimeName
 from pretrim.network import IntArray, Network
 
 from .layers import LayerKind, TimedLayer, timed_layers
@@ -24,10 +25,10 @@ def key_of(network: Network) -> str:
     return hashlib.sha256(json.dumps([network.fingerprint, network.example]).encode()).hexdigest()[:16]
 
 
-def wanted_axes(network: Network) -> dict[LayerKind, tuple[tuple[int, ...], ...]]:
-    """What a table must hold for a network: every kind of layer, over widths up to its widest."""
+def wanted_axes(network: Network, runtime: RuntimeName = "litert") -> dict[LayerKind, tuple[tuple[int, ...], ...]]:
+    """What a runtime's table must hold for a network: every kind of layer, over widths up to its widest."""
     axes: dict[LayerKind, list[tuple[int, bool]]] = {}
-    for layer in timed_layers(network)[0]:
+    for layer in timed_layers(network, runtime)[0]:
         found = [_largest(network, term) for term in layer.widths]
         before = axes.get(layer.kind, found)
         # A width that differs between layers of one kind is an axis, though it is fixed in each of them.
@@ -59,6 +60,7 @@ class LatencyCost:
         correction: from the sum of single layers to the whole network.
         label: what it was measured on, for the user.
         left_out: operators without a curve.
+        aligned: what the kernels pad widths to a multiple of.
     """
 
     network: Network
@@ -68,6 +70,7 @@ class LatencyCost:
     correction: Correction
     label: str
     left_out: tuple[str, ...]
+    aligned: int
     name: str = "latency_ns"
 
     def by_timed_layer(self, widths: ArrayLike) -> NDArray[np.float64]:
@@ -112,7 +115,7 @@ def latency_cost(
 
     Without a correction it takes the table's for this network, if there is one.
     """
-    layers, left_out = timed_layers(network)
+    layers, left_out = timed_layers(network, table.place.runtime)
     there = [layer for layer in layers if layer.kind.key in table.curves]
     missing = [f"{layer.kind.kind} in {layer.name}" for layer in layers if layer.kind.key not in table.curves]
     return LatencyCost(
@@ -123,4 +126,5 @@ def latency_cost(
         correction=correction or table.corrections.get(key_of(network)) or Correction(),
         label=label or table.place.device,
         left_out=(*left_out, *missing),
+        aligned=table.aligned,
     )

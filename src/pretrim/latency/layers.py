@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pretrim.cost import Term
+from pretrim.deploy.runtime import RuntimeName
 from pretrim.footprint import CONVOLUTIONS, Lowering, lower
 from pretrim.network import Network, Operator
 
@@ -44,6 +45,21 @@ class LayerKind:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A model of one layer in the form of a runtime.
+
+    Attributes:
+        content: the file's.
+        shape: of its input, or of each.
+        data_type: of its input.
+    """
+
+    content: bytes
+    shape: tuple[int, ...]
+    data_type: str
+
+
+@dataclass(frozen=True)
 class TimedLayer:
     """One layer: its kind, and its widths (input and output channels, or channels) as terms of the network's widths.
 
@@ -60,12 +76,17 @@ class TimedLayer:
     parameters: tuple[str, ...]
 
 
-def timed_layers(network: Network) -> tuple[list[TimedLayer], list[str]]:
-    """The layers in order, and the operators that are not timed (their time is left out)."""
+def timed_layers(network: Network, runtime: RuntimeName = "litert") -> tuple[list[TimedLayer], list[str]]:
+    """The layers in order, and the operators that are not timed (their time is left out).
+
+    LiteRT pads before a convolution with a stride; ONNX's convolutions pad by themselves.
+    """
     low = lower(network)
     sizes = network.sizes(network.dense)
     layers, left_out = [], []
     for node in low.nodes:
+        if node.kind == "pad" and runtime == "onnx":
+            continue
         shape = _shape(low, node.reads[0], sizes) if node.reads else None
         found = None if shape is None else _layer(low, node.kind, node.operator, node.reads[0], shape, sizes)
         if found is None:

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from pretrim.deploy.litert import IDENTIFIER
 from pretrim.deploy.quiet import need
 
-from .layers import LayerKind
+from .layers import LayerKind, Written
 
 SCALE = 0.02
 """of int8 tensors: the time does not depend on it"""
 
 
-def model_of(kind: LayerKind, widths: tuple[int, ...], *, int8: bool) -> tuple[bytes, list[int]]:
-    """The model's bytes, and the shape of its input (NHWC)."""
+def model_of(kind: LayerKind, widths: tuple[int, ...], *, int8: bool, signed: bool = True) -> Written:
+    """A model of one layer, NHWC; its int8 is signed in any case."""
     schema = need("ai_edge_litert.schema_py_generated")
     build = _Builder(schema, int8)
     given = kind.settings
@@ -72,7 +72,7 @@ def model_of(kind: LayerKind, widths: tuple[int, ...], *, int8: bool) -> tuple[b
         ]
         name = "MAX_POOL_2D" if kind.kind == "max_pool" else "AVERAGE_POOL_2D"
         build.operator(name, [build.activation(shape)], [1, *places, widths[0]], options)
-    return build.finish(), shape
+    return Written(build.finish(), tuple(shape), "int8" if int8 else "float32")
 
 
 def _places(size: int, kernel: int, stride: int, dilation: int, same: bool) -> int:

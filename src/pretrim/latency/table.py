@@ -21,20 +21,29 @@ from pretrim.files import write_text
 from pretrim.measure.record import parse_answer
 from pretrim.measure.run import Ask, here
 
-from . import litert_layers
+from . import litert_layers, onnx_layers
 from .layers import LayerKind
 
 FORMAT, VERSION = "pretrim-latency", 1
 GRID = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 MOST_POINTS = 6
 """of an axis; they are spread evenly by their logarithm"""
-ALIGNED = 8
-"""Widths in between take the time of the next multiple, as kernels pad them"""
+ALIGNED, WIDER = 8, 16
+"""Widths in between take the time of the next multiple, as kernels pad them: ONNX Runtime's to 16 with AVX-512"""
+PROBE = LayerKind.of(
+    "conv", {"height": 16, "width": 16, "kernel": [3, 3], "stride": [1, 1], "dilation": [1, 1], "same": True}
+)
+PROBED, PROBES, FLAT = (72, 80, 88, 96), 3, 0.95
+"""Widths that tell one alignment from the other, how often each is timed, and from which ratio on two are equal"""
 CHUNK = 24
 """layers that one process of the worker times"""
 NOTHING = LayerKind.of("add", {"height": 1, "width": 1})
 """A layer that does next to nothing: what starting a network takes"""
 Progress = Callable[[int, int], None]
+WRITERS = {"litert": litert_layers.model_of, "onnx": onnx_layers.model_of}
+"""Of models of one layer; ExecuTorch's cannot be written without its compiler, a second for each"""
+PROVIDERS: dict[RuntimeName, str] = {"litert": "CPU", "onnx": "CPUExecutionProvider"}
+"""What runs a model, where nothing else is asked for"""
 
 
 @dataclass(frozen=True)
@@ -43,10 +52,11 @@ class Place:
 
     Attributes:
         device: a board's name, or this machine's processor.
-        runtime: with its package and version, as `measure` says it.
+        runtime: litert or onnx.
         data_type: float32 or int8.
-        provider: what ran it.
+        provider: what runs it.
         threads: of the runtime.
+        signed: int8 activations in ONNX Runtime, as its kernels for ARM want them; uint8 otherwise, for x86.
     """
 
     device: str
@@ -54,19 +64,21 @@ class Place:
     data_type: str
     provider: str
     threads: int
+    signed: bool = False
 
     def __post_init__(self) -> None:
         """Raises UsageError for what no layers can be written for."""
-        if self.runtime != "litert" or self.data_type not in ("float32", "int8"):
+        if self.runtime not in WRITERS or self.data_type not in ("float32", "int8"):
             raise UsageError(
-                f"Expected latency of litert in float32 or int8, but got {self.runtime} in {self.data_type}: "
-                f"tables are made for that runtime alone."
+                f"Expected latency of {' or '.join(WRITERS)} in float32 or int8, but got {self.runtime} in "
+                f"{self.data_type}: there are no tables of others."
             )
 
     @property
     def slug(self) -> str:
         """As a file name."""
-        words = (self.device, self.runtime, self.data_type, self.provider, f"{self.threads}t")
+        kind = f"signed-{self.data_type}" if self.signed else self.data_type
+        words = (self.device, self.runtime, kind, self.provider, f"{self.threads}t")
         return "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", word).strip("-") for word in words)
 
 
@@ -76,13 +88,15 @@ class Curve:
 
     axes: tuple[tuple[int, ...], ...]
     seconds: NDArray[np.float64]
+    aligned: int = ALIGNED
 
     def __call__(self, widths: NDArray[np.int64]) -> NDArray[np.float64]:
         """Interpolated: (n x axes) -> (n)."""
+        widths = np.where(widths > ALIGNED, -(-widths // self.aligned) * self.aligned, widths)
         if len(self.axes) == 1:
-            found: NDArray[np.float64] = np.interp(_aligned(widths[:, 0]), self.axes[0], self.seconds)
+            found: NDArray[np.float64] = np.interp(widths[:, 0], self.axes[0], self.seconds)
             return found
-        rows, columns = (_position(_aligned(widths[:, place]), self.axes[place]) for place in (0, 1))
+        rows, columns = (_position(widths[:, place], self.axes[place]) for place in (0, 1))
         r, c = rows.astype(int), columns.astype(int)
         r1, c1 = np.minimum(r + 1, len(self.axes[0]) - 1), np.minimum(c + 1, len(self.axes[1]) - 1)
         dr, dc = rows - r, columns - c
@@ -90,10 +104,6 @@ class Curve:
         lower = self.seconds[r1, c] * (1 - dc) + self.seconds[r1, c1] * dc
         both: NDArray[np.float64] = upper * (1 - dr) + lower * dr
         return both
-
-
-def _aligned(widths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.where(widths > ALIGNED, -(-widths // ALIGNED) * ALIGNED, widths)
 
 
 def _position(widths: NDArray[np.int64], axis: Sequence[int]) -> NDArray[np.float64]:
@@ -129,6 +139,8 @@ class Table:
     curves: Mapping[str, Curve] = field(repr=False)
     corrections: Mapping[str, Correction] = field(default_factory=dict, repr=False)
     """By network (`calibrate.py`): from the sum of single layers to the whole"""
+    aligned: int = ALIGNED
+    """What the kernels there pad widths to a multiple of"""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -139,7 +151,7 @@ class Table:
         place = {name: getattr(self.place, name) for name in Place.__dataclass_fields__}
         head = {"format": FORMAT, "version": VERSION, "place": place, "machine": dict(self.machine)}
         corrections = {key: [entry.factor, entry.exponent] for key, entry in self.corrections.items()}
-        return {**head, "start_s": self.start_s, "curves": curves, "corrections": corrections}
+        return {**head, "start_s": self.start_s, "aligned": self.aligned, "curves": curves, "corrections": corrections}
 
     @classmethod
     def from_json(cls, data: Any) -> Table:
@@ -147,16 +159,20 @@ class Table:
         try:
             if data["format"] != FORMAT or data["version"] != VERSION:
                 raise ValueError("another format")
+            aligned = int(data.get("aligned", ALIGNED))
+            if aligned < 1:
+                raise ValueError("an alignment below 1")
             curves = {
                 str(key): Curve(
-                    tuple(tuple(map(int, axis)) for axis in entry["axes"]), np.array(entry["seconds"], float)
+                    tuple(tuple(map(int, axis)) for axis in entry["axes"]), np.array(entry["seconds"], float), aligned
                 )
                 for key, entry in data["curves"].items()
             }
             if any(curve.seconds.shape != tuple(map(len, curve.axes)) for curve in curves.values()):
                 raise ValueError("its axes do not fit")
             corrections = {str(key): Correction(*map(float, pair)) for key, pair in data["corrections"].items()}
-            return cls(Place(**data["place"]), dict(data["machine"]), float(data["start_s"]), curves, corrections)
+            place, machine = Place(**data["place"]), dict(data["machine"])
+            return cls(place, machine, float(data["start_s"]), curves, corrections, aligned)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MeasureError(f"Expected a latency table, but it is damaged ({error!r}): remove it.") from error
 
@@ -239,14 +255,23 @@ def measure_table(
         machine, found = _time(place, chunk, ask)
         seconds.update(((kind.key, widths), took) for (kind, widths), took in zip(chunk, found, strict=True))
         progress(min(start + CHUNK, len(jobs)), len(jobs))
+    aligned = known.aligned if known is not None else _alignment(place, ask)
     start_s = seconds[NOTHING.key, (1,)]
     for kind, axes in missing.items():
         grid = np.array([seconds[kind.key, widths] for widths in product(*axes)]).reshape([len(axis) for axis in axes])
         grid = np.maximum(grid - start_s, 0.0)
         for axis in range(grid.ndim):  # noise must not make a wider layer faster
             grid = np.maximum.accumulate(grid, axis=axis)
-        kept[kind.key] = Curve(axes, grid)
-    return Table(place, machine, start_s, kept, {} if known is None else known.corrections)
+        kept[kind.key] = Curve(axes, grid, aligned)
+    return Table(place, machine, start_s, kept, {} if known is None else known.corrections, aligned)
+
+
+def _alignment(place: Place, ask: Ask) -> int:
+    """What the kernels pad widths to: 16 where 72 channels take as long as 80, and 88 as long as 96, but 80 do not."""
+    jobs = [(PROBE, (width, width)) for _ in range(PROBES) for width in PROBED]
+    found = np.array(_time(place, jobs, ask)[1]).reshape(PROBES, len(PROBED)).min(axis=0)
+    is_wider = found[0] > FLAT * found[1] and found[2] > FLAT * found[3] and found[1] < FLAT * found[2]
+    return WIDER if is_wider else ALIGNED
 
 
 def _reaches(curve: Curve | None, axes: Iterable[tuple[int, ...]]) -> bool:
@@ -261,14 +286,16 @@ def _time(
     place: Place, jobs: Sequence[tuple[LayerKind, tuple[int, ...]]], ask: Ask
 ) -> tuple[Mapping[str, Any], list[float]]:
     """Median seconds of some layers, in one process."""
+    write = WRITERS[place.runtime]
     with tempfile.TemporaryDirectory() as folder:
         files, entries = [], []
         for number, (kind, widths) in enumerate(jobs):
-            content, shape = litert_layers.model_of(kind, widths, int8=place.data_type == "int8")
+            written = write(kind, widths, int8=place.data_type == "int8", signed=place.signed)
             file = Path(folder) / f"{number}{SUFFIXES[place.runtime]}"
-            file.write_bytes(content)
+            file.write_bytes(written.content)
             files.append(file)
-            entries.append({"path": file.name, "runtime": place.runtime, "shape": shape, "data_type": place.data_type})
+            entry = {"path": file.name, "runtime": place.runtime}
+            entries.append(entry | {"shape": list(written.shape), "data_type": written.data_type})
         request = {"artifacts": entries, "threads": place.threads, "each": True, "runs": 5, "seconds": 0.01}
         request |= {"warmup_s": 0.003, "rounds": 1, "providers": [place.provider]}
         answer = parse_answer(ask(request, files), len(jobs))

@@ -103,7 +103,7 @@ class Onnx:
         wanted = [name for name in providers if name in ort.get_available_providers()]
         self.session = ort.InferenceSession(path, options, providers=wanted or ["CPUExecutionProvider"])
         self.provider = self.session.get_providers()[0]
-        self.feed = {self.session.get_inputs()[0].name: pixels(np, shape, data_type)}
+        self.feed = {one.name: pixels(np, shape, data_type) for one in self.session.get_inputs()}
 
     def run(self) -> None:
         self.session.run(None, self.feed)
@@ -168,8 +168,8 @@ def open_artifact(artifact: dict[str, Any], request: dict[str, Any]) -> Any:
 def pixels(np: Any, shape: list[int], data_type: str) -> Any:
     """An input with no special values, the same every time."""
     random = np.random.RandomState(0)
-    if data_type == "int8":
-        return random.randint(-128, 128, size=shape).astype(np.int8)
+    if data_type in ("int8", "uint8"):
+        return random.randint(0, 256, size=shape).astype(np.uint8).astype(data_type)
     return random.randn(*shape).astype(np.float32)
 
 

@@ -40,13 +40,13 @@ def subject_of(settings: Settings) -> Subject:
 
 def _latency(settings: Settings, network: Network, module: torch.nn.Module) -> object:
     """The measured cost, if this study's table is there already."""
-    from pretrim.latency import Place, load_table, measured_cost
+    from pretrim.latency import PROVIDERS, Place, load_table, measured_cost
     from pretrim.latency.cost import key_of
     from pretrim.measure.worker import cpu_name
 
     if settings.dtype not in ("float32", "int8"):
         return None
-    place = Place(cpu_name(), "litert", settings.dtype, "CPU", 1)
+    place = Place(cpu_name(), "litert", settings.dtype, PROVIDERS["litert"], 1)
     table = load_table(place)
     if table is None or key_of(network) not in table.corrections:
         return None

@@ -1,0 +1,120 @@
+"""Question: what does a latency table of ONNX Runtime's own buy there, over LiteRT's, and over none?
+
+The networks of `runtimes.py`, dense and at half the MACs by five ways: aligned and unaligned FLOPs-aware, uniform, and
+the mode latency by LiteRT's table and by ONNX Runtime's. One thread; the six networks of a block in turns in the same
+processes.
+
+    OMP_NUM_THREADS=1 python benchmarks/onnx_latency.py [--only ResNet-56]     # about 20 minutes; resumable
+    python benchmarks/onnx_latency.py --table
+
+Records: benchmarks/results/onnx_latency.jsonl; what this processor has measured already is not measured again. Needs
+the extras litert and onnx, and a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from runtimes import IMAGES, KINDS, MACS, NETWORKS, PROTOCOL, module_of
+
+import pretrim
+from pretrim.deploy import export
+from pretrim.latency import PROVIDERS, Place, measured_cost
+from pretrim.measure import measure
+from pretrim.measure.worker import cpu_name
+
+RESULTS = Path(__file__).parent / "results"
+RECORDS, TABLE = RESULTS / "onnx_latency.jsonl", RESULTS / "onnx_latency.md"
+WAYS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "macs, unaligned": {"mode": "macs", "round_to": 1},
+    "macs, aligned": {"mode": "macs", "round_to": 8},
+    "latency, LiteRT's table": {"mode": "latency", "round_to": 8},
+    "latency, ONNX Runtime's table": {"mode": "latency", "round_to": 8},
+    "uniform": {"mode": "uniform", "round_to": 1},
+}
+TABLES: dict[str, Any] = {"latency, LiteRT's table": "litert", "latency, ONNX Runtime's table": "onnx"}
+
+
+def block(network: str, kind: str) -> list[dict[str, Any]]:
+    """The six networks of a data type."""
+    module, images = module_of(network)
+    analysis = pretrim.analyze(module, torch.zeros_like(images[:1]))
+    rows, artifacts = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (way, options) in enumerate(WAYS.items()):
+            slim, costs = module, {"macs": 1.0, "params": 1.0}
+            if options:
+                table = TABLES.get(way)
+                place = None if table is None else Place(cpu_name(), table, kind, PROVIDERS[table], 1)
+                timed = None if place is None else measured_cost(analysis, module, place)
+                plan = analysis.plan(macs=MACS, measured=timed, **options)
+                slim = plan.apply(module).eval()
+                costs = {name: plan.slim[name] / plan.dense[name] for name in costs}
+            sample = images[:IMAGES] if kind == "int8" else None
+            file = Path(folder) / f"{number}.onnx"
+            artifacts.append(export(slim, file, "onnx", images=images, calibration=sample, inputs="random", force=True))
+            rows.append({"network": network, "data_type": kind, "way": way, "cpu": cpu_name(), **costs})
+        found = measure(artifacts, PROTOCOL)
+    times = [{"median_ms": 1e3 * one.latency.median_s, "std_ms": 1e3 * one.latency.std_s} for one in found]
+    version = {"runtime": found[0].machine["runtime"]}
+    return [row | time | version for row, time in zip(rows, times, strict=True)]
+
+
+def records() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+
+
+def table() -> str:
+    found = {(row["cpu"], row["network"], row["data_type"], row["way"]): row for row in records()}
+    blocks = list(dict.fromkeys(key[:3] for key in found))
+    about = sorted({f"{row['cpu']}, {row['runtime']}" for row in found.values()})
+    head = [f"{network}, {kind}" for _, network, kind in blocks]
+    lines = [
+        "# Half the MACs in ONNX Runtime",
+        "",
+        f"One image, one thread, {'; '.join(about)}. Milliseconds of the dense network, and shares of it: medians of "
+        f"{PROTOCOL.runs * PROTOCOL.processes} runs in {PROTOCOL.processes} processes, the networks of a column in "
+        "turns. Goal: 60 % at most.",
+        "",
+        f"| way | {' | '.join(head)} | median | least in |",
+        f"|---|{'---|' * (len(head) + 2)}",
+    ]
+    shares: dict[str, list[float]] = {
+        way: [found[*one, way]["median_ms"] / found[*one, "dense"]["median_ms"] for one in blocks] for way in WAYS
+    }
+    best = [min(list(WAYS)[1:], key=lambda way: shares[way][number]) for number in range(len(blocks))]
+    for way, values in shares.items():
+        if way == "dense":
+            cells = [*(f"{found[*one, way]['median_ms']:.2f} ms" for one in blocks), "", ""]
+        else:
+            cells = [*(f"{value:.0%}" for value in values), f"{statistics.median(values):.0%}", str(best.count(way))]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="*", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    known = {(row["network"], row["data_type"]) for row in records() if row["cpu"] == cpu_name()}
+    for case in product(options.only, KINDS):
+        if options.table or case in known:
+            continue
+        rows = block(*case)
+        with RECORDS.open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        TABLE.write_text(table())  # what is done is not lost
+    TABLE.write_text(table())
+
+
+if __name__ == "__main__":
+    main()
