@@ -206,10 +206,16 @@ class Bounds:
         for cost, limit, value in zip(self.costs, self.values, reached, strict=True):
             if value > limit:
                 raise InfeasibleBudget(
-                    f"Expected {cost.name} of at most {int(limit):,}, but the narrowest legal network needs "
-                    f"{int(value):,}: raise the limit, or lower --round-to or --min-width"
+                    f"Expected {_amount(cost.name, int(limit), 'of at most ')}, but the narrowest legal network needs "
+                    f"{_amount(cost.name, int(value))}: raise the limit, or lower --round-to or --min-width"
                     + (f" (frozen layers: {frozen}, `pretrim profile` says why)." if frozen else ".")
                 )
+
+
+def _amount(name: str, value: int, most: str = "") -> str:
+    """With its name where it is a limit; a latency in the unit that it is asked for in."""
+    text = f"{value * 1e-6:.4g} ms" if name == LATENCY else f"{value:,}"
+    return f"{'latency' if name == LATENCY else name} {most}{text}" if most else text
 
 
 def verify(costs: Sequence[Cost], limits: Sequence[int], widths: IntArray) -> list[str]:
