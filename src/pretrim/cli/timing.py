@@ -60,9 +60,6 @@ def find_timing(
 
     Raises UsageError where they contradict each other, and for a microcontroller, which nothing here can time.
     """
-    from pretrim.deploy import check_installed
-    from pretrim.measure.ssh import Host
-
     if to is not None:
         one_of("--to", to, RUNTIMES)
     needed = latency is not None or mode == "latency"
@@ -70,6 +67,9 @@ def find_timing(
         if ssh is not None or estimate:
             raise UsageError("Expected --latency or --mode latency with --ssh and --estimate, but got neither.")
         return Timing(needed=False)
+    from pretrim.deploy import check_installed
+    from pretrim.measure.ssh import Host
+
     board = target.board
     if board is not None and board.kind == "microcontroller" and not estimate:
         raise UsageError(
