@@ -86,8 +86,9 @@ BASE: dict[str, Any] = {
     "weights": "static",
     "coupling": "sum",
     "round_to": 1,
+    "min_features": 1,
 }
-"""What the factors are changed from: any width, so that budgets are matched"""
+"""What the factors are changed from: any width, so that budgets are matched, and the classifier may read few"""
 FACTORS: dict[str, dict[str, Any]] = {
     "FA": {},
     "PA": {"mode": "params"},
@@ -99,13 +100,17 @@ FACTORS: dict[str, dict[str, Any]] = {
     "coupling: max": {"coupling": "max"},
     "multiples of 8": {"round_to": 8},
     "waterfill": {"mode": "waterfill"},
+    "PA, features kept": {"mode": "params", "min_features": None},
     "random": {"mode": "random"},
+    "random, features kept": {"mode": "random", "min_features": None},
     "uniform": {"mode": "uniform"},
 }
 CHOSEN: dict[str, dict[str, Any]] = {
     "FA": {},
     "PA": {"mode": "params"},
+    "PA, features kept": {"mode": "params", "min_features": None},
     "random": {"mode": "random"},
+    "random, features kept": {"mode": "random", "min_features": None},
     "uniform": {"mode": "uniform"},
 }
 PEERS = {"Torch-Pruning, L1": "l1", "Torch-Pruning, group norm": "group"}

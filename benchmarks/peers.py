@@ -25,7 +25,8 @@ def pruned_to(model: nn.Module, example: torch.Tensor, macs: int, importance: Im
 
     def at(ratio: float) -> nn.Module:
         copied = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-        score = tp.importance.MagnitudeImportance(p=1) if importance == "l1" else tp.importance.GroupNormImportance(p=2)
+        known = tp.importance
+        score = known.MagnitudeImportance(p=1) if importance == "l1" else known.GroupMagnitudeImportance(p=2)
         head = [module for module in copied.modules() if isinstance(module, nn.Linear)][-1:]
         tp.pruner.MetaPruner(
             copied, example, importance=score, global_pruning=True, pruning_ratio=ratio, ignored_layers=head

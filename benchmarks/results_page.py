@@ -10,11 +10,12 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from accuracy import CLAIMS, FACTORS, PEERS, RECORDS, records
+from accuracy import CHOSEN, CLAIMS, FACTORS, PEERS, RECORDS, records
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -50,6 +51,10 @@ INTRODUCTION = (
     "are mean ± standard deviation over seeds, in per cent; a seed draws the plan, the weights and the order of the "
     "images. What chooses looks at validation; test is read once."
 )
+LAST_STREAM = {"resnet20": ("stages.2.0.conv2", 64)}
+"""The group of layers whose channels the classifier reads, and how many they are in the dense network"""
+BINS = (1, 2, 4, 8, 16, 24, 32, 64)
+"""Of those channels, from one up to below the next"""
 GOALS = {"mobilenetv2": 0.3, "vgg16": 0.3, "resnet56": 0.5, "resnet50": 0.5}
 """Points that the claims may lose against the dense network"""
 
@@ -99,6 +104,7 @@ def main() -> None:
         *goals(found),
         *factors(found),
         *own_limits(found),
+        *features(found),
         *compared(found, "peers", "2. Beside peers"),
         *claims(found),
         *compared(found, "fashion", "4. Fashion-MNIST"),
@@ -114,7 +120,8 @@ def settings(rows: Sequence[Record]) -> str:
     how, run, where = first["protocol"], first["execution"], first["machine"]
     images = "all training images" if how["images"] is None else f"{how['images']:,} training images"
     size = "" if how["side"] is None else f" at {how['side']}x{how['side']}"
-    device = where["gpu"] if run["device"] != "cpu" else f"{where['cpu']}, {run['threads']} thread"
+    places = dict.fromkeys(row["machine"]["gpu" if run["device"] != "cpu" else "cpu"] for row in rows)
+    device = " and ".join(places) + (f", {run['threads']} thread" if run["device"] == "cpu" else "")
     return (
         f"{first['data']}{size}, {images}, {how['epochs']} epochs, "
         f"batches of {how['batch_size']}, learning rate {how['learning_rate']:g}, {run['precision']}; "
@@ -216,6 +223,47 @@ def own_limits(found: list[Record]) -> list[str]:
     return lines if own else [*lines, "Not run.", ""]
 
 
+def features(found: list[Record]) -> list[str]:
+    """What explains the losses: how many channels the classifier reads, over every plan that was trained."""
+    lines = [
+        "### What the classifier reads",
+        "",
+        "Every network above and below, by the channels that its classifier reads: of a residual stream, which is "
+        "drawn as often as all its layers together. Validation accuracy less the mean of uniform width at the same "
+        "limit; mean and extremes. By default the complexity-driven modes keep two channels for each class, or a "
+        "quarter of the dense network's where that is less (`min_features`); the rows of the other tables are drawn "
+        "without, but for *features kept*.",
+        "",
+    ]
+    for network, (group, dense) in LAST_STREAM.items():
+        points = _by_features([row for row in found if row["network"] == network], group)
+        if not points:
+            continue
+        head = f"| channels of {dense}, {NAMES[network]} | networks | over uniform | from | to |"
+        lines += [head, "|---|---|---|---|---|"]
+        for low, high in pairwise((*BINS[:-1], dense + 1)):
+            gained = [gain for kept, gain, _ in points if low <= kept < high]
+            if gained:
+                name = str(low) if high == low + 1 else f"{low} to {high - 1}"
+                cells = [name, str(len(gained)), *(f"{f(gained):+.1f}" for f in (statistics.fmean, min, max))]
+                lines.append(f"| {' | '.join(cells)} |")
+        _scatter(points, FIGURES / f"features-{network}.png", f"channels that the classifier reads, of {dense}")
+        lines += ["", f"![Accuracy over uniform width by those channels](results/features-{network}.png)", ""]
+    return lines
+
+
+def _by_features(rows: list[Record], group: str) -> list[tuple[int, float, str]]:
+    """Of each network that was drawn: the channels, the points over uniform width, and the way."""
+    points = []
+    for (_, limits), same in groups(rows, "stage", "limits").items():
+        uniform = [row for row in same if row["way"] == "uniform"]
+        drawn = [row for row in same if row["options"] is not None and row["way"] != "uniform"]
+        if limits != "[]" and uniform:
+            mean = sample(uniform, "validation_accuracy").mean
+            points += [(row["widths"][group], 100 * row["validation_accuracy"] - mean, row["way"]) for row in drawn]
+    return points
+
+
 def compared(found: list[Record], stage: str, title: str) -> list[str]:
     lines = [f"## {title}", ""]
     if stage == "peers":
@@ -230,16 +278,20 @@ def compared(found: list[Record], stage: str, title: str) -> list[str]:
         dense = {row["seed"]: row for row in rows if row["way"] == "dense"}
         lines += [f"### {NAMES[network]}", "", settings(rows), ""]
         lines += [
-            "| way | n | MACs % | parameters % | validation | test | training, % of dense |",
-            "|---|---|---|---|---|---|---|",
+            "| way | n | MACs % | parameters % | validation | test | over uniform | training, % of dense |",
+            "|---|---|---|---|---|---|---|---|",
         ]
-        for (limits, way), group in groups(rows, "limits", "way").items():
+        order = ["dense", *CHOSEN, *PEERS]
+        by_limit = groups(rows, "limits", "way")
+        for limits, way in sorted(by_limit, key=lambda key: (key[0] != "[]", _less(key[0]), order.index(key[1]))):
+            group = by_limit[limits, way]
             paired = [row for row in group if row["seed"] in dense]
             extra = 1.0 if way in PEERS else 0.0
             cost = [row["training_s"] / dense[row["seed"]]["training_s"] + extra for row in paired]
             kept = "".join(f", {share_:.0%} of the {name}" for name, share_ in json.loads(limits))
             cells = [way + kept, str(len(group)), share(group, "macs"), share(group, "params")]
             cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
+            cells.append(_against(group, by_limit.get((limits, "uniform")), way))
             cells.append(f"{100 * statistics.fmean(cost):.0f}" if cost else "")
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
@@ -280,6 +332,11 @@ def published() -> list[str]:
     ]
 
 
+def _less(limits: str) -> list[float]:
+    """The largest budget first."""
+    return [-keep for _, keep in json.loads(limits)]
+
+
 def _counts(parts: Iterable[Sequence[Record]]) -> str:
     counts = sorted({len(rows) for rows in parts})
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -298,9 +355,9 @@ def _verdict(ways: dict[str, list[Record]]) -> list[str]:
     """Which ways differ from uniform width, in a sentence."""
     compared = {way: _against(group, ways.get("uniform"), way) for way, group in ways.items()}
     apart = {way: text for way, text in compared.items() if text.endswith("separated")}
-    better = ", ".join(way for way, text in apart.items() if text.startswith("+")) or "none"
-    worse = ", ".join(way for way, text in apart.items() if text.startswith("-")) or "none"
-    rest = ", ".join(way for way, text in compared.items() if text and way not in apart) or "none"
+    better = "; ".join(way for way, text in apart.items() if text.startswith("+")) or "none"
+    worse = "; ".join(way for way, text in apart.items() if text.startswith("-")) or "none"
+    rest = "; ".join(way for way, text in compared.items() if text and way not in apart) or "none"
     return [f"Above uniform width: {better}. Below: {worse}. Cannot be told apart from it with so few seeds: {rest}."]
 
 
@@ -321,6 +378,27 @@ def _dots(ways: dict[str, Sample], target: Path) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.25)
+    figure.savefig(target, dpi=160)
+    pyplot.close(figure)
+
+
+def _scatter(points: list[tuple[int, float, str]], target: Path, label: str) -> None:
+    """Every network a dot; those of the complexity-driven modes apart from random ones."""
+    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    for name, colour, chosen in (
+        ("drawn by complexity", "#1d4ed8", [p for p in points if not p[2].startswith(("random", "waterfill"))]),
+        ("random or waterfill", "#c2410c", [p for p in points if p[2].startswith(("random", "waterfill"))]),
+    ):
+        axes.plot([p[0] for p in chosen], [p[1] for p in chosen], "o", mfc="none", mec=colour, ms=5, label=name)
+    axes.axhline(0, color="#6b7280", lw=0.8, ls=":")
+    axes.set_xscale("log", base=2)
+    ticks = [tick for tick in (1, 2, 4, 8, 16, 32, 64) if tick <= max(p[0] for p in points)]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlabel(label)
+    axes.set_ylabel("points over uniform width")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, loc="lower right")
     figure.savefig(target, dpi=160)
     pyplot.close(figure)
 

@@ -17,7 +17,7 @@ from networks import AWKWARD, Net, Recipe, build, conv, example, recipes
 from torch import nn
 
 import pretrim
-from pretrim.allocate import Method, Options, Problem, Shares, allocate, legal_widths
+from pretrim.allocate import Method, Options, Problem, Shares, allocate, fewest_channels, legal_widths
 from pretrim.budget import Bounds, Budget
 from pretrim.cost import cost
 from pretrim.errors import InfeasibleBudget, UsageError
@@ -173,6 +173,39 @@ def test_every_width_is_a_multiple_of_round_to_or_dense(vgg16: Network) -> None:
 def test_no_layer_is_narrower_than_min_width(vgg16: Network) -> None:
     options = Options(mode="macs", step="filter", round_to=1, min_width=24)
     assert allocate(vgg16, bounds_of(vgg16, macs="0.5x"), options, 20).min() >= 24
+
+
+@pytest.mark.parametrize("mode", [*SAMPLED, "random"])
+def test_the_classifier_keeps_features(resnet20: Network, mode: Method) -> None:
+    """ResNet-20's reads 64 channels, for 10 classes: of 20 and a quarter, 16 is less."""
+    last = [group.name for group in resnet20.groups].index("stages.2.0.conv2")
+    bounds = bounds_of(resnet20, macs="0.3x")
+    kept = allocate(resnet20, bounds, Options(mode=mode, round_to=1), 50)[:, last]
+    assert kept.min() >= 16
+    assert allocate(resnet20, bounds, Options(mode=mode, round_to=1, min_features=32), 50)[:, last].min() >= 32
+    if mode == "params":
+        assert allocate(resnet20, bounds, Options(mode=mode, round_to=1, min_features=1), 50)[:, last].min() < 8
+
+
+def test_fewer_features_are_kept_only_where_no_network_would_fit_else(resnet20: Network) -> None:
+    last = [group.name for group in resnet20.groups].index("stages.2.0.conv2")
+    narrowest = np.where(np.arange(len(resnet20.dense)) == last, 16, 1)
+    limit = int(cost(resnet20, "params")(narrowest)) - 1
+    assert allocate(resnet20, bounds_of(resnet20, params=limit), Options(mode="params", round_to=1))[0][last] < 16
+    assert resnet20.plan(params=limit + 1, mode="params", round_to=1).widths.tolist() == narrowest.tolist()
+    with pytest.raises(InfeasibleBudget, match=f"Expected params of at most {limit:,}, "):
+        resnet20.plan(params=limit, mode="params", round_to=1, min_features=16)
+
+
+def test_features_by_hand() -> None:
+    """A linear layer behind a flatten reads every place; one that is no classifier, or has no weights, asks nothing."""
+    flat = nn.Sequential(conv(3, 40), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(160, 3))
+    network = pretrim.analyze(flat, IMAGE)
+    assert fewest_channels(network, None).tolist() == [2]  # 6 of 160 features are 1.5 of 40 channels
+    assert fewest_channels(network, 100).tolist() == [25]
+    assert fewest_channels(network, 10_000).tolist() == [40]
+    assert fewest_channels(chain(16), None).tolist() == [4]  # a convolution of 2 filters reads 16 channels
+    assert fewest_channels(pretrim.analyze(nn.Sequential(nn.ReLU()), IMAGE), None).tolist() == []
 
 
 # ---------------------------------------------------------------------------------------- the draw, one by one
@@ -401,6 +434,7 @@ def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
         ({"fraction": float("nan")}, "Expected fraction to be between 0 and 1, but got nan."),
         ({"round_to": 0}, "Expected round_to to be at least 1, but got 0."),
         ({"min_width": 0}, "Expected min_width to be at least 1, but got 0."),
+        ({"min_features": 0}, "Expected min_features to be at least 1, but got 0."),
         ({"block": 0}, "Expected block to be at least 1, but got 0."),
         ({"seed": -1}, "Expected seed to be at least 0, but got -1."),
     ],

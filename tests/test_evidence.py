@@ -10,7 +10,7 @@ import pytest
 from pretrim.evidence import UNIFORM, loses
 
 RECORDS = Path(__file__).parent.parent / "benchmarks" / "results" / "accuracy.jsonl"
-WAYS = {"macs": "FA", "params": "PA", "memory": "MA"}
+WAYS = {"macs": "FA", "params": "PA, features kept", "memory": "MA"}
 LIMITS = {"activation_bytes": "activation"}
 
 

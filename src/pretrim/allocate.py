@@ -80,6 +80,10 @@ class Options:
         round_to: filters are kept in multiples of it; smaller in layers of fewer than four times as many. Unaligned
             widths buy nothing on real kernels (docs/costs.md).
         min_width: the fewest filters that a layer keeps.
+        min_features: the fewest channels that the last layer, the classifier, reads. None: two for each class, or a
+            quarter of the dense network's where that is less, and fewer only if no network within the limits keeps
+            them; ``uniform`` and ``waterfill`` have their own rule. A residual stream is drawn as often as all its
+            layers together, and where the classifier reads few of its channels accuracy is lost (docs/results.md).
         seed: of the draws.
         block: draws between two updates of shares that depend on the state (``adaptive``, several limits, peak memory).
             1 is exact; larger blocks are faster for thousands of candidates (docs/planning.md shows their effect).
@@ -94,6 +98,7 @@ class Options:
     coupling: Coupling = "sum"
     round_to: int = 8
     min_width: int = 1
+    min_features: int | None = None
     seed: int = 0
     block: int = 1
     draws: int | None = None
@@ -108,6 +113,8 @@ class Options:
         for name, least in (("round_to", 1), ("min_width", 1), ("block", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
+        if self.min_features is not None and self.min_features < 1:
+            raise UsageError(f"Expected min_features to be at least 1, but got {self.min_features}.")
         if self.draws is not None and self.draws < 1:
             raise UsageError(f"Expected draws to be at least 1, but got {self.draws}.")
         if self.draws is not None and self.draws > 1 and self.mode not in AIMS:
@@ -161,6 +168,29 @@ def legal_widths(group: Group, round_to: int, min_width: int) -> IntArray:
     return np.append(steps[steps >= fewest], group.channels)
 
 
+RULED = ("uniform", "waterfill")
+"""Modes whose widths follow from a rule, so that nothing is to be kept from a draw"""
+FEATURES_PER_CLASS, FEATURES_SHARE = 2, 4
+"""What `Options.min_features` is by default: so many for each class, or one of so many of the dense network's"""
+
+
+def fewest_channels(network: Network, features: int | None) -> IntArray:
+    """Of each group (G), so that the last layer reads as many features as `Options.min_features` says."""
+    least = np.zeros(len(network.groups), dtype=np.int64)
+    last = max(network.layers, key=lambda layer: layer.operator, default=None)
+    if last is None or network.coefficients[last.filters].any():
+        return least  # no classifier: its outputs could be cut
+    reads = [dim for dim in last.weight[:2] if dim != last.filters]  # a linear weight is traced transposed
+    if len(reads) != 1:
+        return least
+    sizes = network.sizes(network.dense)
+    classes, dense = int(sizes[last.filters]), int(sizes[reads[0]])
+    wanted = min(FEATURES_PER_CLASS * classes, dense // FEATURES_SHARE) if features is None else min(features, dense)
+    for g in np.flatnonzero(network.coefficients[reads[0]]):
+        least[g] = -(-wanted * network.groups[g].channels // dense)
+    return least
+
+
 @dataclass(frozen=True)
 class Problem:
     """One allocation: the legal widths of each group and the limits, in arrays."""
@@ -172,7 +202,14 @@ class Problem:
     @cached_property
     def legal(self) -> tuple[IntArray, ...]:
         o = self.options
-        return tuple(legal_widths(group, o.round_to, o.min_width) for group in self.network.groups)
+        narrow = tuple(legal_widths(group, o.round_to, o.min_width) for group in self.network.groups)
+        if o.min_features is None and o.mode in RULED:
+            return narrow
+        least = fewest_channels(self.network, o.min_features)
+        kept = tuple(legal[legal >= least[g]] for g, legal in enumerate(narrow))
+        smallest = np.array([legal[0] for legal in kept], dtype=np.int64)
+        is_reachable = bool((self.bounds.measure(smallest) <= self.bounds.values).all())
+        return kept if is_reachable or o.min_features is not None else narrow
 
     @cached_property
     def levels(self) -> IntArray:

@@ -58,6 +58,7 @@ def compress(
     coupling: options.Coupling = "sum",
     round_to: options.RoundTo = None,
     min_width: options.MinWidth = 1,
+    min_features: options.MinFeatures = None,
     draws: options.Draws = None,
     seed: options.Seed = 0,
     epochs: options.Epochs = None,
@@ -89,7 +90,7 @@ def compress(
     asked_limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
     limits = without_none({**asked_limits, "latency": latency})
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
-    search |= {"min_width": min_width, "seed": seed, "draws": draws}
+    search |= {"min_width": min_width, "min_features": min_features, "seed": seed, "draws": draws}
     target, given = _target(limits, search, dtype, round_to, plan, device, application)
     timing = find_timing(latency, mode, to, ssh, remote_python, ssh_config, estimate, target)
     delivery = find_delivery(target.board, to, int8)

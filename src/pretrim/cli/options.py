@@ -124,6 +124,14 @@ RoundTo = Annotated[
     typer.Option("--round-to", help="Filters are kept in multiples of it: 8, or the device's.", show_default=False),
 ]
 MinWidth = Annotated[int, typer.Option("--min-width", help="The fewest filters that a layer keeps.")]
+MinFeatures = Annotated[
+    int | None,
+    typer.Option(
+        "--min-features",
+        help="The fewest channels that the classifier reads: by default 2 a class, or a quarter; 1 for no such limit.",
+        show_default=False,
+    ),
+]
 Draws = Annotated[
     int | None,
     typer.Option(

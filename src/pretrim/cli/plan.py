@@ -43,6 +43,7 @@ def plan(
     coupling: options.Coupling = "sum",
     round_to: options.RoundTo = None,
     min_width: options.MinWidth = 1,
+    min_features: options.MinFeatures = None,
     draws: options.Draws = None,
     seed: options.Seed = 0,
     output: Annotated[
@@ -64,7 +65,12 @@ def plan(
         )
     timing = find_timing(latency, mode, to, ssh, remote_python, ssh_config, estimate, target)
     made = make_plan(
-        model, shape, classes, target, search | {"min_width": min_width, "seed": seed, "draws": draws}, timing
+        model,
+        shape,
+        classes,
+        target,
+        search | {"min_width": min_width, "min_features": min_features, "seed": seed, "draws": draws},
+        timing,
     )
     if output is not None and not to_stdout:
         write_plan(made, output)
