@@ -176,7 +176,8 @@ def test_the_record_of_a_data_set_is_plain_json():
     record = json.loads(json.dumps(found.to_json()))
     assert record["sizes"] == {"train": 1458, "validation": 160, "test": 179} and record["input_shape"] == [1, 8, 8]
     assert set(record) == {
-        *("name", "source", "classes", "input_shape", "mean", "std", "sizes", "split_seed", "split_note")
+        *("name", "source", "classes", "input_shape", "mean", "std", "sizes", "split_seed", "split_note"),
+        "padding",
     }
 
 
