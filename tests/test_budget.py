@@ -152,7 +152,7 @@ def test_impossible_names_the_limit_that_is_impossible_of_several(network: Netwo
 
 
 def test_impossible_by_rounding_says_how(network: Network) -> None:
-    with pytest.raises(InfeasibleBudget, match="lower --round-to or --min-width"):
+    with pytest.raises(InfeasibleBudget, match="lower --round-to, --min-width or --min-features"):
         network.plan(params=100, min_width=4, round_to=1)
 
 

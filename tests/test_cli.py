@@ -387,6 +387,16 @@ def test_errors(call: Call, arguments: tuple[str, ...], code: int, said: str) ->
     assert re.search(said, result.error), result.error
 
 
+@pytest.mark.parametrize("option", [("--min-features", "3"), ("--mode", "params"), ("--round-to", "4")])
+def test_a_plan_is_not_drawn_again(call: Call, tmp_path: Path, option: tuple[str, str]) -> None:
+    file = tmp_path / "plan.json"
+    call("plan", "resnet20", *SMALL, "--classes", "10", "--macs", "0.5x", "-o", file)
+    said = call("compress", "resnet20", "--data", "digits", "--plan", file, *option, "-o", tmp_path / "run")
+    assert (said.code, said.out) == (2, "")
+    assert said.error.endswith(f"Expected a plan or how to draw one, but got both: leave out {option[0]} or --plan.")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_error_of_a_failing_forward_is_shown(call: Call, net: Path) -> None:
     result = call("profile", f"{net}:fails", *SMALL)
     assert result.code == 1

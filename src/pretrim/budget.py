@@ -205,17 +205,18 @@ class Bounds:
         reached = self.measure(smallest)
         for cost, limit, value in zip(self.costs, self.values, reached, strict=True):
             if value > limit:
+                name = "latency" if cost.name == LATENCY else cost.name
+                most, needed = (_amount(cost.name, int(each)) for each in (limit, value))
                 raise InfeasibleBudget(
-                    f"Expected {_amount(cost.name, int(limit), 'of at most ')}, but the narrowest legal network needs "
-                    f"{_amount(cost.name, int(value))}: raise the limit, or lower --round-to or --min-width"
+                    f"Expected {name} of at most {most}, but the narrowest legal network needs {needed}: raise the "
+                    f"limit, or lower --round-to, --min-width or --min-features"
                     + (f" (frozen layers: {frozen}, `pretrim profile` says why)." if frozen else ".")
                 )
 
 
-def _amount(name: str, value: int, most: str = "") -> str:
-    """With its name where it is a limit; a latency in the unit that it is asked for in."""
-    text = f"{value * 1e-6:.4g} ms" if name == LATENCY else f"{value:,}"
-    return f"{'latency' if name == LATENCY else name} {most}{text}" if most else text
+def _amount(name: str, value: int) -> str:
+    """As users write it: a latency in milliseconds."""
+    return f"{value * 1e-6:.4g} ms" if name == LATENCY else f"{value:,}"
 
 
 def verify(costs: Sequence[Cost], limits: Sequence[int], widths: IntArray) -> list[str]:

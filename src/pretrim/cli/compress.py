@@ -208,6 +208,12 @@ def _target(
 
     if plan is not None and limits:
         raise UsageError(f"Expected limits or --plan, but got both: leave out --{next(iter(limits))} or --plan.")
+    # The seed is of the training as well.
+    changed = [name for name, value in search.items() if value != getattr(Options(), name) and name != "seed"]
+    changed += [] if round_to is None else ["round_to"]
+    if plan is not None and changed:
+        option = f"--{changed[0].replace('_', '-')}"
+        raise UsageError(f"Expected a plan or how to draw one, but got both: leave out {option} or --plan.")
     made = Plan.load(plan) if plan is not None else None
     target = find_target(device, application, limits if made is None else made.limits, dtype, round_to)
     item_bytes(target.dtype)  # type: ignore[arg-type]  # it checks the name

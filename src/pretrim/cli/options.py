@@ -13,6 +13,7 @@ from pretrim.errors import UsageError
 Shape: TypeAlias = tuple[int, int, int]
 
 # What `allocate.Options` and `cost.DType` allow, written out: importing those would import torch. A test compares them.
+RUNTIMES = "onnx|litert|executorch"
 MODES = "joint|params|macs|memory|latency|uniform|random|waterfill"
 DTYPES = "float32|float16|int8"
 STEPS = "fraction|filter"
@@ -93,7 +94,7 @@ LatencyOf = Annotated[
     str | None,
     typer.Option(
         "--to",
-        metavar="onnx|litert|executorch",
+        metavar=RUNTIMES,
         help="The runtime whose latency counts; by default the device's, or LiteRT.",
         show_default=False,
     ),
@@ -216,8 +217,6 @@ Trackers = Annotated[
 ]
 
 # ---------------------------------------------------------------------------------------- devices
-
-RUNTIMES = "onnx|litert|executorch"
 
 To = Annotated[
     str | None,

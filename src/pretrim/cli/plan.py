@@ -59,19 +59,13 @@ def plan(
     given = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation, "latency": latency}
     target = find_target(device, application, without_none(given), dtype, round_to)
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
+    search |= {"min_width": min_width, "min_features": min_features, "seed": seed, "draws": draws}
     if to is not None and latency is None and mode != "latency":
         raise UsageError(
             "Expected --latency or --mode latency with --to, but got neither: it says whose latency counts."
         )
     timing = find_timing(latency, mode, to, ssh, remote_python, ssh_config, estimate, target)
-    made = make_plan(
-        model,
-        shape,
-        classes,
-        target,
-        search | {"min_width": min_width, "min_features": min_features, "seed": seed, "draws": draws},
-        timing,
-    )
+    made = make_plan(model, shape, classes, target, search, timing)
     if output is not None and not to_stdout:
         write_plan(made, output)
     if json or to_stdout:

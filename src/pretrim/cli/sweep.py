@@ -199,16 +199,14 @@ def _prepared(
 
 def _measure_layers(settings: Settings) -> None:
     """The latency of single layers on this machine, before workers keep it busy."""
-    from pretrim.latency import PROVIDERS, Place, measured_cost
-    from pretrim.measure.worker import cpu_name
-    from pretrim.study.subjects import subject_of
+    from pretrim.latency import measured_cost
+    from pretrim.study.subjects import place_of, subject_of
 
     from .progress import count_bar
 
     subject = subject_of(settings)
-    place = Place(cpu_name(), "litert", settings.dtype, PROVIDERS["litert"], 1)
     with count_bar(f"latency of {settings.model} on this machine") as progress:
-        measured_cost(subject.network, subject.module(0), place, progress=progress)
+        measured_cost(subject.network, subject.module(0), place_of(settings), progress=progress)
 
 
 def _run(folder: Path, store: Store, workers: int, search: int, ray: str | None) -> None:

@@ -63,10 +63,10 @@ def read(folder: Path | None, image_size: int | None, announce: Callable[[str], 
     place = folder if folder is not None else _find(announce)
     contents = _contents(place)
     copy = "" if is_published(contents) else ", not the published ones"
-    train, test = (_part(place, contents, part, image_size) for part in ("train", "t10k"))
+    train, test, padding = _splits(place, contents, image_size)
     for split in (train, test):
         check_labels(split.labels, len(CLASSES), str(place))
-    source, padding = f"Fashion-MNIST, IDX files in {place}{copy}", _padding(contents, image_size)
+    source = f"Fashion-MNIST, IDX files in {place}{copy}"
     return Parts("fashion-mnist", source, CLASSES, train, None, test, padding=padding)
 
 
@@ -78,13 +78,13 @@ def read_folder(folder: Path, image_size: int | None) -> Parts:
     contents = _contents(folder)
     if is_published(contents):
         return read(folder, image_size, lambda _: None)
-    train, test = (_part(folder, contents, part, image_size) for part in ("train", "t10k"))
+    train, test, padding = _splits(folder, contents, image_size)
     classes = tuple(str(label) for label in range(int(train.labels.max()) + 1))
     check_labels(test.labels, len(classes), str(folder))
     if len(classes) < 2:
         raise DataError(f"Expected at least 2 classes in {folder}, but every label is 0: add images.")
-    source, padding = f"IDX files in {folder}", _padding(contents, image_size)
-    return Parts(folder.resolve().name, source, classes, train, None, test, flip=False, padding=padding)
+    name, source = folder.resolve().name, f"IDX files in {folder}"
+    return Parts(name, source, classes, train, None, test, flip=False, padding=padding)
 
 
 def is_here(folder: Path) -> bool:
@@ -176,27 +176,34 @@ def _unpacked(data: bytes, where: str) -> bytes:
         raise DataError(f"Expected an IDX file in {where}, but it cannot be read ({error}): fetch it again.") from error
 
 
-def _part(folder: Path, contents: dict[str, bytes], part: str, image_size: int | None) -> Split:
+def _splits(folder: Path, contents: dict[str, bytes], image_size: int | None) -> tuple[Split, Split, int]:
+    """Training and test part, and the zeros round their images.
+
+    28x28 is padded to 32x32, whether asked for or not, so that a run and its evaluation see the same images.
+    """
+    train, test = (_part(folder, contents, part) for part in ("train", "t10k"))
+    is_native = all(part.images.shape[-2:] == (NATIVE, NATIVE) for part in (train, test))
+    padding = (PADDED - NATIVE) // 2 if is_native and image_size in (None, PADDED) else 0
+    return _sized(train, image_size, padding), _sized(test, image_size, padding), padding
+
+
+def _sized(split: Split, image_size: int | None, padding: int) -> Split:
+    pixels = split.images[:]
+    if padding:
+        pixels = torch.nn.functional.pad(pixels, [padding] * 4)
+    elif image_size is not None:
+        pixels = resized(pixels, image_size)
+    return Split(pixels, split.labels)
+
+
+def _part(folder: Path, contents: dict[str, bytes], part: str) -> Split:
     names = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
     images, labels = (parse_idx(contents[n], dims, str(folder / n)) for n, dims in zip(names, (3, 1), strict=True))
     if len(images) != len(labels) or not len(images):
         raise DataError(
             f"Expected a label for each image in {folder}, but got {len(labels)} for {len(images)}: fetch it again."
         )
-    pixels = torch.from_numpy(images)[:, None]
-    if padding := _padding(contents, image_size):
-        pixels = torch.nn.functional.pad(pixels, [padding] * 4)
-    elif image_size is not None:
-        pixels = resized(pixels, image_size)
-    return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
-
-
-def _padding(contents: dict[str, bytes], image_size: int | None) -> int:
-    """28x28 is padded to 32x32, whether asked for or not, so that a run and its evaluation see the same images."""
-    native = struct.pack(">2I", NATIVE, NATIVE)
-    images = [content for name, content in contents.items() if "images" in name]
-    is_native = all(content[8:16] == native for content in images)
-    return (PADDED - NATIVE) // 2 if is_native and image_size in (None, PADDED) else 0
+    return Split(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)))
 
 
 def parse_idx(data: bytes, dims: int, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:

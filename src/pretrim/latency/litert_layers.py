@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from pretrim.deploy.litert import IDENTIFIER
 from pretrim.deploy.quiet import need
 
-from .layers import LayerKind, Written
-
-SCALE = 0.02
-"""of int8 tensors: the time does not depend on it"""
+from .layers import SCALE, LayerKind, Written
 
 
 def model_of(kind: LayerKind, widths: tuple[int, ...], *, int8: bool, signed: bool = True) -> Written:

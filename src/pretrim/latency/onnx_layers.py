@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 
 from pretrim.deploy.quiet import need
 
-from .layers import LayerKind, Written
+from .layers import SCALE, LayerKind, Written
 
-SCALE = 0.02
-"""of int8 tensors: the time does not depend on it"""
 OPSET, IR_VERSION = 18, 10
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from pretrim.analysis import analyze
@@ -11,6 +13,9 @@ from pretrim.network import Network
 
 from .settings import Settings
 from .trial import Subject
+
+if TYPE_CHECKING:
+    from pretrim.latency import Place
 
 
 def subject_of(settings: Settings) -> Subject:
@@ -38,15 +43,22 @@ def subject_of(settings: Settings) -> Subject:
     return Subject(reference, network, data, _latency(settings, network, module))
 
 
+def place_of(settings: Settings) -> Place:
+    """Where the latencies of a study are of: LiteRT on this machine."""
+    from pretrim.latency import PROVIDERS, Place
+    from pretrim.measure.worker import cpu_name
+
+    return Place(cpu_name(), "litert", settings.dtype, PROVIDERS["litert"], 1)
+
+
 def _latency(settings: Settings, network: Network, module: torch.nn.Module) -> object:
     """The measured cost, if this study's table is there already."""
-    from pretrim.latency import PROVIDERS, Place, load_table, measured_cost
+    from pretrim.latency import load_table, measured_cost
     from pretrim.latency.cost import key_of
-    from pretrim.measure.worker import cpu_name
 
     if settings.dtype not in ("float32", "int8"):
         return None
-    place = Place(cpu_name(), "litert", settings.dtype, PROVIDERS["litert"], 1)
+    place = place_of(settings)
     table = load_table(place)
     if table is None or key_of(network) not in table.corrections:
         return None
