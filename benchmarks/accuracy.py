@@ -33,6 +33,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import jsonl
 import numpy as np
 import torch
 from peers import pruned_to
@@ -339,12 +340,11 @@ def machine() -> dict[str, str]:
 
 
 def records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+    return jsonl.read(RECORDS)
 
 
 def append(record: dict[str, Any]) -> None:
-    with RECORDS.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    jsonl.append(RECORDS, record)
     print(
         f"{record['network']} {record['way']} {dict(record['limits'])} seed {record['seed']}: "
         f"{100 * record['validation_accuracy']:.2f} % validation, {100 * record['test_accuracy']:.2f} % test, "

@@ -27,6 +27,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import jsonl
+
 HERE = Path(__file__).parent
 RECORDS = HERE / "results" / "coverage.jsonl"
 TABLE = HERE / "results" / "coverage.md"
@@ -276,7 +278,7 @@ def one_line(error: BaseException) -> str:
 
 def run(names: list[str]) -> None:
     """Measure the networks that have no record yet, in a process that is started anew where one of them ends it."""
-    while left := [name for name in names if name not in {record["name"] for record in read_records()}]:
+    while left := [name for name in names if name not in {record["name"] for record in jsonl.read(RECORDS)}]:
         command = [sys.executable, __file__, "--worker", *left[:20]]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
             assert worker.stdout is not None
@@ -286,14 +288,9 @@ def run(names: list[str]) -> None:
 
 
 def keep(record: dict[str, Any]) -> bool:
-    with RECORDS.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    jsonl.append(RECORDS, record)
     print(summary(record), flush=True)
     return True
-
-
-def read_records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
 
 
 def summary(record: dict[str, Any]) -> str:
@@ -308,7 +305,7 @@ def summary(record: dict[str, Any]) -> str:
 def write_table() -> None:
     """The Markdown table, with the goals in its first lines."""
     order = {name: number for number, name in enumerate(all_names())}
-    records = sorted((r for r in read_records() if r["name"] in order), key=lambda r: order[r["name"]])
+    records = sorted((r for r in jsonl.read(RECORDS) if r["name"] in order), key=lambda r: order[r["name"]])
     missing = [name for name in order if name not in {r["name"] for r in records}]
     ran = [r for r in records if r.get("same_shape") and r.get("trains")]
     reached = [r for r in records if r.get("macs", 1.0) <= 0.5]

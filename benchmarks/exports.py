@@ -24,6 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import jsonl
 from coverage import all_names, build, one_line, small_enough
 
 HERE = Path(__file__).parent
@@ -69,7 +70,7 @@ def export_one(name: str, runtime: str) -> dict[str, Any]:
 
 def run(names: list[str], runtimes: list[str], minutes: float) -> None:
     """What is not recorded yet, until the time is over."""
-    known = {(entry["name"], entry["runtime"]) for entry in records()}
+    known = {(entry["name"], entry["runtime"]) for entry in jsonl.read(RECORDS)}
     end = time.monotonic() + 60 * minutes
     for name in names:
         for runtime in runtimes:
@@ -84,18 +85,13 @@ def run(names: list[str], runtimes: list[str], minutes: float) -> None:
             except subprocess.TimeoutExpired:
                 entry = {"error": f"stopped after {SECONDS} s"}
             entry = {"name": name, "runtime": runtime} | entry
-            with RECORDS.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+            jsonl.append(RECORDS, entry)
             print(name, runtime, entry.get("error") or entry.get("not_slim") or f"{entry['seconds']:.0f} s", flush=True)
-
-
-def records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
 
 
 def table() -> str:
     """Shares by runtime, then every failure."""
-    found = [entry for entry in records() if "not_slim" not in entry]
+    found = [entry for entry in jsonl.read(RECORDS) if "not_slim" not in entry]
     names = all_names()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "litert-torch", "executorch"))
     lines = [
@@ -112,7 +108,7 @@ def table() -> str:
         good = sorted(entry["seconds"] for entry in own if "error" not in entry)
         share = f"{len(good) / len(own):.1%}" if own else "-"
         lines.append(f"| {runtime} | {len(own)} | {len(good)} | {share} | {good[len(good) // 2]:.0f} |" if good else "")
-    tried = {entry["name"] for entry in records()}
+    tried = {entry["name"] for entry in jsonl.read(RECORDS)}
     lines += ["", f"Not tried yet: {len([n for n in names if n not in tried])} of {len(names)}.", ""]
     lines += ["| network | runtime | what it said |", "|---|---|---|"]
     for entry in found:

@@ -14,7 +14,6 @@ the extras litert and onnx, and a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import jsonl
 import torch
 
 import pretrim
@@ -64,10 +64,6 @@ def one(name: str, runtime: Any, data_type: str) -> dict[str, Any]:
     return row | {"predicted_ms": predicted, "measured_ms": real, "table_s": took}
 
 
-def records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
-
-
 def _place(row: dict[str, Any]) -> tuple[str, int, int, int]:
     """In the table."""
     order = (RUNTIMES.index(row["runtime"]), NETWORKS.index(row["network"]), KINDS.index(row["data_type"]))
@@ -84,7 +80,7 @@ def table() -> str:
         "| s to make the table |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(records(), key=_place):
+    for row in sorted(jsonl.read(RECORDS), key=_place):
         pairs = zip(row["predicted_ms"], row["measured_ms"], strict=True)
         errors = [100 * (predicted / real - 1) for predicted, real in pairs]
         within = sum(abs(error) <= 100 * WITHIN for error in errors)
@@ -106,15 +102,16 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    known = {(row["runtime"], row["network"], row["data_type"]) for row in records() if row["cpu"] == cpu_name()}
+    known = {
+        (row["runtime"], row["network"], row["data_type"]) for row in jsonl.read(RECORDS) if row["cpu"] == cpu_name()
+    }
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache  # a table of this run alone
         for case in product(options.runtimes, options.only, KINDS):
             if options.table or case in known:
                 continue
             row = one(case[1], case[0], case[2])
-            with RECORDS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            jsonl.append(RECORDS, row)
             TABLE.write_text(table())  # what is done is not lost
     TABLE.write_text(table())
 

@@ -14,13 +14,13 @@ the extras litert and onnx, and a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import jsonl
 import torch
 from runtimes import IMAGES, KINDS, MACS, NETWORKS, PROTOCOL, module_of
 
@@ -70,12 +70,8 @@ def block(network: str, kind: str) -> list[dict[str, Any]]:
     return [row | time | version for row, time in zip(rows, times, strict=True)]
 
 
-def records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
-
-
 def table() -> str:
-    found = {(row["cpu"], row["network"], row["data_type"], row["way"]): row for row in records()}
+    found = {(row["cpu"], row["network"], row["data_type"], row["way"]): row for row in jsonl.read(RECORDS)}
     blocks = list(dict.fromkeys(key[:3] for key in found))
     about = sorted({f"{row['cpu']}, {row['runtime']}" for row in found.values()})
     head = [f"{network}, {kind}" for _, network, kind in blocks]
@@ -107,13 +103,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    known = {(row["network"], row["data_type"]) for row in records() if row["cpu"] == cpu_name()}
+    known = {(row["network"], row["data_type"]) for row in jsonl.read(RECORDS) if row["cpu"] == cpu_name()}
     for case in product(options.only, KINDS):
         if options.table or case in known:
             continue
         rows = block(*case)
-        with RECORDS.open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        jsonl.append(RECORDS, *rows)
         TABLE.write_text(table())  # what is done is not lost
     TABLE.write_text(table())
 

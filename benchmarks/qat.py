@@ -12,12 +12,12 @@ Records: benchmarks/results/qat.jsonl. Needs CIFAR-10 (--data) and the extras li
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import jsonl
 import numpy as np
 import torch
 
@@ -55,19 +55,14 @@ def one(name: str, seed: int, qat: int, data: DataSet) -> dict[str, Any]:
     return found
 
 
-def records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
-
-
 def run(names: list[str], seeds: int, data: DataSet) -> None:
-    known = {(entry["name"], entry["seed"], entry["qat"]) for entry in records()}
+    known = {(entry["name"], entry["seed"], entry["qat"]) for entry in jsonl.read(RECORDS)}
     for seed in range(seeds):
         for name in names:
             for qat in (0, QAT):
                 if (name, seed, qat) not in known:
                     found = one(name, seed, qat, data)
-                    with RECORDS.open("a") as file:
-                        file.write(json.dumps(found) + "\n")
+                    jsonl.append(RECORDS, found)
                     print(found, flush=True)
 
 
@@ -83,7 +78,7 @@ def table() -> str:
     ]
     for name, share in NETWORKS.items():
         for qat in (0, QAT):
-            own = [entry for entry in records() if (entry["name"], entry["qat"]) == (name, qat)]
+            own = [entry for entry in jsonl.read(RECORDS) if (entry["name"], entry["qat"]) == (name, qat)]
             if not own:
                 continue
             cells = [f"{name}, {share} of the MACs", "yes" if qat else "no", str(len(own)), _percent(own, "float32")]

@@ -141,6 +141,11 @@ def groups(rows: Iterable[Record], *names: str) -> dict[tuple[Any, ...], list[Re
 # ---------------------------------------------------------------------------------------- the tables
 
 
+def head(*names: str) -> list[str]:
+    """The first two lines of a table."""
+    return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+
+
 def goals(found: list[Record]) -> list[str]:
     lines = ["## Goals", "", "| goal | |", "|---|---|"]
     for network, points in GOALS.items():
@@ -180,8 +185,7 @@ def factors(found: list[Record]) -> list[str]:
             "",
             settings(rows),
             "",
-            "| way | MACs % | parameters % | feature maps % | validation | test | over uniform |",
-            "|---|---|---|---|---|---|---|",
+            *head("way", "MACs %", "parameters %", "feature maps %", "validation", "test", "over uniform"),
         ]
         order = [way for way in ("dense", *FACTORS) if way in ways]
         for way in order:
@@ -204,10 +208,7 @@ def own_limits(found: list[Record]) -> list[str]:
     own = [row for row in found if row["stage"] == "own"]
     for (network, _, _), rows in groups(own, "network", "protocol", "execution").items():
         lines += [f"{NAMES[network]}, {settings(rows)}", ""]
-        lines += [
-            "| way | n | MACs % | parameters % | feature maps % | validation | test | over uniform |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
+        lines += head("way", "n", "MACs %", "parameters %", "feature maps %", "validation", "test", "over uniform")
         by_limit = groups(rows, "limits", "way")
         for (limits, way), group in by_limit.items():
             kept = "".join(f", {keep:.0%} of the {name}" for name, keep in json.loads(limits))
@@ -239,8 +240,7 @@ def features(found: list[Record]) -> list[str]:
         points = _by_features([row for row in found if row["network"] == network], group)
         if not points:
             continue
-        head = f"| channels of {dense}, {NAMES[network]} | networks | over uniform | from | to |"
-        lines += [head, "|---|---|---|---|---|"]
+        lines += head(f"channels of {dense}, {NAMES[network]}", "networks", "over uniform", "from", "to")
         for low, high in pairwise((*BINS[:-1], dense + 1)):
             gained = [gain for kept, gain, _ in points if low <= kept < high]
             if gained:
@@ -277,10 +277,9 @@ def compared(found: list[Record], stage: str, title: str) -> list[str]:
     for (network, _, _), rows in by_network.items():
         dense = {row["seed"]: row for row in rows if row["way"] == "dense"}
         lines += [f"### {NAMES[network]}", "", settings(rows), ""]
-        lines += [
-            "| way | n | MACs % | parameters % | validation | test | over uniform | training, % of dense |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
+        lines += head(
+            "way", "n", "MACs %", "parameters %", "validation", "test", "over uniform", "training, % of dense"
+        )
         order = ["dense", *CHOSEN, *PEERS]
         by_limit = groups(rows, "limits", "way")
         for limits, way in sorted(by_limit, key=lambda key: (key[0] != "[]", _less(key[0]), order.index(key[1]))):
@@ -306,10 +305,7 @@ def claims(found: list[Record]) -> list[str]:
     by_network = groups(own, "network", "protocol", "execution")
     for (network, _, _), rows in by_network.items():
         lines += [f"### {NAMES[network]}", "", settings(rows), ""]
-        lines += [
-            "| way | n | parameters % | MACs % | feature maps % | validation | test |",
-            "|---|---|---|---|---|---|---|",
-        ]
+        lines += head("way", "n", "parameters %", "MACs %", "feature maps %", "validation", "test")
         for (way,), group in groups(rows, "way").items():
             cells = [way, str(len(group)), *(share(group, cost) for cost in ("params", "macs", "activation_bytes"))]
             cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
@@ -325,8 +321,7 @@ def published() -> list[str]:
         "",
         "CIFAR-10, from the papers; other recipes, so they are not to be set against the tables above.",
         "",
-        "| network | method | parameters / MACs removed, % | accuracy, % |",
-        "|---|---|---|---|",
+        *head("network", "method", "parameters / MACs removed, %", "accuracy, %"),
         *(f"| {' | '.join(row)} |" for row in PUBLISHED),
         "",
     ]

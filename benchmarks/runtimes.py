@@ -21,7 +21,6 @@ need a machine that does nothing else, and count needs what `arm/` says. About 2
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator
 from itertools import product
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import arm
+import jsonl
 import torch
 from torch import nn
 
@@ -130,7 +130,7 @@ def make_files(networks: list[str]) -> None:
 
 def time(networks: list[str]) -> None:
     """The five networks of a runtime and data type in turns."""
-    known = {(entry["network"], entry["data_type"], entry.get("runtime")) for entry in records()}
+    known = {(entry["network"], entry["data_type"], entry.get("runtime")) for entry in jsonl.read(RECORDS)}
     for network in networks:
         for kind in KINDS:
             for runtime in RUNTIMES:
@@ -143,7 +143,7 @@ def time(networks: list[str]) -> None:
                     record = {"network": network, "way": way, "data_type": kind, "runtime": runtime}
                     figures = {"median_ms": 1e3 * latency.median_s, "p90_ms": 1e3 * latency.p90_s}
                     figures |= {"std_ms": 1e3 * latency.std_s, "file_bytes": measurement.file_bytes}
-                    keep(record | figures | {"machine": dict(measurement.machine)})
+                    jsonl.append(RECORDS, record | figures | {"machine": dict(measurement.machine)})
                 times = [f"{1e3 * m.latency.median_s:.2f}" for m in found]
                 print(network, kind, runtime, *times, flush=True)
 
@@ -151,12 +151,14 @@ def time(networks: list[str]) -> None:
 def count(networks: list[str]) -> None:
     """Instructions on the emulated cores."""
     arm.prepare()
-    known = {(entry["network"], entry["way"], entry["data_type"], entry.get("core")) for entry in records()}
+    known = {(entry["network"], entry["way"], entry["data_type"], entry.get("core")) for entry in jsonl.read(RECORDS)}
     for network, way, kind in cases(networks):
         for core in arm.CORES:
             if (network, way, kind, core) not in known:
                 found = arm.instructions(file_of((network, way, kind), SUFFIXES["litert"]), core)
-                keep({"network": network, "way": way, "data_type": kind, "core": core, "instructions": found})
+                jsonl.append(
+                    RECORDS, {"network": network, "way": way, "data_type": kind, "core": core, "instructions": found}
+                )
                 print(network, way, kind, core, f"{found / 1e6:.3f} M", flush=True)
 
 
@@ -166,30 +168,23 @@ STAGES = {"plan": plan, "export": make_files, "measure": time, "count": count}
 # ---------------------------------------------------------------------------------------- records
 
 
-def keep(record: dict[str, Any]) -> None:
-    with RECORDS.open("a") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
-
-
 def describe(networks: list[str]) -> None:
     """Widths' MACs and parameters, beside the times."""
-    known = {(entry["network"], entry["way"], entry["data_type"]) for entry in records() if "macs" in entry}
+    known = {(entry["network"], entry["way"], entry["data_type"]) for entry in jsonl.read(RECORDS) if "macs" in entry}
     for case in cases(networks):
         chosen = widths_of(case)
         source = Plan.load(file_of((case[0], "macs, aligned", case[2]), ".plan.json")) if chosen is None else chosen
         costs = source.dense if chosen is None else source.slim
         if case not in known:
             names = ("network", "way", "data_type")
-            keep(dict(zip(names, case, strict=True)) | {"macs": costs["macs"], "params": costs["params"]})
+            jsonl.append(
+                RECORDS, dict(zip(names, case, strict=True)) | {"macs": costs["macs"], "params": costs["params"]}
+            )
 
 
 def table() -> str:
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for entry in records():
+    for entry in jsonl.read(RECORDS):
         row = found.setdefault((entry["network"], entry["data_type"], entry["way"]), {})
         if "runtime" in entry:
             row[entry["runtime"]] = entry
