@@ -21,9 +21,10 @@ lint:
 types:
 	$(BIN)/mypy
 
-# One thread a worker: several pools of threads on the same cores crawl.
+# One thread a worker: several pools of threads on the same cores crawl. Bytecode is kept even where the environment says
+# not to: the tests start hundreds of processes, each of which would compile torch and an exporter again.
 tests:
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --durations=15
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --durations=15
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test

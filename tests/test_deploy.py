@@ -141,6 +141,24 @@ def test_an_artifact_that_is_not_proved_is_refused_or_marked(tmp_path: Path) -> 
     assert read(kept.path).proof["failed"]
 
 
+def test_a_network_that_magnifies_rounding_is_told_so(tmp_path: Path) -> None:
+    """Sums of about 1e5 that cancel to about 1: float32 keeps 2 digits of them, and each runtime other ones."""
+
+    class Cancels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            weight = torch.randn(4, 512, generator=torch.Generator().manual_seed(0))
+            self.weight = nn.Parameter(weight - weight.mean(1, keepdim=True))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(x.flatten(1) + 1e4, self.weight)
+
+    said = r"outputs differ by .*: the network magnifies rounding \(PyTorch's float32 is .* from its float64\), which"
+    with pytest.raises(ExportError, match=said):
+        export(Cancels(), tmp_path / "model.onnx", "onnx", images=images(4))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_opset_is_the_one_asked_for(tmp_path: Path) -> None:
     made = export(small(), tmp_path / "model.onnx", "onnx", images=images(2), opset=19)
     assert onnx.opset_of(made.path.read_bytes()) == 19

@@ -21,7 +21,7 @@ from pretrim.surgery import plan_of
 
 from . import executorch, litert, onnx
 from .artifact import Artifact, DataType, write
-from .proof import Proof, prove
+from .proof import LARGEST_ERROR, Proof, prove
 from .quiet import is_installed, need, silence
 from .runtime import RUNTIMES, SUFFIXES, TITLES, Converted, Images, Outputs, RuntimeName, Session
 
@@ -97,7 +97,7 @@ def export(
         if found.failed and not force:
             raise ExportError(
                 f"Expected the {data_type} artifact for {TITLES[to]} to compute what the network does, but "
-                f"{'; '.join(found.failed)}: {_mend(data_type)}, or keep it with --force."
+                f"{'; '.join(found.failed)}: {_mend(plain, images, wanted, data_type)}, or keep it with --force."
             )
         artifact = Artifact(
             path=target,
@@ -237,8 +237,25 @@ def _notes(to: RuntimeName, converted: Converted, proof: Proof) -> tuple[str, ..
     return tuple(notes)
 
 
-def _mend(data_type: DataType) -> str:
-    return "calibrate on more images" if data_type == "int8" else "another runtime may take it"
+def _mend(plain: _Plain, images: torch.Tensor, wanted: Outputs, data_type: DataType) -> str:
+    if data_type == "int8":
+        return "calibrate on more images"
+    own = _rounding(plain, images, wanted)
+    if own is not None and own > LARGEST_ERROR:
+        own_error = f"PyTorch's float32 is {own:.1e} from its float64"
+        return f"the network magnifies rounding ({own_error}), which training may mend"
+    return "another runtime may take it"
+
+
+def _rounding(plain: _Plain, images: torch.Tensor, wanted: Outputs) -> float | None:
+    """How far the network's float32 outputs are from its own in float64, as `Proof.relative_error`.
+
+    None where it has no float64, as a network that converts to float32 by itself.
+    """
+    with suppress(RuntimeError):
+        exact = copy.deepcopy(plain).double().outputs(images.double())
+        return prove(exact, wanted, is_int8=False, inputs="").relative_error
+    return None
 
 
 def _pair(normalisation: tuple[Sequence[float], Sequence[float]] | None) -> list[list[float]] | None:
