@@ -89,7 +89,7 @@ BASE: dict[str, Any] = {
     "round_to": 1,
     "min_features": 1,
 }
-"""What the factors are changed from: any width, so that budgets are matched, and the classifier may read few"""
+"""What the factors are changed from: any width, so that budgets are matched, and the classifier may read few."""
 FACTORS: dict[str, dict[str, Any]] = {
     "FA": {},
     "PA": {"mode": "params"},
@@ -108,6 +108,7 @@ FACTORS: dict[str, dict[str, Any]] = {
 }
 CHOSEN: dict[str, dict[str, Any]] = {
     "FA": {},
+    "FA, features kept": {"min_features": None},
     "PA": {"mode": "params"},
     "PA, features kept": {"mode": "params", "min_features": None},
     "random": {"mode": "random"},
@@ -124,7 +125,7 @@ CLAIMS: dict[str, dict[str, float]] = {
     "resnet50": {"params": 0.04, "macs": 0.1},
     "alexnet": {"params": 0.3},
 }
-JOINT: dict[str, dict[str, Any]] = {"joint": {"mode": "joint"}, "uniform": {"mode": "uniform"}}
+JOINT: dict[str, dict[str, Any]] = {"joint": {"mode": "joint", "min_features": None}, "uniform": {"mode": "uniform"}}
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Row:
     @property
     def options(self) -> dict[str, Any] | None:
         """Of `allocate.Options`; None where no plan is drawn."""
-        changes = {**FACTORS, **JOINT}.get(self.way)
+        changes = {**FACTORS, **CHOSEN, **JOINT}.get(self.way)
         return None if changes is None else {**BASE, **changes, "seed": self.seed}
 
 
