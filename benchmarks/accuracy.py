@@ -10,6 +10,7 @@ Rows of networks trained by one recipe, in stages, the most telling first:
 - fashion: the rows of `peers` for ResNet-20 on Fashion-MNIST.
 
     OMP_NUM_THREADS=1 python benchmarks/accuracy.py --stage factors --workers 2          # CPU: about an hour
+    python benchmarks/accuracy.py --stage claims --protocol pixels --networks alexnet,vgg16
     python benchmarks/accuracy.py --stage peers --protocol long --device cuda --networks vgg16,resnet56 --workers 4
     python benchmarks/accuracy.py --stage peers --list                                   # what is there, what is not
     python benchmarks/results_page.py                                                    # docs/results.md
@@ -78,6 +79,8 @@ class Protocol:
 
 PROTOCOLS = {
     "short": Protocol(side=16, images=8_000, validation=2_500, epochs=8, batch_size=64, learning_rate=0.05),
+    # For what five poolings leave nothing of at 16 pixels; a training then takes a quarter of an hour.
+    "pixels": Protocol(side=None, images=4_000, validation=2_500, epochs=8, batch_size=64, learning_rate=0.05),
     "long": Protocol(side=None, images=None, validation=None, epochs=60, batch_size=128, learning_rate=0.1),
 }
 BASE: dict[str, Any] = {
@@ -116,6 +119,7 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "uniform": {"mode": "uniform"},
 }
 PEERS = {"Torch-Pruning, L1": "l1", "Torch-Pruning, group norm": "group"}
+KEPT: dict[str, dict[str, Any]] = {"MA, features kept": {"mode": "memory", "min_features": None}}
 OWN = {"PA": ("params", 0.3), "MA": ("activation", 0.5)}
 """Modes, and a limit on what each is for; FA's are the factors"""
 CLAIMS: dict[str, dict[str, float]] = {
@@ -142,7 +146,7 @@ class Row:
     @property
     def options(self) -> dict[str, Any] | None:
         """Of `allocate.Options`; None where no plan is drawn."""
-        changes = {**FACTORS, **CHOSEN, **JOINT}.get(self.way)
+        changes = {**FACTORS, **CHOSEN, **KEPT, **JOINT}.get(self.way)
         return None if changes is None else {**BASE, **changes, "seed": self.seed}
 
 
@@ -157,7 +161,8 @@ def rows(stage: str, networks: list[str], seeds: range) -> Iterator[Row]:
                 yield from (Row(stage, data, network, (("macs", 0.5),), way, seed) for way in FACTORS)
             elif stage == "own":
                 for mode, limit in OWN.items():
-                    yield from (Row(stage, data, network, (limit,), way, seed) for way in (mode, "uniform"))
+                    ways = (mode, f"{mode}, features kept", "uniform")
+                    yield from (Row(stage, data, network, (limit,), way, seed) for way in ways)
             elif stage == "claims":
                 limits = tuple(CLAIMS[network].items())
                 yield from (Row(stage, data, network, limits, way, seed) for way in JOINT)

@@ -313,10 +313,14 @@ def claims(found: list[Record]) -> list[str]:
     by_network = groups(own, "network", "protocol", "execution")
     for (network, _, _), rows in by_network.items():
         lines += [f"### {NAMES[network]}", "", settings(rows), ""]
-        lines += head("way", "n", "parameters %", "MACs %", "feature maps %", "validation", "test")
-        for (way,), group in groups(rows, "way").items():
+        limits = "; ".join(f"{name} {keep:.0%}" for name, keep in CLAIMS[network].items())
+        lines += [f"Kept at most: {limits}.", ""]
+        lines += head("way", "n", "parameters %", "MACs %", "feature maps %", "validation", "test", "over uniform")
+        ways = {way: group for (way,), group in groups(rows, "way").items()}
+        for way, group in ways.items():
             cells = [way, str(len(group)), *(share(group, cost) for cost in ("params", "macs", "activation_bytes"))]
             cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
+            cells.append(_against(group, ways.get("uniform"), way))
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     missing = [NAMES[name] for name in CLAIMS if name not in {key[0] for key in by_network}]
