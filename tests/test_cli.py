@@ -130,6 +130,24 @@ def test_python_m_pretrim_is_the_command_line() -> None:
         assert f"\n  {command} " in done.stdout
 
 
+def test_the_list_of_commands_cuts_no_sentence(call: Call) -> None:
+    commands = call("--help").out.partition("Commands:")[2].splitlines()[1:]
+    assert len(commands) == 11
+    assert all(line.endswith(".") and "..." not in line for line in commands)
+
+
+def test_help_has_every_option_once_in_sections(call: Call) -> None:
+    text = call("compress", "--help").out
+    titles = ["Arguments:", "Options:", "Limits:", "Device and runtime:", "How the plan is drawn:", "Training:"]
+    assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == titles
+    limits = text.partition("\nLimits:")[2].partition("\nDevice")[0]
+    assert [line.split()[0] for line in limits.splitlines() if line.startswith("  --")] == [
+        f"--{name}" for name in ("params", "macs", "flash", "ram", "activation", "latency")
+    ]
+    shown = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
+    assert len(shown) == len(set(shown)) == 48
+
+
 def test_version(call: Call) -> None:
     assert call("--version").out.startswith("pretrim 0.")
 

@@ -16,6 +16,7 @@ from pretrim import __version__
 from pretrim.errors import PretrimError
 
 from . import compress, devices, evaluate, export, measure, plan, predict, profile, recommend, report, sweep
+from .sections import SectionedCommand
 
 INTERRUPTED = 130
 
@@ -42,7 +43,7 @@ COMMANDS = (
     devices.devices,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=SectionedCommand)(command)
 
 
 def _show_version(asked: bool) -> None:

@@ -86,7 +86,7 @@ def compress(
     tracker: options.Trackers = None,
     json: options.Json = False,
 ) -> None:
-    """Trim a network to its limits, train it directly, save it, and export it for its device."""
+    """Trim a network to its limits, train it, save and export it."""
     asked_limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
     limits = without_none({**asked_limits, "latency": latency})
     search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}

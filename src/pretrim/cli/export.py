@@ -64,7 +64,10 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Export a saved network to ONNX Runtime, LiteRT or ExecuTorch, in float32 or int8, and prove it there."""
+    """Export a saved network to a device's runtime, and prove it.
+
+    It is run there at once, and compared with PyTorch: what does not compute the same is not written.
+    """
     board = find_board(device) if device is not None else None
     delivery = find_delivery(board, to, int8)
     if delivery is None:

@@ -20,9 +20,8 @@ STEPS = "fraction|filter"
 WEIGHTS = "static|adaptive"
 COUPLINGS = "sum|mean|max"
 
-_LIMITS = "Limits"
-_SEARCH = "Search"
-_TRAINING = "Training"
+# Sections of a command's help (`sections.py`).
+LIMITS, DEVICE, SEARCH, TRAINING = "Limits", "Device and runtime", "How the plan is drawn", "Training"
 
 Model = Annotated[
     str,
@@ -70,15 +69,32 @@ RunModel = Annotated[
 
 Params = Annotated[
     str | None,
-    typer.Option("--params", metavar="LIMIT", help="Most parameters: 250k, or 0.5x of the dense network's."),
+    typer.Option(
+        "--params",
+        metavar="LIMIT",
+        help="Most parameters: 250k, or 0.5x of the dense network's.",
+        rich_help_panel=LIMITS,
+    ),
 ]
-Macs = Annotated[str | None, typer.Option("--macs", metavar="LIMIT", help="Most multiply-accumulates: 20M, 0.5x.")]
-Flash = Annotated[str | None, typer.Option("--flash", metavar="LIMIT", help="Most bytes of weights: 512KiB, 0.5x.")]
+Macs = Annotated[
+    str | None,
+    typer.Option("--macs", metavar="LIMIT", help="Most multiply-accumulates: 20M, 0.5x.", rich_help_panel=LIMITS),
+]
+Flash = Annotated[
+    str | None,
+    typer.Option("--flash", metavar="LIMIT", help="Most bytes of weights: 512KiB, 0.5x.", rich_help_panel=LIMITS),
+]
 Ram = Annotated[
-    str | None, typer.Option("--ram", metavar="LIMIT", help="Most bytes of activations alive at once: 256KiB, 0.5x.")
+    str | None,
+    typer.Option(
+        "--ram", metavar="LIMIT", help="Most bytes of activations alive at once: 256KiB, 0.5x.", rich_help_panel=LIMITS
+    ),
 ]
 Activation = Annotated[
-    str | None, typer.Option("--activation", metavar="LIMIT", help="Most bytes of all feature maps: 1MiB, 0.5x.")
+    str | None,
+    typer.Option(
+        "--activation", metavar="LIMIT", help="Most bytes of all feature maps: 1MiB, 0.5x.", rich_help_panel=LIMITS
+    ),
 ]
 
 Latency = Annotated[
@@ -88,6 +104,7 @@ Latency = Annotated[
         metavar="LIMIT",
         help="Longest time of one image, on one thread of the runtime (--to): 5ms, 0.5x.",
         show_default=False,
+        rich_help_panel=LIMITS,
     ),
 ]
 LatencyOf = Annotated[
@@ -97,40 +114,82 @@ LatencyOf = Annotated[
         metavar=RUNTIMES,
         help="The runtime whose latency counts; by default the device's, or LiteRT.",
         show_default=False,
+        rich_help_panel=DEVICE,
     ),
 ]
 Ssh = Annotated[
     str | None,
-    typer.Option("--ssh", metavar="USER@HOST", help="Measure on that machine: the device.", show_default=False),
+    typer.Option(
+        "--ssh",
+        metavar="USER@HOST",
+        help="Measure on that machine: the device.",
+        show_default=False,
+        rich_help_panel=DEVICE,
+    ),
 ]
 RemotePython = Annotated[
-    str, typer.Option("--remote-python", metavar="PATH", help="The interpreter there that has the runtime.")
+    str,
+    typer.Option(
+        "--remote-python", metavar="PATH", help="The interpreter there that has the runtime.", rich_help_panel=DEVICE
+    ),
 ]
 SshConfig = Annotated[
-    Path | None, typer.Option("--ssh-config", metavar="FILE", help="Instead of your own.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--ssh-config", metavar="FILE", help="Instead of your own.", show_default=False, rich_help_panel=DEVICE
+    ),
 ]
-Estimate = Annotated[bool, typer.Option("--estimate", help="Take this machine's latency for the device's, and say so.")]
+Estimate = Annotated[
+    bool,
+    typer.Option(
+        "--estimate", help="Take this machine's latency for the device's, and say so.", rich_help_panel=DEVICE
+    ),
+]
 
-Mode = Annotated[str, typer.Option("--mode", metavar=MODES, help="What counts as a layer's complexity.")]
-Step = Annotated[str, typer.Option("--step", metavar=STEPS, help="What one draw removes from a layer.")]
-Fraction = Annotated[float, typer.Option("--fraction", help="That fraction.")]
+Mode = Annotated[
+    str, typer.Option("--mode", metavar=MODES, help="What counts as a layer's complexity.", rich_help_panel=SEARCH)
+]
+Step = Annotated[
+    str, typer.Option("--step", metavar=STEPS, help="What one draw removes from a layer.", rich_help_panel=SEARCH)
+]
+Fraction = Annotated[float, typer.Option("--fraction", help="That fraction.", rich_help_panel=SEARCH)]
 Weights = Annotated[
-    str, typer.Option("--weights", metavar=WEIGHTS, help="Shares of the dense network, or of it as it shrinks.")
+    str,
+    typer.Option(
+        "--weights",
+        metavar=WEIGHTS,
+        help="Shares of the dense network, or of it as it shrinks.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 Coupling = Annotated[
-    str, typer.Option("--coupling", metavar=COUPLINGS, help="How the shares of coupled layers are put together.")
+    str,
+    typer.Option(
+        "--coupling",
+        metavar=COUPLINGS,
+        help="How the shares of coupled layers are put together.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 RoundTo = Annotated[
     int | None,
-    typer.Option("--round-to", help="Filters are kept in multiples of it: 8, or the device's.", show_default=False),
+    typer.Option(
+        "--round-to",
+        help="Filters are kept in multiples of it: 8, or the device's.",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
 ]
-MinWidth = Annotated[int, typer.Option("--min-width", help="The fewest filters that a layer keeps.")]
+MinWidth = Annotated[
+    int, typer.Option("--min-width", help="The fewest filters that a layer keeps.", rich_help_panel=SEARCH)
+]
 MinFeatures = Annotated[
     int | None,
     typer.Option(
         "--min-features",
         help="The fewest channels that the classifier reads: by default 2 a class, or a quarter; 1 for no such limit.",
         show_default=False,
+        rich_help_panel=SEARCH,
     ),
 ]
 Draws = Annotated[
@@ -139,9 +198,12 @@ Draws = Annotated[
         "--draws",
         metavar="N",
         help="Draw N plans and take the one that costs least of what the mode is for (64 in the mode latency, else 1).",
+        rich_help_panel=SEARCH,
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the draws, the initial weights and the training.")]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Seed of the draws, the initial weights and the training.", rich_help_panel=SEARCH)
+]
 
 # ---------------------------------------------------------------------------------------- training
 
@@ -150,17 +212,32 @@ PRECISIONS = "float32|bfloat16|float16"
 
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", help="Passes over the training images; by default the data's.", show_default=False),
+    typer.Option(
+        "--epochs",
+        help="Passes over the training images; by default the data's.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", help="Images a step; by default the data's.", show_default=False)
+    int | None,
+    typer.Option(
+        "--batch-size", help="Images a step; by default the data's.", show_default=False, rich_help_panel=TRAINING
+    ),
 ]
 LearningRate = Annotated[
-    float | None, typer.Option("--lr", help="The largest learning rate; by default the data's.", show_default=False)
+    float | None,
+    typer.Option(
+        "--lr", help="The largest learning rate; by default the data's.", show_default=False, rich_help_panel=TRAINING
+    ),
 ]
 Qat = Annotated[
     bool,
-    typer.Option("--qat", help="Round as int8 does in the last fifth of the epochs (--set qat=N: N). Experimental."),
+    typer.Option(
+        "--qat",
+        help="Round as int8 does in the last fifth of the epochs (--set qat=N: N). Experimental.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Changes = Annotated[
     list[str] | None,
@@ -170,6 +247,7 @@ Changes = Annotated[
         help="Change the recipe: ema=0.999, mixup=0.2, cutout=0.25, schedule=onecycle, label_smoothing=0.1, "
         "accumulate=2, ... Any number of times.",
         show_default=False,
+        rich_help_panel=TRAINING,
     ),
 ]
 From = Annotated[
@@ -179,52 +257,98 @@ From = Annotated[
         metavar="FILE",
         help="Trained weights of MODEL (.safetensors, or .pth of tensors alone): its strongest filters stay.",
         show_default=False,
+        rich_help_panel=TRAINING,
     ),
 ]
 Mean = Annotated[
     str | None,
-    typer.Option("--mean", help="Of the normalisation, a channel each: 0.485,0.456,0.406.", show_default=False),
+    typer.Option(
+        "--mean",
+        help="Of the normalisation, a channel each: 0.485,0.456,0.406.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 Std = Annotated[
-    str | None, typer.Option("--std", help="Likewise the deviation: 0.229,0.224,0.225.", show_default=False)
+    str | None,
+    typer.Option(
+        "--std", help="Likewise the deviation: 0.229,0.224,0.225.", show_default=False, rich_help_panel=TRAINING
+    ),
 ]
 TeacherRun = Annotated[
     Path | None,
-    typer.Option("--teacher", metavar="RUN", help="A trained run to learn from as well (distillation)."),
+    typer.Option(
+        "--teacher", metavar="RUN", help="A trained run to learn from as well (distillation).", rich_help_panel=TRAINING
+    ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where the training in RUN was stopped.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where the training in RUN was stopped.", rich_help_panel=TRAINING)
+]
 TrainOn = Annotated[
-    str, typer.Option("--train-on", metavar="auto|cpu|cuda", help="Where to train; a GPU by default, if there is one.")
+    str,
+    typer.Option(
+        "--train-on",
+        metavar="auto|cpu|cuda",
+        help="Where to train; a GPU by default, if there is one.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 PrecisionOption = Annotated[
     str | None,
-    typer.Option("--precision", metavar=PRECISIONS, help="By default the fastest.", show_default=False),
+    typer.Option(
+        "--precision", metavar=PRECISIONS, help="By default the fastest.", show_default=False, rich_help_panel=TRAINING
+    ),
 ]
 Layout = Annotated[
     str | None,
-    typer.Option("--layout", metavar=LAYOUTS, help="Of feature maps; by default the fastest.", show_default=False),
+    typer.Option(
+        "--layout",
+        metavar=LAYOUTS,
+        help="Of feature maps; by default the fastest.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="Of the CPU; by default one a core.", show_default=False)
+    int | None,
+    typer.Option("--threads", help="Of the CPU; by default one a core.", show_default=False, rich_help_panel=TRAINING),
 ]
 Compile = Annotated[
     bool | None,
-    typer.Option("--compile/--no-compile", help="torch.compile; by default where it pays.", show_default=False),
+    typer.Option(
+        "--compile/--no-compile",
+        help="torch.compile; by default where it pays.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 Trackers = Annotated[
     list[str] | None,
-    typer.Option("--tracker", metavar="NAME", help="tensorboard, wandb, ...: hand every epoch to it."),
+    typer.Option(
+        "--tracker", metavar="NAME", help="tensorboard, wandb, ...: hand every epoch to it.", rich_help_panel=TRAINING
+    ),
 ]
 
 # ---------------------------------------------------------------------------------------- devices
 
 To = Annotated[
     str | None,
-    typer.Option("--to", metavar=RUNTIMES, help="Export to this runtime; by default the device's.", show_default=False),
+    typer.Option(
+        "--to",
+        metavar=RUNTIMES,
+        help="Export to this runtime; by default the device's.",
+        show_default=False,
+        rich_help_panel=DEVICE,
+    ),
 ]
 Int8 = Annotated[
     bool | None,
-    typer.Option("--int8/--no-int8", help="Export in int8; by default for a microcontroller.", show_default=False),
+    typer.Option(
+        "--int8/--no-int8",
+        help="Export in int8; by default for a microcontroller.",
+        show_default=False,
+        rich_help_panel=DEVICE,
+    ),
 ]
 Device = Annotated[
     str | None,
@@ -233,6 +357,7 @@ Device = Annotated[
         metavar="NAME",
         help="A board of `pretrim devices`: its flash and RAM are limits, its kernels give the rounding.",
         show_default=False,
+        rich_help_panel=DEVICE,
     ),
 ]
 Application = Annotated[
@@ -242,6 +367,7 @@ Application = Annotated[
         metavar="SHARE",
         help="Of the device's flash and RAM, left to your own code: 0.25 by default.",
         show_default=False,
+        rich_help_panel=DEVICE,
     ),
 ]
 

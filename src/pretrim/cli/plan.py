@@ -51,7 +51,7 @@ def plan(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Find how many filters each layer keeps so that the network meets every limit."""
+    """Find how many filters each layer keeps to meet every limit."""
     shape = options.input_shape(model, input)
     to_stdout = output is not None and str(output) == "-"
     if output is not None and not to_stdout:

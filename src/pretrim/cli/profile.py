@@ -18,7 +18,7 @@ def profile(
     dtype: options.DTypeOption = None,
     json: options.Json = False,
 ) -> None:
-    """Show what each layer of a network costs, and which layers can be trimmed."""
+    """Show what each layer costs, and which layers can be trimmed."""
     shape = options.input_shape(model, input)
     from .subject import open_model
 

@@ -37,7 +37,10 @@ def recommend(
     storage: StorageOption = None,
     json: options.Json = False,
 ) -> None:
-    """Choose a network of a study: by validation accuracy, among those within every limit."""
+    """Choose the most accurate network of a study within limits.
+
+    By validation accuracy; it says too what a little more of each resource would buy.
+    """
     from pretrim.study import recommend as choosing
     from pretrim.study.sweep import open_study
 

@@ -30,7 +30,10 @@ def report(
     ] = False,
     storage: StorageOption = None,
 ) -> None:
-    """Write the trade-off of a study as a page: limits to move, fronts, widths, curves, a table."""
+    """Write the trade-off of a study as one page to explore.
+
+    Limits to move, fronts, widths, curves, a table; it opens offline.
+    """
     from pretrim.report import write_figures, write_page
     from pretrim.study.network import read_network
     from pretrim.study.sweep import open_study

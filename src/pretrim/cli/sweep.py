@@ -29,7 +29,7 @@ def sweep(
         str, typer.Option("--modes", help="Modes, with commas: params, macs, memory, latency, joint, uniform, ...")
     ] = "params,macs,memory,uniform",
     keep: Annotated[
-        str, typer.Option("--keep", help="Shares to keep, with commas, of what --limit names.")
+        str, typer.Option("--keep", help="Shares to keep, with commas, of what --limit-of names.")
     ] = "0.7,0.5,0.3",
     seeds: Annotated[int, typer.Option("--seeds", help="Seeds of plan and training, from 0.")] = 1,
     limit_of: Annotated[
@@ -94,7 +94,7 @@ def sweep(
     retry: Annotated[bool, typer.Option("--retry", help="Run trials that failed once more.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Train many plans of one network, lose none, and keep what each found. Run it again to go on."""
+    """Train many plans of one network; run it again to go on."""
     from pretrim.study.settings import Settings, grid
 
     if workers < 1:
