@@ -1,11 +1,13 @@
 """Data sets: what is read, how it is split, how it is augmented, and what is said of bad data."""
 
+import errno
 import functools
 import gzip
 import hashlib
 import http.server
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -310,6 +312,13 @@ def test_parts_that_a_folder_brings_are_kept(tmp_path):
     assert found.input_shape == (1, 8, 8) and "as the data set brings them" in found.split_note
 
 
+def test_parts_may_be_written_in_capitals(tmp_path):
+    for part, count in (("Training", 5), ("Testing", 3)):
+        make_folder(tmp_path / part, count=count)
+    found = data.load(str(tmp_path))
+    assert found.classes == ("cat", "dog") and len(found.train) + len(found.validation) == 10 and len(found.test) == 6
+
+
 @pytest.mark.parametrize(("last", "channels"), [("L", 1), ("LA", 1), ("I;16", 1), ("RGB", 3), ("P", 3)])
 def test_a_folder_is_grey_where_every_image_is(tmp_path, last, channels):
     for name in ("cat", "dog"):
@@ -428,6 +437,22 @@ def test_an_empty_folder(tmp_path):
 def test_a_folder_with_one_class(tmp_path):
     with pytest.raises(DataError, match=r"at least 2 classes .* got one \(cat\)"):
         data.load(str(make_folder(tmp_path, ("cat",))))
+
+
+@pytest.mark.parametrize("closed", ["fox", "cat/more"])
+def test_a_class_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch, closed):
+    make_folder(tmp_path, ("cat", "dog", "fox"))
+    make_image(tmp_path / "cat" / "more" / "0.png", (1, 2, 3))
+    scan = os.scandir
+
+    def refusing(place):  # tests may run as root, whom no permission stops
+        if os.fspath(place) == str(tmp_path / closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=f"Permission denied: '{tmp_path / closed}': check its permissions"):
+        data.load(str(tmp_path))
 
 
 def test_too_few_images_to_split(tmp_path):
