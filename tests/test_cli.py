@@ -54,6 +54,18 @@ class Fails(nn.Module):
 def fails():
     return Fails()
 
+class Chatty(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = build()
+    def forward(self, x):
+        print("forward!")
+        return self.net(x)
+
+def chatty():
+    print("building!")
+    return Chatty()
+
 def wide(in_channels=1):
     return build(1000, in_channels)
 """
@@ -212,6 +224,12 @@ def test_markup_in_a_layers_name_is_text(call: Call, net: Path) -> None:
     result = call("profile", f"{net}:named", *SMALL)
     assert "[red]bold[/red]" in result.out
     assert "[red]bold[/red]" in call("plan", f"{net}:named", *SMALL, "--macs", "0.5x").out
+
+
+def test_what_a_model_prints_is_no_result(call: Call, net: Path) -> None:
+    said = call("profile", f"{net}:chatty", *SMALL, "--json")
+    assert said.json["totals"] == call("profile", f"{net}:build", *SMALL, "--json").json["totals"]
+    assert "building!" in said.err and "forward!" in said.err
 
 
 def test_int8_profile_counts_bytes_of_int8(call: Call) -> None:

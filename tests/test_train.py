@@ -328,6 +328,11 @@ def test_a_forward_that_fails_in_train_mode_shows_its_own_error(digits: DataSet)
         train(small(wrap=fail), digits, Recipe(epochs=1))
 
 
+def test_a_model_that_nothing_can_be_learnt_with_is_said(digits: DataSet) -> None:
+    with pytest.raises(ModelError, match="Expected a model with parameters to train, but its outputs need no gradient"):
+        train(small().requires_grad_(False), digits, Recipe(epochs=1))
+
+
 def test_evaluation_counts_as_by_hand(digits: DataSet) -> None:
     model = small()
     model.conv.eval()

@@ -15,7 +15,7 @@ import typer
 from pretrim import __version__
 from pretrim.errors import PretrimError
 
-from . import compress, devices, evaluate, export, measure, plan, predict, profile, recommend, report, sweep
+from . import compress, devices, evaluate, export, measure, plan, predict, profile, recommend, render, report, sweep
 
 INTERRUPTED = 130
 
@@ -42,7 +42,7 @@ COMMANDS = (
     devices.devices,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(render.results_alone(command))
 
 
 def _show_version(asked: bool) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pretrim.data import DataSet
-from pretrim.errors import PretrimError, UsageError
+from pretrim.errors import ModelError, PretrimError, UsageError
 
 from . import onednn, rounding
 from . import state as states
@@ -121,6 +121,7 @@ def train(
         PretrimError: the loss is no longer a finite number. The checkpoint is then the last good one.
         Interrupted: a signal stopped it, after the state was saved.
         DataError: fewer than 2 training images.
+        ModelError: a forward that fails, or outputs that are no class scores or that nothing can be learnt from.
         UsageError: a state to resume of another training, or a device that is not there.
         CheckpointError: the state cannot be written or read.
     """
@@ -328,6 +329,11 @@ class _Training:
         with torch.autocast(self.device.type, execution.dtype, enabled=execution.precision != "float32"):
             outputs = forward(model, batch.images, rounding.forward if self._rounds() else None)
             loss, scores = self.loss_of(outputs, batch)
+        if not loss.requires_grad:
+            raise ModelError(
+                "Expected a model with parameters to train, but its outputs need no gradient: "
+                "leave requires_grad on, and torch.no_grad out of its forward."
+            )
         self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         self.loss += loss.detach() * share
         self.right += (scores.detach().argmax(dim=1) == batch.labels).sum()
