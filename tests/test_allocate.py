@@ -444,6 +444,11 @@ def test_bad_options(options: dict[str, Any], said: str) -> None:
         Options(**options)
 
 
+def test_a_network_without_layers_is_as_it_was() -> None:
+    network = pretrim.analyze(nn.AdaptiveAvgPool2d(1), torch.zeros(1, 3, 8, 8))
+    assert network.plan(macs="0.5x").widths.tolist() == [] and not network.layers
+
+
 def test_an_option_that_is_none(resnet20: Network) -> None:
     with pytest.raises(UsageError, match=r"Expected options out of block, coupling, .*, but got speed\."):
         resnet20.plan(macs="0.5x", speed=3)

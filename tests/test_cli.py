@@ -379,6 +379,7 @@ PLAN = ("plan", "resnet20", *SMALL)
         (("profile", "resnet21"), 2, "Expected a model that pretrim knows .* but got 'resnet21'. Did you mean"),
         (("profile", "resnet20", "--input", "32x32"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '32x32'"),
         (("profile", "resnet20", "--input", "0x8x8"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '0x8x8'"),
+        (("profile", "resnet20", "--input", "3x99999999x99999999"), 2, "an input that fits in memory, but got 3x9"),
         (("profile", "vgg16", "--input", "3x8x8"), 1, "run on an input of 1x3x8x8, but its forward raised .*Error"),
         (("profile", "missing.py:build"), 2, "Expected --input CxHxW for a network of your own file"),
         (("profile", "missing.py:build", *SMALL), 2, "there is no file missing.py"),
@@ -505,6 +506,7 @@ def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path
         (("--layout", "sideways"), "Expected --layout to be channels_last or contiguous"),
         (("--precision", "float8"), "Expected precision to be float32 or bfloat16"),
         (("--train-on", "abacus"), "Expected a device of this machine"),
+        (("--train-on", "meta"), "Expected a device of this machine"),
         (("--tracker", "paper"), "Expected a tracker of"),
         (("--resume", "--overwrite"), "Expected --resume or --overwrite, but got both"),
     ):

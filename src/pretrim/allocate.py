@@ -335,7 +335,8 @@ def _owners(network: Network) -> FloatArray:
     """Which part of each layer's filters belongs to each group, in the dense network: layers x groups."""
     rows = [network.coefficients[layer.filters] * network.dense for layer in network.layers]
     sizes = [max(int(network.sizes(network.dense)[layer.filters]), 1) for layer in network.layers]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), -1) / np.array(sizes, dtype=np.float64)[:, None]
+    shape = (len(rows), len(network.groups))  # either may be 0
+    return np.array(rows, dtype=np.float64).reshape(shape) / np.array(sizes, dtype=np.float64)[:, None]
 
 
 class _Peak:
