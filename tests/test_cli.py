@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from pretrim import allocate, cost
-from pretrim.checkpoint import load, read
+from pretrim.checkpoint import load, read, save
 from pretrim.cli import compress, main, options, plan, target
 from pretrim.data import load as load_data
 from pretrim.models.resolve import build, resolve
@@ -500,6 +500,7 @@ def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path
         (("--from", tmp_path / "none.pth"), "cannot be read"),
         (("--mean", "0.5"), "Expected --mean and --std, but got one"),
         (("--mean", "0.5,0.5", "--std", "1,1"), "with 1 numbers each"),
+        (("--mean", "0.5", "--std", "inf"), "with 1 numbers each"),
         (("--set", "learning_rate=1", "--lr", "1"), "Expected learning_rate once"),
         (("--set", "colour=1"), "Expected NAME=VALUE with a name of epochs"),
         (("--set", "mixup=much"), "Expected mixup to be a number, but got 'much'"),
@@ -581,6 +582,18 @@ def test_a_damaged_run_is_one_line(call: Call, trained: Path, tmp_path: Path) ->
     assert (cut.code, "truncated or edited" in cut.error) == (1, True)
     foreign = call("predict", damaged("run.json", lambda _: b'{"format": "mine"}'), "x.png")
     assert (foreign.code, "written by pretrim, but got other JSON" in foreign.error) == (1, True)
+
+
+def test_a_network_whose_scores_overflow(call: Call, trained: Path, tmp_path: Path) -> None:
+    network, record = load(trained), read(trained)
+    with torch.no_grad():
+        network.get_parameter("classifier.weight").fill_(torch.finfo(torch.float32).max)
+    about = {"classes": record.classes, "normalisation": record.normalisation, "data": record.data}
+    save(network, tmp_path / "run", input_shape=record.input_shape, **about)
+    assert call("evaluate", tmp_path / "run", "--data", "digits", "--json").json["loss"] is None
+    Image.new("L", (8, 8), 99).save(tmp_path / "x.png")
+    refused = call("predict", tmp_path / "run", tmp_path / "x.png")
+    assert (refused.code, "x.png, but the network gives others" in refused.error) == (1, True)
 
 
 def test_predict_says_which_image_cannot_be_read(call: Call, trained: Path, tmp_path: Path) -> None:
