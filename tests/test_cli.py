@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import signal
 import subprocess
@@ -251,6 +252,14 @@ def test_plan_is_printed_written_and_carries_its_model(call: Call, tmp_path: Pat
     assert to_stdout.json == made.to_json() and "stages.2.0.conv2" in to_stdout.err
     as_json = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "--json")
     assert as_json.json == made.to_json() and as_json.err == ""
+
+
+def test_a_pipe_is_written_to_and_not_replaced(call: Call, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    said = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "-o", tmp_path / "pipe", "--json")
+    assert json.loads(os.read(reading, 1 << 16)) == said.json and (tmp_path / "pipe").is_fifo()
+    os.close(reading)
 
 
 def test_plan_passes_every_option_on(call: Call) -> None:
