@@ -1,5 +1,6 @@
 """The command line: exit codes, the text of every error, and that what it prints is what the library says."""
 
+import errno
 import inspect
 import json
 import os
@@ -141,6 +142,24 @@ def test_python_m_pretrim_is_the_command_line() -> None:
     assert done.returncode == 0
     for command in ("profile", "plan", "compress", "evaluate", "predict"):
         assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_full_stdout_is_one_line(more: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pretrim", "devices", *more]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "error: Expected to use a file or stream, but got: No space left on device. Check its permissions and what"
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and done.stderr.startswith(said), done.stderr
+
+
+def test_a_folder_of_others_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:  # root is refused nothing
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)
+    done = call("profile", "theirs/net.py:build", *SMALL)
+    assert (done.code, "theirs/net.py, but got: Permission denied" in done.error) == (1, True)
 
 
 def test_version(call: Call) -> None:

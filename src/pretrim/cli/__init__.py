@@ -65,8 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         typer.main.get_command(app)(args=None if arguments is None else list(arguments), prog_name="pretrim")
     except PretrimError as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        _say(" ".join(str(error).split()))
         sys.exit(error.exit_code)
+    except OSError as error:  # of files and streams that no command expected to fail: a folder of others, a full stdout
+        where = error.filename or "a file or stream"
+        _say(
+            f"Expected to use {where}, but got: {error.strerror or error}. Check its permissions and what room is left."
+        )
+        sys.exit(PretrimError.exit_code)
     except KeyboardInterrupt:
         _say_interrupted()
         sys.exit(INTERRUPTED)
@@ -77,5 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
+def _say(error: str) -> None:
+    typer.echo(f"error: {error}", err=True)
+
+
 def _say_interrupted() -> None:
-    typer.echo("error: Interrupted.", err=True)
+    _say("Interrupted.")

@@ -48,6 +48,7 @@ def results_alone(command: Callable[Given, None]) -> Callable[Given, None]:
         try:
             with redirect_stdout(sys.stderr):
                 command(*args, **kwargs)
+            print(end="", file=stdout(), flush=True)  # a stream that is full fails here, and not at the very end
         finally:
             _RESULTS.reset(token)
 
