@@ -153,6 +153,14 @@ def test_a_full_stdout_is_one_line(more: tuple[str, ...]) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and done.stderr.startswith(said), done.stderr
 
 
+def test_names_that_the_terminal_lacks_are_shown_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET.replace("[red]bold[/red]", r"\xe4\udce9"))
+    command = [sys.executable, "-m", "pretrim", "profile", f"{tmp_path}/net.py:named", *SMALL]
+    for encoding in ("ascii", "utf-8"):
+        done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+        assert (done.returncode, b"\\udce9" in done.stdout) == (0, True), done.stderr
+
+
 def test_a_folder_of_others_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:  # root is refused nothing
         raise PermissionError(errno.EACCES, "Permission denied", str(path))

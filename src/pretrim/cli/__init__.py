@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -62,6 +63,9 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. An error that pretrim raises on purpose is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):  # a name of the user's may have letters that the terminal lacks
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         typer.main.get_command(app)(args=None if arguments is None else list(arguments), prog_name="pretrim")
     except PretrimError as error:
