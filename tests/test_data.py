@@ -349,6 +349,13 @@ def test_a_prediction_sees_an_image_as_training_does(tmp_path):
     assert one.numpy().tobytes() in rows(found.train) | rows(found.validation) | rows(found.test)
 
 
+def test_a_palette_with_transparent_colours_is_its_colours(tmp_path):
+    image = Image.effect_mandelbrot((8, 8), (-2, -1, 1, 1), 9).quantize(9)
+    image.save(tmp_path / "x.png", transparency=bytes([0, 128, 255]))
+    found = data.decode_image(tmp_path / "x.png", (3, 8, 8))  # a warning would be an error
+    assert np.array_equal(found.permute(1, 2, 0), np.asarray(image.convert("RGB")))
+
+
 def test_of_16_bit_grey_the_upper_byte_is_kept(tmp_path):
     Image.fromarray(np.array([[0, 256, 40_000, 65_535]], dtype=np.uint16)).save(tmp_path / "deep.png")
     for channels in (1, 3):
@@ -503,6 +510,11 @@ def test_pixels_of_other_than_8_or_16_bits(tmp_path):
     Image.new("F", (4, 4), 0.5).save(tmp_path / "float.tiff")
     with pytest.raises(DataError, match="mode F, not of 8 or 16 bits"):
         data.decode_image(tmp_path / "float.tiff", (1, 4, 4))
+
+
+def test_a_folder_in_the_place_of_a_picture(tmp_path):
+    with pytest.raises(DataError, match="is a folder: give the files in it"):
+        data.decode_image(tmp_path, (3, 8, 8))
 
 
 def test_a_picture_that_is_not_there_and_a_network_that_takes_none(tmp_path):

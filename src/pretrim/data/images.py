@@ -57,6 +57,7 @@ def _plain(image: Image.Image, mode: str) -> Image.Image:
     """RGB or L. Of 16-bit grey the upper byte is kept: Pillow's own conversion makes nearly all of it white."""
     if image.mode in DEEP_GREY:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image.info.pop("transparency", None)  # its colours stay what they are; Pillow would warn of each palette
     if image.mode in ("I", "F"):
         raise ValueError(f"its pixels are of mode {image.mode}, not of 8 or 16 bits")
     return image if image.mode == mode else image.convert(mode)
@@ -97,6 +98,8 @@ def decode_image(path: str | Path, input_shape: tuple[int, int, int], padding: i
     channels, height, width = input_shape
     if channels not in (1, 3):
         raise DataError(f"Expected a network for images of 1 or 3 channels, but its input has {channels}.")
+    if Path(path).is_dir():
+        raise DataError(f"Expected an image file, but {path} is a folder: give the files in it.")
     if not Path(path).is_file():
         raise DataError(f"Expected an image file, but {path} is not there: check the path.")
     size = (height - 2 * padding, width - 2 * padding)
