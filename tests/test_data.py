@@ -512,6 +512,11 @@ def test_pixels_of_other_than_8_or_16_bits(tmp_path):
         data.decode_image(tmp_path / "float.tiff", (1, 4, 4))
 
 
+def test_images_larger_than_memory():
+    with pytest.raises(UsageError, match="Expected 1,797 images of 100000000x100000000 to fit in memory"):
+        data.load("digits", image_size=10**8)
+
+
 def test_a_folder_in_the_place_of_a_picture(tmp_path):
     with pytest.raises(DataError, match="is a folder: give the files in it"):
         data.decode_image(tmp_path, (3, 8, 8))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pretrim.errors import DataError
+from pretrim.errors import DataError, UsageError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow goes by content, not by suffix, and would hand an EPS file named .png to Ghostscript: only these are tried.
@@ -134,10 +134,14 @@ def decode_all(
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 images, N x C x H x W, resized bilinearly to size x size."""
+    """uint8 images, N x C x H x W, resized bilinearly to size x size. Raises UsageError if memory is too small."""
     if images.shape[-2:] == (size, size):
         return images
-    scaled = torch.nn.functional.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+    try:
+        scaled = torch.nn.functional.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+    except RuntimeError as error:
+        wanted = f"{len(images):,} images of {size}x{size}"
+        raise UsageError(f"Expected {wanted} to fit in memory, but they do not: give a smaller image size.") from error
     return scaled.round().clamp(0, 255).to(torch.uint8)
 
 
