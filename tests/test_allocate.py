@@ -431,6 +431,7 @@ def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
         ({"coupling": "median"}, "Expected coupling to be one of sum, mean, max, but got 'median'."),
         ({"fraction": 0.0}, "Expected fraction to be between 0 and 1, but got 0.0."),
         ({"fraction": 1.0}, "Expected fraction to be between 0 and 1, but got 1.0."),
+        ({"fraction": 1e-9}, "Expected fraction to be at least 0.0001, but got 1e-09."),
         ({"fraction": float("nan")}, "Expected fraction to be between 0 and 1, but got nan."),
         ({"round_to": 0}, "Expected round_to to be at least 1, but got 0."),
         ({"min_width": 0}, "Expected min_width to be at least 1, but got 0."),
@@ -442,6 +443,11 @@ def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
 def test_bad_options(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         Options(**options)
+
+
+def test_a_network_without_layers_is_as_it_was() -> None:
+    network = pretrim.analyze(nn.AdaptiveAvgPool2d(1), torch.zeros(1, 3, 8, 8))
+    assert network.plan(macs="0.5x").widths.tolist() == [] and not network.layers
 
 
 def test_an_option_that_is_none(resnet20: Network) -> None:

@@ -304,6 +304,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "odd classes": (damage_text('"a",', "1,"), "damaged .*the classes are"),
     "odd input": (damage_text('"layout": "NCHW"', '"layout": "NHWC"'), "damaged .*the layout is 'NHWC'"),
     "odd example": (damage_text('"dtype": "float32"', '"dtype": "nn"'), "damaged .*"),
+    "odd seed": (damage_text('"data": null', '"data": {"split_seed": 1.5}'), "damaged .*the split_seed is 1.5"),
     "odd model": (damage_text('"model": null', '"model": {"name": 3, "arguments": {}}'), "damaged .*name of a model"),
 }
 

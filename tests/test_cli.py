@@ -1,7 +1,9 @@
 """The command line: exit codes, the text of every error, and that what it prints is what the library says."""
 
+import errno
 import inspect
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +21,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from pretrim import allocate, cost
-from pretrim.checkpoint import load, read
+from pretrim.checkpoint import load, read, save
 from pretrim.cli import compress, main, options, plan, target
 from pretrim.data import load as load_data
 from pretrim.models.resolve import build, resolve
@@ -53,6 +55,18 @@ class Fails(nn.Module):
 
 def fails():
     return Fails()
+
+class Chatty(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = build()
+    def forward(self, x):
+        print("forward!")
+        return self.net(x)
+
+def chatty():
+    print("building!")
+    return Chatty()
 
 def wide(in_channels=1):
     return build(1000, in_channels)
@@ -148,6 +162,32 @@ def test_help_has_every_option_once_in_sections(call: Call) -> None:
     assert len(shown) == len(set(shown)) == 48
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_full_stdout_is_one_line(more: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pretrim", "devices", *more]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "error: Expected to use a file or stream, but got: No space left on device. Check its permissions and what"
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and done.stderr.startswith(said), done.stderr
+
+
+def test_names_that_the_terminal_lacks_are_shown_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET.replace("[red]bold[/red]", r"\xe4\udce9"))
+    command = [sys.executable, "-m", "pretrim", "profile", f"{tmp_path}/net.py:named", *SMALL]
+    for encoding in ("ascii", "utf-8"):
+        done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+        assert (done.returncode, b"\\udce9" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_folder_of_others_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:  # root is refused nothing
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)
+    done = call("profile", "theirs/net.py:build", *SMALL)
+    assert (done.code, "theirs/net.py, but got: Permission denied" in done.error) == (1, True)
+
+
 def test_version(call: Call) -> None:
     assert call("--version").out.startswith("pretrim 0.")
 
@@ -232,6 +272,12 @@ def test_markup_in_a_layers_name_is_text(call: Call, net: Path) -> None:
     assert "[red]bold[/red]" in call("plan", f"{net}:named", *SMALL, "--macs", "0.5x").out
 
 
+def test_what_a_model_prints_is_no_result(call: Call, net: Path) -> None:
+    said = call("profile", f"{net}:chatty", *SMALL, "--json")
+    assert said.json["totals"] == call("profile", f"{net}:build", *SMALL, "--json").json["totals"]
+    assert "building!" in said.err and "forward!" in said.err
+
+
 def test_int8_profile_counts_bytes_of_int8(call: Call) -> None:
     whole, small = (call("profile", "resnet20", *SMALL, "--dtype", d, "--json").json for d in ("float32", "int8"))
     assert whole["totals"]["activation_bytes"] == 4 * small["totals"]["activation_bytes"]
@@ -251,6 +297,14 @@ def test_plan_is_printed_written_and_carries_its_model(call: Call, tmp_path: Pat
     assert to_stdout.json == made.to_json() and "stages.2.0.conv2" in to_stdout.err
     as_json = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "--json")
     assert as_json.json == made.to_json() and as_json.err == ""
+
+
+def test_a_pipe_is_written_to_and_not_replaced(call: Call, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    said = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "-o", tmp_path / "pipe", "--json")
+    assert json.loads(os.read(reading, 1 << 16)) == said.json and (tmp_path / "pipe").is_fifo()
+    os.close(reading)
 
 
 def test_plan_passes_every_option_on(call: Call) -> None:
@@ -379,6 +433,7 @@ PLAN = ("plan", "resnet20", *SMALL)
         (("profile", "resnet21"), 2, "Expected a model that pretrim knows .* but got 'resnet21'. Did you mean"),
         (("profile", "resnet20", "--input", "32x32"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '32x32'"),
         (("profile", "resnet20", "--input", "0x8x8"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '0x8x8'"),
+        (("profile", "resnet20", "--input", "3x99999999x99999999"), 2, "an input that fits in memory, but got 3x9"),
         (("profile", "vgg16", "--input", "3x8x8"), 1, "run on an input of 1x3x8x8, but its forward raised .*Error"),
         (("profile", "missing.py:build"), 2, "Expected --input CxHxW for a network of your own file"),
         (("profile", "missing.py:build", *SMALL), 2, "there is no file missing.py"),
@@ -499,12 +554,14 @@ def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path
         (("--from", tmp_path / "none.pth"), "cannot be read"),
         (("--mean", "0.5"), "Expected --mean and --std, but got one"),
         (("--mean", "0.5,0.5", "--std", "1,1"), "with 1 numbers each"),
+        (("--mean", "0.5", "--std", "inf"), "with 1 numbers each"),
         (("--set", "learning_rate=1", "--lr", "1"), "Expected learning_rate once"),
         (("--set", "colour=1"), "Expected NAME=VALUE with a name of epochs"),
         (("--set", "mixup=much"), "Expected mixup to be a number, but got 'much'"),
         (("--layout", "sideways"), "Expected --layout to be channels_last or contiguous"),
         (("--precision", "float8"), "Expected precision to be float32 or bfloat16"),
         (("--train-on", "abacus"), "Expected a device of this machine"),
+        (("--train-on", "meta"), "Expected a device of this machine"),
         (("--tracker", "paper"), "Expected a tracker of"),
         (("--resume", "--overwrite"), "Expected --resume or --overwrite, but got both"),
     ):
@@ -579,6 +636,18 @@ def test_a_damaged_run_is_one_line(call: Call, trained: Path, tmp_path: Path) ->
     assert (cut.code, "truncated or edited" in cut.error) == (1, True)
     foreign = call("predict", damaged("run.json", lambda _: b'{"format": "mine"}'), "x.png")
     assert (foreign.code, "written by pretrim, but got other JSON" in foreign.error) == (1, True)
+
+
+def test_a_network_whose_scores_overflow(call: Call, trained: Path, tmp_path: Path) -> None:
+    network, record = load(trained), read(trained)
+    with torch.no_grad():
+        network.get_parameter("classifier.weight").fill_(torch.finfo(torch.float32).max)
+    about = {"classes": record.classes, "normalisation": record.normalisation, "data": record.data}
+    save(network, tmp_path / "run", input_shape=record.input_shape, **about)
+    assert call("evaluate", tmp_path / "run", "--data", "digits", "--json").json["loss"] is None
+    Image.new("L", (8, 8), 99).save(tmp_path / "x.png")
+    refused = call("predict", tmp_path / "run", tmp_path / "x.png")
+    assert (refused.code, "x.png, but the network gives others" in refused.error) == (1, True)
 
 
 def test_predict_says_which_image_cannot_be_read(call: Call, trained: Path, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Data sets: what is read, how it is split, how it is augmented, and what is said of bad data."""
 
+import errno
 import functools
 import gzip
 import hashlib
 import http.server
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -310,6 +312,13 @@ def test_parts_that_a_folder_brings_are_kept(tmp_path):
     assert found.input_shape == (1, 8, 8) and "as the data set brings them" in found.split_note
 
 
+def test_parts_may_be_written_in_capitals(tmp_path):
+    for part, count in (("Training", 5), ("Testing", 3)):
+        make_folder(tmp_path / part, count=count)
+    found = data.load(str(tmp_path))
+    assert found.classes == ("cat", "dog") and len(found.train) + len(found.validation) == 10 and len(found.test) == 6
+
+
 @pytest.mark.parametrize(("last", "channels"), [("L", 1), ("LA", 1), ("I;16", 1), ("RGB", 3), ("P", 3)])
 def test_a_folder_is_grey_where_every_image_is(tmp_path, last, channels):
     for name in ("cat", "dog"):
@@ -338,6 +347,13 @@ def test_a_prediction_sees_an_image_as_training_does(tmp_path):
     found = data.load(str(make_folder(tmp_path, count=6)), image_size=8)
     one = data.decode_image(tmp_path / "cat" / "3.png", found.input_shape)
     assert one.numpy().tobytes() in rows(found.train) | rows(found.validation) | rows(found.test)
+
+
+def test_a_palette_with_transparent_colours_is_its_colours(tmp_path):
+    image = Image.effect_mandelbrot((8, 8), (-2, -1, 1, 1), 9).quantize(9)
+    image.save(tmp_path / "x.png", transparency=bytes([0, 128, 255]))
+    found = data.decode_image(tmp_path / "x.png", (3, 8, 8))  # a warning would be an error
+    assert np.array_equal(found.permute(1, 2, 0), np.asarray(image.convert("RGB")))
 
 
 def test_of_16_bit_grey_the_upper_byte_is_kept(tmp_path):
@@ -430,6 +446,22 @@ def test_a_folder_with_one_class(tmp_path):
         data.load(str(make_folder(tmp_path, ("cat",))))
 
 
+@pytest.mark.parametrize("closed", ["fox", "cat/more"])
+def test_a_class_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch, closed):
+    make_folder(tmp_path, ("cat", "dog", "fox"))
+    make_image(tmp_path / "cat" / "more" / "0.png", (1, 2, 3))
+    scan = os.scandir
+
+    def refusing(place):  # tests may run as root, whom no permission stops
+        if os.fspath(place) == str(tmp_path / closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=f"Permission denied: '{tmp_path / closed}': check its permissions"):
+        data.load(str(tmp_path))
+
+
 def test_too_few_images_to_split(tmp_path):
     with pytest.raises(DataError, match="'cat' has 2"):
         data.load(str(make_folder(tmp_path, count=2)))
@@ -478,6 +510,16 @@ def test_pixels_of_other_than_8_or_16_bits(tmp_path):
     Image.new("F", (4, 4), 0.5).save(tmp_path / "float.tiff")
     with pytest.raises(DataError, match="mode F, not of 8 or 16 bits"):
         data.decode_image(tmp_path / "float.tiff", (1, 4, 4))
+
+
+def test_images_larger_than_memory():
+    with pytest.raises(UsageError, match="Expected 1,797 images of 100000000x100000000 to fit in memory"):
+        data.load("digits", image_size=10**8)
+
+
+def test_a_folder_in_the_place_of_a_picture(tmp_path):
+    with pytest.raises(DataError, match="is a folder: give the files in it"):
+        data.decode_image(tmp_path, (3, 8, 8))
 
 
 def test_a_picture_that_is_not_there_and_a_network_that_takes_none(tmp_path):

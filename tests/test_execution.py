@@ -95,7 +95,7 @@ def test_compiling_pays_on_a_gpu_for_long_trainings() -> None:
     assert not pays_to_compile(CPU, 36_000)
 
 
-@pytest.mark.parametrize(("name", "value"), [("precision", "float8"), ("threads", 0)])
+@pytest.mark.parametrize(("name", "value"), [("precision", "float8"), ("threads", 0), ("threads", 100_000)])
 def test_execution_refuses(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=f"Expected {name} to be .*but got {value!r}"):
         Execution(**{name: value})

@@ -13,7 +13,7 @@ from small import SHAPE, small
 
 import pretrim
 from pretrim.cost import cost as cost_of
-from pretrim.errors import InfeasibleBudget, MeasureError, UsageError
+from pretrim.errors import BudgetError, InfeasibleBudget, MeasureError, UsageError
 from pretrim.latency import (
     PROVIDERS,
     Place,
@@ -122,6 +122,8 @@ def test_a_limit_in_milliseconds(network: pretrim.Network) -> None:
     assert int(cost(network.plan(latency=f"{limit * 1e-6}ms", measured=cost).widths)) <= limit
     with pytest.raises(InfeasibleBudget, match=r"Expected latency of at most 1e-06 ms, but .* needs [\d.]+ ms: raise"):
         network.plan(latency="1ns", measured=cost)
+    with pytest.raises(BudgetError, match=r"Expected latency below the dense network's [\d.]+ ms, but got '9s'"):
+        network.plan(latency="9s", measured=cost)
     with pytest.raises(UsageError, match=r"Expected latency to be an amount such as '5ms' .* got '5'"):
         network.plan(latency="5", measured=cost)
     with pytest.raises(UsageError, match="Expected a measured latency for a limit on it"):

@@ -68,6 +68,7 @@ class Net(nn.Module):
         self.classifier = nn.Linear(1, num_classes)
 
 network = 3
+built = fixed()
 """
 
 
@@ -319,6 +320,10 @@ ADVICE = (
         (
             "net.py:network",
             "Expected net.py:network to be a function that returns a network, but it is a int.",
+        ),
+        (
+            "net.py:built",
+            "Expected net.py:built to be a function that returns a network, but it is a Linear.",
         ),
         (
             "net.py:needy",

@@ -275,3 +275,16 @@ def test_a_loss_that_is_no_number_keeps_the_last_state(digits: DataSet, tmp_path
     saved = states.read(path)
     assert (len(saved.epochs), saved.step) == (2, 0)
     assert all(torch.isfinite(tensor).all() for tensor in saved.tensors.values())
+
+
+def test_weights_that_the_last_step_breaks_are_not_kept(digits: DataSet, tmp_path: Path) -> None:
+    path, model = tmp_path / "state", small()
+
+    def spoil(progress: Progress) -> None:
+        if progress.epoch == 2 and progress.step == progress.steps:
+            with torch.no_grad():
+                model.head.weight.fill_(float("nan"))
+
+    with pytest.raises(PretrimError, match=r"Expected finite weights, but some are not in epoch 2, step \d+: lower"):
+        train(model, digits, RECIPE, checkpoint=path, on_step=spoil)
+    assert len(states.read(path).epochs) == 1

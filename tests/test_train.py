@@ -116,11 +116,13 @@ def test_norms_and_biases_do_not_decay() -> None:
         ("epochs", 0),
         ("batch_size", 1),
         ("seed", -1),
+        ("seed", 2**64),
         ("learning_rate", 0.0),
         ("learning_rate", math.nan),
         ("weight_decay", -1.0),
         ("warmup", -1.0),
         ("crop", -0.5),
+        ("crop", 1e9),
         ("label_smoothing", 1.0),
         ("ema", 1.0),
         ("mixup", -0.1),
@@ -326,6 +328,11 @@ def test_a_forward_that_fails_in_train_mode_shows_its_own_error(digits: DataSet)
 
     with pytest.raises(ModelError, match=r"on images of 128x1x8x8 in train mode, .*ValueError: not ready"):
         train(small(wrap=fail), digits, Recipe(epochs=1))
+
+
+def test_a_model_that_nothing_can_be_learnt_with_is_said(digits: DataSet) -> None:
+    with pytest.raises(ModelError, match="Expected a model with parameters to train, but its outputs need no gradient"):
+        train(small().requires_grad_(False), digits, Recipe(epochs=1))
 
 
 def test_evaluation_counts_as_by_hand(digits: DataSet) -> None:

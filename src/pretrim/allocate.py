@@ -58,6 +58,8 @@ PEAKS = frozenset({"peak_activation_bytes", "arena_bytes"})
 """Costs of one moment, not of all layers together"""
 # Draws between two looks at the budget when the shares do not change in between; the stop is exact all the same.
 STATIC_BLOCK = 32
+SMALLEST_FRACTION = 0.0001
+"""of a group that a draw removes: a width of 1,000 is then 70,000 draws from 1"""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Options:
         _one_of("coupling", self.coupling, get_args(Coupling))
         if not 0 < self.fraction < 1:
             raise UsageError(f"Expected fraction to be between 0 and 1, but got {self.fraction}.")
+        if self.fraction < SMALLEST_FRACTION:
+            raise UsageError(f"Expected fraction to be at least {SMALLEST_FRACTION}, but got {self.fraction}.")
         for name, least in (("round_to", 1), ("min_width", 1), ("block", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
@@ -335,7 +339,8 @@ def _owners(network: Network) -> FloatArray:
     """Which part of each layer's filters belongs to each group, in the dense network: layers x groups."""
     rows = [network.coefficients[layer.filters] * network.dense for layer in network.layers]
     sizes = [max(int(network.sizes(network.dense)[layer.filters]), 1) for layer in network.layers]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), -1) / np.array(sizes, dtype=np.float64)[:, None]
+    shape = (len(rows), len(network.groups))  # either may be 0
+    return np.array(rows, dtype=np.float64).reshape(shape) / np.array(sizes, dtype=np.float64)[:, None]
 
 
 class _Peak:

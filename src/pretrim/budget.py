@@ -127,9 +127,9 @@ class Budget:
         """
         bounds = self.bounds(network)
         if (bounds.values > bounds.dense).all():
-            limit, need = self.limits[0], int(bounds.dense[0])
+            limit, need = self.limits[0], _amount(self.limits[0].cost, int(bounds.dense[0]))
             raise BudgetError(
-                f"Expected {limit.cost} below the dense network's {need:,}, but got {limit.text!r}: "
+                f"Expected {_title(limit.cost)} below the dense network's {need}, but got {limit.text!r}: "
                 f"it fits as it is, there is nothing to trim."
             )
         return bounds
@@ -205,13 +205,17 @@ class Bounds:
         reached = self.measure(smallest)
         for cost, limit, value in zip(self.costs, self.values, reached, strict=True):
             if value > limit:
-                name = "latency" if cost.name == LATENCY else cost.name
                 most, needed = (_amount(cost.name, int(each)) for each in (limit, value))
                 raise InfeasibleBudget(
-                    f"Expected {name} of at most {most}, but the narrowest legal network needs {needed}: raise the "
-                    f"limit, or lower --round-to, --min-width or --min-features"
+                    f"Expected {_title(cost.name)} of at most {most}, but the narrowest legal network needs {needed}: "
+                    f"raise the limit, or lower --round-to, --min-width or --min-features"
                     + (f" (frozen layers: {frozen}, `pretrim profile` says why)." if frozen else ".")
                 )
+
+
+def _title(name: str) -> str:
+    """A cost as users call it."""
+    return "latency" if name == LATENCY else name
 
 
 def _amount(name: str, value: int) -> str:

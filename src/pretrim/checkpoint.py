@@ -136,7 +136,7 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
         classes=None if data["classes"] is None else _checked_classes(data["classes"]),
         input_shape=None if given["shape"] is None else _checked_shape(given["shape"]),
         normalisation=None if given["normalisation"] is None else _checked_pair(given["normalisation"]),
-        data=_mapping(data["data"]),
+        data=_checked_data(_mapping(data["data"])),
         results=_mapping(data["results"]),
     )
 
@@ -149,6 +149,14 @@ def _mapping(value: Any) -> Mapping[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise TypeError(f"an object is {value!r}")
     return value
+
+
+def _checked_data(data: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """By another seed than that of the run, images that it was trained on would get into its test."""
+    seed = 0 if data is None else data.get("split_seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"the split_seed is {seed!r}")
+    return data
 
 
 def _checked_classes(names: Sequence[str]) -> tuple[str, ...]:

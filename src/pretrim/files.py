@@ -9,7 +9,13 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file in the same folder, then rename it to `path`. Nothing is left on failure."""
+    """Let `write` fill a temporary file in the same folder, then rename it to `path`. Nothing is left on failure.
+
+    What is there and no file (/dev/null, /dev/stdout, a pipe) is written to as it is: a rename would put a file there.
+    """
+    if path.exists() and not path.is_file():
+        write(path)
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)

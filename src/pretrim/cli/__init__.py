@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -15,7 +16,7 @@ import typer
 from pretrim import __version__
 from pretrim.errors import PretrimError
 
-from . import compress, devices, evaluate, export, measure, plan, predict, profile, recommend, report, sweep
+from . import compress, devices, evaluate, export, measure, plan, predict, profile, recommend, render, report, sweep
 from .sections import SectionedCommand
 
 INTERRUPTED = 130
@@ -43,7 +44,7 @@ COMMANDS = (
     devices.devices,
 )
 for command in COMMANDS:
-    app.command(cls=SectionedCommand)(command)
+    app.command(cls=SectionedCommand)(render.results_alone(command))
 
 
 def _show_version(asked: bool) -> None:
@@ -63,11 +64,20 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. An error that pretrim raises on purpose is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):  # a name of the user's may have letters that the terminal lacks
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         typer.main.get_command(app)(args=None if arguments is None else list(arguments), prog_name="pretrim")
     except PretrimError as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        _say(" ".join(str(error).split()))
         sys.exit(error.exit_code)
+    except OSError as error:  # of files and streams that no command expected to fail: a folder of others, a full stdout
+        where = error.filename or "a file or stream"
+        _say(
+            f"Expected to use {where}, but got: {error.strerror or error}. Check its permissions and what room is left."
+        )
+        sys.exit(PretrimError.exit_code)
     except KeyboardInterrupt:
         _say_interrupted()
         sys.exit(INTERRUPTED)
@@ -78,5 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
+def _say(error: str) -> None:
+    typer.echo(f"error: {error}", err=True)
+
+
 def _say_interrupted() -> None:
-    typer.echo("error: Interrupted.", err=True)
+    _say("Interrupted.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -184,7 +185,8 @@ def _normalised_by(data: DataSet, mean: str | None, std: str | None) -> DataSet:
         raise UsageError("Expected --mean and --std, but got one of them: give both.")
     pair = options.parse_numbers("--mean", mean), options.parse_numbers("--std", std)
     channels = data.input_shape[0]
-    if {len(part) for part in pair} != {channels} or min(pair[1]) <= 0:
+    usable = all(math.isfinite(number) for part in pair for number in part) and min(pair[1]) > 0
+    if {len(part) for part in pair} != {channels} or not usable:
         raise UsageError(
             f"Expected --mean and --std with {channels} numbers each, deviations above 0, as the images have."
         )

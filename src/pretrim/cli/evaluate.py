@@ -34,7 +34,7 @@ def evaluate(run: options.Run, data: options.Data, model: options.RunModel = Non
         "run": str(run),
         "data": dataset.to_json(),
         "accuracy": found.accuracy,
-        "loss": found.loss,
+        "loss": found.plain_loss,
         "images": found.n,
         "classes": [
             {"name": name, "images": images, "accuracy": accuracy}

@@ -101,6 +101,8 @@ def check_writable(path: Path) -> None:
     """Raise UsageError, before long work, where a file cannot be written."""
     import os
 
+    if path.exists() and not path.is_dir() and not path.is_file():  # a pipe or device is written to as it is
+        return
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise _not_written(path, "it is a folder" if path.is_dir() else "its folder is missing or read-only")
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pretrim.errors import ModelError
+
 from . import options, render
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ def predictions(opened: Opened, images: list[Path], top: int) -> list[dict[str, 
     parts = [torch.stack(decoded[start : start + BATCH]) for start in range(0, len(decoded), BATCH)]
     logits = torch.cat([scores(opened.network, part, *opened.normalisation) for part in parts])
     check_logits(logits, len(opened.classes))
+    for path, some in zip(images, logits, strict=True):
+        if not some.isfinite().all():
+            raise ModelError(f"Expected finite scores for {path}, but the network gives others: train it again.")
     likeliest = logits.softmax(dim=1).topk(min(top, len(opened.classes)), dim=1)
     return [
         {

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from contextvars import ContextVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
 from rich import box
 from rich.console import Console
@@ -31,26 +35,52 @@ RUNTIME_TITLES = {"onnx": "ONNX Runtime", "litert": "LiteRT", "executorch": "Exe
 MODE_TITLES = {"params": "PA", "macs": "FA", "memory": "MA"}
 
 
+_RESULTS: ContextVar[TextIO] = ContextVar("results")
+Given = ParamSpec("Given")
+
+
+def results_alone(command: Callable[Given, None]) -> Callable[Given, None]:
+    """The command with a stdout for its results alone: what others print there (a user's model) goes to stderr."""
+
+    @wraps(command)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        token = _RESULTS.set(sys.stdout)
+        try:
+            with redirect_stdout(sys.stderr):
+                command(*args, **kwargs)
+            print(end="", file=stdout(), flush=True)  # a stream that is full fails here, and not at the very end
+        finally:
+            _RESULTS.reset(token)
+
+    return run
+
+
+def stdout() -> TextIO:
+    """The stream of results."""
+    return _RESULTS.get(sys.stdout)
+
+
 def output() -> Console:
     """Where results go."""
-    return _console(stderr=False)
+    return _console(stdout())
 
 
 def status() -> Console:
     """Where progress and remarks go."""
-    return _console(stderr=True)
+    return _console(None)
 
 
-def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+def _console(file: TextIO | None) -> Console:
+    """On a stream, or else on whatever stderr is."""
+    console = Console(file=file, stderr=file is None, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
+        console = Console(file=file, stderr=file is None, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
     return console
 
 
 def print_json(record: Any) -> None:
     """A record as JSON on stdout, as it is: no colours, no wrapping."""
-    print(json.dumps(record, indent=2, allow_nan=False))
+    print(json.dumps(record, indent=2, allow_nan=False), file=stdout())
 
 
 # ---------------------------------------------------------------------------------------- numbers

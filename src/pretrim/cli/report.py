@@ -10,6 +10,7 @@ import typer
 
 from pretrim.errors import StudyError, UsageError
 
+from . import render
 from .progress import say
 from .recommend import StorageOption, StudyFolder
 
@@ -60,6 +61,6 @@ def report(
                 raise StudyError(f"Expected to write the report, but got: {error.strerror}.") from error
             say(f"{output}: {counts['done']} trials, {output.stat().st_size / 2**20:.1f} MiB")
         if not watch or not left:
-            typer.echo(output)
+            typer.echo(output, file=render.stdout())
             return
         time.sleep(WATCH_EVERY_S)

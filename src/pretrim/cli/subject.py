@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pretrim.errors import UsageError
+
 from .options import Shape
 
 if TYPE_CHECKING:
@@ -39,7 +41,12 @@ def open_model(name: str, shape: Shape, classes: int | None, seed: int = 0) -> S
     reference = resolve(name, num_classes=classes, input_shape=shape)
     torch.manual_seed(seed)
     module = build(reference)
-    return Subject(reference, shape, module, analyze(module, torch.zeros(1, *shape)))
+    try:
+        example = torch.zeros(1, *shape)
+    except RuntimeError as error:
+        asked = "x".join(map(str, shape))
+        raise UsageError(f"Expected an input that fits in memory, but got {asked}: give a smaller one.") from error
+    return Subject(reference, shape, module, analyze(module, example))
 
 
 def without_none(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -208,7 +208,7 @@ def _train_and_test(
     found = evaluate(model, data.test, data.mean, data.std)
     return {
         "test_accuracy": found.accuracy,
-        "test_loss": found.loss,
+        "test_loss": found.plain_loss,
         "recipe": asdict(job.recipe),
         **training.to_json(),
     }

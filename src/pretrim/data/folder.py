@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,12 +40,13 @@ def read(folder: Path, image_size: int | None, channels: int | None) -> Parts:
 
 
 def _places(folder: Path) -> dict[str, Path]:
-    """The parts that the folder has. A folder named `train` with images right inside is a class, not a part."""
+    """The parts that the folder has, in any case. A folder named `train` with images right inside is a class."""
+    inside = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
     found = {}
     for part, names in PARTS.items():
         for name in names:
-            if part not in found and (folder / name).is_dir() and _classes(folder / name):
-                found[part] = folder / name
+            if part not in found and name in inside and _classes(inside[name]):
+                found[part] = inside[name]
     if found and "train" not in found:
         raise DataError(
             f"Expected classes in {folder / 'train'} too, but got {' and '.join(found)} alone: bring the part train."
@@ -58,15 +60,23 @@ def _classes(root: Path) -> tuple[str, ...]:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    """Image files at any depth, in no order; hidden ones (`._cat.png` of macOS) are not images."""
-    for path in folder.rglob("*"):
-        hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            yield path
+    """Image files at any depth, in no order; hidden ones (`._cat.png` of macOS) are not images.
+
+    Raises OSError for a folder that cannot be read: its class must not get lost.
+    """
+    for place, folders, names in os.walk(folder, onerror=_raised):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES and path.is_file():
+                yield path
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def _check_classes(classes: tuple[str, ...], root: Path) -> None:
-    if not classes or PART_NAMES.issuperset(classes):
+    if not classes or PART_NAMES.issuperset(name.lower() for name in classes):
         inside = f"{root / classes[0]}/CLASS/" if classes else f"{root}/CLASS/"
         raise DataError(f"Expected a folder of images per class in {root}, but found none: put them in {inside}.")
     if len(classes) < 2:

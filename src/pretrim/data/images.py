@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pretrim.errors import DataError
+from pretrim.errors import DataError, UsageError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow goes by content, not by suffix, and would hand an EPS file named .png to Ghostscript: only these are tried.
@@ -57,6 +57,7 @@ def _plain(image: Image.Image, mode: str) -> Image.Image:
     """RGB or L. Of 16-bit grey the upper byte is kept: Pillow's own conversion makes nearly all of it white."""
     if image.mode in DEEP_GREY:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image.info.pop("transparency", None)  # its colours stay what they are; Pillow would warn of each palette
     if image.mode in ("I", "F"):
         raise ValueError(f"its pixels are of mode {image.mode}, not of 8 or 16 bits")
     return image if image.mode == mode else image.convert(mode)
@@ -97,6 +98,8 @@ def decode_image(path: str | Path, input_shape: tuple[int, int, int], padding: i
     channels, height, width = input_shape
     if channels not in (1, 3):
         raise DataError(f"Expected a network for images of 1 or 3 channels, but its input has {channels}.")
+    if Path(path).is_dir():
+        raise DataError(f"Expected an image file, but {path} is a folder: give the files in it.")
     if not Path(path).is_file():
         raise DataError(f"Expected an image file, but {path} is not there: check the path.")
     size = (height - 2 * padding, width - 2 * padding)
@@ -131,10 +134,14 @@ def decode_all(
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 images, N x C x H x W, resized bilinearly to size x size."""
+    """uint8 images, N x C x H x W, resized bilinearly to size x size. Raises UsageError if memory is too small."""
     if images.shape[-2:] == (size, size):
         return images
-    scaled = torch.nn.functional.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+    try:
+        scaled = torch.nn.functional.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+    except RuntimeError as error:
+        wanted = f"{len(images):,} images of {size}x{size}"
+        raise UsageError(f"Expected {wanted} to fit in memory, but they do not: give a smaller image size.") from error
     return scaled.round().clamp(0, 255).to(torch.uint8)
 
 

@@ -14,6 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
+from torch import nn
+
 from pretrim.errors import ModelError, UsageError
 
 
@@ -34,7 +36,7 @@ def load_function(path: Path, function: str) -> Callable[..., object]:
     with own_errors(f"Expected {path} to be imported", path), siblings_importable(path):
         module = _import_file(path)
     found = getattr(module, function, None)
-    if not callable(found):
+    if not callable(found) or isinstance(found, nn.Module):
         raise UsageError(_missing(module, path, function))
     checked: Callable[..., object] = found
     return checked

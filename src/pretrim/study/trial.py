@@ -132,7 +132,7 @@ def run_trial(
         normalisation=(data.mean, data.std),
         input_shape=data.input_shape,
         data=data.to_json(),
-        results={"test_accuracy": test.accuracy, "test_loss": test.loss, **training.to_json()},
+        results={"test_accuracy": test.accuracy, "test_loss": test.plain_loss, **training.to_json()},
         into=True,
     )
     write_text(folder / RECORD, json.dumps(record, allow_nan=False) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Evaluation:
     per_class: tuple[float | None, ...]
     images_per_class: tuple[int, ...]
     n: int
+
+    @property
+    def plain_loss(self) -> float | None:
+        """The loss as JSON has it: None for that of a network whose scores overflow."""
+        return self.loss if math.isfinite(self.loss) else None
 
 
 @torch.no_grad()

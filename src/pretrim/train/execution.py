@@ -28,6 +28,8 @@ SMALLEST_SHARE = 1 / 20
 """of the training's steps that the timing may take: below it, it does not pay"""
 HOPELESS = 2.0
 """a candidate whose first step takes so many times the best one's is given up"""
+MOST_THREADS = 1024
+"""what OpenMP is asked for: with far more it does not fail, it crashes"""
 COMPILING_PAYS_S = 600.0
 """training on a GPU, at the eager speed, above which a minute of compiling is soon won back"""
 
@@ -57,8 +59,8 @@ class Execution:
         if self.precision is not None and self.precision not in get_args(Precision):
             choices = " or ".join(get_args(Precision))
             raise UsageError(f"Expected precision to be {choices}, but got {self.precision!r}.")
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"Expected threads to be at least 1, but got {self.threads}.")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"Expected threads to be from 1 to {MOST_THREADS}, but got {self.threads}.")
 
     @property
     def dtype(self) -> torch.dtype:

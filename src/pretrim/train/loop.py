@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pretrim.data import DataSet
-from pretrim.errors import PretrimError, UsageError
+from pretrim.errors import ModelError, PretrimError, UsageError
 
 from . import onednn, rounding
 from . import state as states
@@ -121,6 +121,7 @@ def train(
         PretrimError: the loss is no longer a finite number. The checkpoint is then the last good one.
         Interrupted: a signal stopped it, after the state was saved.
         DataError: fewer than 2 training images.
+        ModelError: a forward that fails, or outputs that are no class scores or that nothing can be learnt from.
         UsageError: a state to resume of another training, or a device that is not there.
         CheckpointError: the state cannot be written or read.
     """
@@ -328,6 +329,11 @@ class _Training:
         with torch.autocast(self.device.type, execution.dtype, enabled=execution.precision != "float32"):
             outputs = forward(model, batch.images, rounding.forward if self._rounds() else None)
             loss, scores = self.loss_of(outputs, batch)
+        if not loss.requires_grad:
+            raise ModelError(
+                "Expected a model with parameters to train, but its outputs need no gradient: "
+                "leave requires_grad on, and torch.no_grad out of its forward."
+            )
         self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         self.loss += loss.detach() * share
         self.right += (scores.detach().argmax(dim=1) == batch.labels).sum()
@@ -340,14 +346,23 @@ class _Training:
         """Read the loss. Raises PretrimError if it is not finite."""
         value = self.loss.item()
         if not math.isfinite(value):
-            raise PretrimError(
-                f"Expected a finite loss, but got {value} in epoch {epoch}, step {self.step}: lower the learning rate "
-                f"(--lr, it was {self.recipe.learning_rate:g})."
-            )
+            raise self._diverged(f"a finite loss, but got {value}", epoch)
         self.looked = value / self.step
+
+    def _check_weights(self, epoch: int) -> None:
+        """Raises PretrimError if the last update, which no loss has shown yet, broke them: they are not to be kept."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            raise self._diverged("finite weights, but some are not", epoch)
+
+    def _diverged(self, what: str, epoch: int) -> PretrimError:
+        return PretrimError(
+            f"Expected {what} in epoch {epoch}, step {self.step}: lower the learning rate "
+            f"(--lr, it was {self.recipe.learning_rate:g})."
+        )
 
     def _finish(self, epoch: int) -> None:
         """The record of an epoch that is done."""
+        self._check_weights(epoch)
         loss, right = total(self.accelerator, self.loss / self.world, self.right)
         speed = self.steps * self.batch_size / self.seconds
         rate = self.optimizer.param_groups[0]["lr"]
@@ -401,6 +416,7 @@ class _Training:
     def _interrupted(self, stop: Wish, checkpoint: Path | None, made_of: Mapping[str, Any]) -> None:
         if self.step:
             self._look(len(self.records) + 1)
+            self._check_weights(len(self.records) + 1)
             self._save(checkpoint, made_of)
         raise Interrupted(
             f"Interrupted after epoch {len(self.records)}, step {self.step}; the state is saved: "

@@ -64,7 +64,8 @@ def check_device(device: str) -> None:
     if device == "auto":
         return
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise RuntimeError("nothing is computed there")
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
         raise UsageError(f"Expected a device of this machine (auto, cpu, cuda), but got {device!r}: {why}") from error

@@ -12,6 +12,8 @@ from pretrim.errors import UsageError
 
 Schedule: TypeAlias = Literal["cosine", "onecycle"]
 
+LARGEST_SEED = 2**64 - 1
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -65,16 +67,18 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("accumulate", 1), ("qat", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
+        if self.seed > LARGEST_SEED:
+            raise UsageError(f"Expected seed to be at most {LARGEST_SEED}, as torch takes it, but got {self.seed}.")
         for name in ("learning_rate", "temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"Expected {name} to be more than 0, but got {getattr(self, name)}.")
-        for name in ("weight_decay", "warmup", "crop", "mixup"):
+        for name in ("weight_decay", "warmup", "mixup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"Expected {name} to be 0 or more, but got {getattr(self, name)}.")
         for name in ("label_smoothing", "ema", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"Expected {name} to be at least 0 and below 1, but got {getattr(self, name)}.")
-        for name in ("resize_crop", "cutout", "distillation"):
+        for name in ("crop", "resize_crop", "cutout", "distillation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"Expected {name} to be from 0 to 1, but got {getattr(self, name)}.")
         if self.schedule not in get_args(Schedule):
