@@ -8,9 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+import pretrim
 from pretrim.cli import main
+from pretrim.latency import PROVIDERS, Place, Table, save_table, wanted_axes
+from pretrim.latency.cost import key_of as latency_key
+from pretrim.latency.table import Correction, Curve, cache_folder
+from pretrim.measure.worker import cpu_name
+from pretrim.models import BUILTIN
 from pretrim.report import write_figures, write_page
 from pretrim.report.page import LARGEST_BYTES, page
 from pretrim.study.settings import Asked
@@ -273,6 +281,31 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
     run = study / "trials" / trials[0]["key"]
     code, out, _ = call(capsys, "evaluate", run, "--data", "digits")
     assert code == 0
+
+
+def test_a_sweep_for_a_runtime_plans_by_its_own_latency(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `pretrim plan` does. The one table that is there is of ONNX Runtime, and none of LiteRT is made."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = pretrim.analyze(BUILTIN["resnet20"](in_channels=1), torch.zeros(1, 1, 8, 8))
+    curves = {
+        kind.key: Curve(axes, 1e-9 * np.prod(np.meshgrid(*axes, indexing="ij"), axis=0))
+        for kind, axes in wanted_axes(network, "onnx").items()
+    }
+    place = Place(cpu_name(), "onnx", "float32", PROVIDERS["onnx"], 1)
+    save_table(Table(place, {}, 0.0, curves, {latency_key(network): Correction()}))
+    subject = ("resnet20", "--input", "1x8x8", "--to", "onnx")
+    code, out, said = call(capsys, "plan", *subject, "--mode", "latency", "--latency", "0.5x", "--json")
+    assert code == 0, said
+    planned = [group["kept"] for group in json.loads(out)["groups"]]
+    data = ("--data", "digits", "--limit", "300", "--epochs", "1", "--no-dense", "-o", tmp_path / "study")
+    code, out, said = call(capsys, "sweep", *subject, *data, "--modes", "latency", "--keep", "0.5", "--json")
+    assert code == 0, said
+    (trial,) = json.loads(out)
+    assert (trial["state"], trial["asked"]["runtime"]) == ("done", "onnx")
+    assert trial["record"]["widths"] == planned
+    assert [file.stem for file in cache_folder().iterdir()] == [place.slug]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A study's table: every key once, whoever works on it, whatever dies."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -97,6 +98,26 @@ def test_a_key_is_what_is_asked_for() -> None:
     assert key_of(Settings.from_json(json.loads(json.dumps(SETTINGS.to_json()))), ASKED[0]) == key_of(
         SETTINGS, ASKED[0]
     )
+
+
+def test_studies_from_before_latencies_had_a_runtime_go_on(tmp_path: Path) -> None:
+    """Their keys, and what their rows ask for, are those of eight fields; only another runtime is another question."""
+    timed = grid(["latency"], [0.5], 1, dense=False)[0]
+    before = {"mode": "latency", "keep": 0.5, "limit": "latency", "seed": 0, "step": "fraction", "round_to": 8}
+    before |= {"candidates": 1, "score": ""}
+    text = json.dumps([SETTINGS.to_json(), before], sort_keys=True)
+    assert key_of(SETTINGS, timed) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    store = store_at(tmp_path)
+    (key,) = store.add([timed])
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        assert json.loads(database.execute("select asked from pretrim_trials").fetchone()[0]) == before
+    assert store.trials()[0].asked == timed and store.add([timed]) == [key] and len(store.trials()) == 1
+    modes = ["latency", "macs"]
+    by_onnx, by_macs = grid(modes, [0.5], 1, dense=False, runtime="onnx")
+    assert (by_onnx.runtime, by_onnx.name) == ("onnx", "latency at 0.5 of latency, runtime onnx")
+    assert by_macs == grid(modes, [0.5], 1, dense=False)[1], "a limit on MACs is of no runtime"
+    assert grid(["uniform"], [0.5], 1, limit="latency", dense=False, runtime="onnx")[0].runtime == "onnx"
+    assert store.add([by_onnx, by_macs])[0] != key and store.trials()[1].asked == by_onnx
 
 
 # ---------------------------------------------------------------------------------------- the table

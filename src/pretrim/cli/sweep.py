@@ -14,11 +14,14 @@ from pretrim.errors import UsageError
 from . import options, render
 from .compress import _execution, _recipe
 from .progress import say
+from .subject import Subject
+from .target import Target
+from .timing import Timing, measured, table_of
 
 if TYPE_CHECKING:
     from pretrim.study.settings import Asked, Settings
     from pretrim.study.store import Store
-    from pretrim.study.trial import Subject
+    from pretrim.study.trial import Subject as StudySubject
 
 
 def sweep(
@@ -29,7 +32,7 @@ def sweep(
         str, typer.Option("--modes", help="Modes, with commas: params, macs, memory, latency, joint, uniform, ...")
     ] = "params,macs,memory,uniform",
     keep: Annotated[
-        str, typer.Option("--keep", help="Shares to keep, with commas, of what --limit names.")
+        str, typer.Option("--keep", help="Shares to keep, with commas, of what --limit-of names.")
     ] = "0.7,0.5,0.3",
     seeds: Annotated[int, typer.Option("--seeds", help="Seeds of plan and training, from 0.")] = 1,
     limit_of: Annotated[
@@ -95,7 +98,7 @@ def sweep(
     json: options.Json = False,
 ) -> None:
     """Train many plans of one network, lose none, and keep what each found. Run it again to go on."""
-    from pretrim.study.settings import Settings, grid
+    from pretrim.study.settings import RUNTIME, Settings, grid
 
     if workers < 1:
         raise UsageError(f"Expected --workers to be at least 1, but got {workers}.")
@@ -105,7 +108,15 @@ def sweep(
         raise UsageError(f"Expected --search to be at least 0, but got {search}.")
     extra = _scored(score, candidates)
     asked = grid(
-        _words(modes), _shares(keep), seeds, limit=limit_of, dense=dense, step=step, round_to=round_to, **extra
+        _words(modes),
+        _shares(keep),
+        seeds,
+        limit=limit_of,
+        dense=dense,
+        runtime="onnx" if to == "onnx" else RUNTIME,
+        step=step,
+        round_to=round_to,
+        **extra,
     )
     _check_limits(asked)
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}
@@ -130,7 +141,11 @@ def sweep(
         dtype=dtype or "float32",
         hopeless=stop_hopeless,
     )
-    store, subject = _prepared(output, settings, asked, storage, name, threads is not None)
+    if any(one.is_timed for one in asked):
+        timing = Timing(needed=True, runtime=table_of(to or RUNTIME))
+    else:
+        timing = Timing(needed=False)
+    store, subject = _prepared(output, settings, timing, round_to, storage, name, threads is not None)
     store.add(asked)
     if retry:
         again = store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
@@ -178,8 +193,14 @@ def _check_limits(asked: list[Asked]) -> None:
 
 
 def _prepared(
-    folder: Path, settings: Settings, asked: list[Asked], storage: str | None, name: str | None, pinned: bool
-) -> tuple[Store, Subject]:
+    folder: Path,
+    settings: Settings,
+    timing: Timing,
+    round_to: int,
+    storage: str | None,
+    name: str | None,
+    pinned: bool,
+) -> tuple[Store, StudySubject]:
     """The study, and its network and data: what cannot work is said before anything is trained."""
     from pretrim.study.network import write_network
     from pretrim.study.subjects import subject_of
@@ -188,25 +209,14 @@ def _prepared(
     if (folder / RECORD).exists() and not pinned:  # threads follow from the number of workers, once
         there = open_study(folder, storage, name).settings().execution
         settings = replace(settings, execution=replace(settings.execution, threads=there.threads))
-    if any(one.mode == "latency" or one.limit in ("latency", "latency_ns") for one in asked):
-        _measure_layers(settings)
     subject = subject_of(settings)
     say(f"data: {subject.data.source} ({subject.data.split_note})")
+    # Single layers on this machine, before workers keep it busy; they find the table.
+    one = Subject(subject.reference, subject.data.input_shape, subject.module(0), subject.network)
+    measured(timing, one, Target(None, {}, settings.dtype, round_to))
     store = make_study(folder, settings, storage, name)
     write_network(folder, subject)
     return store, subject
-
-
-def _measure_layers(settings: Settings) -> None:
-    """The latency of single layers on this machine, before workers keep it busy."""
-    from pretrim.latency import measured_cost
-    from pretrim.study.subjects import place_of, subject_of
-
-    from .progress import count_bar
-
-    subject = subject_of(settings)
-    with count_bar(f"latency of {settings.model} on this machine") as progress:
-        measured_cost(subject.network, subject.module(0), place_of(settings), progress=progress)
 
 
 def _run(folder: Path, store: Store, workers: int, search: int, ray: str | None) -> None:

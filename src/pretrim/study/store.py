@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -188,7 +188,7 @@ class Store:
                 if key in known:
                     continue
                 known.add(key)
-                text = json.dumps(asdict(one), sort_keys=True)
+                text = json.dumps(one.to_json(), sort_keys=True)
                 row = {"study": self.name, "key": key, "number": number, "asked": text, "state": "waiting"}
                 try:
                     connection.execute(sql.insert(_trials).values(**row, beat=0, tries=0, published=0, optuna=optuna))
