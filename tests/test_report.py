@@ -20,7 +20,9 @@ from pretrim.latency.table import Correction, Curve, cache_folder
 from pretrim.measure.worker import cpu_name
 from pretrim.models import BUILTIN
 from pretrim.report import write_figures, write_page
+from pretrim.report.figures import _draw
 from pretrim.report.page import LARGEST_BYTES, page
+from pretrim.study.recommend import BY_NAME, candidates
 from pretrim.study.settings import Asked
 from pretrim.study.store import Trial
 
@@ -203,6 +205,44 @@ def test_it_fits_a_phone_and_both_schemes(browser: Any, file: Path, scheme: str)
     opened.context.close()
 
 
+def test_no_button_sends_a_chart_away(browser: Any, file: Path) -> None:
+    """Plotly 7 has one that uploads to its own cloud, unless it is told not to."""
+    opened = Opened(browser, file)
+    buttons = opened.page.eval_on_selector_all(".modebar-btn", "all => all.map((one) => one.dataset.title)")
+    assert "Zoom" in buttons and not [title for title in buttons if "Share" in title or "loud" in title]
+    opened.context.close()
+
+
+def test_the_legend_keeps_each_modes_colour_and_place(browser: Any, file: Path) -> None:
+    """Whatever is chosen, or out of the limits, and where the legend takes three rows."""
+    opened = Opened(browser, file, viewport={"width": 390, "height": 740})
+    opened.page.locator("#limit-macs").fill("0")  # params at 0.5 of macs is out, as is the dense network
+    texts = "#tradeoff .legend .traces"
+    fills = "all => all.map((one) => [one.textContent, one.querySelector('.legendpoints path')?.style.fill])"
+    legend = dict(opened.page.eval_on_selector_all(texts, fills))
+    assert legend["PA (params)"] == "rgb(0, 114, 178)" and legend["dense"] == "rgb(127, 127, 127)"
+    assert len(legend) == 5
+    box, plot = (opened.page.locator(f"#tradeoff {part}").bounding_box() for part in (".legend", ".nsewdrag"))
+    assert box and plot and box["y"] + box["height"] <= plot["y"], "it does not lie on the points"
+    opened.context.close()
+
+
+@pytest.mark.parametrize(("resource", "title", "scale"), [("flash", "Flash (weights), KiB", 1024), ("macs", "MACs", 1)])
+def test_an_axis_is_in_the_units_of_the_texts(
+    browser: Any, file: Path, resource: str, title: str, scale: float
+) -> None:
+    opened = Opened(browser, file)
+    opened.page.locator("#resource").select_option(resource)
+    assert opened.page.locator("#tradeoff .xtitle").text_content() == title
+    drawn = opened.page.evaluate(
+        "document.getElementById('tradeoff').data.filter((t) => t.customdata).map((t) => [t.customdata, t.x])"
+    )
+    cost = {"flash": "weight_bytes", "macs": "macs"}[resource]
+    expected = {one.key: one.record["costs"][cost] / scale for one in TRIALS if one.record is not None}
+    assert {key: x for keys, xs in drawn for key, x in zip(keys, xs, strict=True)} == pytest.approx(expected)
+    opened.context.close()
+
+
 def test_a_page_without_trials_or_network(browser: Any, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     write_page(file, "empty", [], None)
@@ -225,6 +265,17 @@ def test_figures(tmp_path: Path) -> None:
     names = {path.name for path in written}
     assert {"accuracy-macs.png", "accuracy-macs.svg", "accuracy-latency.svg"} <= names
     assert all(path.stat().st_size > 5000 for path in written)
+
+
+@pytest.mark.parametrize("largest", [1.3, 4.0, 30.0])
+def test_an_axis_of_a_figure_has_ticks_enough(largest: float) -> None:
+    from matplotlib.figure import Figure
+
+    shown = candidates([trial(0, "macs", 0.9 / largest, 0.5), trial(1, "macs", 0.9, 0.6)])
+    axes = Figure().add_subplot()
+    _draw(axes, shown, BY_NAME["macs"], {one.key: "macs" for one in shown})
+    low, high = axes.get_xlim()
+    assert 3 <= sum(low <= tick <= high for tick in axes.get_xticks()) <= 8
 
 
 # ---------------------------------------------------------------------------------------- the commands
