@@ -359,6 +359,31 @@ def test_a_sweep_for_a_runtime_plans_by_its_own_latency(
     assert [file.stem for file in cache_folder().iterdir()] == [place.slug]
 
 
+def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = (
+        "resnet20",
+        "--data",
+        "digits",
+        "--input",
+        "1x8x8",
+        "--limit",
+        "300",
+        "--epochs",
+        "1",
+        "-o",
+        tmp_path / "s",
+    )
+    given = ("sweep", *given, "--modes", "macs", "--keep", "0.001", "--no-dense", "--json")
+    for _ in range(2):
+        code, out, said = call(capsys, *given)
+        assert code == 1 and [one["state"] for one in json.loads(out)] == ["failed"]
+        assert said.splitlines()[-1] == (
+            "error: Expected a trial that is done, but each of 1 failed: mend what their errors name, and add --retry."
+        )
+    code, _, said = call(capsys, *given, "--keep", "0.5,0.001")
+    assert code == 0, said
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -368,6 +393,10 @@ def test_a_sweep_for_a_runtime_plans_by_its_own_latency(
         (("--keep", "1.5"), 2, "error: Expected shares to keep between 0 and 1, but got 1.5."),
         (("--workers", "0"), 2, "error: Expected --workers to be at least 1, but got 0."),
         (("--score", "luck"), 2, "error: Expected --score to be one of naswot, synflow, zico, but got 'luck'."),
+        (("--threads", "0"), 2, "error: Expected threads to be at least 1, but got 0."),
+        (("--dtype", "int4"), 2, "error: Expected a data type out of float32, float16, int8, but got 'int4'."),
+        (("--train-on", "tpu"), 2, "error: Expected a device of this machine (auto, cpu, cuda), but got 'tpu': "),
+        (("--input", "1x8x9"), 2, "error: Expected square images, but got 8x9: data are cropped to a square."),
         (("--limit-of", "colour"), 2, "error: Expected a limit on one of ram, "),
         (("--storage", "nonsense"), 1, "error: Expected a database as SQLAlchemy names it, such as postgresql+psycopg"),
     ],

@@ -233,6 +233,10 @@ def test_folders_that_are_no_studies(tmp_path: Path) -> None:
         make_study(tmp_path, SETTINGS)
     with pytest.raises(StudyError, match=r"Expected a study in .*, but there is no study\.json"):
         open_study(tmp_path)
+    with pytest.raises(
+        StudyError, match=r"Expected a study in .*notes\.txt, but its study\.json cannot be read \(Not a dir"
+    ):
+        open_study(tmp_path / "notes.txt")
     folder = tmp_path / "study"
     make_study(folder, SETTINGS)
     described = json.loads((folder / "study.json").read_text())
@@ -364,6 +368,18 @@ def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
     assert good.state == "done"
     study = optuna.load_study(study_name="study", storage=default_storage(folder))
     assert sorted(trial.state.name for trial in study.get_trials()) == ["COMPLETE", "FAIL"]
+
+
+def test_optuna_takes_whatever_rounding_a_trial_has(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    store.add([Asked("macs", 0.5, "macs", round_to=8), Asked("macs", 0.5, "macs", round_to=128)])
+    mirror = Mirror(store, SETTINGS)
+    while (trial := store.claim()) is not None:
+        store.finish(trial.key, record())
+    for trial in store.trials():
+        mirror.publish(trial)
+    assert [trial.params["round_to"] for trial in mirror.study.get_trials()] == [8, 128]
+    mirror.close()
 
 
 def test_a_search_asks_a_sampler_and_tells_it(tmp_path: Path) -> None:

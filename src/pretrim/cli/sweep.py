@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretrim.errors import UsageError
+from pretrim.errors import StudyError, UsageError
 
 from . import options, render
-from .compress import _execution, _recipe
+from .compress import _execution, _recipe, _wanted_shape
 from .progress import say
 from .subject import Subject
 from .target import Target
@@ -98,7 +98,9 @@ def sweep(
     json: options.Json = False,
 ) -> None:
     """Train many plans of one network, lose none, and keep what each found. Run it again to go on."""
+    from pretrim.cost import item_bytes
     from pretrim.study.settings import RUNTIME, Settings, grid
+    from pretrim.train import check_device
 
     if workers < 1:
         raise UsageError(f"Expected --workers to be at least 1, but got {workers}.")
@@ -119,6 +121,9 @@ def sweep(
         **extra,
     )
     _check_limits(asked)
+    item_bytes(dtype or "float32")  # type: ignore[arg-type]  # it checks the name
+    if ray is None:  # a cluster's nodes have devices of their own
+        check_device(train_on)
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}
     recipe = _recipe(
         data, {k: v for k, v in given.items() if v is not None}, changes or [], 0, fine_tune=False, qat=qat
@@ -127,10 +132,12 @@ def sweep(
 
     delivery = find_delivery(None, to, int8)
     cores = os.cpu_count() or 1
-    execution = _execution(train_on, precision or "float32", layout, threads or max(1, cores // workers), False)
+    execution = _execution(
+        train_on, precision or "float32", layout, max(1, cores // workers) if threads is None else threads, False
+    )
     if execution.channels_last is None:
         execution = replace(execution, channels_last=True)
-    shape = None if input is None else options.parse_shape(input)
+    shape = _wanted_shape(input, None)
     settings = Settings(
         model=model,
         data=data,
@@ -243,10 +250,15 @@ def _report(store: Store, json: bool) -> None:
     trials = store.trials()
     if json:
         render.print_json([trial_json(trial) for trial in trials])
-        return
-    from .study_view import show_trials
+    else:
+        from .study_view import show_trials
 
-    show_trials(render.output(), trials)
+        show_trials(render.output(), trials)
+    if trials and all(trial.state == "failed" for trial in trials):
+        raise StudyError(
+            f"Expected a trial that is done, but each of {len(trials)} failed: mend what their errors name, and add "
+            f"--retry."
+        )
 
 
 def trial_json(trial: Any) -> dict[str, Any]:
