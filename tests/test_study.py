@@ -227,6 +227,16 @@ def test_a_corrupt_database_is_said_and_left_as_it_is(tmp_path: Path, damage: st
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"costs": {}, "validation_accuracy": "high"}'])
+def test_a_result_that_is_damaged_is_said(tmp_path: Path, text: str) -> None:
+    store = store_at(tmp_path)
+    (key,) = store.add(ASKED[:1])
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute("update pretrim_trials set state = 'done', record = ?", (text,))
+    with pytest.raises(StudyError, match=rf"^Expected a trial in row {key}, but it is damaged [^\n]*$"):
+        store.trials()
+
+
 def test_folders_that_are_no_studies(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StudyError, match=r"Expected a new folder, or one of a study, but .* holds other files"):
