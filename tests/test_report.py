@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import pretrim
 from pretrim.cli import main
+from pretrim.cli.recommend import show
+from pretrim.cli.study_view import show_trials
 from pretrim.latency import PROVIDERS, Place, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
@@ -22,7 +25,7 @@ from pretrim.models import BUILTIN
 from pretrim.report import write_figures, write_page
 from pretrim.report.figures import _draw
 from pretrim.report.page import LARGEST_BYTES, page
-from pretrim.study.recommend import BY_NAME, candidates
+from pretrim.study.recommend import BY_NAME, candidates, recommend
 from pretrim.study.settings import Asked
 from pretrim.study.store import Trial
 
@@ -279,6 +282,21 @@ def test_an_axis_of_a_figure_has_ticks_enough(largest: float) -> None:
 
 
 # ---------------------------------------------------------------------------------------- the commands
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_table_names_its_rows_and_keeps_its_columns(width: int) -> None:
+    """On a terminal of 80 columns; and where the next best has no latency."""
+    found = recommend(candidates([TRIALS[0], trial(9, "macs", 0.5, 0.89)]), {"ram": 1e9})
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(console, Path("study"), found, {"ram": 1e9})
+    show_trials(console, TRIALS)
+    text = console.export_text()
+    rows = [line.split() for line in text.splitlines() if line.split()[:1] in (["best"], ["next"])]
+    assert [row[:2] for row in rows] == [["best", "dense"], ["next", "best"]]
+    assert "macs at 0.5 of macs" in " ".join(rows[1]) and rows[1][-2:] == ["89.0", "%"]
+    assert width < 110 or rows[1][-3] == "-"
+    assert sum(line.strip().startswith("params at ") for line in text.splitlines()) == 2
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
