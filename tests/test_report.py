@@ -8,11 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from rich.console import Console
 
+import pretrim
 from pretrim.cli import main
+from pretrim.cli.recommend import show
+from pretrim.cli.study_view import show_trials
+from pretrim.latency import PROVIDERS, Place, Table, save_table, wanted_axes
+from pretrim.latency.cost import key_of as latency_key
+from pretrim.latency.table import Correction, Curve, cache_folder
+from pretrim.measure.worker import cpu_name
+from pretrim.models import BUILTIN
 from pretrim.report import write_figures, write_page
+from pretrim.report.figures import _draw
 from pretrim.report.page import LARGEST_BYTES, page
+from pretrim.study.recommend import BY_NAME, candidates, recommend
 from pretrim.study.settings import Asked
 from pretrim.study.store import Trial
 
@@ -195,6 +208,44 @@ def test_it_fits_a_phone_and_both_schemes(browser: Any, file: Path, scheme: str)
     opened.context.close()
 
 
+def test_no_button_sends_a_chart_away(browser: Any, file: Path) -> None:
+    """Plotly 7 has one that uploads to its own cloud, unless it is told not to."""
+    opened = Opened(browser, file)
+    buttons = opened.page.eval_on_selector_all(".modebar-btn", "all => all.map((one) => one.dataset.title)")
+    assert "Zoom" in buttons and not [title for title in buttons if "Share" in title or "loud" in title]
+    opened.context.close()
+
+
+def test_the_legend_keeps_each_modes_colour_and_place(browser: Any, file: Path) -> None:
+    """Whatever is chosen, or out of the limits, and where the legend takes three rows."""
+    opened = Opened(browser, file, viewport={"width": 390, "height": 740})
+    opened.page.locator("#limit-macs").fill("0")  # params at 0.5 of macs is out, as is the dense network
+    texts = "#tradeoff .legend .traces"
+    fills = "all => all.map((one) => [one.textContent, one.querySelector('.legendpoints path')?.style.fill])"
+    legend = dict(opened.page.eval_on_selector_all(texts, fills))
+    assert legend["PA (params)"] == "rgb(0, 114, 178)" and legend["dense"] == "rgb(127, 127, 127)"
+    assert len(legend) == 5
+    box, plot = (opened.page.locator(f"#tradeoff {part}").bounding_box() for part in (".legend", ".nsewdrag"))
+    assert box and plot and box["y"] + box["height"] <= plot["y"], "it does not lie on the points"
+    opened.context.close()
+
+
+@pytest.mark.parametrize(("resource", "title", "scale"), [("flash", "Flash (weights), KiB", 1024), ("macs", "MACs", 1)])
+def test_an_axis_is_in_the_units_of_the_texts(
+    browser: Any, file: Path, resource: str, title: str, scale: float
+) -> None:
+    opened = Opened(browser, file)
+    opened.page.locator("#resource").select_option(resource)
+    assert opened.page.locator("#tradeoff .xtitle").text_content() == title
+    drawn = opened.page.evaluate(
+        "document.getElementById('tradeoff').data.filter((t) => t.customdata).map((t) => [t.customdata, t.x])"
+    )
+    cost = {"flash": "weight_bytes", "macs": "macs"}[resource]
+    expected = {one.key: one.record["costs"][cost] / scale for one in TRIALS if one.record is not None}
+    assert {key: x for keys, xs in drawn for key, x in zip(keys, xs, strict=True)} == pytest.approx(expected)
+    opened.context.close()
+
+
 def test_a_page_without_trials_or_network(browser: Any, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     write_page(file, "empty", [], None)
@@ -219,7 +270,33 @@ def test_figures(tmp_path: Path) -> None:
     assert all(path.stat().st_size > 5000 for path in written)
 
 
+@pytest.mark.parametrize("largest", [1.3, 4.0, 30.0])
+def test_an_axis_of_a_figure_has_ticks_enough(largest: float) -> None:
+    from matplotlib.figure import Figure
+
+    shown = candidates([trial(0, "macs", 0.9 / largest, 0.5), trial(1, "macs", 0.9, 0.6)])
+    axes = Figure().add_subplot()
+    _draw(axes, shown, BY_NAME["macs"], {one.key: "macs" for one in shown})
+    low, high = axes.get_xlim()
+    assert 3 <= sum(low <= tick <= high for tick in axes.get_xticks()) <= 8
+
+
 # ---------------------------------------------------------------------------------------- the commands
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_table_names_its_rows_and_keeps_its_columns(width: int) -> None:
+    """On a terminal of 80 columns; and where the next best has no latency."""
+    found = recommend(candidates([TRIALS[0], trial(9, "macs", 0.5, 0.89)]), {"ram": 1e9})
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(console, Path("study"), found, {"ram": 1e9})
+    show_trials(console, TRIALS)
+    text = console.export_text()
+    rows = [line.split() for line in text.splitlines() if line.split()[:1] in (["best"], ["next"])]
+    assert [row[:2] for row in rows] == [["best", "dense"], ["next", "best"]]
+    assert "macs at 0.5 of macs" in " ".join(rows[1]) and rows[1][-2:] == ["89.0", "%"]
+    assert width < 110 or rows[1][-3] == "-"
+    assert sum(line.strip().startswith("params at ") for line in text.splitlines()) == 2
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -275,6 +352,56 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert code == 0
 
 
+def test_a_sweep_for_a_runtime_plans_by_its_own_latency(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `pretrim plan` does. The one table that is there is of ONNX Runtime, and none of LiteRT is made."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = pretrim.analyze(BUILTIN["resnet20"](in_channels=1), torch.zeros(1, 1, 8, 8))
+    curves = {
+        kind.key: Curve(axes, 1e-9 * np.prod(np.meshgrid(*axes, indexing="ij"), axis=0))
+        for kind, axes in wanted_axes(network, "onnx").items()
+    }
+    place = Place(cpu_name(), "onnx", "float32", PROVIDERS["onnx"], 1)
+    save_table(Table(place, {}, 0.0, curves, {latency_key(network): Correction()}))
+    subject = ("resnet20", "--input", "1x8x8", "--to", "onnx")
+    code, out, said = call(capsys, "plan", *subject, "--mode", "latency", "--latency", "0.5x", "--json")
+    assert code == 0, said
+    planned = [group["kept"] for group in json.loads(out)["groups"]]
+    data = ("--data", "digits", "--limit", "300", "--epochs", "1", "--no-dense", "-o", tmp_path / "study")
+    code, out, said = call(capsys, "sweep", *subject, *data, "--modes", "latency", "--keep", "0.5", "--json")
+    assert code == 0, said
+    (trial,) = json.loads(out)
+    assert (trial["state"], trial["asked"]["runtime"]) == ("done", "onnx")
+    assert trial["record"]["widths"] == planned
+    assert [file.stem for file in cache_folder().iterdir()] == [place.slug]
+
+
+def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = (
+        "resnet20",
+        "--data",
+        "digits",
+        "--input",
+        "1x8x8",
+        "--limit",
+        "300",
+        "--epochs",
+        "1",
+        "-o",
+        tmp_path / "s",
+    )
+    given = ("sweep", *given, "--modes", "macs", "--keep", "0.001", "--no-dense", "--json")
+    for _ in range(2):
+        code, out, said = call(capsys, *given)
+        assert code == 1 and [one["state"] for one in json.loads(out)] == ["failed"]
+        assert said.splitlines()[-1] == (
+            "error: Expected a trial that is done, but each of 1 failed: mend what their errors name, and add --retry."
+        )
+    code, _, said = call(capsys, *given, "--keep", "0.5,0.001")
+    assert code == 0, said
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -284,6 +411,10 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
         (("--keep", "1.5"), 2, "error: Expected shares to keep between 0 and 1, but got 1.5."),
         (("--workers", "0"), 2, "error: Expected --workers to be at least 1, but got 0."),
         (("--score", "luck"), 2, "error: Expected --score to be one of naswot, synflow, zico, but got 'luck'."),
+        (("--threads", "0"), 2, "error: Expected threads to be at least 1, but got 0."),
+        (("--dtype", "int4"), 2, "error: Expected a data type out of float32, float16, int8, but got 'int4'."),
+        (("--train-on", "tpu"), 2, "error: Expected a device of this machine (auto, cpu, cuda), but got 'tpu': "),
+        (("--input", "1x8x9"), 2, "error: Expected square images, but got 8x9: data are cropped to a square."),
         (("--limit-of", "colour"), 2, "error: Expected a limit on one of ram, "),
         (("--storage", "nonsense"), 1, "error: Expected a database as SQLAlchemy names it, such as postgresql+psycopg"),
     ],

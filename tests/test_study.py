@@ -1,5 +1,6 @@
 """A study's table: every key once, whoever works on it, whatever dies."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -97,6 +98,26 @@ def test_a_key_is_what_is_asked_for() -> None:
     assert key_of(Settings.from_json(json.loads(json.dumps(SETTINGS.to_json()))), ASKED[0]) == key_of(
         SETTINGS, ASKED[0]
     )
+
+
+def test_studies_from_before_latencies_had_a_runtime_go_on(tmp_path: Path) -> None:
+    """Their keys, and what their rows ask for, are those of eight fields; only another runtime is another question."""
+    timed = grid(["latency"], [0.5], 1, dense=False)[0]
+    before = {"mode": "latency", "keep": 0.5, "limit": "latency", "seed": 0, "step": "fraction", "round_to": 8}
+    before |= {"candidates": 1, "score": ""}
+    text = json.dumps([SETTINGS.to_json(), before], sort_keys=True)
+    assert key_of(SETTINGS, timed) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    store = store_at(tmp_path)
+    (key,) = store.add([timed])
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        assert json.loads(database.execute("select asked from pretrim_trials").fetchone()[0]) == before
+    assert store.trials()[0].asked == timed and store.add([timed]) == [key] and len(store.trials()) == 1
+    modes = ["latency", "macs"]
+    by_onnx, by_macs = grid(modes, [0.5], 1, dense=False, runtime="onnx")
+    assert (by_onnx.runtime, by_onnx.name) == ("onnx", "latency at 0.5 of latency, runtime onnx")
+    assert by_macs == grid(modes, [0.5], 1, dense=False)[1], "a limit on MACs is of no runtime"
+    assert grid(["uniform"], [0.5], 1, limit="latency", dense=False, runtime="onnx")[0].runtime == "onnx"
+    assert store.add([by_onnx, by_macs])[0] != key and store.trials()[1].asked == by_onnx
 
 
 # ---------------------------------------------------------------------------------------- the table
@@ -206,12 +227,26 @@ def test_a_corrupt_database_is_said_and_left_as_it_is(tmp_path: Path, damage: st
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"costs": {}, "validation_accuracy": "high"}'])
+def test_a_result_that_is_damaged_is_said(tmp_path: Path, text: str) -> None:
+    store = store_at(tmp_path)
+    (key,) = store.add(ASKED[:1])
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute("update pretrim_trials set state = 'done', record = ?", (text,))
+    with pytest.raises(StudyError, match=rf"^Expected a trial in row {key}, but it is damaged [^\n]*$"):
+        store.trials()
+
+
 def test_folders_that_are_no_studies(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StudyError, match=r"Expected a new folder, or one of a study, but .* holds other files"):
         make_study(tmp_path, SETTINGS)
     with pytest.raises(StudyError, match=r"Expected a study in .*, but there is no study\.json"):
         open_study(tmp_path)
+    with pytest.raises(
+        StudyError, match=r"Expected a study in .*notes\.txt, but its study\.json cannot be read \(Not a dir"
+    ):
+        open_study(tmp_path / "notes.txt")
     folder = tmp_path / "study"
     make_study(folder, SETTINGS)
     described = json.loads((folder / "study.json").read_text())
@@ -343,6 +378,18 @@ def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
     assert good.state == "done"
     study = optuna.load_study(study_name="study", storage=default_storage(folder))
     assert sorted(trial.state.name for trial in study.get_trials()) == ["COMPLETE", "FAIL"]
+
+
+def test_optuna_takes_whatever_rounding_a_trial_has(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    store.add([Asked("macs", 0.5, "macs", round_to=8), Asked("macs", 0.5, "macs", round_to=128)])
+    mirror = Mirror(store, SETTINGS)
+    while (trial := store.claim()) is not None:
+        store.finish(trial.key, record())
+    for trial in store.trials():
+        mirror.publish(trial)
+    assert [trial.params["round_to"] for trial in mirror.study.get_trials()] == [8, 128]
+    mirror.close()
 
 
 def test_a_search_asks_a_sampler_and_tells_it(tmp_path: Path) -> None:

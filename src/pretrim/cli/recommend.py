@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,10 +111,11 @@ def show(console: Console, study: Path, found: Recommendation, limits: dict[str,
 
     asked = ", ".join(f"{BY_NAME[name].title} {amount(BY_NAME[name].unit, value)}" for name, value in limits.items())
     console.print(Text(f"{found.fitting} of {found.of} networks fit{f' ({asked})' if asked else ''}", style="bold"))
-    table = render._table("<", "<network", "seed", *[BY_NAME[name].title for name in _shown(found.best)], "validation")
+    shown = _shown(found.best, limits, is_wide=console.width >= render.WIDE)
+    table = render._table("<", "<network", "seed", *[BY_NAME[name].title for name in shown], "validation")
     for title, one in (("best", found.best), ("next best", found.next_best)):
         if one is not None:
-            cells = [amount(BY_NAME[name].unit, one.takes[name]) for name in _shown(found.best) if name in one.takes]
+            cells = [amount(BY_NAME[name].unit, one.takes[name]) if name in one.takes else "-" for name in shown]
             table.add_row(title, one.name, str(one.seed), *cells, render.percent(one.validation))
     console.print(table)
     console.print(Text(f"test accuracy of the best, on images that nothing was chosen by: {found.best.test:.2%}"))
@@ -126,8 +128,10 @@ def show(console: Console, study: Path, found: Recommendation, limits: dict[str,
     console.print(Text(f"run: {study / 'trials' / found.best.key}"), soft_wrap=True)
 
 
-def _shown(best: Candidate) -> list[str]:
-    return [name for name in ("params", "macs", "flash", "ram", "latency") if name in best.takes]
+def _shown(best: Candidate, limits: Mapping[str, float], *, is_wide: bool) -> list[str]:
+    """Resources that have a column; on a narrow terminal, where the names would have no room, MACs and the limited."""
+    there = [name for name in ("params", "macs", "flash", "ram", "latency") if name in best.takes]
+    return there if is_wide else [name for name in there if name == "macs" or name in limits]
 
 
 def _named(one: Candidate) -> str:

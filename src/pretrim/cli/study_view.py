@@ -99,8 +99,11 @@ def _clock(seconds: float) -> str:
 
 
 def show_trials(console: Console, trials: Sequence[Trial]) -> None:
-    """Every trial by its share of MACs; the mean over seeds is the report's."""
-    table = render._table("<trial", "seed", "MACs", "parameters", "flash", "RAM", "latency", "validation", "s", "<")
+    """Every trial by its share of MACs; the mean over seeds is the report's. A narrow terminal has fewer columns."""
+    is_wide = console.width >= render.WIDE
+    has_latency = is_wide or any(trial.measured for trial in trials)
+    more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
+    table = render._table("<trial", "seed", "MACs", "parameters", *more, "validation", "s", "<")
     there = [trial for trial in trials if trial.record is not None]
     for trial in sorted(there, key=lambda trial: -(trial.record or {})["costs"]["macs"]):
         record = trial.record or {}
@@ -110,9 +113,9 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             str(trial.asked.seed),
             render.count(costs["macs"]),
             render.count(costs["params"]),
-            render.size(costs["weight_bytes"]),
+            *([render.size(costs["weight_bytes"])] if is_wide else []),
             render.size(costs["peak_activation_bytes"]),
-            "-" if latency is None else f"{1e3 * latency:.2f} ms",
+            *(["-" if latency is None else f"{1e3 * latency:.2f} ms"] if has_latency else []),
             render.percent(record["validation_accuracy"]),
             f"{record['seconds']:.0f}" if "seconds" in record else "-",
             "stopped" if trial.state == "stopped" else "",

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretrim.errors import UsageError
+from pretrim.errors import StudyError, UsageError
 
 from . import options, render
-from .compress import _execution, _recipe
+from .compress import _execution, _recipe, _wanted_shape
 from .progress import say
+from .subject import Subject
+from .target import Target
+from .timing import Timing, measured, table_of
 
 if TYPE_CHECKING:
     from pretrim.study.settings import Asked, Settings
     from pretrim.study.store import Store
-    from pretrim.study.trial import Subject
+    from pretrim.study.trial import Subject as StudySubject
 
 
 def sweep(
@@ -95,7 +98,9 @@ def sweep(
     json: options.Json = False,
 ) -> None:
     """Train many plans of one network; run it again to go on."""
-    from pretrim.study.settings import Settings, grid
+    from pretrim.cost import item_bytes
+    from pretrim.study.settings import RUNTIME, Settings, grid
+    from pretrim.train import check_device
 
     if workers < 1:
         raise UsageError(f"Expected --workers to be at least 1, but got {workers}.")
@@ -105,9 +110,20 @@ def sweep(
         raise UsageError(f"Expected --search to be at least 0, but got {search}.")
     extra = _scored(score, candidates)
     asked = grid(
-        _words(modes), _shares(keep), seeds, limit=limit_of, dense=dense, step=step, round_to=round_to, **extra
+        _words(modes),
+        _shares(keep),
+        seeds,
+        limit=limit_of,
+        dense=dense,
+        runtime="onnx" if to == "onnx" else RUNTIME,
+        step=step,
+        round_to=round_to,
+        **extra,
     )
     _check_limits(asked)
+    item_bytes(dtype or "float32")  # type: ignore[arg-type]  # it checks the name
+    if ray is None:  # a cluster's nodes have devices of their own
+        check_device(train_on)
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}
     recipe = _recipe(
         data, {k: v for k, v in given.items() if v is not None}, changes or [], 0, fine_tune=False, qat=qat
@@ -116,10 +132,12 @@ def sweep(
 
     delivery = find_delivery(None, to, int8)
     cores = os.cpu_count() or 1
-    execution = _execution(train_on, precision or "float32", layout, threads or max(1, cores // workers), False)
+    execution = _execution(
+        train_on, precision or "float32", layout, max(1, cores // workers) if threads is None else threads, False
+    )
     if execution.channels_last is None:
         execution = replace(execution, channels_last=True)
-    shape = None if input is None else options.parse_shape(input)
+    shape = _wanted_shape(input, None)
     settings = Settings(
         model=model,
         data=data,
@@ -130,7 +148,11 @@ def sweep(
         dtype=dtype or "float32",
         hopeless=stop_hopeless,
     )
-    store, subject = _prepared(output, settings, asked, storage, name, threads is not None)
+    if any(one.is_timed for one in asked):
+        timing = Timing(needed=True, runtime=table_of(to or RUNTIME))
+    else:
+        timing = Timing(needed=False)
+    store, subject = _prepared(output, settings, timing, round_to, storage, name, threads is not None)
     store.add(asked)
     if retry:
         again = store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
@@ -178,8 +200,14 @@ def _check_limits(asked: list[Asked]) -> None:
 
 
 def _prepared(
-    folder: Path, settings: Settings, asked: list[Asked], storage: str | None, name: str | None, pinned: bool
-) -> tuple[Store, Subject]:
+    folder: Path,
+    settings: Settings,
+    timing: Timing,
+    round_to: int,
+    storage: str | None,
+    name: str | None,
+    pinned: bool,
+) -> tuple[Store, StudySubject]:
     """The study, and its network and data: what cannot work is said before anything is trained."""
     from pretrim.study.network import write_network
     from pretrim.study.subjects import subject_of
@@ -188,25 +216,14 @@ def _prepared(
     if (folder / RECORD).exists() and not pinned:  # threads follow from the number of workers, once
         there = open_study(folder, storage, name).settings().execution
         settings = replace(settings, execution=replace(settings.execution, threads=there.threads))
-    if any(one.mode == "latency" or one.limit in ("latency", "latency_ns") for one in asked):
-        _measure_layers(settings)
     subject = subject_of(settings)
     say(f"data: {subject.data.source} ({subject.data.split_note})")
+    # Single layers on this machine, before workers keep it busy; they find the table.
+    one = Subject(subject.reference, subject.data.input_shape, subject.module(0), subject.network)
+    measured(timing, one, Target(None, {}, settings.dtype, round_to))
     store = make_study(folder, settings, storage, name)
     write_network(folder, subject)
     return store, subject
-
-
-def _measure_layers(settings: Settings) -> None:
-    """The latency of single layers on this machine, before workers keep it busy."""
-    from pretrim.latency import measured_cost
-    from pretrim.study.subjects import place_of, subject_of
-
-    from .progress import count_bar
-
-    subject = subject_of(settings)
-    with count_bar(f"latency of {settings.model} on this machine") as progress:
-        measured_cost(subject.network, subject.module(0), place_of(settings), progress=progress)
 
 
 def _run(folder: Path, store: Store, workers: int, search: int, ray: str | None) -> None:
@@ -233,10 +250,15 @@ def _report(store: Store, json: bool) -> None:
     trials = store.trials()
     if json:
         render.print_json([trial_json(trial) for trial in trials])
-        return
-    from .study_view import show_trials
+    else:
+        from .study_view import show_trials
 
-    show_trials(render.output(), trials)
+        show_trials(render.output(), trials)
+    if trials and all(trial.state == "failed" for trial in trials):
+        raise StudyError(
+            f"Expected a trial that is done, but each of {len(trials)} failed: mend what their errors name, and add "
+            f"--retry."
+        )
 
 
 def trial_json(trial: Any) -> dict[str, Any]:

@@ -81,11 +81,16 @@ def find_timing(
     if ssh is not None:
         Host(ssh, python, config)  # it checks them
     wanted = to or (target.board.runtime if target.board is not None else RUNTIME)
-    runtime: RuntimeName = "onnx" if wanted == "onnx" else RUNTIME
-    if wanted == "executorch":
-        say("note: latency is that of LiteRT, whose kernels on a CPU are ExecuTorch's too (XNNPACK)")
+    runtime = table_of(wanted)
     check_installed(runtime)
     return Timing(needed, runtime, ssh, python, config, estimate)
+
+
+def table_of(wanted: str) -> RuntimeName:
+    """The runtime whose table of latencies a network for a runtime is planned by; said where it is another's."""
+    if wanted == "executorch":
+        say("note: latency is that of LiteRT, whose kernels on a CPU are ExecuTorch's too (XNNPACK)")
+    return "onnx" if wanted == "onnx" else RUNTIME
 
 
 def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | None:

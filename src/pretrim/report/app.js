@@ -108,11 +108,15 @@
     const { xaxis, yaxis, ...rest } = more;
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--ink"), family: "system-ui, sans-serif" },
-      margin: { l: 60, r: 16, t: 16, b: 50 }, legend: { orientation: "h", y: 1.12 }, hovermode: "closest",
+      margin: { l: 60, r: 16, t: 16, b: 50 }, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hovermode: "closest",
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--ink") },
       xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...rest,
     };
   };
-  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+  // Plotly 7 would upload charts to a cloud of its own, by a button that earlier ones hide.
+  const config = {
+    displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["lasso2d", "select2d"],
+  };
   const draw = (id, traces, settings) => Plotly.react(at(id), traces, layout(settings), config);
 
   const frontOf = (points) => {
@@ -130,7 +134,7 @@
     const there = trials.filter((t) => t.takes[place] !== null);
     const point = (t) => ({ x: t.takes[place], y: 100 * t.accuracy, trial: t });
     const front = frontOf(there.map(point));
-    const scale = resource.unit === "s" ? 1e3 : 1;
+    const [scale, suffix] = { s: [1e3, ", ms"], B: [1 / 1024, ", KiB"] }[resource.unit] ?? [1, ""];
     const traces = [{
       x: front.map((p) => p.x * scale), y: front.map((p) => p.y), mode: "lines", name: "front", hoverinfo: "skip",
       line: { color: css("--ink"), width: 1.5, dash: "dot", shape: "hv" },
@@ -157,16 +161,21 @@
       }
       traces.push({
         x: own.map((t) => scale * t.takes[place]), y: own.map((t) => 100 * t.accuracy), mode: "markers", name: TITLES[mode] ?? mode,
-        customdata: own.map((t) => t.key), text: own.map(plain), hovertemplate: "%{text}<br>%{y:.1f} %<extra></extra>",
+        showlegend: false, customdata: own.map((t) => t.key), text: own.map(plain), hovertemplate: "%{text}<br>%{y:.1f} %<extra></extra>",
         marker: {
           symbol, size: own.map((t) => (t.key === chosen ? 15 : 9)), color: own.map((t) => (fits(t) ? colour : css("--grey"))),
           opacity: own.map((t) => (fits(t) ? 0.9 : 0.5)), line: { width: own.map((t) => (t.key === chosen ? 3 : 0)), color: css("--ink") },
         },
+        legendgroup: mode,
       });
+      // The legend would show the first point's colour and size, grey where that does not fit.
+      traces.push({ x: [null], y: [null], mode: "markers", name: TITLES[mode] ?? mode, legendgroup: mode, marker: { color: colour, symbol, size: 9 } });
     }
-    const suffix = resource.unit === "s" ? " (ms)" : resource.unit === "B" ? " (bytes)" : "";
+    const values = there.map((t) => t.takes[place]);
+    const isWide = Math.max(...values) > 8 * Math.min(...values); // 1, 2, 5; else those would be one or two
+    const ticks = at("logarithmic").checked ? { type: "log", ...(isWide ? { dtick: "D2" } : {}) } : { type: "linear" };
     draw("tradeoff", traces, {
-      xaxis: { title: { text: resource.title + suffix }, ...(at("logarithmic").checked ? { type: "log", dtick: "D2" } : { type: "linear" }), tickformat: "~s" },
+      xaxis: { title: { text: resource.title + suffix }, ...ticks, tickformat: resource.unit ? ",~f" : "~s" },
       yaxis: { title: { text: "validation accuracy, %" } },
     });
     at("knee").textContent = kneeText(front, resource);

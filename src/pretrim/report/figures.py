@@ -28,6 +28,8 @@ COLOURS = {
 MARKERS = {"params": "o", "macs": "s", "memory": "D", "latency": "^", "joint": "v", "uniform": "X", DENSE: "*"}
 TITLES = {"params": "PA", "macs": "FA", "memory": "MA", "latency": "LA"}
 SIZE_INCHES = (4.8, 3.4)
+NARROW = 8
+"""times the smallest value: below it 1, 2, 5 would be one or two ticks of a logarithmic axis"""
 
 
 def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
@@ -56,9 +58,9 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
 
 
 def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict[str, str]) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-    scale, unit = {"B": (1 / 1024, " (KiB)"), "s": (1e3, " (ms)")}.get(resource.unit, (1.0, ""))
+    scale, unit = {"B": (1 / 1024, ", KiB"), "s": (1e3, ", ms")}.get(resource.unit, (1.0, ""))
 
     def x(one: Candidate) -> float:
         return scale * one.takes[resource.name]
@@ -88,7 +90,11 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
             label=TITLES.get(mode, mode),
         )
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    if max(map(x, there)) > NARROW * min(map(x, there)):
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"{resource.title}{unit}")

@@ -74,7 +74,10 @@ class Mirror:
             return
         asked = trial.asked
         params: dict[str, Any] = {"step": asked.step, "round_to": asked.round_to}
-        space: dict[str, BaseDistribution] = {"step": SPACE["step"], "round_to": IntDistribution(1, 64)}
+        space: dict[str, BaseDistribution] = {
+            "step": SPACE["step"],
+            "round_to": IntDistribution(1, max(64, asked.round_to)),
+        }
         curve = [point[2] for point in (trial.record or {}).get("epochs", [])]
         self.study.add_trial(
             create_trial(

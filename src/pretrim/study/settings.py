@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 from typing import Any, get_args
 
 from pretrim.allocate import Method, Options
+from pretrim.budget import ALIASES, LATENCY
 from pretrim.errors import UsageError
 from pretrim.train import Execution, Recipe
 
 DENSE = "dense"
 LIMIT_OF_MODE: Mapping[str, str] = {"params": "params", "macs": "macs", "memory": "activation", "latency": "latency"}
 """What a mode is kept to a share of, where the study does not say; the others: macs"""
+RUNTIME = "litert"
+"""Whose latency counts, where a trial does not say"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Asked:
         round_to: likewise.
         candidates: plans that are drawn and scored before one of them is trained (`scores.py`).
         score: by what; empty for none.
+        runtime: whose latency counts, where the mode or the limit is one: litert or onnx.
     """
 
     mode: str
@@ -41,6 +45,7 @@ class Asked:
     round_to: int = 8
     candidates: int = 1
     score: str = ""
+    runtime: str = RUNTIME
 
     def __post_init__(self) -> None:
         if self.mode == DENSE:
@@ -48,6 +53,16 @@ class Asked:
         if not 0 < self.keep < 1:
             raise UsageError(f"Expected shares to keep between 0 and 1, but got {self.keep:g}.")
         Options(mode=self.mode, step=self.step, round_to=self.round_to, seed=self.seed)  # type: ignore[arg-type]
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a latency has to be known to plan it."""
+        return self.mode == "latency" or ALIASES.get(self.limit) == LATENCY
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; without the runtime where it is LiteRT, as before there were others: keys stay what they were."""
+        plain = asdict(self)
+        return plain if self.runtime != RUNTIME else {name: plain[name] for name in plain if name != "runtime"}
 
     @property
     def name(self) -> str:
@@ -104,7 +119,7 @@ class Settings:
 
 def key_of(settings: Settings, asked: Asked) -> str:
     """What a trial asks for, in 16 hexadecimal digits: the same for the same question in any study."""
-    text = json.dumps([settings.to_json(), asdict(asked)], sort_keys=True)
+    text = json.dumps([settings.to_json(), asked.to_json()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -115,6 +130,7 @@ def grid(
     *,
     limit: str | None = None,
     dense: bool = True,
+    runtime: str = RUNTIME,
     **options: Any,
 ) -> list[Asked]:
     """Every mode at every share with every seed, seed by seed: what is there when time is over can be compared.
@@ -125,6 +141,7 @@ def grid(
         seeds: how many, from 0.
         limit: the cost that all modes are kept to; by default the one that the mode is named after (else macs).
         dense: the dense network as well.
+        runtime: of the trials that need a latency.
         options: of `Asked`.
 
     Raises UsageError for what is not a mode, or a share.
@@ -142,5 +159,6 @@ def grid(
             cost = limit or LIMIT_OF_MODE.get(mode, "macs")
             # One width multiplier steps all layers together: multiples of 8 would leave most of the budget unused.
             own = options if mode != "uniform" else {**options, "round_to": 1}
-            found.append(Asked(mode, share, cost, seed, **own))
+            one = Asked(mode, share, cost, seed, **own)
+            found.append(replace(one, runtime=runtime) if one.is_timed else one)
     return found

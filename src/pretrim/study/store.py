@@ -8,19 +8,21 @@ on a study, and one that is killed leaves nothing half done.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from pretrim.cost import COSTS
 from pretrim.errors import PretrimError, StudyError
 
 from .settings import Asked, Settings, key_of
@@ -33,6 +35,7 @@ MOST_TRIES = 3
 """A trial whose process died so often is recorded as failed."""
 State: TypeAlias = Literal["waiting", "running", "done", "failed", "stopped"]
 SQLITE = "sqlite:///"
+ACCURACIES = ("validation_accuracy", "test_accuracy")
 
 _tables = sql.MetaData()
 _studies = sql.Table(
@@ -188,7 +191,7 @@ class Store:
                 if key in known:
                     continue
                 known.add(key)
-                text = json.dumps(asdict(one), sort_keys=True)
+                text = json.dumps(one.to_json(), sort_keys=True)
                 row = {"study": self.name, "key": key, "number": number, "asked": text, "state": "waiting"}
                 try:
                     connection.execute(sql.insert(_trials).values(**row, beat=0, tries=0, published=0, optuna=optuna))
@@ -314,18 +317,23 @@ class Store:
 def _trial(row: Any) -> Trial:
     """Raises StudyError for a row that pretrim did not write."""
     try:
+        record: Any = None if row.record is None else json.loads(row.record)
+        if row.state == "done" and not all(name in record["costs"] for name in COSTS):
+            raise ValueError("costs are missing")
+        if row.state == "done" and not all(math.isfinite(record[name]) for name in ACCURACIES):
+            raise ValueError("accuracies are no numbers")
         return Trial(
             key=row.key,
             number=row.number,
             asked=Asked(**json.loads(row.asked)),
             state=row.state,
-            record=None if row.record is None else json.loads(row.record),
+            record=record,
             measured=None if row.measured is None else json.loads(row.measured),
             error=row.error,
             optuna=row.optuna,
             published=bool(row.published),
         )
-    except (TypeError, ValueError, PretrimError) as error:
+    except (KeyError, TypeError, ValueError, PretrimError) as error:
         raise StudyError(f"Expected a trial in row {row.key}, but it is damaged ({error!r}).") from error
 
 

@@ -15,7 +15,8 @@ from .settings import Settings
 from .trial import Subject
 
 if TYPE_CHECKING:
-    from pretrim.latency import Place
+    from pretrim.deploy import RuntimeName
+    from pretrim.latency import LatencyCost, Place
 
 
 def subject_of(settings: Settings) -> Subject:
@@ -43,23 +44,26 @@ def subject_of(settings: Settings) -> Subject:
     return Subject(reference, network, data, _latency(settings, network, module))
 
 
-def place_of(settings: Settings) -> Place:
-    """Where the latencies of a study are of: LiteRT on this machine."""
+def place_of(settings: Settings, runtime: str) -> Place:
+    """Where the latencies of a study are of: a runtime on this machine."""
     from pretrim.latency import PROVIDERS, Place
     from pretrim.measure.worker import cpu_name
 
-    return Place(cpu_name(), "litert", settings.dtype, PROVIDERS["litert"], 1)
+    name: RuntimeName = "onnx" if runtime == "onnx" else "litert"
+    return Place(cpu_name(), name, settings.dtype, PROVIDERS[name], 1)
 
 
-def _latency(settings: Settings, network: Network, module: torch.nn.Module) -> object:
-    """The measured cost, if this study's table is there already."""
-    from pretrim.latency import load_table, measured_cost
+def _latency(settings: Settings, network: Network, module: torch.nn.Module) -> dict[str, LatencyCost]:
+    """The measured costs of the runtimes that this machine has tables of already."""
+    from pretrim.latency import PROVIDERS, load_table, measured_cost
     from pretrim.latency.cost import key_of
 
     if settings.dtype not in ("float32", "int8"):
-        return None
-    place = place_of(settings)
-    table = load_table(place)
-    if table is None or key_of(network) not in table.corrections:
-        return None
-    return measured_cost(network, module, place)
+        return {}
+    found: dict[str, LatencyCost] = {}
+    for runtime in PROVIDERS:
+        place = place_of(settings, runtime)
+        table = load_table(place)
+        if table is not None and key_of(network) in table.corrections:
+            found[runtime] = measured_cost(network, module, place)
+    return found

@@ -76,7 +76,11 @@ def open_study(folder: Path, storage: str | None = None, name: str | None = None
         raise StudyError(
             f"Expected a study in {folder}, but there is no {RECORD}: make one with `pretrim sweep`."
         ) from error
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise StudyError(
+            f"Expected a study in {folder}, but its {RECORD} cannot be read ({error.strerror})."
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
         raise StudyError(f"Expected a study in {folder}, but its {RECORD} is damaged ({error!r}).") from error
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -26,8 +26,13 @@ from pretrim.train import EpochRecord, Progress, draw_curve, evaluate, train, wr
 from .scores import best_of
 from .settings import DENSE, Asked, Settings
 
+if TYPE_CHECKING:
+    from pretrim.latency import LatencyCost
+
 RECORD = "trial.json"
 """In the folder of a finished trial: what the study's table holds of it"""
+PREDICTED = {"litert": "predicted_latency_ns", "onnx": "predicted_latency_onnx_ns"}
+"""Costs of a plan by the tables of this machine that are there"""
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,13 @@ class Subject:
         reference: what rebuilds the dense network.
         network: its analysis.
         data: what to train and test on.
-        latency: a measured cost, where a mode or a limit asks for it.
+        latency: measured costs by runtime, where a mode or a limit asks for them.
     """
 
     reference: ModelReference
     network: Network
     data: DataSet
-    latency: Any = None
+    latency: Mapping[str, LatencyCost] = field(default_factory=dict)
 
     def module(self, seed: int) -> nn.Module:
         """The dense network with the weights of a seed."""
@@ -89,8 +94,8 @@ def run_trial(
     torch.manual_seed(asked.seed)
     slim = plan.apply(module, weights="inherit" if asked.mode == DENSE else "fresh")
     spent = costs_of(subject.network, plan.widths, settings.dtype)
-    if subject.latency is not None:
-        spent["predicted_latency_ns"] = int(subject.latency(plan.widths))
+    for runtime, cost in subject.latency.items():
+        spent[PREDICTED[runtime]] = int(cost(plan.widths))
 
     def after(records: tuple[EpochRecord, ...]) -> None:
         write_log(records, folder / LOG)
@@ -114,7 +119,7 @@ def run_trial(
     validation = evaluate(slim, data.validation, data.mean, data.std)
     test = evaluate(slim, data.test, data.mean, data.std)
     record = {
-        "asked": asdict(asked),
+        "asked": asked.to_json(),
         "costs": spent,
         "dense": costs_of(subject.network, subject.network.dense, settings.dtype),
         "widths": [int(width) for width in plan.widths],
@@ -188,8 +193,9 @@ def _plan(settings: Settings, subject: Subject, asked: Asked, module: nn.Module)
         seed=asked.seed,
     )
     limits: dict[str, Any] = {asked.limit: f"{asked.keep!r}x"}
+    latency = subject.latency.get(asked.runtime) if asked.is_timed else None
     if asked.score:
-        widths, scored = best_of(network, module, subject.data, limits, options, asked, subject.latency)
+        widths, scored = best_of(network, module, subject.data, limits, options, asked, latency)
         made = plan_of_widths(
             network,
             widths,
@@ -198,5 +204,5 @@ def _plan(settings: Settings, subject: Subject, asked: Asked, module: nn.Module)
             options={**asdict(options), "score": asked.score, "candidates": asked.candidates},
         )
     else:
-        made = make_plan(network, limits, options, dtype, subject.latency)  # type: ignore[arg-type]
+        made = make_plan(network, limits, options, dtype, latency)  # type: ignore[arg-type]
     return replace(made, model=subject.reference.to_json()), scored
