@@ -150,15 +150,15 @@ def convolution(call: Call) -> Labels:
     bias = call.tensor("bias")
     if bias is not None:
         call.tie(out_ids, call.look(bias)[0])
-    out = call.outputs[0]
+    out, passed = call.outputs[0], _windows(call, x, x_labels, into)
     window = x if transposed else out
-    places = math.prod(window.shape[into + 1 :]) * (out.shape[0] if into else 1)
     call.factors = (
         *zip(weight.shape, (*w_labels[:2], *[None] * (weight.dim() - 2)), strict=True),
-        (places, None),
+        *zip(window.shape[:into], x_labels[:into], strict=True),
+        *zip(window.shape[into + 1 :], passed, strict=True),
     )
     call.filters, call.weight = out_ids, weight
-    return (*x_labels[:into], out_ids, *_windows(call, x, x_labels, into))
+    return (*x_labels[:into], out_ids, *passed)
 
 
 def _is_depthwise(x: torch.Tensor, groups: int, into: int) -> bool:
