@@ -8,8 +8,11 @@ table below says which check saw each.
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -550,6 +553,40 @@ def test_what_cannot_be_followed_freezes_with_its_reason(name: str, run_: Any, r
 
 def test_the_networks_output_is_frozen_with_its_reason() -> None:
     assert named(nn.Sequential(conv(3, 8), conv(8, 2))) == {"1": "the network's output"}
+
+
+@dataclass
+class Held:
+    value: Any
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+RETURNED: dict[str, Callable[[Tensor], Any]] = {
+    "object": lambda y: SimpleNamespace(scores=y),
+    "object with slots": Slotted,
+    "dataclass in a tuple": lambda y: (None, Held([y])),
+    "set": lambda y: {y},
+    "mapping": lambda y: UserDict(scores=y),
+    "object in an object": lambda y: Held(SimpleNamespace(inner={"scores": Slotted(y)})),
+}
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_an_output_inside_any_object_is_the_networks_output(kind: str) -> None:
+    model = Net(lambda m, x: RETURNED[kind](m.b(m.a(x))), a=conv(3, 8), b=conv(8, 2))
+    assert named(model) == {"b": "the network's output"}
+
+
+def test_a_forward_without_tensors_is_refused() -> None:
+    model = Net(lambda m, x: print(m.a(x).shape, file=StringIO()), a=conv(3, 8))
+    with pytest.raises(PretrimError, match="Expected a forward that returns tensors"):
+        pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
 
 
 # ---------------------------------------------------------------------------------------- small functions

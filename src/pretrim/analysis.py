@@ -106,6 +106,8 @@ class Analyst:
         channels = Channels()
         labels = {name: parameter_labels(t, channels) for name, t in named_tensors(self.model)}
         inference = self._trace_inference(channels, labels)
+        if not inference.output_shapes:  # then nothing would say which channels have to stay
+            raise ModelError("Expected a forward that returns tensors, but found none in what it returned.")
         training = self._trace_training(channels, labels) if self.trains else None
         trained = {name for name, _ in self.model.named_parameters()}
         return build_network(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -31,7 +31,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .errors import ModelError
@@ -503,20 +503,38 @@ def trace(
             tracer.trace.inputs.append(tracer.new_buffer(leaf, nothing))
             tracer.know(leaf, Seen(nothing, tracer.trace.inputs[-1]))
     result = run.run(tracer, training=training)
-    for leaf in tree_flatten(outputs_of(result))[0]:
-        if isinstance(leaf, torch.Tensor):
-            seen = tracer.seen.get(leaf)
-            tracer.trace.output_shapes.append(tuple(leaf.shape))
-            if seen is not None and seen.buffer is not None:
-                tracer.trace.outputs.append(seen.buffer)
-            for label in tracer.look(leaf):
-                if label is not None:
-                    channels.freeze(label, "", "the network's output")
+    for leaf in outputs_of(result):
+        seen = tracer.seen.get(leaf)
+        tracer.trace.output_shapes.append(tuple(leaf.shape))
+        if seen is not None and seen.buffer is not None:
+            tracer.trace.outputs.append(seen.buffer)
+        for label in tracer.look(leaf):
+            if label is not None:
+                channels.freeze(label, "", "the network's output")
     return tracer.trace
 
 
-def outputs_of(result: Any) -> Any:
-    """Outputs as a tree: dataclass-like results (torchvision, transformers) count by their fields."""
-    if hasattr(result, "__dataclass_fields__"):
-        return {name: getattr(result, name) for name in result.__dataclass_fields__}
-    return result
+def outputs_of(result: Any) -> Iterator[torch.Tensor]:
+    """Every tensor of what `forward` returned: in containers, and in the fields of objects (transformers, a user's own).
+
+    What is missed here is pruned, so every object is looked into.
+    """
+    known: set[int] = set()
+    waiting = [result]
+    while waiting:
+        for leaf in tree_leaves(waiting.pop()):
+            if isinstance(leaf, torch.Tensor):
+                yield leaf
+            elif id(leaf) not in known and not isinstance(leaf, (nn.Module, type, ModuleType)):
+                known.add(id(leaf))
+                waiting.append(_inside(leaf))
+
+
+def _inside(thing: Any) -> list[Any]:
+    """What a container that torch does not know holds, or the attributes of an object."""
+    if isinstance(thing, Mapping):
+        return list(thing.values())
+    if isinstance(thing, (list, tuple, Set)):
+        return list(thing)
+    slots = [name for kind in type(thing).__mro__ for name in vars(kind).get("__slots__", ())]
+    return [*getattr(thing, "__dict__", {}).values(), *(getattr(thing, name, None) for name in slots)]
