@@ -275,6 +275,31 @@ def test_one_stored_integer_for_two_layers_never_breaks_a_network() -> None:
         assert_exact(model, network, random_widths(network, seed), images)
 
 
+class ShiftedInTime(nn.Module):
+    """Temporal shift (TSM): an eighth of the channels looks back, an eighth ahead; `forward` divides by eight."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem, self.conv, self.head = conv(3, width), conv(width, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        fold, moved = x.shape[1] // 8, torch.zeros_like(x)
+        moved[:, :fold] = x[:, :fold].roll(1, 3)
+        moved[:, fold : 2 * fold] = x[:, fold : 2 * fold].roll(-1, 3)
+        moved[:, 2 * fold :] = x[:, 2 * fold :]
+        return self.head(self.conv(moved).mean((2, 3)))
+
+
+@pytest.mark.parametrize("width", [8, 16, 24, 32, 64])
+def test_parts_of_two_or_three_channels_computed_in_forward_never_break_a_network(width: int) -> None:
+    model = randomise(ShiftedInTime(width), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    for seed in range(4):
+        assert_exact(model, network, random_widths(network, seed), images)
+
+
 class PadBoth(nn.Module):
     """A shortcut padded on both sides by one stored integer."""
 

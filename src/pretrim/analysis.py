@@ -204,7 +204,8 @@ def trial_widths(network: Network) -> list[IntArray]:
     """
     places = np.arange(len(network.groups))
     ratio = 0.3 + 0.4 * ((places + 1) * 0.6180339887498949 % 1.0)
-    least, most = np.where(network.dense > 2, 2, 1), np.maximum(network.dense - 1, 1)
+    least = np.where(network.dense > 2, 2, 1)
+    most = np.where(network.dense - 1 > least, network.dense - 1, network.dense)
     first = np.maximum(least, np.floor(network.dense * ratio)).astype(np.int64)
     small = network.dense <= SMALL_GROUP
     apart = [np.where(small, np.where(places >> bit & 1, most, least), first) for bit in (0, 1)]
