@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 from itertools import pairwise
@@ -437,11 +438,22 @@ def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
         ({"min_features": 0}, "Expected min_features to be at least 1, but got 0."),
         ({"block": 0}, "Expected block to be at least 1, but got 0."),
         ({"seed": -1}, "Expected seed to be at least 0, but got -1."),
+        ({"seed": 1.5}, "Expected seed to be a whole number, but got 1.5."),
+        ({"round_to": "8"}, "Expected round_to to be a whole number, but got '8'."),
+        ({"min_features": 2.5}, "Expected min_features to be a whole number, but got 2.5."),
+        ({"mode": "macs", "draws": 2.5}, "Expected draws to be a whole number, but got 2.5."),
+        ({"block": None}, "Expected block to be a whole number, but got None."),
+        ({"fraction": "0.1"}, "Expected fraction to be between 0 and 1, but got '0.1'."),
     ],
 )
 def test_bad_options(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         Options(**options)
+
+
+def test_options_from_numpy_are_written_as_json(resnet20: Network) -> None:
+    plan = resnet20.plan(macs="0.5x", seed=np.int64(3), round_to=np.int32(4))
+    assert json.loads(json.dumps(plan.to_json()))["options"] == dict(resnet20.plan(macs="0.5x", seed=3, round_to=4).options)
 
 
 def test_an_option_that_is_none(resnet20: Network) -> None:
