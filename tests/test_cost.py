@@ -67,7 +67,8 @@ def test_buffers_are_no_parameters(chain: Network) -> None:
 )
 def test_macs_of_a_convolution_over_the_channels_follow_their_number(name: str, attend: Any) -> None:
     """One filter of three taps at each of `a` channels: they are the places, or the batch, of that convolution."""
-    model = Net(lambda m, x: m.b((y := m.a(x)) * attend(m, y)), a=conv1(3, 8), b=conv1(8, 2), k=nn.Conv1d(1, 1, 3, 1, 1))
+    model = Net(lambda m, x: m.b((y := m.a(x)) * attend(m, y)), a=conv1(3, 8), b=conv1(8, 2))
+    model.k = nn.Conv1d(1, 1, 3, padding=1)
     network = pretrim.analyze(model, IMAGE)
     for a in (1, 3, 8):
         plan = plan_of_widths(network, [a, 1])

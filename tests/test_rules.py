@@ -178,6 +178,11 @@ def _attention(m: Any, x: Tensor) -> Tensor:
     return (torch.bmm(q, k.mT).softmax(-1) @ x.flatten(2).mT).mT.unflatten(2, (8, 8))
 
 
+def _unpooled(m: Any, x: Tensor) -> Tensor:
+    x, places = F.max_pool2d(x, 2, return_indices=True)
+    return F.max_unpool2d(m.b(x), places, 2)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "convolution": lambda: between(lambda m, x: m.b(x), b=conv(8, 8)),
     "grouped": lambda: between(lambda m, x: m.b(x), b=conv(8, 8, groups=2)),
@@ -229,6 +234,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "resize": lambda: between(lambda m, x: F.interpolate(x, scale_factor=2.0)),
     "prelu": lambda: between(lambda m, x: m.b(x), b=nn.PReLU(8)),
+    "unpool": lambda: between(_unpooled, b=conv(8, 8)),
 }
 
 
@@ -392,6 +398,9 @@ BROKEN: tuple[Broken, ...] = (
     Broken("prelu", "_prelu_kernel", "shifts the ids by one", "outputs"),
     Broken("prelu", "_prelu_kernel", "reverses the ids", "outputs"),
     Broken("prelu", "_prelu_kernel", "forgets the ids", "frozen"),
+    Broken("unpool", "max_unpool2d", "drops its ties", "frozen"),
+    Broken("unpool", "max_unpool2d", "shifts the ids by one", "outputs"),
+    Broken("unpool", "max_unpool2d", "forgets the ids", "frozen"),
     Broken("depthwise function", "convolution", "forgets the integers", "frozen"),
     Broken("depthwise function", "convolution", "drops its ties", "frozen"),
     Broken("squeeze", "squeeze", "reverses the ids", "outputs"),

@@ -348,6 +348,17 @@ def window(spatial: int) -> Rule:
     return rule
 
 
+def max_unpool(spatial: int) -> Rule:
+    """Values go back to the places that a max pooling took others from: the channels of both are tied."""
+
+    def rule(call: Call) -> Labels | list[Labels]:
+        for here in zip(call.look(call.args["self"]), call.look(call.args["indices"]), strict=True):
+            call.tie(*here)
+        return window(spatial)(call)
+
+    return rule
+
+
 def grid_sample(call: Call) -> Labels:
     labels = call.look(call.args["input"])
     for label in call.look(call.args["grid"]):
@@ -720,7 +731,7 @@ WINDOWS: dict[int, str] = {
     max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d
     upsample_bicubic2d upsample_bilinear2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
     upsample_nearest2d _upsample_nearest_exact2d reflection_pad2d replication_pad2d
-    fractional_max_pool2d max_unpool2d
+    fractional_max_pool2d
     """,
     3: """
     max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d adaptive_max_pool3d upsample_trilinear3d
@@ -766,6 +777,8 @@ RULES: dict[str, Rule] = {
     "glu": glu,
     "grid_sampler_2d": grid_sample,
     "im2col": im2col,
+    "max_unpool2d": max_unpool(2),
+    "max_unpool3d": max_unpool(3),
     "native_group_norm": group_norm,
     "native_layer_norm": layer_norm,
     "permute": permute,

@@ -515,7 +515,7 @@ def trace(
 
 
 def outputs_of(result: Any) -> Iterator[torch.Tensor]:
-    """Every tensor of what `forward` returned: in containers, and in the fields of objects (transformers, a user's own).
+    """Every tensor of what `forward` returned: in containers, and in the fields of objects of any class.
 
     What is missed here is pruned, so every object is looked into.
     """
