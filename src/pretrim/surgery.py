@@ -20,7 +20,7 @@ from .labels import Channels
 from .mending import mend_modules
 from .network import IntArray, Network, Parameter
 from .plan import Plan
-from .trace import Stage, clone_module, named_tensors, stage, trace
+from .trace import Example, Stage, clone_module, named_tensors, stage, trace
 
 Weights: TypeAlias = Literal["fresh", "inherit"]
 Keep: TypeAlias = NDArray[np.bool_]
@@ -53,7 +53,7 @@ def apply(model: nn.Module, plan: Plan, weights: str = "fresh") -> nn.Module:
             "Expected the model that the plan was made for, but its parameters have other names or shapes: "
             "make a plan for this model, or give the model of the plan."
         )
-    network = plan.network if plan.network is not None else analyze(model, make_example(plan.example))
+    network = plan.network if plan.network is not None else analyze(model, _zeros(model, plan))
     if [(g.name, g.channels) for g in network.groups] != [(g.name, g.channels) for g in plan.groups]:
         raise PlanError("Expected a plan for this network's channel groups, but its groups differ: make it again.")
     keep = kept_channels(network, plan.widths, score(model, network) if weights == "inherit" else None)
@@ -136,8 +136,7 @@ def cut(model: nn.Module, network: Network, widths: IntArray, keep: Keep, *, res
 
 def check(slim: nn.Module, network: Network, plan: Plan) -> None:
     """Run the slim network on fake tensors: each operator's shapes and the counted parameters must be as planned."""
-    example = make_example(plan.example)
-    run = stage(slim, example, real=any("real tensors" in note for note in network.notes))
+    run = stage(slim, _zeros(slim, plan), real=any("real tensors" in note for note in network.notes))
     try:
         check_narrow(run, network, plan.widths, training=False)
     except Mismatch as mismatch:
@@ -148,6 +147,13 @@ def check(slim: nn.Module, network: Network, plan: Plan) -> None:
     counted = sum(parameter.numel() for parameter in slim.parameters())
     if counted != int(cost(network, "params")(plan.widths)):
         raise ModelError(f"Expected {plan.slim['params']:,} parameters, but counted {counted:,}: please report it.")
+
+
+def _zeros(model: nn.Module, plan: Plan) -> Example:
+    """Inputs as the plan describes them, where the model is."""
+    with next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu")):
+        example: Example = make_example(plan.example)
+        return example
 
 
 def _counts_as_planned(run: Stage, network: Network, plan: Plan) -> bool:
@@ -196,6 +202,8 @@ def fans(shape: tuple[int, ...], groups: float) -> dict[str, float]:
 
 def _explanations(weight: torch.Tensor, groups: int) -> list[tuple[str, float]]:
     """The (fan, gain) pairs whose variance the weights have, to within the error of its estimate."""
+    if weight.is_meta:
+        return []
     variance = float(weight.detach().double().square().mean())
     tolerance = min(5.0 * math.sqrt(2.0 / weight.numel()), 0.25)
     return [

@@ -43,6 +43,7 @@ Example: TypeAlias = torch.Tensor | tuple[Any, ...] | dict[str, Any]
 TORCH = str(Path(torch.__file__).parent)
 HERE = str(Path(__file__).parent)
 READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 # Questions about a tensor, not work on it.
 QUESTIONS = frozenset(
     "device is_same_size sym_size sym_stride sym_numel sym_storage_offset is_contiguous dim size".split()
@@ -128,11 +129,13 @@ class Trace:
 def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.Tensor]) -> nn.Module:
     """Copy a model with every parameter and buffer replaced; tied tensors stay tied, the model is not touched.
 
-    `replace` gets the first name and the tensor. Tensors kept as plain attributes are cloned.
+    `replace` gets the first name and the tensor. Tensors kept as plain attributes, or in lists and dicts of them, are
+    cloned, also where they are part of a graph (features that a hook kept).
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for value in vars(module).values():
+        kept = [value for name, value in vars(module).items() if name not in OF_EVERY_MODULE]
+        for value in tree_leaves(kept):
             if isinstance(value, torch.Tensor):
                 memo[id(value)] = value.detach().clone()
     for name, tensor in named_tensors(model):
@@ -144,6 +147,11 @@ def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.
             f"Expected a model that can be copied, but copy.deepcopy raised {describe_failure(error)}: "
             f"keep out of its attributes what cannot be copied (open files, generators, locks)."
         ) from error
+
+
+def copy_module(model: nn.Module) -> nn.Module:
+    """A copy with the same values; `copy.deepcopy` alone refuses what a hook or a weight norm left behind."""
+    return clone_module(model, lambda _, tensor: retype(tensor.detach().clone(), tensor))
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -245,6 +253,8 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         handles = []
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks that are not scripted
+                continue
             handles.append(module.register_forward_pre_hook(enter(name)))
             handles.append(module.register_forward_hook(lambda *_: self.modules.pop() and None, always_call=True))
         try:
@@ -459,12 +469,16 @@ class Stage:
 
 def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
     """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError("Expected a module in eager mode, but got a TorchScript module: give the Python model.")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and (not name or any(True for _ in named_tensors(module))):
+            where = f" in {name}" if name else ""
+            raise ModelError(
+                f"Expected a module in eager mode, but got a TorchScript module{where}: give the Python model."
+            )
     if any(nn.parameter.is_lazy(p) for p in model.parameters()):
         raise ModelError("Expected a model whose parameters have shapes, but got a lazy one: run it once first.")
     if real:
-        return Stage(clone_module(model, lambda _, t: retype(t.detach().clone(), t)), example, None)
+        return Stage(copy_module(model), example, None)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     return Stage(clone_module(model, lambda _, t: fake.from_tensor(t)), _fake(fake, example), fake)
 
