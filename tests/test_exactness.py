@@ -205,6 +205,14 @@ def test_a_layer_may_be_cut_to_one_channel(widths: tuple[int, int]) -> None:
     assert_exact(model, network, plan_of_widths(network, widths), images)
 
 
+def test_an_einsum_over_one_channel_is_a_product_all_the_same() -> None:
+    """Torch multiplies elementwise where one channel is left, instead of the matrix product of the dense network."""
+    model = Net(lambda m, x: torch.einsum("nchw,oc->nohw", m.a(x), m.b.weight), a=conv1(3, 8), b=nn.Linear(8, 2))
+    model, images = randomise(model, 0), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    assert_exact(model, network, plan_of_widths(network, [1]), images)
+
+
 def test_a_narrow_stem_before_linear_layers_on_pixels_is_not_frozen() -> None:
     """A trial at one channel runs other operators than the dense network; that is no reason to freeze."""
     model = Net(lambda m, x: m.b(m.l(m.a(x).flatten(2).mT).mT.unflatten(2, (8, 8))), a=conv(3, 4), l=nn.Linear(4, 8))
