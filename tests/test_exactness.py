@@ -308,6 +308,34 @@ def test_parts_of_two_or_three_channels_computed_in_forward_never_break_a_networ
         assert_exact(model, network, random_widths(network, seed), images)
 
 
+class Recurrent(nn.Module):
+    """A convolutional GRU whose state is as wide as the image is high."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.width = width
+        self.stem, self.gates, self.new = conv(3, 8), conv(8 + width, 2 * width), conv(8 + width, width)
+        self.head = conv(width, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.zeros(x.shape[0], self.width, 8, 8, dtype=x.dtype)
+        for _ in range(2):
+            y = self.stem(x)
+            reset, update = torch.split(torch.sigmoid(self.gates(torch.cat([y, state], 1))), self.width, dim=1)
+            new = torch.tanh(self.new(torch.cat([y, reset * state], 1)))
+            state = (1 - update) * state + update * new
+        return self.head(state)
+
+
+def test_a_stored_width_that_is_the_images_height_by_chance_is_mended() -> None:
+    model = randomise(Recurrent(), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    assert [(group.name, group.channels) for group in network.groups] == [("stem", 8), ("gates", 8)]
+    for seed in range(3):
+        assert_exact(model, network, random_widths(network, seed), images)
+
+
 class PadBoth(nn.Module):
     """A shortcut padded on both sides by one stored integer."""
 
