@@ -258,6 +258,67 @@ def test_one_stored_half_width_ties_the_halves(style: str, half: int) -> None:
     assert "conv" in {layer for group in network.groups for layer in group.layers}
 
 
+class HalfOfAStoredWidth(nn.Module):
+    """The stored integer is the width; `forward` halves it (CSPDarknet in timm)."""
+
+    def __init__(self, style: str) -> None:
+        super().__init__()
+        self.width, self.style = 16, style
+        self.conv, self.branch, self.head = conv(3, 16), conv(8, 8), conv(16, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.style == "split":
+            a, b = x.split(self.width // 2, dim=1)
+        elif self.style == "sizes":
+            a, b = torch.split(x, [self.width // 2, self.width // 2], 1)
+        else:
+            a, b = x[:, : self.width // 2], x[:, self.width // 2 :]
+        return self.head(torch.cat([a, F.relu(self.branch(b))], 1))
+
+
+@pytest.mark.parametrize("style", ["split", "sizes", "slice"])
+def test_half_of_a_stored_width_follows_the_whole(style: str) -> None:
+    model = randomise(HalfOfAStoredWidth(style), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    assert [(group.name, group.channels, group.multiplicity) for group in network.groups] == [
+        ("conv", 8, 2),
+        ("branch", 8, 1),
+    ]
+    for seed in range(3):
+        assert_exact(model, network, random_widths(network, seed), images)
+
+
+class NonLocal(nn.Module):
+    """Attention over pixels (Wang et al. 2018): keys and values differ, and share one stored width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = 8
+        self.stem, self.head = conv(3, 16), conv(16, 2, 1)
+        self.query, self.key, self.value = (conv1(16, 8) for _ in range(3))
+        self.out = conv1(8, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        n, _, h, w = x.shape
+        value = self.value(x).view(n, self.inner, -1).permute(0, 2, 1)
+        query = self.query(x).view(n, self.inner, -1).permute(0, 2, 1)
+        key = self.key(x).view(n, self.inner, -1)
+        y = (torch.matmul(query, key).softmax(-1) @ value).permute(0, 2, 1).contiguous()
+        return self.head(x + self.out(y.view(n, self.inner, h, w)))
+
+
+def test_channels_that_one_stored_integer_stands_for_are_tied() -> None:
+    model = randomise(NonLocal(), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    assert [set(group.layers) for group in network.groups] == [{"stem", "out"}, {"query", "key", "value"}]
+    for seed in range(3):
+        assert_exact(model, network, random_widths(network, seed), images)
+
+
 class StoredWidth(nn.Module):
     """One stored integer for layers far apart: groups 0 and 6 are tried at the same ratio."""
 

@@ -451,6 +451,9 @@ def split(call: Call) -> list[Labels]:
         call.freeze(ids, "split into unequal parts")
     elif call.hint != "apart":
         call.tie_rows(ids.reshape(len(sizes), -1))
+    if call.hint == "whole":  # `split(self.width // 2)`
+        call.follow(x.shape[dim], ids)
+        return _parts(call, x, dim, ids, sizes, follow=())
     return _parts(call, x, dim, ids, sizes, follow=sizes[:1])
 
 
@@ -460,8 +463,11 @@ def split_with_sizes(call: Call) -> list[Labels]:
     ids = call.look(x)[dim]
     if ids is None:
         return [call.look(x) for _ in call.outputs]
-    if call.hint == "tie" and len(set(sizes)) == 1:
+    if call.hint in ("tie", "whole") and len(set(sizes)) == 1:
         call.tie_rows(ids.reshape(len(sizes), -1))
+        if call.hint == "whole":
+            call.follow(x.shape[dim], ids)
+            return _parts(call, x, dim, ids, sizes, follow=())
     return _parts(call, x, dim, ids, sizes, follow=sizes)
 
 
@@ -486,13 +492,16 @@ def take_slice(call: Call) -> Labels:
     start, end, step = slice(call.args.get("start"), call.args.get("end"), call.args.get("step", 1)).indices(size)
     if step != 1:
         call.freeze(ids, "sliced with a step")
-    if call.hint == "tie" and size % 2 == 0 and size // 2 in (start, end):
+    labels[dim] = ids[start:end:step]
+    if call.hint in ("tie", "whole") and size % 2 == 0 and size // 2 in (start, end):
         call.tie_rows(ids.reshape(2, -1))
+        if call.hint == "whole":  # `x[:, : self.width // 2]`
+            call.follow(size, ids)
+            return tuple(labels)
     if start > 0:
         call.follow(int(call.args["start"]), ids[:start] if call.args["start"] > 0 else ids[start:])
     if end < size and call.args.get("end") not in (None, sys.maxsize):
         call.follow(int(call.args["end"]), ids[:end] if call.args["end"] > 0 else ids[end:])
-    labels[dim] = ids[start:end:step]
     return tuple(labels)
 
 

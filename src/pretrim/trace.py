@@ -68,6 +68,8 @@ class Mend:
     attribute: str
     index: int | None
     ids: Ids
+    shared: bool = False
+    """Whether all channels that the integer stands for are to be tied."""
 
 
 @dataclass(frozen=True)
@@ -395,7 +397,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
-        elif call.hint in ("mend", "tie"):
+        elif call.hint in ("mend", "tie", "whole", "share"):
             self.trace.mends.extend(self.find_integers(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
@@ -418,8 +420,11 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                     if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
                 ]
                 on_line = [pair for pair in found if pair[0] in line]
+                if call.hint == "whole":  # part of an expression: no other place tells
+                    found = on_line
                 if found:
-                    yield from (Mend(site, name, attribute, index, ids) for attribute, index in on_line or found)
+                    for attribute, index in on_line or found:
+                        yield Mend(site, name, attribute, index, ids, call.hint == "share")
                     break
 
 
