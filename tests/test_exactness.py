@@ -448,6 +448,8 @@ MIXERS: dict[str, Callable[[Tensor], Tensor]] = {
     "norm": lambda y: F.normalize(y + 1.0, dim=1),
     "layer_norm": lambda y: F.layer_norm(y.permute(0, 2, 3, 1), (y.shape[1],)).permute(0, 3, 1, 2),
     "group_norm": lambda y: F.group_norm(y, 2),
+    "local_response": lambda y: F.local_response_norm(y, 3, alpha=0.5),
+    "local_response_of_an_even_size": lambda y: F.local_response_norm(y, 2, alpha=0.5),
     "var": lambda y: y / (1.0 + y.var(1, keepdim=True)),
 }
 

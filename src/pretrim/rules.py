@@ -340,12 +340,29 @@ def window(spatial: int) -> Rule:
         x = call.tensor("self") if "self" in call.args else call.tensor("input")
         assert x is not None  # every schema of this rule has one of the two
         labels = call.look(x)
-        for label in labels[len(labels) - spatial :]:
-            call.freeze(label, f"{call.op} slides along it")
-        passed = (*labels[: len(labels) - spatial], *[None] * spatial)
+        slid = [_averaged(call, place, spatial, labels[place - spatial]) for place in range(spatial)]
+        passed = (*labels[: len(labels) - spatial], *slid)
         return [passed if out.dim() == x.dim() else (None,) * out.dim() for out in call.outputs]
 
     return rule
+
+
+def _averaged(call: Call, place: int, spatial: int, label: Label) -> Label:
+    """A dimension that a window slides along, `place` of `spatial`: a local response norm averages its neighbours."""
+    if label is None:
+        return None
+    if call.op not in ("avg_pool2d", "avg_pool3d") or place or not _is_one_step(call, spatial):
+        call.freeze(label, f"{call.op} slides along it")
+        return None
+    call.mix(label)
+    kernel = int(call.args["kernel_size"][0])
+    middle: Ids = label[kernel // 2 : len(label) - (kernel - 1) // 2]
+    return middle
+
+
+def _is_one_step(call: Call, spatial: int) -> bool:
+    """Whether an average is taken at every place of the first dimension, without padding of its own."""
+    return call.args.get("stride") in ([1], [1] * spatial) and call.args.get("padding", [0]) in ([0], [0] * spatial)
 
 
 def max_unpool(spatial: int) -> Rule:
