@@ -304,6 +304,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         "Expected the tensors of the rebuilt network, but 0.weight is missing",
     ),
     "truncated record": (truncate("run.json"), "to be JSON, but it is not .*truncated or edited, copy it again"),
+    "deep record": (lambda run: (run / "run.json").write_text("[" * 100_000), "to be JSON, but it is not"),
     "no record": (remove("run.json"), r"Expected a run folder with run.json, but could not read .*No such file"),
     "foreign record": (damage_text("pretrim-run", "other"), "written by pretrim, but got other JSON"),
     "other version": (damage_text('"version": 1', '"version": 99'), "a run of version 1, but got 99: update pretrim"),

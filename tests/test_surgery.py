@@ -483,6 +483,11 @@ def test_a_slim_network_can_be_slimmed_again() -> None:
     assert twice[0].out_channels == 4
 
 
+def test_an_example_without_images_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"at least one image, but got a shape of \(0, 3, 8, 8\)"):
+        pretrim.analyze(conv(3, 4), torch.zeros(0, 3, 8, 8))
+
+
 def test_a_model_that_cannot_be_copied_is_an_error_of_the_model() -> None:
     model = nn.Sequential(conv(3, 4), conv(4, 2))
     model.stream = (number for number in range(3))
@@ -593,7 +598,15 @@ def test_other_json_is_no_plan(data: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "No such file"), (b"{", "not JSON"), (b"\xff\xfe", "not JSON"), (b"", "not JSON")]
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+    ids=["missing", "truncated", "bytes", "empty", "deep"],
 )
 def test_files_that_are_no_plan(content: bytes | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"

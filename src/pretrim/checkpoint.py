@@ -428,7 +428,7 @@ def read(path: str | Path) -> RunRecord:
             f"Expected a run folder with {RECORD}, but could not read {file} ({error.strerror}): "
             f"give the folder that `pretrim compress -o` wrote."
         ) from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise CheckpointError(
             f"Expected {file} to be JSON, but it is not ({error}): the file is truncated or edited, copy it again."
         ) from error

@@ -183,6 +183,8 @@ def with_batch(example: Example, size: int) -> Example:
     def resize(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor) or leaf.dim() == 0:
             return leaf
+        if leaf.shape[0] == 0:
+            raise ModelError(f"Expected an example with at least one image, but got a shape of {tuple(leaf.shape)}.")
         return leaf[:1].expand(size, *leaf.shape[1:]).contiguous()
 
     return tree_map(resize, example)  # type: ignore[no-any-return]
