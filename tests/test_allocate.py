@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 from itertools import pairwise
@@ -429,15 +430,21 @@ def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
         ({"step": "layer"}, "Expected step to be one of fraction, filter, but got 'layer'."),
         ({"weights": "none"}, "Expected weights to be one of static, adaptive, but got 'none'."),
         ({"coupling": "median"}, "Expected coupling to be one of sum, mean, max, but got 'median'."),
-        ({"fraction": 0.0}, "Expected fraction to be between 0 and 1, but got 0.0."),
-        ({"fraction": 1.0}, "Expected fraction to be between 0 and 1, but got 1.0."),
-        ({"fraction": 1e-9}, "Expected fraction to be at least 0.0001, but got 1e-09."),
-        ({"fraction": float("nan")}, "Expected fraction to be between 0 and 1, but got nan."),
+        ({"fraction": 0.0}, "Expected fraction to be from 0.0001 to below 1, but got 0.0."),
+        ({"fraction": 1.0}, "Expected fraction to be from 0.0001 to below 1, but got 1.0."),
+        ({"fraction": 1e-9}, "Expected fraction to be from 0.0001 to below 1, but got 1e-09."),
+        ({"fraction": float("nan")}, "Expected fraction to be from 0.0001 to below 1, but got nan."),
         ({"round_to": 0}, "Expected round_to to be at least 1, but got 0."),
         ({"min_width": 0}, "Expected min_width to be at least 1, but got 0."),
         ({"min_features": 0}, "Expected min_features to be at least 1, but got 0."),
         ({"block": 0}, "Expected block to be at least 1, but got 0."),
         ({"seed": -1}, "Expected seed to be at least 0, but got -1."),
+        ({"seed": 1.5}, "Expected seed to be a whole number, but got 1.5."),
+        ({"round_to": "8"}, "Expected round_to to be a whole number, but got '8'."),
+        ({"min_features": 2.5}, "Expected min_features to be a whole number, but got 2.5."),
+        ({"mode": "macs", "draws": 2.5}, "Expected draws to be a whole number, but got 2.5."),
+        ({"block": None}, "Expected block to be a whole number, but got None."),
+        ({"fraction": "0.1"}, "Expected fraction to be from 0.0001 to below 1, but got '0.1'."),
     ],
 )
 def test_bad_options(options: dict[str, Any], said: str) -> None:
@@ -448,6 +455,12 @@ def test_bad_options(options: dict[str, Any], said: str) -> None:
 def test_a_network_without_layers_is_as_it_was() -> None:
     network = pretrim.analyze(nn.AdaptiveAvgPool2d(1), torch.zeros(1, 3, 8, 8))
     assert network.plan(macs="0.5x").widths.tolist() == [] and not network.layers
+
+
+def test_options_from_numpy_are_written_as_json(resnet20: Network) -> None:
+    plain = resnet20.plan(macs="0.5x", seed=3, round_to=4)
+    plan = resnet20.plan(macs="0.5x", seed=np.int64(3), round_to=np.int32(4))
+    assert json.dumps(plan.to_json()) == json.dumps(plain.to_json())
 
 
 def test_an_option_that_is_none(resnet20: Network) -> None:

@@ -124,6 +124,8 @@ def test_more_than_the_dense_network_needs(network: Network) -> None:
     said = "Expected params below the dense network's 590, but got '591': it fits as it is, there is nothing to trim."
     with pytest.raises(BudgetError, match=re.escape(said)):
         network.plan(params=591)
+    with pytest.raises(BudgetError, match="there is nothing to trim"):
+        network.plan(params="1e30")  # more than an array of integers holds
 
 
 def test_exactly_what_the_dense_network_needs_leaves_it_dense(network: Network) -> None:
@@ -160,6 +162,15 @@ def test_impossible_for_a_network_with_nothing_to_trim() -> None:
     network = pretrim.analyze(Net(lambda m, x: m.a(x), a=conv(3, 4)), torch.zeros(1, 3, 8, 8))
     with pytest.raises(InfeasibleBudget, match=r"Expected params of at most 56, .* needs 112"):
         network.plan(params="0.5x")
+
+
+@pytest.mark.parametrize("mode", ["joint", "macs", "uniform", "random", "waterfill"])
+@pytest.mark.parametrize("layers", [[], [conv(3, 4)]], ids=["no layers", "one layer"])
+def test_a_network_with_nothing_to_trim_stays_dense_within_its_own_costs(layers: list[nn.Module], mode: str) -> None:
+    network = pretrim.analyze(nn.Sequential(*layers, nn.ReLU()), torch.zeros(1, 3, 8, 8))
+    plan = network.plan(mode=mode, macs="1x", ram="1x")
+    assert plan.widths.tolist() == []
+    assert plan.slim == plan.dense
 
 
 def test_bounds_measure_rows_as_one_by_one(network: Network) -> None:

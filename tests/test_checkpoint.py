@@ -135,6 +135,16 @@ def test_a_network_of_ones_own_is_given(tmp_path: Path, source: str) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in other.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_a_network_with_weight_norm_is_given_after_a_training_step(tmp_path: Path) -> None:
+    """The weight that it computed is part of a graph, which copy.deepcopy refuses."""
+    model = nn.Sequential(torch.nn.utils.weight_norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), nn.Conv2d(8, 2, 3))
+    slim = slim_of(model)
+    slim(EXAMPLE).sum().backward()
+    pretrim.save(slim, tmp_path / "run")
+    assert torch.equal(pretrim.load(tmp_path / "run", model=slim)(EXAMPLE), slim(EXAMPLE))
+
+
 def test_tied_tensors_are_stored_once_and_stay_tied(tmp_path: Path) -> None:
     slim = slim_of(Tied())
     checkpoint.save(slim, tmp_path / "run")
@@ -294,6 +304,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         "Expected the tensors of the rebuilt network, but 0.weight is missing",
     ),
     "truncated record": (truncate("run.json"), "to be JSON, but it is not .*truncated or edited, copy it again"),
+    "deep record": (lambda run: (run / "run.json").write_text("[" * 100_000), "to be JSON, but it is not"),
     "no record": (remove("run.json"), r"Expected a run folder with run.json, but could not read .*No such file"),
     "foreign record": (damage_text("pretrim-run", "other"), "written by pretrim, but got other JSON"),
     "other version": (damage_text('"version": 1', '"version": 99'), "a run of version 1, but got 99: update pretrim"),

@@ -1,6 +1,7 @@
 """Costs against numbers made by hand, and many widths at once against one by one."""
 
 import re
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from networks import AWKWARD, Net, Recipe, build, conv, conv1, example, recipes
+from reference import counted_macs
 from torch import nn
 
 import pretrim
@@ -54,6 +56,23 @@ def test_float16_takes_two_bytes(chain: Network) -> None:
 def test_buffers_are_no_parameters(chain: Network) -> None:
     """Running mean, running variance and the number of batches are not trained."""
     assert int(cost(chain, "params")(chain.dense)) == 224 + 16 + 292 + 25
+
+
+@pytest.mark.parametrize(
+    ("name", "attend"),
+    [
+        ("along", lambda m, x: m.k(x.mean((2, 3)).unsqueeze(1)).transpose(1, 2).unsqueeze(3)),  # efficient attention
+        ("beside", lambda m, x: m.k(x.mean((2, 3)).reshape(-1, 1, 1)).reshape(len(x), -1, 1, 1)),
+    ],
+)
+def test_macs_of_a_convolution_over_the_channels_follow_their_number(name: str, attend: Any) -> None:
+    """One filter of three taps at each of `a` channels: they are the places, or the batch, of that convolution."""
+    model = Net(lambda m, x: m.b((y := m.a(x)) * attend(m, y)), a=conv1(3, 8), b=conv1(8, 2))
+    model.k = nn.Conv1d(1, 1, 3, padding=1)
+    network = pretrim.analyze(model, IMAGE)
+    for a in (1, 3, 8):
+        plan = plan_of_widths(network, [a, 1])
+        assert plan.slim["macs"] == 64 * 3 * a + 3 * a + 64 * a * 2 == counted_macs(plan.apply(model), IMAGE)
 
 
 def test_costs_are_of_one_image() -> None:

@@ -205,6 +205,14 @@ def test_a_layer_may_be_cut_to_one_channel(widths: tuple[int, int]) -> None:
     assert_exact(model, network, plan_of_widths(network, widths), images)
 
 
+def test_an_einsum_over_one_channel_is_a_product_all_the_same() -> None:
+    """Torch multiplies elementwise where one channel is left, instead of the matrix product of the dense network."""
+    model = Net(lambda m, x: torch.einsum("nchw,oc->nohw", m.a(x), m.b.weight), a=conv1(3, 8), b=nn.Linear(8, 2))
+    model, images = randomise(model, 0), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    assert_exact(model, network, plan_of_widths(network, [1]), images)
+
+
 def test_a_narrow_stem_before_linear_layers_on_pixels_is_not_frozen() -> None:
     """A trial at one channel runs other operators than the dense network; that is no reason to freeze."""
     model = Net(lambda m, x: m.b(m.l(m.a(x).flatten(2).mT).mT.unflatten(2, (8, 8))), a=conv(3, 4), l=nn.Linear(4, 8))
@@ -250,6 +258,67 @@ def test_one_stored_half_width_ties_the_halves(style: str, half: int) -> None:
     assert "conv" in {layer for group in network.groups for layer in group.layers}
 
 
+class HalfOfAStoredWidth(nn.Module):
+    """The stored integer is the width; `forward` halves it (CSPDarknet in timm)."""
+
+    def __init__(self, style: str) -> None:
+        super().__init__()
+        self.width, self.style = 16, style
+        self.conv, self.branch, self.head = conv(3, 16), conv(8, 8), conv(16, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.style == "split":
+            a, b = x.split(self.width // 2, dim=1)
+        elif self.style == "sizes":
+            a, b = torch.split(x, [self.width // 2, self.width // 2], 1)
+        else:
+            a, b = x[:, : self.width // 2], x[:, self.width // 2 :]
+        return self.head(torch.cat([a, F.relu(self.branch(b))], 1))
+
+
+@pytest.mark.parametrize("style", ["split", "sizes", "slice"])
+def test_half_of_a_stored_width_follows_the_whole(style: str) -> None:
+    model = randomise(HalfOfAStoredWidth(style), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    assert [(group.name, group.channels, group.multiplicity) for group in network.groups] == [
+        ("conv", 8, 2),
+        ("branch", 8, 1),
+    ]
+    for seed in range(3):
+        assert_exact(model, network, random_widths(network, seed), images)
+
+
+class NonLocal(nn.Module):
+    """Attention over pixels (Wang et al. 2018): keys and values differ, and share one stored width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = 8
+        self.stem, self.head = conv(3, 16), conv(16, 2, 1)
+        self.query, self.key, self.value = (conv1(16, 8) for _ in range(3))
+        self.out = conv1(8, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        n, _, h, w = x.shape
+        value = self.value(x).view(n, self.inner, -1).permute(0, 2, 1)
+        query = self.query(x).view(n, self.inner, -1).permute(0, 2, 1)
+        key = self.key(x).view(n, self.inner, -1)
+        y = (torch.matmul(query, key).softmax(-1) @ value).permute(0, 2, 1).contiguous()
+        return self.head(x + self.out(y.view(n, self.inner, h, w)))
+
+
+def test_channels_that_one_stored_integer_stands_for_are_tied() -> None:
+    model = randomise(NonLocal(), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    assert [set(group.layers) for group in network.groups] == [{"stem", "out"}, {"query", "key", "value"}]
+    for seed in range(3):
+        assert_exact(model, network, random_widths(network, seed), images)
+
+
 class StoredWidth(nn.Module):
     """One stored integer for layers far apart: groups 0 and 6 are tried at the same ratio."""
 
@@ -271,6 +340,59 @@ def test_one_stored_integer_for_two_layers_never_breaks_a_network() -> None:
     model = randomise(StoredWidth(), 0)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     network = pretrim.analyze(model, images)
+    for seed in range(3):
+        assert_exact(model, network, random_widths(network, seed), images)
+
+
+class ShiftedInTime(nn.Module):
+    """Temporal shift (TSM): an eighth of the channels looks back, an eighth ahead; `forward` divides by eight."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem, self.conv, self.head = conv(3, width), conv(width, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        fold, moved = x.shape[1] // 8, torch.zeros_like(x)
+        moved[:, :fold] = x[:, :fold].roll(1, 3)
+        moved[:, fold : 2 * fold] = x[:, fold : 2 * fold].roll(-1, 3)
+        moved[:, 2 * fold :] = x[:, 2 * fold :]
+        return self.head(self.conv(moved).mean((2, 3)))
+
+
+@pytest.mark.parametrize("width", [8, 16, 24, 32, 64])
+def test_parts_of_two_or_three_channels_computed_in_forward_never_break_a_network(width: int) -> None:
+    model = randomise(ShiftedInTime(width), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    for seed in range(4):
+        assert_exact(model, network, random_widths(network, seed), images)
+
+
+class Recurrent(nn.Module):
+    """A convolutional GRU whose state is as wide as the image is high."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.width = width
+        self.stem, self.gates, self.new = conv(3, 8), conv(8 + width, 2 * width), conv(8 + width, width)
+        self.head = conv(width, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.zeros(x.shape[0], self.width, 8, 8, dtype=x.dtype)
+        for _ in range(2):
+            y = self.stem(x)
+            reset, update = torch.split(torch.sigmoid(self.gates(torch.cat([y, state], 1))), self.width, dim=1)
+            new = torch.tanh(self.new(torch.cat([y, reset * state], 1)))
+            state = (1 - update) * state + update * new
+        return self.head(state)
+
+
+def test_a_stored_width_that_is_the_images_height_by_chance_is_mended() -> None:
+    model = randomise(Recurrent(), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    assert [(group.name, group.channels) for group in network.groups] == [("stem", 8), ("gates", 8)]
     for seed in range(3):
         assert_exact(model, network, random_widths(network, seed), images)
 
@@ -326,6 +448,8 @@ MIXERS: dict[str, Callable[[Tensor], Tensor]] = {
     "norm": lambda y: F.normalize(y + 1.0, dim=1),
     "layer_norm": lambda y: F.layer_norm(y.permute(0, 2, 3, 1), (y.shape[1],)).permute(0, 3, 1, 2),
     "group_norm": lambda y: F.group_norm(y, 2),
+    "local_response": lambda y: F.local_response_norm(y, 3, alpha=0.5),
+    "local_response_of_an_even_size": lambda y: F.local_response_norm(y, 2, alpha=0.5),
     "var": lambda y: y / (1.0 + y.var(1, keepdim=True)),
 }
 

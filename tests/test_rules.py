@@ -8,8 +8,11 @@ table below says which check saw each.
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -175,6 +178,11 @@ def _attention(m: Any, x: Tensor) -> Tensor:
     return (torch.bmm(q, k.mT).softmax(-1) @ x.flatten(2).mT).mT.unflatten(2, (8, 8))
 
 
+def _unpooled(m: Any, x: Tensor) -> Tensor:
+    x, places = F.max_pool2d(x, 2, return_indices=True)
+    return F.max_unpool2d(m.b(x), places, 2)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "convolution": lambda: between(lambda m, x: m.b(x), b=conv(8, 8)),
     "grouped": lambda: between(lambda m, x: m.b(x), b=conv(8, 8, groups=2)),
@@ -226,6 +234,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "resize": lambda: between(lambda m, x: F.interpolate(x, scale_factor=2.0)),
     "prelu": lambda: between(lambda m, x: m.b(x), b=nn.PReLU(8)),
+    "unpool": lambda: between(_unpooled, b=conv(8, 8)),
 }
 
 
@@ -389,6 +398,9 @@ BROKEN: tuple[Broken, ...] = (
     Broken("prelu", "_prelu_kernel", "shifts the ids by one", "outputs"),
     Broken("prelu", "_prelu_kernel", "reverses the ids", "outputs"),
     Broken("prelu", "_prelu_kernel", "forgets the ids", "frozen"),
+    Broken("unpool", "max_unpool2d", "drops its ties", "frozen"),
+    Broken("unpool", "max_unpool2d", "shifts the ids by one", "outputs"),
+    Broken("unpool", "max_unpool2d", "forgets the ids", "frozen"),
     Broken("depthwise function", "convolution", "forgets the integers", "frozen"),
     Broken("depthwise function", "convolution", "drops its ties", "frozen"),
     Broken("squeeze", "squeeze", "reverses the ids", "outputs"),
@@ -550,6 +562,40 @@ def test_what_cannot_be_followed_freezes_with_its_reason(name: str, run_: Any, r
 
 def test_the_networks_output_is_frozen_with_its_reason() -> None:
     assert named(nn.Sequential(conv(3, 8), conv(8, 2))) == {"1": "the network's output"}
+
+
+@dataclass
+class Held:
+    value: Any
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+RETURNED: dict[str, Callable[[Tensor], Any]] = {
+    "object": lambda y: SimpleNamespace(scores=y),
+    "object with slots": Slotted,
+    "dataclass in a tuple": lambda y: (None, Held([y])),
+    "set": lambda y: {y},
+    "mapping": lambda y: UserDict(scores=y),
+    "object in an object": lambda y: Held(SimpleNamespace(inner={"scores": Slotted(y)})),
+}
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_an_output_inside_any_object_is_the_networks_output(kind: str) -> None:
+    model = Net(lambda m, x: RETURNED[kind](m.b(m.a(x))), a=conv(3, 8), b=conv(8, 2))
+    assert named(model) == {"b": "the network's output"}
+
+
+def test_a_forward_without_tensors_is_refused() -> None:
+    model = Net(lambda m, x: print(m.a(x).shape, file=StringIO()), a=conv(3, 8))
+    with pytest.raises(PretrimError, match="Expected a forward that returns tensors"):
+        pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
 
 
 # ---------------------------------------------------------------------------------------- small functions

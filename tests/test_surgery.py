@@ -426,6 +426,49 @@ def test_an_attribute_that_is_a_tensor_is_not_shared() -> None:
     assert model.scale.tolist() == [1.0, 1.0, 1.0]
 
 
+def test_features_that_a_hook_kept_do_not_hinder_a_copy() -> None:
+    """After a training step they are part of a graph, which copy.deepcopy refuses."""
+    model = nn.Sequential(conv(3, 8), conv(8, 8), conv(8, 2))
+    model.features = {"seen": []}
+    model[1].register_forward_hook(lambda _module, _args, out: model.features["seen"].append(out))
+    model(IMAGE).sum().backward()
+    slim = pretrim.analyze(model, IMAGE).plan(macs="0.5x").apply(model)
+    assert slim.features["seen"][0] is not model.features["seen"][0]
+
+
+class ScriptedSwish(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+def test_a_scripted_activation_passes_its_channels() -> None:
+    model = randomise(nn.Sequential(conv(3, 8), torch.jit.script(ScriptedSwish()), conv(8, 2)), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    slim = plan_of_widths(network, [3]).apply(model, "inherit")
+    kept = torch.from_numpy(np.sort(np.argsort(-model[0].weight.detach().abs().sum((1, 2, 3)).numpy())[:3]))
+    x = F.conv2d(images, model[0].weight[kept], model[0].bias[kept], padding=1)
+    by_hand = F.conv2d(x * torch.sigmoid(x), model[2].weight[:, kept], model[2].bias, padding=1)
+    assert relative_error(run(slim, images), [by_hand.detach()]) < 1e-10
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+def test_a_scripted_layer_is_refused_by_name() -> None:
+    model = nn.Sequential(conv(3, 8), torch.jit.script(nn.Sequential(conv(8, 8), nn.ReLU())), conv(8, 2))
+    with pytest.raises(ModelError, match="but got a TorchScript module in 1: give the Python model"):
+        pretrim.analyze(model, IMAGE)
+
+
+def test_a_model_without_memory_is_slimmed_without_memory() -> None:
+    """Its values are unknown, and it lives on another device than the zeros that a plan keeps of its inputs."""
+    with torch.device("meta"):
+        model = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 2))
+    slim = pretrim.analyze(model, IMAGE.to("meta")).plan(macs="0.5x").apply(model)
+    assert slim(IMAGE.to("meta")).shape == (1, 2, 8, 8)
+    assert slim[0].weight.shape[0] < 8
+
+
 def test_a_slim_network_is_trained_like_any_other() -> None:
     model = BUILTIN["resnet20"]().train()
     slim = pretrim.analyze(model, torch.zeros(1, 3, 32, 32)).plan(macs="0.5x").apply(model)
@@ -438,6 +481,11 @@ def test_a_slim_network_can_be_slimmed_again() -> None:
     once = plan_of_widths(pretrim.analyze(model, IMAGE), [6]).apply(model)
     twice = plan_of_widths(pretrim.analyze(once, IMAGE), [4]).apply(once)
     assert twice[0].out_channels == 4
+
+
+def test_an_example_without_images_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"at least one image, but got a shape of \(0, 3, 8, 8\)"):
+        pretrim.analyze(conv(3, 4), torch.zeros(0, 3, 8, 8))
 
 
 def test_a_model_that_cannot_be_copied_is_an_error_of_the_model() -> None:
@@ -550,7 +598,15 @@ def test_other_json_is_no_plan(data: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "No such file"), (b"{", "not JSON"), (b"\xff\xfe", "not JSON"), (b"", "not JSON")]
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+    ids=["missing", "truncated", "bytes", "empty", "deep"],
 )
 def test_files_that_are_no_plan(content: bytes | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
+from operator import index
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -110,10 +111,10 @@ class Options:
         _one_of("step", self.step, get_args(Step))
         _one_of("weights", self.weights, get_args(Weighting))
         _one_of("coupling", self.coupling, get_args(Coupling))
-        if not 0 < self.fraction < 1:
-            raise UsageError(f"Expected fraction to be between 0 and 1, but got {self.fraction}.")
-        if self.fraction < SMALLEST_FRACTION:
-            raise UsageError(f"Expected fraction to be at least {SMALLEST_FRACTION}, but got {self.fraction}.")
+        if not (isinstance(self.fraction, float) and SMALLEST_FRACTION <= self.fraction < 1):
+            raise UsageError(f"Expected fraction to be from {SMALLEST_FRACTION} to below 1, but got {self.fraction!r}.")
+        for name in ("round_to", "min_width", "block", "seed", "min_features", "draws"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         for name, least in (("round_to", 1), ("min_width", 1), ("block", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
@@ -132,6 +133,16 @@ class Options:
         return self.draws if self.draws is not None else LATENCY_DRAWS if self.mode == "latency" else 1
 
 
+def _whole(name: str, value: object) -> int | None:
+    """A Python integer, from NumPy's too: options are written as JSON."""
+    if value is None and name in ("min_features", "draws"):
+        return None
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"Expected {name} to be a whole number, but got {value!r}.") from None
+
+
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(f"Expected {name} to be one of {', '.join(choices)}, but got {value!r}.")
@@ -147,6 +158,8 @@ def allocate(network: Network, bounds: Bounds, options: Options, count: int = 1)
     """
     problem = Problem(network, bounds, options)
     bounds.check_reachable(problem.smallest, sum("output" not in entry.reason for entry in network.frozen))
+    if not network.groups:
+        return np.zeros((count, 0), dtype=np.int64)
     return METHODS[options.mode](problem, count)
 
 

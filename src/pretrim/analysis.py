@@ -9,7 +9,7 @@ sees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -20,13 +20,14 @@ from torch import nn
 
 from .errors import ModelError
 from .identity import describe, fingerprint
-from .labels import Channels, Labels
+from .labels import Channels, Ids, Labels
 from .mending import cut_shapes, mend_modules
 from .network import Analysis, IntArray, MendConflict, Network, Operator, build_network
 from .rules import POINTWISE
 from .trace import (
     READS_VALUES,
     Example,
+    Mend,
     Observer,
     Site,
     Stage,
@@ -42,13 +43,13 @@ from .trace import (
 MOST_TRIALS = 200
 SMALL_GROUP = 8
 STRATEGIES: dict[str, tuple[str, ...]] = {
-    "view": ("mend", "carrier1", "carrier2", "freeze", "freeze all"),
-    "_unsafe_view": ("mend", "carrier1", "carrier2", "freeze", "freeze all"),
-    "split": ("mend", "freeze", "freeze all"),
-    "split_with_sizes": ("mend", "tie", "freeze", "freeze all"),
-    "slice": ("mend", "tie", "freeze", "freeze all"),
+    "view": ("mend", "carrier1", "carrier2", "share", "freeze", "freeze all"),
+    "_unsafe_view": ("mend", "carrier1", "carrier2", "share", "freeze", "freeze all"),
+    "split": ("mend", "whole", "share", "freeze", "freeze all"),
+    "split_with_sizes": ("mend", "tie", "whole", "share", "freeze", "freeze all"),
+    "slice": ("mend", "tie", "whole", "share", "freeze", "freeze all"),
 }
-WITH_INTEGERS = ("mend", "freeze", "freeze all")
+WITH_INTEGERS = ("mend", "share", "freeze", "freeze all")
 
 
 class Mismatch(Exception):
@@ -80,6 +81,7 @@ class Analyst:
         self.model = model
         self.example = with_batch(example, 1)
         self.hints: dict[Site, str] = {}
+        self.in_conflict: set[Site] = set()  # lines whose integer stands for other channels elsewhere
         self.closed: set[str] = set()  # modules whose channels are all frozen
         self.notes: list[str] = []
         self.stage = stage(model, self.example)
@@ -92,6 +94,7 @@ class Analyst:
                 self._try_narrower(network)
                 return network
             except MendConflict as conflict:
+                self.in_conflict.add(conflict.mend.site)
                 self._learn(conflict.mend.site, conflict.mend.module, str(conflict))
             except Mismatch as mismatch:
                 if mismatch.operator is None:
@@ -106,7 +109,10 @@ class Analyst:
         channels = Channels()
         labels = {name: parameter_labels(t, channels) for name, t in named_tensors(self.model)}
         inference = self._trace_inference(channels, labels)
+        if not inference.output_shapes:  # then nothing would say which channels have to stay
+            raise ModelError("Expected a forward that returns tensors, but found none in what it returned.")
         training = self._trace_training(channels, labels) if self.trains else None
+        tie_shared(channels, [*inference.mends, *(training.mends if training else ())])
         trained = {name for name, _ in self.model.named_parameters()}
         return build_network(
             Analysis(
@@ -174,6 +180,8 @@ class Analyst:
         order = STRATEGIES.get(site.op, WITH_INTEGERS)
         tried = self.hints.get(site)
         following = order[order.index(tried) + 1 :] if tried in order else order
+        if site not in self.in_conflict:
+            following = tuple(hint for hint in following if hint != "share")
         if following:
             self.hints[site] = following[0]
         else:
@@ -186,6 +194,22 @@ class Analyst:
                 raise ModelError(f"Expected a model that can be made narrower, but {said}.")
             module = module.rpartition(".")[0]
         self.closed.add(module)
+
+
+def tie_shared(channels: Channels, mends: Sequence[Mend]) -> None:
+    """Tie the channels that one stored integer stands for, where a trial asked for it; frozen ones need not follow."""
+    shared = {(mend.module, mend.attribute, mend.index) for mend in mends if mend.shared}
+    if not shared:
+        return
+    root = channels.components()
+    frozen = np.zeros(channels.count, dtype=bool)
+    for freeze in channels.freezes:
+        frozen[root[freeze.ids]] = True
+    first: dict[tuple[str, str, int | None], Ids] = {}
+    for mend in mends:
+        key = (mend.module, mend.attribute, mend.index)
+        if key in shared and not frozen[root[mend.ids]].all():
+            channels.tie(first.setdefault(key, mend.ids), mend.ids)
 
 
 def parameter_labels(tensor: torch.Tensor, channels: Channels) -> Labels:
@@ -202,7 +226,8 @@ def trial_widths(network: Network) -> list[IntArray]:
     """
     places = np.arange(len(network.groups))
     ratio = 0.3 + 0.4 * ((places + 1) * 0.6180339887498949 % 1.0)
-    least, most = np.where(network.dense > 2, 2, 1), np.maximum(network.dense - 1, 1)
+    least = np.where(network.dense > 2, 2, 1)
+    most = np.where(network.dense - 1 > least, network.dense - 1, network.dense)
     first = np.maximum(least, np.floor(network.dense * ratio)).astype(np.int64)
     small = network.dense <= SMALL_GROUP
     apart = [np.where(small, np.where(places >> bit & 1, most, least), first) for bit in (0, 1)]

@@ -30,6 +30,8 @@ ALIASES: dict[str, str] = {
     "latency": LATENCY,
     **{name: name for name in (*COSTS, *DEVICE_COSTS, LATENCY)},
 }
+NO_LIMIT = 2**62
+"""More than anything costs; limits beyond it would not fit an array"""
 _TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _COUNT = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _BYTES = {
@@ -93,7 +95,7 @@ class Limit:
 
     def resolve(self, dense: int) -> int:
         """The largest allowed value, in the unit of the cost."""
-        return math.floor(self.amount * dense) if self.is_share else math.floor(self.amount)
+        return min(math.floor(self.amount * dense if self.is_share else self.amount), NO_LIMIT)
 
 
 @dataclass(frozen=True)

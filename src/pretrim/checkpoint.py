@@ -6,7 +6,6 @@ file only when the user names that file. Then the plan is applied and the tensor
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import platform
@@ -32,6 +31,7 @@ from .identity import fingerprint, make_example
 from .models.resolve import ModelReference, build, resolve
 from .plan import Plan
 from .surgery import apply, plan_of
+from .trace import copy_module
 
 FORMAT = "pretrim-run"
 VERSION = 1
@@ -436,7 +436,7 @@ def read(path: str | Path) -> RunRecord:
             f"Expected a run folder with {RECORD}, but could not read {file} ({error.strerror}): "
             f"give the folder that `pretrim compress -o` wrote."
         ) from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise CheckpointError(
             f"Expected {file} to be JSON, but it is not ({error}): the file is truncated or edited, copy it again."
         ) from error
@@ -500,7 +500,7 @@ def _rebuild(record: RunRecord, model: ModelSource | None) -> nn.Module:
         except PlanError as error:
             raise CheckpointError(str(error)) from error
     if found == record.slim_fingerprint:
-        return copy.deepcopy(source)
+        return copy_module(source)
     raise CheckpointError(
         "Expected the model that the run was made from, but its parameters have other names or shapes: "
         "give that model, or its version at that time."

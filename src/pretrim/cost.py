@@ -175,11 +175,19 @@ def _parameter_terms(network: Network, item: int, bias: int) -> list[Term]:
 
 def moments(network: Network) -> list[tuple[int, ...]]:
     """The distinct sets of tensors that are alive together while some operator runs, without those inside others."""
-    alive = {
-        tuple(t for t, tensor in enumerate(network.tensors) if tensor.birth <= number <= tensor.death)
-        for number in {tensor.birth for tensor in network.tensors} | {tensor.death for tensor in network.tensors}
-    }
-    return sorted(alive)
+    born: dict[int, list[int]] = {}
+    dying: dict[int, list[int]] = {}
+    for t, tensor in enumerate(network.tensors):
+        if tensor.birth <= tensor.death:
+            born.setdefault(tensor.birth, []).append(t)
+            dying.setdefault(tensor.death, []).append(t)
+    alive: set[int] = set()
+    found = set()
+    for number in sorted(born.keys() | dying.keys()):
+        alive.update(born.get(number, ()))
+        found.add(tuple(sorted(alive)))
+        alive.difference_update(dying.get(number, ()))
+    return sorted(found)
 
 
 def peak_columns(network: Network, item: int) -> list[list[Term]]:

@@ -42,7 +42,7 @@ def _with(values: Sequence[int], index: int, value: int) -> list[int]:
 
 def mend_layer(after: Any, before: nn.Module) -> None:
     """Make the integers of one of torch's layers (or of a subclass) agree with its cut tensors."""
-    weight = own_tensor(after, "weight")
+    weight = None if isinstance(before, torch.jit.ScriptModule) else own_tensor(after, "weight")
     if weight is None:
         return
     shape = tuple(weight.shape)

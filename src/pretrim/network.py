@@ -362,10 +362,14 @@ class MendConflict(Exception):
 
 
 def _mends(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[Mend, ...], tuple[int, ...]]:
-    """Each integer to mend once, with the dimension it follows. Raises MendConflict."""
+    """Each integer to mend once, with the dimension it follows. Raises MendConflict.
+
+    A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters).
+    """
     found: dict[tuple[str, str, int | None], tuple[Mend, int]] = {}
-    for mend in (mend for trace in traces for mend in trace.mends):
-        row = table.row(len(mend.ids), mend.ids)
+    rows = [(mend, table.row(len(mend.ids), mend.ids)) for trace in traces for mend in trace.mends]
+    changing = [(mend, row) for mend, row in rows if (table.members[row] >= 0).any()]
+    for mend, row in changing:
         _, known = found.setdefault((mend.module, mend.attribute, mend.index), (mend, row))
         if known != row:
             raise MendConflict(mend)

@@ -112,7 +112,7 @@ class Plan:
         """Read a plan. Raises PlanError if the file is missing or is not a plan."""
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, RecursionError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not JSON"
             raise PlanError(f"Expected a plan in {path}, but could not read it ({reason}).") from error
 

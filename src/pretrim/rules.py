@@ -150,15 +150,15 @@ def convolution(call: Call) -> Labels:
     bias = call.tensor("bias")
     if bias is not None:
         call.tie(out_ids, call.look(bias)[0])
-    out = call.outputs[0]
+    out, passed = call.outputs[0], _windows(call, x, x_labels, into)
     window = x if transposed else out
-    places = math.prod(window.shape[into + 1 :]) * (out.shape[0] if into else 1)
     call.factors = (
         *zip(weight.shape, (*w_labels[:2], *[None] * (weight.dim() - 2)), strict=True),
-        (places, None),
+        *zip(window.shape[:into], x_labels[:into], strict=True),
+        *zip(window.shape[into + 1 :], passed, strict=True),
     )
     call.filters, call.weight = out_ids, weight
-    return (*x_labels[:into], out_ids, *_windows(call, x, x_labels, into))
+    return (*x_labels[:into], out_ids, *passed)
 
 
 def _is_depthwise(x: torch.Tensor, groups: int, into: int) -> bool:
@@ -340,10 +340,38 @@ def window(spatial: int) -> Rule:
         x = call.tensor("self") if "self" in call.args else call.tensor("input")
         assert x is not None  # every schema of this rule has one of the two
         labels = call.look(x)
-        for label in labels[len(labels) - spatial :]:
-            call.freeze(label, f"{call.op} slides along it")
-        passed = (*labels[: len(labels) - spatial], *[None] * spatial)
+        slid = [_averaged(call, place, spatial, labels[place - spatial]) for place in range(spatial)]
+        passed = (*labels[: len(labels) - spatial], *slid)
         return [passed if out.dim() == x.dim() else (None,) * out.dim() for out in call.outputs]
+
+    return rule
+
+
+def _averaged(call: Call, place: int, spatial: int, label: Label) -> Label:
+    """A dimension that a window slides along, `place` of `spatial`: a local response norm averages its neighbours."""
+    if label is None:
+        return None
+    if call.op not in ("avg_pool2d", "avg_pool3d") or place or not _is_one_step(call, spatial):
+        call.freeze(label, f"{call.op} slides along it")
+        return None
+    call.mix(label)
+    kernel = int(call.args["kernel_size"][0])
+    middle: Ids = label[kernel // 2 : len(label) - (kernel - 1) // 2]
+    return middle
+
+
+def _is_one_step(call: Call, spatial: int) -> bool:
+    """Whether an average is taken at every place of the first dimension, without padding of its own."""
+    return call.args.get("stride") in ([1], [1] * spatial) and call.args.get("padding", [0]) in ([0], [0] * spatial)
+
+
+def max_unpool(spatial: int) -> Rule:
+    """Values go back to the places that a max pooling took others from: the channels of both are tied."""
+
+    def rule(call: Call) -> Labels | list[Labels]:
+        for here in zip(call.look(call.args["self"]), call.look(call.args["indices"]), strict=True):
+            call.tie(*here)
+        return window(spatial)(call)
 
     return rule
 
@@ -440,6 +468,9 @@ def split(call: Call) -> list[Labels]:
         call.freeze(ids, "split into unequal parts")
     elif call.hint != "apart":
         call.tie_rows(ids.reshape(len(sizes), -1))
+    if call.hint == "whole":  # `split(self.width // 2)`
+        call.follow(x.shape[dim], ids)
+        return _parts(call, x, dim, ids, sizes, follow=())
     return _parts(call, x, dim, ids, sizes, follow=sizes[:1])
 
 
@@ -449,8 +480,11 @@ def split_with_sizes(call: Call) -> list[Labels]:
     ids = call.look(x)[dim]
     if ids is None:
         return [call.look(x) for _ in call.outputs]
-    if call.hint == "tie" and len(set(sizes)) == 1:
+    if call.hint in ("tie", "whole") and len(set(sizes)) == 1:
         call.tie_rows(ids.reshape(len(sizes), -1))
+        if call.hint == "whole":
+            call.follow(x.shape[dim], ids)
+            return _parts(call, x, dim, ids, sizes, follow=())
     return _parts(call, x, dim, ids, sizes, follow=sizes)
 
 
@@ -475,13 +509,16 @@ def take_slice(call: Call) -> Labels:
     start, end, step = slice(call.args.get("start"), call.args.get("end"), call.args.get("step", 1)).indices(size)
     if step != 1:
         call.freeze(ids, "sliced with a step")
-    if call.hint == "tie" and size % 2 == 0 and size // 2 in (start, end):
+    labels[dim] = ids[start:end:step]
+    if call.hint in ("tie", "whole") and size % 2 == 0 and size // 2 in (start, end):
         call.tie_rows(ids.reshape(2, -1))
+        if call.hint == "whole":  # `x[:, : self.width // 2]`
+            call.follow(size, ids)
+            return tuple(labels)
     if start > 0:
         call.follow(int(call.args["start"]), ids[:start] if call.args["start"] > 0 else ids[start:])
     if end < size and call.args.get("end") not in (None, sys.maxsize):
         call.follow(int(call.args["end"]), ids[:end] if call.args["end"] > 0 else ids[end:])
-    labels[dim] = ids[start:end:step]
     return tuple(labels)
 
 
@@ -720,7 +757,7 @@ WINDOWS: dict[int, str] = {
     max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d
     upsample_bicubic2d upsample_bilinear2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
     upsample_nearest2d _upsample_nearest_exact2d reflection_pad2d replication_pad2d
-    fractional_max_pool2d max_unpool2d
+    fractional_max_pool2d
     """,
     3: """
     max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d adaptive_max_pool3d upsample_trilinear3d
@@ -766,6 +803,8 @@ RULES: dict[str, Rule] = {
     "glu": glu,
     "grid_sampler_2d": grid_sample,
     "im2col": im2col,
+    "max_unpool2d": max_unpool(2),
+    "max_unpool3d": max_unpool(3),
     "native_group_norm": group_norm,
     "native_layer_norm": layer_norm,
     "permute": permute,

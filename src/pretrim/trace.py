@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -31,7 +31,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .errors import ModelError
@@ -43,6 +43,7 @@ Example: TypeAlias = torch.Tensor | tuple[Any, ...] | dict[str, Any]
 TORCH = str(Path(torch.__file__).parent)
 HERE = str(Path(__file__).parent)
 READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 # Questions about a tensor, not work on it.
 QUESTIONS = frozenset(
     "device is_same_size sym_size sym_stride sym_numel sym_storage_offset is_contiguous dim size".split()
@@ -67,6 +68,8 @@ class Mend:
     attribute: str
     index: int | None
     ids: Ids
+    shared: bool = False
+    """Whether all channels that the integer stands for are to be tied."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,13 @@ class Trace:
 def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.Tensor]) -> nn.Module:
     """Copy a model with every parameter and buffer replaced; tied tensors stay tied, the model is not touched.
 
-    `replace` gets the first name and the tensor. Tensors kept as plain attributes are cloned.
+    `replace` gets the first name and the tensor. Tensors kept as plain attributes, or in lists and dicts of them, are
+    cloned, also where they are part of a graph (features that a hook kept).
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for value in vars(module).values():
+        kept = [value for name, value in vars(module).items() if name not in OF_EVERY_MODULE]
+        for value in tree_leaves(kept):
             if isinstance(value, torch.Tensor):
                 memo[id(value)] = value.detach().clone()
     for name, tensor in named_tensors(model):
@@ -144,6 +149,11 @@ def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.
             f"Expected a model that can be copied, but copy.deepcopy raised {describe_failure(error)}: "
             f"keep out of its attributes what cannot be copied (open files, generators, locks)."
         ) from error
+
+
+def copy_module(model: nn.Module) -> nn.Module:
+    """A copy with the same values; `copy.deepcopy` alone refuses what a hook or a weight norm left behind."""
+    return clone_module(model, lambda _, tensor: retype(tensor.detach().clone(), tensor))
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -173,6 +183,8 @@ def with_batch(example: Example, size: int) -> Example:
     def resize(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor) or leaf.dim() == 0:
             return leaf
+        if leaf.shape[0] == 0:
+            raise ModelError(f"Expected an example with at least one image, but got a shape of {tuple(leaf.shape)}.")
         return leaf[:1].expand(size, *leaf.shape[1:]).contiguous()
 
     return tree_map(resize, example)  # type: ignore[no-any-return]
@@ -245,6 +257,8 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         handles = []
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks that are not scripted
+                continue
             handles.append(module.register_forward_pre_hook(enter(name)))
             handles.append(module.register_forward_hook(lambda *_: self.modules.pop() and None, always_call=True))
         try:
@@ -385,7 +399,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
-        elif call.hint in ("mend", "tie"):
+        elif call.hint in ("mend", "tie", "whole", "share"):
             self.trace.mends.extend(self.find_integers(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
@@ -408,8 +422,11 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                     if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
                 ]
                 on_line = [pair for pair in found if pair[0] in line]
+                if call.hint == "whole":  # part of an expression: no other place tells
+                    found = on_line
                 if found:
-                    yield from (Mend(site, name, attribute, index, ids) for attribute, index in on_line or found)
+                    for attribute, index in on_line or found:
+                        yield Mend(site, name, attribute, index, ids, call.hint == "share")
                     break
 
 
@@ -459,12 +476,16 @@ class Stage:
 
 def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
     """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError("Expected a module in eager mode, but got a TorchScript module: give the Python model.")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and (not name or any(True for _ in named_tensors(module))):
+            where = f" in {name}" if name else ""
+            raise ModelError(
+                f"Expected a module in eager mode, but got a TorchScript module{where}: give the Python model."
+            )
     if any(nn.parameter.is_lazy(p) for p in model.parameters()):
         raise ModelError("Expected a model whose parameters have shapes, but got a lazy one: run it once first.")
     if real:
-        return Stage(clone_module(model, lambda _, t: retype(t.detach().clone(), t)), example, None)
+        return Stage(copy_module(model), example, None)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     return Stage(clone_module(model, lambda _, t: fake.from_tensor(t)), _fake(fake, example), fake)
 
@@ -503,20 +524,38 @@ def trace(
             tracer.trace.inputs.append(tracer.new_buffer(leaf, nothing))
             tracer.know(leaf, Seen(nothing, tracer.trace.inputs[-1]))
     result = run.run(tracer, training=training)
-    for leaf in tree_flatten(outputs_of(result))[0]:
-        if isinstance(leaf, torch.Tensor):
-            seen = tracer.seen.get(leaf)
-            tracer.trace.output_shapes.append(tuple(leaf.shape))
-            if seen is not None and seen.buffer is not None:
-                tracer.trace.outputs.append(seen.buffer)
-            for label in tracer.look(leaf):
-                if label is not None:
-                    channels.freeze(label, "", "the network's output")
+    for leaf in outputs_of(result):
+        seen = tracer.seen.get(leaf)
+        tracer.trace.output_shapes.append(tuple(leaf.shape))
+        if seen is not None and seen.buffer is not None:
+            tracer.trace.outputs.append(seen.buffer)
+        for label in tracer.look(leaf):
+            if label is not None:
+                channels.freeze(label, "", "the network's output")
     return tracer.trace
 
 
-def outputs_of(result: Any) -> Any:
-    """Outputs as a tree: dataclass-like results (torchvision, transformers) count by their fields."""
-    if hasattr(result, "__dataclass_fields__"):
-        return {name: getattr(result, name) for name in result.__dataclass_fields__}
-    return result
+def outputs_of(result: Any) -> Iterator[torch.Tensor]:
+    """Every tensor of what `forward` returned: in containers, and in the fields of objects of any class.
+
+    What is missed here is pruned, so every object is looked into.
+    """
+    known: set[int] = set()
+    waiting = [result]
+    while waiting:
+        for leaf in tree_leaves(waiting.pop()):
+            if isinstance(leaf, torch.Tensor):
+                yield leaf
+            elif id(leaf) not in known and not isinstance(leaf, (nn.Module, type, ModuleType)):
+                known.add(id(leaf))
+                waiting.append(_inside(leaf))
+
+
+def _inside(thing: Any) -> list[Any]:
+    """What a container that torch does not know holds, or the attributes of an object."""
+    if isinstance(thing, Mapping):
+        return list(thing.values())
+    if isinstance(thing, (list, tuple, Set)):
+        return list(thing)
+    slots = [name for kind in type(thing).__mro__ for name in vars(kind).get("__slots__", ())]
+    return [*getattr(thing, "__dict__", {}).values(), *(getattr(thing, name, None) for name in slots)]
