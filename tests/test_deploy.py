@@ -1,6 +1,8 @@
 """Artifacts in their real runtimes: they compute what PyTorch does, or are refused, and nothing is left behind."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -192,11 +194,21 @@ def test_a_file_of_another_kind() -> None:
         read(Path("weights.pth"))
 
 
-@pytest.mark.parametrize(("module", "extra"), [("onnxscript", "onnx"), ("litert_torch", "litert")])
+@pytest.mark.parametrize(
+    ("module", "extra"), [("onnxscript", "onnx"), ("litert_torch", "litert"), ("torchao", "executorch")]
+)
 def test_a_runtime_that_is_not_installed(module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # Python's own way to say that it is not there
     with pytest.raises(UsageError, match=rf"Expected {module} to be installed, .* pip install 'pretrim\[{extra}\]'"):
         quiet.need(module)
+
+
+def test_onnx_runtime_is_not_to_report_its_use(tmp_path: Path) -> None:
+    """Where it does, it first leaves a mark of the session, ``.ses``, in the temporary folder."""
+    environment = {name: value for name, value in os.environ.items() if name != quiet.NO_TELEMETRY}
+    code = "from pretrim.deploy.quiet import need; need('onnxruntime')"
+    subprocess.run([sys.executable, "-c", code], env=environment | {"TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------------- what the proof says

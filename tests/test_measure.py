@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from pretrim.deploy import Artifact, export
+from pretrim.deploy.quiet import NO_TELEMETRY
 from pretrim.errors import MeasureError, UsageError
 from pretrim.measure import Latency, Protocol, measure
 from pretrim.measure.compare import warning
@@ -100,6 +101,19 @@ def measure_with(command: list[str]) -> None:
     finally:
         file.unlink()
     check_ended(done.returncode, done.stderr, "on this machine")
+
+
+def test_the_worker_does_not_let_onnx_runtime_report_its_use(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """Where it does, it first leaves a mark of the session, ``.ses``, in the temporary folder."""
+    one = {"path": str(artifacts["small"].path), "runtime": "onnx", "shape": [1, 3, 40, 40], "data_type": "float32"}
+    request = {"artifacts": [one], "threads": 1, "providers": [], "runs": 1, "rounds": 1, "warmup_s": 0}
+    asked, temporary = tmp_path / "request.json", tmp_path / "temporary"
+    asked.write_text(json.dumps(request))
+    temporary.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != NO_TELEMETRY}
+    environment["TMPDIR"] = str(temporary)
+    subprocess.run([sys.executable, WORKER, asked], env=environment, stdout=subprocess.DEVNULL, check=True)
+    assert list(temporary.iterdir()) == []
 
 
 def test_several_runtimes_are_not_compared(artifacts: dict[str, Artifact]) -> None:

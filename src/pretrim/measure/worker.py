@@ -94,6 +94,8 @@ class Onnx:
 
     def __init__(self, path: str, shape: list[int], data_type: str, threads: int, providers: list[str]) -> None:
         import numpy as np
+
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports its use to its maker otherwise
         import onnxruntime as ort
 
         options = ort.SessionOptions()
