@@ -457,12 +457,17 @@ class Stage:
                 return call_model(self.model, self.example)
 
 
-def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
-    """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
+def check_eager(model: nn.Module) -> None:
+    """Raises ModelError for modules that have no Python code, or no parameters yet."""
     if isinstance(model, torch.jit.ScriptModule):
         raise ModelError("Expected a module in eager mode, but got a TorchScript module: give the Python model.")
     if any(nn.parameter.is_lazy(p) for p in model.parameters()):
         raise ModelError("Expected a model whose parameters have shapes, but got a lazy one: run it once first.")
+
+
+def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
+    """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
+    check_eager(model)
     if real:
         return Stage(clone_module(model, lambda _, t: retype(t.detach().clone(), t)), example, None)
     fake = FakeTensorMode(allow_non_fake_inputs=True)

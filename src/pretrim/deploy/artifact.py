@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from pretrim.errors import ArtifactError
-from pretrim.files import write_bytes, write_text
+from pretrim.files import write_atomically
 
 from .runtime import RUNTIMES, SUFFIXES, RuntimeName
 
@@ -74,11 +74,22 @@ def record_of(path: Path) -> Path:
 
 
 def write(artifact: Artifact, content: bytes) -> None:
-    """The file, then its record; a record that was there goes first. Raises ArtifactError if they cannot be written."""
-    try:
+    """The file, then its record; those that were there stay until both are complete beside them.
+
+    Raises ArtifactError if they cannot be written.
+    """
+    record = json.dumps(artifact.to_json(), indent=2, allow_nan=False) + "\n"
+
+    def both(temporary: Path) -> None:
+        temporary.write_text(record, encoding="utf-8")
+        write_atomically(artifact.path, alone)
+
+    def alone(temporary: Path) -> None:
+        temporary.write_bytes(content)
         artifact.record_path.unlink(missing_ok=True)
-        write_bytes(artifact.path, content)
-        write_text(artifact.record_path, json.dumps(artifact.to_json(), indent=2, allow_nan=False) + "\n")
+
+    try:
+        write_atomically(artifact.record_path, both)
     except OSError as error:
         raise ArtifactError(
             f"Expected to write {artifact.path}, but got: {error.strerror or error}. Choose another folder."
