@@ -1,5 +1,6 @@
 """Artifacts in their real runtimes: they compute what PyTorch does, or are refused, and nothing is left behind."""
 
+import hashlib
 import json
 import os
 import resource
@@ -255,6 +256,32 @@ def test_a_damaged_artifact(damage: Any, said: str, tmp_path: Path) -> None:
     damage(made.path)
     with pytest.raises(ArtifactError, match=said):
         read(made.path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sha256": None},
+        {"input": ["shape", "data_type"]},
+        {"input": {"shape": "abc", "data_type": "float32"}},
+        {"input": {"shape": [1, 2, 16, 16]}},
+        {"plan": {"slim": {"macs": 1}}},
+        {"file_bytes": "many"},
+        {"proof": None},
+        {"runtime": "litert"},
+    ],
+    ids=str,
+)
+def test_a_record_with_fields_of_other_kinds(change: dict[str, Any], tmp_path: Path) -> None:
+    record = {"format": "pretrim-artifact", "version": 1, "runtime": "onnx", "data_type": "float32", "file_bytes": 1}
+    record |= {"sha256": hashlib.sha256(b"x").hexdigest(), "outputs": [], "classes": None, "plan": None, "notes": []}
+    record |= {"input": {"shape": [1], "data_type": "float32"}, "calibration": None, "proof": {}, "versions": {}}
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    (tmp_path / "model.onnx.json").write_text(json.dumps(record))
+    assert read(tmp_path / "model.onnx").file_bytes == 1
+    (tmp_path / "model.onnx.json").write_text(json.dumps(record | change))
+    with pytest.raises(ArtifactError, match=r"Expected .*model\.onnx\.json to be complete, but .*: export again"):
+        read(tmp_path / "model.onnx")
 
 
 def test_a_file_of_another_kind() -> None:

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from pretrim.errors import ArtifactError
+from pretrim.errors import ArtifactError, PlanError
 from pretrim.files import write_atomically
+from pretrim.plan import Plan
 
 from .runtime import RUNTIMES, SUFFIXES, RuntimeName
 
@@ -132,9 +133,8 @@ def read(path: Path) -> Artifact:
             notes=tuple(record["notes"]),
             **{name: record[name] for name in names},
         )
-        if artifact.runtime != runtime or artifact.data_type not in DATA_TYPES or "shape" not in artifact.input:
-            raise ValueError(f"it is of {artifact.runtime}")
-    except (KeyError, TypeError, ValueError) as error:
+        _check(artifact, runtime)
+    except (KeyError, TypeError, ValueError, PlanError) as error:
         raise ArtifactError(f"Expected {record_of(path)} to be complete, but {error!r}: export again.") from error
     found = hashlib.sha256(content).hexdigest()
     if found != artifact.sha256:
@@ -143,3 +143,23 @@ def read(path: Path) -> Artifact:
             f"or edited, export again."
         )
     return artifact
+
+
+def _check(artifact: Artifact, runtime: RuntimeName) -> None:
+    """Raises ValueError, KeyError or PlanError where a field is not what :func:`write` writes."""
+    if artifact.runtime != runtime:
+        raise ValueError(f"it is of {artifact.runtime}")
+    if artifact.data_type not in DATA_TYPES or type(artifact.file_bytes) is not int:
+        raise ValueError(f"it is of {artifact.data_type!r} and {artifact.file_bytes!r} bytes")
+    if not isinstance(artifact.sha256, str):
+        raise ValueError(f"its SHA-256 is {artifact.sha256!r}")
+    for name in ("input", "proof", "versions"):
+        if not isinstance(getattr(artifact, name), dict):
+            raise ValueError(f"{name} is {getattr(artifact, name)!r}")
+    shape = artifact.input["shape"]
+    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"the shape of the input is {shape!r}")
+    if artifact.input["data_type"] not in DATA_TYPES:
+        raise ValueError(f"the data type of the input is {artifact.input['data_type']!r}")
+    if artifact.plan is not None:
+        Plan.from_json(artifact.plan)
