@@ -32,8 +32,9 @@ def main(request_path: str) -> dict[str, Any]:
     samples: list[list[float]] = [[] for _ in runners]
     used = [0.0 for _ in runners]
     joules = [energy_source(runner.provider) for runner in runners]
-    chunk = max(1, request["runs"] // request["rounds"])
-    for turn in range(request["rounds"]):
+    rounds, runs = request["rounds"], request["runs"]
+    for turn in range(rounds):
+        chunk = runs * (turn + 1) // rounds - runs * turn // rounds
         order = range(len(runners)) if turn % 2 == 0 else reversed(range(len(runners)))
         for place in order:
             runners[place].run()  # the others have emptied the caches
