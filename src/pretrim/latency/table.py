@@ -172,8 +172,9 @@ class Table:
                 raise ValueError("its axes do not fit")
             corrections = {str(key): Correction(*map(float, pair)) for key, pair in data["corrections"].items()}
             start_s = float(data["start_s"])
-            numbers = [start_s, *(number for one in corrections.values() for number in (one.factor, one.exponent))]
-            if not all(np.isfinite(found).all() for found in (numbers, *(curve.seconds for curve in curves.values()))):
+            numbers = [start_s, *(curve.seconds.sum() for curve in curves.values())]
+            numbers += [number for one in corrections.values() for number in (one.factor, one.exponent)]
+            if not np.isfinite(numbers).all():
                 raise ValueError("times that are no numbers")
             place, machine = Place(**data["place"]), dict(data["machine"])
             return cls(place, machine, start_s, curves, corrections, aligned)
