@@ -13,6 +13,7 @@ from pretrim.cli import main
 from pretrim.deploy import micro, read
 
 Call = Callable[..., tuple[int, str, str]]
+MCU = "pip install 'pretrim[mcu]'"
 TRAIN = ("--data", "digits", "--input", "1x16x16", "--epochs", "2", "--limit", "400", "--batch-size", "20")
 TRAIN += ("--threads", "1", "--layout", "channels_last", "--precision", "float32")
 
@@ -123,6 +124,12 @@ def test_errors(call: Call, arguments: tuple[str, ...], code: int, said: str, tm
     assert (got, out) == (code, ""), errors
     assert re.match(f"error: .*({said})", last), last
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_sources_need_is_asked_for_before_the_export(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tflite_micro", None)
+    code, _, said = call("export", "RUN", "--to", "litert", "--sources", "src")
+    assert (code, said) == (2, f"error: Expected tflite_micro to be installed, but it is missing: {MCU}.\n")
 
 
 def test_without_any_extra_the_core_imports_and_plans(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """Artifacts in their real runtimes: they compute what PyTorch does, or are refused, and nothing is left behind."""
 
+import hashlib
 import json
+import os
+import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from torch import nn
 import pretrim
 from pretrim.deploy import RUNTIMES, SUFFIXES, export, litert, onnx, open_session, quiet, read
 from pretrim.deploy.proof import prove
-from pretrim.errors import ArtifactError, ExportError, UsageError
+from pretrim.errors import ArtifactError, ExportError, ModelError, UsageError
 
 
 @pytest.mark.parametrize("int8", [False, True], ids=["float32", "int8"])
@@ -109,6 +113,15 @@ def test_a_slim_network_brings_its_plan(tmp_path: Path) -> None:
         ({"images": torch.zeros(2, 2, 16, 16, dtype=torch.uint8)}, "in float32, but got .* in torch.uint8"),
         ({"calibration": torch.zeros(9, 3, 16, 16)}, r"calibration images of \[2, 16, 16\] .* but got \[3, 16, 16\]"),
         ({"calibration": torch.zeros(1, 2, 16, 16)}, "Expected 2 or more calibration images, but got 1"),
+        ({"calibration": torch.full((3, 2, 16, 16), torch.nan)}, "Expected finite calibration images"),
+        ({"images": torch.full((3, 2, 16, 16), torch.inf)}, "Expected finite images, but some hold NaN or infinity"),
+        ({"images": [images(1)]}, r"Expected images as a torch\.Tensor, but got a list"),
+        ({"labels": torch.zeros(5)}, r"Expected labels as a torch\.Tensor of \[2\], one an image, but got \[5\]"),
+        (
+            {"normalisation": ((0.1, torch.nan), (1, 1))},
+            r"Expected a normalisation of 2 finite means .* got \[\[0\.1, nan",
+        ),
+        ({"normalisation": ((0.1,), (1,))}, "Expected a normalisation of 2 finite means"),
     ],
 )
 def test_wrong_use_leaves_nothing(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -116,6 +129,66 @@ def test_wrong_use_leaves_nothing(change: dict[str, Any], said: str, tmp_path: P
     with pytest.raises(UsageError, match=said):
         export(small(), tmp_path / arguments.pop("path"), arguments.pop("to"), **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (nn.Conv2d(3, 4, 1), "run on one image of 2x16x16, but its forward raised RuntimeError: .*to have 3 channels"),
+        (nn.Flatten(0), r"to return tensors of one row an image, but for one got \[\[512\]\]"),
+        (nn.LazyConv2d(4, 1), "Expected a model whose parameters have shapes, but got a lazy one"),
+    ],
+    ids=["channels", "rows", "lazy"],
+)
+def test_a_network_that_does_not_take_the_images_leaves_nothing(network: nn.Module, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=said):
+        export(network, tmp_path / "model.onnx", "onnx", images=images(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_as_a_training_leaves_it(tmp_path: Path) -> None:
+    """In train mode, in float64, with its last features kept; the images know of gradients."""
+
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.drop = nn.Conv2d(2, 3, 1), nn.Dropout()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.last = self.layer(x)
+            return self.drop(self.last)
+
+    network = Keeps().double()
+    network(images(2).double())
+    made = export(network, tmp_path / "model.onnx", "onnx", images=images(2).requires_grad_())
+    wanted = network.layer(images(2).double()).detach().numpy()
+    assert np.allclose(open_session("onnx", made.path)(images(2).numpy())[0], wanted, atol=1e-5)
+    assert network.training and network.layer.weight.dtype == torch.float64
+
+
+def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk."""
+    made = export(nn.Conv2d(2, 2, 1), tmp_path / "model.onnx", "onnx", images=images(2))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit, error, said in (
+        (4000, ArtifactError, "Expected to write .*, but got: File too large"),
+        (100, ExportError, "Expected room for temporary files"),
+    ):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(error, match=said):
+                export(nn.Conv2d(2, 2, 1), made.path, "onnx", images=images(2), classes=["x" * 5000])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert read(made.path) == made
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_network_that_is_not_finite_is_told_so(tmp_path: Path) -> None:
+    network = nn.Conv2d(2, 2, 1)
+    nn.init.constant_(network.weight, torch.inf)
+    with pytest.raises(ExportError, match=r"outputs are not finite: PyTorch's own are not either, train it again"):
+        export(network, tmp_path / "model.onnx", "onnx", images=images(2))
 
 
 def test_an_operator_that_a_runtime_lacks_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
@@ -185,6 +258,32 @@ def test_a_damaged_artifact(damage: Any, said: str, tmp_path: Path) -> None:
         read(made.path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sha256": None},
+        {"input": ["shape", "data_type"]},
+        {"input": {"shape": "abc", "data_type": "float32"}},
+        {"input": {"shape": [1, 2, 16, 16]}},
+        {"plan": {"slim": {"macs": 1}}},
+        {"file_bytes": "many"},
+        {"proof": None},
+        {"runtime": "litert"},
+    ],
+    ids=str,
+)
+def test_a_record_with_fields_of_other_kinds(change: dict[str, Any], tmp_path: Path) -> None:
+    record = {"format": "pretrim-artifact", "version": 1, "runtime": "onnx", "data_type": "float32", "file_bytes": 1}
+    record |= {"sha256": hashlib.sha256(b"x").hexdigest(), "outputs": [], "classes": None, "plan": None, "notes": []}
+    record |= {"input": {"shape": [1], "data_type": "float32"}, "calibration": None, "proof": {}, "versions": {}}
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    (tmp_path / "model.onnx.json").write_text(json.dumps(record))
+    assert read(tmp_path / "model.onnx").file_bytes == 1
+    (tmp_path / "model.onnx.json").write_text(json.dumps(record | change))
+    with pytest.raises(ArtifactError, match=r"Expected .*model\.onnx\.json to be complete, but .*: export again"):
+        read(tmp_path / "model.onnx")
+
+
 def test_a_file_of_another_kind() -> None:
     with pytest.raises(
         ArtifactError, match=r"Expected an artifact \(\.onnx, \.tflite, \.pte\), but got 'weights\.pth'"
@@ -192,11 +291,21 @@ def test_a_file_of_another_kind() -> None:
         read(Path("weights.pth"))
 
 
-@pytest.mark.parametrize(("module", "extra"), [("onnxscript", "onnx"), ("litert_torch", "litert")])
+@pytest.mark.parametrize(
+    ("module", "extra"), [("onnxscript", "onnx"), ("litert_torch", "litert"), ("torchao", "executorch")]
+)
 def test_a_runtime_that_is_not_installed(module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # Python's own way to say that it is not there
     with pytest.raises(UsageError, match=rf"Expected {module} to be installed, .* pip install 'pretrim\[{extra}\]'"):
         quiet.need(module)
+
+
+def test_onnx_runtime_is_not_to_report_its_use(tmp_path: Path) -> None:
+    """Where it does, it first leaves a mark of the session, ``.ses``, in the temporary folder."""
+    environment = {name: value for name, value in os.environ.items() if name != quiet.NO_TELEMETRY}
+    code = "from pretrim.deploy.quiet import need; need('onnxruntime')"
+    subprocess.run([sys.executable, "-c", code], env=environment | {"TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------------- what the proof says

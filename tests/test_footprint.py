@@ -85,6 +85,19 @@ def test_prediction_and_reality(slim: bool) -> None:
     assert int(artifact_cost(network)(widths)) == pytest.approx(len(content), rel=0.03)
 
 
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.LeakyReLU])
+def test_activations_that_litert_turns_into_several_operators(activation: type[nn.Module]) -> None:
+    """SiLU is a sigmoid and a product; LeakyReLU stays in float32 in an int8 model, between two copies."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 16, 3), activation(), nn.Conv2d(16, 64, 3), activation(), nn.AdaptiveAvgPool2d(1)
+    )
+    network = pretrim.analyze(model, torch.zeros(1, *SHAPE))
+    content = tflite(model, SHAPE)
+    assert int(arena_cost(network)(network.dense)) == pytest.approx(micro.arena(content).total_bytes, rel=0.1)
+    assert int(artifact_cost(network)(network.dense)) == pytest.approx(len(content), rel=0.05)
+
+
 def test_the_plan_in_the_file_saves_memory_and_changes_no_output() -> None:
     """ResNet-20's stages: the planner on the device takes a third more than the plan that is written into the file."""
     from pretrim.models import BUILTIN

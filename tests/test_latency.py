@@ -232,10 +232,26 @@ def test_tables_that_are_damaged(network: pretrim.Network) -> None:
         "[]",
         json.dumps({**table.to_json(), "version": 9}),
         json.dumps({**table.to_json(), "curves": 1}),
+        json.dumps({**table.to_json(), "start_s": "nan"}),
+        json.dumps({**table.to_json(), "corrections": {"x": [1.0, float("nan")]}}),
+        json.dumps({**table.to_json(), "place": {**table.to_json()["place"], "runtime": "executorch"}}),
+        json.dumps({**table.to_json(), "place": {**table.to_json()["place"], "device": "elsewhere"}}),
     ):
         file.write_text(text)
-        with pytest.raises(MeasureError, match="latency table"):
+        with pytest.raises(MeasureError, match=f"latency table in {file}, but it cannot be read: remove it"):
             load_table(HERE)
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_measured(
+    network: pretrim.Network, cache: Path
+) -> None:
+    (cache / "pretrim").symlink_to("/proc/nowhere")
+
+    def never(*_: Any) -> str:
+        raise AssertionError("it was measured")
+
+    with pytest.raises(MeasureError, match=r"Expected to keep a latency table in .*Set XDG_CACHE_HOME"):
+        measured_cost(network, small(), HERE, ask=never)
 
 
 @pytest.mark.parametrize(("padded_to", "aligned"), [(1, 8), (8, 8), (16, 16), (64, 8)])

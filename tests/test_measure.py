@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from pretrim.deploy import Artifact, export
+from pretrim.deploy.quiet import NO_TELEMETRY
 from pretrim.errors import MeasureError, UsageError
 from pretrim.measure import Latency, Protocol, measure
 from pretrim.measure.compare import warning
@@ -78,6 +79,25 @@ def test_a_runtime_that_crashes_takes_nothing_with_it() -> None:
         check_ended(-11, "", "here")
 
 
+@pytest.mark.parametrize(
+    ("code", "errors", "said"),
+    [
+        (-9, "", "Expected the artifact to run on pi4, but it was killed, mostly for want of memory"),
+        (-999, "", r"its runtime crashed \(signal 999\)"),
+        (1, "evil\x1b[2J", r"but got: evil\[2J\. Export"),
+    ],
+)
+def test_a_worker_that_ends_otherwise(code: int, errors: str, said: str) -> None:
+    with pytest.raises(MeasureError, match=said):
+        check_ended(code, errors, "on pi4")
+
+
+def test_as_many_inferences_are_timed_as_were_asked_for(artifacts: dict[str, Artifact]) -> None:
+    """Nine in five rounds: two of them are a single one."""
+    found = measure([artifacts["small"]], Protocol(runs=9, processes=1, rounds=5, warmup_s=0.0))
+    assert found[0].latency.runs == 9
+
+
 def test_a_runtime_that_is_missing() -> None:
     code = f"import sys; sys.modules['onnxruntime'] = None; exec(open({str(WORKER)!r}).read())"
     with pytest.raises(
@@ -100,6 +120,19 @@ def measure_with(command: list[str]) -> None:
     finally:
         file.unlink()
     check_ended(done.returncode, done.stderr, "on this machine")
+
+
+def test_the_worker_does_not_let_onnx_runtime_report_its_use(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """Where it does, it first leaves a mark of the session, ``.ses``, in the temporary folder."""
+    one = {"path": str(artifacts["small"].path), "runtime": "onnx", "shape": [1, 3, 40, 40], "data_type": "float32"}
+    request = {"artifacts": [one], "threads": 1, "providers": [], "runs": 1, "rounds": 1, "warmup_s": 0}
+    asked, temporary = tmp_path / "request.json", tmp_path / "temporary"
+    asked.write_text(json.dumps(request))
+    temporary.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != NO_TELEMETRY}
+    environment["TMPDIR"] = str(temporary)
+    subprocess.run([sys.executable, WORKER, asked], env=environment, stdout=subprocess.DEVNULL, check=True)
+    assert list(temporary.iterdir()) == []
 
 
 def test_several_runtimes_are_not_compared(artifacts: dict[str, Artifact]) -> None:
@@ -252,6 +285,31 @@ def test_over_ssh(sshd: tuple[Path, Path], artifacts: dict[str, Artifact]) -> No
     assert large.latency.median_s > 2 * small.latency.median_s
     assert large.machine["runtime"].startswith("onnxruntime ")
     assert list(remote.glob("pretrim-*")) == []
+
+
+@pytest.fixture
+def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An ssh that runs the command on this machine, with a shell that greets those who log in."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "ssh").write_text(
+        '#!/bin/sh\necho "{}"\necho "Welcome to pi4!"\nfor last; do :; done\nexec sh -c "$last"\n'
+    )
+    (folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def test_a_shell_that_greets_does_not_disturb(loopback: Path, artifacts: dict[str, Artifact]) -> None:
+    assert loopback.is_dir()
+    found = measure([artifacts["small"]], QUICK, Host("pi4", sys.executable))
+    assert found[0].latency.runs == 8
+
+
+def test_an_artifact_that_is_gone_before_it_is_sent(loopback: Path, artifacts: dict[str, Artifact]) -> None:
+    gone = replace(artifacts["small"], path=loopback / "gone.onnx")
+    with pytest.raises(MeasureError, match=r"Expected to read .*gone\.onnx, but got: No such file"):
+        measure([gone], QUICK, Host("pi4", sys.executable))
 
 
 def test_a_worker_that_fails_there(sshd: tuple[Path, Path], artifacts: dict[str, Artifact], tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ The command line prints the message alone and exits with the error's ``exit_code
 
 from __future__ import annotations
 
+import errno
 import re
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FRAMES = (
     "File ",
     "While executing",
@@ -65,6 +67,8 @@ class ExportError(PretrimError):
     @classmethod
     def by(cls, converter: str, error: BaseException) -> ExportError:
         """What a vendor's converter said, in one line, with the operator that it names somewhere in its text."""
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return cls(f"Expected room for temporary files, but got: {error.strerror}. Free some, or set TMPDIR.")
         text = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
         lines = [line.strip() for line in text.splitlines()]
         passes = _PASSES.search(text)

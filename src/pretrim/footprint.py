@@ -49,6 +49,8 @@ RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze",
 NOTHING = frozenset({"empty", "t", "alias", "detach", "dropout", "permute", "transpose"})
 UNREAD = -1
 KEEP = frozenset({"add", "sub", "mul", "mean"})
+FLOAT_IN_INT8 = frozenset({"leaky_relu"})
+"""Operators that LiteRT's quantiser leaves in float32, between a copy to it and one back"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Lowering:
     """A network on its way to LiteRT."""
 
     network: Network
+    dtype: DType = "float32"
     nodes: list[Node] = field(default_factory=list)
     constants: int = 0
     """tensors that hold no activation"""
@@ -105,9 +108,9 @@ class Lowering:
         return self.home[buffer]
 
 
-def lower(network: Network) -> Lowering:
-    """Follow the network's operators as LiteRT's converter does."""
-    low = Lowering(network)
+def lower(network: Network, dtype: DType = "float32") -> Lowering:
+    """Follow the network's operators as LiteRT's converter and quantiser do."""
+    low = Lowering(network, dtype)
     written = {buffer for operator in network.operators for buffer in operator.writes}
     shapes = _input_shapes(network)
     inputs = [b for o in network.operators for b in o.reads if b not in written]
@@ -245,6 +248,9 @@ def _others(low: Lowering, operator: Operator, reads: list[int], read: set[int])
             reads = [low.activation((1.0, operator.outputs[0]), kind)]
         low.home[operator.writes[0]] = reads[0]
         return
+    if operator.op == "silu" or (low.dtype == "int8" and operator.op in FLOAT_IN_INT8):
+        low.home[(operator.writes or operator.reads)[0]] = _several(low, operator, reads[0])
+        return
     low.node(operator.op, operator, *reads)
     low.constants += operator.op == "mean"
     low.constant_bytes += 8 * (operator.op == "mean")
@@ -254,6 +260,20 @@ def _others(low: Lowering, operator: Operator, reads: list[int], read: set[int])
     for buffer, dims in zip(operator.writes, operator.outputs, strict=False):
         if buffer in read or last:
             low.home[buffer] = low.activation((1.0, dims), operator.op)
+
+
+def _several(low: Lowering, operator: Operator, source: int) -> int:
+    """An operator that becomes several: a sigmoid and a product, or one in float32 between its copies."""
+    factor, dims = low.elements[source]
+    if operator.op == "silu":
+        low.node("sigmoid", operator, source)
+        gate = low.activation((factor, dims), "sigmoid")
+        low.node("mul", operator, source, gate)
+        return low.activation((factor, dims), "mul")
+    for kind, width in (("dequantize", 4.0), (operator.op, 4.0), ("quantize", 1.0)):
+        low.node(kind, operator, source)
+        source = low.activation((width * factor, dims), kind)
+    return source
 
 
 # ---------------------------------------------------------------------------------------- the arena
@@ -348,7 +368,7 @@ class ArenaCost:
 
 def arena_cost(network: Network, dtype: DType = "int8", *, planned: bool = True) -> ArenaCost:
     """The arena as a function of widths."""
-    low, item = lower(network), item_bytes(dtype)
+    low, item = lower(network, dtype), item_bytes(dtype)
     births, deaths = tuple(low.births), _deaths(low)
     tail = _tail(low)
     alive = _together(births, deaths)
@@ -389,7 +409,7 @@ def _tail(low: Lowering) -> list[Term]:
 
 def artifact_cost(network: Network, dtype: DType = "int8") -> FormulaCost:
     """Bytes of the ``.tflite`` as a function of widths."""
-    low, item = lower(network), item_bytes(dtype)
+    low, item = lower(network, dtype), item_bytes(dtype)
     is_int8 = dtype == "int8"
     tensors = len(low.elements) + low.constants
     fixed = FILE_BYTES + TENSOR_BYTES * tensors + low.constant_bytes + (SCALE_BYTES * len(low.elements)) * is_int8

@@ -474,8 +474,8 @@ class Stage:
                 return call_model(self.model, self.example)
 
 
-def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
-    """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
+def check_eager(model: nn.Module) -> None:
+    """Raises ModelError for modules that have no Python code, or no parameters yet."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and (not name or any(True for _ in named_tensors(module))):
             where = f" in {name}" if name else ""
@@ -484,6 +484,11 @@ def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
             )
     if any(nn.parameter.is_lazy(p) for p in model.parameters()):
         raise ModelError("Expected a model whose parameters have shapes, but got a lazy one: run it once first.")
+
+
+def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
+    """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
+    check_eager(model)
     if real:
         return Stage(copy_module(model), example, None)
     fake = FakeTensorMode(allow_non_fake_inputs=True)

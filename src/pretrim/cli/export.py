@@ -78,9 +78,12 @@ def export(
         raise UsageError("Expected --calibrate DATA with int8, but got none: its images give the ranges.")
 
     from pretrim.deploy import check_target
+    from pretrim.deploy.quiet import need
 
     from .opened import open_run
 
+    if sources is not None:
+        need("tflite_micro")  # it tells the arena; before the export, not after it
     target = output if output is not None else default_path(run, delivery.to, delivery.int8)
     check_target(target, delivery.to, overwrite)
     opened = open_run(run, model)

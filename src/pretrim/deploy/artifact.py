@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from pretrim.errors import ArtifactError
-from pretrim.files import write_bytes, write_text
+from pretrim.errors import ArtifactError, PlanError
+from pretrim.files import write_atomically
+from pretrim.plan import Plan
 
 from .runtime import RUNTIMES, SUFFIXES, RuntimeName
 
@@ -74,11 +75,22 @@ def record_of(path: Path) -> Path:
 
 
 def write(artifact: Artifact, content: bytes) -> None:
-    """The file, then its record; a record that was there goes first. Raises ArtifactError if they cannot be written."""
-    try:
+    """The file, then its record; those that were there stay until both are complete beside them.
+
+    Raises ArtifactError if they cannot be written.
+    """
+    record = json.dumps(artifact.to_json(), indent=2, allow_nan=False) + "\n"
+
+    def both(temporary: Path) -> None:
+        temporary.write_text(record, encoding="utf-8")
+        write_atomically(artifact.path, alone)
+
+    def alone(temporary: Path) -> None:
+        temporary.write_bytes(content)
         artifact.record_path.unlink(missing_ok=True)
-        write_bytes(artifact.path, content)
-        write_text(artifact.record_path, json.dumps(artifact.to_json(), indent=2, allow_nan=False) + "\n")
+
+    try:
+        write_atomically(artifact.record_path, both)
     except OSError as error:
         raise ArtifactError(
             f"Expected to write {artifact.path}, but got: {error.strerror or error}. Choose another folder."
@@ -121,9 +133,8 @@ def read(path: Path) -> Artifact:
             notes=tuple(record["notes"]),
             **{name: record[name] for name in names},
         )
-        if artifact.runtime != runtime or artifact.data_type not in DATA_TYPES or "shape" not in artifact.input:
-            raise ValueError(f"it is of {artifact.runtime}")
-    except (KeyError, TypeError, ValueError) as error:
+        _check(artifact, runtime)
+    except (KeyError, TypeError, ValueError, PlanError) as error:
         raise ArtifactError(f"Expected {record_of(path)} to be complete, but {error!r}: export again.") from error
     found = hashlib.sha256(content).hexdigest()
     if found != artifact.sha256:
@@ -132,3 +143,23 @@ def read(path: Path) -> Artifact:
             f"or edited, export again."
         )
     return artifact
+
+
+def _check(artifact: Artifact, runtime: RuntimeName) -> None:
+    """Raises ValueError, KeyError or PlanError where a field is not what :func:`write` writes."""
+    if artifact.runtime != runtime:
+        raise ValueError(f"it is of {artifact.runtime}")
+    if artifact.data_type not in DATA_TYPES or type(artifact.file_bytes) is not int:
+        raise ValueError(f"it is of {artifact.data_type!r} and {artifact.file_bytes!r} bytes")
+    if not isinstance(artifact.sha256, str):
+        raise ValueError(f"its SHA-256 is {artifact.sha256!r}")
+    for name in ("input", "proof", "versions"):
+        if not isinstance(getattr(artifact, name), dict):
+            raise ValueError(f"{name} is {getattr(artifact, name)!r}")
+    shape = artifact.input["shape"]
+    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"the shape of the input is {shape!r}")
+    if artifact.input["data_type"] not in DATA_TYPES:
+        raise ValueError(f"the data type of the input is {artifact.input['data_type']!r}")
+    if artifact.plan is not None:
+        Plan.from_json(artifact.plan)

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from pretrim.errors import ExportError, UsageError
+from pretrim.errors import ExportError, ModelError, UsageError
 from pretrim.surgery import plan_of
+from pretrim.trace import check_eager, copy_module, describe_failure
 
 from . import executorch, litert, onnx
 from .artifact import Artifact, DataType, write
@@ -73,26 +74,29 @@ def export(
 
     Raises:
         UsageError: wrong arguments, or the runtime's packages are missing.
+        ModelError: the network cannot be copied, or does not run on these images.
         ExportError: the network cannot be converted, or the artifact does not compute the same. Nothing is written.
         ArtifactError: the file cannot be written.
     """
     target = Path(path)
-    _check(target, to, images, calibration, opset)
+    check_target(target, to, overwrite=True)
+    if opset is not None and to != "onnx":
+        raise UsageError(f"Expected an opset for ONNX alone, but got one for {to}: leave it out.")
+    images, calibration = _checked_images(images, calibration)
+    _check_record(images, labels, normalisation)
     plain = _Plain(network)
     example = images[:1].contiguous()
     wanted = plain.outputs(images)
     converted = _convert(plain, example, to, calibration, opset, signed)
     data_type: DataType = "float32" if calibration is None else "int8"
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"model{SUFFIXES[to]}"
-        file.write_bytes(converted.content)
-        session, got = _run(to, file, images.numpy())
+        session, got = _run(to, Path(folder) / f"model{SUFFIXES[to]}", converted.content, images.numpy())
         found = prove(
             wanted,
             got,
             is_int8=calibration is not None,
             inputs=inputs,
-            labels=None if labels is None else labels.numpy(),
+            labels=None if labels is None else labels.cpu().numpy(),
         )
         if found.failed and not force:
             raise ExportError(
@@ -131,22 +135,28 @@ def check_target(path: Path, to: str, overwrite: bool) -> None:
         raise UsageError(f"Expected --to to be one of {', '.join(RUNTIMES)}, but got {to!r}.")
     if path.suffix != SUFFIXES[to]:
         raise UsageError(f"Expected a file that ends in {SUFFIXES[to]}, but got {path.name!r}.")
+    if path.is_dir():
+        raise UsageError(f"Expected a file to write, but {path} is a folder: choose another.")
     if path.exists() and not overwrite:
         raise UsageError(f"Expected a new file, but {path} exists: choose another, or --overwrite.")
     if not path.parent.is_dir():
         raise UsageError(f"Expected a folder to write in, but {path.parent} is none: make it first.")
 
 
-def _check(target: Path, to: str, images: torch.Tensor, calibration: torch.Tensor | None, opset: int | None) -> None:
-    check_target(target, to, overwrite=True)
-    if opset is not None and to != "onnx":
-        raise UsageError(f"Expected an opset for ONNX alone, but got one for {to}: leave it out.")
+def _checked_images(images: torch.Tensor, calibration: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Both as the runtimes take them: without gradients, on the CPU. Raises UsageError for what no runtime takes."""
+    for value in (images, calibration):
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise UsageError(f"Expected images as a torch.Tensor, but got a {type(value).__name__}.")
     if images.ndim != 4 or not len(images) or images.dtype != torch.float32:
         raise UsageError(
             f"Expected images of N x C x H x W in float32, but got {list(images.shape)} in {images.dtype}."
         )
+    if not images.isfinite().all():
+        raise UsageError("Expected finite images, but some hold NaN or infinity: leave those out.")
+    images = images.detach().cpu()
     if calibration is None:
-        return
+        return images, None
     if calibration.shape[1:] != images.shape[1:] or calibration.dtype != torch.float32:
         raise UsageError(
             f"Expected calibration images of {list(images.shape[1:])} in float32, as the network takes, but got "
@@ -154,6 +164,25 @@ def _check(target: Path, to: str, images: torch.Tensor, calibration: torch.Tenso
         )
     if len(calibration) < LEAST_CALIBRATION:
         raise UsageError(f"Expected {LEAST_CALIBRATION} or more calibration images, but got {len(calibration)}.")
+    if not calibration.isfinite().all():
+        raise UsageError("Expected finite calibration images, but some hold NaN or infinity: leave those out.")
+    return images, calibration.detach().cpu()
+
+
+def _check_record(
+    images: torch.Tensor, labels: torch.Tensor | None, normalisation: tuple[Sequence[float], Sequence[float]] | None
+) -> None:
+    """Raises UsageError for what does not belong to these images."""
+    if labels is not None and (not isinstance(labels, torch.Tensor) or labels.shape != images.shape[:1]):
+        shape = list(labels.shape) if isinstance(labels, torch.Tensor) else type(labels).__name__
+        raise UsageError(f"Expected labels as a torch.Tensor of [{len(images)}], one an image, but got {shape}.")
+    pair = _pair(normalisation)
+    if pair is not None and (
+        [len(part) for part in pair] != 2 * [images.shape[1]] or not np.isfinite(np.array(pair)).all()
+    ):
+        raise UsageError(
+            f"Expected a normalisation of {images.shape[1]} finite means and as many deviations, but got {pair}."
+        )
 
 
 class _Plain(nn.Module):
@@ -161,7 +190,8 @@ class _Plain(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).cpu().float()
+        check_eager(network)
+        self.network = copy_module(network).cpu().float()
         for tensor in (*self.network.parameters(), *self.network.buffers()):
             tensor.requires_grad_(False)
             tensor.data = tensor.data.contiguous()
@@ -173,9 +203,18 @@ class _Plain(nn.Module):
 
     @torch.no_grad()
     def outputs(self, images: torch.Tensor) -> Outputs:
-        """Each output for N images, one at a time as the artifact takes them."""
-        found = [[part.numpy() for part in tree_leaves(self(image[None]))] for image in images]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        """Each output for N images, one at a time as the artifact takes them. Raises ModelError."""
+        try:
+            found = [tree_leaves(self(image[None])) for image in images]
+        except Exception as error:  # the user's own code; its error is shown
+            raise ModelError(
+                f"Expected the network to run on one image of {'x'.join(map(str, images.shape[1:]))}, but its forward "
+                f"raised {describe_failure(error)}."
+            ) from error
+        shapes = [list(part.shape) for part in found[0]]
+        if not shapes or any(shape[:1] != [1] for shape in shapes):
+            raise ModelError(f"Expected the network to return tensors of one row an image, but for one got {shapes}.")
+        return [np.concatenate([part.numpy() for part in parts]) for parts in zip(*found, strict=True)]
 
 
 def _convert(
@@ -206,9 +245,10 @@ def open_session(runtime: RuntimeName, path: Path, threads: int = 1) -> Session:
     return kinds[runtime](path, threads)
 
 
-def _run(runtime: RuntimeName, path: Path, images: Images) -> tuple[Session, Outputs]:
-    """What the artifact answers. Raises ExportError where its runtime cannot run it."""
+def _run(runtime: RuntimeName, path: Path, content: bytes, images: Images) -> tuple[Session, Outputs]:
+    """Write the artifact to a path: what it answers. Raises ExportError where its runtime cannot run it."""
     try:
+        path.write_bytes(content)
         session = open_session(runtime, path)
         with silence():
             return session, session(images)
@@ -238,6 +278,8 @@ def _notes(to: RuntimeName, converted: Converted, proof: Proof) -> tuple[str, ..
 
 
 def _mend(plain: _Plain, images: torch.Tensor, wanted: Outputs, data_type: DataType) -> str:
+    if not all(np.isfinite(part).all() for part in wanted):
+        return "PyTorch's own are not either, train it again"
     if data_type == "int8":
         return "calibrate on more images"
     own = _rounding(plain, images, wanted)

@@ -60,8 +60,8 @@ def quantise(content: bytes, calibration: Images) -> Converted:
     samples = [{INPUT: np.ascontiguousarray(image.transpose(1, 2, 0))[None]} for image in calibration]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.tflite"
-        file.write_bytes(content)
         try:
+            file.write_bytes(content)
             with silence():
                 quantiser = quantizer.Quantizer(str(file), recipe.static_wi8_ai8())
                 calibration_run = calibrator.Calibrator(str(file), num_threads=1, qsv_update_func=ranges.min_max_update)

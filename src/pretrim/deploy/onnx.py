@@ -103,8 +103,8 @@ def quantise(content: bytes, calibration: Images, *, signed: bool = False) -> Co
 
     with tempfile.TemporaryDirectory() as folder:
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
-        plain.write_bytes(content)
         try:
+            plain.write_bytes(content)
             with silence():
                 preparing.quant_pre_process(plain, prepared)
                 quantization.quantize_static(

@@ -60,10 +60,11 @@ def prove(
     if shapes[0] != shapes[1]:
         return Proof(len(wanted[0]), inputs, None, None, None, None, (f"outputs are {shapes[1]}, not {shapes[0]}",))
     reference, found = (np.concatenate([part.ravel() for part in parts]).astype(float) for parts in (wanted, got))
-    difference = found - reference
-    largest = float(np.abs(reference).max(initial=0.0))
-    error: float | None = float(np.abs(difference).max(initial=0.0)) / max(largest, 1e-30)
-    noise, signal = float((difference**2).sum()), float((reference**2).sum())
+    with np.errstate(invalid="ignore"):  # of outputs that are not finite, which is told below
+        difference = found - reference
+        largest = float(np.abs(reference).max(initial=0.0))
+        error: float | None = float(np.abs(difference).max(initial=0.0)) / max(largest, 1e-30)
+        noise, signal = float((difference**2).sum()), float((reference**2).sum())
     sqnr = 10 * float(np.log10(max(signal, 1e-300) / noise)) if noise > 0 else None
     if not np.isfinite(difference).all():
         error, sqnr = None, None

@@ -23,15 +23,20 @@ PACKAGES = {
     "litert_torch": "litert",
     "ai_edge_quantizer": "litert",
     "ai_edge_litert": "litert",
+    "flatbuffers": "litert",
     "executorch": "executorch",
+    "torchao": "executorch",
     "tflite_micro": "mcu",
 }
 """Which extra brings a package."""
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""ONNX Runtime reports its use to Microsoft and marks the machine, unless this is set before it is loaded (1.32)."""
 
 
 def need(module: str) -> ModuleType:
     """Import an optional package, or a module of one. Raises UsageError, which says what to install."""
     package = module.partition(".")[0]
+    os.environ.setdefault(NO_TELEMETRY, "1")
     try:
         with silence():
             return importlib.import_module(module)

@@ -18,7 +18,7 @@ from pretrim.network import Network
 from pretrim.plan import plan_of_widths
 
 from .cost import LatencyCost, key_of, latency_cost, wanted_axes
-from .table import Correction, Place, Progress, Table, load_table, measure_table, save_table
+from .table import Correction, Place, Progress, Table, check_cache, load_table, measure_table, save_table
 
 SLIM_SHARE = 0.3
 """of every width, in the second network"""
@@ -51,6 +51,8 @@ def measured_cost(
         ExportError: the network cannot be converted.
     """
     known = load_table(place)
+    if known is None or key_of(network) not in known.corrections:
+        check_cache()
     table = measure_table(place, wanted_axes(network, place.runtime), known=known, ask=ask, progress=progress)
     if key_of(network) not in table.corrections:
         found = correct(network, module, table, ask)

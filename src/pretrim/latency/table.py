@@ -171,9 +171,14 @@ class Table:
             if any(curve.seconds.shape != tuple(map(len, curve.axes)) for curve in curves.values()):
                 raise ValueError("its axes do not fit")
             corrections = {str(key): Correction(*map(float, pair)) for key, pair in data["corrections"].items()}
+            start_s = float(data["start_s"])
+            numbers = [start_s, *(curve.seconds.sum() for curve in curves.values())]
+            numbers += [number for one in corrections.values() for number in (one.factor, one.exponent)]
+            if not np.isfinite(numbers).all():
+                raise ValueError("times that are no numbers")
             place, machine = Place(**data["place"]), dict(data["machine"])
-            return cls(place, machine, float(data["start_s"]), curves, corrections, aligned)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return cls(place, machine, start_s, curves, corrections, aligned)
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise MeasureError(f"Expected a latency table, but it is damaged ({error!r}): remove it.") from error
 
 
@@ -186,21 +191,41 @@ def load_table(place: Place) -> Table | None:
     """The table of a place, if one is kept. Raises MeasureError if it is damaged."""
     file = cache_folder() / f"{place.slug}.json"
     try:
-        return Table.from_json(json.loads(file.read_text(encoding="utf-8")))
+        found = Table.from_json(json.loads(file.read_text(encoding="utf-8")))
+        if found.place != place:
+            raise ValueError(f"it is of {found.place}")
+        return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MeasureError) as error:
         raise MeasureError(f"Expected a latency table in {file}, but it cannot be read: remove it.") from error
 
 
+def check_cache() -> None:
+    """Before minutes of measuring: can its table be kept? Raises MeasureError."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _not_kept(folder, error) from error
+
+
 def save_table(table: Table) -> None:
-    """Keep a table."""
+    """Keep a table. Raises MeasureError where that cannot be done."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{table.place.slug}.json", json.dumps(table.to_json()) + "\n")
     except OSError as error:
-        raise MeasureError(f"Expected to keep a latency table in {folder}, but got: {error.strerror}.") from error
+        raise _not_kept(folder, error) from error
+
+
+def _not_kept(folder: Path, error: OSError) -> MeasureError:
+    return MeasureError(
+        f"Expected to keep a latency table in {folder}, but got: {error.strerror}. Set XDG_CACHE_HOME to another."
+    )
 
 
 # ---------------------------------------------------------------------------------------- measuring

@@ -17,6 +17,7 @@ import threading
 from typing import Any
 
 LONGEST = 4 << 20
+MARK = "pretrim-answer:"
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
         finally:
             worker.kill()
         answer = {"code": worker.returncode, "out": text(out), "errors": text(errors)}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write("\n" + MARK + json.dumps(answer) + "\n")  # a shell there may have printed before
         sys.stdout.flush()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

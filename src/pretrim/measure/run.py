@@ -126,9 +126,9 @@ def here(request: dict[str, Any], files: Sequence[Path]) -> str:
         asked = Path(folder) / "request.json"
         asked.write_text(json.dumps(request | {"artifacts": entries}), encoding="utf-8")
         # Not isolated (-I): a user's PYTHONPATH may hold the runtime.
-        done = subprocess.run([sys.executable, str(WORKER), str(asked)], capture_output=True, text=True, check=False)
-    check_ended(done.returncode, done.stderr, "on this machine")
-    return done.stdout
+        done = subprocess.run([sys.executable, str(WORKER), str(asked)], capture_output=True, check=False)
+    check_ended(done.returncode, done.stderr.decode(errors="replace"), "on this machine")
+    return done.stdout.decode(errors="replace")
 
 
 def check_ended(code: int, errors: str, where: str) -> None:
@@ -138,12 +138,21 @@ def check_ended(code: int, errors: str, where: str) -> None:
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     missing = next((line.removeprefix(MISSING) for line in lines if line.startswith(MISSING)), None)
     if missing is not None:
-        package = missing.split()[0]
+        package = printable(missing.split()[0])
         extra = PACKAGES.get(package.replace("-", "_"), "")
         mend = f"pip install 'pretrim[{extra}]'" if where == "on this machine" else f"pip install {package} there"
         raise UsageError(f"Expected {package} to be installed {where}, but it is missing: {mend}.")
+    if code == -signal.SIGKILL:
+        raise MeasureError(
+            f"Expected the artifact to run {where}, but it was killed, mostly for want of memory: free some."
+        )
     if code < 0:
-        name = signal.Signals(-code).name
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         raise MeasureError(f"Expected the artifact to run {where}, but its runtime crashed ({name}): export it again.")
-    said = lines[-1][:300] if lines else f"exit code {code}"
+    said = printable(lines[-1]) if lines else f"exit code {code}"
     raise MeasureError(f"Expected the artifact to run {where}, but got: {said}. Export it again.")
+
+
+def printable(said: str) -> str:
+    """What a process said, which may be on another machine: short, and with nothing that moves a terminal's cursor."""
+    return "".join(letter for letter in said if letter.isprintable())[:300]

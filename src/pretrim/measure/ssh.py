@@ -17,7 +17,8 @@ from typing import IO, Any
 
 from pretrim.errors import MeasureError, UsageError
 
-from .run import WORKER, check_ended
+from .remote import MARK
+from .run import WORKER, check_ended, printable
 
 REMOTE = Path(__file__).with_name("remote.py")
 BOOT = "import sys; s = sys.stdin.buffer; exec(compile(s.read(int(s.readline())), 'remote.py', 'exec'))"
@@ -60,12 +61,16 @@ class Host:
         entries = [entry | {"path": name} for entry, name in zip(request["artifacts"], names, strict=True)]
         asked = json.dumps(request | {"artifacts": entries}).encode()
         parts = [("worker.py", WORKER.read_bytes()), ("request.json", asked)]
-        parts += [(name, file.read_bytes()) for name, file in zip(names, files, strict=True)]
-        code, answer, errors = self._talk(_bundle(parts))
         try:
-            found = json.loads(answer)
+            parts += [(name, file.read_bytes()) for name, file in zip(names, files, strict=True)]
+        except OSError as error:
+            raise MeasureError(f"Expected to read {error.filename}, but got: {error.strerror}. Try again.") from error
+        code, answer, errors = self._talk(_bundle(parts))
+        lines = [line for line in answer.decode(errors="replace").splitlines() if line.startswith(MARK)]
+        try:
+            found = json.loads(lines[-1].removeprefix(MARK))
             worker_code, out, worker_errors = int(found["code"]), str(found["out"]), str(found["errors"])
-        except (ValueError, KeyError, TypeError):
+        except (IndexError, KeyError, TypeError, ValueError):
             raise self._unreachable(code, errors) from None
         check_ended(worker_code, worker_errors, f"on {self.name}")
         return out
@@ -97,7 +102,7 @@ class Host:
 
     def _unreachable(self, code: int, errors: str) -> MeasureError:
         lines = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("**")]
-        said = "".join(letter for letter in (lines[-1] if lines else f"exit code {code}") if letter.isprintable())[:300]
+        said = printable(lines[-1] if lines else f"exit code {code}")
         return MeasureError(
             f"Expected to measure on {self.name}, but got: {said}. Check that `ssh {self.name} {self.python} -V` works "
             f"without a password."
