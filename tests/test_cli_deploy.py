@@ -70,6 +70,22 @@ def test_from_the_question_whether_it_fits_to_a_verified_artifact(call: Call, tm
     assert code == 0 and not list(run.glob("model.*"))
 
 
+def test_a_network_that_does_not_convert_is_trained_all_the_same(call: Call, tmp_path: Path) -> None:
+    """LiteRT has no transposed convolution of this padding."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(\n"
+        "        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 8, 3, 2, 1),\n"
+        "        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))\n"
+    )
+    run = tmp_path / "run"
+    limits = ("--input", "1x8x8", "--macs", "0.5x", "--epochs", "1", "--to", "litert", "-o", run)
+    code, _, said = call("compress", f"{tmp_path / 'net.py'}:build", "--data", "digits", *limits)
+    last = said.splitlines()[-1]
+    assert code == 1 and last.startswith("error: Expected LiteRT to take the network, but got"), said
+    assert last.endswith(f"The trained network is in {run}: `pretrim export` takes it from there.")
+    assert (run / "run.json").exists() and not list(run.glob("*.tflite*"))
+
+
 def test_a_network_that_fits_is_left_as_it_is(call: Call) -> None:
     code, out, said = call("plan", "resnet20", "--device", "stm32h743", "--json")
     plan = json.loads(out)

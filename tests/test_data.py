@@ -24,7 +24,7 @@ from PIL import Image
 
 from pretrim import data
 from pretrim.data import fashion_mnist
-from pretrim.data.images import with_channels
+from pretrim.data.images import decode, size_of, with_channels
 from pretrim.data.parquet import class_names
 from pretrim.data.record import PIECE, Split, statistics
 from pretrim.data.split import draw, limited
@@ -751,3 +751,17 @@ def test_bad_options(name, value):
 def test_importing_the_package_imports_no_optional_one():
     code = "import sys, pretrim.data; print([m for m in ('sklearn', 'pyarrow', 'torchvision') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_photos_are_turned_upright(tmp_path: Path, suffix: str) -> None:
+    """A phone that is held upright stores its picture lying, and says so (EXIF orientation 6: turn it clockwise)."""
+    upright = np.zeros((16, 8, 3), np.uint8)
+    upright[:4] = 255  # light above
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / f"photo.{suffix}"
+    Image.fromarray(np.rot90(upright).copy()).save(file, exif=exif)
+    assert size_of(file, "here") == (16, 8)
+    found = decode(file, "here", channels=3, size=None).astype(int)
+    assert found.shape == (16, 8, 3) and np.abs(found - upright).mean() < 16

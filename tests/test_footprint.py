@@ -98,6 +98,33 @@ def test_activations_that_litert_turns_into_several_operators(activation: type[n
     assert int(artifact_cost(network)(network.dense)) == pytest.approx(len(content), rel=0.05)
 
 
+class Segments(nn.Module):
+    """A small U-Net: a transposed convolution, a skip, and a feature map as its output."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU())
+        self.deep = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU())
+        self.up = nn.ConvTranspose2d(16, 8, 2, 2)
+        self.head = nn.Conv2d(16, classes, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        down = self.down(images)
+        return self.head(torch.cat([self.up(self.deep(down)), down], dim=1))
+
+
+@pytest.mark.parametrize("classes", [2, 40])
+def test_transposed_convolutions_and_feature_maps_as_outputs(classes: int) -> None:
+    """The one sums up in int32, in memory of its own; the others are put in PyTorch's order, by a copy."""
+    torch.manual_seed(0)
+    model = Segments(classes)
+    network = pretrim.analyze(model, torch.zeros(1, *SHAPE))
+    content = tflite(model, SHAPE)
+    real, cost = micro.arena(content), arena_cost(network)
+    assert int(cost(network.dense)) - int(cost.tail(network.dense)) == real.head_bytes
+    assert int(artifact_cost(network)(network.dense)) == pytest.approx(len(content), rel=0.05)
+
+
 def test_the_plan_in_the_file_saves_memory_and_changes_no_output() -> None:
     """ResNet-20's stages: the planner on the device takes a third more than the plan that is written into the file."""
     from pretrim.models import BUILTIN

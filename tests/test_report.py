@@ -15,8 +15,9 @@ from rich.console import Console
 
 import pretrim
 from pretrim.cli import main
-from pretrim.cli.recommend import show
+from pretrim.cli.recommend import limits_of, show
 from pretrim.cli.study_view import show_trials
+from pretrim.errors import UsageError
 from pretrim.latency import PROVIDERS, Place, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
@@ -305,6 +306,12 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
         main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return int(end.value.code or 0), captured.out, captured.err
+
+
+def test_a_share_of_the_latency_is_of_the_dense_networks_measured_one() -> None:
+    assert limits_of({"latency": "0.5x", "macs": "0.5x"}, TRIALS, None, None) == {"latency": 0.002, "macs": 2e7}
+    with pytest.raises(UsageError, match=r"Expected --latency as an amount, but got '0.5x': what it is a share of"):
+        limits_of({"latency": "0.5x"}, TRIALS[1:], None, None)
 
 
 def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

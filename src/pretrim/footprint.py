@@ -39,6 +39,8 @@ FILE_BYTES = 730
 TENSOR_BYTES = 118
 SCALE_BYTES = 12
 """scale and zero point of each channel, of weights and of biases"""
+SHAPE_BYTES = PERMUTATION_BYTES = 16
+"""four int32"""
 
 CONVOLUTIONS = frozenset({"convolution", "addmm", "linear", "mm"})
 FUSES = CONVOLUTIONS | {"add", "sub", "mul", "max_pool2d_with_indices", "avg_pool2d", "batch_norm"}
@@ -80,6 +82,8 @@ class Lowering:
     made_by: dict[int, str] = field(default_factory=dict)
     weights: list[tuple[Term, Term]] = field(default_factory=list)
     """of each convolution or linear layer: its weights and its output channels"""
+    scratch: list[tuple[int, Term]] = field(default_factory=list)
+    """memory that a kernel works in while its node runs, in items of the data type"""
 
     @property
     def kinds(self) -> list[str]:
@@ -119,7 +123,20 @@ def lower(network: Network, dtype: DType = "float32") -> Lowering:
     read = {buffer for operator in network.operators for buffer in operator.reads}
     for operator in network.operators:
         _lower(low, operator, read)
+    _return(low)
     return low
+
+
+def _return(low: Lowering) -> None:
+    """Feature maps that the network returns are copied into PyTorch's order."""
+    sizes = low.network.sizes(low.network.dense)
+    for activation in [number for number, death in enumerate(low.deaths) if death == UNREAD]:
+        factor, dims = low.elements[activation]
+        if len(dims) == 4 and math.prod(int(sizes[dim]) for dim in dims[2:]) > 1:
+            low.node("transpose", low.network.operators[-1], activation)
+            low.constants += 1
+            low.constant_bytes += PERMUTATION_BYTES
+            low.activation((factor, dims), "transpose")
 
 
 def _input_shapes(network: Network) -> list[Sequence[int]]:
@@ -198,6 +215,11 @@ def _convolve(low: Lowering, operator: Operator, reads: list[int]) -> None:
     channels: Term = (1.0, operator.outputs[0][1:2])
     low.weights.append(((1.0, operator.weight), channels))
     low.constants += 2
+    if operator.attributes.get("transposed"):
+        low.constants += 1
+        low.constant_bytes += SHAPE_BYTES
+        if low.dtype == "int8":  # it sums up in int32
+            low.scratch.append((len(low.nodes) - 1, (4.0, operator.outputs[0])))
     low.home[operator.writes[0]] = low.activation((1.0, operator.outputs[0]), operator.op)
 
 
@@ -369,12 +391,14 @@ class ArenaCost:
 def arena_cost(network: Network, dtype: DType = "int8", *, planned: bool = True) -> ArenaCost:
     """The arena as a function of widths."""
     low, item = lower(network, dtype), item_bytes(dtype)
-    births, deaths = tuple(low.births), _deaths(low)
+    places = [place for place, _ in low.scratch]
+    births, deaths = (*low.births, *places), (*_deaths(low), *places)
+    elements = [*low.elements, *(size for _, size in low.scratch)]
     tail = _tail(low)
     alive = _together(births, deaths)
-    columns = [[*tail, *((item * low.elements[t][0], low.elements[t][1]) for t in moment)] for moment in alive]
+    columns = [[*tail, *((item * elements[t][0], elements[t][1]) for t in moment)] for moment in alive]
     return ArenaCost(
-        elements=formula(network, [[elements] for elements in low.elements]),
+        elements=formula(network, [[size] for size in elements]),
         births=births,
         deaths=deaths,
         tail=FormulaCost("tail_bytes", formula(network, [tail])),

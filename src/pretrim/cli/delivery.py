@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrim.errors import UsageError
+from pretrim.errors import ExportError, UsageError
 
 from .options import RUNTIMES, one_of
 from .progress import say
@@ -63,7 +63,10 @@ def deliver(run: Path, model: str, data: DataSet, delivery: Delivery) -> dict[st
     named = model if ".py" in model else None  # the user named this file as MODEL, so it may be run
     material = export.Material(data.name, data.train, data.test)
     signed = delivery.board is not None  # every board is ARM's or a microcontroller
-    artifact = export.write(open_run(run, named), target, delivery.to, material, int8=delivery.int8, signed=signed)
+    try:
+        artifact = export.write(open_run(run, named), target, delivery.to, material, int8=delivery.int8, signed=signed)
+    except ExportError as error:
+        raise ExportError(f"{error} The trained network is in {run}: `pretrim export` takes it from there.") from error
     return {**artifact.to_json(), "path": str(target), "board": on_board(artifact, delivery.board)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -71,17 +72,14 @@ def limits_of(
     from pretrim.budget import Limit
     from pretrim.devices import APPLICATION_SHARE, board
     from pretrim.errors import UsageError
-    from pretrim.study.recommend import COST_OF
 
-    dense: dict[str, int] = next(
-        (trial.record["dense"] for trial in trials if trial.record and "dense" in trial.record), {}
-    )
+    dense = _dense(trials)
     found: dict[str, float] = {}
     for name, text in texts.items():
         limit = Limit.parse(name, text)
-        if limit.is_share and COST_OF.get(name) not in dense:
+        if limit.is_share and name not in dense:
             raise UsageError(f"Expected --{name} as an amount, but got {text!r}: what it is a share of is not known.")
-        value = limit.resolve(int(dense.get(COST_OF.get(name, ""), 0)))
+        value = limit.resolve(dense.get(name, 0))
         found[name] = value * 1e-9 if name == "latency" else float(value)
     if device is not None:
         own = board(device).limits(APPLICATION_SHARE if application is None else application)
@@ -90,6 +88,17 @@ def limits_of(
     elif application is not None:
         raise UsageError("Expected --device with --application, but got none: name the board.")
     return found
+
+
+def _dense(trials: list[Trial]) -> dict[str, int]:
+    """What the dense network takes of each resource, as far as it is known; its latency, in ns, where it was measured."""
+    from pretrim.study.recommend import COST_OF
+    from pretrim.study.settings import DENSE
+
+    costs = next((trial.record["dense"] for trial in trials if trial.record and "dense" in trial.record), {})
+    found = {name: int(costs[cost]) for name, cost in COST_OF.items() if cost in costs}
+    times = [trial.measured["latency_s"] for trial in trials if trial.asked.mode == DENSE and trial.measured]
+    return found | ({"latency": round(1e9 * median(times))} if times else {})
 
 
 def _nothing(found: Recommendation) -> str:

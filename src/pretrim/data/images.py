@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pretrim.errors import DataError, UsageError
 
@@ -21,6 +21,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 DEEP_GREY = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 GREY = frozenset({"1", "L", "LA", "La"}) | DEEP_GREY
 CHUNK = 256
+LYING = (5, 6, 7, 8)
+"""EXIF orientations of images whose rows are stored as columns"""
 
 Item = TypeVar("Item")
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -54,7 +56,8 @@ def _open(source: bytes | Path) -> Image.Image:
 
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """RGB or L. Of 16-bit grey the upper byte is kept: Pillow's own conversion makes nearly all of it white."""
+    """Upright, in RGB or L. Of 16-bit grey the upper byte is kept: Pillow's conversion makes nearly all of it white."""
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode in DEEP_GREY:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image.info.pop("transparency", None)  # its colours stay what they are; Pillow would warn of each palette
@@ -77,10 +80,11 @@ def _is_grey(source: bytes | Path) -> bool:
 
 
 def size_of(source: bytes | Path, where: str) -> tuple[int, int]:
-    """Height and width by the header. Raises DataError for what is no image."""
+    """Height and width of the upright image, by its header. Raises DataError for what is no image."""
     try:
         with _open(source) as opened:
-            return opened.height, opened.width
+            lies = opened.getexif().get(ExifTags.Base.Orientation) in LYING
+            return (opened.width, opened.height) if lies else (opened.height, opened.width)
     except Exception as error:  # as in decode
         raise _unreadable(where, error) from error
 

@@ -110,9 +110,11 @@ def _plan_memory(schema: Any, model: Any) -> None:
     sizes = [_bytes(schema, graph.tensors[tensor]) for tensor in lives]
     if not all(sizes):  # a shape or a data type that is not known
         return
-    offsets = pack(sizes, [birth for birth, _ in lives.values()], [death for _, death in lives.values()])
+    scratch = _scratch(schema, model)
+    births, deaths = zip(*lives.values(), *((place, place) for place in scratch), strict=True)
+    offsets = pack([*sizes, *scratch.values()], births, deaths)
     planned = np.full(len(graph.tensors), -1, dtype=np.int32)
-    planned[list(lives)] = offsets
+    planned[list(lives)] = offsets[: len(lives)]
     buffer, metadata = schema.BufferT(), schema.MetadataT()
     header = np.array([1, 0, len(planned)], dtype=np.int32)
     buffer.data = np.frombuffer(np.concatenate([header, planned]).tobytes(), np.uint8)
@@ -132,6 +134,18 @@ def _lives(graph: Any) -> dict[int, tuple[int, int]]:
         lives.update(dict.fromkeys(operator.outputs.tolist(), (number, number)))
     last = len(graph.operators) - 1
     return lives | {int(tensor): (lives[int(tensor)][0], last) for tensor in graph.outputs}
+
+
+def _scratch(schema: Any, model: Any) -> dict[int, int]:
+    """Bytes that kernels for microcontrollers work in, by operator: a transposed convolution in int8 sums up in int32."""
+    graph, found = model.subgraphs[0], {}
+    for number, operator in enumerate(graph.operators):
+        code = model.operatorCodes[operator.opcodeIndex]
+        output = graph.tensors[operator.outputs[0]]
+        is_int8 = output.type == schema.TensorType.INT8
+        if is_int8 and max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.TRANSPOSE_CONV:
+            found[number] = 4 * _bytes(schema, output)
+    return found
 
 
 def _bytes(schema: Any, tensor: Any) -> int:

@@ -81,13 +81,13 @@ class TimedLayer:
 def timed_layers(network: Network, runtime: RuntimeName = "litert") -> tuple[list[TimedLayer], list[str]]:
     """The layers in order, and the operators that are not timed (their time is left out).
 
-    LiteRT pads before a convolution with a stride; ONNX's convolutions pad by themselves.
+    LiteRT pads before a convolution with a stride, and puts feature maps in PyTorch's order; ONNX does neither.
     """
     low = lower(network)
     sizes = network.sizes(network.dense)
     layers, left_out = [], []
     for node in low.nodes:
-        if node.kind == "pad" and runtime == "onnx":
+        if node.kind in ("pad", "transpose") and runtime == "onnx":
             continue
         shape = _shape(low, node.reads[0], sizes) if node.reads else None
         found = None if shape is None else _layer(low, node.kind, node.operator, node.reads[0], shape, sizes)
