@@ -91,11 +91,12 @@ def limits_of(
 
 
 def _dense(trials: list[Trial]) -> dict[str, int]:
-    """What the dense network takes of each resource, as far as it is known; its latency, in ns, where it was measured."""
+    """What the dense network takes of each resource, as far as it is known; its measured latency in ns."""
     from pretrim.study.recommend import COST_OF
     from pretrim.study.settings import DENSE
 
-    costs = next((trial.record["dense"] for trial in trials if trial.record and "dense" in trial.record), {})
+    records = [trial.record for trial in trials if trial.record and "dense" in trial.record]
+    costs: dict[str, int] = records[0]["dense"] if records else {}
     found = {name: int(costs[cost]) for name, cost in COST_OF.items() if cost in costs}
     times = [trial.measured["latency_s"] for trial in trials if trial.asked.mode == DENSE and trial.measured]
     return found | ({"latency": round(1e9 * median(times))} if times else {})

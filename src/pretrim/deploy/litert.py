@@ -137,7 +137,7 @@ def _lives(graph: Any) -> dict[int, tuple[int, int]]:
 
 
 def _scratch(schema: Any, model: Any) -> dict[int, int]:
-    """Bytes that kernels for microcontrollers work in, by operator: a transposed convolution in int8 sums up in int32."""
+    """Bytes that kernels for microcontrollers work in, by operator: transposed convolutions in int8 sum up in int32."""
     graph, found = model.subgraphs[0], {}
     for number, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
