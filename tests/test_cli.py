@@ -192,11 +192,22 @@ def test_version(call: Call) -> None:
     assert call("--version").out.startswith("pretrim 0.")
 
 
-def test_wrong_options_exit_with_2(call: Call) -> None:
-    assert call("profile").code == 2
-    assert call("profile", "resnet20", "--colour").code == 2
-    assert call("profile", "resnet20", "--classes", "0").code == 2
-    assert call("nothing").code == 2
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("profile",), "Missing argument 'MODEL'. `pretrim profile -h` shows how it is used."),
+        (("profile", "resnet20", "--colour"), "No such option: --colour. `pretrim profile -h` shows how it is used."),
+        (("profile", "resnet20", "--classes", "0"), "Invalid value for '--classes': "),
+        (("profil",), "No such command 'profil'. Did you mean 'profile'? `pretrim -h` shows how it is used."),
+    ],
+)
+def test_wrong_options_are_one_line_and_exit_2(call: Call, arguments: tuple[str, ...], said: str) -> None:
+    done = call(*arguments)
+    assert done.code == 2 and done.error.startswith(f"error: {said}") and done.err.count("\n") == 1
+
+
+def test_without_arguments_it_shows_its_help(call: Call) -> None:
+    assert (call().code, call().out) == (0, call("--help").out)
 
 
 def test_choices_and_defaults_are_those_of_the_library() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -20,11 +20,12 @@ from . import compress, devices, evaluate, export, measure, plan, predict, profi
 from .sections import SectionedCommand
 
 INTERRUPTED = 130
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Click's, which Typer has inside itself or imports, depending on its version"""
 
 app = typer.Typer(
     name="pretrim",
     help="Trim a CNN to its device before you train it.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -67,10 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a name of the user's may have letters that the terminal lacks
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        typer.main.get_command(app)(args=None if arguments is None else list(arguments), prog_name="pretrim")
+        code = typer.main.get_command(app)(args=given, prog_name="pretrim", standalone_mode=False)
     except PretrimError as error:
-        _say(" ".join(str(error).split()))
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except USAGE_ERROR as error:
+        said = error.format_message()
+        stop = "" if said.endswith((".", "?")) else "."
+        _say(f"{said}{stop} `{error.ctx.command_path if error.ctx else 'pretrim'} -h` shows how it is used.")
         sys.exit(error.exit_code)
     except OSError as error:  # of files and streams that no command expected to fail: a folder of others, a full stdout
         where = error.filename or "a file or stream"
@@ -79,18 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         )
         sys.exit(PretrimError.exit_code)
     except KeyboardInterrupt:
-        _say_interrupted()
-        sys.exit(INTERRUPTED)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer has already turned the interruption into an exit
-            _say_interrupted()
-        raise
-    sys.exit(0)
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # Typer turns an interruption into an exit
+        _say("Interrupted.")
+    sys.exit(code)
 
 
 def _say(error: str) -> None:
-    typer.echo(f"error: {error}", err=True)
-
-
-def _say_interrupted() -> None:
-    _say("Interrupted.")
+    typer.echo(f"error: {' '.join(error.split())}", err=True)
