@@ -146,6 +146,15 @@ def head(*names: str) -> list[str]:
     return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
 
 
+ACCURACIES = ("validation", "test", "over uniform, validation", "over uniform, test")
+
+
+def accuracies(group: Sequence[Record], uniform: Sequence[Record] | None, way: str) -> list[str]:
+    """The cells of those columns."""
+    names = ("validation_accuracy", "test_accuracy")
+    return [*(str(sample(group, name)) for name in names), *(_against(group, uniform, way, name) for name in names)]
+
+
 def goals(found: list[Record]) -> list[str]:
     lines = ["## Goals", "", "| goal | |", "|---|---|"]
     for network, points in GOALS.items():
@@ -216,17 +225,16 @@ def own_limits(found: list[Record]) -> list[str]:
     own = [row for row in found if row["stage"] == "own"]
     for (network, _, _), rows in groups(own, "network", "protocol", "execution").items():
         lines += [f"{NAMES[network]}, {settings(rows)}", ""]
-        lines += head("way", "n", "MACs %", "parameters %", "feature maps %", "validation", "test", "over uniform")
+        lines += head("way", "n", "MACs %", "parameters %", "feature maps %", *ACCURACIES)
         by_limit = groups(rows, "limits", "way")
-        for (limits, way), group in by_limit.items():
+        for (limits, way), group in sorted(by_limit.items(), key=lambda entry: entry[0]):
             kept = "".join(f", {keep:.0%} of the {name}" for name, keep in json.loads(limits))
             cells = [
                 way + kept,
                 str(len(group)),
                 *(share(group, cost) for cost in ("macs", "params", "activation_bytes")),
             ]
-            cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
-            cells.append(_against(group, by_limit.get((limits, "uniform")), way))
+            cells += accuracies(group, by_limit.get((limits, "uniform")), way)
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return lines if own else [*lines, "Not run.", ""]
@@ -315,12 +323,11 @@ def claims(found: list[Record]) -> list[str]:
         lines += [f"### {NAMES[network]}", "", settings(rows), ""]
         limits = "; ".join(f"{name} {keep:.0%}" for name, keep in CLAIMS[network].items())
         lines += [f"Kept at most: {limits}.", ""]
-        lines += head("way", "n", "parameters %", "MACs %", "feature maps %", "validation", "test", "over uniform")
+        lines += head("way", "n", "parameters %", "MACs %", "feature maps %", *ACCURACIES)
         ways = {way: group for (way,), group in groups(rows, "way").items()}
         for way, group in ways.items():
             cells = [way, str(len(group)), *(share(group, cost) for cost in ("params", "macs", "activation_bytes"))]
-            cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
-            cells.append(_against(group, ways.get("uniform"), way))
+            cells += accuracies(group, ways.get("uniform"), way)
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     missing = [NAMES[name] for name in CLAIMS if name not in {key[0] for key in by_network}]
@@ -349,10 +356,12 @@ def _counts(parts: Iterable[Sequence[Record]]) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def _against(group: Sequence[Record], uniform: Sequence[Record] | None, way: str) -> str:
+def _against(
+    group: Sequence[Record], uniform: Sequence[Record] | None, way: str, name: str = "validation_accuracy"
+) -> str:
     if uniform is None or way in ("uniform", "dense") or min(len(group), len(uniform)) < 2:
         return ""
-    gained, error = sample(group, "validation_accuracy").less(sample(uniform, "validation_accuracy"))
+    gained, error = sample(group, name).less(sample(uniform, name))
     return f"{gained:+.2f} ± {error:.2f}" + (
         ", separated" if abs(gained) > 3 * error and min(len(group), len(uniform)) > 3 else ""
     )

@@ -34,6 +34,8 @@ UNIFORM: Mapping[tuple[str, str], Against] = {
     ("macs", "macs"): Against(gained=-1.29, error=0.74, keep=0.5),
     ("params", "macs"): Against(gained=-2.89, error=0.61, keep=0.5),
     ("memory", "macs"): Against(gained=-0.93, error=0.65, keep=0.5),
+    ("params", "params"): Against(gained=0.76, error=0.52, keep=0.3),
+    ("memory", "activation_bytes"): Against(gained=-0.21, error=0.60, keep=0.5),
 }
 """By mode and limited cost"""
 
