@@ -69,8 +69,8 @@ class Options:
 
     The defaults of step, weights and coupling are readings of the paper that no other was clearly better than
     (docs/results.md, table 1: ResNet-20 at half the MACs, four seeds): where they differ they do by less than the
-    seeds. ``joint`` draws by the limit that is given, since each mode is best under its own (the table after it).
-    Rounding costs there what it saves in time elsewhere (docs/deploy.md).
+    seeds. ``joint`` draws by the limit that is given: PA is above uniform width under its own limit (the table after
+    it), and below it under one on MACs. Rounding costs there what it saves in time elsewhere (docs/deploy.md).
 
     Attributes:
         mode: what counts as complexity; ``joint`` draws the mode of each step by how far each limit is still exceeded;
