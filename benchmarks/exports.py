@@ -98,7 +98,7 @@ def table() -> str:
         "# Exports of slimmed networks",
         "",
         "Slim at half the MACs, float32, compared with PyTorch in the runtime itself (1e-4 of the largest output).",
-        f"{packages}.",
+        f"{packages}. Seconds are of two cores that other work shared, at times much of it.",
         "",
         "| runtime | networks tried | agree | share | median s |",
         "|---|---|---|---|---|",
