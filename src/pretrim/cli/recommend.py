@@ -25,6 +25,16 @@ StorageOption = Annotated[
     str | None, typer.Option("--storage", metavar="URL", help="The study's database, if it needs a password.")
 ]
 
+MeasuredLatency = Annotated[
+    str | None,
+    typer.Option(
+        "--latency",
+        metavar="LIMIT",
+        help="Longest measured time of one image (`pretrim sweep --to`): 5ms, 0.5x.",
+        rich_help_panel=options.LIMITS,
+    ),
+]
+
 
 def recommend(
     study: StudyFolder,
@@ -33,7 +43,7 @@ def recommend(
     flash: options.Flash = None,
     ram: options.Ram = None,
     activation: options.Activation = None,
-    latency: options.Latency = None,
+    latency: MeasuredLatency = None,
     device: options.Device = None,
     application: options.Application = None,
     storage: StorageOption = None,
