@@ -159,8 +159,8 @@ def goals(found: list[Record]) -> list[str]:
     lines = [
         "## Goals",
         "",
-        "They are of full-length training on a GPU, which was not at hand. A short training says little of what a network "
-        "reaches in the end: the dense VGG-16 has hardly begun to learn after 8 epochs.",
+        "They are of full-length training on a GPU, which was not at hand. A short training says little of what a "
+        "network reaches in the end, and large networks learn slowly.",
         "",
         "| goal | |",
         "|---|---|",
