@@ -475,6 +475,19 @@ def test_mixers_are_named(name: str) -> None:
     assert len(network.mixers) >= 1
 
 
+def test_a_batch_norm_that_standardises_weights_is_named() -> None:
+    """As in norm-free networks (timm's ScaledStdConv2d): its mean runs over the input channels, some of which go."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        weight = F.batch_norm(m.b.weight.reshape(1, m.b.out_channels, -1), None, None, training=True)
+        return F.conv2d(m.a(x), weight.reshape_as(m.b.weight))
+
+    model = Net(forward, a=conv1(3, 8), b=conv1(8, 2))
+    network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
+    assert [group.name for group in network.groups] == ["a"]
+    assert len(network.mixers) == 1 and "batch_norm" in network.mixers[0]
+
+
 # ---------------------------------------------------------------------------------------- the peak, by hand
 
 

@@ -257,6 +257,9 @@ def batch_norm(call: Call) -> list[Labels]:
         tensor = call.tensor(name)
         if tensor is not None:
             call.tie(labels[1], call.look(tensor)[0])
+    if call.args.get("training"):  # it reduces over the others: images and pixels, but input channels of weights
+        for label in (labels[0], *labels[2:]):
+            call.mix(label)
     return [labels if out.shape == x.shape else _statistic(out, x, labels[1]) for out in call.outputs]
 
 
