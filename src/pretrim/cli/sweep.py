@@ -24,78 +24,108 @@ if TYPE_CHECKING:
     from pretrim.study.trial import Subject as StudySubject
 
 TRIED, WHERE = "What is tried", "Where it runs"
+StudyFolder = Annotated[Path, typer.Option("-o", "--output", metavar="STUDY", help="The study's folder.")]
+Modes = Annotated[
+    str,
+    typer.Option(
+        "--modes",
+        help="Modes, with commas: params, macs, memory, latency, joint, uniform, ...",
+        rich_help_panel=TRIED,
+    ),
+]
+Keep = Annotated[
+    str,
+    typer.Option("--keep", help="Shares to keep, with commas, of what --limit-of names.", rich_help_panel=TRIED),
+]
+Seeds = Annotated[int, typer.Option("--seeds", help="Seeds of plan and training, from 0.", rich_help_panel=TRIED)]
+LimitOf = Annotated[
+    str | None,
+    typer.Option(
+        "--limit-of",
+        metavar="COST",
+        help="Keep all modes to a share of this: params, macs, activation, ram, flash, latency. By default each "
+        "mode to what it is named after, and the controls to MACs.",
+        rich_help_panel=TRIED,
+    ),
+]
+Dense = Annotated[
+    bool, typer.Option("--dense/--no-dense", help="Train the dense network as well.", rich_help_panel=TRIED)
+]
+SearchTrials = Annotated[
+    int,
+    typer.Option(
+        "--search",
+        metavar="N",
+        help="So many trials beside, chosen by a multi-objective sampler.",
+        rich_help_panel=TRIED,
+    ),
+]
+StopHopeless = Annotated[
+    bool,
+    typer.Option("--stop-hopeless", help="Stop trials that cheaper ones outdo by 10 points.", rich_help_panel=TRIED),
+]
+Score = Annotated[
+    str | None,
+    typer.Option(
+        "--score",
+        help="Train the best of the --candidates by naswot, synflow, zico: no better than chance (docs/study.md).",
+        rich_help_panel=TRIED,
+    ),
+]
+Candidates = Annotated[int, typer.Option("--candidates", help="Plans to score, for each trial.", rich_help_panel=TRIED)]
+Image = Annotated[
+    str | None,
+    typer.Option("--input", metavar="CxHxW", help="Shape of one image; by default the data's.", show_default=False),
+]
+ImageLimit = Annotated[
+    int | None, typer.Option("--limit", help="Train on about so many images only.", show_default=False)
+]
+RoundTo = Annotated[
+    int, typer.Option("--round-to", help="Keep filters in multiples of this.", rich_help_panel=options.SEARCH)
+]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Processes that train at the same time.", rich_help_panel=WHERE)
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="ADDRESS", help="Train on a Ray cluster: auto, HOST:PORT, or local.", rich_help_panel=WHERE
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="A database for a team, e.g. postgresql+psycopg://USER@HOST/NAME.",
+        rich_help_panel=WHERE,
+    ),
+]
+StudyName = Annotated[
+    str | None,
+    typer.Option("--name", help="Of the study in the database; by default the folder's.", rich_help_panel=WHERE),
+]
+Retry = Annotated[bool, typer.Option("--retry", help="Run trials that failed once more.", rich_help_panel=WHERE)]
 
 
 def sweep(
     model: options.Model,
     data: options.Data,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="STUDY", help="The study's folder.")],
-    modes: Annotated[
-        str,
-        typer.Option(
-            "--modes",
-            help="Modes, with commas: params, macs, memory, latency, joint, uniform, ...",
-            rich_help_panel=TRIED,
-        ),
-    ] = "params,macs,memory,uniform",
-    keep: Annotated[
-        str,
-        typer.Option("--keep", help="Shares to keep, with commas, of what --limit-of names.", rich_help_panel=TRIED),
-    ] = "0.7,0.5,0.3",
-    seeds: Annotated[
-        int, typer.Option("--seeds", help="Seeds of plan and training, from 0.", rich_help_panel=TRIED)
-    ] = 1,
-    limit_of: Annotated[
-        str | None,
-        typer.Option(
-            "--limit-of",
-            metavar="COST",
-            help="Keep all modes to a share of this: params, macs, activation, ram, flash, latency. By default each "
-            "mode to what it is named after, and the controls to MACs.",
-            rich_help_panel=TRIED,
-        ),
-    ] = None,
-    dense: Annotated[
-        bool, typer.Option("--dense/--no-dense", help="Train the dense network as well.", rich_help_panel=TRIED)
-    ] = True,
-    search: Annotated[
-        int,
-        typer.Option(
-            "--search",
-            metavar="N",
-            help="So many trials beside, chosen by a multi-objective sampler.",
-            rich_help_panel=TRIED,
-        ),
-    ] = 0,
-    stop_hopeless: Annotated[
-        bool,
-        typer.Option(
-            "--stop-hopeless", help="Stop trials that cheaper ones outdo by 10 points.", rich_help_panel=TRIED
-        ),
-    ] = False,
-    score: Annotated[
-        str | None,
-        typer.Option(
-            "--score",
-            help="Train the best of the --candidates by naswot, synflow, zico: no better than chance (docs/study.md).",
-            rich_help_panel=TRIED,
-        ),
-    ] = None,
-    candidates: Annotated[
-        int, typer.Option("--candidates", help="Plans to score, for each trial.", rich_help_panel=TRIED)
-    ] = 100,
-    input: Annotated[
-        str | None,
-        typer.Option("--input", metavar="CxHxW", help="Shape of one image; by default the data's.", show_default=False),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Train on about so many images only.", show_default=False)
-    ] = None,
+    output: StudyFolder,
+    modes: Modes = "params,macs,memory,uniform",
+    keep: Keep = "0.7,0.5,0.3",
+    seeds: Seeds = 1,
+    limit_of: LimitOf = None,
+    dense: Dense = True,
+    search: SearchTrials = 0,
+    stop_hopeless: StopHopeless = False,
+    score: Score = None,
+    candidates: Candidates = 100,
+    input: Image = None,
+    limit: ImageLimit = None,
     dtype: options.DTypeOption = None,
     step: options.Step = "fraction",
-    round_to: Annotated[
-        int, typer.Option("--round-to", help="Keep filters in multiples of this.", rich_help_panel=options.SEARCH)
-    ] = 8,
+    round_to: RoundTo = 8,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
@@ -105,33 +135,13 @@ def sweep(
     precision: options.PrecisionOption = None,
     layout: options.Layout = None,
     threads: options.Threads = None,
-    workers: Annotated[
-        int, typer.Option("--workers", help="Processes that train at the same time.", rich_help_panel=WHERE)
-    ] = 1,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            "--ray", metavar="ADDRESS", help="Train on a Ray cluster: auto, HOST:PORT, or local.", rich_help_panel=WHERE
-        ),
-    ] = None,
+    workers: Workers = 1,
+    ray: Ray = None,
     to: options.To = None,
     int8: options.Int8 = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--storage",
-            metavar="URL",
-            help="A database for a team, e.g. postgresql+psycopg://USER@HOST/NAME.",
-            rich_help_panel=WHERE,
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", help="Of the study in the database; by default the folder's.", rich_help_panel=WHERE),
-    ] = None,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Run trials that failed once more.", rich_help_panel=WHERE)
-    ] = False,
+    storage: Storage = None,
+    name: StudyName = None,
+    retry: Retry = False,
     json: options.Json = False,
 ) -> None:
     """Train many plans of one network; run it again to go on."""
