@@ -39,10 +39,7 @@ def compress(
     plan: Annotated[
         Path | None, typer.Option("--plan", help="A plan to apply, instead of limits.", show_default=False)
     ] = None,
-    input: Annotated[
-        str | None,
-        typer.Option("--input", metavar="CxHxW", help="Shape of one image; by default the data's.", show_default=False),
-    ] = None,
+    input: options.InputOfData = None,
     device: options.Device = None,
     application: options.Application = None,
     ssh: options.Ssh = None,

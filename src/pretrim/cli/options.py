@@ -37,6 +37,10 @@ Input = Annotated[
         show_default=False,
     ),
 ]
+InputOfData = Annotated[
+    str | None,
+    typer.Option("--input", metavar="CxHxW", help="Shape of one image; by default the data's.", show_default=False),
+]
 Classes = Annotated[
     int | None,
     typer.Option("--classes", min=1, help="Number of outputs; by default that of the model.", show_default=False),

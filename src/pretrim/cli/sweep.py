@@ -73,10 +73,6 @@ Score = Annotated[
     ),
 ]
 Candidates = Annotated[int, typer.Option("--candidates", help="Plans to score, for each trial.", rich_help_panel=TRIED)]
-Image = Annotated[
-    str | None,
-    typer.Option("--input", metavar="CxHxW", help="Shape of one image; by default the data's.", show_default=False),
-]
 ImageLimit = Annotated[
     int | None, typer.Option("--limit", help="Train on about so many images only.", show_default=False)
 ]
@@ -121,7 +117,7 @@ def sweep(
     stop_hopeless: StopHopeless = False,
     score: Score = None,
     candidates: Candidates = 100,
-    input: Image = None,
+    input: options.InputOfData = None,
     limit: ImageLimit = None,
     dtype: options.DTypeOption = None,
     step: options.Step = "fraction",
