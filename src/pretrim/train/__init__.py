@@ -1,9 +1,10 @@
 """Direct training of a network: recipe, loop, state, evaluation."""
 
-from .evaluation import Evaluation, evaluate, recalibrate, scores
+from .evaluation import Evaluation, evaluate, scores
 from .execution import Choice, Execution
 from .log import check_trackers, draw_curve, track, write_log
 from .loop import Progress, Training, train
+from .norms import recalibrate, recalibration_images
 from .optimizer import learning_rate_at, make_optimizer
 from .outputs import Teacher, check_logits, split_outputs
 from .processes import check_device, is_main, make_accelerator
@@ -33,6 +34,7 @@ __all__ = [
     "parse_changes",
     "preset",
     "recalibrate",
+    "recalibration_images",
     "scores",
     "split_outputs",
     "track",
