@@ -11,13 +11,16 @@ from .processes import check_device, is_main, make_accelerator
 from .recipe import Recipe, parse_changes, preset
 from .state import EpochRecord
 from .stop import Interrupted
+from .uncertainty import Comparison, Interval, compare, difference_interval, mcnemar, pack, unpack, wilson
 
 __all__ = [
     "Choice",
+    "Comparison",
     "EpochRecord",
     "Evaluation",
     "Execution",
     "Interrupted",
+    "Interval",
     "Progress",
     "Recipe",
     "Teacher",
@@ -25,12 +28,16 @@ __all__ = [
     "check_device",
     "check_logits",
     "check_trackers",
+    "compare",
+    "difference_interval",
     "draw_curve",
     "evaluate",
     "is_main",
     "learning_rate_at",
     "make_accelerator",
     "make_optimizer",
+    "mcnemar",
+    "pack",
     "parse_changes",
     "preset",
     "recalibrate",
@@ -39,5 +46,7 @@ __all__ = [
     "split_outputs",
     "track",
     "train",
+    "unpack",
+    "wilson",
     "write_log",
 ]
