@@ -377,8 +377,8 @@ class _Training:
         speed = self.steps * self.batch_size / self.seconds
         rate = self.optimizer.param_groups[0]["lr"]
         accuracy = right / (self.steps * self.batch_size)
-        validation = self._validate()
-        record = EpochRecord(epoch, loss / self.steps, accuracy, validation, rate, speed, self.seconds)
+        validation, validation_loss = self._validate()
+        record = EpochRecord(epoch, loss / self.steps, accuracy, validation, rate, speed, self.seconds, validation_loss)
         self.records = (*self.records, record)
         self._tell(ends=True)
         self._forget()
@@ -389,17 +389,22 @@ class _Training:
         self.loss.zero_()
         self.right.zero_()
 
-    def _validate(self) -> float | None:
-        """Accuracy on the validation split, of which each process takes a part; with averaged weights, if any."""
+    def _validate(self) -> tuple[float | None, float | None]:
+        """Accuracy and loss on the validation split, with averaged weights, if any; each process takes a part of it."""
         split = self.data.validation
         if not len(split):
-            return None
+            return None, None
         same_on_all(self.accelerator, self.model, self.average)
         part = split.take(np.arange(self.rank, len(split), self.world)) if self.world > 1 else split
+        right, loss = 0, 0.0
         with statistics_kept(self.norms), self.average.in_place() if self.average is not None else nullcontext():
             self._recalibrate(rounds=self._rounds())
-            right = evaluate(self.model, part, self.data.mean, self.data.std).accuracy * len(part) if len(part) else 0.0
-        return total(self.accelerator, torch.tensor(right, device=self.device))[0] / len(split)
+            if len(part):
+                found = evaluate(self.model, part, self.data.mean, self.data.std)
+                right, loss = int(found.right.sum()), found.loss * len(part)
+        sums = torch.tensor([right, loss], dtype=torch.float64, device=self.device)
+        all_right, all_loss = total(self.accelerator, sums[0], sums[1])
+        return all_right / len(split), all_loss / len(split) if math.isfinite(all_loss) else None
 
     def _recalibrate(self, *, rounds: bool) -> int:
         """Set the running statistics to those of the weights as they are; the images that it took."""
