@@ -1,5 +1,6 @@
 """Direct training of a network: recipe, loop, state, evaluation."""
 
+from .diagnosis import diagnose, majority_share
 from .evaluation import Evaluation, evaluate, scores
 from .execution import Choice, Execution
 from .log import check_trackers, draw_curve, track, write_log
@@ -31,6 +32,7 @@ __all__ = [
     "check_trackers",
     "compare",
     "confusion_json",
+    "diagnose",
     "difference_interval",
     "draw_confusion",
     "draw_curve",
@@ -38,6 +40,7 @@ __all__ = [
     "evaluate",
     "is_main",
     "learning_rate_at",
+    "majority_share",
     "make_accelerator",
     "make_optimizer",
     "mcnemar",

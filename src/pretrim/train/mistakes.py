@@ -144,7 +144,7 @@ def draw_worst(
     for axes, place, image in zip(grid, places, images, strict=False):
         axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
         label, said = int(evaluation.labels[place]), int(evaluation.predicted[place])
-        axes.set_title(f"{_short(classes[label])}\nsaid: {_short(classes[said])}", fontsize=8)
+        axes.set_title(f"{_short(classes[label])}\npredicted: {_short(classes[said])}", fontsize=8)
     figure.suptitle(title, fontsize=10)
     save_picture(figure, path)
 
