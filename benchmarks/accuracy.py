@@ -42,11 +42,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import pretrim
-from pretrim.cost import costs
+from pretrim.analysis.network import Network
+from pretrim.cost.costs import costs
 from pretrim.data import DataSet, load
 from pretrim.models.resolve import build, resolve
-from pretrim.network import Network
-from pretrim.plan import Plan
+from pretrim.planning.plan import Plan
 from pretrim.train import Execution, Recipe, Training, evaluate, train
 
 HERE = Path(__file__).parent

@@ -39,7 +39,7 @@ from pretrim.latency import Place, measured_cost
 from pretrim.measure import Protocol, measure
 from pretrim.measure.worker import cpu_name
 from pretrim.models.resolve import build, resolve
-from pretrim.plan import Plan
+from pretrim.planning.plan import Plan
 
 HERE = Path(__file__).parent
 RECORDS, TABLE = HERE / "results" / "runtimes.jsonl", HERE / "results" / "runtimes.md"

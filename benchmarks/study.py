@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sql
 
-from pretrim.pareto import front
+from pretrim.study.pareto import front
 from pretrim.study.settings import Asked, Settings
 from pretrim.study.store import _trials
 from pretrim.study.sweep import make_study

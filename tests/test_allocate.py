@@ -18,12 +18,15 @@ from networks import AWKWARD, Net, Recipe, build, conv, example, recipes
 from torch import nn
 
 import pretrim
-from pretrim.allocate import Method, Options, Problem, Shares, allocate, fewest_channels, legal_widths
-from pretrim.budget import Bounds, Budget
-from pretrim.cost import cost
+from pretrim.analysis.network import Group, Network
+from pretrim.cost.costs import cost
 from pretrim.errors import InfeasibleBudget, UsageError
 from pretrim.models import BUILTIN
-from pretrim.network import Group, Network
+from pretrim.planning.allocate import allocate
+from pretrim.planning.budget import Bounds, Budget
+from pretrim.planning.legal import Problem, fewest_channels, legal_widths
+from pretrim.planning.options import Method, Options
+from pretrim.planning.shares import Shares
 
 METHODS = tuple(method for method in get_args(Method) if method != "latency")  # that one is in test_latency.py
 SAMPLED = ("params", "macs", "memory", "joint")

@@ -9,11 +9,12 @@ from networks import Net, conv, conv1
 from torch import nn
 
 import pretrim
-from pretrim.allocate import METHODS, Options, allocate
-from pretrim.budget import Budget, Limit, verify
-from pretrim.cost import cost
+from pretrim.analysis.network import Network
+from pretrim.cost.costs import cost
 from pretrim.errors import BudgetError, InfeasibleBudget, UsageError
-from pretrim.network import Network
+from pretrim.planning.allocate import METHODS, allocate
+from pretrim.planning.budget import Budget, Limit, verify
+from pretrim.planning.options import Options
 
 
 @pytest.fixture(scope="module")

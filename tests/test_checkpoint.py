@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import pretrim
-from pretrim import checkpoint
+from pretrim.analysis.identity import fingerprint
 from pretrim.errors import CheckpointError, UsageError
-from pretrim.identity import fingerprint
 from pretrim.models.resolve import build, resolve
+from pretrim.runs import load as checkpoint
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 

@@ -20,12 +20,14 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrim import allocate, cost
-from pretrim.checkpoint import load, read, save
 from pretrim.cli import compress, main, options, plan, target
+from pretrim.cost import costs as cost
 from pretrim.data import load as load_data
 from pretrim.models.resolve import build, resolve
-from pretrim.plan import Plan
+from pretrim.planning import sampling as allocate
+from pretrim.planning.plan import Plan
+from pretrim.runs.load import load, read
+from pretrim.runs.save import save
 from pretrim.train import scores
 
 NET = """

@@ -16,7 +16,8 @@ from small import SHAPE, images, small
 from torch import nn
 
 import pretrim
-from pretrim.deploy import RUNTIMES, SUFFIXES, export, litert, onnx, open_session, quiet, read
+from pretrim.compat import optional as quiet
+from pretrim.deploy import RUNTIMES, SUFFIXES, export, litert, onnx, open_session, read
 from pretrim.deploy.proof import prove
 from pretrim.errors import ArtifactError, ExportError, ModelError, UsageError
 

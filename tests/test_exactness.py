@@ -35,12 +35,13 @@ from reference import (
 from torch import Tensor, nn
 
 import pretrim
-from pretrim.allocate import Method
+from pretrim.analysis.network import Network
 from pretrim.errors import InfeasibleBudget
 from pretrim.models import BUILTIN
-from pretrim.network import Network
-from pretrim.plan import Plan, plan_of_widths
-from pretrim.surgery import kept_channels, score
+from pretrim.planning.options import Method
+from pretrim.planning.plan import Plan
+from pretrim.planning.search import plan_of_widths
+from pretrim.surgery.apply import kept_channels, score
 
 EXACT = 1e-10
 PARTS, EXAMPLES = 8, 65  # 520 random networks, each with two plans

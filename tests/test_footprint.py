@@ -9,10 +9,11 @@ from small import SHAPE, images, small
 from torch import nn
 
 import pretrim
-from pretrim.budget import Budget
+from pretrim.cost.arena import pack, place, top
+from pretrim.cost.microcontroller import arena_cost, artifact_cost, lower
 from pretrim.deploy import litert, micro
 from pretrim.errors import ExportError, InfeasibleBudget
-from pretrim.footprint import arena_cost, artifact_cost, lower, pack, place, top
+from pretrim.planning.budget import Budget
 
 
 def test_the_planner_by_hand() -> None:

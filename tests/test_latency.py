@@ -12,7 +12,7 @@ import torch
 from small import SHAPE, small
 
 import pretrim
-from pretrim.cost import cost as cost_of
+from pretrim.cost.costs import cost as cost_of
 from pretrim.errors import BudgetError, InfeasibleBudget, MeasureError, UsageError
 from pretrim.latency import (
     PROVIDERS,

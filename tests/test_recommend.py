@@ -132,7 +132,7 @@ def test_wider_networks_score_higher_and_weights_stay(name: str) -> None:
 
 def test_a_front_of_many_points_takes_no_time() -> None:
     """The goal is 1 s for 100,000; benchmarks/study.py measures it. Here: it is not quadratic."""
-    from pretrim.pareto import front
+    from pretrim.study.pareto import front
 
     random = np.random.default_rng(0)
     start = time.process_time()

@@ -26,11 +26,11 @@ from reference import masked, outputs_vary, randomise, relative_error, run
 from torch import Tensor, nn
 
 import pretrim
+from pretrim.analysis.channels import Channels, connected
+from pretrim.analysis.rules import RULES, Call, Rule, blocks
 from pretrim.errors import PretrimError
-from pretrim.labels import Channels, connected
-from pretrim.plan import plan_of_widths
-from pretrim.rules import RULES, Call, Rule, blocks
-from pretrim.surgery import kept_channels, score
+from pretrim.planning.search import plan_of_widths
+from pretrim.surgery.apply import kept_channels, score
 
 # ---------------------------------------------------------------------------------------- how a rule is broken
 

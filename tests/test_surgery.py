@@ -22,11 +22,13 @@ from reference import randomise, relative_error, run
 from torch import Tensor, nn
 
 import pretrim
+from pretrim.analysis.network import Network
 from pretrim.errors import ModelError, PlanError, UsageError
 from pretrim.models import BUILTIN
-from pretrim.network import Network
-from pretrim.plan import Plan, plan_of_widths
-from pretrim.surgery import fan_factors, fans, kept_channels, plan_of, score
+from pretrim.planning.plan import Plan
+from pretrim.planning.search import plan_of_widths
+from pretrim.surgery.apply import kept_channels, plan_of, score
+from pretrim.surgery.fresh import fan_factors, fans
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .analysis import analyze as analyze
-    from .checkpoint import RunRecord as RunRecord
-    from .checkpoint import load as load
-    from .checkpoint import read as read
-    from .checkpoint import save as save
-    from .cost import costs as costs
+    from pretrim.analysis.analyze import analyze as analyze
+    from pretrim.analysis.network import Network as Network
+    from pretrim.cost.costs import costs as costs
+    from pretrim.planning.plan import Plan as Plan
+    from pretrim.runs.load import load as load
+    from pretrim.runs.load import read as read
+    from pretrim.runs.record import RunRecord as RunRecord
+    from pretrim.runs.save import save as save
+    from pretrim.surgery.apply import apply as apply
+    from pretrim.surgery.apply import plan_of as plan_of
+
     from .errors import PretrimError as PretrimError
-    from .network import Network as Network
-    from .plan import Plan as Plan
-    from .surgery import apply as apply
-    from .surgery import plan_of as plan_of
 
 _HOME = {
     "Network": "network",

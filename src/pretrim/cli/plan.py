@@ -15,7 +15,7 @@ from .target import Target, find_target, plan_for
 from .timing import Timing, find_timing, measured
 
 if TYPE_CHECKING:
-    from pretrim.plan import Plan
+    from pretrim.planning.plan import Plan
 
 
 def plan(
@@ -85,9 +85,9 @@ def make_plan(
     """The plan for a model by its name, which it carries."""
     from dataclasses import replace
 
-    from pretrim.allocate import Options
-    from pretrim.budget import Budget
-    from pretrim.cost import item_bytes
+    from pretrim.cost.formula import item_bytes
+    from pretrim.planning.budget import Budget
+    from pretrim.planning.options import Options
 
     item_bytes(target.dtype)  # type: ignore[arg-type]  # it checks the name
     Budget.parse(target.limits)

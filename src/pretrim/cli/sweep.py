@@ -141,7 +141,7 @@ def sweep(
     json: options.Json = False,
 ) -> None:
     """Train many plans of one network; run it again to go on."""
-    from pretrim.cost import item_bytes
+    from pretrim.cost.formula import item_bytes
     from pretrim.study.settings import RUNTIME, Settings, grid
     from pretrim.train import check_device
 
@@ -236,7 +236,7 @@ def _scored(score: str | None, candidates: int) -> dict[str, Any]:
 
 def _check_limits(asked: list[Asked]) -> None:
     """Raises UsageError for a cost that is none."""
-    from pretrim.budget import Limit
+    from pretrim.planning.budget import Limit
 
     for one in asked:
         Limit.parse(one.limit, f"{one.keep}x")

@@ -12,9 +12,9 @@ from pretrim.errors import BudgetError, UsageError
 from .progress import say
 
 if TYPE_CHECKING:
+    from pretrim.analysis.network import Network
     from pretrim.latency import LatencyCost
-    from pretrim.network import Network
-    from pretrim.plan import Plan
+    from pretrim.planning.plan import Plan
 
 DTYPE, ROUND_TO = "float32", 8
 
@@ -71,8 +71,8 @@ def plan_for(network: Network, target: Target, search: Mapping[str, Any], latenc
     """The plan within every limit; the dense network, where a board has room for it and nothing else is asked."""
     from dataclasses import replace
 
-    from pretrim.budget import Budget
-    from pretrim.plan import plan_of_widths, plan_with_options
+    from pretrim.planning.budget import Budget
+    from pretrim.planning.search import plan_of_widths, plan_with_options
 
     from .timing import with_label
 

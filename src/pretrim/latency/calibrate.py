@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretrim.analysis.network import Network
 from pretrim.deploy import SUFFIXES, Artifact, export
 from pretrim.measure import Protocol, measure
 from pretrim.measure.run import Ask, here
-from pretrim.network import Network
-from pretrim.plan import plan_of_widths
+from pretrim.planning.search import plan_of_widths
 
 from .cost import LatencyCost, key_of, latency_cost, wanted_axes
 from .table import Correction, Place, Progress, Table, check_cache, load_table, measure_table, save_table

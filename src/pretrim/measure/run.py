@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pretrim.compat.optional import PACKAGES
 from pretrim.deploy.artifact import Artifact
-from pretrim.deploy.quiet import PACKAGES
 from pretrim.errors import MeasureError, UsageError
 
 from .record import Answer, Latency, Measurement, parse_answer

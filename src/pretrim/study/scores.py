@@ -13,12 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pretrim.allocate import Options, allocate
-from pretrim.budget import Budget
+from pretrim.analysis.network import IntArray, Network
 from pretrim.data import DataSet, normalise
 from pretrim.errors import UsageError
-from pretrim.network import IntArray, Network
-from pretrim.plan import plan_of_widths
+from pretrim.planning.allocate import allocate
+from pretrim.planning.budget import Budget
+from pretrim.planning.options import Options
+from pretrim.planning.search import plan_of_widths
 from pretrim.train import split_outputs
 
 from .settings import Asked

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 from typing import Any, get_args
 
-from pretrim.allocate import Method, Options
-from pretrim.budget import ALIASES, LATENCY
 from pretrim.errors import UsageError
+from pretrim.planning.budget import ALIASES, LATENCY
+from pretrim.planning.options import Method, Options
 from pretrim.train import Execution, Recipe
 
 DENSE = "dense"

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from pretrim.cost import COSTS
+from pretrim.cost.costs import COSTS
 from pretrim.errors import PretrimError, StudyError
 
 from .settings import Asked, Settings, key_of

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pretrim.analysis import analyze
+from pretrim.analysis.analyze import analyze
+from pretrim.analysis.network import Network
 from pretrim.data import load
 from pretrim.models.resolve import build, resolve
-from pretrim.network import Network
 
 from .settings import Settings
 from .trial import Subject

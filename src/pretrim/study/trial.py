@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pretrim.checkpoint import CURVE, LOG, STATE, save
-from pretrim.cost import costs
+from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.costs import costs
+from pretrim.cost.microcontroller import arena_cost, artifact_cost
 from pretrim.data import DataSet
 from pretrim.errors import PretrimError
 from pretrim.files import write_text
-from pretrim.footprint import arena_cost, artifact_cost
 from pretrim.models.resolve import ModelReference, build
-from pretrim.network import IntArray, Network
-from pretrim.plan import Plan, make_plan, plan_of_widths
+from pretrim.planning.plan import Plan
+from pretrim.planning.search import make_plan, plan_of_widths
+from pretrim.runs.record import CURVE, LOG, STATE
+from pretrim.runs.save import save
 from pretrim.train import EpochRecord, Progress, draw_curve, evaluate, train, write_log
 
 from .scores import best_of
@@ -179,7 +181,7 @@ def costs_of(network: Network, widths: IntArray, dtype: str) -> dict[str, int]:
 
 def _plan(settings: Settings, subject: Subject, asked: Asked, module: nn.Module) -> tuple[Plan, dict[str, Any]]:
     """The plan of a trial, and the scores that it was chosen by, if it was."""
-    from pretrim.allocate import Options
+    from pretrim.planning.options import Options
 
     network, dtype = subject.network, settings.dtype
     scored: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .allocate import MODE_OF_COST
+from .shares import MODE_OF_COST
 
 WHERE = "ResNet-20, CIFAR-10 at 16x16, a short training: docs/results.md"
 CLEAR = 3.0

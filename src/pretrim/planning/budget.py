@@ -16,10 +16,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cost import COSTS, Cost, CostName, DType, costs
-from .errors import BudgetError, InfeasibleBudget, UsageError
-from .footprint import arena_cost, artifact_cost
-from .network import IntArray, Network
+from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.costs import COSTS, CostName, costs
+from pretrim.cost.formula import Cost, DType
+from pretrim.cost.microcontroller import arena_cost, artifact_cost
+from pretrim.errors import BudgetError, InfeasibleBudget, UsageError
 
 DEVICE_COSTS = ("artifact_bytes", "arena_bytes")
 LATENCY = "latency_ns"

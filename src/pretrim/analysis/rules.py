@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from .labels import Channels, Ids, Label, Labels
+from .channels import Channels, Ids, Label, Labels
 
 # The largest block of a reshape whose indices are followed one by one (64 MB of ids).
 LARGEST_RESHAPE = 8_000_000
