@@ -31,7 +31,7 @@ MODES = ("params", "macs", "memory", "uniform", "random", "waterfill")
 READINGS: tuple[dict[str, Any], ...] = (
     {},
     {"step": "filter"},
-    {"weights": "adaptive"},
+    {"share_update": "adaptive"},
     {"coupling": "mean"},
     {"coupling": "max"},
 )

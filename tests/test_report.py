@@ -417,12 +417,11 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
         (("--keep", "half"), 2, "error: Expected --keep with shares such as 0.7,0.5, but got 'half'."),
         (("--keep", "1.5"), 2, "error: Expected shares to keep between 0 and 1, but got 1.5."),
         (("--workers", "0"), 2, "error: Expected --workers to be at least 1, but got 0."),
-        (("--score", "luck"), 2, "error: Expected --score to be one of naswot, synflow, zico, but got 'luck'."),
         (("--threads", "0"), 2, "error: Expected threads to be from 1 to 1024, but got 0."),
         (("--dtype", "int4"), 2, "error: Expected a data type out of float32, float16, int8, but got 'int4'."),
         (("--train-on", "tpu"), 2, "error: Expected a device of this machine (auto, cpu, cuda), but got 'tpu': "),
         (("--input", "1x8x9"), 2, "error: Expected square images, but got 8x9: data are cropped to a square."),
-        (("--limit-of", "colour"), 2, "error: Expected a limit on one of ram, "),
+        (("--limit-of", "colour"), 2, "error: Expected a limit on one of params, "),
         (("--storage", "nonsense"), 1, "error: Expected a database as SQLAlchemy names it, such as postgresql+psycopg"),
     ],
 )

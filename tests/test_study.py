@@ -434,18 +434,6 @@ def test_a_full_disk_stops_the_sweep_and_is_no_fault_of_the_trial(tmp_path: Path
     assert store.counts()["done"] == 2
 
 
-def test_trials_that_a_score_chose(tmp_path: Path) -> None:
-    folder = tmp_path / "study"
-    store = make_study(folder, replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=1)))
-    store.add([Asked("macs", 0.5, "macs", score="synflow", candidates=5)])
-    sweep(folder, store)
-    (trial,) = store.trials()
-    assert trial.state == "done", trial.error
-    scored = (trial.record or {})["score"]
-    assert scored["value"] == max(scored["all"]) and 2 <= scored["of"] <= 5
-    assert (trial.record or {})["costs"]["macs"] <= 0.5 * (trial.record or {})["dense"]["macs"]
-
-
 # ---------------------------------------------------------------------------------------- a team's database
 
 

@@ -14,31 +14,32 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pretrim.analysis.analyze import analyze as analyze
-    from pretrim.analysis.network import Network as Network
-    from pretrim.cost.costs import costs as costs
-    from pretrim.planning.plan import Plan as Plan
-    from pretrim.runs.load import load as load
-    from pretrim.runs.load import read as read
-    from pretrim.runs.record import RunRecord as RunRecord
-    from pretrim.runs.save import save as save
-    from pretrim.surgery.apply import apply as apply
-    from pretrim.surgery.apply import plan_of as plan_of
-
+    from .core import Network as Network
+    from .core import Plan as Plan
+    from .core import analyze as analyze
+    from .core import apply as apply
+    from .core import costs as costs
+    from .core import plan as plan
+    from .core import plan_of as plan_of
     from .errors import PretrimError as PretrimError
+    from .runs.load import load as load
+    from .runs.load import read as read
+    from .runs.record import RunRecord as RunRecord
+    from .runs.save import save as save
 
 _HOME = {
-    "Network": "network",
-    "Plan": "plan",
+    "Network": "core",
+    "Plan": "core",
     "PretrimError": "errors",
-    "analyze": "analysis",
-    "RunRecord": "checkpoint",
-    "apply": "surgery",
-    "costs": "cost",
-    "load": "checkpoint",
-    "plan_of": "surgery",
-    "read": "checkpoint",
-    "save": "checkpoint",
+    "RunRecord": "runs.record",
+    "analyze": "core",
+    "apply": "core",
+    "costs": "core",
+    "load": "runs.load",
+    "plan": "core",
+    "plan_of": "core",
+    "read": "runs.load",
+    "save": "runs.save",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     pass
 from .network import Frozen, Group, IntArray, Layer, Network, Operator, Parameter, Tensor
 
-# ---------------------------------------------------------------------------------------- building it
-
 
 class SizeTable:
     """Gives each distinct dimension one row: fixed ones by their size, others by their channels."""

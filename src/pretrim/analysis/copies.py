@@ -21,9 +21,6 @@ HERE = str(Path(__file__).parent)
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-# ---------------------------------------------------------------------------------------- copies of a model
-
-
 def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.Tensor]) -> nn.Module:
     """Copy a model with every parameter and buffer replaced; tied tensors stay tied, the model is not touched.
 

@@ -43,9 +43,6 @@ def trial_widths(network: Network) -> list[IntArray]:
     return [first, *apart] if small.any() else [first]
 
 
-# ---------------------------------------------------------------------------------------- narrower copies
-
-
 class Checker(Observer):  # type: ignore[no-untyped-call]
     """Compares every operator of a narrower network with what the network predicts for it."""
 

@@ -7,10 +7,10 @@ that is a product of sizes is a closed formula (``cost.py``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,10 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from .channels import Ids
 from .observer import Site
 from .trace import Mend
-
-if TYPE_CHECKING:
-    from pretrim.planning.budget import TimeCost
-    from pretrim.planning.plan import Plan
 
 IntArray = NDArray[np.int64]
 
@@ -136,6 +132,9 @@ class Network:
     """Of the dense model's parameters and buffers (`identity.fingerprint`)."""
     notes: tuple[str, ...]
 
+    plan: ClassVar[Callable[..., Any]]
+    """:func:`pretrim.plan`, attached by `pretrim.core`."""
+
     @cached_property
     def dense(self) -> IntArray:
         """Widths of the dense network, one per group."""
@@ -150,34 +149,3 @@ class Network:
     def sizes(self, widths: ArrayLike) -> IntArray:
         """Sizes of every dimension for one vector of widths (G) or a matrix of them (n x G)."""
         return np.asarray(widths) @ self.coefficients.T + self.constants
-
-    def plan(
-        self,
-        *,
-        params: str | int | None = None,
-        macs: str | int | None = None,
-        flash: str | int | None = None,
-        ram: str | int | None = None,
-        activation: str | int | None = None,
-        artifact_bytes: str | int | None = None,
-        arena_bytes: str | int | None = None,
-        latency: str | None = None,
-        measured: TimeCost | None = None,
-        dtype: str = "float32",
-        **options: Any,
-    ) -> Plan:
-        """The plan that meets every given limit; see `plan.make_plan` and, for the options, `allocate.Options`.
-
-        Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``) or shares of the dense network (``"0.5x"``):
-        `params`, `macs`, `flash` (bytes of the weights), `ram` (peak bytes of activations), `activation` (bytes of
-        all feature maps); and what a microcontroller takes, `artifact_bytes` of flash for the ``.tflite`` and
-        `arena_bytes` of RAM, with ``dtype="int8"`` (:mod:`pretrim.devices` has boards); and `latency` (``"5ms"``), with
-        what :mod:`pretrim.latency` measured.
-        """
-        from .plan import (
-            plan_with_options,  # a method for the user's sake: plans are made of networks, not the reverse
-        )
-
-        limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
-        limits |= {"artifact_bytes": artifact_bytes, "arena_bytes": arena_bytes, "latency": latency}
-        return plan_with_options(self, limits, dtype, options, measured)

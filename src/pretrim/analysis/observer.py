@@ -70,9 +70,6 @@ def quiet_fake_tensors() -> Iterator[None]:
         logger.setLevel(level)
 
 
-# ---------------------------------------------------------------------------------------- the dispatch mode
-
-
 class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every ATen operator of a run, composite ones taken apart, with the module and the line that called it."""
 
@@ -151,9 +148,6 @@ def named_arguments(func: Any, args: tuple[Any, ...]) -> dict[str, Any]:
     schema = getattr(func, "_schema", None)
     names = [a.name for a in schema.arguments] if schema is not None else [f"argument {n}" for n in range(len(args))]
     return dict(zip(names, args, strict=False))
-
-
-# ---------------------------------------------------------------------------------------- running it
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def compress(
     dtype: options.DTypeOption = None,
     step: options.Step = "fraction",
     fraction: options.Fraction = 0.05,
-    weights: options.Weights = "static",
+    share_update: options.ShareUpdate = "static",
     coupling: options.Coupling = "sum",
     round_to: options.RoundTo = None,
     min_width: options.MinWidth = 1,
@@ -87,7 +87,7 @@ def compress(
     """Trim a network to its limits, train it, save and export it."""
     asked_limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
     limits = without_none({**asked_limits, "latency": latency})
-    search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
+    search = {"mode": mode, "step": step, "fraction": fraction, "share_update": share_update, "coupling": coupling}
     search |= {"min_width": min_width, "min_features": min_features, "seed": seed, "draws": draws}
     target, given = _target(limits, search, dtype, round_to, plan, device, application)
     timing = find_timing(latency, mode, to, ssh, remote_python, ssh_config, estimate, target)

@@ -64,15 +64,6 @@ StopHopeless = Annotated[
     bool,
     typer.Option("--stop-hopeless", help="Stop trials that cheaper ones outdo by 10 points.", rich_help_panel=TRIED),
 ]
-Score = Annotated[
-    str | None,
-    typer.Option(
-        "--score",
-        help="Train the best of the --candidates by naswot, synflow, zico: no better than chance (docs/study.md).",
-        rich_help_panel=TRIED,
-    ),
-]
-Candidates = Annotated[int, typer.Option("--candidates", help="Plans to score, for each trial.", rich_help_panel=TRIED)]
 ImageLimit = Annotated[
     int | None, typer.Option("--limit", help="Train on about so many images only.", show_default=False)
 ]
@@ -115,8 +106,6 @@ def sweep(
     dense: Dense = True,
     search: SearchTrials = 0,
     stop_hopeless: StopHopeless = False,
-    score: Score = None,
-    candidates: Candidates = 100,
     input: options.InputOfData = None,
     limit: ImageLimit = None,
     dtype: options.DTypeOption = None,
@@ -151,7 +140,6 @@ def sweep(
         raise UsageError("Expected --search or --ray, but got both: a search runs on one machine.")
     if search < 0:
         raise UsageError(f"Expected --search to be at least 0, but got {search}.")
-    extra = _scored(score, candidates)
     asked = grid(
         _words(modes),
         _shares(keep),
@@ -161,7 +149,6 @@ def sweep(
         runtime="onnx" if to == "onnx" else RUNTIME,
         step=step,
         round_to=round_to,
-        **extra,
     )
     _check_limits(asked)
     item_bytes(dtype or "float32")  # type: ignore[arg-type]  # it checks the name
@@ -220,18 +207,6 @@ def _shares(text: str) -> list[float]:
         return [float(word.removesuffix("x")) for word in _words(text)]
     except ValueError:
         raise UsageError(f"Expected --keep with shares such as 0.7,0.5, but got {text!r}.") from None
-
-
-def _scored(score: str | None, candidates: int) -> dict[str, Any]:
-    if score is None:
-        return {}
-    from pretrim.study.scores import SCORES
-
-    if score not in SCORES:
-        raise UsageError(f"Expected --score to be one of {', '.join(SCORES)}, but got {score!r}.")
-    if candidates < 2:
-        raise UsageError(f"Expected --candidates to be at least 2, but got {candidates}.")
-    return {"score": score, "candidates": candidates}
 
 
 def _check_limits(asked: list[Asked]) -> None:

@@ -72,18 +72,19 @@ def plan_for(network: Network, target: Target, search: Mapping[str, Any], latenc
     from dataclasses import replace
 
     from pretrim.planning.budget import Budget
-    from pretrim.planning.search import plan_of_widths, plan_with_options
+    from pretrim.planning.search import make_plan, options_of, plan_of_widths
 
     from .timing import with_label
 
     if target.board is not None and all(name in target.board.limits() for name in target.limits):
-        bounds = Budget.parse(target.limits, target.dtype).bounds(network)  # type: ignore[arg-type]  # it is checked
-        if (bounds.dense <= bounds.values).all():
+        budget = Budget.parse(target.limits, target.dtype).resolve_any(network)  # type: ignore[arg-type]  # it is checked
+        if (budget.dense <= budget.values).all():
             say(f"note: the dense network fits on {target.board.name} as it is; limits such as --macs 0.5x trim it")
             texts = dict(target.limits)
             made = plan_of_widths(network, network.dense, target.dtype, limits=texts)  # type: ignore[arg-type]
             return replace(made, device=with_label({"name": target.board.name, **(made.device or {})}, latency))
-    options = {**search, "round_to": target.round_to}
-    made = plan_with_options(network, target.limits, target.dtype, options, latency)
+    options = options_of({**search, "round_to": target.round_to})
+    costs = {} if latency is None else {latency.name: latency}
+    made = make_plan(network, target.limits, options, target.dtype, costs)  # type: ignore[arg-type]
     name = {} if target.board is None or made.device is None else {"name": target.board.name}
     return replace(made, device=with_label({**name, **made.device} if made.device is not None else None, latency))

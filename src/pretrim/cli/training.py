@@ -63,13 +63,15 @@ def run(job: Job) -> dict[str, Any]:
     from pretrim.planning.evidence import loses
     from pretrim.runs.folder import output_folder
     from pretrim.runs.record import DENSE, STATE, TRACKING
+    from pretrim.surgery.apply import apply
     from pretrim.train import is_main, make_accelerator
 
     subject, dense_folder = job.subject, job.output / DENSE
     weights = load_weights(subject.module, job.inherit) if job.inherit is not None else ""
     teacher = _teacher(job)
     torch.manual_seed(job.recipe.seed)
-    slim = job.plan.apply(subject.module, weights="inherit" if job.inherit is not None else "fresh")
+    init = "inherit" if job.inherit is not None else "fresh"
+    slim = apply(subject.module, job.plan, init, subject.network)
     if job.plan.slim == job.plan.dense:
         say("note: the plan removes nothing")
     elif (lost := loses(job.plan.options.get("mode", ""), job.plan.limits)) is not None:
@@ -87,7 +89,7 @@ def run(job: Job) -> dict[str, Any]:
         results |= _train_and_test("slim", slim, job, job.plan, job.output, teacher, parts, accelerator)
         if job.with_dense:
             plan = _whole(subject, job.plan)
-            dense = plan.apply(subject.module, weights="inherit")
+            dense = apply(subject.module, plan, "inherit", subject.network)
             if is_main():
                 stack.enter_context(output_folder(dense_folder, resume=job.resume))
             results["dense"] = _train_and_test("dense", dense, job, plan, dense_folder, None, parts, accelerator)

@@ -10,9 +10,6 @@ ALIGNMENT = 16
 """of buffers in the arena (TensorFlow Lite for Microcontrollers, micro_arena_constants.h)"""
 
 
-# ---------------------------------------------------------------------------------------- the arena
-
-
 Order: TypeAlias = Callable[[int], tuple[int, ...]]
 
 

@@ -13,12 +13,13 @@ cost                      definition, for one image
 
 A cost is a function ``f(widths) -> values``: widths of one plan (G) or of many (n x G), one value for each. These five
 are closed formulas, exact and never falling when a width grows. Costs of another kind (a tensor arena, a latency) share
-the form but not those properties, so a final plan is verified against every limit (`budget.verify`).
+the form but not those properties, so a final plan is verified against every limit (`planning.budget`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -27,34 +28,67 @@ from numpy.typing import ArrayLike
 from pretrim.analysis.network import Network
 from pretrim.errors import UsageError
 
-from .formula import DType, FormulaCost, Term, formula, item_bytes
+from .formula import Cost, DType, FormulaCost, Term, formula, item_bytes
+from .quantities import quantities
 
 CostName: TypeAlias = Literal["params", "macs", "weight_bytes", "activation_bytes", "peak_activation_bytes"]
 COSTS: tuple[CostName, ...] = get_args(CostName)
 BIAS_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "int8": 4}
 
 
-def cost(network: Network, name: CostName, dtype: DType = "float32") -> FormulaCost:
-    """One cost of a network. Raises UsageError for a name or data type that is not one of the five (three)."""
-    item = item_bytes(dtype)
-    if name == "params":
-        columns = [_parameter_terms(network, 1, 1)]
-    elif name == "weight_bytes":
-        columns = [_parameter_terms(network, item, BIAS_BYTES[dtype])]
-    elif name == "macs":
-        columns = [[(1.0, operator.factors) for operator in network.operators if operator.factors]]
-    elif name == "activation_bytes":
-        columns = [[(float(item), layer.output) for layer in network.layers if layer.operator >= 0]]
-    elif name == "peak_activation_bytes":
-        columns = peak_columns(network, item)
-    else:
-        raise UsageError(f"Expected a cost out of {', '.join(COSTS)}, but got {name!r}.")
-    return FormulaCost(name, formula(network, columns))
+def params(network: Network, dtype: DType = "float32") -> FormulaCost:
+    """Trained parameters; the data type does not matter."""
+    return FormulaCost("params", formula(network, [_parameter_terms(network, 1, 1)]))
+
+
+def weight_bytes(network: Network, dtype: DType = "float32") -> FormulaCost:
+    """Bytes of the parameters at a data type."""
+    return FormulaCost(
+        "weight_bytes", formula(network, [_parameter_terms(network, item_bytes(dtype), BIAS_BYTES[dtype])])
+    )
+
+
+def macs(network: Network, dtype: DType = "float32") -> FormulaCost:
+    """Multiply-accumulates of convolutions and matrix products, one image; the data type does not matter."""
+    terms = [(1.0, operator.factors) for operator in network.operators if operator.factors]
+    return FormulaCost("macs", formula(network, [terms]))
+
+
+def activation_bytes(network: Network, dtype: DType = "float32") -> FormulaCost:
+    """Bytes of all output feature maps of convolution and linear layers, one image."""
+    item = float(item_bytes(dtype))
+    terms = [(item, layer.output) for layer in network.layers if layer.operator >= 0]
+    return FormulaCost("activation_bytes", formula(network, [terms]))
+
+
+def peak_activation_bytes(network: Network, dtype: DType = "float32") -> FormulaCost:
+    """The largest sum of bytes of activations that are alive at once, one image."""
+    return FormulaCost("peak_activation_bytes", formula(network, peak_columns(network, item_bytes(dtype))))
 
 
 def costs(network: Network, dtype: DType = "float32") -> dict[CostName, FormulaCost]:
-    """All five costs of a network at one data type."""
-    return {name: cost(network, name, dtype) for name in COSTS}
+    """All five closed-form costs of a network at one data type. Raises UsageError for an unknown data type."""
+    functions = (params, macs, weight_bytes, activation_bytes, peak_activation_bytes)
+    return {name: function(network, dtype) for name, function in zip(COSTS, functions, strict=True)}
+
+
+def cost(network: Network, name: str, dtype: DType = "float32") -> Cost:
+    """One cost by its name in the table of quantities, or one that another package added there.
+
+    Args:
+        network: whose.
+        name: in `quantities`.
+        dtype: the data type that bytes are counted in.
+
+    Raises UsageError for a name that is not in the table, a quantity that only a device can tell, or a data type.
+    """
+    item_bytes(dtype)  # checks the data type
+    quantity = quantities().get(name)
+    if quantity is None or quantity.factory is None:
+        known = ", ".join(entry.name for entry in quantities().values() if entry.factory)
+        raise UsageError(f"Expected a cost out of {known}, but got {name!r}.")
+    made: Cost = resolve_name(quantity.factory)(network, dtype)
+    return made
 
 
 def _parameter_terms(network: Network, item: int, bias: int) -> list[Term]:
@@ -81,9 +115,6 @@ def moments(network: Network) -> list[tuple[int, ...]]:
 def peak_columns(network: Network, item: int) -> list[list[Term]]:
     """One column a moment: the bytes of the tensors alive then."""
     return [[(float(item), network.tensors[t].dims) for t in together] for together in moments(network)] or [[]]
-
-
-# ---------------------------------------------------------------------------------------- by layer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,14 +18,31 @@ ITEM_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "int8": 1}
 
 
 class Cost(Protocol):
-    """A cost of a network as a function of its widths."""
+    """A cost of a network as a function of its widths. It may offer a `bound` or `by_layer` too, as below."""
 
     @property
     def name(self) -> str:
-        """What a budget calls it; the unit is part of the name."""
+        """Its name in the table of quantities; the unit is part of it."""
 
     def __call__(self, widths: ArrayLike) -> IntArray:
         """Values (n) for widths (n x G), or one value for widths (G)."""
+
+
+@runtime_checkable
+class BoundedCost(Cost, Protocol):
+    """A cost that may fall when a width grows, with a lower bound that never does: plans are searched by the bound."""
+
+    @property
+    def bound(self) -> Cost:
+        """What no plan can go below."""
+
+
+@runtime_checkable
+class LayeredCost(Cost, Protocol):
+    """A cost that is known layer by layer, so that layers can be drawn by their share of it."""
+
+    def by_layer(self, widths: ArrayLike) -> NDArray[np.float64]:
+        """The part of each layer of the network: (n x G) -> (n x layers)."""
 
 
 @dataclass(frozen=True)

@@ -361,9 +361,6 @@ def _tail(low: Lowering) -> list[Term]:
     return [(float(fixed), ()), *((CHANNEL_BYTES * factor, dims) for _, (factor, dims) in low.weights)]
 
 
-# ---------------------------------------------------------------------------------------- the file
-
-
 def artifact_cost(network: Network, dtype: DType = "int8") -> FormulaCost:
     """Bytes of the ``.tflite`` as a function of widths."""
     low, item = lower(network, dtype), item_bytes(dtype)

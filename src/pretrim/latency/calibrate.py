@@ -16,6 +16,7 @@ from pretrim.deploy import SUFFIXES, Artifact, export
 from pretrim.measure import Protocol, measure
 from pretrim.measure.run import Ask, here
 from pretrim.planning.search import plan_of_widths
+from pretrim.surgery.apply import apply
 
 from .cost import LatencyCost, key_of, latency_cost, wanted_axes
 from .table import Correction, Place, Progress, Table, check_cache, load_table, measure_table, save_table
@@ -84,7 +85,7 @@ def correct(network: Network, module: nn.Module, table: Table, ask: Ask = here) 
 
 def _artifact(network: Network, module: nn.Module, widths: np.ndarray, place: Place, path: Path) -> Artifact:
     """A network of these widths, for its time alone: what it answers does not matter."""
-    slim = plan_of_widths(network, widths).apply(module).eval()
+    slim = apply(module, plan_of_widths(network, widths), network=network).eval()
     shape = network.example["shape"]
     images = torch.randn(IMAGES, *shape[1:], generator=torch.Generator().manual_seed(0))
     sample = images if place.data_type == "int8" else None

@@ -8,25 +8,23 @@ import numpy as np
 
 from pretrim.analysis.network import IntArray, Network
 
-from .budget import Bounds
+from .budget import ResolvedBudget
 from .controls import random, uniform, waterfill
-from .legal import (
-    Problem,
-)
+from .legal import Problem
 from .options import Method, Options
 from .sampling import sample
 
 
-def allocate(network: Network, bounds: Bounds, options: Options, count: int = 1) -> IntArray:
-    """Widths (count x G) that meet every limit of `bounds`.
+def allocate(network: Network, budget: ResolvedBudget, options: Options, count: int = 1) -> IntArray:
+    """Widths (count x G) that meet every limit of `budget`.
 
     ``uniform`` and ``waterfill`` have no randomness: their rows are equal.
 
     Raises:
         InfeasibleBudget: the narrowest legal network does not fit.
     """
-    problem = Problem(network, bounds, options)
-    bounds.check_reachable(problem.smallest, sum("output" not in entry.reason for entry in network.frozen))
+    problem = Problem(network, budget, options)
+    budget.check_reachable(problem.smallest, sum("output" not in entry.reason for entry in network.frozen))
     if not network.groups:
         return np.zeros((count, 0), dtype=np.int64)
     return METHODS[options.mode](problem, count)

@@ -8,15 +8,10 @@ import numpy as np
 
 from pretrim.analysis.network import IntArray
 
-from .legal import (
-    FloatArray,
-    Problem,
-    Stream,
-    give_back,
-)
-from .shares import MODE_OF_COST, Shares, _normal
-
-# ---------------------------------------------------------------------------------------- the controls
+from .fill import give_back
+from .legal import FloatArray, Problem
+from .shares import Shares, normalised
+from .stream import Stream
 
 
 def uniform(problem: Problem, count: int) -> IntArray:
@@ -26,7 +21,7 @@ def uniform(problem: Problem, count: int) -> IntArray:
     low, high = 0, len(ratios)  # ratios[low] fits (the smallest always does), ratios[high] does not
     while high - low > 1:
         middle = (low + high) // 2
-        fits = problem.bounds.met(problem.floor(dense[None] * ratios[middle] + 1e-9))[0]
+        fits = problem.budget.met(problem.floor(dense[None] * ratios[middle] + 1e-9))[0]
         low, high = (middle, high) if fits else (low, middle)
     return np.repeat(problem.floor(dense[None] * ratios[low] + 1e-9), count, axis=0)
 
@@ -48,8 +43,9 @@ def waterfill(problem: Problem, count: int) -> IntArray:
     """
     shares = Shares(problem)
     everywhere = np.ones((1, len(problem.network.groups)), dtype=bool)
-    modes = [MODE_OF_COST[cost.name] for cost in problem.bounds.costs]
-    complexity = np.mean([_normal(shares.static[mode], everywhere) for mode in modes], axis=0)
+    criteria = [limit.quantity.criterion for limit in problem.budget.limits]
+    dense = problem.network.dense[None]
+    complexity = np.mean([normalised(shares.of_criterion(each, dense), everywhere) for each in criteria], axis=0)
     weight = 1.0 / np.maximum(complexity, 1e-12)
     widths = _largest_scale(problem, lambda level: np.minimum(weight * level, 1.0) * problem.network.dense, 1)
     order = np.argsort(complexity, axis=1, kind="stable")
@@ -61,6 +57,6 @@ def _largest_scale(problem: Problem, widths_at: Callable[[FloatArray], FloatArra
     low, high = np.full((count, 1), 1e-12), np.full((count, 1), 1e12)
     for _ in range(80):
         middle = np.sqrt(low * high)
-        met = problem.bounds.met(problem.floor(widths_at(middle)))[:, None]
+        met = problem.budget.met(problem.floor(widths_at(middle)))[:, None]
         low, high = np.where(met, middle, low), np.where(met, high, middle)
     return problem.floor(widths_at(low))

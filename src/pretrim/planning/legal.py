@@ -1,4 +1,4 @@
-"""Which widths a group may have, and giving back what a search left unused."""
+"""Which widths a group may have."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 
 from pretrim.analysis.network import Group, IntArray, Network
 
-from .budget import Bounds
+from .budget import ResolvedBudget
 from .options import Options
 
 FloatArray = NDArray[np.float64]
-
-
-# ---------------------------------------------------------------------------------------- legal widths
 
 
 def legal_widths(group: Group, round_to: int, min_width: int) -> IntArray:
@@ -67,7 +64,7 @@ class Problem:
     """One allocation: the legal widths of each group and the limits, in arrays."""
 
     network: Network
-    bounds: Bounds
+    budget: ResolvedBudget
     options: Options
 
     @cached_property
@@ -79,7 +76,7 @@ class Problem:
         least = fewest_channels(self.network, o.min_features)
         kept = tuple(legal[legal >= least[g]] for g, legal in enumerate(narrow))
         smallest = np.array([legal[0] for legal in kept], dtype=np.int64)
-        is_reachable = bool((self.bounds.measure(smallest) <= self.bounds.values).all())
+        is_reachable = bool((self.budget.measure(smallest) <= self.budget.values).all())
         return kept if is_reachable or o.min_features is not None else narrow
 
     @cached_property
@@ -107,54 +104,3 @@ class Problem:
         place = (levels <= width[:, None]).sum(axis=1)
         above: IntArray = levels[np.arange(len(group)), np.minimum(place, levels.shape[1] - 1)]
         return above
-
-
-# ---------------------------------------------------------------------------------------- randomness
-
-
-class Stream:
-    """Uniform numbers in [0, 1) from PCG64's raw 64-bit stream."""
-
-    def __init__(self, seed: int) -> None:
-        self._bits = np.random.PCG64(seed)
-
-    def uniform(self, *shape: int) -> FloatArray:
-        raw = self._bits.random_raw(int(np.prod(shape)))
-        return (raw >> np.uint64(11)).reshape(shape).astype(np.float64) * 2.0**-53
-
-    def orders(self, count: int, size: int) -> IntArray:
-        """`count` random orders of ``0..size-1``."""
-        return np.argsort(self.uniform(count, size), axis=1, kind="stable")
-
-
-def give_back(problem: Problem, widths: IntArray, orders: IntArray) -> IntArray:
-    """Give each group, in the given order, every rounding step that breaks no limit.
-
-    One pass is enough: costs never fall when a width grows, so a step that did not fit never will.
-    """
-    widths = widths.copy()
-    for place in range(widths.shape[1]):
-        rows, groups = np.arange(len(widths)), orders[:, place]
-        while rows.size:
-            now = widths[rows, groups]
-            wider = problem.next_up(groups, now)
-            trial = widths[rows]
-            trial[np.arange(len(rows)), groups] = wider
-            fits = (wider > now) & problem.bounds.met(trial)
-            widths[rows[fits], groups[fits]] = wider[fits]
-            rows, groups = rows[fits], groups[fits]
-    return widths
-
-
-def settle(network: Network, bounds: Bounds, options: Options, widths: IntArray) -> IntArray:
-    """Give back what fits by the costs as they are, where a search by formulas left room (one row of widths).
-
-    The arena may fall when a width grows, so that a step fits later that did not before: until nothing fits any more.
-    """
-    problem = Problem(network, bounds.as_they_are(), options)
-    orders = Stream(options.seed).orders(1, len(widths))
-    while True:
-        wider = give_back(problem, widths[None], orders)[0]
-        if (wider == widths).all():
-            return widths
-        widths = wider

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from operator import index
 from typing import Literal, TypeAlias, get_args
 
-from pretrim.cost.costs import CostName
 from pretrim.errors import UsageError
 
 Method: TypeAlias = Literal["params", "macs", "memory", "latency", "joint", "uniform", "random", "waterfill"]
 Step: TypeAlias = Literal["fraction", "filter"]
-Weighting: TypeAlias = Literal["static", "adaptive"]
+ShareUpdate: TypeAlias = Literal["static", "adaptive"]
 Coupling: TypeAlias = Literal["sum", "mean", "max"]
-AIMS: dict[Method, CostName | Literal["latency_ns"]] = {
+AIMS: dict[Method, str] = {
     "params": "params",
     "macs": "macs",
     "memory": "activation_bytes",
@@ -29,7 +28,7 @@ SMALLEST_FRACTION = 0.0001
 class Options:
     """How widths are chosen.
 
-    The defaults of step, weights and coupling are readings of the paper that no other was clearly better than
+    The defaults of step, share_update and coupling are readings of the paper that no other was clearly better than
     (docs/results.md, table 1: ResNet-20 at half the MACs, four seeds): where they differ they do by less than the
     seeds. ``joint`` draws by the limit that is given: PA is above uniform width under its own limit (the table after
     it), and below it under one on MACs. Rounding costs there what it saves in time elsewhere (docs/deploy.md).
@@ -40,7 +39,7 @@ class Options:
         step: what one draw removes: one rounding step of filters (the paper's words), or a fraction of the drawn group.
             One filter a draw exhausts narrow layers: FA at half the MACs takes VGG-16's second layer from 64 to 4.
         fraction: that fraction.
-        weights: shares of the dense network (the paper), or of the network as it shrinks.
+        share_update: ``static``: shares of the dense network (the paper); ``adaptive``: of the network as it shrinks.
         coupling: how the shares of coupled layers make the share of their group: their sum, mean, or the largest. The
             sum of a residual stream is large, so it is cut first.
         round_to: filters are kept in multiples of it; smaller in layers of fewer than four times as many. Unaligned
@@ -60,7 +59,7 @@ class Options:
     mode: Method = "joint"
     step: Step = "fraction"
     fraction: float = 0.05
-    weights: Weighting = "static"
+    share_update: ShareUpdate = "static"
     coupling: Coupling = "sum"
     round_to: int = 8
     min_width: int = 1
@@ -72,7 +71,7 @@ class Options:
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, get_args(Method))
         _one_of("step", self.step, get_args(Step))
-        _one_of("weights", self.weights, get_args(Weighting))
+        _one_of("share_update", self.share_update, get_args(ShareUpdate))
         _one_of("coupling", self.coupling, get_args(Coupling))
         if not (isinstance(self.fraction, float) and SMALLEST_FRACTION <= self.fraction < 1):
             raise UsageError(f"Expected fraction to be from {SMALLEST_FRACTION} to below 1, but got {self.fraction!r}.")

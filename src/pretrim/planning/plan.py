@@ -6,17 +6,17 @@ It can be mailed, diffed and applied elsewhere; it knows its model by a fingerpr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from pretrim.analysis.identity import make_example
-from pretrim.analysis.network import IntArray, Network
+from pretrim.analysis.network import IntArray
 from pretrim.cost.costs import COSTS
 from pretrim.cost.formula import ITEM_BYTES, DType
 from pretrim.errors import PlanError
@@ -44,15 +44,15 @@ class Plan:
     Attributes:
         groups: what each channel group keeps, in the network's order.
         limits: the limits as the user wrote them, by cost.
-        options: how the widths were chosen (`allocate.Options`); empty for widths given by hand.
+        options: how the widths were chosen (`options.Options`); empty for widths given by hand.
         dtype: the data type that bytes are counted in.
         dense: the five costs of the dense network.
         slim: the five costs of the plan.
         example: shapes and data types of the inputs.
         fingerprint: of the dense model's parameters and buffers (`identity.fingerprint`).
         model: the model reference, where the model was built by name.
-        device: for a microcontroller, its ``name``, and what the network takes there ``dense`` and ``slim``
-            (`footprint.py`): the plan's limits on ``artifact_bytes`` and ``arena_bytes`` are kept by the latter.
+        device: what the ``dense`` and the ``slim`` network take of quantities beyond the five (the file and the arena
+            on a microcontroller, a measured latency), and the device's ``name``.
     """
 
     groups: tuple[GroupPlan, ...]
@@ -65,8 +65,9 @@ class Plan:
     fingerprint: str
     model: Mapping[str, Any] | None = None
     device: Mapping[str, Any] | None = None
-    network: Network | None = field(default=None, repr=False, compare=False)
-    """The analysis it was made from; not written to JSON, made again where it is needed."""
+
+    apply: ClassVar[Callable[..., nn.Module]]
+    """:func:`pretrim.apply` of this plan, attached by `pretrim.core`."""
 
     @property
     def widths(self) -> IntArray:
@@ -108,12 +109,6 @@ class Plan:
         except (OSError, RecursionError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not JSON"
             raise PlanError(f"Expected a plan in {path}, but could not read it ({reason}).") from error
-
-    def apply(self, model: nn.Module, weights: str = "fresh") -> nn.Module:
-        """A new, slim module; see :func:`pretrim.apply`."""
-        from .surgery import apply
-
-        return apply(model, self, weights)
 
 
 def _check_types(found: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """From a budget to widths: complexity-driven sampling, and what it must be compared with.
 
-Every method has one form, ``(network, bounds, options, count) -> widths`` (count x G), and one contract: every limit is
+Every method has one form, ``(network, budget, options, count) -> widths`` (count x G), and one contract: every limit is
 met, and giving any one rounding step back to any group that is not dense breaks one (for ``uniform``: the largest ratio
 that fits).
 
@@ -18,19 +18,13 @@ import numpy as np
 
 from pretrim.analysis.network import IntArray
 
-from .legal import (
-    FloatArray,
-    Problem,
-    Stream,
-    give_back,
-)
+from .fill import give_back
+from .legal import FloatArray, Problem
 from .shares import Shares
+from .stream import Stream
 
 # Draws between two looks at the budget when the shares do not change in between; the stop is exact all the same.
 STATIC_BLOCK = 32
-
-
-# ---------------------------------------------------------------------------------------- the sampling
 
 
 def sample(problem: Problem, count: int) -> IntArray:
@@ -41,13 +35,13 @@ def sample(problem: Problem, count: int) -> IntArray:
     shares, stream = Shares(problem), Stream(options.seed)
     block = options.block if shares.changes else STATIC_BLOCK
     drawn = np.zeros((count, len(last)), dtype=np.int64)
-    going = np.flatnonzero(~problem.bounds.met(_on(ladder, drawn)))
+    going = np.flatnonzero(~problem.budget.met(_on(ladder, drawn)))
     while going.size:
         before = drawn[going]
         weights = shares(_on(ladder, before), before < last)
         picks = _pick(weights, stream.uniform(going.size, block))
         after = _count(before, picks, np.full(going.size, block), last)
-        done = problem.bounds.met(_on(ladder, after))
+        done = problem.budget.met(_on(ladder, after))
         if block > 1 and done.any():
             after[done] = _shortest(problem, ladder, before[done], picks[done], last)
         drawn[going] = after
@@ -99,6 +93,6 @@ def _shortest(problem: Problem, ladder: IntArray, before: IntArray, picks: IntAr
     low, high = np.zeros(len(picks), dtype=np.int64), np.full(len(picks), picks.shape[1])
     while (high - low > 1).any():
         middle = (low + high) // 2
-        met = problem.bounds.met(_on(ladder, _count(before, picks, middle, last)))
+        met = problem.budget.met(_on(ladder, _count(before, picks, middle, last)))
         low, high = np.where(met, low, middle), np.where(met, middle, high)
     return _count(before, picks, high, last)

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pretrim.analysis.network import IntArray, Network
-from pretrim.cost.costs import MODES, Mode, layer_terms, moments, peak_columns
-from pretrim.cost.formula import Formula, formula
+from pretrim.cost.costs import MODES, layer_terms, moments, peak_columns
+from pretrim.cost.formula import Formula, LayeredCost, formula
+from pretrim.cost.quantities import Criterion, quantities
 from pretrim.errors import UsageError
 
-from .legal import (
-    FloatArray,
-    Problem,
-)
+from .legal import FloatArray, Problem
 from .options import Method
-
-Share: TypeAlias = Mode | Literal["latency"]
-"""What counts as complexity: the paper's three, and measured time (LA)"""
-MODE_OF_COST: dict[str, Share] = {
-    "latency_ns": "latency",
-    "params": "params",
-    "weight_bytes": "params",
-    "macs": "macs",
-    "activation_bytes": "memory",
-    "peak_activation_bytes": "memory",
-    "artifact_bytes": "params",
-    "arena_bytes": "memory",
-}
-PEAKS = frozenset({"peak_activation_bytes", "arena_bytes"})
-"""Costs of one moment, not of all layers together"""
-
-
-# ---------------------------------------------------------------------------------------- shares
 
 
 class Shares:
@@ -45,21 +23,20 @@ class Shares:
         self.problem = problem
         self.owners = _owners(network)
         self.formulas = {mode: formula(network, layer_terms(network, mode)) for mode in MODES}
-        self.latency = problem.bounds.latency
-        modes: tuple[Share, ...] = MODES if self.latency is None else (*MODES, "latency")
-        self.static = {mode: self._of_groups(mode, network.dense[None]) for mode in modes}
-        self.changes = options.weights == "adaptive" or len(problem.bounds.values) > 1 or self._limits_peak()
+        self.timed = _layered(problem, "latency")
+        self.static: dict[Criterion, FloatArray] = {}
+        self.changes = options.share_update == "adaptive" or len(problem.budget.values) > 1 or self._limits_peak()
         self._peak = _Peak(network) if self._limits_peak() else None
 
     def _limits_peak(self) -> bool:
-        return any(cost.name in PEAKS for cost in self.problem.bounds.costs)
+        return any(limit.quantity.is_peak for limit in self.problem.budget.limits)
 
-    def _of_groups(self, mode: Share, widths: IntArray) -> FloatArray:
+    def _of_groups(self, criterion: Criterion, widths: IntArray) -> FloatArray:
         """The complexity of each group, coupled layers put together: (n x G)."""
-        if mode != "latency":
-            layers = self.formulas[mode](widths)
-        elif self.latency is not None:
-            layers = self.latency.by_layer(widths)
+        if criterion != "latency":
+            layers = self.formulas[criterion](widths)
+        elif self.timed is not None:
+            layers = self.timed.by_layer(widths)
         else:
             raise UsageError("Expected a measured latency for the mode latency, but got none: see pretrim.latency.")
         if self.problem.options.coupling == "max":
@@ -68,38 +45,47 @@ class Shares:
         total: FloatArray = layers @ self.owners
         return total / (self.owners > 0).sum(axis=0) if self.problem.options.coupling == "mean" else total
 
-    def of_mode(self, mode: Share, widths: IntArray) -> FloatArray:
-        if self.problem.options.weights == "adaptive":
-            return self._of_groups(mode, widths)
-        if mode not in self.static:
-            self.static[mode] = self._of_groups(mode, self.problem.network.dense[None])
-        return np.broadcast_to(self.static[mode], widths.shape)
+    def of_criterion(self, criterion: Criterion, widths: IntArray) -> FloatArray:
+        """The complexity of each group, at these widths or, with static shares, in the dense network."""
+        if self.problem.options.share_update == "adaptive":
+            return self._of_groups(criterion, widths)
+        if criterion not in self.static:
+            self.static[criterion] = self._of_groups(criterion, self.problem.network.dense[None])
+        return np.broadcast_to(self.static[criterion], widths.shape)
 
     def __call__(self, widths: IntArray, open_: NDArray[np.bool_]) -> FloatArray:
         """Probabilities, up to a factor, of drawing each group: (n x G). Groups that are not open get 0."""
-        bounds = self.problem.bounds
-        over = np.maximum(bounds.measure(widths) / bounds.values - 1.0, 0.0)
+        budget = self.problem.budget
+        over = np.maximum(budget.measure(widths) / budget.values - 1.0, 0.0)
         mixed = np.zeros(widths.shape)
-        for place, cost in enumerate(bounds.costs):
+        for place, cost in enumerate(budget.costs):
             if over[:, place].any():
-                mixed += over[:, place, None] * _normal(self._for_limit(cost.name, widths), open_)
+                mixed += over[:, place, None] * normalised(self._for_limit(cost.name, widths), open_)
         return mixed
 
     def _for_limit(self, cost: str, widths: IntArray) -> FloatArray:
-        mode = self.problem.options.mode
-        if cost not in PEAKS or self._peak is None:
-            return self.of_mode(MODE_OF_COST[cost] if mode == "joint" else _as_mode(mode), widths)
+        mode, quantity = self.problem.options.mode, quantities()[cost]
+        if not quantity.is_peak or self._peak is None:
+            return self.of_criterion(quantity.criterion if mode == "joint" else _as_criterion(mode), widths)
         at_peak = self._peak.bytes_of_groups(widths)
-        return at_peak if mode == "joint" else self.of_mode(_as_mode(mode), widths) * (at_peak > 0)
+        return at_peak if mode == "joint" else self.of_criterion(_as_criterion(mode), widths) * (at_peak > 0)
 
 
-def _as_mode(method: Method) -> Share:
+def _layered(problem: Problem, criterion: Criterion) -> LayeredCost | None:
+    """The cost that was handed in for a criterion that no formula gives, if it is known layer by layer."""
+    for name, cost in problem.budget.handed.items():
+        if quantities()[name].criterion == criterion and isinstance(cost, LayeredCost):
+            return cost
+    return None
+
+
+def _as_criterion(method: Method) -> Criterion:
     if method != "latency" and method not in MODES:
         raise UsageError(f"Expected a mode out of {', '.join(MODES)}, latency, but got {method!r}.")
     return method
 
 
-def _normal(weights: FloatArray, open_: NDArray[np.bool_]) -> FloatArray:
+def normalised(weights: FloatArray, open_: NDArray[np.bool_]) -> FloatArray:
     """Rows that sum to 1 over the open groups; where those weigh nothing, they weigh the same."""
     weights = np.where(open_, weights, 0.0)
     total = weights.cumsum(axis=1)[:, -1:]  # cumsum adds in order, on every machine alike

@@ -29,12 +29,9 @@ from .record import (
     WEIGHTS,
     RunRecord,
 )
-from .save import _all_tensors
+from .save import named_tensors_twice
 
 ModelSource: TypeAlias = nn.Module | Callable[[], nn.Module] | str
-
-
-# ---------------------------------------------------------------------------------------- reading
 
 
 def read(path: str | Path) -> RunRecord:
@@ -77,7 +74,7 @@ def load(path: str | Path, *, model: ModelSource | None = None) -> nn.Module:
     slim = _rebuild(record, model)
     _check_shapes(slim, tensors, record)
     with torch.no_grad():
-        for name, tensor in _all_tensors(slim):
+        for name, tensor in named_tensors_twice(slim):
             stored = tensors[record.aliases.get(name, name)]
             if stored.dtype != tensor.dtype:
                 tensor.data = tensor.data.to(stored.dtype)
@@ -150,7 +147,7 @@ def _given(record: RunRecord, model: ModelSource) -> nn.Module:
 
 def _check_shapes(slim: nn.Module, tensors: Mapping[str, torch.Tensor], record: RunRecord) -> None:
     """The rebuilt network and the stored tensors must have the same names and shapes."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in _all_tensors(slim)}
+    wanted = {name: tuple(tensor.shape) for name, tensor in named_tensors_twice(slim)}
     names = {name: record.aliases.get(name, name) for name in wanted}
     missing = sorted(name for name, stored in names.items() if stored not in tensors)
     extra = sorted(set(tensors) - set(names.values()))

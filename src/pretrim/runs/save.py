@@ -37,8 +37,6 @@ from .record import (
     image_shape,
 )
 
-# ---------------------------------------------------------------------------------------- writing
-
 
 def save(
     slim: nn.Module,
@@ -132,7 +130,7 @@ def _stored(slim: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     tensors: dict[str, torch.Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[tuple[object, ...], str] = {}
-    for name, tensor in _all_tensors(slim):
+    for name, tensor in named_tensors_twice(slim):
         same = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() and same in first:
             aliases[name] = first[same]
@@ -142,7 +140,7 @@ def _stored(slim: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return tensors, aliases
 
 
-def _all_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def named_tensors_twice(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and buffers under every name they have, buffers that are not persistent too."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)

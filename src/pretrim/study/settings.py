@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 from typing import Any, get_args
 
+from pretrim.cost.quantities import by_option
 from pretrim.errors import UsageError
-from pretrim.planning.budget import ALIASES, LATENCY
 from pretrim.planning.options import Method, Options
 from pretrim.train import Execution, Recipe
 
@@ -32,8 +32,6 @@ class Asked:
         seed: of plan, weights and training.
         step: see `allocate.Options`.
         round_to: likewise.
-        candidates: plans that are drawn and scored before one of them is trained (`scores.py`).
-        score: by what; empty for none.
         runtime: whose latency counts, where the mode or the limit is one: litert or onnx.
     """
 
@@ -43,8 +41,6 @@ class Asked:
     seed: int = 0
     step: str = "fraction"
     round_to: int = 8
-    candidates: int = 1
-    score: str = ""
     runtime: str = RUNTIME
 
     def __post_init__(self) -> None:
@@ -57,11 +53,11 @@ class Asked:
     @property
     def is_timed(self) -> bool:
         """Whether a latency has to be known to plan it."""
-        return self.mode == "latency" or ALIASES.get(self.limit) == LATENCY
+        return self.mode == "latency" or (self.limit in by_option() and by_option()[self.limit].name == "latency_ns")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; without the runtime where it is LiteRT, as before there were others: keys stay what they were."""
-        plain = asdict(self)
+        plain = asdict(self) | {"candidates": 1, "score": ""}
         return plain if self.runtime != RUNTIME else {name: plain[name] for name in plain if name != "runtime"}
 
     @property

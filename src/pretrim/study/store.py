@@ -325,7 +325,7 @@ def _trial(row: Any) -> Trial:
         return Trial(
             key=row.key,
             number=row.number,
-            asked=Asked(**json.loads(row.asked)),
+            asked=_asked(json.loads(row.asked)),
             state=row.state,
             record=record,
             measured=None if row.measured is None else json.loads(row.measured),
@@ -335,6 +335,11 @@ def _trial(row: Any) -> Trial:
         )
     except (KeyError, TypeError, ValueError, PretrimError) as error:
         raise StudyError(f"Expected a trial in row {row.key}, but it is damaged ({error!r}).") from error
+
+
+def _asked(plain: dict[str, Any]) -> Asked:
+    """Older studies could have trials that a score had chosen; what those found still counts."""
+    return Asked(**{name: value for name, value in plain.items() if name not in ("candidates", "score")})
 
 
 def _check_sqlite(path: Path) -> None:

@@ -25,20 +25,21 @@ from pretrim.planning.plan import Plan
 
 from .fresh import _filters, fan_factors
 
-Weights: TypeAlias = Literal["fresh", "inherit"]
-Keep: TypeAlias = NDArray[np.bool_]
+Init: TypeAlias = Literal["fresh", "inherit"]
+KeptMask: TypeAlias = NDArray[np.bool_]
 """For each channel of a network, whether it is kept."""
 
 
-def apply(model: nn.Module, plan: Plan, weights: str = "fresh") -> nn.Module:
+def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | None = None) -> nn.Module:
     """Build the slim network of a plan. The given model is not changed.
 
     Args:
         model: the dense network that the plan was made for.
         plan: what each channel group keeps.
-        weights: ``"fresh"``: the values of the (untrained) model, with the weights of cut convolutions and linear
+        init: ``"fresh"``: the values of the (untrained) model, with the weights of cut convolutions and linear
             layers rescaled by the fan ratio of their initialisation, so that training starts with the variances of
             the dense network. ``"inherit"``: the values of a trained model; the channels with the largest L1 norm stay.
+        network: the analysis of the model that the plan was made from; without it the model is analysed again.
 
     Returns:
         A new module of the same classes in the same mode, which carries its plan (:func:`plan_of`).
@@ -47,18 +48,18 @@ def apply(model: nn.Module, plan: Plan, weights: str = "fresh") -> nn.Module:
         PlanError: the plan is for another model.
         ModelError: the slim network does not do what was planned (never a broken network).
     """
-    if weights not in get_args(Weights):
-        raise UsageError(f"Expected weights to be one of {', '.join(get_args(Weights))}, but got {weights!r}.")
+    if init not in get_args(Init):
+        raise UsageError(f"Expected init to be one of {', '.join(get_args(Init))}, but got {init!r}.")
     if plan.fingerprint != fingerprint(model):
         raise PlanError(
             "Expected the model that the plan was made for, but its parameters have other names or shapes: "
             "make a plan for this model, or give the model of the plan."
         )
-    network = plan.network if plan.network is not None else analyze(model, _zeros(model, plan))
+    network = network if network is not None else analyze(model, _zeros(model, plan))
     if [(g.name, g.channels) for g in network.groups] != [(g.name, g.channels) for g in plan.groups]:
         raise PlanError("Expected a plan for this network's channel groups, but its groups differ: make it again.")
-    keep = kept_channels(network, plan.widths, score(model, network) if weights == "inherit" else None)
-    slim = cut(model, network, plan.widths, keep, rescale=weights == "fresh")
+    keep = kept_channels(network, plan.widths, score(model, network) if init == "inherit" else None)
+    slim = cut(model, network, plan.widths, keep, rescale=init == "fresh")
     check(slim, network, plan)
     slim.__dict__["pretrim_plan"] = plan
     return slim
@@ -74,7 +75,7 @@ def plan_of(slim: nn.Module) -> Plan:
     return plan
 
 
-def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64] | None = None) -> Keep:
+def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64] | None = None) -> KeptMask:
     """Which channels stay: of each group the first ones (any are as good before training), or those that score best."""
     if scores is None:
         return network.rank_of < widths[network.group_of]
@@ -82,7 +83,7 @@ def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64
     place = np.empty(len(order), dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(network.dense)])
     place[order] = np.arange(len(order)) - starts[network.group_of[order]]
-    kept: Keep = place < widths[network.group_of]
+    kept: KeptMask = place < widths[network.group_of]
     return kept
 
 
@@ -98,11 +99,11 @@ def score(model: nn.Module, network: Network) -> NDArray[np.float64]:
     return scores
 
 
-def cut(model: nn.Module, network: Network, widths: IntArray, keep: Keep, *, rescale: bool) -> nn.Module:
+def cut(model: nn.Module, network: Network, widths: IntArray, kept_mask: KeptMask, *, rescale: bool) -> nn.Module:
     """A copy of the model with only the kept channels in every parameter and buffer."""
     parameters = {parameter.name: parameter for parameter in network.parameters}
     factors = fan_factors(model, network, widths) if rescale else {}
-    kept = np.append(keep, True)  # channel -1 stands for an index of fixed size: it stays
+    kept = np.append(kept_mask, True)  # channel -1 stands for an index of fixed size: it stays
 
     def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
         new = tensor.detach()

@@ -29,9 +29,6 @@ def _filters(network: Network) -> Iterator[tuple[Parameter, int]]:
             yield parameter, parameter.dims.index(layer.filters)
 
 
-# ---------------------------------------------------------------------------------------- fresh weights
-
-
 def fan_factors(model: nn.Module, network: Network, widths: IntArray) -> dict[str, float]:
     """By which factor the weights of each cut layer grow: the square root of dense fan over slim fan.
 
