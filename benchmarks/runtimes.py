@@ -35,7 +35,7 @@ from torch import nn
 import pretrim
 from pretrim.deploy import SUFFIXES, export
 from pretrim.deploy.artifact import read
-from pretrim.latency import Place, measured_cost
+from pretrim.latency import LatencyKey, measured_cost
 from pretrim.measure import Protocol, measure
 from pretrim.measure.worker import cpu_name
 from pretrim.models.resolve import build, resolve
@@ -100,7 +100,7 @@ def plan(networks: list[str]) -> None:
                 if target.exists() or not options:
                     continue
                 if options["mode"] == "latency" and latency is None:
-                    latency = measured_cost(analysis, module, Place(cpu_name(), "litert", kind, "CPU", 1))
+                    latency = measured_cost(analysis, module, LatencyKey(cpu_name(), "litert", kind, "CPU", 1))
                 given = latency if options["mode"] == "latency" else None
                 made = analysis.plan(macs=MACS, measured=given, **options)
                 made.save(target)

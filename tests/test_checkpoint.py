@@ -205,7 +205,6 @@ def test_data_types_come_back(tmp_path: Path) -> None:
 
 FILE = """
 import pathlib
-from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 pathlib.Path(__file__).with_suffix(".ran").touch()
 

@@ -16,7 +16,7 @@ from pretrim.cost.costs import cost as cost_of
 from pretrim.errors import BudgetError, InfeasibleBudget, MeasureError, UsageError
 from pretrim.latency import (
     PROVIDERS,
-    Place,
+    LatencyKey,
     latency_cost,
     litert_layers,
     load_table,
@@ -30,8 +30,8 @@ from pretrim.latency.table import Correction, Curve, Table, axis_of, cache_folde
 from pretrim.measure.record import MACHINE, MARK
 from pretrim.models.resolve import build, resolve
 
-HERE = Place("here", "litert", "float32", "CPU", 1)
-ONNX = Place("here", "onnx", "float32", PROVIDERS["onnx"], 1)
+HERE = LatencyKey("here", "litert", "float32", "CPU", 1)
+ONNX = LatencyKey("here", "onnx", "float32", PROVIDERS["onnx"], 1)
 
 
 @pytest.fixture
@@ -284,5 +284,5 @@ def test_places_without_tables() -> None:
     with pytest.raises(
         UsageError, match="Expected latency of litert or onnx in float32 or int8, but got executorch in float32"
     ):
-        Place("here", "executorch", "float32", "CPU", 1)
+        LatencyKey("here", "executorch", "float32", "CPU", 1)
     assert "/" not in replace(HERE, device="../../etc").slug

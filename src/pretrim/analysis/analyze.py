@@ -2,7 +2,7 @@
 
 Some models keep integers from construction (`split(x, [8, 8])`, a stored half width). They show only when the network
 really is narrower, so the analysis builds narrower copies on fake tensors and compares every operator with what the
-network predicts. At the first one that differs, its line of source is tried again: with the module's integer mended,
+network predicts. At the first one that differs, its line of source is tried again: with the module's integer retargeted,
 with another reading of a reshape, with the halves tied, with its channels frozen, and at last with all that its module
 sees.
 """
@@ -17,7 +17,7 @@ from torch import nn
 
 from pretrim.errors import ModelError
 
-from .build import Analysis, MendConflict, build_network
+from .build import Analysis, StoredIntegerConflict, build_network
 from .channels import Channels, Ids, Labels
 from .copies import Example, describe_failure, named_tensors, with_batch
 from .identity import describe, fingerprint
@@ -25,17 +25,17 @@ from .narrower import Mismatch, check_narrow, narrow_stage, trial_widths
 from .network import Network
 from .observer import READS_VALUES, Site, Stage, stage
 from .rules import POINTWISE
-from .trace import Mend, Trace, trace
+from .trace import StoredInteger, Trace, trace
 
 MOST_TRIALS = 200
 STRATEGIES: dict[str, tuple[str, ...]] = {
-    "view": ("mend", "carrier1", "carrier2", "share", "freeze", "freeze all"),
-    "_unsafe_view": ("mend", "carrier1", "carrier2", "share", "freeze", "freeze all"),
-    "split": ("mend", "whole", "share", "freeze", "freeze all"),
-    "split_with_sizes": ("mend", "tie", "whole", "share", "freeze", "freeze all"),
-    "slice": ("mend", "tie", "whole", "share", "freeze", "freeze all"),
+    "view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
+    "_unsafe_view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
+    "split": ("retarget", "whole", "share", "freeze", "freeze all"),
+    "split_with_sizes": ("retarget", "tie", "whole", "share", "freeze", "freeze all"),
+    "slice": ("retarget", "tie", "whole", "share", "freeze", "freeze all"),
 }
-WITH_INTEGERS = ("mend", "share", "freeze", "freeze all")
+WITH_INTEGERS = ("retarget", "share", "freeze", "freeze all")
 
 
 def analyze(model: nn.Module, example: Example) -> Network:
@@ -70,9 +70,9 @@ class Analyst:
                 network = self._network()
                 self._try_narrower(network)
                 return network
-            except MendConflict as conflict:
-                self.in_conflict.add(conflict.mend.site)
-                self._learn(conflict.mend.site, conflict.mend.module, str(conflict))
+            except StoredIntegerConflict as conflict:
+                self.in_conflict.add(conflict.stored.site)
+                self._learn(conflict.stored.site, conflict.stored.module, str(conflict))
             except Mismatch as mismatch:
                 if mismatch.operator is None:
                     raise ModelError(f"Expected a model that can be made narrower, but {mismatch}.") from None
@@ -89,7 +89,7 @@ class Analyst:
         if not inference.output_shapes:  # then nothing would say which channels have to stay
             raise ModelError("Expected a forward that returns tensors, but found none in what it returned.")
         training = self._trace_training(channels, labels) if self.trains else None
-        tie_shared(channels, [*inference.mends, *(training.mends if training else ())])
+        tie_shared(channels, [*inference.stored_integers, *(training.stored_integers if training else ())])
         trained = {name for name, _ in self.model.named_parameters()}
         return build_network(
             Analysis(
@@ -173,9 +173,9 @@ class Analyst:
         self.closed.add(module)
 
 
-def tie_shared(channels: Channels, mends: Sequence[Mend]) -> None:
+def tie_shared(channels: Channels, stored_integers: Sequence[StoredInteger]) -> None:
     """Tie the channels that one stored integer stands for, where a trial asked for it; frozen ones need not follow."""
-    shared = {(mend.module, mend.attribute, mend.index) for mend in mends if mend.shared}
+    shared = {(stored.module, stored.attribute, stored.index) for stored in stored_integers if stored.shared}
     if not shared:
         return
     root = channels.components()
@@ -183,10 +183,10 @@ def tie_shared(channels: Channels, mends: Sequence[Mend]) -> None:
     for freeze in channels.freezes:
         frozen[root[freeze.ids]] = True
     first: dict[tuple[str, str, int | None], Ids] = {}
-    for mend in mends:
-        key = (mend.module, mend.attribute, mend.index)
-        if key in shared and not frozen[root[mend.ids]].all():
-            channels.tie(first.setdefault(key, mend.ids), mend.ids)
+    for stored in stored_integers:
+        key = (stored.module, stored.attribute, stored.index)
+        if key in shared and not frozen[root[stored.ids]].all():
+            channels.tie(first.setdefault(key, stored.ids), stored.ids)
 
 
 def parameter_labels(tensor: torch.Tensor, channels: Channels) -> Labels:

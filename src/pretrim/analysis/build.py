@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .channels import Channels, Ids, Label, Labels
-from .trace import Mend, Operation, Trace
+from .trace import Operation, StoredInteger, Trace
 
 if TYPE_CHECKING:
     pass
@@ -74,9 +74,9 @@ def build_network(analysis: Analysis) -> Network:
     inference = _operators(analysis.inference, table, fuse=True)
     training = _operators(analysis.training, table, fuse=False) if analysis.training else ()
     tensors = _lifetimes(analysis.inference, inference, table)
-    mends, mend_dims = _mends(traces, table)
+    stored_integers, stored_integer_dims = _stored_integers(traces, table)
     layers = _layers(inference, training)
-    group_of, rank_of = _footprints(table.members, int(channel_of.max(initial=-1)) + 1)
+    group_of, rank_of = _channel_signatures(table.members, int(channel_of.max(initial=-1)) + 1)
     coefficients, constants = _linear_forms(table, group_of)
     return Network(
         groups=_groups(layers, table.members, coefficients, group_of),
@@ -86,13 +86,13 @@ def build_network(analysis: Analysis) -> Network:
         training_operators=training,
         parameters=parameters,
         tensors=tensors,
-        mends=mends,
+        stored_integers=stored_integers,
         coefficients=coefficients,
         constants=constants,
         members=tuple(table.members),
         group_of=group_of,
         rank_of=rank_of,
-        mend_dims=mend_dims,
+        stored_integer_dims=stored_integer_dims,
         output_shapes=tuple(analysis.inference.output_shapes),
         example=analysis.example,
         fingerprint=analysis.fingerprint,
@@ -185,27 +185,27 @@ def _lifetimes(trace: Trace, operators: Sequence[Operator], table: SizeTable) ->
     )
 
 
-class MendConflict(Exception):
+class StoredIntegerConflict(Exception):
     """One stored integer would have to follow two different sets of channels."""
 
-    def __init__(self, mend: Mend) -> None:
-        super().__init__(f"{mend.attribute} of {mend.module or 'the model'} stands for different channels")
-        self.mend = mend
+    def __init__(self, stored: StoredInteger) -> None:
+        super().__init__(f"{stored.attribute} of {stored.module or 'the model'} stands for different channels")
+        self.stored = stored
 
 
-def _mends(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[Mend, ...], tuple[int, ...]]:
-    """Each integer to mend once, with the dimension it follows. Raises MendConflict.
+def _stored_integers(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[StoredInteger, ...], tuple[int, ...]]:
+    """Each integer to retarget once, with the dimension it follows. Raises StoredIntegerConflict.
 
     A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters).
     """
-    found: dict[tuple[str, str, int | None], tuple[Mend, int]] = {}
-    rows = [(mend, table.row(len(mend.ids), mend.ids)) for trace in traces for mend in trace.mends]
-    changing = [(mend, row) for mend, row in rows if (table.members[row] >= 0).any()]
-    for mend, row in changing:
-        _, known = found.setdefault((mend.module, mend.attribute, mend.index), (mend, row))
+    found: dict[tuple[str, str, int | None], tuple[StoredInteger, int]] = {}
+    rows = [(stored, table.row(len(stored.ids), stored.ids)) for trace in traces for stored in trace.stored_integers]
+    changing = [(stored, row) for stored, row in rows if (table.members[row] >= 0).any()]
+    for stored, row in changing:
+        _, known = found.setdefault((stored.module, stored.attribute, stored.index), (stored, row))
         if known != row:
-            raise MendConflict(mend)
-    return tuple(mend for mend, _ in found.values()), tuple(row for _, row in found.values())
+            raise StoredIntegerConflict(stored)
+    return tuple(stored for stored, _ in found.values()), tuple(row for _, row in found.values())
 
 
 def _layers(inference: Sequence[Operator], training: Sequence[Operator]) -> tuple[Layer, ...]:
@@ -223,7 +223,7 @@ def _layers(inference: Sequence[Operator], training: Sequence[Operator]) -> tupl
     return tuple(layers.values())
 
 
-def _footprints(members: Sequence[Ids], count: int) -> tuple[IntArray, IntArray]:
+def _channel_signatures(members: Sequence[Ids], count: int) -> tuple[IntArray, IntArray]:
     """Group channels by their footprint: a 64-bit hash of (dimension, multiplicity) pairs, summed over dimensions."""
     if count == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)

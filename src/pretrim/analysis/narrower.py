@@ -13,7 +13,7 @@ from torch import nn
 from .copies import clone_module, describe_failure
 from .network import IntArray, Network, Operator
 from .observer import Observer, Stage
-from .stored_integers import cut_shapes, mend_modules
+from .stored_integers import cut_shapes, retarget_modules
 
 SMALL_GROUP = 8
 
@@ -81,7 +81,7 @@ def narrow_stage(run: Stage, network: Network, widths: IntArray) -> Stage:
 
     with run.fake if run.fake is not None else nullcontext():
         model = clone_module(run.model, narrow)
-    mend_modules(model, run.model, network, widths)
+    retarget_modules(model, run.model, network, widths)
     return replace(run, model=model)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .channels import Ids
 from .observer import Site
-from .trace import Mend
+from .trace import StoredInteger
 
 IntArray = NDArray[np.int64]
 
@@ -114,7 +114,7 @@ class Network:
     training_operators: tuple[Operator, ...]
     parameters: tuple[Parameter, ...]
     tensors: tuple[Tensor, ...]
-    mends: tuple[Mend, ...]
+    stored_integers: tuple[StoredInteger, ...]
     coefficients: IntArray = field(repr=False)
     """A of ``sizes = A @ w + b``: dimensions x groups."""
     constants: IntArray = field(repr=False)
@@ -124,7 +124,7 @@ class Network:
     """The group of each channel."""
     rank_of: IntArray = field(repr=False)
     """The place of each channel within its group."""
-    mend_dims: tuple[int, ...]
+    stored_integer_dims: tuple[int, ...]
     output_shapes: tuple[tuple[int, ...], ...]
     example: Any
     """Shapes and data types of the inputs, as `identity.describe` gives them."""

@@ -543,7 +543,7 @@ def unbind(call: Call) -> list[Labels]:
 
 
 def pad(call: Call) -> Labels:
-    """Zeros beside channels are channels too: they can go if the pad's integers can be mended."""
+    """Zeros beside channels are channels too: they can go if the pad's integers can be retargeted."""
     x, pads = call.args["self"], list(call.args["pad"])
     labels = list(call.look(x))
     for index in range(len(pads) // 2):

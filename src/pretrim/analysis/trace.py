@@ -35,7 +35,7 @@ from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unkno
 
 
 @dataclass(frozen=True)
-class Mend:
+class StoredInteger:
     """A Python integer of a module that has to follow the widths: it becomes the number of kept `ids`."""
 
     site: Site
@@ -96,7 +96,7 @@ class Trace:
     buffers: list[Buffer] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
-    mends: list[Mend] = field(default_factory=list)
+    stored_integers: list[StoredInteger] = field(default_factory=list)
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
 
 
@@ -198,12 +198,12 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         return frame, Site(frame.f_code.co_filename, frame.f_lineno, owner, op)
 
     def heed(self, call: Call, site: Site, frame: FrameType | None) -> None:
-        """Do what an earlier trial of this line asked for: mend its integers, or freeze what cannot be mended."""
+        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot be retargeted."""
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
-        elif call.hint in ("mend", "tie", "whole", "share"):
-            self.trace.mends.extend(self.find_integers(call, site, frame))
+        elif call.hint in ("retarget", "tie", "whole", "share"):
+            self.trace.stored_integers.extend(self.find_integers(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
                 call.freeze(ids, f"{call.op} with the integer {value}, kept from construction")
@@ -212,7 +212,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             for label in (call.filters, *(ids for _, ids in call.integers)):
                 call.freeze(label, f"{call.op} could not follow a narrower input")
 
-    def find_integers(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[Mend]:
+    def find_integers(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[StoredInteger]:
         """The attributes of the running modules that hold the integers of this call, by value and by name."""
         if frame is None:
             return
@@ -229,7 +229,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                     found = on_line
                 if found:
                     for attribute, index in on_line or found:
-                        yield Mend(site, name, attribute, index, ids, call.hint == "share")
+                        yield StoredInteger(site, name, attribute, index, ids, call.hint == "share")
                     break
 
 

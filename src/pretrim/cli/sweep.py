@@ -19,7 +19,7 @@ from .target import Target
 from .timing import Timing, measured, table_of
 
 if TYPE_CHECKING:
-    from pretrim.study.settings import Asked, Settings
+    from pretrim.study.settings import StudyConfig, TrialSpec
     from pretrim.study.store import Store
     from pretrim.study.trial import Subject as StudySubject
 
@@ -131,7 +131,7 @@ def sweep(
 ) -> None:
     """Train many plans of one network; run it again to go on."""
     from pretrim.cost.formula import item_bytes
-    from pretrim.study.settings import RUNTIME, Settings, grid
+    from pretrim.study.settings import RUNTIME, StudyConfig, grid
     from pretrim.train import check_device
 
     if workers < 1:
@@ -168,7 +168,7 @@ def sweep(
     if execution.channels_last is None:
         execution = replace(execution, channels_last=True)
     shape = _wanted_shape(input, None)
-    settings = Settings(
+    settings = StudyConfig(
         model=model,
         data=data,
         image=shape,
@@ -209,7 +209,7 @@ def _shares(text: str) -> list[float]:
         raise UsageError(f"Expected --keep with shares such as 0.7,0.5, but got {text!r}.") from None
 
 
-def _check_limits(asked: list[Asked]) -> None:
+def _check_limits(asked: list[TrialSpec]) -> None:
     """Raises UsageError for a cost that is none."""
     from pretrim.planning.budget import Limit
 
@@ -219,7 +219,7 @@ def _check_limits(asked: list[Asked]) -> None:
 
 def _prepared(
     folder: Path,
-    settings: Settings,
+    settings: StudyConfig,
     timing: Timing,
     round_to: int,
     storage: str | None,

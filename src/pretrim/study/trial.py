@@ -26,7 +26,7 @@ from pretrim.runs.save import save
 from pretrim.surgery.apply import apply
 from pretrim.train import EpochRecord, Progress, draw_curve, evaluate, train, write_log
 
-from .settings import DENSE, Asked, Settings
+from .settings import DENSE, StudyConfig, TrialSpec
 
 if TYPE_CHECKING:
     from pretrim.latency import LatencyCost
@@ -64,9 +64,9 @@ class Stopped(Exception):
 
 
 def run_trial(
-    settings: Settings,
+    settings: StudyConfig,
     subject: Subject,
-    asked: Asked,
+    asked: TrialSpec,
     folder: Path,
     *,
     on_step: Callable[[Progress], None] | None = None,
@@ -173,7 +173,7 @@ def costs_of(network: Network, widths: IntArray, dtype: str) -> dict[str, int]:
     return found
 
 
-def _plan(settings: Settings, subject: Subject, asked: Asked) -> Plan:
+def _plan(settings: StudyConfig, subject: Subject, asked: TrialSpec) -> Plan:
     """The plan of a trial."""
     network, dtype = subject.network, settings.dtype
     if asked.mode == DENSE:

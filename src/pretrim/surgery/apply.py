@@ -17,7 +17,7 @@ from pretrim.analysis.identity import fingerprint, make_example
 from pretrim.analysis.narrower import Mismatch, check_narrow
 from pretrim.analysis.network import IntArray, Network
 from pretrim.analysis.observer import Stage, stage
-from pretrim.analysis.stored_integers import mend_modules
+from pretrim.analysis.stored_integers import retarget_modules
 from pretrim.analysis.trace import trace
 from pretrim.cost.costs import cost
 from pretrim.errors import ModelError, PlanError, UsageError
@@ -118,7 +118,7 @@ def cut(model: nn.Module, network: Network, widths: IntArray, kept_mask: KeptMas
         return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
     slim = clone_module(model, narrow)
-    mend_modules(slim, model, network, widths)
+    retarget_modules(slim, model, network, widths)
     return slim
 
 
