@@ -101,8 +101,8 @@ def plan(networks: list[str]) -> None:
                     continue
                 if options["mode"] == "latency" and latency is None:
                     latency = measured_cost(analysis, module, LatencyKey(cpu_name(), "litert", kind, "CPU", 1))
-                given = latency if options["mode"] == "latency" else None
-                made = analysis.plan(macs=MACS, measured=given, **options)
+                costs = {"latency_ns": latency} if options["mode"] == "latency" else {}
+                made = analysis.plan(macs=MACS, costs=costs, **options)
                 made.save(target)
                 print(network, kind, way, f"{made.slim['macs'] / made.dense['macs']:.3f} of the MACs", flush=True)
 

@@ -47,9 +47,8 @@ def fill(folder: Path) -> None:
             "epochs": [[1.0, round(accuracy * n / EPOCHS, 4), round(accuracy * n / EPOCHS, 4)] for n in range(EPOCHS)],
             "seconds": 60.0,
         }
-        asked = vars(
-            TrialSpec(("params", "macs", "memory", "uniform")[number % 4], round(share, 4), "macs", number % 5)
-        )
+        mode = ("params", "macs", "memory", "uniform")[number % 4]
+        asked = vars(TrialSpec(mode, round(share, 4), "macs", number % 5))
         row = {"study": store.name, "key": f"{number:016x}", "number": number, "asked": json.dumps(asked)}
         row |= {"state": "done", "record": json.dumps(record), "beat": 0, "tries": 1, "published": 1}
         rows.append(row)

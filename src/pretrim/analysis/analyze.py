@@ -2,9 +2,9 @@
 
 Some models keep integers from construction (`split(x, [8, 8])`, a stored half width). They show only when the network
 really is narrower, so the analysis builds narrower copies on fake tensors and compares every operator with what the
-network predicts. At the first one that differs, its line of source is tried again: with the module's integer retargeted,
-with another reading of a reshape, with the halves tied, with its channels frozen, and at last with all that its module
-sees.
+network predicts. At the first one that differs, its line of source is tried again: with the module's integer
+retargeted, with another reading of a reshape, with the halves tied, with its channels frozen, and at last
+with all that its module sees.
 """
 
 from __future__ import annotations

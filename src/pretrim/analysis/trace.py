@@ -198,7 +198,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         return frame, Site(frame.f_code.co_filename, frame.f_lineno, owner, op)
 
     def heed(self, call: Call, site: Site, frame: FrameType | None) -> None:
-        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot be retargeted."""
+        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow."""
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
