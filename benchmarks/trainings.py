@@ -322,6 +322,8 @@ def run_all(wanted: Sequence[Row], options: argparse.Namespace) -> int:
     """Train what is missing, while the widths of later rows are still planned; how many trainings failed."""
     ledger = Ledger(options)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        for row in wanted[: options.workers]:  # workers import and analyse meanwhile
+            pool.submit(planned, row)
         tasks = filter(None, map(ledger.ask, wanted))
         futures = {pool.submit(run, task): task for task in tasks}
         failed = sum(not ledger.finished(futures[future], future) for future in as_completed(futures))
