@@ -42,9 +42,9 @@ from accuracy import HERE, fresh, machine, network_of
 from pack_data import noise, read
 from torch import nn
 
+from pretrim.core import Plan, plan_of_widths
 from pretrim.data import DataSet
 from pretrim.errors import PretrimError
-from pretrim.plan import Plan, plan_of_widths
 from pretrim.train import Execution, Recipe, Training, evaluate, train
 
 RECORDS = HERE / "results" / "trainings.jsonl"
@@ -83,15 +83,15 @@ class Row:
 
     @property
     def options(self) -> dict[str, Any] | None:
-        """Of `allocate.Options`; None for the dense network."""
+        """Of `planning.options.Options`; None for the dense network."""
         if self.way == "dense":
             return None
-        mode = paper_mode(self.cell.limits) if self.way == "paper" else WAYS[self.way]["mode"]
-        return {"round_to": ROUND_TO, "seed": self.seed, **WAYS[self.way], "mode": mode}
+        sampled = {"mode": paper_mode(self.cell.limits), "seed": self.seed} if self.way == "paper" else {}
+        return {"round_to": ROUND_TO, **WAYS[self.way], **sampled}
 
 
 WAYS: dict[str, dict[str, Any]] = {"uniform": {"mode": "uniform"}, "balanced": {"mode": "balanced"}, "paper": {}}
-"""How widths are chosen under limits, by options of `allocate.Options`"""
+"""How widths are chosen under limits, by options of `planning.options.Options`; the paper's mode goes by the limits"""
 EVERYTHING = (("params", 0.3), ("macs", 0.3), ("activation", 0.3))
 CELLS = tuple(
     Cell(data, network, limits)
@@ -252,7 +252,7 @@ def model_of(task: Task, data: DataSet) -> nn.Module:
     network = network_of(name, classes, data.input_shape)
     model = fresh(name, classes, data.input_shape, seed)
     torch.manual_seed(seed)
-    return plan_of_widths(network, np.array(task.widths)).apply(model)
+    return plan_of_widths(network, np.array(task.widths)).apply(model, network=network)
 
 
 def _trained(task: Task, model: nn.Module, data: DataSet) -> Training:
