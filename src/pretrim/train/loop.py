@@ -362,7 +362,8 @@ class _Training:
 
     def _check_weights(self, epoch: int) -> None:
         """Raises PretrimError if the last update, which no loss has shown yet, broke them: they are not to be kept."""
-        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+        finite = [parameter.isfinite().all() for parameter in self.model.parameters()]
+        if not torch.stack(finite).all():  # one look, which waits for a GPU once
             raise self._diverged("finite weights, but some are not", epoch)
 
     def _diverged(self, what: str, epoch: int) -> PretrimError:
