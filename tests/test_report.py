@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pretrim.cli.study_view import show_trials
 from rich.console import Console
 
 import pretrim
 from pretrim.cli import main
 from pretrim.cli.recommend import limits_of, show
-from pretrim.cli.study_view import show_trials
 from pretrim.errors import UsageError
 from pretrim.latency import PROVIDERS, LatencyKey, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
