@@ -122,6 +122,9 @@ def factory(call: Call) -> Labels:
     out = call.outputs[0]
     labels = tuple(call.channels.new(size) if size > 1 else None for size in out.shape)
     for value, ids in zip(out.shape, labels, strict=True):
+        if call.op in RAMPS:
+            call.freeze(ids, f"{call.op} makes values that mean something by their place")
+            continue
         call.follow(value, ids)
     return labels
 
@@ -739,6 +742,7 @@ POINTWISE = frozenset(
     view_dtype where xlogy zero zeros_like __and__ __or__ __xor__
     """.split()
 )
+RAMPS = frozenset(["arange", "linspace", "logspace"])
 FACTORIES = frozenset(
     """
     arange empty empty_strided eye full linspace logspace new_empty new_empty_strided new_full

@@ -69,6 +69,8 @@ class Operation:
     """The ids of the filters, if this is a layer: a convolution or matrix product with a weight of its own."""
     weight: tuple[tuple[int, Label], ...]
     """The sizes of that weight."""
+    weight_names: tuple[str, ...]
+    """The parameters and buffers that it is computed from."""
     integers: tuple[tuple[int, Ids], ...]
     mixed: tuple[Ids, ...]
     """Channels whose values it reduces into one another's."""
@@ -176,6 +178,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             factors=call.factors if data else (),
             filters=call.filters if own else None,
             weight=own,
+            weight_names=weight.parameters if own and weight is not None else (),
             integers=tuple(call.integers),
             mixed=tuple(call.mixed),
         )
