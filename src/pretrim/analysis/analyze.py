@@ -105,7 +105,7 @@ class Analyst:
                 training=training,
                 example=describe(self.example),
                 fingerprint=fingerprint(self.model),
-                notes=tuple(self.notes),
+                notes=(*self.notes, *dict.fromkeys(inference.uncounted)),
             )
         )
 

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .channels import Channels, Ids, Label, Labels
-from .trace import Operation, StoredInteger, Trace
-
 from .network import Frozen, Group, IntArray, Layer, Network, Operator, Parameter, Tensor
+from .trace import Operation, StoredInteger, Trace
 
 
 class SizeTable:
