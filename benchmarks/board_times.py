@@ -140,7 +140,7 @@ def main() -> None:
         "# Time on boards: predicted without the network's family, and measured",
         "",
         "Written by `benchmarks/board_times.py`; how it is fitted: `benchmarks/board_fit.py`. Measurements of others, in",
-        "`src/pretrim/latency/board_times.toml` with their sources. A system is a core with a runtime and a version.",
+        "`src/pretrim/latency/board_times.toml` with their sources. A system is a core with a runtime and version.",
         "",
         *summary(fitted),
         "",

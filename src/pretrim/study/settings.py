@@ -115,7 +115,7 @@ class TrialSpec:
             about = f"{self.mode} at {', '.join(f'{text} {name}' for name, text in self.amounts.items())}"
         else:
             about = f"{self.mode} at {self.budget_fraction:g} of {self.limit}"
-        extras = {"step": Options.step, "round_to": 8, "runtime": RUNTIME}
+        extras = {"step": Options.step, "round_to": 1 if self.mode == "uniform" else 8, "runtime": RUNTIME}
         if self.device:
             extras.pop("round_to")  # it is the board's
         different = [f"{name} {getattr(self, name)}" for name, usual in extras.items() if getattr(self, name) != usual]
