@@ -19,19 +19,19 @@ import pytest
 
 from pretrim.errors import StudyError, UsageError
 from pretrim.study import store as table
-from pretrim.study.mirror import Mirror
-from pretrim.study.settings import Asked, Settings, grid, key_of
+from pretrim.study.optuna_export import OptunaExport
+from pretrim.study.settings import StudyConfig, TrialSpec, grid, key_of
 from pretrim.study.stopping import is_hopeless
 from pretrim.study.store import Store
 from pretrim.study.sweep import Status, default_storage, make_study, open_study, sweep
 from pretrim.train import Execution, Recipe
 
 EXECUTION = Execution(device="cpu", precision="float32", channels_last=False, compile=False, threads=1)
-SETTINGS = Settings(
+SETTINGS = StudyConfig(
     model="resnet20",
     data="digits",
     image=(1, 8, 8),
-    limit=300,
+    max_images=300,
     recipe=Recipe(epochs=2, batch_size=64, learning_rate=0.05),
     execution=EXECUTION,
 )
@@ -69,7 +69,7 @@ def results(store: Store) -> dict[str, Any]:
 
 
 def test_a_grid() -> None:
-    assert [(one.mode, one.keep, one.limit, one.round_to) for one in ASKED] == [
+    assert [(one.mode, one.budget_fraction, one.limit, one.round_to) for one in ASKED] == [
         ("dense", 1.0, "macs", 8),
         ("params", 0.5, "params", 8),
         ("macs", 0.5, "macs", 8),
@@ -83,7 +83,7 @@ def test_a_grid() -> None:
     assert replace(ASKED[1], round_to=4).name == "params at 0.5 of params, round_to 4"
     for arguments, said in (
         ((["flops"], [0.5], 1), "Expected modes out of params, .* but got 'flops'"),
-        ((["macs"], [1.5], 1), "Expected shares to keep between 0 and 1, but got 1.5"),
+        ((["macs"], [1.5], 1), "Expected budget fractions between 0 and 1, but got 1.5"),
         ((["macs"], [0.5], 0), "Expected seeds to be at least 1, but got 0"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -95,7 +95,7 @@ def test_a_key_is_what_is_asked_for() -> None:
     assert len(keys) == len(ASKED) and all(len(key) == 16 for key in keys)
     other = replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=3))
     assert key_of(other, ASKED[0]) != key_of(SETTINGS, ASKED[0])
-    assert key_of(Settings.from_json(json.loads(json.dumps(SETTINGS.to_json()))), ASKED[0]) == key_of(
+    assert key_of(StudyConfig.from_json(json.loads(json.dumps(SETTINGS.to_json()))), ASKED[0]) == key_of(
         SETTINGS, ASKED[0]
     )
 
@@ -111,13 +111,13 @@ def test_studies_from_before_latencies_had_a_runtime_go_on(tmp_path: Path) -> No
     (key,) = store.add([timed])
     with sqlite3.connect(tmp_path / "study.db") as database:
         assert json.loads(database.execute("select asked from pretrim_trials").fetchone()[0]) == before
-    assert store.trials()[0].asked == timed and store.add([timed]) == [key] and len(store.trials()) == 1
+    assert store.trials()[0].spec == timed and store.add([timed]) == [key] and len(store.trials()) == 1
     modes = ["latency", "macs"]
     by_onnx, by_macs = grid(modes, [0.5], 1, dense=False, runtime="onnx")
     assert (by_onnx.runtime, by_onnx.name) == ("onnx", "latency at 0.5 of latency, runtime onnx")
     assert by_macs == grid(modes, [0.5], 1, dense=False)[1], "a limit on MACs is of no runtime"
     assert grid(["uniform"], [0.5], 1, limit="latency", dense=False, runtime="onnx")[0].runtime == "onnx"
-    assert store.add([by_onnx, by_macs])[0] != key and store.trials()[1].asked == by_onnx
+    assert store.add([by_onnx, by_macs])[0] != key and store.trials()[1].spec == by_onnx
 
 
 # ---------------------------------------------------------------------------------------- the table
@@ -204,7 +204,7 @@ def test_other_settings_and_newer_versions(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "study.db") as database:
         database.execute("update pretrim_studies set version = 2")
     with pytest.raises(StudyError, match=r"Expected a study of version 1, but it is of version 2: update pretrim\."):
-        store.settings()
+        store.config()
     with pytest.raises(StudyError, match=r"Expected a study called other in .*study\.db, but there is none"):
         Store(default_storage(tmp_path), "other").settings()
 
@@ -310,8 +310,8 @@ def test_a_sweep_is_an_optuna_study_and_its_trials_are_runs(undisturbed: tuple[P
         slim = pretrim.load(folder / "trials" / trial.key)
         assert sum(p.numel() for p in slim.parameters()) == (trial.record or {})["costs"]["params"]
         share = (trial.record or {})["costs"]["macs"] / (trial.record or {})["dense"]["macs"]
-        if trial.asked.limit == "macs":
-            assert share <= trial.asked.keep
+        if trial.spec.limit == "macs":
+            assert share <= trial.spec.budget_fraction
     # Run again, it has nothing to do.
     before = (folder / "study.db").read_bytes()
     sweep(folder, store)
@@ -370,7 +370,7 @@ def test_two_sweeps_on_one_study_at_once(undisturbed: tuple[Path, dict[str, Any]
 def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "study"
     store = make_study(folder, replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=1)))
-    store.add([Asked("macs", 0.001, "macs"), Asked("macs", 0.5, "macs")])
+    store.add([TrialSpec("macs", 0.001, "macs"), TrialSpec("macs", 0.5, "macs")])
     sweep(folder, store)
     bad, good = store.trials()
     assert bad.state == "failed" and bad.error is not None
@@ -382,8 +382,8 @@ def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_optuna_takes_whatever_rounding_a_trial_has(tmp_path: Path) -> None:
     store = store_at(tmp_path)
-    store.add([Asked("macs", 0.5, "macs", round_to=8), Asked("macs", 0.5, "macs", round_to=128)])
-    mirror = Mirror(store, SETTINGS)
+    store.add([TrialSpec("macs", 0.5, "macs", round_to=8), TrialSpec("macs", 0.5, "macs", round_to=128)])
+    mirror = OptunaExport(store, SETTINGS)
     while (trial := store.claim()) is not None:
         store.finish(trial.key, record())
     for trial in store.trials():
@@ -434,18 +434,6 @@ def test_a_full_disk_stops_the_sweep_and_is_no_fault_of_the_trial(tmp_path: Path
     assert store.counts()["done"] == 2
 
 
-def test_trials_that_a_score_chose(tmp_path: Path) -> None:
-    folder = tmp_path / "study"
-    store = make_study(folder, replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=1)))
-    store.add([Asked("macs", 0.5, "macs", score="synflow", candidates=5)])
-    sweep(folder, store)
-    (trial,) = store.trials()
-    assert trial.state == "done", trial.error
-    scored = (trial.record or {})["score"]
-    assert scored["value"] == max(scored["all"]) and 2 <= scored["of"] <= 5
-    assert (trial.record or {})["costs"]["macs"] <= 0.5 * (trial.record or {})["dense"]["macs"]
-
-
 # ---------------------------------------------------------------------------------------- a team's database
 
 
@@ -490,7 +478,7 @@ def test_a_study_in_postgresql(postgresql: str, undisturbed: tuple[Path, dict[st
     runs = [list((folder / "trials").glob("*/run.json")) for folder in folders]
     assert len(runs[0]) + len(runs[1]) == len(ASKED)
     assert "me@127.0.0.1" in (folders[0] / "study.json").read_text()
-    mirror = Mirror(opened, SETTINGS)
+    mirror = OptunaExport(opened, SETTINGS)
     assert len(mirror.study.get_trials()) == len(ASKED)
     for used in (*stores, opened, mirror):
         used.close()

@@ -1,7 +1,10 @@
 """Trim a CNN to its device before you train it.
 
-    network = pretrim.analyze(model, example)
-    slim = network.plan(mode="macs", macs="0.5x").apply(model)
+    run = pretrim.compress(model, data="photos/", macs="0.5x", epochs=20, output="run")     # the whole job
+    run.export("litert", int8=True).measure()
+
+    network = pretrim.analyze(model, example)                                               # or step by step
+    slim = pretrim.apply(model, pretrim.plan(network, macs="0.5x"))                         # train it with anything
 
 The names are loaded when they are first used, so that `pretrim --help` need not wait for torch.
 """
@@ -14,30 +17,44 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .analysis import analyze as analyze
-    from .checkpoint import RunRecord as RunRecord
-    from .checkpoint import load as load
-    from .checkpoint import read as read
-    from .checkpoint import save as save
-    from .cost import costs as costs
+    from .core import Network as Network
+    from .core import Plan as Plan
+    from .core import analyze as analyze
+    from .core import apply as apply
+    from .core import costs as costs
+    from .core import plan as plan
+    from .core import plan_of as plan_of
     from .errors import PretrimError as PretrimError
-    from .network import Network as Network
-    from .plan import Plan as Plan
-    from .surgery import apply as apply
-    from .surgery import plan_of as plan_of
+    from .jobs.calls import compress as compress
+    from .jobs.calls import sweep as sweep
+    from .jobs.run import Run as Run
+    from .jobs.run import open_run as open_run
+    from .jobs.study import Study as Study
+    from .jobs.study import open_study as open_study
+    from .runs.load import load as load
+    from .runs.load import read as read
+    from .runs.record import RunRecord as RunRecord
+    from .runs.save import save as save
 
 _HOME = {
-    "Network": "network",
-    "Plan": "plan",
+    "Network": "core",
+    "Plan": "core",
     "PretrimError": "errors",
-    "analyze": "analysis",
-    "RunRecord": "checkpoint",
-    "apply": "surgery",
-    "costs": "cost",
-    "load": "checkpoint",
-    "plan_of": "surgery",
-    "read": "checkpoint",
-    "save": "checkpoint",
+    "Run": "jobs.run",
+    "RunRecord": "runs.record",
+    "Study": "jobs.study",
+    "analyze": "core",
+    "apply": "core",
+    "compress": "jobs.calls",
+    "costs": "core",
+    "load": "runs.load",
+    "open_run": "jobs.run",
+    "open_study": "jobs.study",
+    "plan": "core",
+    "plan_of": "core",
+    "read": "runs.load",
+    "save": "runs.save",
+    "sweep": "jobs.calls",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pretrim.files import write_atomically
-from pretrim.pareto import front
+from pretrim.study.pareto import front
 from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates
 from pretrim.study.settings import DENSE
 from pretrim.study.store import Trial
@@ -37,7 +37,7 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
     from matplotlib.figure import Figure
 
     found = candidates(trials)
-    modes = {trial.key: trial.asked.mode for trial in trials}
+    modes = {trial.key: trial.spec.mode for trial in trials}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for resource in RESOURCES:

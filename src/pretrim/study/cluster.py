@@ -13,22 +13,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pretrim.errors import PretrimError, UsageError
 from pretrim.files import write_bytes
 
-from .mirror import FINISHED, Mirror
-from .settings import Asked, Settings
+from .optuna_export import FINISHED, OptunaExport
+from .settings import StudyConfig, TrialSpec
 from .store import BEAT_S, Store, Trial
 from .sweep import TRIALS, Status
 
 RETRIES = 3
 REACHED_S = 5.0
 WAIT_S = 0.25
-_subjects: dict[str, Any] = {}
+_inputs: dict[str, Any] = {}
 """Of this process: a node's worker loads the data once."""
 
 
@@ -54,8 +53,8 @@ def sweep_on_ray(
         StudyError: the database cannot be used.
     """
     ray = _connected(address)
-    settings = store.settings()
-    mirror, known = Mirror(store, settings), set[str]()
+    settings = store.config()
+    mirror, known = OptunaExport(store, settings), set[str]()
     # Without an upper limit tasks would queue in Ray, claimed and beaten for, while other sweeps find nothing.
     task = ray.remote(num_cpus=settings.execution.threads or 1, num_gpus=gpus, max_retries=RETRIES)(run_elsewhere)
     running: dict[Any, Trial] = {}
@@ -63,7 +62,7 @@ def sweep_on_ray(
     try:
         while True:
             while len(running) < _places(ray, settings, gpus) and (trial := store.claim()) is not None:
-                running[task.remote(settings.to_json(), asdict(trial.asked))] = trial
+                running[task.remote(settings.to_json(), trial.spec.to_json())] = trial
             finished = []
             if running:
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_S)
@@ -123,7 +122,7 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _places(ray: Any, settings: Settings, gpus: float) -> int:
+def _places(ray: Any, settings: StudyConfig, gpus: float) -> int:
     """How many trials the nodes that are there now can run."""
     there = ray.cluster_resources()
     places = int(there.get("CPU", 0) // (settings.execution.threads or 1))
@@ -132,19 +131,19 @@ def _places(ray: Any, settings: Settings, gpus: float) -> int:
 
 def run_elsewhere(settings: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes], str]:
     """The task: a record and the files of a run, or why there are none."""
-    from .subjects import subject_of
+    from .inputs import open_inputs
     from .trial import run_trial
     from .worker import is_the_machine
 
     with tempfile.TemporaryDirectory(prefix="pretrim-") as folder:
         run = Path(folder) / "run"
-        parsed = Settings.from_json(settings)
+        parsed = StudyConfig.from_json(settings)
         try:
             name = json.dumps(settings, sort_keys=True)
-            if name not in _subjects:
-                _subjects.clear()
-                _subjects[name] = subject_of(parsed)
-            record = run_trial(parsed, _subjects[name], Asked(**asked), run)
+            if name not in _inputs:
+                _inputs.clear()
+                _inputs[name] = open_inputs(parsed)
+            record = run_trial(parsed, _inputs[name], TrialSpec.from_json(asked), run)
         except Exception as error:
             if is_the_machine(error):
                 raise  # Ray tries again, perhaps on another node

@@ -22,10 +22,10 @@ from typing import Any, Literal, TypeAlias
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from pretrim.cost import COSTS
+from pretrim.cost.costs import COSTS
 from pretrim.errors import PretrimError, StudyError
 
-from .settings import Asked, Settings, key_of
+from .settings import StudyConfig, TrialSpec, key_of
 
 VERSION = 1
 GRACE_S = 60.0
@@ -71,7 +71,7 @@ class Trial:
     Attributes:
         key: see `settings.key_of`.
         number: the order in which it was asked for.
-        asked: what for.
+        spec: what was asked for.
         state: waiting, running, done, failed, or stopped as hopeless.
         record: what it found, if it is done or stopped (`trial.py`).
         measured: what its artifact takes on a machine, if it was measured.
@@ -82,7 +82,7 @@ class Trial:
 
     key: str
     number: int
-    asked: Asked
+    spec: TrialSpec
     state: State
     record: Mapping[str, Any] | None = None
     measured: Mapping[str, Any] | None = None
@@ -129,7 +129,7 @@ class Store:
 
     # ------------------------------------------------------------------------------------ the study
 
-    def create(self, settings: Settings) -> None:
+    def create(self, settings: StudyConfig) -> None:
         """Make the study, or check that it is the one that is there.
 
         Raises StudyError if it has other settings, or is of a newer version.
@@ -141,7 +141,7 @@ class Store:
                 connection.execute(sql.insert(_studies).values(name=self.name, version=VERSION, settings=text))
             except IntegrityError:
                 pass  # it is there
-        there = self.settings().to_json()
+        there = self.config().to_json()
         for part, value in settings.to_json().items():
             if there[part] != value:
                 inner = _difference(there[part], value)
@@ -157,7 +157,7 @@ class Store:
             time.sleep(1)  # another sweep makes them at this moment
             _tables.create_all(connection)
 
-    def settings(self) -> Settings:
+    def config(self) -> StudyConfig:
         """What all trials share. Raises StudyError if there is no such study, or it is of a newer version."""
         try:
             with self._connection() as connection:
@@ -174,13 +174,13 @@ class Store:
                 f"Expected a study of version {VERSION}, but it is of version {row.version}: update pretrim."
             )
         try:
-            return Settings.from_json(json.loads(row.settings))
+            return StudyConfig.from_json(json.loads(row.settings))
         except (KeyError, TypeError, ValueError, PretrimError) as error:
             raise StudyError(f"Expected the settings of a study, but they are damaged ({error!r}).") from error
 
-    def add(self, asked: Sequence[Asked], optuna: int | None = None) -> list[str]:
+    def add(self, asked: Sequence[TrialSpec], optuna: int | None = None) -> list[str]:
         """Ask for trials; the keys of all. What was asked for before is not asked for again."""
-        settings = self.settings()
+        settings = self.config()
         keys = [key_of(settings, one) for one in asked]
         with self._connection() as connection:
             mine = _trials.c.study == self.name
@@ -325,7 +325,7 @@ def _trial(row: Any) -> Trial:
         return Trial(
             key=row.key,
             number=row.number,
-            asked=Asked(**json.loads(row.asked)),
+            spec=TrialSpec.from_json(json.loads(row.asked)),
             state=row.state,
             record=record,
             measured=None if row.measured is None else json.loads(row.measured),

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretrim.compat import onednn
 from pretrim.data import DataSet
 from pretrim.errors import ModelError, PretrimError, UsageError
 
-from . import onednn, rounding
+from . import rounding
 from . import state as states
 from .diagnosis import diagnose, majority_share
 from .evaluation import evaluate
@@ -379,7 +380,8 @@ class _Training:
 
     def _check_weights(self, epoch: int) -> None:
         """Raises PretrimError if the last update, which no loss has shown yet, broke them: they are not to be kept."""
-        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+        finite = [parameter.isfinite().all() for parameter in self.model.parameters()]
+        if not torch.stack(finite).all():  # one look, which waits for a GPU once
             raise self._diverged("finite weights, but some are not", epoch)
 
     def _diverged(self, what: str, epoch: int) -> PretrimError:

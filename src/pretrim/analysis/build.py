@@ -1,0 +1,306 @@
+"""From what the traces gave to the frozen `Network`: groups, sizes as functions of the widths, lifetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .channels import Channels, Ids, Label, Labels
+from .network import Frozen, Group, IntArray, Layer, Network, Operator, Parameter, Tensor
+from .trace import Operation, StoredInteger, Trace
+
+
+class SizeTable:
+    """Gives each distinct dimension one row: fixed ones by their size, others by their channels."""
+
+    def __init__(self, channel_of: IntArray) -> None:
+        self.channel_of = channel_of
+        self.rows: dict[object, int] = {}
+        self.members: list[Ids] = []
+        self.fixed: list[int] = []
+
+    def row(self, size: int, label: Label) -> int:
+        channels = None if label is None else self.channel_of[label]
+        if channels is None or (channels < 0).all():
+            return self._add(size, np.full(0, -1, dtype=np.int64), size)
+        return self._add(channels.tobytes(), channels, int((channels < 0).sum()))
+
+    def dims(self, shape: Sequence[int], labels: Labels) -> tuple[int, ...]:
+        return tuple(self.row(size, label) for size, label in zip(shape, labels, strict=True))
+
+    def pairs(self, pairs: Iterable[tuple[int, Label]]) -> tuple[int, ...]:
+        return tuple(self.row(size, label) for size, label in pairs)
+
+    def _add(self, key: object, members: Ids, fixed: int) -> int:
+        if key not in self.rows:
+            self.rows[key] = len(self.members)
+            self.members.append(members)
+            self.fixed.append(fixed)
+        return self.rows[key]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A parameter or buffer as the model declares it."""
+
+    name: str
+    shape: tuple[int, ...]
+    labels: Labels
+    is_trained: bool
+    is_buffer: bool
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the traces gave, before groups are formed."""
+
+    channels: Channels
+    parameters: Sequence[Declared]
+    inference: Trace
+    training: Trace | None
+    example: Any
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def build_network(analysis: Analysis) -> Network:
+    """Resolve ties and freezes, form the groups, and write every size as a function of the widths."""
+    root = analysis.channels.components()
+    traces = [analysis.inference] + ([analysis.training] if analysis.training else [])
+    layer_operations = [o for trace in traces for o in trace.operations if o.filters is not None]
+    frozen_by = _freeze_reasons(analysis.channels, root)
+    channel_of = _number_channels(root, layer_operations, frozen_by)
+    table = SizeTable(channel_of)
+    parameters = tuple(
+        Parameter(p.name, p.shape, table.dims(p.shape, p.labels), p.is_trained, p.is_buffer)
+        for p in analysis.parameters
+    )
+    inference = _operators(analysis.inference, table, fuse=True)
+    training = _operators(analysis.training, table, fuse=False) if analysis.training else ()
+    tensors = _lifetimes(analysis.inference, inference, table)
+    stored_integers, stored_integer_dims = _stored_integers(traces, table)
+    layers = _layers(inference, training)
+    group_of, rank_of = _channel_signatures(table.members, int(channel_of.max(initial=-1)) + 1)
+    coefficients, constants = _linear_forms(table, group_of)
+    return Network(
+        groups=_groups(layers, table.members, coefficients, group_of),
+        frozen=_frozen_layers(layer_operations, root, channel_of, analysis.channels, frozen_by),
+        layers=layers,
+        operators=inference,
+        training_operators=training,
+        parameters=parameters,
+        tensors=tensors,
+        stored_integers=stored_integers,
+        coefficients=coefficients,
+        constants=constants,
+        members=tuple(table.members),
+        group_of=group_of,
+        rank_of=rank_of,
+        stored_integer_dims=stored_integer_dims,
+        output_shapes=tuple(analysis.inference.output_shapes),
+        example=analysis.example,
+        fingerprint=analysis.fingerprint,
+        notes=analysis.notes,
+    )
+
+
+def _freeze_reasons(channels: Channels, root: Ids) -> IntArray:
+    """For each component the first freeze that struck it, by number; -1 where none did."""
+    frozen_by = np.full(channels.count, -1, dtype=np.int64)
+    for number in range(len(channels.freezes) - 1, -1, -1):
+        frozen_by[root[channels.freezes[number].ids]] = number
+    return frozen_by
+
+
+def _number_channels(root: Ids, layers: Sequence[Operation], frozen_by: IntArray) -> IntArray:
+    """Number the components that a plan may remove: filters of some layer that nothing froze. Others get -1."""
+    made = np.zeros(len(root), dtype=bool)
+    for operation in layers:
+        assert operation.filters is not None  # that is what makes it a layer
+        made[root[operation.filters]] = True
+    free = np.flatnonzero(made & (frozen_by < 0))
+    number = np.full(len(root), -1, dtype=np.int64)
+    number[free] = np.arange(len(free))
+    return number[root]
+
+
+def _operators(trace: Trace, table: SizeTable, *, fuse: bool) -> tuple[Operator, ...]:
+    fused = _fusions(trace) if fuse else {}
+    return tuple(
+        Operator(
+            op=o.op,
+            module=o.module,
+            attributes=o.attributes,
+            reads=o.reads,
+            writes=o.writes,
+            parameters=o.parameters,
+            outputs=tuple(table.dims(shape, labels) for shape, labels in zip(o.shapes, o.outputs, strict=True)),
+            factors=table.pairs(o.factors),
+            filters=None if o.filters is None else table.row(len(o.filters), o.filters),
+            weight=table.pairs(o.weight),
+            fused_into=fused.get(number),
+            mixes=any((table.channel_of[ids] >= 0).any() for ids in o.mixed),
+            site=o.site,
+        )
+        for number, o in enumerate(trace.operations)
+    )
+
+
+def _fusions(trace: Trace) -> dict[int, int]:
+    """Which operators run in place of their producer: elementwise ones that are the only reader of their input."""
+    readers: dict[int, list[int]] = {}
+    writer: dict[int, int] = {}
+    for number, operation in enumerate(trace.operations):
+        for buffer in operation.reads:
+            readers.setdefault(buffer, []).append(number)
+        for buffer in operation.writes:
+            writer[buffer] = number
+    kept = {*trace.inputs, *trace.outputs}
+    fused: dict[int, int] = {}
+    for number, operation in enumerate(trace.operations):
+        if not operation.fuses or len(operation.reads) != 1 or not operation.writes:
+            continue
+        source = operation.reads[0]
+        if source in writer and source not in kept and len(readers[source]) == 1:
+            fused[number] = fused.get(writer[source], writer[source])
+    return fused
+
+
+def _lifetimes(trace: Trace, operators: Sequence[Operator], table: SizeTable) -> tuple[Tensor, ...]:
+    """Which activations take memory, and from when to when (liveness), fused operators counted as one."""
+    home: dict[int, int] = {}  # a buffer that is computed in place of another one
+    birth = dict.fromkeys(trace.inputs, 0)
+    death: dict[int, int] = {}
+    for number, operator in enumerate(operators):
+        for buffer in operator.reads:
+            death[home.get(buffer, buffer)] = number
+        if operator.fused_into is not None:
+            source = operator.reads[0]
+            home[operator.writes[0]] = home.get(source, source)
+        else:
+            birth.update(dict.fromkeys(operator.writes, number))
+    for buffer in trace.outputs:
+        death[home.get(buffer, buffer)] = len(operators) - 1
+    buffers = trace.buffers
+    return tuple(
+        Tensor(table.dims(buffers[b].shape, buffers[b].labels), buffers[b].shape, born, death[b])
+        for b, born in birth.items()
+        if b in death
+    )
+
+
+class StoredIntegerConflict(Exception):
+    """One stored integer would have to follow two different sets of channels."""
+
+    def __init__(self, stored: StoredInteger) -> None:
+        super().__init__(f"{stored.attribute} of {stored.module or 'the model'} stands for different channels")
+        self.stored = stored
+
+
+def _stored_integers(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[StoredInteger, ...], tuple[int, ...]]:
+    """Each integer to retarget once, with the dimension it follows. Raises StoredIntegerConflict.
+
+    A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters).
+    """
+    found: dict[tuple[str, str, int | None], tuple[StoredInteger, int]] = {}
+    rows = [(stored, table.row(len(stored.ids), stored.ids)) for trace in traces for stored in trace.stored_integers]
+    changing = [(stored, row) for stored, row in rows if (table.members[row] >= 0).any()]
+    for stored, row in changing:
+        _, known = found.setdefault((stored.module, stored.attribute, stored.index), (stored, row))
+        if known != row:
+            raise StoredIntegerConflict(stored)
+    return tuple(stored for stored, _ in found.values()), tuple(row for _, row in found.values())
+
+
+def _layers(inference: Sequence[Operator], training: Sequence[Operator]) -> tuple[Layer, ...]:
+    """The layers of inference, and those seen in training only (auxiliary heads)."""
+    layers: dict[tuple[str, int], Layer] = {}
+    known = {name for o in inference if o.filters is not None for name in o.parameters}
+    for operators, runs in ((inference, True), (training, False)):
+        for number, o in enumerate(operators):
+            if o.filters is None or (not runs and known & set(o.parameters)):
+                continue
+            name = o.module or ", ".join(o.parameters)
+            layers[(name, len(layers))] = Layer(
+                name, o.op, number if runs else -1, o.filters, o.weight, o.factors, o.outputs[0], o.parameters
+            )
+    return tuple(layers.values())
+
+
+def _channel_signatures(members: Sequence[Ids], count: int) -> tuple[IntArray, IntArray]:
+    """Group channels by their footprint: a 64-bit hash of (dimension, multiplicity) pairs, summed over dimensions."""
+    if count == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    hashes = np.zeros(count, dtype=np.uint64)
+    for dim, ids in enumerate(members):
+        free = ids[ids >= 0]
+        if free.size:
+            channels, times = np.unique(free, return_counts=True)
+            hashes[channels] += _scramble(np.uint64(dim * 1_000_003) + times.astype(np.uint64))
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first))  # groups in the order of their first channel
+    group_of = order[group].astype(np.int64)
+    rank_of = np.zeros(count, dtype=np.int64)
+    for number in range(len(first)):
+        inside = np.flatnonzero(group_of == number)
+        rank_of[inside] = np.arange(len(inside))
+    return group_of, rank_of
+
+
+def _scramble(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finalizer (Steele, Lea, Flood 2014): spreads small integers over 64 bits."""
+    x = x * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _linear_forms(table: SizeTable, group_of: IntArray) -> tuple[IntArray, IntArray]:
+    groups = int(group_of.max(initial=-1)) + 1
+    width = np.bincount(group_of, minlength=groups)
+    coefficients = np.zeros((len(table.members), groups), dtype=np.int64)
+    for dim, ids in enumerate(table.members):
+        free = ids[ids >= 0]
+        if free.size:
+            coefficients[dim] = np.bincount(group_of[free], minlength=groups) // width
+    return coefficients, np.array(table.fixed, dtype=np.int64)
+
+
+def _groups(
+    layers: Sequence[Layer], members: Sequence[Ids], coefficients: IntArray, group_of: IntArray
+) -> tuple[Group, ...]:
+    width = np.bincount(group_of, minlength=coefficients.shape[1])
+    owners: list[list[Layer]] = [[] for _ in width]
+    for layer in layers:
+        for group in np.flatnonzero(coefficients[layer.filters]):
+            owners[group].append(layer)
+    names: dict[str, int] = {}
+    groups = []
+    for number, own in enumerate(owners):
+        name = own[0].name
+        names[name] = names.get(name, 0) + 1
+        label = name if names[name] == 1 else f"{name}#{names[name]}"
+        layer_names = tuple(dict.fromkeys(layer.name for layer in own))
+        groups.append(Group(label, layer_names, int(width[number]), int(coefficients[own[0].filters, number])))
+    return tuple(groups)
+
+
+def _frozen_layers(
+    layers: Sequence[Operation], root: Ids, channel_of: IntArray, channels: Channels, frozen_by: IntArray
+) -> tuple[Frozen, ...]:
+    """The filters that may not go, layer by layer, with the first reason found."""
+    found: dict[str, Frozen] = {}
+    for operation in layers:
+        assert operation.filters is not None  # that is what makes it a layer
+        name = operation.module or ", ".join(operation.parameters)
+        kept = np.unique(root[operation.filters[channel_of[operation.filters] < 0]])
+        if not kept.size or name in found:
+            continue
+        freeze = channels.freezes[int(frozen_by[kept].max())]
+        where = f" (in {freeze.module})" if freeze.module not in ("", name) else ""
+        found[name] = Frozen(name, len(kept), freeze.reason + where)
+    return tuple(found.values())

@@ -1,0 +1,347 @@
+"""Run a model once on fake tensors and follow its channels, operator by operator.
+
+The model's structure is copied with fake parameters (no memory, no arithmetic; the caller's model is not touched), and
+runs under a dispatch mode that sees every ATen operator with concrete shapes, whatever modules and functional calls the
+``forward`` is made of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors and one branch
+is seen; the trace says so.
+"""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from types import FrameType, ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
+
+from .channels import Channels, Ids, Label, Labels
+from .copies import (
+    HERE,
+    TORCH,
+    named_tensors,
+)
+from .observer import (
+    Observer,
+    Site,
+    Stage,
+)
+from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unknown
+
+FREE_OF_WORK = frozenset(
+    """
+    bincount bucketize diagonal diagonal_copy diagonal_scatter embedding embedding_renorm gather index index_add
+    index_copy index_fill index_put index_select masked_scatter masked_select nonzero one_hot put scatter scatter_add
+    scatter_reduce searchsorted select_scatter slice_scatter take take_along_dim topk tril triu unfold unique
+    """.split()
+)
+"""Operators without a rule that multiply nothing."""
+WORKING = ("linalg_", "_linalg_", "mkldnn_", "quantized_", "_scaled_dot_product", "_native_multi_head", "_trilinear")
+
+
+@dataclass(frozen=True)
+class StoredInteger:
+    """A Python integer of a module that has to follow the widths: it becomes the number of kept `ids`."""
+
+    site: Site
+    module: str
+    attribute: str
+    index: int | None
+    ids: Ids
+    shared: bool = False
+    """Whether all channels that the integer stands for are to be tied."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One ATen operator of a trace, in the order of execution."""
+
+    op: str
+    module: str
+    site: Site
+    attributes: Mapping[str, Any]
+    reads: tuple[int, ...]
+    """Buffers it reads that depend on the input."""
+    writes: tuple[int, ...]
+    """Buffers it makes; empty for a reshape or an in-place operator."""
+    parameters: tuple[str, ...]
+    """Names of the parameters it reads."""
+    shapes: tuple[tuple[int, ...], ...]
+    outputs: tuple[Labels, ...]
+    factors: tuple[tuple[int, Label], ...]
+    """Sizes whose product is the multiply-accumulates; empty for other operators."""
+    filters: Label
+    """The ids of the filters, if this is a layer: a convolution or matrix product with a weight of its own."""
+    weight: tuple[tuple[int, Label], ...]
+    """The sizes of that weight."""
+    weight_names: tuple[str, ...]
+    """The parameters and buffers that it is computed from."""
+    integers: tuple[tuple[int, Ids], ...]
+    mixed: tuple[Ids, ...]
+    """Channels whose values it reduces into one another's."""
+
+    @property
+    def fuses(self) -> bool:
+        """Whether runtimes compute it in place of its input: norms, activations and other elementwise work."""
+        return self.op in POINTWISE or self.op in NORMS
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor that depends on the input, and that takes memory of its own."""
+
+    shape: tuple[int, ...]
+    labels: Labels
+    itemsize: int
+
+
+@dataclass
+class Trace:
+    """What one run of a model showed."""
+
+    operations: list[Operation] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    stored_integers: list[StoredInteger] = field(default_factory=list)
+    output_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    uncounted: list[str] = field(default_factory=list)
+    """Operators whose work is unknown, in words."""
+
+
+@dataclass
+class Seen:
+    """What is known of one tensor."""
+
+    labels: Labels
+    buffer: int | None = None
+    parameters: tuple[str, ...] = ()
+
+
+class Tracer(Observer):  # type: ignore[no-untyped-call]
+    """Follows labels through a run by the table of rules, and writes the trace."""
+
+    def __init__(self, channels: Channels, hints: Mapping[Site, str], closed: Set[str]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.hints = hints
+        self.closed = closed
+        self.trace = Trace()
+        self.seen: Any = WeakIdKeyDictionary()
+
+    def know(self, tensor: torch.Tensor, seen: Seen) -> None:
+        self.seen[tensor] = seen
+
+    def look(self, tensor: torch.Tensor) -> Labels:
+        seen = self.seen.get(tensor)
+        return seen.labels if seen is not None else (None,) * tensor.dim()
+
+    def new_buffer(self, tensor: torch.Tensor, labels: Labels) -> int:
+        self.trace.buffers.append(Buffer(tuple(tensor.shape), labels, tensor.element_size()))
+        return len(self.trace.buffers) - 1
+
+    def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
+        frame, site = self.site(op)
+        call = Call(op, args, outputs, self.module, self.channels, self.look, self.hints.get(site, ""))
+        labels = RULES.get(op, unknown)(call)
+        self.count_unknown(call)
+        per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
+        self.mark_unfollowed(call)
+        self.heed(call, site, frame)
+        inputs = [seen for tensor in call.tensors() if (seen := self.seen.get(tensor)) is not None]
+        writes = [self.settle(op, inputs, out, at) for out, at in zip(outputs, per_output, strict=True)]
+        self.trace.operations.append(self.operation(call, site, inputs, writes, per_output))
+
+    def settle(self, op: str, inputs: list[Seen], out: torch.Tensor, labels: Labels) -> int | None:
+        """Remember an output; returns its buffer if it is a new one."""
+        known = self.seen.get(out)
+        data = next((seen.buffer for seen in inputs if seen.buffer is not None), None)
+        names = tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters))
+        if known is not None:  # an in-place operator gives back its argument
+            known.buffer = data if known.buffer is None else known.buffer
+            return None
+        fresh = data is not None and op not in RESHAPES
+        buffer = self.new_buffer(out, labels) if fresh else data
+        self.know(out, Seen(labels, buffer, () if data is not None else names))
+        return buffer if fresh else None
+
+    def count_unknown(self, call: Call) -> None:
+        """Work of an operator without a rule: by torch's own formula, as its channels are frozen, or it is named."""
+        if call.op in RULES or call.op in FREE_OF_WORK:
+            return
+        packet = getattr(torch.ops.aten, call.op, None)
+        formula = flop_registry.get(packet)
+        if formula is not None:
+            shapes = call.outputs[0] if len(call.outputs) == 1 else call.outputs
+            call.factors = ((int(formula(**call.args, out_val=shapes)) // 2, None),)
+        elif "::" in call.op or call.op.startswith(WORKING) or self.reads_matrix(call):
+            where = f" in {call.module}" if call.module else ""
+            self.trace.uncounted.append(f"the work of {call.op}{where} is not counted: pretrim has no rule for it")
+
+    def reads_matrix(self, call: Call) -> bool:
+        """Whether a parameter of several dimensions is among the arguments: its work is likely a product."""
+        seen = ((tensor, self.seen.get(tensor)) for tensor in call.tensors())
+        return any(tensor.dim() > 1 and known is not None and known.parameters for tensor, known in seen)
+
+    def operation(
+        self, call: Call, site: Site, inputs: list[Seen], writes: list[int | None], labels: list[Labels]
+    ) -> Operation:
+        weight = self.seen.get(call.weight) if call.weight is not None else None
+        own: tuple[tuple[int, Label], ...] = ()
+        data = any(seen.buffer is not None for seen in inputs)  # a weight computed from parameters is no layer
+        if data and call.weight is not None and weight is not None and weight.buffer is None and weight.parameters:
+            own = tuple(zip(call.weight.shape, weight.labels, strict=True))
+        return Operation(
+            op=call.op,
+            module=call.module,
+            site=site,
+            attributes={name: plain(value) for name, value in call.args.items() if is_plain(value)},
+            reads=tuple(dict.fromkeys(seen.buffer for seen in inputs if seen.buffer is not None)),
+            writes=tuple(buffer for buffer in writes if buffer is not None),
+            parameters=tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters)),
+            shapes=tuple(tuple(out.shape) for out in call.outputs),
+            outputs=tuple(labels),
+            factors=call.factors if data else (),
+            filters=call.filters if own else None,
+            weight=own,
+            weight_names=weight.parameters if own and weight is not None else (),
+            integers=tuple(call.integers),
+            mixed=tuple(call.mixed),
+        )
+
+    def mark_unfollowed(self, call: Call) -> None:
+        """Filters of a layer whose weight comes from an operator without a rule are frozen, and shown as such."""
+        seen = self.seen.get(call.weight) if call.weight is not None else None
+        if call.filters is None and seen is not None and seen.buffer is None and seen.parameters:
+            call.filters = self.channels.new(call.outputs[0].shape[1 if call.op == "convolution" else -1])
+            call.freeze(call.filters, "its weight is computed in a way that channels cannot be followed through")
+
+    def site(self, op: str) -> tuple[FrameType | None, Site]:
+        """The innermost line outside torch and pretrim; lines of torch's own modules are told apart by the class."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith((TORCH, HERE)):
+            frame = frame.f_back
+        owner = type(self.modules[-1][1]).__qualname__ if self.modules else ""
+        if frame is None:
+            return None, Site("", 0, owner, op)
+        return frame, Site(frame.f_code.co_filename, frame.f_lineno, owner, op)
+
+    def heed(self, call: Call, site: Site, frame: FrameType | None) -> None:
+        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow."""
+        if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
+            freeze_inputs(call, "its module could not follow a narrower input")
+            call.freeze(call.filters, "its module could not follow a narrower input")
+        elif call.hint in ("retarget", "tie", "whole", "share"):
+            self.trace.stored_integers.extend(self.find_integers(call, site, frame))
+        elif call.hint == "freeze":
+            for value, ids in call.integers:
+                call.freeze(ids, f"{call.op} with the integer {value}, kept from construction")
+        elif call.hint == "freeze all":
+            freeze_inputs(call, f"{call.op} could not follow a narrower input")
+            for label in (call.filters, *(ids for _, ids in call.integers)):
+                call.freeze(label, f"{call.op} could not follow a narrower input")
+
+    def find_integers(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[StoredInteger]:
+        """The attributes of the running modules that hold the integers of this call, by value and by name."""
+        if frame is None:
+            return
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        for place, (value, ids) in enumerate(call.integers):
+            for name, module in reversed(self.modules):
+                found = [
+                    (attribute, index)
+                    for attribute, index in holders(module, value, place, len(call.integers))
+                    if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
+                ]
+                on_line = [pair for pair in found if pair[0] in line]
+                if call.hint == "whole":  # part of an expression: no other place tells
+                    found = on_line
+                if found:
+                    for attribute, index in on_line or found:
+                        yield StoredInteger(site, name, attribute, index, ids, call.hint == "share")
+                    break
+
+
+def holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[tuple[str, int | None]]:
+    """Attributes of a module that hold `value`: as an integer, or in a list at that place."""
+    for name, held in vars(module).items():
+        if name.startswith("_") or isinstance(held, bool):
+            continue
+        if isinstance(held, int) and held == value:
+            yield name, None
+        elif isinstance(held, (list, tuple)) and value in held:
+            yield name, place if len(held) == count and held[place] == value else held.index(value)
+
+
+def is_plain(value: Any) -> bool:
+    leaves = tree_leaves(value)
+    return all(isinstance(leaf, (int, float, bool, str, type(None))) for leaf in leaves)
+
+
+def plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def trace(
+    run: Stage,
+    channels: Channels,
+    labels: Mapping[str, Labels],
+    hints: Mapping[Site, str],
+    closed: Set[str],
+    *,
+    training: bool,
+) -> Trace:
+    """Trace one run; ids of parameters are given, so that several runs share them.
+
+    Raises whatever the model's ``forward`` raises.
+    """
+    tracer = Tracer(channels, hints, closed)
+    for name, tensor in named_tensors(run.model):
+        tracer.know(tensor, Seen(labels[name], None, (name,)))
+    for leaf in tree_leaves(run.example):
+        if isinstance(leaf, torch.Tensor):
+            nothing: Labels = (None,) * leaf.dim()
+            tracer.trace.inputs.append(tracer.new_buffer(leaf, nothing))
+            tracer.know(leaf, Seen(nothing, tracer.trace.inputs[-1]))
+    result = run.run(tracer, training=training)
+    for leaf in outputs_of(result):
+        seen = tracer.seen.get(leaf)
+        tracer.trace.output_shapes.append(tuple(leaf.shape))
+        if seen is not None and seen.buffer is not None:
+            tracer.trace.outputs.append(seen.buffer)
+        for label in tracer.look(leaf):
+            if label is not None:
+                channels.freeze(label, "", "the network's output")
+    return tracer.trace
+
+
+def outputs_of(result: Any) -> Iterator[torch.Tensor]:
+    """Every tensor of what `forward` returned: in containers, and in the fields of objects of any class.
+
+    What is missed here is pruned, so every object is looked into.
+    """
+    known: set[int] = set()
+    waiting = [result]
+    while waiting:
+        for leaf in tree_leaves(waiting.pop()):
+            if isinstance(leaf, torch.Tensor):
+                yield leaf
+            elif id(leaf) not in known and not isinstance(leaf, (nn.Module, type, ModuleType)):
+                known.add(id(leaf))
+                waiting.append(_inside(leaf))
+
+
+def _inside(thing: Any) -> list[Any]:
+    """What a container that torch does not know holds, or the attributes of an object."""
+    if isinstance(thing, Mapping):
+        return list(thing.values())
+    if isinstance(thing, (list, tuple, Set)):
+        return list(thing)
+    slots = [name for kind in type(thing).__mro__ for name in vars(kind).get("__slots__", ())]
+    return [*getattr(thing, "__dict__", {}).values(), *(getattr(thing, name, None) for name in slots)]

@@ -1,0 +1,59 @@
+"""A trained network that can classify images: its run, with classes, input shape and normalisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from pretrim.errors import CheckpointError
+
+from .load import ModelSource, load, read
+from .record import Normalisation, RunRecord, Shape
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A run that can classify images: what it needs is there."""
+
+    record: RunRecord
+    network: nn.Module
+    classes: tuple[str, ...]
+    input_shape: Shape
+    normalisation: Normalisation
+
+    @property
+    def padding(self) -> int:
+        """Of zeros round the images that it was trained on; runs of before it was recorded have none."""
+        padding = (self.record.data or {}).get("padding", 0)
+        inside = min(self.input_shape[1:]) - 1
+        return padding if isinstance(padding, int) and 0 <= 2 * padding <= inside else 0
+
+
+def open_classifier(path: Path, model: ModelSource | None = None) -> TrainedClassifier:
+    """Load a run's network.
+
+    Raises:
+        CheckpointError: the run is truncated, edited or foreign, or it does not say what its inputs and outputs are.
+        UsageError: `model` is needed, or names nothing.
+    """
+    record = read(path)
+    _check(path, record)
+    return as_classifier(path, record, load(path, model=model))
+
+
+def as_classifier(path: Path, record: RunRecord, network: nn.Module) -> TrainedClassifier:
+    """A network that is loaded already. Raises CheckpointError where its record lacks something."""
+    _check(path, record)
+    assert record.classes is not None and record.input_shape is not None and record.normalisation is not None
+    return TrainedClassifier(record, network, record.classes, record.input_shape, record.normalisation)
+
+
+def _check(path: Path, record: RunRecord) -> None:
+    missing = [name for name in ("classes", "input_shape", "normalisation") if getattr(record, name) is None]
+    if missing:
+        raise CheckpointError(
+            f"Expected a run with classes, input_shape and normalisation, but {path} has no {missing[0]}: "
+            f"give them to pretrim.save."
+        )

@@ -1,0 +1,124 @@
+"""The Optuna study beside the table: what its dashboard shows and its samplers learn from.
+
+The sweep's own process alone writes here, after a trial is in the table. Grid trials are added when they are finished;
+trials that a sampler asked for are told.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from pretrim.errors import StudyError
+
+from .settings import LIMIT_OF_MODE, StudyConfig, TrialSpec
+from .store import State, Store, Trial
+
+MODES = ("params", "macs", "memory", "joint")
+"""that a search chooses from; the mode latency needs a measurement, and controls are no candidates"""
+SPACE: Mapping[str, BaseDistribution] = {
+    "mode": CategoricalDistribution(MODES),
+    "keep": FloatDistribution(0.05, 0.95, step=0.05),
+    "step": CategoricalDistribution(("fraction", "filter")),
+    "round_to": IntDistribution(4, 16, step=4),
+}
+MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+FINISHED: tuple[State, ...] = ("done", "failed", "stopped")
+
+
+class OptunaExport:
+    """The Optuna study of a store."""
+
+    def __init__(self, store: Store, settings: StudyConfig, seed: int = 0) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.store, self.settings = store, settings
+        arguments = {"connect_args": {"timeout": 60}} if store.url.startswith("sqlite") else None
+        names = ["validation accuracy", *settings.objectives]
+        try:
+            self.storage = _storage(store.url, arguments)
+            self.study = optuna.create_study(
+                storage=self.storage,
+                study_name=store.name,
+                directions=[MAXIMIZE, *[MINIMIZE] * len(settings.objectives)],
+                sampler=optuna.samplers.NSGAIISampler(population_size=16, seed=seed),
+                load_if_exists=True,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(names)
+        except Exception as error:  # SQLAlchemy's, alembic's, Optuna's own: all mean the same to the user
+            said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise StudyError(f"Expected to open the study {store.name} with Optuna, but got: {said}.") from error
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+
+    def publish(self, trial: Trial) -> None:
+        """Let Optuna know a result, once."""
+        if trial.state not in FINISHED or trial.published or not self.store.publish(trial.key):
+            return
+        values = self._values(trial)
+        if trial.optuna is not None:
+            self.study.tell(trial.optuna, values, state=None if values else TrialState.FAIL)
+            return
+        asked = trial.spec
+        params: dict[str, Any] = {"step": asked.step, "round_to": asked.round_to}
+        space: dict[str, BaseDistribution] = {
+            "step": SPACE["step"],
+            "round_to": IntDistribution(1, max(64, asked.round_to)),
+        }
+        curve = [point[2] for point in (trial.record or {}).get("epochs", [])]
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE if values else TrialState.FAIL,
+                values=values,
+                params=params,
+                distributions=space,
+                user_attrs={"key": trial.key, "name": asked.name, "seed": asked.seed, "keep": asked.budget_fraction}
+                | ({"error": trial.error} if trial.error else {})
+                | ({"validation": curve} if curve else {}),
+            )
+        )
+
+    def _values(self, trial: Trial) -> list[float] | None:
+        if trial.state != "done" or trial.record is None:
+            return None
+        values = [trial.record["validation_accuracy"], *(trial.record["costs"][n] for n in self.settings.objectives)]
+        return values if all(math.isfinite(value) for value in values) else None
+
+    def suggest(self, seed: int) -> tuple[TrialSpec, int]:
+        """What a multi-objective sampler (NSGA-II, Deb et al. 2002) would try next, and its number in Optuna."""
+        trial = self.study.ask(dict(SPACE))
+        mode, keep = trial.params["mode"], round(trial.params["keep"], 2)
+        limit = LIMIT_OF_MODE.get(mode, "macs")
+        spec = TrialSpec(mode, keep, limit, seed, trial.params["step"], trial.params["round_to"])
+        return spec, trial.number
+
+    def forget(self, number: int) -> None:
+        """Close a suggestion that was not followed."""
+        self.study.tell(number, state=TrialState.FAIL)
+
+    def open_numbers(self) -> list[int]:
+        """Suggestions that no result is known of."""
+        return [t.number for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+
+
+def _storage(url: str, arguments: dict[str, Any] | None) -> RDBStorage:
+    """Optuna's tables. Two sweeps that make them at the same moment disturb each other: the second look finds them."""
+    for wait_s in (0.5, 1.0, 2.0):
+        try:
+            return RDBStorage(url, engine_kwargs=arguments)
+        except Exception:  # whatever the database says of a table that has just appeared
+            time.sleep(wait_s)
+    return RDBStorage(url, engine_kwargs=arguments)

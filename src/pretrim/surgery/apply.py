@@ -1,0 +1,159 @@
+"""Apply a plan: a new module of the same classes, every parameter and buffer cut, checked before it is returned."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pretrim.analysis.analyze import analyze, parameter_labels
+from pretrim.analysis.channels import Channels
+from pretrim.analysis.copies import Example, clone_module, named_tensors
+from pretrim.analysis.identity import fingerprint, make_example
+from pretrim.analysis.narrower import Mismatch, check_narrow
+from pretrim.analysis.network import IntArray, Network
+from pretrim.analysis.observer import Stage, stage
+from pretrim.analysis.stored_integers import retarget_modules
+from pretrim.analysis.trace import trace
+from pretrim.cost.costs import cost
+from pretrim.errors import ModelError, PlanError, UsageError
+from pretrim.planning.plan import Plan
+
+from .fresh import _filters, fan_factors
+
+Init: TypeAlias = Literal["fresh", "inherit"]
+KeptMask: TypeAlias = NDArray[np.bool_]
+"""For each channel of a network, whether it is kept."""
+
+
+def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | None = None) -> nn.Module:
+    """Build the slim network of a plan. The given model is not changed.
+
+    Args:
+        model: the dense network that the plan was made for.
+        plan: what each channel group keeps.
+        init: ``"fresh"``: the values of the (untrained) model, with the weights of cut convolutions and linear
+            layers rescaled by the fan ratio of their initialisation, so that training starts with the variances of
+            the dense network. ``"inherit"``: the values of a trained model; the channels with the largest L1 norm stay.
+        network: the analysis of the model that the plan was made from; without it the model is analysed again.
+
+    Returns:
+        A new module of the same classes in the same mode, which carries its plan (:func:`plan_of`).
+
+    Raises:
+        PlanError: the plan is for another model.
+        ModelError: the slim network does not do what was planned (never a broken network).
+    """
+    if init not in get_args(Init):
+        raise UsageError(f"Expected init to be one of {', '.join(get_args(Init))}, but got {init!r}.")
+    if plan.fingerprint != fingerprint(model):
+        raise PlanError(
+            "Expected the model that the plan was made for, but its parameters have other names or shapes: "
+            "make a plan for this model, or give the model of the plan."
+        )
+    network = network if network is not None else analyze(model, _zeros(model, plan))
+    if [(g.name, g.channels) for g in network.groups] != [(g.name, g.channels) for g in plan.groups]:
+        raise PlanError("Expected a plan for this network's channel groups, but its groups differ: make it again.")
+    keep = kept_channels(network, plan.widths, score(model, network) if init == "inherit" else None)
+    slim = cut(model, network, plan.widths, keep, rescale=init == "fresh")
+    check(slim, network, plan)
+    slim.__dict__["pretrim_plan"] = plan
+    return slim
+
+
+def plan_of(slim: nn.Module) -> Plan:
+    """The plan that a slim network was built from. Raises UsageError for a network that carries none."""
+    plan = slim.__dict__.get("pretrim_plan")
+    if not isinstance(plan, Plan):
+        raise UsageError(
+            "Expected a slim network made by pretrim, but got a module without a plan: apply a plan first."
+        )
+    return plan
+
+
+def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64] | None = None) -> KeptMask:
+    """Which channels stay: of each group the first ones (any are as good before training), or those that score best."""
+    if scores is None:
+        return network.rank_of < widths[network.group_of]
+    order = np.lexsort((network.rank_of, -scores, network.group_of))
+    place = np.empty(len(order), dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(network.dense)])
+    place[order] = np.arange(len(order)) - starts[network.group_of[order]]
+    kept: KeptMask = place < widths[network.group_of]
+    return kept
+
+
+def score(model: nn.Module, network: Network) -> NDArray[np.float64]:
+    """L1 norm of each channel over its filters in every layer (Li et al. 2017, section 3.1, summed where coupled)."""
+    values = dict(model.named_parameters())
+    scores = np.zeros(len(network.group_of))
+    for parameter, dim in _filters(network):
+        weight = values[parameter.name].detach().abs().double()
+        norms = weight.sum([d for d in range(weight.dim()) if d != dim]).cpu().numpy()
+        channels = network.members[parameter.dims[dim]]
+        np.add.at(scores, channels[channels >= 0], norms[channels >= 0])
+    return scores
+
+
+def cut(model: nn.Module, network: Network, widths: IntArray, kept_mask: KeptMask, *, rescale: bool) -> nn.Module:
+    """A copy of the model with only the kept channels in every parameter and buffer."""
+    parameters = {parameter.name: parameter for parameter in network.parameters}
+    factors = fan_factors(model, network, widths) if rescale else {}
+    kept = np.append(kept_mask, True)  # channel -1 stands for an index of fixed size: it stays
+
+    def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        new = tensor.detach()
+        for dim, row in enumerate(parameters[name].dims):
+            members = network.members[row]
+            if members.size and not kept[members].all():
+                index = torch.from_numpy(np.flatnonzero(kept[members])).to(new.device)
+                new = new.index_select(dim, index)
+        new = new * factors[name] if name in factors else new.clone()
+        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            new = new.contiguous(memory_format=torch.channels_last)
+        return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+
+    slim = clone_module(model, narrow)
+    retarget_modules(slim, model, network, widths)
+    return slim
+
+
+def check(slim: nn.Module, network: Network, plan: Plan) -> None:
+    """Run the slim network on fake tensors: each operator's shapes and the counted parameters must be as planned."""
+    run = stage(slim, _zeros(slim, plan), real=any("real tensors" in note for note in network.notes))
+    try:
+        check_narrow(run, network, plan.widths, training=False)
+    except Mismatch as mismatch:
+        # A dimension of size 1 is contiguous either way, so torch may run a view for a copy, and it may multiply for a
+        # product over one channel: then the counts decide.
+        if not (mismatch.other_operator and _counts_as_planned(run, network, plan)):
+            said = f"Expected the slim network to follow its plan, but {mismatch}: please report it."
+            raise ModelError(said) from None
+    counted = sum(parameter.numel() for parameter in slim.parameters())
+    if counted != int(cost(network, "params")(plan.widths)):
+        raise ModelError(f"Expected {plan.slim['params']:,} parameters, but counted {counted:,}: please report it.")
+
+
+def _zeros(model: nn.Module, plan: Plan) -> Example:
+    """Inputs as the plan describes them, where the model is."""
+    with next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu")):
+        example: Example = make_example(plan.example)
+        return example
+
+
+def _counts_as_planned(run: Stage, network: Network, plan: Plan) -> bool:
+    """Whether the slim network's own trace has the planned output shapes and multiply-accumulates.
+
+    Those of a product over one channel, which torch may compute elementwise (einsum), are planned but not counted.
+    """
+    channels = Channels()
+    labels = {name: parameter_labels(tensor, channels) for name, tensor in named_tensors(run.model)}
+    seen = trace(run, channels, labels, {}, frozenset(), training=False)
+    macs = sum(math.prod(size for size, _ in operation.factors) for operation in seen.operations if operation.factors)
+    planned = int(cost(network, "macs")(plan.widths))
+    same = macs == planned or (macs < planned and bool((plan.widths == 1).any()))
+    return same and seen.output_shapes == list(network.output_shapes)
