@@ -29,6 +29,10 @@ from pretrim.train import Execution, Recipe, evaluate, preset, train
 
 RECORDS = Path(__file__).parent / "results" / "presets.jsonl"
 PAGE = RECORDS.with_suffix(".md")
+COLUMNS = (
+    *("data", "images", "recipe", "epochs", "batch", "rate", "steps"),
+    *("training %", "test %", "95 %", "n", "seed", "CPU s"),
+)
 SIDE, TESTED, VALIDATED = 16, 5_000, 1_000
 EXECUTION = Execution(device="cpu", precision="float32", channels_last=True, compile=False, threads=1)
 
@@ -112,11 +116,13 @@ def page(records: list[dict[str, Any]]) -> str:
         [
             "# Recipes that fit the data",
             "",
-            f"Written by `benchmarks/presets.py`. ResNet-20 at half the MACs (mode {first['mode']}), images of {SIDE}x{SIDE}, float32, one thread of",
-            f"{first['machine']['cpu']}, torch {first['machine']['torch']}. Test accuracy with its 95 % interval (Wilson), n images, one row a training.",
+            f"Written by `benchmarks/presets.py`. ResNet-20 at half the MACs (mode {first['mode']}), images of "
+            f"{SIDE}x{SIDE}, float32, one thread of",
+            f"{first['machine']['cpu']}, torch {first['machine']['torch']}. Test accuracy with its 95 % interval (Wilson) "
+            "on n images; a row is one training.",
             "",
-            "| data | images | recipe | epochs | batch | rate | steps | training % | test % | 95 % | n | seed | CPU s |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+            f"| {' | '.join(COLUMNS)} |",
+            "|---" * len(COLUMNS) + "|",
             *[_line(record) for record in records],
             "",
         ]

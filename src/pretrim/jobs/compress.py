@@ -209,9 +209,9 @@ class _Job:
 
         def on_start(choice: Choice) -> None:
             timed = "; ".join(f"{label} {speed:,.0f} images/s" for label, speed in choice.speeds.items())
-            recipe = self.recipe
-            how = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}, batches of {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
-            self.reporter.say(f"training, {name}: {how}; {choice.execution}{f' (timed: {timed})' if timed else ''}")
+            self.reporter.say(
+                f"training, {name}: {self.recipe}; {choice.execution}{f' (timed: {timed})' if timed else ''}"
+            )
 
         def on_epoch(records: tuple[EpochRecord, ...]) -> None:
             if self.options.machine.tracker:

@@ -101,6 +101,11 @@ class Recipe:
                 f"Expected accumulate to be at most batch_size ({self.batch_size}), but got {self.accumulate}."
             )
 
+    def __str__(self) -> str:
+        """What matters most, in a line."""
+        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        return f"{epochs}, batches of {self.batch_size}, learning rate {self.learning_rate:g}"
+
     def augmentation(self, height: int, flip: bool) -> Augmentation:
         """What it does to images of a height, in pixels; `flip` is what the data set allows."""
         return Augmentation(
