@@ -265,7 +265,9 @@ def test_energy_is_known_where_power_was_measured_alone(networks: dict[str, Netw
 def test_runtimes_of_a_board() -> None:
     assert known_runtimes(board("stm32h743"))[0] == "st-edge-ai 8.1"
     assert not any(name.startswith("st-edge-ai") for name in known_runtimes(board("nrf52840")))
+    assert "st-edge-ai 8.1" in known_runtimes(board("nicla-vision"))  # Arduino's, with an STM32H747
     assert known_runtimes(board("raspberry-pi-5")) == ()
+    assert {name for system in systems() for name in system.power_mw} <= {entry.name for entry in boards()}
     assert {core_of(entry) for entry in boards() if entry.kind == "microcontroller"} >= {"Cortex-M4", "Xtensa LX7"}
 
 
