@@ -42,11 +42,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import pretrim
-from pretrim.cost import costs
+from pretrim.analysis.network import Network
+from pretrim.cost.costs import costs
 from pretrim.data import DataSet, load
 from pretrim.models.resolve import build, resolve
-from pretrim.network import Network
-from pretrim.plan import Plan
+from pretrim.planning.plan import Plan
 from pretrim.train import Execution, Recipe, Training, evaluate, train
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ BASE: dict[str, Any] = {
     "mode": "macs",
     "step": "fraction",
     "fraction": 0.05,
-    "weights": "static",
+    "share_update": "static",
     "coupling": "sum",
     "round_to": 1,
     "min_features": 1,
@@ -99,7 +99,7 @@ FACTORS: dict[str, dict[str, Any]] = {
     "MA": {"mode": "memory"},
     "step: one filter": {"step": "filter"},
     "step: a fifth": {"fraction": 0.2},
-    "weights: adaptive": {"weights": "adaptive"},
+    "weights: adaptive": {"share_update": "adaptive"},
     "coupling: mean": {"coupling": "mean"},
     "coupling: max": {"coupling": "max"},
     "multiples of 8": {"round_to": 8},

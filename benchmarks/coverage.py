@@ -114,7 +114,7 @@ def trim(model: Any, x: Any) -> dict[str, Any]:
     import torch
 
     import pretrim
-    from pretrim.cost import layer_costs
+    from pretrim.cost.costs import layer_costs
 
     start = time.perf_counter()
     network = pretrim.analyze(model, x[:1])
@@ -181,7 +181,7 @@ def exactness(model: Any, network: Any, plan: Any, x: Any) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from pretrim.surgery import cut, kept_channels
+    from pretrim.surgery.apply import cut, kept_channels
 
     if network.mixers:
         return {"exempt": list(network.mixers[:3])}

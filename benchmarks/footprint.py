@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 import pretrim
+from pretrim.cost.microcontroller import arena_cost, artifact_cost
 from pretrim.deploy import litert, micro
-from pretrim.footprint import arena_cost, artifact_cost
 from pretrim.models.resolve import build, resolve
 
 RESULT = Path(__file__).parent / "results" / "footprint.md"

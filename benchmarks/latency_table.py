@@ -27,7 +27,7 @@ import torch
 
 import pretrim
 from pretrim.deploy import SUFFIXES, TITLES, export
-from pretrim.latency import PROVIDERS, Place, measured_cost
+from pretrim.latency import PROVIDERS, LatencyKey, measured_cost
 from pretrim.measure import Protocol, measure
 from pretrim.measure.worker import cpu_name
 from pretrim.models.resolve import build, resolve
@@ -45,7 +45,7 @@ def one(name: str, runtime: Any, data_type: str) -> dict[str, Any]:
     module = build(resolve(name, num_classes=10, input_shape=(3, 32, 32)))
     network = pretrim.analyze(module, torch.zeros(1, 3, 32, 32))
     started = time.perf_counter()
-    cost = measured_cost(network, module, Place("benchmark", runtime, data_type, PROVIDERS[runtime], 1))
+    cost = measured_cost(network, module, LatencyKey("benchmark", runtime, data_type, PROVIDERS[runtime], 1))
     took = time.perf_counter() - started
     predicted, artifacts = [], []
     with tempfile.TemporaryDirectory() as folder:

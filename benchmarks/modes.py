@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 import pretrim
-from pretrim.allocate import Options, allocate
-from pretrim.budget import Budget
-from pretrim.cost import costs
+from pretrim.analysis.network import Network
+from pretrim.cost.costs import costs
 from pretrim.models import BUILTIN
-from pretrim.network import Network
+from pretrim.planning.allocate import allocate
+from pretrim.planning.budget import Budget
+from pretrim.planning.options import Options
 
 RESULTS = Path(__file__).parent / "results"
 NETWORKS = ("vgg16", "resnet56", "mobilenetv2")
@@ -30,7 +31,7 @@ MODES = ("params", "macs", "memory", "uniform", "random", "waterfill")
 READINGS: tuple[dict[str, Any], ...] = (
     {},
     {"step": "filter"},
-    {"weights": "adaptive"},
+    {"share_update": "adaptive"},
     {"coupling": "mean"},
     {"coupling": "max"},
 )

@@ -26,7 +26,7 @@ from runtimes import IMAGES, KINDS, MACS, NETWORKS, PROTOCOL, module_of
 
 import pretrim
 from pretrim.deploy import RuntimeName, export
-from pretrim.latency import PROVIDERS, Place, measured_cost
+from pretrim.latency import PROVIDERS, LatencyKey, measured_cost
 from pretrim.measure import measure
 from pretrim.measure.worker import cpu_name
 
@@ -53,11 +53,12 @@ def block(network: str, kind: str) -> list[dict[str, Any]]:
         for number, (way, options) in enumerate(WAYS.items()):
             slim, costs = module, {"macs": 1.0, "params": 1.0}
             if options:
-                timed = None
+                timed = {}
                 if options["mode"] == "latency":
                     runtime: RuntimeName = "litert" if "LiteRT" in way else "onnx"
-                    timed = measured_cost(analysis, module, Place(cpu_name(), runtime, kind, PROVIDERS[runtime], 1))
-                plan = analysis.plan(macs=MACS, measured=timed, **options)
+                    key = LatencyKey(cpu_name(), runtime, kind, PROVIDERS[runtime], 1)
+                    timed = {"latency_ns": measured_cost(analysis, module, key)}
+                plan = analysis.plan(macs=MACS, costs=timed, **options)
                 slim = plan.apply(module).eval()
                 costs = {name: plan.slim[name] / plan.dense[name] for name in costs}
             sample = images[:IMAGES] if kind == "int8" else None

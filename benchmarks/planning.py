@@ -24,10 +24,11 @@ import numpy as np
 import torch
 
 import pretrim
-from pretrim.allocate import Options, allocate
-from pretrim.budget import Budget
+from pretrim.analysis.network import IntArray, Network
 from pretrim.models import zoo
-from pretrim.network import IntArray, Network
+from pretrim.planning.allocate import allocate
+from pretrim.planning.budget import Budget
+from pretrim.planning.options import Options
 
 RESULT = Path(__file__).parent / "results" / "planning.md"
 LIMITS = {"params": "0.5x", "macs": "0.5x", "ram": "0.6x"}

@@ -35,11 +35,11 @@ from torch import nn
 import pretrim
 from pretrim.deploy import SUFFIXES, export
 from pretrim.deploy.artifact import read
-from pretrim.latency import Place, measured_cost
+from pretrim.latency import LatencyKey, measured_cost
 from pretrim.measure import Protocol, measure
 from pretrim.measure.worker import cpu_name
 from pretrim.models.resolve import build, resolve
-from pretrim.plan import Plan
+from pretrim.planning.plan import Plan
 
 HERE = Path(__file__).parent
 RECORDS, TABLE = HERE / "results" / "runtimes.jsonl", HERE / "results" / "runtimes.md"
@@ -100,9 +100,9 @@ def plan(networks: list[str]) -> None:
                 if target.exists() or not options:
                     continue
                 if options["mode"] == "latency" and latency is None:
-                    latency = measured_cost(analysis, module, Place(cpu_name(), "litert", kind, "CPU", 1))
-                given = latency if options["mode"] == "latency" else None
-                made = analysis.plan(macs=MACS, measured=given, **options)
+                    latency = measured_cost(analysis, module, LatencyKey(cpu_name(), "litert", kind, "CPU", 1))
+                costs = {"latency_ns": latency} if options["mode"] == "latency" else {}
+                made = analysis.plan(macs=MACS, costs=costs, **options)
                 made.save(target)
                 print(network, kind, way, f"{made.slim['macs'] / made.dense['macs']:.3f} of the MACs", flush=True)
 

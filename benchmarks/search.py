@@ -16,7 +16,7 @@ import json
 import statistics
 from pathlib import Path
 
-from pretrim.study.settings import Asked, Settings
+from pretrim.study.settings import StudyConfig, TrialSpec
 from pretrim.study.sweep import make_study, sweep
 from pretrim.train import Execution, Recipe
 
@@ -28,19 +28,19 @@ KEPT = ("asked", "costs", "validation_accuracy", "test_accuracy", "widths")
 SEEDS, RANDOM_PLANS, CANDIDATES, KEEP = 3, 5, 100, 0.5
 
 
-def asked() -> dict[str, list[Asked]]:
+def asked() -> dict[str, list[TrialSpec]]:
     """Trials by what chose them. A random plan's seed is its own."""
     found = {
-        score: [Asked("random", KEEP, "macs", n, score=score, candidates=CANDIDATES) for n in range(SEEDS)]
+        score: [TrialSpec("random", KEEP, "macs", n, score=score, candidates=CANDIDATES) for n in range(SEEDS)]
         for score in SCORES
     }
-    found["chance"] = [Asked("random", KEEP, "macs", 100 + n) for n in range(SEEDS * RANDOM_PLANS)]
-    found["uniform"] = [Asked("uniform", KEEP, "macs", n, round_to=1) for n in range(SEEDS)]
+    found["chance"] = [TrialSpec("random", KEEP, "macs", 100 + n) for n in range(SEEDS * RANDOM_PLANS)]
+    found["uniform"] = [TrialSpec("uniform", KEEP, "macs", n, round_to=1) for n in range(SEEDS)]
     return found
 
 
 def run(data: str, workers: int) -> None:
-    settings = Settings(
+    settings = StudyConfig(
         model="resnet20",
         data=data,
         image=(3, 16, 16),

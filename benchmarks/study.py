@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sql
 
-from pretrim.pareto import front
-from pretrim.study.settings import Asked, Settings
+from pretrim.study.pareto import front
+from pretrim.study.settings import StudyConfig, TrialSpec
 from pretrim.study.store import _trials
 from pretrim.study.sweep import make_study
 
@@ -31,7 +31,7 @@ TRIALS, POINTS, EPOCHS, WIDTHS = 10_000, 100_000, 30, 30
 def fill(folder: Path) -> None:
     """A study with trials that nobody trained."""
     random = np.random.default_rng(0)
-    store = make_study(folder, Settings(model="resnet20", data="cifar10"))
+    store = make_study(folder, StudyConfig(model="resnet20", data="cifar10"))
     names = ("params", "macs", "weight_bytes", "activation_bytes", "peak_activation_bytes", "artifact_bytes")
     dense = dict.fromkeys((*names, "arena_bytes"), 1_000_000)
     rows = []
@@ -47,7 +47,8 @@ def fill(folder: Path) -> None:
             "epochs": [[1.0, round(accuracy * n / EPOCHS, 4), round(accuracy * n / EPOCHS, 4)] for n in range(EPOCHS)],
             "seconds": 60.0,
         }
-        asked = vars(Asked(("params", "macs", "memory", "uniform")[number % 4], round(share, 4), "macs", number % 5))
+        mode = ("params", "macs", "memory", "uniform")[number % 4]
+        asked = vars(TrialSpec(mode, round(share, 4), "macs", number % 5))
         row = {"study": store.name, "key": f"{number:016x}", "number": number, "asked": json.dumps(asked)}
         row |= {"state": "done", "record": json.dumps(record), "beat": 0, "tries": 1, "published": 1}
         rows.append(row)

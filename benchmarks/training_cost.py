@@ -32,10 +32,10 @@ from peers import macs_of, pruned_to
 from torch import nn
 
 import pretrim
+from pretrim.analysis.network import Network
 from pretrim.data import DataSet, Split, load
 from pretrim.models.resolve import build, resolve
-from pretrim.network import Network
-from pretrim.plan import Plan
+from pretrim.planning.plan import Plan
 from pretrim.train import Execution, Recipe, Training, evaluate, train
 
 RESULTS = Path(__file__).parent / "results" / "training_cost.jsonl"

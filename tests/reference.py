@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrim.network import Network, Parameter
+from pretrim.analysis.network import Network, Parameter
 
 Keep = NDArray[np.bool_]
 torch.set_num_threads(1)  # tests run side by side

@@ -18,12 +18,15 @@ from networks import AWKWARD, Net, Recipe, build, conv, example, recipes
 from torch import nn
 
 import pretrim
-from pretrim.allocate import Method, Options, Problem, Shares, allocate, fewest_channels, legal_widths
-from pretrim.budget import Bounds, Budget
-from pretrim.cost import cost
+from pretrim.analysis.network import Group, Network
+from pretrim.cost.costs import cost
 from pretrim.errors import InfeasibleBudget, UsageError
 from pretrim.models import BUILTIN
-from pretrim.network import Group, Network
+from pretrim.planning.allocate import allocate
+from pretrim.planning.budget import Budget, ResolvedBudget
+from pretrim.planning.legal import Problem, fewest_channels, legal_widths
+from pretrim.planning.options import Method, Options
+from pretrim.planning.shares import Shares
 
 METHODS = tuple(method for method in get_args(Method) if method != "latency")  # that one is in test_latency.py
 SAMPLED = ("params", "macs", "memory", "joint")
@@ -36,7 +39,7 @@ def chain(*widths: int) -> Network:
     return pretrim.analyze(nn.Sequential(*(conv(a, b) for a, b in pairwise(sizes))), IMAGE)
 
 
-def bounds_of(network: Network, **limits: Any) -> Bounds:
+def budget_of(network: Network, **limits: Any) -> ResolvedBudget:
     return Budget.parse(limits).resolve(network)
 
 
@@ -53,10 +56,10 @@ def resnet20() -> Network:
 # ---------------------------------------------------------------------------------------- the contract
 
 
-def assert_contract(network: Network, bounds: Bounds, options: Options, widths: np.ndarray) -> None:
+def assert_contract(network: Network, budget: ResolvedBudget, options: Options, widths: np.ndarray) -> None:
     """Legal widths that meet every limit; one rounding step more of any group breaks one (sampled modes)."""
     legal = [legal_widths(group, options.round_to, options.min_width).tolist() for group in network.groups]
-    values, functions = bounds.values.tolist(), bounds.costs
+    values, functions = budget.values.tolist(), budget.costs
     for row in widths.tolist():
         assert all(width in allowed for width, allowed in zip(row, legal, strict=True))
         assert all(int(f(row)) <= limit for f, limit in zip(functions, values, strict=True))
@@ -76,11 +79,11 @@ def test_limits_are_met_and_nothing_can_be_given_back(recipe: Recipe, seed: int)
         return
     for mode in METHODS:
         names = r.sample(["params", "macs", "flash", "ram", "activation"], r.choice([1, 2, 3]))
-        bounds = bounds_of(network, **{name: f"{r.uniform(0.3, 0.98):.3f}x" for name in names})
+        budget = budget_of(network, **{name: f"{r.uniform(0.3, 0.98):.3f}x" for name in names})
         options = Options(
             mode=mode,
             step=r.choice(["fraction", "filter"]),
-            weights=r.choice(["static", "adaptive"]),
+            share_update=r.choice(["static", "adaptive"]),
             coupling=r.choice(["sum", "mean", "max"]),
             round_to=r.choice([1, 2, 4, 8]),
             min_width=r.choice([1, 1, 2, 3]),
@@ -88,25 +91,25 @@ def test_limits_are_met_and_nothing_can_be_given_back(recipe: Recipe, seed: int)
             seed=seed,
         )
         try:
-            widths = allocate(network, bounds, options, 3)
+            widths = allocate(network, budget, options, 3)
         except InfeasibleBudget:
-            smallest = Problem(network, bounds, options).smallest
-            assert not bounds.met(smallest)
+            smallest = Problem(network, budget, options).smallest
+            assert not budget.met(smallest)
             continue
-        assert_contract(network, bounds, options, widths)
+        assert_contract(network, budget, options, widths)
 
 
 @pytest.mark.parametrize("mode", METHODS)
 def test_contract_holds_for_a_real_network_and_hundreds_of_candidates(resnet20: Network, mode: Method) -> None:
-    bounds, options = bounds_of(resnet20, macs="0.5x"), Options(mode=mode, round_to=4)
-    assert_contract(resnet20, bounds, options, allocate(resnet20, bounds, options, 50))
+    budget, options = budget_of(resnet20, macs="0.5x"), Options(mode=mode, round_to=4)
+    assert_contract(resnet20, budget, options, allocate(resnet20, budget, options, 50))
 
 
 @pytest.mark.parametrize("mode", METHODS)
 def test_several_limits_hold_at_once(resnet20: Network, mode: Method) -> None:
-    bounds = bounds_of(resnet20, macs="0.6x", params="0.3x", ram="0.7x")
+    budget = budget_of(resnet20, macs="0.6x", params="0.3x", ram="0.7x")
     options = Options(mode=mode, round_to=2)
-    assert_contract(resnet20, bounds, options, allocate(resnet20, bounds, options, 10))
+    assert_contract(resnet20, budget, options, allocate(resnet20, budget, options, 10))
 
 
 @PROPERTY
@@ -116,20 +119,20 @@ def test_uniform_is_the_largest_ratio_that_fits(recipe: Recipe, share: float, ro
     network = pretrim.analyze(build(recipe), example(recipe))
     if not network.groups:
         return
-    bounds = bounds_of(network, macs=f"{share:.4f}x")
+    budget = budget_of(network, macs=f"{share:.4f}x")
     options = Options(mode="uniform", round_to=round_to)
     legal = [legal_widths(group, round_to, 1).tolist() for group in network.groups]
     dense = network.dense.tolist()
     fitting = []
     for ratio in sorted({Fraction(w, n) for allowed, n in zip(legal, dense, strict=True) for w in allowed}):
         widths = [max([w for w in a if w <= ratio * n], default=a[0]) for a, n in zip(legal, dense, strict=True)]
-        if bounds.met(widths):
+        if budget.met(widths):
             fitting.append(widths)
     if fitting:
-        assert allocate(network, bounds, options)[0].tolist() == fitting[-1]
+        assert allocate(network, budget, options)[0].tolist() == fitting[-1]
     else:
         with pytest.raises(InfeasibleBudget):
-            allocate(network, bounds, options)
+            allocate(network, budget, options)
 
 
 # ---------------------------------------------------------------------------------------- legal widths
@@ -167,34 +170,34 @@ def test_legal_widths_ascend_to_the_dense_width(channels: int, times: int, round
 
 
 def test_every_width_is_a_multiple_of_round_to_or_dense(vgg16: Network) -> None:
-    widths = allocate(vgg16, bounds_of(vgg16, macs="0.5x"), Options(mode="macs", round_to=16), 20)
+    widths = allocate(vgg16, budget_of(vgg16, macs="0.5x"), Options(mode="macs", round_to=16), 20)
     assert ((widths % 16 == 0) | (widths == vgg16.dense)).all()
 
 
 def test_no_layer_is_narrower_than_min_width(vgg16: Network) -> None:
     options = Options(mode="macs", step="filter", round_to=1, min_width=24)
-    assert allocate(vgg16, bounds_of(vgg16, macs="0.5x"), options, 20).min() >= 24
+    assert allocate(vgg16, budget_of(vgg16, macs="0.5x"), options, 20).min() >= 24
 
 
 @pytest.mark.parametrize("mode", [*SAMPLED, "random"])
 def test_the_classifier_keeps_features(resnet20: Network, mode: Method) -> None:
     """ResNet-20's reads 64 channels, for 10 classes: of 20 and a quarter, 16 is less."""
     last = [group.name for group in resnet20.groups].index("stages.2.0.conv2")
-    bounds = bounds_of(resnet20, macs="0.3x")
-    kept = allocate(resnet20, bounds, Options(mode=mode, round_to=1), 50)[:, last]
+    budget = budget_of(resnet20, macs="0.3x")
+    kept = allocate(resnet20, budget, Options(mode=mode, round_to=1), 50)[:, last]
     assert kept.min() >= 16
-    assert allocate(resnet20, bounds, Options(mode=mode, round_to=1, min_features=32), 50)[:, last].min() >= 32
+    assert allocate(resnet20, budget, Options(mode=mode, round_to=1, min_features=32), 50)[:, last].min() >= 32
     if mode == "params":
-        assert allocate(resnet20, bounds, Options(mode=mode, round_to=1, min_features=1), 50)[:, last].min() < 8
+        assert allocate(resnet20, budget, Options(mode=mode, round_to=1, min_features=1), 50)[:, last].min() < 8
 
 
 def test_fewer_features_are_kept_only_where_no_network_would_fit_else(resnet20: Network) -> None:
     last = [group.name for group in resnet20.groups].index("stages.2.0.conv2")
     narrowest = np.where(np.arange(len(resnet20.dense)) == last, 16, 1)
     limit = int(cost(resnet20, "params")(narrowest)) - 1
-    assert allocate(resnet20, bounds_of(resnet20, params=limit), Options(mode="params", round_to=1))[0][last] < 16
+    assert allocate(resnet20, budget_of(resnet20, params=limit), Options(mode="params", round_to=1))[0][last] < 16
     assert resnet20.plan(params=limit + 1, mode="params", round_to=1).widths.tolist() == narrowest.tolist()
-    with pytest.raises(InfeasibleBudget, match=f"Expected params of at most {limit:,}, "):
+    with pytest.raises(InfeasibleBudget, match=f"--params {limit} cannot be met; the narrowest network needs "):
         resnet20.plan(params=limit, mode="params", round_to=1, min_features=16)
 
 
@@ -212,12 +215,14 @@ def test_features_by_hand() -> None:
 # ---------------------------------------------------------------------------------------- the draw, one by one
 
 
-def drawn_one_by_one(network: Network, bounds: Bounds, o: Options, weights: list[float], r: Random) -> list[int]:
+def drawn_one_by_one(
+    network: Network, budget: ResolvedBudget, o: Options, weights: list[float], r: Random
+) -> list[int]:
     """The paper's loop in plain Python: draw a group by its share, remove some of its filters, until it fits."""
     legal = [legal_widths(group, o.round_to, o.min_width).tolist() for group in network.groups]
     dense = network.dense.tolist()
     widths, draws = list(dense), [0] * len(dense)
-    while not bounds.met(widths):
+    while not budget.met(widths):
         open_ = [g for g in range(len(dense)) if widths[g] > legal[g][0]]
         g = r.choices(open_, [weights[g] for g in open_])[0]
         draws[g] += 1
@@ -231,7 +236,7 @@ def drawn_one_by_one(network: Network, bounds: Bounds, o: Options, weights: list
     for g in order:
         while widths[g] < dense[g]:
             wider = [*widths[:g], legal[g][legal[g].index(widths[g]) + 1], *widths[g + 1 :]]
-            if not bounds.met(wider):
+            if not budget.met(wider):
                 break
             widths = wider
     return widths
@@ -247,11 +252,11 @@ def test_the_sampling_has_the_distribution_of_the_plain_loop(mode: Method, step:
         "macs": [pixels * 27 * 16, pixels * 9 * 16 * 24, pixels * 9 * 24 * 8, pixels * 9 * 8 * 32],
         "memory": [pixels * 16, pixels * 24, pixels * 8, pixels * 32],
     }[mode]
-    bounds, seeds = bounds_of(network, macs="0.45x"), 300
+    budget, seeds = budget_of(network, macs="0.45x"), 300
     options = [Options(mode=mode, step=step, round_to=1, seed=seed) for seed in range(seeds)]
-    found = np.array([allocate(network, bounds, o)[0] for o in options])
+    found = np.array([allocate(network, budget, o)[0] for o in options])
     r = Random(0)
-    expected = np.array([drawn_one_by_one(network, bounds, options[0], by_hand, r) for _ in range(seeds)])
+    expected = np.array([drawn_one_by_one(network, budget, options[0], by_hand, r) for _ in range(seeds)])
     error = np.sqrt((found.var(axis=0) + expected.var(axis=0)) / seeds)
     assert (np.abs(found.mean(axis=0) - expected.mean(axis=0)) <= 4.0 * error + 1e-9).all()
     assert (np.abs(found.std(axis=0) - expected.std(axis=0)) <= 0.25 * expected.std(axis=0) + 0.2).all()
@@ -259,9 +264,9 @@ def test_the_sampling_has_the_distribution_of_the_plain_loop(mode: Method, step:
 
 def test_many_candidates_have_the_distribution_of_many_seeds() -> None:
     network = chain(16, 24, 8, 32)
-    bounds = bounds_of(network, macs="0.45x")
-    together = allocate(network, bounds, Options(mode="macs", round_to=1), 300)
-    apart = np.array([allocate(network, bounds, Options(mode="macs", round_to=1, seed=s))[0] for s in range(300)])
+    budget = budget_of(network, macs="0.45x")
+    together = allocate(network, budget, Options(mode="macs", round_to=1), 300)
+    apart = np.array([allocate(network, budget, Options(mode="macs", round_to=1, seed=s))[0] for s in range(300)])
     error = np.sqrt((together.var(axis=0) + apart.var(axis=0)) / 300)
     assert (np.abs(together.mean(axis=0) - apart.mean(axis=0)) <= 4.0 * error).all()
 
@@ -280,15 +285,15 @@ def test_a_group_that_weighs_nothing_is_drawn_when_nothing_else_is_left() -> Non
 
 @pytest.mark.parametrize("mode", METHODS)
 def test_the_same_seed_gives_the_same_widths(resnet20: Network, mode: Method) -> None:
-    bounds = bounds_of(resnet20, macs="0.5x")
-    first, again = (allocate(resnet20, bounds, Options(mode=mode, seed=7, round_to=1), 5) for _ in range(2))
+    budget = budget_of(resnet20, macs="0.5x")
+    first, again = (allocate(resnet20, budget, Options(mode=mode, seed=7, round_to=1), 5) for _ in range(2))
     assert first.tolist() == again.tolist()
 
 
 @pytest.mark.parametrize("mode", [*SAMPLED, "random"])
 def test_different_seeds_give_different_widths(resnet20: Network, mode: Method) -> None:
-    bounds = bounds_of(resnet20, macs="0.5x")
-    plans = {tuple(allocate(resnet20, bounds, Options(mode=mode, seed=s, round_to=1))[0]) for s in range(5)}
+    budget = budget_of(resnet20, macs="0.5x")
+    plans = {tuple(allocate(resnet20, budget, Options(mode=mode, seed=s, round_to=1))[0]) for s in range(5)}
     assert len(plans) == 5
 
 
@@ -306,8 +311,10 @@ VGG16_AT_HALF_THE_MACS: dict[str, list[int]] = {
 
 @pytest.mark.parametrize("mode", METHODS)
 def test_vgg16_at_half_the_macs_is_the_committed_plan(vgg16: Network, mode: Method) -> None:
-    options = Options(mode=mode, step="fraction", fraction=0.05, weights="static", coupling="sum", round_to=8, seed=0)
-    widths = allocate(vgg16, bounds_of(vgg16, macs="0.5x"), options)[0].tolist()
+    options = Options(
+        mode=mode, step="fraction", fraction=0.05, share_update="static", coupling="sum", round_to=8, seed=0
+    )
+    widths = allocate(vgg16, budget_of(vgg16, macs="0.5x"), options)[0].tolist()
     assert widths == VGG16_AT_HALF_THE_MACS[mode]
 
 
@@ -315,8 +322,8 @@ def test_vgg16_at_half_the_macs_is_the_committed_plan(vgg16: Network, mode: Meth
 
 
 def shares_of(network: Network, mode: str, **options: Any) -> list[float]:
-    problem = Problem(network, bounds_of(network, macs="0.9x"), Options(**options))
-    return Shares(problem).static[mode][0].tolist()
+    problem = Problem(network, budget_of(network, macs="0.9x"), Options(**options))
+    return Shares(problem).of_criterion(mode, problem.network.dense[None])[0].tolist()
 
 
 # A stream of 8 channels written by two layers: 3 -> 8 (27 * 8 weights) and 8 -> 8 (9 * 8 * 8).
@@ -344,14 +351,15 @@ def test_a_layer_with_filters_of_two_groups_gives_each_its_part() -> None:
 def test_fewer_of_the_heavier_layers_stay() -> None:
     """The second layer has 8 times the weights of the first: it is cut to a smaller share of its width."""
     network = chain(32, 32)
-    kept = allocate(network, bounds_of(network, macs="0.4x"), Options(mode="macs", round_to=1), 200).mean(axis=0)
+    kept = allocate(network, budget_of(network, macs="0.4x"), Options(mode="macs", round_to=1), 200).mean(axis=0)
     assert kept[1] < kept[0]
 
 
 def test_adaptive_shares_differ_from_static_ones(resnet20: Network) -> None:
-    bounds = bounds_of(resnet20, macs="0.3x")
+    budget = budget_of(resnet20, macs="0.3x")
     static, adaptive = (
-        allocate(resnet20, bounds, Options(mode="macs", weights=w, round_to=1), 100) for w in ("static", "adaptive")
+        allocate(resnet20, budget, Options(mode="macs", share_update=w, round_to=1), 100)
+        for w in ("static", "adaptive")
     )
     assert np.abs(static.mean(axis=0) - adaptive.mean(axis=0)).max() > 1.0
 
@@ -359,9 +367,11 @@ def test_adaptive_shares_differ_from_static_ones(resnet20: Network) -> None:
 def test_adaptive_shares_spare_a_layer_that_has_become_small() -> None:
     """With static shares a heavy layer goes on being drawn; with adaptive ones its share falls as it shrinks."""
     network = chain(32, 32)
-    bounds = bounds_of(network, macs="0.3x")
+    budget = budget_of(network, macs="0.3x")
     spread = {
-        w: np.ptp(allocate(network, bounds, Options(mode="macs", weights=w, step="filter", round_to=1), 200).mean(0))
+        w: np.ptp(
+            allocate(network, budget, Options(mode="macs", share_update=w, step="filter", round_to=1), 200).mean(0)
+        )
         for w in ("static", "adaptive")
     }
     assert spread["adaptive"] < spread["static"]
@@ -369,7 +379,7 @@ def test_adaptive_shares_spare_a_layer_that_has_become_small() -> None:
 
 def test_only_groups_alive_at_the_peak_are_drawn_for_a_peak_limit(resnet20: Network) -> None:
     """The peak is in the first stage: later stages stay dense."""
-    widths = allocate(resnet20, bounds_of(resnet20, ram="0.9x"), Options(mode="joint", round_to=1), 20)
+    widths = allocate(resnet20, budget_of(resnet20, ram="0.9x"), Options(mode="joint", round_to=1), 20)
     later = resnet20.dense > 16
     assert (widths[:, later] == resnet20.dense[later]).all()
     assert (widths[:, ~later] < resnet20.dense[~later]).any(axis=1).all()
@@ -378,16 +388,16 @@ def test_only_groups_alive_at_the_peak_are_drawn_for_a_peak_limit(resnet20: Netw
 def test_joint_draws_by_the_limit_that_is_exceeded() -> None:
     """A limit on parameters beside one on MACs that is met already is drawn as one on parameters alone."""
     network = chain(16, 24, 8, 32)
-    both = allocate(network, bounds_of(network, params="0.5x", macs="1x"), Options(round_to=1, mode="joint"), 300)
-    alone = allocate(network, bounds_of(network, params="0.5x"), Options(round_to=1, mode="params"), 300)
+    both = allocate(network, budget_of(network, params="0.5x", macs="1x"), Options(round_to=1, mode="joint"), 300)
+    alone = allocate(network, budget_of(network, params="0.5x"), Options(round_to=1, mode="params"), 300)
     error = np.sqrt((both.var(axis=0) + alone.var(axis=0)) / 300)
     assert (np.abs(both.mean(axis=0) - alone.mean(axis=0)) <= 4.0 * error).all()
 
 
 def test_blocks_of_draws_keep_the_mean_widths(resnet20: Network) -> None:
-    bounds = bounds_of(resnet20, macs="0.5x")
+    budget = budget_of(resnet20, macs="0.5x")
     exact, blocks = (
-        allocate(resnet20, bounds, Options(mode="macs", weights="adaptive", block=b, round_to=1), 200).mean(axis=0)
+        allocate(resnet20, budget, Options(mode="macs", share_update="adaptive", block=b, round_to=1), 200).mean(axis=0)
         for b in (1, 4)
     )
     assert np.abs(exact / blocks - 1.0).max() < 0.08
@@ -396,7 +406,7 @@ def test_blocks_of_draws_keep_the_mean_widths(resnet20: Network) -> None:
 def test_waterfill_keeps_the_same_complexity_in_every_layer_that_is_not_dense() -> None:
     """Weights 432, 3456, 1728 of 16, 24, 8 filters at full width, by its formula w = n * min(1, level / complexity)."""
     network = chain(16, 24, 8)
-    widths = allocate(network, bounds_of(network, params="0.6x"), Options(mode="waterfill", round_to=1))[0]
+    widths = allocate(network, budget_of(network, params="0.6x"), Options(mode="waterfill", round_to=1))[0]
     kept = [432 * widths[0] / 16, 3456 * widths[1] / 24, 1728 * widths[2] / 8]
     assert widths[0] == 16
     assert abs(kept[1] - kept[2]) <= 3456 / 24 + 1728 / 8  # to within one filter each
@@ -404,13 +414,13 @@ def test_waterfill_keeps_the_same_complexity_in_every_layer_that_is_not_dense() 
 
 def test_of_several_draws_the_one_that_costs_least_of_what_the_mode_is_for(resnet20: Network) -> None:
     for mode, name in (("params", "params"), ("memory", "activation_bytes")):
-        rows = allocate(resnet20, bounds_of(resnet20, macs="0.5x"), Options(mode=mode, seed=3), 20)
+        rows = allocate(resnet20, budget_of(resnet20, macs="0.5x"), Options(mode=mode, seed=3), 20)
         every = [int(cost(resnet20, name)(row)) for row in rows]
         assert resnet20.plan(macs="0.5x", mode=mode, seed=3, draws=20).slim[name] == min(every) < max(every)
 
 
 def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
-    widths = allocate(vgg16, bounds_of(vgg16, macs="0.5x"), Options(mode="random", round_to=1), 200)
+    widths = allocate(vgg16, budget_of(vgg16, macs="0.5x"), Options(mode="random", round_to=1), 200)
     ratios = widths / vgg16.dense
     assert (ratios.std(axis=0) > 0.1).all()
 
@@ -428,7 +438,7 @@ def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
         ({"draws": 0}, "Expected draws to be at least 1, but got 0."),
         ({"mode": "joint", "draws": 9}, "Expected one draw in the mode joint, but got 9: it aims at no one cost."),
         ({"step": "layer"}, "Expected step to be one of fraction, filter, but got 'layer'."),
-        ({"weights": "none"}, "Expected weights to be one of static, adaptive, but got 'none'."),
+        ({"share_update": "none"}, "Expected share_update to be one of static, adaptive, but got 'none'."),
         ({"coupling": "median"}, "Expected coupling to be one of sum, mean, max, but got 'median'."),
         ({"fraction": 0.0}, "Expected fraction to be from 0.0001 to below 1, but got 0.0."),
         ({"fraction": 1.0}, "Expected fraction to be from 0.0001 to below 1, but got 1.0."),
@@ -469,5 +479,5 @@ def test_an_option_that_is_none(resnet20: Network) -> None:
 
 
 def test_a_data_type_that_is_none(resnet20: Network) -> None:
-    with pytest.raises(UsageError, match="Expected dtype to be one of float32, float16, int8, but got 'int4'"):
+    with pytest.raises(UsageError, match="Expected a data type out of float32, float16, int8, but got 'int4'"):
         resnet20.plan(macs="0.5x", dtype="int4")

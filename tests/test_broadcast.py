@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from pretrim.compat.broadcast import without_expansions
 from pretrim.deploy import export
-from pretrim.deploy.broadcast import without_expansions
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -9,11 +9,11 @@ from networks import Net, conv, conv1
 from torch import nn
 
 import pretrim
-from pretrim.allocate import METHODS, Options, allocate
-from pretrim.budget import Budget, Limit, verify
-from pretrim.cost import cost
+from pretrim.analysis.network import Network
 from pretrim.errors import BudgetError, InfeasibleBudget, UsageError
-from pretrim.network import Network
+from pretrim.planning.allocate import METHODS, allocate
+from pretrim.planning.budget import Budget, Limit
+from pretrim.planning.options import Options
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +102,12 @@ def test_a_share_of_half_a_byte_is_not_recommended_with_its_unit() -> None:
 
 
 def test_a_cost_that_is_none() -> None:
-    with pytest.raises(UsageError, match=r"Expected a limit on one of ram, flash, .* but got 'colour'\."):
+    with pytest.raises(UsageError, match=r"Expected a limit on one of params, macs, flash, ram, .* but got 'colour'\."):
         Limit.parse("colour", "1k")
 
 
 def test_no_limit_at_all(network: Network) -> None:
-    with pytest.raises(BudgetError, match=r"Expected at least one limit .* but got none\."):
+    with pytest.raises(BudgetError, match=r"No limit given \(--params, .*\): add one, e\.g\. `--macs 0\.5x`\."):
         network.plan()
 
 
@@ -121,10 +121,10 @@ def test_none_means_no_limit() -> None:
 
 
 def test_more_than_the_dense_network_needs(network: Network) -> None:
-    said = "Expected params below the dense network's 590, but got '591': it fits as it is, there is nothing to trim."
+    said = "Nothing to trim: the dense network needs 590 and meets --params 591 as it is."
     with pytest.raises(BudgetError, match=re.escape(said)):
         network.plan(params=591)
-    with pytest.raises(BudgetError, match="there is nothing to trim"):
+    with pytest.raises(BudgetError, match="Nothing to trim"):
         network.plan(params="1e30")  # more than an array of integers holds
 
 
@@ -139,7 +139,7 @@ def test_one_limit_that_is_met_already_is_no_mistake_beside_one_that_is_not(netw
 # Narrowest: 1 filter each of the two free layers: (27 + 1) + (9 + 1) + (18 + 2) = 58 parameters.
 @pytest.mark.parametrize("mode", ["macs", "uniform", "random", "waterfill", "joint"])
 def test_impossible_names_the_limit_and_the_smallest_reachable(network: Network, mode: str) -> None:
-    said = "Expected params of at most 57, but the narrowest legal network needs 58"
+    said = "--params 57 cannot be met; the narrowest network needs 58"
     with pytest.raises(InfeasibleBudget, match=re.escape(said)):
         network.plan(params=57, mode=mode, round_to=1)
 
@@ -149,7 +149,8 @@ def test_the_smallest_reachable_is_reached(network: Network) -> None:
 
 
 def test_impossible_names_the_limit_that_is_impossible_of_several(network: Network) -> None:
-    with pytest.raises(InfeasibleBudget, match=r"Expected macs of at most 10, .* needs 3,456"):  # 64 * (27 + 9 + 18)
+    said = r"--macs 10 cannot be met; the narrowest network needs 3,456"  # 64 * (27 + 9 + 18)
+    with pytest.raises(InfeasibleBudget, match=said):
         network.plan(params=300, macs=10, round_to=1)
 
 
@@ -160,7 +161,7 @@ def test_impossible_by_rounding_says_how(network: Network) -> None:
 
 def test_impossible_for_a_network_with_nothing_to_trim() -> None:
     network = pretrim.analyze(Net(lambda m, x: m.a(x), a=conv(3, 4)), torch.zeros(1, 3, 8, 8))
-    with pytest.raises(InfeasibleBudget, match=r"Expected params of at most 56, .* needs 112"):
+    with pytest.raises(InfeasibleBudget, match=r"--params 0.5x \(56\) cannot be met; the narrowest network needs 112"):
         network.plan(params="0.5x")
 
 
@@ -173,31 +174,33 @@ def test_a_network_with_nothing_to_trim_stays_dense_within_its_own_costs(layers:
     assert plan.slim == plan.dense
 
 
-def test_bounds_measure_rows_as_one_by_one(network: Network) -> None:
-    bounds = Budget.parse({"params": 300, "ram": "0.8x"}, "int8").resolve(network)
+def test_budget_measure_rows_as_one_by_one(network: Network) -> None:
+    budget = Budget.parse({"params": 300, "ram": "0.8x"}, "int8").resolve(network)
     widths = np.random.default_rng(0).integers(1, network.dense + 1, size=(50, 2))
-    assert bounds.measure(widths).tolist() == [bounds.measure(row).tolist() for row in widths]
-    assert bounds.met(widths).tolist() == [bool(bounds.met(row)) for row in widths]
+    assert budget.measure(widths).tolist() == [budget.measure(row).tolist() for row in widths]
+    assert budget.met(widths).tolist() == [bool(budget.met(row)) for row in widths]
 
 
-def test_verify_tells_what_is_broken_of_costs_that_are_no_formulas(network: Network) -> None:
-    costs = [cost(network, "params"), cost(network, "macs")]
-    assert verify(costs, [100, 10**9], network.dense) == ["params is 590, the limit 100"]
+def test_what_exact_costs_exceed_is_told_limit_by_limit(network: Network) -> None:
+    budget = Budget.parse({"params": 100, "macs": "1e9"}).resolve_any(network)
+    assert budget.broken(network.dense) == ["590 exceeds --params 100"]
 
 
 def test_a_final_plan_is_verified_whatever_chose_its_widths(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "uniform", lambda problem, count: problem.network.dense[None])
-    with pytest.raises(InfeasibleBudget, match=r"Expected a plan within every limit, but params is 590, the limit 295"):
+    with pytest.raises(
+        InfeasibleBudget, match=r"No plan found within every limit \(590 exceeds --params 0.5x \(295\)\)"
+    ):
         network.plan(mode="uniform", params="0.5x")
 
 
 def test_a_limit_of_one_byte_counts_the_data_type() -> None:
     """224 weights (int8) and 10 biases (int32): 264 bytes."""
     network = pretrim.analyze(nn.Sequential(conv(3, 8), conv1(8, 1), nn.Conv2d(1, 2, 1)), torch.zeros(1, 3, 8, 8))
-    bounds = Budget.parse({"flash": "0.9x"}, "int8").resolve(network)
-    assert bounds.dense.tolist() == [3 * 8 * 9 + 8 + 2 + 4 * (8 + 2)]
+    budget = Budget.parse({"flash": "0.9x"}, "int8").resolve(network)
+    assert budget.dense.tolist() == [3 * 8 * 9 + 8 + 2 + 4 * (8 + 2)]
 
 
-def test_allocate_takes_bounds_and_options(network: Network) -> None:
-    bounds = Budget.parse({"params": 300}).resolve(network)
-    assert bounds.met(allocate(network, bounds, Options(mode="uniform", round_to=1), 3)).all()
+def test_allocate_takes_budget_and_options(network: Network) -> None:
+    budget = Budget.parse({"params": 300}).resolve(network)
+    assert budget.met(allocate(network, budget, Options(mode="uniform", round_to=1), 3)).all()

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
 import pretrim
-from pretrim import checkpoint
+from pretrim.analysis.identity import fingerprint
 from pretrim.errors import CheckpointError, UsageError
-from pretrim.identity import fingerprint
 from pretrim.models.resolve import build, resolve
+from pretrim.runs.folder import prepare_output
+from pretrim.runs.load import load, read
+from pretrim.runs.save import named_tensors_twice, save
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 
@@ -61,7 +64,7 @@ def slim_of(model: nn.Module, macs: str = "0.6x") -> nn.Module:
 
 
 def assert_same(a: nn.Module, b: nn.Module) -> None:
-    first, second = (dict(checkpoint._all_tensors(model)) for model in (a, b))
+    first, second = (dict(named_tensors_twice(model)) for model in (a, b))
     assert first.keys() == second.keys()
     for name in first:
         assert first[name].dtype == second[name].dtype
@@ -70,7 +73,7 @@ def assert_same(a: nn.Module, b: nn.Module) -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    checkpoint.save(slim_of(net()), tmp_path / "run", classes=list("abcde"), results={"test_accuracy": 0.5})
+    save(slim_of(net()), tmp_path / "run", classes=list("abcde"), results={"test_accuracy": 0.5})
     return tmp_path / "run"
 
 
@@ -80,8 +83,8 @@ def saved(tmp_path: Path) -> Path:
 def test_a_built_in_network_is_rebuilt_alone(tmp_path: Path) -> None:
     reference = resolve("resnet20", num_classes=10, input_shape=(3, 8, 8))
     slim = slim_of(build(reference), "0.5x")
-    checkpoint.save(slim, tmp_path / "run", reference=reference)
-    loaded = checkpoint.load(tmp_path / "run")
+    save(slim, tmp_path / "run", reference=reference)
+    loaded = load(tmp_path / "run")
     assert_same(slim, loaded)
     images = torch.randn(2, 3, 8, 8)
     assert torch.equal(slim(images), loaded(images))
@@ -99,7 +102,7 @@ def test_the_folder_holds_two_files_and_no_pickle(saved: Path) -> None:
 def test_the_record_says_what_was_saved(tmp_path: Path) -> None:
     dense = net()
     slim = slim_of(dense)
-    checkpoint.save(
+    save(
         slim,
         tmp_path / "run",
         classes=list("abcde"),
@@ -107,7 +110,7 @@ def test_the_record_says_what_was_saved(tmp_path: Path) -> None:
         data={"name": "made up"},
         results={"test_accuracy": 0.25},
     )
-    record = checkpoint.read(tmp_path / "run")
+    record = read(tmp_path / "run")
     assert record.plan == pretrim.plan_of(slim)
     assert record.reference is None
     assert (record.dense_fingerprint, record.slim_fingerprint) == (fingerprint(dense), fingerprint(slim))
@@ -125,11 +128,11 @@ def test_the_record_says_what_was_saved(tmp_path: Path) -> None:
 def test_a_network_of_ones_own_is_given(tmp_path: Path, source: str) -> None:
     dense = net()
     slim = slim_of(dense)
-    checkpoint.save(slim, tmp_path / "run")
+    save(slim, tmp_path / "run")
     other = pretrim.plan_of(slim).apply(dense)
     before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     given: Any = {"module": dense, "callable": net, "slim": other}[source]
-    loaded = checkpoint.load(tmp_path / "run", model=given)
+    loaded = load(tmp_path / "run", model=given)
     assert_same(slim, loaded)
     assert loaded is not given and pretrim.plan_of(loaded) == pretrim.plan_of(slim)
     assert all(torch.equal(before[name], tensor) for name, tensor in other.state_dict().items())
@@ -147,9 +150,9 @@ def test_a_network_with_weight_norm_is_given_after_a_training_step(tmp_path: Pat
 
 def test_tied_tensors_are_stored_once_and_stay_tied(tmp_path: Path) -> None:
     slim = slim_of(Tied())
-    checkpoint.save(slim, tmp_path / "run")
-    assert checkpoint.read(tmp_path / "run").aliases == {"b.weight": "a.weight"}
-    loaded = checkpoint.load(tmp_path / "run", model=Tied())
+    save(slim, tmp_path / "run")
+    assert read(tmp_path / "run").aliases == {"b.weight": "a.weight"}
+    loaded = load(tmp_path / "run", model=Tied())
     assert loaded.b.weight is loaded.a.weight
     assert_same(slim, loaded)
 
@@ -157,9 +160,9 @@ def test_tied_tensors_are_stored_once_and_stay_tied(tmp_path: Path) -> None:
 def test_one_storage_under_two_parameters_is_stored_once(tmp_path: Path) -> None:
     slim = slim_of(net())
     slim[1].bias.data = slim[1].weight.data
-    checkpoint.save(slim, tmp_path / "run")
-    assert checkpoint.read(tmp_path / "run").aliases == {"1.bias": "1.weight"}
-    assert_same(slim, checkpoint.load(tmp_path / "run", model=net))
+    save(slim, tmp_path / "run")
+    assert read(tmp_path / "run").aliases == {"1.bias": "1.weight"}
+    assert_same(slim, load(tmp_path / "run", model=net))
 
 
 def test_parts_of_one_storage_are_stored_apart(tmp_path: Path) -> None:
@@ -167,15 +170,15 @@ def test_parts_of_one_storage_are_stored_apart(tmp_path: Path) -> None:
     width = slim[1].num_features
     both = torch.rand(2 * width)
     slim[1].weight.data, slim[1].bias.data = both[:width], both[width:]
-    checkpoint.save(slim, tmp_path / "run")
-    assert checkpoint.read(tmp_path / "run").aliases == {}
-    assert_same(slim, checkpoint.load(tmp_path / "run", model=net))
+    save(slim, tmp_path / "run")
+    assert read(tmp_path / "run").aliases == {}
+    assert_same(slim, load(tmp_path / "run", model=net))
 
 
 def test_buffers_outside_the_state_dict_are_kept(tmp_path: Path) -> None:
     slim = slim_of(Tied())
-    checkpoint.save(slim, tmp_path / "run")
-    assert torch.equal(checkpoint.load(tmp_path / "run", model=Tied()).scale, slim.scale)
+    save(slim, tmp_path / "run")
+    assert torch.equal(load(tmp_path / "run", model=Tied()).scale, slim.scale)
 
 
 @pytest.mark.parametrize("saved_last", [False, True])
@@ -186,16 +189,16 @@ def test_memory_format_is_the_models_own(tmp_path: Path, saved_last: bool, loade
 
     slim = formatted(slim_of(net()), saved_last)
     assert slim[0].weight.is_contiguous() != saved_last
-    checkpoint.save(slim, tmp_path / "run")
-    loaded = checkpoint.load(tmp_path / "run", model=formatted(net(), loaded_last))
+    save(slim, tmp_path / "run")
+    loaded = load(tmp_path / "run", model=formatted(net(), loaded_last))
     assert_same(slim, loaded)
     assert loaded[0].weight.is_contiguous(memory_format=torch.channels_last) == loaded_last
 
 
 def test_data_types_come_back(tmp_path: Path) -> None:
     slim = slim_of(net()).to(torch.float16)
-    checkpoint.save(slim, tmp_path / "run")
-    assert_same(slim, checkpoint.load(tmp_path / "run", model=net))
+    save(slim, tmp_path / "run")
+    assert_same(slim, load(tmp_path / "run", model=net))
 
 
 # ---------------------------------------------------------------------------------------- whose code runs
@@ -215,30 +218,30 @@ def test_a_users_file_is_run_only_when_it_is_named(tmp_path: Path) -> None:
     file.write_text(FILE)
     reference = resolve(f"{file}:build", num_classes=5, input_shape=(3, 8, 8))
     slim = slim_of(build(reference))
-    checkpoint.save(slim, tmp_path / "run", reference=reference)
+    save(slim, tmp_path / "run", reference=reference)
     ran.unlink()
     file.write_text(FILE + "# changed, so that it would be run again")
     with pytest.raises(UsageError, match=r"Expected model= \(--model\) .* from '.*my_net.py:build'"):
-        checkpoint.load(tmp_path / "run")
+        load(tmp_path / "run")
     assert not ran.exists()
-    assert_same(slim, checkpoint.load(tmp_path / "run", model=f"{file}:build"))
+    assert_same(slim, load(tmp_path / "run", model=f"{file}:build"))
     assert ran.exists()
 
 
 def test_a_name_is_enough_for_a_run_without_reference(tmp_path: Path) -> None:
     reference = resolve("resnet20", num_classes=5, input_shape=(3, 8, 8))
     slim = slim_of(build(reference))
-    checkpoint.save(slim, tmp_path / "run", classes=list("abcde"))
+    save(slim, tmp_path / "run", classes=list("abcde"))
     with pytest.raises(UsageError, match="but got none: the run was made from a module"):
-        checkpoint.load(tmp_path / "run")
-    assert_same(slim, checkpoint.load(tmp_path / "run", model="resnet20"))
+        load(tmp_path / "run")
+    assert_same(slim, load(tmp_path / "run", model="resnet20"))
 
 
 def test_another_network_is_refused(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="Expected the model that the run was made from"):
-        checkpoint.load(saved, model=nn.Linear(2, 2))
+        load(saved, model=nn.Linear(2, 2))
     with pytest.raises(UsageError, match=r"to be, or to return, a torch.nn.Module, but got int"):
-        checkpoint.load(saved, model=lambda: 3)  # type: ignore[arg-type, return-value]
+        load(saved, model=lambda: 3)  # type: ignore[arg-type, return-value]
 
 
 # ---------------------------------------------------------------------------------------- damage
@@ -300,7 +303,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (remove("weights.safetensors"), r"Expected the weights in .* \(No such file or directory\)"),
     "weights of no format": (replace_weights(b"PK" * 50), "to be a safetensors file, but"),
     "weights of another network": (
-        replace_weights(checkpoint.tensors_to_bytes({"x": torch.zeros(2)})),
+        replace_weights(tensors_to_bytes({"x": torch.zeros(2)})),
         "Expected the tensors of the rebuilt network, but 0.weight is missing",
     ),
     "truncated record": (truncate("run.json"), "to be JSON, but it is not .*truncated or edited, copy it again"),
@@ -325,7 +328,7 @@ def test_damage_is_named(saved: Path, kind: str) -> None:
     damage, message = DAMAGES[kind]
     damage(saved)
     with pytest.raises(CheckpointError, match=message) as raised:
-        checkpoint.load(saved, model=net)
+        load(saved, model=net)
     assert "\n" not in str(raised.value)
 
 
@@ -335,23 +338,23 @@ def test_damage_is_named(saved: Path, kind: str) -> None:
 def test_an_existing_folder_is_not_touched(saved: Path) -> None:
     before = (saved / "run.json").read_bytes()
     with pytest.raises(CheckpointError, match=r"new folder, but .*run exists: choose another, or --overwrite"):
-        checkpoint.save(slim_of(net()), saved)
+        save(slim_of(net()), saved)
     assert (saved / "run.json").read_bytes() == before
 
 
 def test_a_run_is_overwritten_when_asked(saved: Path) -> None:
     slim = slim_of(net(), "0.3x")
-    checkpoint.save(slim, saved, overwrite=True)
-    assert_same(slim, checkpoint.load(saved, model=net))
+    save(slim, saved, overwrite=True)
+    assert_same(slim, load(saved, model=net))
     assert [path.name for path in saved.parent.iterdir()] == ["run"]
 
 
 def test_only_a_run_is_overwritten(saved: Path) -> None:
     (saved / "notes.txt").write_text("mine")
     with pytest.raises(CheckpointError, match=r"run folder to overwrite, but .* also holds notes\.txt"):
-        checkpoint.save(slim_of(net()), saved, overwrite=True)
+        save(slim_of(net()), saved, overwrite=True)
     with pytest.raises(CheckpointError, match=r"run folder to overwrite, but .*notes\.txt is a file"):
-        checkpoint.save(slim_of(net()), saved / "notes.txt", overwrite=True)
+        save(slim_of(net()), saved / "notes.txt", overwrite=True)
     assert (saved / "notes.txt").read_text() == "mine"
 
 
@@ -359,19 +362,19 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "run", tmp_path / "file" / "deeper" / "run"):
         with pytest.raises(CheckpointError, match=r"Expected to write the folder .*run, but got: .*(file|directory)"):
-            checkpoint.save(slim_of(net()), path)
+            save(slim_of(net()), path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_output_is_prepared_without_leaving_anything(tmp_path: Path) -> None:
-    assert checkpoint.prepare_output(tmp_path / "runs" / "one") == (tmp_path / "runs" / "one").resolve()
+    assert prepare_output(tmp_path / "runs" / "one") == (tmp_path / "runs" / "one").resolve()
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_network_without_plan_and_odd_metadata_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Expected a slim network made by pretrim"):
-        checkpoint.save(net(), tmp_path / "run")
+        save(net(), tmp_path / "run")
     for odd in ({"data": {"x": torch.zeros(1)}}, {"results": {"loss": float("nan")}}, {"input_shape": (3, 8)}):
         with pytest.raises(UsageError, match="Expected metadata of a run as plain JSON, but"):
-            checkpoint.save(slim_of(net()), tmp_path / "run", **odd)  # type: ignore[arg-type]
+            save(slim_of(net()), tmp_path / "run", **odd)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

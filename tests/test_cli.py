@@ -20,12 +20,14 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrim import allocate, cost
-from pretrim.checkpoint import load, read, save
 from pretrim.cli import compress, main, options, plan, target
+from pretrim.cost import costs as cost
 from pretrim.data import load as load_data
 from pretrim.models.resolve import build, resolve
-from pretrim.plan import Plan
+from pretrim.planning import sampling as allocate
+from pretrim.planning.plan import Plan
+from pretrim.runs.load import load, read
+from pretrim.runs.save import save
 from pretrim.train import scores
 
 NET = """
@@ -214,7 +216,7 @@ def test_choices_and_defaults_are_those_of_the_library() -> None:
     assert sorted(options.MODES.split("|")) == sorted(get_args(allocate.Method))
     assert options.DTYPES.split("|") == list(get_args(cost.DType))
     assert options.STEPS.split("|") == list(get_args(allocate.Step))
-    assert options.WEIGHTS.split("|") == list(get_args(allocate.Weighting))
+    assert options.SHARE_UPDATES.split("|") == list(get_args(allocate.ShareUpdate))
     assert options.COUPLINGS.split("|") == list(get_args(allocate.Coupling))
     for command in (plan.plan, compress.compress):
         given = inspect.signature(command).parameters
@@ -319,7 +321,7 @@ def test_a_pipe_is_written_to_and_not_replaced(call: Call, tmp_path: Path) -> No
 
 
 def test_plan_passes_every_option_on(call: Call) -> None:
-    given = {"mode": "macs", "step": "filter", "fraction": 0.1, "weights": "adaptive", "coupling": "mean"}
+    given = {"mode": "macs", "step": "filter", "fraction": 0.1, "share_update": "adaptive", "coupling": "mean"}
     given |= {"round_to": 4, "min_width": 2, "seed": 3}
     flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
     limits = ["--params", "0.9x", "--macs", "0.6x", "--flash", "0.9x", "--ram", "0.9x", "--activation", "0.9x"]
@@ -449,14 +451,14 @@ PLAN = ("plan", "resnet20", *SMALL)
         (("profile", "missing.py:build"), 2, "Expected --input CxHxW for a network of your own file"),
         (("profile", "missing.py:build", *SMALL), 2, "there is no file missing.py"),
         (("profile", "resnet20", *SMALL, "--dtype", "int4"), 2, "data type out of float32, .* got 'int4'"),
-        (PLAN, 2, "Expected at least one limit"),
+        (PLAN, 2, "No limit given"),
         ((*PLAN, "--macs", "0"), 2, "Expected macs to be more than 0, but got '0'"),
         ((*PLAN, "--macs", "-5"), 2, "Expected macs to be more than 0, but got '-5'"),
         ((*PLAN, "--macs", "100G"), 2, "Expected macs below the dense network's .* there is nothing to trim"),
         ((*PLAN, "--macs", "2x"), 2, "Expected macs to be at most the dense network's"),
         ((*PLAN, "--ram", "much"), 2, "Expected ram to be an amount such as '512KiB' .* got 'much'"),
         ((*PLAN, "--macs", "nan"), 2, "Expected macs to be an amount"),
-        ((*PLAN, "--macs", "10"), 1, "macs of at most 10, but the narrowest legal network needs [0-9,]+: raise"),
+        ((*PLAN, "--macs", "10"), 1, "--macs 10 cannot be met; the narrowest network needs [0-9,]+: raise"),
         ((*PLAN, "--macs", "0.5x", "--mode", "best"), 2, "mode to be one of .* got 'best'"),
         ((*PLAN, "--macs", "0.5x", "--round-to", "0"), 2, "round_to to be at least 1, but got 0"),
         ((*PLAN, "--macs", "0.5x", "-o", "/nowhere/plan.json"), 1, "Expected to write /nowhere/plan.json, but"),
@@ -608,7 +610,7 @@ def test_compress_refuses_before_it_trains(call: Call, net: Path, tmp_path: Path
         ((*COMPRESS, "--data", "digits", "--input", "1x8x9", *out), 2, "Expected square images, but got 8x9"),
         ((*COMPRESS, "--data", "digits", "--lr", "0", *out), 2, "Expected learning_rate to be more than 0"),
         ((*COMPRESS, "--data", "digits", "--epochs", "0", *out), 2, "Expected epochs to be at least 1"),
-        (("compress", "resnet20", "--data", "digits", *out), 2, "Expected at least one limit"),
+        (("compress", "resnet20", "--data", "digits", *out), 2, "No limit given"),
         (("compress", f"{net}:wide", "--data", "digits", *SMALL, "--macs", "0.5x", *out), 1, "10 class scores"),
     ]
     for arguments, code, said in cases:

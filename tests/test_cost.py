@@ -13,10 +13,11 @@ from reference import counted_macs
 from torch import nn
 
 import pretrim
-from pretrim.cost import COSTS, MODES, cost, costs, formula, layer_costs, layer_terms, moments
+from pretrim.analysis.network import Network
+from pretrim.cost.costs import COSTS, MODES, cost, costs, layer_costs, layer_terms, moments
+from pretrim.cost.formula import formula
 from pretrim.errors import UsageError
-from pretrim.network import Network
-from pretrim.plan import plan_of_widths
+from pretrim.planning.search import plan_of_widths
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 

@@ -16,7 +16,8 @@ from small import SHAPE, images, small
 from torch import nn
 
 import pretrim
-from pretrim.deploy import RUNTIMES, SUFFIXES, export, litert, onnx, open_session, quiet, read
+from pretrim.compat import optional as quiet
+from pretrim.deploy import RUNTIMES, SUFFIXES, export, litert, onnx, open_session, read
 from pretrim.deploy.proof import prove
 from pretrim.errors import ArtifactError, ExportError, ModelError, UsageError
 
@@ -96,7 +97,7 @@ def test_several_outputs_in_a_dict_keep_their_order(tmp_path: Path) -> None:
 def test_a_slim_network_brings_its_plan(tmp_path: Path) -> None:
     network = small()
     plan = pretrim.analyze(network, torch.zeros(1, *SHAPE)).plan(macs="0.5x")
-    slim = plan.apply(network, weights="inherit").eval()
+    slim = plan.apply(network, init="inherit").eval()
     made = export(slim, tmp_path / "model.onnx", "onnx", images=images(3))
     assert made.plan is not None
     assert pretrim.Plan.from_json(made.plan).widths.tolist() == plan.widths.tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrim.evidence import UNIFORM, loses
+from pretrim.planning.evidence import UNIFORM, loses
 
 RECORDS = Path(__file__).parent.parent / "benchmarks" / "results" / "accuracy.jsonl"
 WAYS = {

@@ -35,12 +35,13 @@ from reference import (
 from torch import Tensor, nn
 
 import pretrim
-from pretrim.allocate import Method
+from pretrim.analysis.network import Network
 from pretrim.errors import InfeasibleBudget
 from pretrim.models import BUILTIN
-from pretrim.network import Network
-from pretrim.plan import Plan, plan_of_widths
-from pretrim.surgery import kept_channels, score
+from pretrim.planning.options import Method
+from pretrim.planning.plan import Plan
+from pretrim.planning.search import plan_of_widths
+from pretrim.surgery.apply import kept_channels, score
 
 EXACT = 1e-10
 PARTS, EXAMPLES = 8, 65  # 520 random networks, each with two plans
@@ -51,7 +52,7 @@ PARTS, EXAMPLES = 8, 65  # 520 random networks, each with two plans
 
 def assert_exact(model: nn.Module, network: Network, plan: Plan, inputs: Any) -> nn.Module:
     """Apply with the values of the model, and compare with the masked dense network in eval and in train mode."""
-    slim = pretrim.apply(model, plan, weights="inherit")
+    slim = pretrim.apply(model, plan, init="inherit")
     keep = kept_channels(network, plan.widths, score(model, network))
     reference = masked(model, network, keep)
     for training in (False, True):
@@ -101,7 +102,7 @@ def random_budget(network: Network, seed: int) -> Plan | None:
             **{name: f"{r.uniform(0.3, 0.95):.2f}x" for name in names},
             mode=r.choice([method for method in get_args(Method) if method != "latency"]),  # it needs a measurement
             step=r.choice(["fraction", "filter"]),
-            weights=r.choice(["static", "adaptive"]),
+            share_update=r.choice(["static", "adaptive"]),
             coupling=r.choice(["sum", "mean", "max"]),
             round_to=r.choice([1, 2, 8]),
             seed=seed,
@@ -175,7 +176,7 @@ def test_built_in_networks_are_exact_at_half_the_macs(name: str) -> None:
     outputs_vary(model, images)
     network = pretrim.analyze(model, images)
     plan = network.plan(mode="macs", macs="0.5x")
-    slim = pretrim.apply(model, plan, weights="inherit")
+    slim = pretrim.apply(model, plan, init="inherit")
     reference = masked(model, network, kept_channels(network, plan.widths, score(model, network)))
     assert relative_error(run(slim, images), run(reference, images)) < EXACT
     assert_counted(slim, plan, images[:1])
@@ -464,7 +465,7 @@ def test_mixers_work_on_the_kept_channels_alone(name: str) -> None:
     filters = np.flatnonzero(kept[network.members[next(p for p in network.parameters if p.name == "a.weight").dims[0]]])
     filters = torch.from_numpy(filters)
     by_hand = F.conv2d(MIXERS[name](F.conv2d(images, model.a.weight[filters])), model.b.weight[:, filters])
-    slim = pretrim.apply(model, plan, weights="inherit")
+    slim = pretrim.apply(model, plan, init="inherit")
     assert relative_error(run(slim, images), [by_hand.detach()]) < EXACT
 
 

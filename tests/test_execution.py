@@ -11,13 +11,13 @@ import torch
 from test_train import small
 from torch import nn
 
+from pretrim.compat.onednn import avoided, is_affected
 from pretrim.data import DataSet, load
 from pretrim.errors import UsageError
 from pretrim.train import Choice, Execution, Recipe, train
 from pretrim.train import execution as executions
 from pretrim.train import state as states
 from pretrim.train.execution import candidates, choose, fastest, pays_to_compile
-from pretrim.train.onednn import avoided, is_affected
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -12,11 +12,11 @@ import torch
 from small import SHAPE, small
 
 import pretrim
-from pretrim.cost import cost as cost_of
+from pretrim.cost.costs import cost as cost_of
 from pretrim.errors import BudgetError, InfeasibleBudget, MeasureError, UsageError
 from pretrim.latency import (
     PROVIDERS,
-    Place,
+    LatencyKey,
     latency_cost,
     litert_layers,
     load_table,
@@ -30,8 +30,8 @@ from pretrim.latency.table import Correction, Curve, Table, axis_of, cache_folde
 from pretrim.measure.record import MACHINE, MARK
 from pretrim.models.resolve import build, resolve
 
-HERE = Place("here", "litert", "float32", "CPU", 1)
-ONNX = Place("here", "onnx", "float32", PROVIDERS["onnx"], 1)
+HERE = LatencyKey("here", "litert", "float32", "CPU", 1)
+ONNX = LatencyKey("here", "onnx", "float32", PROVIDERS["onnx"], 1)
 
 
 @pytest.fixture
@@ -93,13 +93,15 @@ def test_a_table_that_counts_macs_gives_macs_and_the_plans_of_that_mode(
     rows = np.array([network.dense, np.maximum(network.dense // 2 // 8 * 8, 1)])
     assert cost(rows).tolist() == macs(rows).tolist()
     for seed in range(5):
-        by_time = network.plan(latency="0.5x", mode="latency", measured=cost, seed=seed, draws=1)
+        by_time = network.plan(latency="0.5x", mode="latency", costs={"latency_ns": cost}, seed=seed, draws=1)
         assert by_time.widths.tolist() == network.plan(macs="0.5x", mode="macs", seed=seed).widths.tolist()
     assert by_time.device is not None
     assert by_time.device["slim"]["latency_ns"] <= 0.5 * by_time.device["dense"]["latency_ns"]
     assert pretrim.Plan.from_json(by_time.to_json()).device == by_time.device
     # A limit on something else, by the shares of time.
-    assert network.plan(macs="0.5x", mode="latency", measured=cost).slim["macs"] <= 0.5 * int(macs(network.dense))
+    assert network.plan(macs="0.5x", mode="latency", costs={"latency_ns": cost}).slim["macs"] <= 0.5 * int(
+        macs(network.dense)
+    )
 
 
 def test_the_mode_latency_takes_the_fastest_of_many_draws() -> None:
@@ -107,7 +109,7 @@ def test_the_mode_latency_takes_the_fastest_of_many_draws() -> None:
     module = build(resolve("resnet20", num_classes=10, input_shape=(3, 32, 32)))
     resnet = pretrim.analyze(module, torch.zeros(1, 3, 32, 32))
     cost = latency_cost(resnet, by_macs(resnet))
-    options = {"params": "0.5x", "mode": "latency", "measured": cost}
+    options = {"params": "0.5x", "mode": "latency", "costs": {"latency_ns": cost}}
     single = [resnet.plan(**options, draws=1, seed=seed) for seed in range(16)]
     chosen = resnet.plan(**options)
     times = [int(cost(made.widths)) for made in single]
@@ -118,15 +120,17 @@ def test_the_mode_latency_takes_the_fastest_of_many_draws() -> None:
 def test_a_limit_in_milliseconds(network: pretrim.Network) -> None:
     cost = latency_cost(network, by_macs(network))
     limit = int(cost(network.dense)) // 2
-    assert int(cost(network.plan(latency=f"{limit}ns", measured=cost).widths)) <= limit
-    assert int(cost(network.plan(latency=f"{limit * 1e-6}ms", measured=cost).widths)) <= limit
-    with pytest.raises(InfeasibleBudget, match=r"Expected latency of at most 1e-06 ms, but .* needs [\d.]+ ms: raise"):
-        network.plan(latency="1ns", measured=cost)
-    with pytest.raises(BudgetError, match=r"Expected latency below the dense network's [\d.]+ ms, but got '9s'"):
-        network.plan(latency="9s", measured=cost)
+    assert int(cost(network.plan(latency=f"{limit}ns", costs={"latency_ns": cost}).widths)) <= limit
+    assert int(cost(network.plan(latency=f"{limit * 1e-6}ms", costs={"latency_ns": cost}).widths)) <= limit
+    with pytest.raises(
+        InfeasibleBudget, match=r"--latency 1ns cannot be met; the narrowest network needs [\d.]+ ms: raise"
+    ):
+        network.plan(latency="1ns", costs={"latency_ns": cost})
+    with pytest.raises(BudgetError, match=r"the dense network needs [\d.]+ ms and meets --latency 9s as it is"):
+        network.plan(latency="9s", costs={"latency_ns": cost})
     with pytest.raises(UsageError, match=r"Expected latency to be an amount such as '5ms' .* got '5'"):
-        network.plan(latency="5", measured=cost)
-    with pytest.raises(UsageError, match="Expected a measured latency for a limit on it"):
+        network.plan(latency="5", costs={"latency_ns": cost})
+    with pytest.raises(UsageError, match="needs a latency that was measured, and none was given"):
         network.plan(latency="5ms")
     with pytest.raises(UsageError, match="Expected a measured latency for the mode latency"):
         network.plan(macs="0.5x", mode="latency")
@@ -280,5 +284,5 @@ def test_places_without_tables() -> None:
     with pytest.raises(
         UsageError, match="Expected latency of litert or onnx in float32 or int8, but got executorch in float32"
     ):
-        Place("here", "executorch", "float32", "CPU", 1)
+        LatencyKey("here", "executorch", "float32", "CPU", 1)
     assert "/" not in replace(HERE, device="../../etc").slug

@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch import nn
 
+from pretrim.compat.optional import NO_TELEMETRY
 from pretrim.deploy import Artifact, export
-from pretrim.deploy.quiet import NO_TELEMETRY
 from pretrim.errors import MeasureError, UsageError
 from pretrim.measure import Latency, Protocol, measure
 from pretrim.measure.compare import warning

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from pretrim.errors import UsageError
-from pretrim.pareto import front, hypervolume, knee
+from pretrim.study.pareto import front, hypervolume, knee
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 

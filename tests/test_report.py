@@ -18,7 +18,7 @@ from pretrim.cli import main
 from pretrim.cli.recommend import limits_of, show
 from pretrim.cli.study_view import show_trials
 from pretrim.errors import UsageError
-from pretrim.latency import PROVIDERS, Place, Table, save_table, wanted_axes
+from pretrim.latency import PROVIDERS, LatencyKey, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
 from pretrim.measure.worker import cpu_name
@@ -27,7 +27,7 @@ from pretrim.report import write_figures, write_page
 from pretrim.report.figures import _draw
 from pretrim.report.page import LARGEST_BYTES, page
 from pretrim.study.recommend import BY_NAME, candidates, recommend
-from pretrim.study.settings import Asked
+from pretrim.study.settings import TrialSpec
 from pretrim.study.store import Trial
 
 EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!-- '\"&"
@@ -52,7 +52,7 @@ def trial(
     return Trial(
         key=f"{number:016x}",
         number=number,
-        asked=Asked(mode, keep if mode != "dense" else 1.0, "macs", seed),
+        asked=TrialSpec(mode, keep if mode != "dense" else 1.0, "macs", seed),
         state="done",
         record={
             "costs": costs,
@@ -76,7 +76,7 @@ TRIALS = [
     trial(5, "macs", 0.25, 0.82, latency=0.0015),
     trial(6, "uniform", 0.25, 0.79, latency=0.0021),
     trial(7, "macs", 0.25, 0.81, seed=1, latency=0.0016),
-    Trial(key="f" * 16, number=8, asked=Asked("macs", 0.1, "macs"), state="failed", error=EVIL),
+    Trial(key="f" * 16, number=8, asked=TrialSpec("macs", 0.1, "macs"), state="failed", error=EVIL),
 ]
 NETWORK = {
     "model": EVIL,
@@ -369,7 +369,7 @@ def test_a_sweep_for_a_runtime_plans_by_its_own_latency(
         kind.key: Curve(axes, 1e-9 * np.prod(np.meshgrid(*axes, indexing="ij"), axis=0))
         for kind, axes in wanted_axes(network, "onnx").items()
     }
-    place = Place(cpu_name(), "onnx", "float32", PROVIDERS["onnx"], 1)
+    place = LatencyKey(cpu_name(), "onnx", "float32", PROVIDERS["onnx"], 1)
     save_table(Table(place, {}, 0.0, curves, {latency_key(network): Correction()}))
     subject = ("resnet20", "--input", "1x8x8", "--to", "onnx")
     code, out, said = call(capsys, "plan", *subject, "--mode", "latency", "--latency", "0.5x", "--json")
@@ -417,12 +417,11 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
         (("--keep", "half"), 2, "error: Expected --keep with shares such as 0.7,0.5, but got 'half'."),
         (("--keep", "1.5"), 2, "error: Expected shares to keep between 0 and 1, but got 1.5."),
         (("--workers", "0"), 2, "error: Expected --workers to be at least 1, but got 0."),
-        (("--score", "luck"), 2, "error: Expected --score to be one of naswot, synflow, zico, but got 'luck'."),
         (("--threads", "0"), 2, "error: Expected threads to be from 1 to 1024, but got 0."),
         (("--dtype", "int4"), 2, "error: Expected a data type out of float32, float16, int8, but got 'int4'."),
         (("--train-on", "tpu"), 2, "error: Expected a device of this machine (auto, cpu, cuda), but got 'tpu': "),
         (("--input", "1x8x9"), 2, "error: Expected square images, but got 8x9: data are cropped to a square."),
-        (("--limit-of", "colour"), 2, "error: Expected a limit on one of ram, "),
+        (("--limit-of", "colour"), 2, "error: Expected a limit on one of params, "),
         (("--storage", "nonsense"), 1, "error: Expected a database as SQLAlchemy names it, such as postgresql+psycopg"),
     ],
 )

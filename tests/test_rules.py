@@ -26,11 +26,11 @@ from reference import masked, outputs_vary, randomise, relative_error, run
 from torch import Tensor, nn
 
 import pretrim
+from pretrim.analysis.channels import Channels, connected
+from pretrim.analysis.rules import RULES, Call, Rule, blocks
 from pretrim.errors import PretrimError
-from pretrim.labels import Channels, connected
-from pretrim.plan import plan_of_widths
-from pretrim.rules import RULES, Call, Rule, blocks
-from pretrim.surgery import kept_channels, score
+from pretrim.planning.search import plan_of_widths
+from pretrim.surgery.apply import kept_channels, score
 
 # ---------------------------------------------------------------------------------------- how a rule is broken
 
@@ -425,7 +425,7 @@ def what_sees(model: nn.Module, images: Tensor, op: str, mutation: str, patch: p
         widths = np.random.default_rng(seed).integers(1, network.dense + 1)
         plan = plan_of_widths(network, widths)
         try:
-            slim = pretrim.apply(model, plan, weights="inherit")
+            slim = pretrim.apply(model, plan, init="inherit")
         except PretrimError:
             return "refused"
         keep = kept_channels(network, widths, score(model, network))
@@ -446,7 +446,7 @@ def test_the_true_rules_free_the_channels_and_are_exact(name: str) -> None:
     assert "a" in {layer for group in network.groups for layer in group.layers}
     for seed in range(4):
         widths = np.random.default_rng(seed).integers(1, network.dense + 1)
-        slim = pretrim.apply(model, plan_of_widths(network, widths), weights="inherit")
+        slim = pretrim.apply(model, plan_of_widths(network, widths), init="inherit")
         keep = kept_channels(network, widths, score(model, network))
         assert relative_error(run(slim, images), run(masked(model, network, keep), images)) < 1e-10
 
@@ -523,7 +523,7 @@ def test_a_custom_operator_leaves_other_layers_free(custom_op: Callable[[Tensor]
     assert [group.name for group in network.groups] == ["0", "3"]
     plan = plan_of_widths(network, [3, 2])
     keep = kept_channels(network, plan.widths, score(model, network))
-    slim = pretrim.apply(model, plan, weights="inherit")
+    slim = pretrim.apply(model, plan, init="inherit")
     assert relative_error(run(slim, images), run(masked(model, network, keep), images)) < 1e-10
 
 

@@ -19,15 +19,15 @@ import pytest
 
 from pretrim.errors import StudyError, UsageError
 from pretrim.study import store as table
-from pretrim.study.mirror import Mirror
-from pretrim.study.settings import Asked, Settings, grid, key_of
+from pretrim.study.optuna_export import OptunaExport
+from pretrim.study.settings import StudyConfig, TrialSpec, grid, key_of
 from pretrim.study.stopping import is_hopeless
 from pretrim.study.store import Store
 from pretrim.study.sweep import Status, default_storage, make_study, open_study, sweep
 from pretrim.train import Execution, Recipe
 
 EXECUTION = Execution(device="cpu", precision="float32", channels_last=False, compile=False, threads=1)
-SETTINGS = Settings(
+SETTINGS = StudyConfig(
     model="resnet20",
     data="digits",
     image=(1, 8, 8),
@@ -95,7 +95,7 @@ def test_a_key_is_what_is_asked_for() -> None:
     assert len(keys) == len(ASKED) and all(len(key) == 16 for key in keys)
     other = replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=3))
     assert key_of(other, ASKED[0]) != key_of(SETTINGS, ASKED[0])
-    assert key_of(Settings.from_json(json.loads(json.dumps(SETTINGS.to_json()))), ASKED[0]) == key_of(
+    assert key_of(StudyConfig.from_json(json.loads(json.dumps(SETTINGS.to_json()))), ASKED[0]) == key_of(
         SETTINGS, ASKED[0]
     )
 
@@ -370,7 +370,7 @@ def test_two_sweeps_on_one_study_at_once(undisturbed: tuple[Path, dict[str, Any]
 def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "study"
     store = make_study(folder, replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=1)))
-    store.add([Asked("macs", 0.001, "macs"), Asked("macs", 0.5, "macs")])
+    store.add([TrialSpec("macs", 0.001, "macs"), TrialSpec("macs", 0.5, "macs")])
     sweep(folder, store)
     bad, good = store.trials()
     assert bad.state == "failed" and bad.error is not None
@@ -382,8 +382,8 @@ def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_optuna_takes_whatever_rounding_a_trial_has(tmp_path: Path) -> None:
     store = store_at(tmp_path)
-    store.add([Asked("macs", 0.5, "macs", round_to=8), Asked("macs", 0.5, "macs", round_to=128)])
-    mirror = Mirror(store, SETTINGS)
+    store.add([TrialSpec("macs", 0.5, "macs", round_to=8), TrialSpec("macs", 0.5, "macs", round_to=128)])
+    mirror = OptunaExport(store, SETTINGS)
     while (trial := store.claim()) is not None:
         store.finish(trial.key, record())
     for trial in store.trials():
@@ -434,18 +434,6 @@ def test_a_full_disk_stops_the_sweep_and_is_no_fault_of_the_trial(tmp_path: Path
     assert store.counts()["done"] == 2
 
 
-def test_trials_that_a_score_chose(tmp_path: Path) -> None:
-    folder = tmp_path / "study"
-    store = make_study(folder, replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=1)))
-    store.add([Asked("macs", 0.5, "macs", score="synflow", candidates=5)])
-    sweep(folder, store)
-    (trial,) = store.trials()
-    assert trial.state == "done", trial.error
-    scored = (trial.record or {})["score"]
-    assert scored["value"] == max(scored["all"]) and 2 <= scored["of"] <= 5
-    assert (trial.record or {})["costs"]["macs"] <= 0.5 * (trial.record or {})["dense"]["macs"]
-
-
 # ---------------------------------------------------------------------------------------- a team's database
 
 
@@ -490,7 +478,7 @@ def test_a_study_in_postgresql(postgresql: str, undisturbed: tuple[Path, dict[st
     runs = [list((folder / "trials").glob("*/run.json")) for folder in folders]
     assert len(runs[0]) + len(runs[1]) == len(ASKED)
     assert "me@127.0.0.1" in (folders[0] / "study.json").read_text()
-    mirror = Mirror(opened, SETTINGS)
+    mirror = OptunaExport(opened, SETTINGS)
     assert len(mirror.study.get_trials()) == len(ASKED)
     for used in (*stores, opened, mirror):
         used.close()

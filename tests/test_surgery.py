@@ -22,11 +22,13 @@ from reference import randomise, relative_error, run
 from torch import Tensor, nn
 
 import pretrim
+from pretrim.analysis.network import Network
 from pretrim.errors import ModelError, PlanError, UsageError
 from pretrim.models import BUILTIN
-from pretrim.network import Network
-from pretrim.plan import Plan, plan_of_widths
-from pretrim.surgery import fan_factors, fans, kept_channels, plan_of, score
+from pretrim.planning.plan import Plan
+from pretrim.planning.search import plan_of_widths
+from pretrim.surgery.apply import kept_channels, plan_of, score
+from pretrim.surgery.fresh import fan_factors, fans
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
@@ -260,7 +262,7 @@ def test_the_channels_with_the_largest_l1_norm_stay() -> None:
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([1.0, -5.0, 3.0, -0.5, 4.0])[:, None, None, None].expand(5, 3, 1, 1))
     network = pretrim.analyze(model, IMAGE)
-    slim = plan_of_widths(network, [3]).apply(model, weights="inherit")
+    slim = plan_of_widths(network, [3]).apply(model, init="inherit")
     assert slim[0].weight[:, 0, 0, 0].tolist() == [-5.0, 3.0, 4.0]
     assert torch.equal(slim[1].weight, model[1].weight[:, [1, 2, 4]])
 
@@ -293,15 +295,15 @@ def test_fresh_keeps_the_first_channels() -> None:
 def test_inherit_at_full_width_changes_nothing() -> None:
     model = randomise(BUILTIN["resnet20"](), 0).eval()
     network = pretrim.analyze(model, torch.zeros(1, 3, 32, 32, dtype=torch.float64))
-    slim = plan_of_widths(network, network.dense).apply(model, weights="inherit")
+    slim = plan_of_widths(network, network.dense).apply(model, init="inherit")
     assert all(torch.equal(t, slim.state_dict()[name]) for name, t in model.state_dict().items())
 
 
 def test_a_wrong_word_for_the_weights() -> None:
     model = nn.Sequential(conv(3, 4), conv(4, 2))
     plan = plan_of_widths(pretrim.analyze(model, IMAGE), [2])
-    with pytest.raises(UsageError, match=r"Expected weights to be one of fresh, inherit, but got 'copy'\."):
-        plan.apply(model, weights="copy")
+    with pytest.raises(UsageError, match=r"Expected init to be one of fresh, inherit, but got 'copy'\."):
+        plan.apply(model, init="copy")
 
 
 def test_the_slim_network_carries_its_plan() -> None:
@@ -367,7 +369,7 @@ def test_removed_filters_of_a_layer_with_weight_norm_leave_the_others_as_they_we
     plan = plan_of_widths(network, [3])
     kept = torch.from_numpy(np.flatnonzero(kept_channels(network, plan.widths, score(model, network))))
     by_hand = F.conv2d(model[0](images)[:, kept], model[1].weight[:, kept], model[1].bias, padding=1).detach()
-    assert relative_error(run(plan.apply(model, weights="inherit"), images), [by_hand]) < 1e-10
+    assert relative_error(run(plan.apply(model, init="inherit"), images), [by_hand]) < 1e-10
 
 
 class Tied(nn.Module):

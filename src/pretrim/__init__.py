@@ -14,30 +14,32 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .analysis import analyze as analyze
-    from .checkpoint import RunRecord as RunRecord
-    from .checkpoint import load as load
-    from .checkpoint import read as read
-    from .checkpoint import save as save
-    from .cost import costs as costs
+    from .core import Network as Network
+    from .core import Plan as Plan
+    from .core import analyze as analyze
+    from .core import apply as apply
+    from .core import costs as costs
+    from .core import plan as plan
+    from .core import plan_of as plan_of
     from .errors import PretrimError as PretrimError
-    from .network import Network as Network
-    from .plan import Plan as Plan
-    from .surgery import apply as apply
-    from .surgery import plan_of as plan_of
+    from .runs.load import load as load
+    from .runs.load import read as read
+    from .runs.record import RunRecord as RunRecord
+    from .runs.save import save as save
 
 _HOME = {
-    "Network": "network",
-    "Plan": "plan",
+    "Network": "core",
+    "Plan": "core",
     "PretrimError": "errors",
-    "analyze": "analysis",
-    "RunRecord": "checkpoint",
-    "apply": "surgery",
-    "costs": "cost",
-    "load": "checkpoint",
-    "plan_of": "surgery",
-    "read": "checkpoint",
-    "save": "checkpoint",
+    "RunRecord": "runs.record",
+    "analyze": "core",
+    "apply": "core",
+    "costs": "core",
+    "load": "runs.load",
+    "plan": "core",
+    "plan_of": "core",
+    "read": "runs.load",
+    "save": "runs.save",
 }
 __all__ = ["__version__", *_HOME]
 

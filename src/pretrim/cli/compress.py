@@ -20,7 +20,7 @@ from .timing import find_timing, measured
 
 if TYPE_CHECKING:
     from pretrim.data import DataSet
-    from pretrim.plan import Plan
+    from pretrim.planning.plan import Plan
     from pretrim.train import Execution, Recipe
 
     from .subject import Subject
@@ -52,7 +52,7 @@ def compress(
     dtype: options.DTypeOption = None,
     step: options.Step = "fraction",
     fraction: options.Fraction = 0.05,
-    weights: options.Weights = "static",
+    share_update: options.ShareUpdate = "static",
     coupling: options.Coupling = "sum",
     round_to: options.RoundTo = None,
     min_width: options.MinWidth = 1,
@@ -87,7 +87,7 @@ def compress(
     """Trim a network to its limits, train it, save and export it."""
     asked_limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
     limits = without_none({**asked_limits, "latency": latency})
-    search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
+    search = {"mode": mode, "step": step, "fraction": fraction, "share_update": share_update, "coupling": coupling}
     search |= {"min_width": min_width, "min_features": min_features, "seed": seed, "draws": draws}
     target, given = _target(limits, search, dtype, round_to, plan, device, application)
     timing = find_timing(latency, mode, to, ssh, remote_python, ssh_config, estimate, target)
@@ -95,7 +95,7 @@ def compress(
     if resume and overwrite:
         raise UsageError("Expected --resume or --overwrite, but got both: one goes on, the other starts anew.")
 
-    from pretrim.checkpoint import is_finished, prepare_output
+    from pretrim.runs.folder import is_finished, prepare_output
     from pretrim.train import check_device, check_trackers, is_main
 
     from .training import Job, run
@@ -200,10 +200,10 @@ def _target(
     application: float | None,
 ) -> tuple[Target, Plan | None]:
     """Everything that can be wrong without looking at the model or the data; the plan, where one is given."""
-    from pretrim.allocate import Options
-    from pretrim.budget import Budget
-    from pretrim.cost import item_bytes
-    from pretrim.plan import Plan
+    from pretrim.cost.formula import item_bytes
+    from pretrim.planning.budget import Budget
+    from pretrim.planning.options import Options
+    from pretrim.planning.plan import Plan
 
     if plan is not None and limits:
         raise UsageError(f"Expected limits or --plan, but got both: leave out --{next(iter(limits))} or --plan.")
@@ -224,7 +224,7 @@ def _target(
 
 def _wanted_shape(text: str | None, plan: Plan | None) -> options.Shape | None:
     """The input that was asked for, or else that of the plan."""
-    from pretrim.checkpoint import image_shape
+    from pretrim.runs.record import image_shape
 
     if text is not None:
         shape = options.parse_shape(text)
@@ -250,7 +250,7 @@ def _load_data(spec: str, model: str, shape: options.Shape | None, seed: int, li
 
 def _checked(plan: Plan, subject: Subject) -> Plan:
     """The plan, if it is for this model and input. Its costs are counted again: a user may edit its widths."""
-    from pretrim.plan import plan_of_widths
+    from pretrim.planning.search import plan_of_widths
 
     network = subject.network
     groups = [(group.name, group.channels) for group in network.groups]

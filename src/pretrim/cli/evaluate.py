@@ -11,8 +11,8 @@ from pretrim.errors import CheckpointError, DataError
 from . import options, render
 
 if TYPE_CHECKING:
-    from pretrim.checkpoint import RunRecord
     from pretrim.data import DataSet
+    from pretrim.runs.record import RunRecord
 
 
 def evaluate(run: options.Run, data: options.Data, model: options.RunModel = None, json: options.Json = False) -> None:

@@ -77,8 +77,8 @@ def export(
     if delivery.int8 and calibrate is None:
         raise UsageError("Expected --calibrate DATA with int8, but got none: its images give the ranges.")
 
+    from pretrim.compat.optional import need
     from pretrim.deploy import check_target
-    from pretrim.deploy.quiet import need
 
     from .opened import open_run
 
@@ -119,8 +119,8 @@ def write_sources(artifact: Artifact, folder: Path) -> None:
 
 def default_path(run: Path, to: str, int8: bool) -> Path:
     """Where an artifact of a run goes: ``RUN/model.onnx``, ``RUN/model.int8.tflite``."""
-    from pretrim.checkpoint import ARTIFACT
     from pretrim.deploy import SUFFIXES
+    from pretrim.runs.record import ARTIFACT
 
     return run / f"{ARTIFACT}{'.int8' if int8 else ''}{SUFFIXES[to]}"  # type: ignore[index]  # it is checked
 

@@ -68,8 +68,8 @@ def measure(
 
 def _artifacts(path: Path) -> list[Artifact]:
     """The artifact, or all of a run."""
-    from pretrim.checkpoint import ARTIFACT
     from pretrim.deploy import SUFFIXES, read
+    from pretrim.runs.record import ARTIFACT
 
     if not path.exists():
         raise UsageError(f"Expected a file of `pretrim export` or a run, but {path} is not there: check the path.")

@@ -13,7 +13,7 @@ from .options import Shape
 if TYPE_CHECKING:
     from torch import nn
 
-    from pretrim.checkpoint import Normalisation, RunRecord
+    from pretrim.runs.record import Normalisation, RunRecord
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def open_run(path: Path, model: str | None) -> Opened:
         CheckpointError: the run is truncated, edited or foreign, or it does not say what its inputs and outputs are.
         UsageError: `model` is needed, or names nothing.
     """
-    from pretrim.checkpoint import load, read
+    from pretrim.runs.load import load, read
 
     record = read(path)
     missing = [name for name in ("classes", "input_shape", "normalisation") if getattr(record, name) is None]

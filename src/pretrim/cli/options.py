@@ -17,7 +17,7 @@ RUNTIMES = "onnx|litert|executorch"
 MODES = "joint|params|macs|memory|latency|uniform|random|waterfill"
 DTYPES = "float32|float16|int8"
 STEPS = "fraction|filter"
-WEIGHTS = "static|adaptive"
+SHARE_UPDATES = "static|adaptive"
 COUPLINGS = "sum|mean|max"
 
 # Sections of a command's help (`sections.py`).
@@ -157,11 +157,12 @@ Step = Annotated[
     str, typer.Option("--step", metavar=STEPS, help="What one draw removes from a layer.", rich_help_panel=SEARCH)
 ]
 Fraction = Annotated[float, typer.Option("--fraction", help="That fraction.", rich_help_panel=SEARCH)]
-Weights = Annotated[
+ShareUpdate = Annotated[
     str,
     typer.Option(
+        "--share-update",
         "--weights",
-        metavar=WEIGHTS,
+        metavar=SHARE_UPDATES,
         help="Shares of the dense network, or of it as it shrinks.",
         rich_help_panel=SEARCH,
     ),

@@ -15,7 +15,7 @@ from .target import Target, find_target, plan_for
 from .timing import Timing, find_timing, measured
 
 if TYPE_CHECKING:
-    from pretrim.plan import Plan
+    from pretrim.planning.plan import Plan
 
 
 def plan(
@@ -39,7 +39,7 @@ def plan(
     dtype: options.DTypeOption = None,
     step: options.Step = "fraction",
     fraction: options.Fraction = 0.05,
-    weights: options.Weights = "static",
+    share_update: options.ShareUpdate = "static",
     coupling: options.Coupling = "sum",
     round_to: options.RoundTo = None,
     min_width: options.MinWidth = 1,
@@ -58,7 +58,7 @@ def plan(
         check_writable(output)
     given = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation, "latency": latency}
     target = find_target(device, application, without_none(given), dtype, round_to)
-    search = {"mode": mode, "step": step, "fraction": fraction, "weights": weights, "coupling": coupling}
+    search = {"mode": mode, "step": step, "fraction": fraction, "share_update": share_update, "coupling": coupling}
     search |= {"min_width": min_width, "min_features": min_features, "seed": seed, "draws": draws}
     if to is not None and latency is None and mode != "latency":
         raise UsageError(
@@ -85,9 +85,9 @@ def make_plan(
     """The plan for a model by its name, which it carries."""
     from dataclasses import replace
 
-    from pretrim.allocate import Options
-    from pretrim.budget import Budget
-    from pretrim.cost import item_bytes
+    from pretrim.cost.formula import item_bytes
+    from pretrim.planning.budget import Budget
+    from pretrim.planning.options import Options
 
     item_bytes(target.dtype)  # type: ignore[arg-type]  # it checks the name
     Budget.parse(target.limits)

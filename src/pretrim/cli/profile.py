@@ -37,7 +37,8 @@ def profile_record(subject: Subject, dtype: str) -> dict[str, Any]:
     from dataclasses import asdict
     from typing import cast
 
-    from pretrim.cost import DType, costs, item_bytes, layer_costs
+    from pretrim.cost.costs import costs, layer_costs
+    from pretrim.cost.formula import DType, item_bytes
 
     item_bytes(cast(DType, dtype))  # says which data types there are
     kind, network = cast(DType, dtype), subject.network

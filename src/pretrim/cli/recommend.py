@@ -79,9 +79,9 @@ def limits_of(
 
     Raises UsageError for what is no limit, or a share where no trial says what the dense network takes.
     """
-    from pretrim.budget import Limit
     from pretrim.devices import APPLICATION_SHARE, board
     from pretrim.errors import UsageError
+    from pretrim.planning.budget import Limit
 
     dense = _dense(trials)
     found: dict[str, float] = {}

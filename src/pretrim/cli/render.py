@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from pretrim.plan import Plan
+    from pretrim.planning.plan import Plan
 
 PIPE_WIDTH = 140
 """Columns of a table that is not read on a terminal: wide enough not to cut names."""
@@ -219,7 +219,7 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
 
 def show_plan(console: Console, plan: Plan) -> None:
     """Each cost dense and slim, the width of each group, and what was measured against the mode."""
-    from pretrim.evidence import loses
+    from pretrim.planning.evidence import loses
 
     name = plan.model["name"] if plan.model is not None else "a network"
     how = ", ".join(f"{key}={plan.options[key]}" for key in ("mode", "seed") if key in plan.options)

@@ -80,7 +80,7 @@ def _view(status: Status, found: Sequence[Trial], since: int) -> Group:
 
 
 def _front_table(there: Sequence[Candidate]) -> Any:
-    from pretrim.pareto import front
+    from pretrim.study.pareto import front
 
     chosen = front([one.takes["macs"] for one in there], [one.validation for one in there])
     rows = sorted((one for one, on in zip(there, chosen, strict=True) if on), key=lambda one: one.takes["macs"])

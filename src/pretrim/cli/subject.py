@@ -13,8 +13,8 @@ from .options import Shape
 if TYPE_CHECKING:
     from torch import nn
 
+    from pretrim.analysis.network import Network
     from pretrim.models.resolve import ModelReference
-    from pretrim.network import Network
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def open_model(name: str, shape: Shape, classes: int | None, seed: int = 0) -> S
     """
     import torch
 
-    from pretrim.analysis import analyze
+    from pretrim.analysis.analyze import analyze
     from pretrim.models.resolve import build, resolve
 
     reference = resolve(name, num_classes=classes, input_shape=shape)

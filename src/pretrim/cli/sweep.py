@@ -19,7 +19,7 @@ from .target import Target
 from .timing import Timing, measured, table_of
 
 if TYPE_CHECKING:
-    from pretrim.study.settings import Asked, Settings
+    from pretrim.study.settings import StudyConfig, TrialSpec
     from pretrim.study.store import Store
     from pretrim.study.trial import Subject as StudySubject
 
@@ -64,15 +64,6 @@ StopHopeless = Annotated[
     bool,
     typer.Option("--stop-hopeless", help="Stop trials that cheaper ones outdo by 10 points.", rich_help_panel=TRIED),
 ]
-Score = Annotated[
-    str | None,
-    typer.Option(
-        "--score",
-        help="Train the best of the --candidates by naswot, synflow, zico: no better than chance (docs/study.md).",
-        rich_help_panel=TRIED,
-    ),
-]
-Candidates = Annotated[int, typer.Option("--candidates", help="Plans to score, for each trial.", rich_help_panel=TRIED)]
 ImageLimit = Annotated[
     int | None, typer.Option("--limit", help="Train on about so many images only.", show_default=False)
 ]
@@ -115,8 +106,6 @@ def sweep(
     dense: Dense = True,
     search: SearchTrials = 0,
     stop_hopeless: StopHopeless = False,
-    score: Score = None,
-    candidates: Candidates = 100,
     input: options.InputOfData = None,
     limit: ImageLimit = None,
     dtype: options.DTypeOption = None,
@@ -141,8 +130,8 @@ def sweep(
     json: options.Json = False,
 ) -> None:
     """Train many plans of one network; run it again to go on."""
-    from pretrim.cost import item_bytes
-    from pretrim.study.settings import RUNTIME, Settings, grid
+    from pretrim.cost.formula import item_bytes
+    from pretrim.study.settings import RUNTIME, StudyConfig, grid
     from pretrim.train import check_device
 
     if workers < 1:
@@ -151,7 +140,6 @@ def sweep(
         raise UsageError("Expected --search or --ray, but got both: a search runs on one machine.")
     if search < 0:
         raise UsageError(f"Expected --search to be at least 0, but got {search}.")
-    extra = _scored(score, candidates)
     asked = grid(
         _words(modes),
         _shares(keep),
@@ -161,7 +149,6 @@ def sweep(
         runtime="onnx" if to == "onnx" else RUNTIME,
         step=step,
         round_to=round_to,
-        **extra,
     )
     _check_limits(asked)
     item_bytes(dtype or "float32")  # type: ignore[arg-type]  # it checks the name
@@ -181,7 +168,7 @@ def sweep(
     if execution.channels_last is None:
         execution = replace(execution, channels_last=True)
     shape = _wanted_shape(input, None)
-    settings = Settings(
+    settings = StudyConfig(
         model=model,
         data=data,
         image=shape,
@@ -222,21 +209,9 @@ def _shares(text: str) -> list[float]:
         raise UsageError(f"Expected --keep with shares such as 0.7,0.5, but got {text!r}.") from None
 
 
-def _scored(score: str | None, candidates: int) -> dict[str, Any]:
-    if score is None:
-        return {}
-    from pretrim.study.scores import SCORES
-
-    if score not in SCORES:
-        raise UsageError(f"Expected --score to be one of {', '.join(SCORES)}, but got {score!r}.")
-    if candidates < 2:
-        raise UsageError(f"Expected --candidates to be at least 2, but got {candidates}.")
-    return {"score": score, "candidates": candidates}
-
-
-def _check_limits(asked: list[Asked]) -> None:
+def _check_limits(asked: list[TrialSpec]) -> None:
     """Raises UsageError for a cost that is none."""
-    from pretrim.budget import Limit
+    from pretrim.planning.budget import Limit
 
     for one in asked:
         Limit.parse(one.limit, f"{one.keep}x")
@@ -244,7 +219,7 @@ def _check_limits(asked: list[Asked]) -> None:
 
 def _prepared(
     folder: Path,
-    settings: Settings,
+    settings: StudyConfig,
     timing: Timing,
     round_to: int,
     storage: str | None,

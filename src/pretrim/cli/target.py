@@ -12,9 +12,9 @@ from pretrim.errors import BudgetError, UsageError
 from .progress import say
 
 if TYPE_CHECKING:
+    from pretrim.analysis.network import Network
     from pretrim.latency import LatencyCost
-    from pretrim.network import Network
-    from pretrim.plan import Plan
+    from pretrim.planning.plan import Plan
 
 DTYPE, ROUND_TO = "float32", 8
 
@@ -71,19 +71,20 @@ def plan_for(network: Network, target: Target, search: Mapping[str, Any], latenc
     """The plan within every limit; the dense network, where a board has room for it and nothing else is asked."""
     from dataclasses import replace
 
-    from pretrim.budget import Budget
-    from pretrim.plan import plan_of_widths, plan_with_options
+    from pretrim.planning.budget import Budget
+    from pretrim.planning.search import make_plan, options_of, plan_of_widths
 
     from .timing import with_label
 
     if target.board is not None and all(name in target.board.limits() for name in target.limits):
-        bounds = Budget.parse(target.limits, target.dtype).bounds(network)  # type: ignore[arg-type]  # it is checked
-        if (bounds.dense <= bounds.values).all():
+        budget = Budget.parse(target.limits, target.dtype).resolve_any(network)  # type: ignore[arg-type]  # it is checked
+        if (budget.dense <= budget.values).all():
             say(f"note: the dense network fits on {target.board.name} as it is; limits such as --macs 0.5x trim it")
             texts = dict(target.limits)
             made = plan_of_widths(network, network.dense, target.dtype, limits=texts)  # type: ignore[arg-type]
             return replace(made, device=with_label({"name": target.board.name, **(made.device or {})}, latency))
-    options = {**search, "round_to": target.round_to}
-    made = plan_with_options(network, target.limits, target.dtype, options, latency)
+    options = options_of({**search, "round_to": target.round_to})
+    costs = {} if latency is None else {latency.name: latency}
+    made = make_plan(network, target.limits, options, target.dtype, costs)  # type: ignore[arg-type]
     name = {} if target.board is None or made.device is None else {"name": target.board.name}
     return replace(made, device=with_label({**name, **made.device} if made.device is not None else None, latency))

@@ -16,7 +16,7 @@ from .progress import say
 if TYPE_CHECKING:
     from pretrim.deploy import RuntimeName
     from pretrim.latency import LatencyCost
-    from pretrim.measure.run import Ask
+    from pretrim.measure.run import Runner
 
     from .subject import Subject
     from .target import Target
@@ -103,7 +103,7 @@ def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | 
     if not timing.needed:
         return None
     from pretrim.deploy import TITLES
-    from pretrim.latency import PROVIDERS, Place, load_table, measured_cost
+    from pretrim.latency import PROVIDERS, LatencyKey, load_table, measured_cost
     from pretrim.latency.cost import key_of
     from pretrim.latency.table import ALIGNED
     from pretrim.measure.run import here
@@ -112,7 +112,7 @@ def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | 
 
     from .progress import count_bar
 
-    ask: Ask = here
+    ask: Runner = here
     device, label = cpu_name(), "this machine"
     if timing.ssh is not None:
         device = target.board.name if target.board is not None else timing.ssh
@@ -128,7 +128,7 @@ def measured(timing: Timing, subject: Subject, target: Target) -> LatencyCost | 
     # As `deliver` exports for a board, which is ARM's.
     on_board = target.board is not None and not timing.estimate
     signed = on_board and timing.runtime == "onnx" and target.dtype == "int8"
-    place = Place(device, timing.runtime, target.dtype, PROVIDERS[timing.runtime], THREADS, signed)
+    place = LatencyKey(device, timing.runtime, target.dtype, PROVIDERS[timing.runtime], THREADS, signed)
     known = load_table(place)
     is_known = known is not None and key_of(subject.network) in known.corrections
     if target.board is not None and timing.ssh is None and not timing.estimate and not is_known:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pretrim.data import DataSet
-    from pretrim.plan import Plan
+    from pretrim.planning.plan import Plan
     from pretrim.train import Choice, EpochRecord, Execution, Recipe, Teacher, Training
 
     from .subject import Subject
@@ -59,16 +59,19 @@ def run(job: Job) -> dict[str, Any]:
     """Do it. Returns the record of it all, as plain JSON. Every process runs it; the main one writes and prints."""
     import torch
 
-    from pretrim.checkpoint import DENSE, STATE, TRACKING, output_folder
-    from pretrim.evidence import loses
     from pretrim.models.weights import load_weights
+    from pretrim.planning.evidence import loses
+    from pretrim.runs.folder import output_folder
+    from pretrim.runs.record import DENSE, STATE, TRACKING
+    from pretrim.surgery.apply import apply
     from pretrim.train import is_main, make_accelerator
 
     subject, dense_folder = job.subject, job.output / DENSE
     weights = load_weights(subject.module, job.inherit) if job.inherit is not None else ""
     teacher = _teacher(job)
     torch.manual_seed(job.recipe.seed)
-    slim = job.plan.apply(subject.module, weights="inherit" if job.inherit is not None else "fresh")
+    init = "inherit" if job.inherit is not None else "fresh"
+    slim = apply(subject.module, job.plan, init, subject.network)
     if job.plan.slim == job.plan.dense:
         say("note: the plan removes nothing")
     elif (lost := loses(job.plan.options.get("mode", ""), job.plan.limits)) is not None:
@@ -86,7 +89,7 @@ def run(job: Job) -> dict[str, Any]:
         results |= _train_and_test("slim", slim, job, job.plan, job.output, teacher, parts, accelerator)
         if job.with_dense:
             plan = _whole(subject, job.plan)
-            dense = plan.apply(subject.module, weights="inherit")
+            dense = apply(subject.module, plan, "inherit", subject.network)
             if is_main():
                 stack.enter_context(output_folder(dense_folder, resume=job.resume))
             results["dense"] = _train_and_test("dense", dense, job, plan, dense_folder, None, parts, accelerator)
@@ -111,7 +114,7 @@ def run(job: Job) -> dict[str, Any]:
 
 def _whole(subject: Subject, plan: Plan) -> Plan:
     """The plan that removes nothing, so that the dense network is a run like any other."""
-    from pretrim.plan import plan_of_widths
+    from pretrim.planning.search import plan_of_widths
 
     whole = plan_of_widths(subject.network, subject.network.dense, plan.dtype, limits={}, options={})
     return replace(whole, model=subject.reference.to_json())
@@ -126,7 +129,7 @@ def _teacher(job: Job) -> Teacher | None:
     """The network of another run, if it can teach this one."""
     if job.teacher is None:
         return None
-    from pretrim.checkpoint import read
+    from pretrim.runs.load import read
     from pretrim.train import Teacher
 
     from .opened import open_run
@@ -173,7 +176,7 @@ def _train_and_test(
     accelerator: Accelerator,
 ) -> dict[str, Any]:
     """Train one network, with its state, log and curve in its folder; its accuracy on the test images."""
-    from pretrim.checkpoint import CURVE, LOG, STATE
+    from pretrim.runs.record import CURVE, LOG, STATE
     from pretrim.train import draw_curve, evaluate, is_main, track, train, write_log
 
     data = job.data
@@ -222,7 +225,7 @@ def _digest(plan: Plan) -> str:
 
 def _save(job: Job, model: nn.Module, folder: Path, results: dict[str, Any]) -> None:
     """The finished run, beside the state of its training."""
-    from pretrim.checkpoint import save
+    from pretrim.runs.save import save
     from pretrim.train import is_main
 
     if not is_main():

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from pretrim.errors import ArtifactError, PlanError
 from pretrim.files import write_atomically
-from pretrim.plan import Plan
+from pretrim.planning.plan import Plan
 
 from .runtime import RUNTIMES, SUFFIXES, RuntimeName
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from pretrim.compat.optional import is_installed
 from pretrim.devices import RUNTIME_FLASH_BYTES, Board
 from pretrim.errors import UsageError
 
 from . import litert, micro, vela
 from .artifact import Artifact
-from .quiet import is_installed
 
 IMAGES = 8
 LARGEST_DIFFERENCE = 4

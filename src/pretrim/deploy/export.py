@@ -16,14 +16,14 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from pretrim.analysis.copies import check_eager, copy_module, describe_failure
+from pretrim.compat.optional import is_installed, need, silence
 from pretrim.errors import ExportError, ModelError, UsageError
-from pretrim.surgery import plan_of
-from pretrim.trace import check_eager, copy_module, describe_failure
+from pretrim.surgery.apply import plan_of
 
 from . import executorch, litert, onnx
 from .artifact import Artifact, DataType, write
 from .proof import LARGEST_ERROR, Proof, prove
-from .quiet import is_installed, need, silence
 from .runtime import RUNTIMES, SUFFIXES, TITLES, Converted, Images, Outputs, RuntimeName, Session
 
 MODULES: dict[RuntimeName, tuple[str, ...]] = {

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from pretrim.compat.broadcast import without_expansions
+from pretrim.compat.optional import need, silence
+from pretrim.cost.arena import pack
 from pretrim.errors import ExportError
-from pretrim.footprint import pack
 
-from .broadcast import without_expansions
-from .quiet import need, silence
 from .runtime import Converted, Images, Outputs
 
 LAYOUT = "NHWC"

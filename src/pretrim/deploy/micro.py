@@ -16,9 +16,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrim.compat.optional import need, silence
 from pretrim.errors import ExportError
-
-from .quiet import need, silence
 
 LARGE_ARENA = 256 << 20
 """Recorded in a large arena, the allocations are those of the smallest one that works (found by bisection)."""

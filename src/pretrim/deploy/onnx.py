@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretrim.compat.optional import need, silence
 from pretrim.errors import ExportError, UsageError
 
-from .quiet import need, silence
 from .runtime import Converted, Images, Outputs
 
 INPUT = "input"

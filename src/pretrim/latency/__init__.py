@@ -2,12 +2,12 @@
 
 from .calibrate import measured_cost
 from .cost import LatencyCost, latency_cost, wanted_axes
-from .table import PROVIDERS, Place, Table, load_table, measure_table, save_table
+from .table import PROVIDERS, LatencyKey, Table, load_table, measure_table, save_table
 
 __all__ = [
     "PROVIDERS",
     "LatencyCost",
-    "Place",
+    "LatencyKey",
     "Table",
     "latency_cost",
     "load_table",

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretrim.analysis.network import Network
 from pretrim.deploy import SUFFIXES, Artifact, export
 from pretrim.measure import Protocol, measure
-from pretrim.measure.run import Ask, here
-from pretrim.network import Network
-from pretrim.plan import plan_of_widths
+from pretrim.measure.run import Runner, here
+from pretrim.planning.search import plan_of_widths
+from pretrim.surgery.apply import apply
 
 from .cost import LatencyCost, key_of, latency_cost, wanted_axes
-from .table import Correction, Place, Progress, Table, check_cache, load_table, measure_table, save_table
+from .table import Correction, LatencyKey, Progress, Table, check_cache, load_table, measure_table, save_table
 
 SLIM_SHARE = 0.3
 """of every width, in the second network"""
@@ -29,10 +30,10 @@ LARGEST_EXPONENT = 1.5
 def measured_cost(
     network: Network,
     module: nn.Module,
-    place: Place,
+    place: LatencyKey,
     *,
     label: str | None = None,
-    ask: Ask = here,
+    ask: Runner = here,
     progress: Progress = lambda done, of: None,
 ) -> LatencyCost:
     """The latency of a network as a function of its widths. What was measured in a place before is not measured again.
@@ -62,7 +63,7 @@ def measured_cost(
     return latency_cost(network, table, label=label)
 
 
-def correct(network: Network, module: nn.Module, table: Table, ask: Ask = here) -> Correction:
+def correct(network: Network, module: nn.Module, table: Table, ask: Runner = here) -> Correction:
     """Measure the dense network and one of 0.3 of its widths, and bend the sums to them."""
     slim = np.maximum(np.rint(SLIM_SHARE * network.dense / 8) * 8, np.minimum(8, network.dense)).astype(np.int64)
     plain = latency_cost(network, table, correction=Correction())
@@ -82,9 +83,9 @@ def correct(network: Network, module: nn.Module, table: Table, ask: Ask = here) 
     return Correction(real[0] / sums[0] ** exponent, exponent)
 
 
-def _artifact(network: Network, module: nn.Module, widths: np.ndarray, place: Place, path: Path) -> Artifact:
+def _artifact(network: Network, module: nn.Module, widths: np.ndarray, place: LatencyKey, path: Path) -> Artifact:
     """A network of these widths, for its time alone: what it answers does not matter."""
-    slim = plan_of_widths(network, widths).apply(module).eval()
+    slim = apply(module, plan_of_widths(network, widths), network=network).eval()
     shape = network.example["shape"]
     images = torch.randn(IMAGES, *shape[1:], generator=torch.Generator().manual_seed(0))
     sample = images if place.data_type == "int8" else None

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pretrim.cost import Term
+from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.formula import Term
 from pretrim.deploy.runtime import RuntimeName
-from pretrim.network import IntArray, Network
 
 from .layers import LayerKind, TimedLayer, timed_layers
 from .table import Correction, Curve, Table, axis_of

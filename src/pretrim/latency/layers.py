@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pretrim.cost import Term
+from pretrim.analysis.network import Network, Operator
+from pretrim.cost.formula import Term
+from pretrim.cost.microcontroller import CONVOLUTIONS, Lowering, lower
 from pretrim.deploy.runtime import RuntimeName
-from pretrim.footprint import CONVOLUTIONS, Lowering, lower
-from pretrim.network import Network, Operator
 
 POOLS = {"max_pool2d_with_indices": "max_pool", "avg_pool2d": "average_pool"}
 SUMS = {"add": "add", "sub": "add", "mul": "mul"}

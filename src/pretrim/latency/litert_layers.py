@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrim.compat.optional import need
 from pretrim.deploy.litert import IDENTIFIER
-from pretrim.deploy.quiet import need
 
 from .layers import SCALE, LayerKind, Written
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrim.deploy.quiet import need
+from pretrim.compat.optional import need
 
 from .layers import SCALE, LayerKind, Written
 

@@ -19,7 +19,7 @@ from pretrim.deploy.runtime import SUFFIXES, RuntimeName
 from pretrim.errors import MeasureError, UsageError
 from pretrim.files import write_text
 from pretrim.measure.record import parse_answer
-from pretrim.measure.run import Ask, here
+from pretrim.measure.run import Runner, here
 
 from . import litert_layers, onnx_layers
 from .layers import LayerKind
@@ -47,7 +47,7 @@ PROVIDERS: dict[RuntimeName, str] = {"litert": "CPU", "onnx": "CPUExecutionProvi
 
 
 @dataclass(frozen=True)
-class Place:
+class LatencyKey:
     """What a table holds for: its key.
 
     Attributes:
@@ -132,7 +132,7 @@ class Correction:
 class Table:
     """What was measured in one place."""
 
-    place: Place
+    place: LatencyKey
     machine: Mapping[str, Any]
     start_s: float
     """of a network that does nothing"""
@@ -148,7 +148,7 @@ class Table:
             key: {"axes": [list(axis) for axis in curve.axes], "seconds": curve.seconds.tolist()}
             for key, curve in self.curves.items()
         }
-        place = {name: getattr(self.place, name) for name in Place.__dataclass_fields__}
+        place = {name: getattr(self.place, name) for name in LatencyKey.__dataclass_fields__}
         head = {"format": FORMAT, "version": VERSION, "place": place, "machine": dict(self.machine)}
         corrections = {key: [entry.factor, entry.exponent] for key, entry in self.corrections.items()}
         return {**head, "start_s": self.start_s, "aligned": self.aligned, "curves": curves, "corrections": corrections}
@@ -176,7 +176,7 @@ class Table:
             numbers += [number for one in corrections.values() for number in (one.factor, one.exponent)]
             if not np.isfinite(numbers).all():
                 raise ValueError("times that are no numbers")
-            place, machine = Place(**data["place"]), dict(data["machine"])
+            place, machine = LatencyKey(**data["place"]), dict(data["machine"])
             return cls(place, machine, start_s, curves, corrections, aligned)
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise MeasureError(f"Expected a latency table, but it is damaged ({error!r}): remove it.") from error
@@ -187,7 +187,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretrim" / "latency"
 
 
-def load_table(place: Place) -> Table | None:
+def load_table(place: LatencyKey) -> Table | None:
     """The table of a place, if one is kept. Raises MeasureError if it is damaged."""
     file = cache_folder() / f"{place.slug}.json"
     try:
@@ -247,11 +247,11 @@ def axis_of(largest: int, *, is_fixed: bool) -> tuple[int, ...]:
 
 
 def measure_table(
-    place: Place,
+    place: LatencyKey,
     wanted: Mapping[LayerKind, tuple[tuple[int, ...], ...]],
     *,
     known: Table | None = None,
-    ask: Ask = here,
+    ask: Runner = here,
     progress: Progress = lambda done, of: None,
 ) -> Table:
     """Measure the layers that a table lacks, and give both together.
@@ -291,7 +291,7 @@ def measure_table(
     return Table(place, machine, start_s, kept, {} if known is None else known.corrections, aligned)
 
 
-def _alignment(place: Place, ask: Ask) -> int:
+def _alignment(place: LatencyKey, ask: Runner) -> int:
     """What the kernels pad widths to: 16 where 72 channels take as long as 80, and 88 as long as 96, but 80 do not."""
     jobs = [(PROBE, (width, width)) for _ in range(PROBES) for width in PROBED]
     found = np.array(_time(place, jobs, ask)[1]).reshape(PROBES, len(PROBED)).min(axis=0)
@@ -308,7 +308,7 @@ def _reaches(curve: Curve | None, axes: Iterable[tuple[int, ...]]) -> bool:
 
 
 def _time(
-    place: Place, jobs: Sequence[tuple[LayerKind, tuple[int, ...]]], ask: Ask
+    place: LatencyKey, jobs: Sequence[tuple[LayerKind, tuple[int, ...]]], ask: Runner
 ) -> tuple[Mapping[str, Any], list[float]]:
     """Median seconds of some layers, in one process."""
     write = WRITERS[place.runtime]

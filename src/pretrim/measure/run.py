@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pretrim.compat.optional import PACKAGES
 from pretrim.deploy.artifact import Artifact
-from pretrim.deploy.quiet import PACKAGES
 from pretrim.errors import MeasureError, UsageError
 
 from .record import Answer, Latency, Measurement, parse_answer
@@ -22,7 +22,7 @@ WORKER = Path(__file__).with_name("worker.py")
 MISSING = "missing: "
 CPU = ("CPUExecutionProvider",)
 
-Ask: TypeAlias = Callable[[dict[str, Any], Sequence[Path]], str]
+Runner: TypeAlias = Callable[[dict[str, Any], Sequence[Path]], str]
 """Runs the worker once, with a request about these files, and gives what it printed. Raises MeasureError."""
 
 
@@ -53,7 +53,7 @@ class Protocol:
 
 
 def measure(
-    artifacts: Sequence[Artifact], protocol: Protocol | None = None, ask: Ask | None = None
+    artifacts: Sequence[Artifact], protocol: Protocol | None = None, ask: Runner | None = None
 ) -> list[Measurement]:
     """Measure artifacts of one runtime; several are interleaved, so that their ratio holds on a noisy machine.
 
@@ -76,7 +76,7 @@ def measure(
     ]
 
 
-def _ask(ask: Ask, artifacts: Sequence[Artifact], protocol: Protocol, runs: int) -> Answer:
+def _ask(ask: Runner, artifacts: Sequence[Artifact], protocol: Protocol, runs: int) -> Answer:
     request = {
         "artifacts": [
             {

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from pretrim.models import alexnet, mobilenetv2, resnet, vgg
+from . import alexnet, mobilenetv2, resnet, vgg
 
 Builder: TypeAlias = Callable[..., nn.Module]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pretrim.models.initialise import kaiming_normal_fan_out, normal_linear
+from .initialise import kaiming_normal_fan_out, normal_linear
 
 _STEM_FILTERS = 32
 _HEAD_FILTERS = 1280

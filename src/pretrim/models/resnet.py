@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pretrim.models.initialise import kaiming_normal_fan_out
+from .initialise import kaiming_normal_fan_out
 
 
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:

@@ -23,7 +23,8 @@ from pathlib import Path
 from torch import nn
 
 from pretrim.errors import ModelError, UsageError
-from pretrim.models import BUILTIN, userfile, zoo
+
+from . import BUILTIN, userfile, zoo
 
 _CHANNEL_PARAMETERS = ("in_channels", "in_chans")
 _SIZE_PARAMETERS = ("image_size", "img_size", "input_size")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pretrim.models.initialise import kaiming_normal_fan_out, normal_linear
+from .initialise import kaiming_normal_fan_out, normal_linear
 
 # Configuration D of Simonyan and Zisserman, table 1: filters of the convolutions between two max poolings.
 _VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pretrim.files import write_atomically
-from pretrim.pareto import front
+from pretrim.study.pareto import front
 from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates
 from pretrim.study.settings import DENSE
 from pretrim.study.store import Trial

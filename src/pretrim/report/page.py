@@ -18,7 +18,7 @@ from typing import Any
 
 from pretrim.errors import UsageError
 from pretrim.files import write_text
-from pretrim.pareto import front
+from pretrim.study.pareto import front
 from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates
 from pretrim.study.store import Trial
 

@@ -20,8 +20,8 @@ from typing import Any
 from pretrim.errors import PretrimError, UsageError
 from pretrim.files import write_bytes
 
-from .mirror import FINISHED, Mirror
-from .settings import Asked, Settings
+from .optuna_export import FINISHED, OptunaExport
+from .settings import StudyConfig, TrialSpec
 from .store import BEAT_S, Store, Trial
 from .sweep import TRIALS, Status
 
@@ -55,7 +55,7 @@ def sweep_on_ray(
     """
     ray = _connected(address)
     settings = store.settings()
-    mirror, known = Mirror(store, settings), set[str]()
+    mirror, known = OptunaExport(store, settings), set[str]()
     # Without an upper limit tasks would queue in Ray, claimed and beaten for, while other sweeps find nothing.
     task = ray.remote(num_cpus=settings.execution.threads or 1, num_gpus=gpus, max_retries=RETRIES)(run_elsewhere)
     running: dict[Any, Trial] = {}
@@ -123,7 +123,7 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _places(ray: Any, settings: Settings, gpus: float) -> int:
+def _places(ray: Any, settings: StudyConfig, gpus: float) -> int:
     """How many trials the nodes that are there now can run."""
     there = ray.cluster_resources()
     places = int(there.get("CPU", 0) // (settings.execution.threads or 1))
@@ -138,13 +138,13 @@ def run_elsewhere(settings: dict[str, Any], asked: dict[str, Any]) -> tuple[dict
 
     with tempfile.TemporaryDirectory(prefix="pretrim-") as folder:
         run = Path(folder) / "run"
-        parsed = Settings.from_json(settings)
+        parsed = StudyConfig.from_json(settings)
         try:
             name = json.dumps(settings, sort_keys=True)
             if name not in _subjects:
                 _subjects.clear()
                 _subjects[name] = subject_of(parsed)
-            record = run_trial(parsed, _subjects[name], Asked(**asked), run)
+            record = run_trial(parsed, _subjects[name], TrialSpec(**asked), run)
         except Exception as error:
             if is_the_machine(error):
                 raise  # Ray tries again, perhaps on another node

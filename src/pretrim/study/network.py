@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pretrim.cost import MODES, formula, layer_terms
+from pretrim.cost.costs import MODES, layer_terms
+from pretrim.cost.formula import formula
 from pretrim.files import write_text
 
 from .trial import Subject

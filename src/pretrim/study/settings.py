@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 from typing import Any, get_args
 
-from pretrim.allocate import Method, Options
-from pretrim.budget import ALIASES, LATENCY
+from pretrim.cost.quantities import by_option
 from pretrim.errors import UsageError
+from pretrim.planning.options import Method, Options
 from pretrim.train import Execution, Recipe
 
 DENSE = "dense"
@@ -22,7 +22,7 @@ RUNTIME = "litert"
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrialSpec:
     """One trial: a plan, and the seed that it is drawn and trained with.
 
     Attributes:
@@ -32,8 +32,6 @@ class Asked:
         seed: of plan, weights and training.
         step: see `allocate.Options`.
         round_to: likewise.
-        candidates: plans that are drawn and scored before one of them is trained (`scores.py`).
-        score: by what; empty for none.
         runtime: whose latency counts, where the mode or the limit is one: litert or onnx.
     """
 
@@ -43,8 +41,6 @@ class Asked:
     seed: int = 0
     step: str = "fraction"
     round_to: int = 8
-    candidates: int = 1
-    score: str = ""
     runtime: str = RUNTIME
 
     def __post_init__(self) -> None:
@@ -57,11 +53,11 @@ class Asked:
     @property
     def is_timed(self) -> bool:
         """Whether a latency has to be known to plan it."""
-        return self.mode == "latency" or ALIASES.get(self.limit) == LATENCY
+        return self.mode == "latency" or (self.limit in by_option() and by_option()[self.limit].name == "latency_ns")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; without the runtime where it is LiteRT, as before there were others: keys stay what they were."""
-        plain = asdict(self)
+        plain = asdict(self) | {"candidates": 1, "score": ""}
         return plain if self.runtime != RUNTIME else {name: plain[name] for name in plain if name != "runtime"}
 
     @property
@@ -69,14 +65,14 @@ class Asked:
         """For people; trials that differ in their seed alone have the same."""
         if self.mode == DENSE:
             return DENSE
-        plain = Asked(self.mode, self.keep, self.limit, round_to=1 if self.mode == "uniform" else 8)
+        plain = TrialSpec(self.mode, self.keep, self.limit, round_to=1 if self.mode == "uniform" else 8)
         extras = [f"{key} {value}" for key, value in asdict(self).items() if value != getattr(plain, key)]
         extras = [text for text in extras if not text.startswith("seed ")]
         return ", ".join([f"{self.mode} at {self.keep:g} of {self.limit}", *extras])
 
 
 @dataclass(frozen=True)
-class Settings:
+class StudyConfig:
     """What all trials of a study share. Precision, layout and threads are pinned: they change results and times.
 
     Attributes:
@@ -109,7 +105,7 @@ class Settings:
         return plain
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Settings:
+    def from_json(cls, data: Mapping[str, Any]) -> StudyConfig:
         """Read what :meth:`to_json` wrote."""
         known = {entry.name: data[entry.name] for entry in fields(cls)}
         known["image"] = None if known["image"] is None else tuple(known["image"])
@@ -117,7 +113,7 @@ class Settings:
         return cls(**known | {"recipe": Recipe(**known["recipe"]), "execution": Execution(**known["execution"])})
 
 
-def key_of(settings: Settings, asked: Asked) -> str:
+def key_of(settings: StudyConfig, asked: TrialSpec) -> str:
     """What a trial asks for, in 16 hexadecimal digits: the same for the same question in any study."""
     text = json.dumps([settings.to_json(), asked.to_json()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -132,7 +128,7 @@ def grid(
     dense: bool = True,
     runtime: str = RUNTIME,
     **options: Any,
-) -> list[Asked]:
+) -> list[TrialSpec]:
     """Every mode at every share with every seed, seed by seed: what is there when time is over can be compared.
 
     Args:
@@ -142,7 +138,7 @@ def grid(
         limit: the cost that all modes are kept to; by default the one that the mode is named after (else macs).
         dense: the dense network as well.
         runtime: of the trials that need a latency.
-        options: of `Asked`.
+        options: of `TrialSpec`.
 
     Raises UsageError for what is not a mode, or a share.
     """
@@ -151,14 +147,14 @@ def grid(
             raise UsageError(f"Expected modes out of {', '.join(get_args(Method))}, but got {mode!r}.")
     if seeds < 1:
         raise UsageError(f"Expected seeds to be at least 1, but got {seeds}.")
-    found: list[Asked] = []
+    found: list[TrialSpec] = []
     for seed in range(seeds):
         if dense:
-            found.append(Asked(DENSE, 1.0, "macs", seed))
+            found.append(TrialSpec(DENSE, 1.0, "macs", seed))
         for share, mode in product(sorted(keep, reverse=True), modes):
             cost = limit or LIMIT_OF_MODE.get(mode, "macs")
             # One width multiplier steps all layers together: multiples of 8 would leave most of the budget unused.
             own = options if mode != "uniform" else {**options, "round_to": 1}
-            one = Asked(mode, share, cost, seed, **own)
+            one = TrialSpec(mode, share, cost, seed, **own)
             found.append(replace(one, runtime=runtime) if one.is_timed else one)
     return found

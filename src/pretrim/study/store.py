@@ -22,10 +22,10 @@ from typing import Any, Literal, TypeAlias
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from pretrim.cost import COSTS
+from pretrim.cost.costs import COSTS
 from pretrim.errors import PretrimError, StudyError
 
-from .settings import Asked, Settings, key_of
+from .settings import StudyConfig, TrialSpec, key_of
 
 VERSION = 1
 GRACE_S = 60.0
@@ -82,7 +82,7 @@ class Trial:
 
     key: str
     number: int
-    asked: Asked
+    asked: TrialSpec
     state: State
     record: Mapping[str, Any] | None = None
     measured: Mapping[str, Any] | None = None
@@ -129,7 +129,7 @@ class Store:
 
     # ------------------------------------------------------------------------------------ the study
 
-    def create(self, settings: Settings) -> None:
+    def create(self, settings: StudyConfig) -> None:
         """Make the study, or check that it is the one that is there.
 
         Raises StudyError if it has other settings, or is of a newer version.
@@ -157,7 +157,7 @@ class Store:
             time.sleep(1)  # another sweep makes them at this moment
             _tables.create_all(connection)
 
-    def settings(self) -> Settings:
+    def settings(self) -> StudyConfig:
         """What all trials share. Raises StudyError if there is no such study, or it is of a newer version."""
         try:
             with self._connection() as connection:
@@ -174,11 +174,11 @@ class Store:
                 f"Expected a study of version {VERSION}, but it is of version {row.version}: update pretrim."
             )
         try:
-            return Settings.from_json(json.loads(row.settings))
+            return StudyConfig.from_json(json.loads(row.settings))
         except (KeyError, TypeError, ValueError, PretrimError) as error:
             raise StudyError(f"Expected the settings of a study, but they are damaged ({error!r}).") from error
 
-    def add(self, asked: Sequence[Asked], optuna: int | None = None) -> list[str]:
+    def add(self, asked: Sequence[TrialSpec], optuna: int | None = None) -> list[str]:
         """Ask for trials; the keys of all. What was asked for before is not asked for again."""
         settings = self.settings()
         keys = [key_of(settings, one) for one in asked]
@@ -325,7 +325,7 @@ def _trial(row: Any) -> Trial:
         return Trial(
             key=row.key,
             number=row.number,
-            asked=Asked(**json.loads(row.asked)),
+            asked=_asked(json.loads(row.asked)),
             state=row.state,
             record=record,
             measured=None if row.measured is None else json.loads(row.measured),
@@ -335,6 +335,11 @@ def _trial(row: Any) -> Trial:
         )
     except (KeyError, TypeError, ValueError, PretrimError) as error:
         raise StudyError(f"Expected a trial in row {row.key}, but it is damaged ({error!r}).") from error
+
+
+def _asked(plain: dict[str, Any]) -> TrialSpec:
+    """Older studies could have trials that a score had chosen; what those found still counts."""
+    return TrialSpec(**{name: value for name, value in plain.items() if name not in ("candidates", "score")})
 
 
 def _check_sqlite(path: Path) -> None:

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pretrim.analysis import analyze
+from pretrim.analysis.analyze import analyze
+from pretrim.analysis.network import Network
 from pretrim.data import load
 from pretrim.models.resolve import build, resolve
-from pretrim.network import Network
 
-from .settings import Settings
+from .settings import StudyConfig
 from .trial import Subject
 
 if TYPE_CHECKING:
     from pretrim.deploy import RuntimeName
-    from pretrim.latency import LatencyCost, Place
+    from pretrim.latency import LatencyCost, LatencyKey
 
 
-def subject_of(settings: Settings) -> Subject:
+def subject_of(settings: StudyConfig) -> Subject:
     """Load the data, analyse the network; a measured latency comes from the table that the sweep has made.
 
     Raises:
@@ -44,16 +44,16 @@ def subject_of(settings: Settings) -> Subject:
     return Subject(reference, network, data, _latency(settings, network, module))
 
 
-def place_of(settings: Settings, runtime: str) -> Place:
+def place_of(settings: StudyConfig, runtime: str) -> LatencyKey:
     """Where the latencies of a study are of: a runtime on this machine."""
-    from pretrim.latency import PROVIDERS, Place
+    from pretrim.latency import PROVIDERS, LatencyKey
     from pretrim.measure.worker import cpu_name
 
     name: RuntimeName = "onnx" if runtime == "onnx" else "litert"
-    return Place(cpu_name(), name, settings.dtype, PROVIDERS[name], 1)
+    return LatencyKey(cpu_name(), name, settings.dtype, PROVIDERS[name], 1)
 
 
-def _latency(settings: Settings, network: Network, module: torch.nn.Module) -> dict[str, LatencyCost]:
+def _latency(settings: StudyConfig, network: Network, module: torch.nn.Module) -> dict[str, LatencyCost]:
     """The measured costs of the runtimes that this machine has tables of already."""
     from pretrim.latency import PROVIDERS, load_table, measured_cost
     from pretrim.latency.cost import key_of

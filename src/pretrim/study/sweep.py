@@ -17,8 +17,8 @@ import torch
 from pretrim.errors import PretrimError, StudyError
 from pretrim.files import write_text
 
-from .mirror import FINISHED, Mirror
-from .settings import Settings
+from .optuna_export import FINISHED, OptunaExport
+from .settings import StudyConfig
 from .store import SQLITE, Store, Trial
 from .worker import MACHINE_AT_FAULT
 
@@ -89,7 +89,7 @@ def default_storage(folder: Path) -> str:
     return f"{SQLITE}{(folder / DATABASE).resolve()}"
 
 
-def make_study(folder: Path, settings: Settings, storage: str | None = None, name: str | None = None) -> Store:
+def make_study(folder: Path, settings: StudyConfig, storage: str | None = None, name: str | None = None) -> Store:
     """Make a study in a folder, or open the one that is there, if it is the same.
 
     Args:
@@ -165,7 +165,7 @@ class _Sweep:
         on_status: Callable[[Status], None],
     ) -> None:
         self.folder, self.store, self.workers, self.search, self.on_status = folder, store, workers, search, on_status
-        self.mirror = Mirror(store, store.settings())
+        self.mirror = OptunaExport(store, store.settings())
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.started = time.monotonic()
         self.known: set[str] = set()

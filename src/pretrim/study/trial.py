@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from pretrim.checkpoint import CURVE, LOG, STATE, save
-from pretrim.cost import costs
+from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.costs import costs
+from pretrim.cost.microcontroller import arena_cost, artifact_cost
 from pretrim.data import DataSet
 from pretrim.errors import PretrimError
 from pretrim.files import write_text
-from pretrim.footprint import arena_cost, artifact_cost
 from pretrim.models.resolve import ModelReference, build
-from pretrim.network import IntArray, Network
-from pretrim.plan import Plan, make_plan, plan_of_widths
+from pretrim.planning.options import Options
+from pretrim.planning.plan import Plan
+from pretrim.planning.search import make_plan, plan_of_widths
+from pretrim.runs.record import CURVE, LOG, STATE
+from pretrim.runs.save import save
+from pretrim.surgery.apply import apply
 from pretrim.train import EpochRecord, Progress, draw_curve, evaluate, train, write_log
 
-from .scores import best_of
-from .settings import DENSE, Asked, Settings
+from .settings import DENSE, StudyConfig, TrialSpec
 
 if TYPE_CHECKING:
     from pretrim.latency import LatencyCost
@@ -62,9 +64,9 @@ class Stopped(Exception):
 
 
 def run_trial(
-    settings: Settings,
+    settings: StudyConfig,
     subject: Subject,
-    asked: Asked,
+    asked: TrialSpec,
     folder: Path,
     *,
     on_step: Callable[[Progress], None] | None = None,
@@ -90,9 +92,9 @@ def run_trial(
         return found
     folder.mkdir(parents=True, exist_ok=True)
     module = subject.module(asked.seed)
-    plan, scored = _plan(settings, subject, asked, module)
+    plan = _plan(settings, subject, asked)
     torch.manual_seed(asked.seed)
-    slim = plan.apply(module, weights="inherit" if asked.mode == DENSE else "fresh")
+    slim = apply(module, plan, "inherit" if asked.mode == DENSE else "fresh", subject.network)
     spent = costs_of(subject.network, plan.widths, settings.dtype)
     for runtime, cost in subject.latency.items():
         spent[PREDICTED[runtime]] = int(cost(plan.widths))
@@ -127,7 +129,6 @@ def run_trial(
         "test_accuracy": test.accuracy,
         "epochs": [curve_point(epoch) for epoch in training.epochs],
         "seconds": sum(epoch.seconds for epoch in training.epochs),
-        **scored,
     }
     save(
         slim,
@@ -160,11 +161,6 @@ def curve_point(epoch: EpochRecord) -> list[float | None]:
     return [None if value is None else round(value, 5) for value in values]
 
 
-def forget(folder: Path) -> None:
-    """Remove what a trial left that must not be gone on with."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def costs_of(network: Network, widths: IntArray, dtype: str) -> dict[str, int]:
     """Everything that is known of a plan before it is trained: five costs, and flash and RAM of an int8 ``.tflite``."""
     functions = costs(network, dtype)  # type: ignore[arg-type]  # it checks the name
@@ -177,32 +173,19 @@ def costs_of(network: Network, widths: IntArray, dtype: str) -> dict[str, int]:
     return found
 
 
-def _plan(settings: Settings, subject: Subject, asked: Asked, module: nn.Module) -> tuple[Plan, dict[str, Any]]:
-    """The plan of a trial, and the scores that it was chosen by, if it was."""
-    from pretrim.allocate import Options
-
+def _plan(settings: StudyConfig, subject: Subject, asked: TrialSpec) -> Plan:
+    """The plan of a trial."""
     network, dtype = subject.network, settings.dtype
-    scored: dict[str, Any] = {}
     if asked.mode == DENSE:
-        made = plan_of_widths(network, network.dense, dtype, limits={}, options={})  # type: ignore[arg-type]
-        return replace(made, model=subject.reference.to_json()), scored
-    options = Options(
-        mode=asked.mode,  # type: ignore[arg-type]
-        step=asked.step,  # type: ignore[arg-type]
-        round_to=asked.round_to,
-        seed=asked.seed,
-    )
-    limits: dict[str, Any] = {asked.limit: f"{asked.keep!r}x"}
-    latency = subject.latency.get(asked.runtime) if asked.is_timed else None
-    if asked.score:
-        widths, scored = best_of(network, module, subject.data, limits, options, asked, latency)
-        made = plan_of_widths(
-            network,
-            widths,
-            dtype,  # type: ignore[arg-type]
-            limits=limits,
-            options={**asdict(options), "score": asked.score, "candidates": asked.candidates},
-        )
+        made = plan_of_widths(network, network.dense, dtype)  # type: ignore[arg-type]  # it checks the name
     else:
-        made = make_plan(network, limits, options, dtype, latency)  # type: ignore[arg-type]
-    return replace(made, model=subject.reference.to_json()), scored
+        options = Options(
+            mode=asked.mode,  # type: ignore[arg-type]
+            step=asked.step,  # type: ignore[arg-type]
+            round_to=asked.round_to,
+            seed=asked.seed,
+        )
+        timed = subject.latency.get(asked.runtime) if asked.is_timed else None
+        costs = {} if timed is None else {timed.name: timed}
+        made = make_plan(network, {asked.limit: f"{asked.keep!r}x"}, options, dtype, costs)  # type: ignore[arg-type]
+    return replace(made, model=subject.reference.to_json())

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretrim.compat import onednn
 from pretrim.data import DataSet
 from pretrim.errors import ModelError, PretrimError, UsageError
 
-from . import onednn, rounding
+from . import rounding
 from . import state as states
 from .evaluation import evaluate
 from .execution import Choice, Execution, choose, kernels, threads

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pretrim.analysis.copies import describe_failure
 from pretrim.errors import ModelError
-from pretrim.trace import describe_failure
 
 from .feed import Batch
 from .recipe import Recipe

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -12,32 +10,36 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .analysis import Mismatch, analyze, check_narrow, parameter_labels
-from .cost import cost
-from .errors import ModelError, PlanError, UsageError
-from .identity import fingerprint, make_example
-from .labels import Channels
-from .mending import mend_modules
-from .network import IntArray, Network, Parameter
-from .plan import Plan
-from .trace import Example, Stage, clone_module, named_tensors, stage, trace
+from pretrim.analysis.analyze import analyze, parameter_labels
+from pretrim.analysis.channels import Channels
+from pretrim.analysis.copies import Example, clone_module, named_tensors
+from pretrim.analysis.identity import fingerprint, make_example
+from pretrim.analysis.narrower import Mismatch, check_narrow
+from pretrim.analysis.network import IntArray, Network
+from pretrim.analysis.observer import Stage, stage
+from pretrim.analysis.stored_integers import retarget_modules
+from pretrim.analysis.trace import trace
+from pretrim.cost.costs import cost
+from pretrim.errors import ModelError, PlanError, UsageError
+from pretrim.planning.plan import Plan
 
-Weights: TypeAlias = Literal["fresh", "inherit"]
-Keep: TypeAlias = NDArray[np.bool_]
+from .fresh import _filters, fan_factors
+
+Init: TypeAlias = Literal["fresh", "inherit"]
+KeptMask: TypeAlias = NDArray[np.bool_]
 """For each channel of a network, whether it is kept."""
-# Variance times fan of the usual initialisations: He (2), Glorot and LeCun (1), torch's default for layers (1/3).
-GAINS = (2.0, 1.0, 1.0 / 3.0)
 
 
-def apply(model: nn.Module, plan: Plan, weights: str = "fresh") -> nn.Module:
+def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | None = None) -> nn.Module:
     """Build the slim network of a plan. The given model is not changed.
 
     Args:
         model: the dense network that the plan was made for.
         plan: what each channel group keeps.
-        weights: ``"fresh"``: the values of the (untrained) model, with the weights of cut convolutions and linear
+        init: ``"fresh"``: the values of the (untrained) model, with the weights of cut convolutions and linear
             layers rescaled by the fan ratio of their initialisation, so that training starts with the variances of
             the dense network. ``"inherit"``: the values of a trained model; the channels with the largest L1 norm stay.
+        network: the analysis of the model that the plan was made from; without it the model is analysed again.
 
     Returns:
         A new module of the same classes in the same mode, which carries its plan (:func:`plan_of`).
@@ -46,18 +48,18 @@ def apply(model: nn.Module, plan: Plan, weights: str = "fresh") -> nn.Module:
         PlanError: the plan is for another model.
         ModelError: the slim network does not do what was planned (never a broken network).
     """
-    if weights not in get_args(Weights):
-        raise UsageError(f"Expected weights to be one of {', '.join(get_args(Weights))}, but got {weights!r}.")
+    if init not in get_args(Init):
+        raise UsageError(f"Expected init to be one of {', '.join(get_args(Init))}, but got {init!r}.")
     if plan.fingerprint != fingerprint(model):
         raise PlanError(
             "Expected the model that the plan was made for, but its parameters have other names or shapes: "
             "make a plan for this model, or give the model of the plan."
         )
-    network = plan.network if plan.network is not None else analyze(model, _zeros(model, plan))
+    network = network if network is not None else analyze(model, _zeros(model, plan))
     if [(g.name, g.channels) for g in network.groups] != [(g.name, g.channels) for g in plan.groups]:
         raise PlanError("Expected a plan for this network's channel groups, but its groups differ: make it again.")
-    keep = kept_channels(network, plan.widths, score(model, network) if weights == "inherit" else None)
-    slim = cut(model, network, plan.widths, keep, rescale=weights == "fresh")
+    keep = kept_channels(network, plan.widths, score(model, network) if init == "inherit" else None)
+    slim = cut(model, network, plan.widths, keep, rescale=init == "fresh")
     check(slim, network, plan)
     slim.__dict__["pretrim_plan"] = plan
     return slim
@@ -73,7 +75,7 @@ def plan_of(slim: nn.Module) -> Plan:
     return plan
 
 
-def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64] | None = None) -> Keep:
+def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64] | None = None) -> KeptMask:
     """Which channels stay: of each group the first ones (any are as good before training), or those that score best."""
     if scores is None:
         return network.rank_of < widths[network.group_of]
@@ -81,7 +83,7 @@ def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64
     place = np.empty(len(order), dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(network.dense)])
     place[order] = np.arange(len(order)) - starts[network.group_of[order]]
-    kept: Keep = place < widths[network.group_of]
+    kept: KeptMask = place < widths[network.group_of]
     return kept
 
 
@@ -97,25 +99,11 @@ def score(model: nn.Module, network: Network) -> NDArray[np.float64]:
     return scores
 
 
-def _filters(network: Network) -> Iterator[tuple[Parameter, int]]:
-    """The trained weight of each layer, with the dimension that holds its filters (a fixed transform is a buffer)."""
-    by_name = {parameter.name: parameter for parameter in network.parameters}
-    done: set[str] = set()
-    for layer in network.layers:
-        for name in layer.parameters:
-            parameter = by_name[name]
-            untrained = not parameter.trained or len(parameter.shape) < 2
-            if name in done or untrained or layer.filters not in parameter.dims:
-                continue
-            done.add(name)
-            yield parameter, parameter.dims.index(layer.filters)
-
-
-def cut(model: nn.Module, network: Network, widths: IntArray, keep: Keep, *, rescale: bool) -> nn.Module:
+def cut(model: nn.Module, network: Network, widths: IntArray, kept_mask: KeptMask, *, rescale: bool) -> nn.Module:
     """A copy of the model with only the kept channels in every parameter and buffer."""
     parameters = {parameter.name: parameter for parameter in network.parameters}
     factors = fan_factors(model, network, widths) if rescale else {}
-    kept = np.append(keep, True)  # channel -1 stands for an index of fixed size: it stays
+    kept = np.append(kept_mask, True)  # channel -1 stands for an index of fixed size: it stays
 
     def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
         new = tensor.detach()
@@ -130,7 +118,7 @@ def cut(model: nn.Module, network: Network, widths: IntArray, keep: Keep, *, res
         return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
     slim = clone_module(model, narrow)
-    mend_modules(slim, model, network, widths)
+    retarget_modules(slim, model, network, widths)
     return slim
 
 
@@ -169,61 +157,3 @@ def _counts_as_planned(run: Stage, network: Network, plan: Plan) -> bool:
     planned = int(cost(network, "macs")(plan.widths))
     same = macs == planned or (macs < planned and bool((plan.widths == 1).any()))
     return same and seen.output_shapes == list(network.output_shapes)
-
-
-# ---------------------------------------------------------------------------------------- fresh weights
-
-
-def fan_factors(model: nn.Module, network: Network, widths: IntArray) -> dict[str, float]:
-    """By which factor the weights of each cut layer grow: the square root of dense fan over slim fan.
-
-    Which fan an initialisation used is read off the weights: their variance times the fan is 2 (He), 1 (Glorot, LeCun)
-    or 1/3 (torch's default). Where several fit, the one that explains the most layers of the model is taken; where none
-    does, the fan-in, which keeps the variance of the activations.
-    """
-    dense_values = dict(model.named_parameters())
-    sizes = network.sizes(widths)
-    groups = _convolution_groups(network)
-    weights = {p.name: p for p, _ in _filters(network)}
-    explained = {name: _explanations(dense_values[name], groups.get(name, 1)) for name in weights}
-    votes = Counter(kind for kinds in explained.values() for kind in kinds)
-    factors = {}
-    for name, parameter in weights.items():
-        kind = max(explained[name], key=lambda k: (votes[k], k), default=("fan_in", 0.0))[0]
-        slim = tuple(int(sizes[dim]) for dim in parameter.dims)
-        if slim != parameter.shape:
-            before = groups.get(name, 1)
-            depthwise = before > 1 and parameter.shape[1] == 1
-            after = before * slim[0] / parameter.shape[0] if depthwise else before
-            factors[name] = math.sqrt(fans(parameter.shape, before)[kind] / fans(slim, after)[kind])
-    return factors
-
-
-def fans(shape: tuple[int, ...], groups: float) -> dict[str, float]:
-    """Fan-in and fan-out as torch.nn.init counts them, fan-out per group (as timm does), and Glorot's mean."""
-    window = math.prod(shape[2:])
-    into, out = shape[1] * window, shape[0] * window
-    return {"fan_in": into, "fan_out": out, "fan_out_of_group": out / groups, "mean": (into + out) / 2}
-
-
-def _explanations(weight: torch.Tensor, groups: int) -> list[tuple[str, float]]:
-    """The (fan, gain) pairs whose variance the weights have, to within the error of its estimate."""
-    if weight.is_meta:
-        return []
-    variance = float(weight.detach().double().square().mean())
-    tolerance = min(5.0 * math.sqrt(2.0 / weight.numel()), 0.25)
-    return [
-        (kind, gain)
-        for kind, fan in fans(tuple(weight.shape), groups).items()
-        for gain in GAINS
-        if abs(variance * fan / gain - 1.0) <= tolerance
-    ]
-
-
-def _convolution_groups(network: Network) -> dict[str, int]:
-    return {
-        name: int(network.operators[layer.operator].attributes.get("groups", 1))
-        for layer in network.layers
-        if layer.operator >= 0
-        for name in layer.parameters
-    }

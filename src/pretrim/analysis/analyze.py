@@ -2,63 +2,40 @@
 
 Some models keep integers from construction (`split(x, [8, 8])`, a stored half width). They show only when the network
 really is narrower, so the analysis builds narrower copies on fake tensors and compares every operator with what the
-network predicts. At the first one that differs, its line of source is tried again: with the module's integer mended,
-with another reading of a reshape, with the halves tied, with its channels frozen, and at last with all that its module
-sees.
+network predicts. At the first one that differs, its line of source is tried again: with the module's integer
+retargeted, with another reading of a reshape, with the halves tied, with its channels frozen, and at last
+with all that its module sees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from .errors import ModelError
+from pretrim.errors import ModelError
+
+from .build import Analysis, StoredIntegerConflict, build_network
+from .channels import Channels, Ids, Labels
+from .copies import Example, describe_failure, named_tensors, with_batch
 from .identity import describe, fingerprint
-from .labels import Channels, Ids, Labels
-from .mending import cut_shapes, mend_modules
-from .network import Analysis, IntArray, MendConflict, Network, Operator, build_network
+from .narrower import Mismatch, check_narrow, narrow_stage, trial_widths
+from .network import Network
+from .observer import READS_VALUES, Site, Stage, stage
 from .rules import POINTWISE
-from .trace import (
-    READS_VALUES,
-    Example,
-    Mend,
-    Observer,
-    Site,
-    Stage,
-    Trace,
-    clone_module,
-    describe_failure,
-    named_tensors,
-    stage,
-    trace,
-    with_batch,
-)
+from .trace import StoredInteger, Trace, trace
 
 MOST_TRIALS = 200
-SMALL_GROUP = 8
 STRATEGIES: dict[str, tuple[str, ...]] = {
-    "view": ("mend", "carrier1", "carrier2", "share", "freeze", "freeze all"),
-    "_unsafe_view": ("mend", "carrier1", "carrier2", "share", "freeze", "freeze all"),
-    "split": ("mend", "whole", "share", "freeze", "freeze all"),
-    "split_with_sizes": ("mend", "tie", "whole", "share", "freeze", "freeze all"),
-    "slice": ("mend", "tie", "whole", "share", "freeze", "freeze all"),
+    "view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
+    "_unsafe_view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
+    "split": ("retarget", "whole", "share", "freeze", "freeze all"),
+    "split_with_sizes": ("retarget", "tie", "whole", "share", "freeze", "freeze all"),
+    "slice": ("retarget", "tie", "whole", "share", "freeze", "freeze all"),
 }
-WITH_INTEGERS = ("mend", "share", "freeze", "freeze all")
-
-
-class Mismatch(Exception):
-    """A narrower network did something else than predicted, at one operator."""
-
-    def __init__(self, operator: Operator | None, said: str, *, other_operator: bool = False) -> None:
-        super().__init__(said)
-        self.operator = operator
-        self.other_operator = other_operator
+WITH_INTEGERS = ("retarget", "share", "freeze", "freeze all")
 
 
 def analyze(model: nn.Module, example: Example) -> Network:
@@ -93,9 +70,9 @@ class Analyst:
                 network = self._network()
                 self._try_narrower(network)
                 return network
-            except MendConflict as conflict:
-                self.in_conflict.add(conflict.mend.site)
-                self._learn(conflict.mend.site, conflict.mend.module, str(conflict))
+            except StoredIntegerConflict as conflict:
+                self.in_conflict.add(conflict.stored.site)
+                self._learn(conflict.stored.site, conflict.stored.module, str(conflict))
             except Mismatch as mismatch:
                 if mismatch.operator is None:
                     raise ModelError(f"Expected a model that can be made narrower, but {mismatch}.") from None
@@ -112,7 +89,7 @@ class Analyst:
         if not inference.output_shapes:  # then nothing would say which channels have to stay
             raise ModelError("Expected a forward that returns tensors, but found none in what it returned.")
         training = self._trace_training(channels, labels) if self.trains else None
-        tie_shared(channels, [*inference.mends, *(training.mends if training else ())])
+        tie_shared(channels, [*inference.stored_integers, *(training.stored_integers if training else ())])
         trained = {name for name, _ in self.model.named_parameters()}
         return build_network(
             Analysis(
@@ -196,9 +173,9 @@ class Analyst:
         self.closed.add(module)
 
 
-def tie_shared(channels: Channels, mends: Sequence[Mend]) -> None:
+def tie_shared(channels: Channels, stored_integers: Sequence[StoredInteger]) -> None:
     """Tie the channels that one stored integer stands for, where a trial asked for it; frozen ones need not follow."""
-    shared = {(mend.module, mend.attribute, mend.index) for mend in mends if mend.shared}
+    shared = {(stored.module, stored.attribute, stored.index) for stored in stored_integers if stored.shared}
     if not shared:
         return
     root = channels.components()
@@ -206,32 +183,16 @@ def tie_shared(channels: Channels, mends: Sequence[Mend]) -> None:
     for freeze in channels.freezes:
         frozen[root[freeze.ids]] = True
     first: dict[tuple[str, str, int | None], Ids] = {}
-    for mend in mends:
-        key = (mend.module, mend.attribute, mend.index)
-        if key in shared and not frozen[root[mend.ids]].all():
-            channels.tie(first.setdefault(key, mend.ids), mend.ids)
+    for stored in stored_integers:
+        key = (stored.module, stored.attribute, stored.index)
+        if key in shared and not frozen[root[stored.ids]].all():
+            channels.tie(first.setdefault(key, stored.ids), stored.ids)
 
 
 def parameter_labels(tensor: torch.Tensor, channels: Channels) -> Labels:
     """Ids for every dimension of a parameter or buffer, but for the windows of convolution weights."""
     window = range(2, tensor.dim()) if tensor.dim() >= 4 and tensor.shape[0] > 1 else ()
     return tuple(None if dim in window else channels.new(size) for dim, size in enumerate(tensor.shape))
-
-
-def trial_widths(network: Network) -> list[IntArray]:
-    """Networks about half as wide, in which no two groups shrink alike (the golden ratio spreads them evenly).
-
-    Two channels at least where there are more: a dimension of size 1 makes torch run other operators. Small groups have
-    too few widths to differ by, so two more trials take neighbours among them apart.
-    """
-    places = np.arange(len(network.groups))
-    ratio = 0.3 + 0.4 * ((places + 1) * 0.6180339887498949 % 1.0)
-    least = np.where(network.dense > 2, 2, 1)
-    most = np.where(network.dense - 1 > least, network.dense - 1, network.dense)
-    first = np.maximum(least, np.floor(network.dense * ratio)).astype(np.int64)
-    small = network.dense <= SMALL_GROUP
-    apart = [np.where(small, np.where(places >> bit & 1, most, least), first) for bit in (0, 1)]
-    return [first, *apart] if small.any() else [first]
 
 
 def describe_example(example: Example) -> str:
@@ -241,66 +202,3 @@ def describe_example(example: Example) -> str:
     named = example.items() if isinstance(example, dict) else enumerate(example)
     parts = [f"{name}: {'x'.join(map(str, v.shape)) if isinstance(v, torch.Tensor) else v!r}" for name, v in named]
     return f"inputs {', '.join(parts)}"
-
-
-# ---------------------------------------------------------------------------------------- narrower copies
-
-
-class Checker(Observer):  # type: ignore[no-untyped-call]
-    """Compares every operator of a narrower network with what the network predicts for it."""
-
-    def __init__(self, operators: tuple[Operator, ...], sizes: IntArray) -> None:
-        super().__init__()
-        self.operators = operators
-        self.sizes = sizes
-        self.number = 0
-
-    @property
-    def expected(self) -> Operator | None:
-        return self.operators[self.number] if self.number < len(self.operators) else None
-
-    def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
-        expected = self.expected
-        if expected is None or expected.op != op:
-            dense = expected.op if expected else "nothing"
-            raise Mismatch(expected, f"it ran {op} where the dense network ran {dense}", other_operator=True)
-        for out, dims in zip(outputs, expected.outputs, strict=True):
-            shape = tuple(self.sizes[list(dims)])
-            if tuple(out.shape) != shape:
-                raise Mismatch(expected, f"{op} gave {tuple(out.shape)} instead of {tuple(map(int, shape))}")
-        self.number += 1
-
-
-def narrow_stage(run: Stage, network: Network, widths: IntArray) -> Stage:
-    """A narrower copy of a staged model. Values do not matter, so tensors of one shape share one."""
-    shapes = cut_shapes(network, widths)
-    made: dict[tuple[object, ...], torch.Tensor] = {}
-
-    def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        kind = (shapes[name], tensor.dtype, isinstance(tensor, nn.Parameter))
-        if run.fake is None or kind not in made:
-            made[kind] = _narrow(tensor, shapes[name])
-        return made[kind]
-
-    with run.fake if run.fake is not None else nullcontext():
-        model = clone_module(run.model, narrow)
-    mend_modules(model, run.model, network, widths)
-    return replace(run, model=model)
-
-
-def _narrow(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    new = tensor[tuple(slice(size) for size in shape)].detach().clone() if shape else tensor.detach().clone()
-    return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
-
-
-def check_narrow(run: Stage, network: Network, widths: IntArray, *, training: bool) -> None:
-    """Run a narrower model and compare every operator with the network's prediction. Raises Mismatch."""
-    checker = Checker(network.training_operators if training else network.operators, network.sizes(widths))
-    try:
-        run.run(checker, training=training)
-    except Mismatch:
-        raise
-    except Exception as error:
-        raise Mismatch(checker.expected, f"forward raised {describe_failure(error)}") from error
-    if checker.expected is not None:
-        raise Mismatch(checker.expected, f"it ended before {checker.expected.op}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import UsageError
+from pretrim.errors import UsageError
 
 FloatArray = NDArray[np.float64]
 BLOCK = 512

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from .labels import Channels, Ids, Label, Labels
+from .channels import Channels, Ids, Label, Labels
 
 # The largest block of a reshape whose indices are followed one by one (64 MB of ids).
 LARGEST_RESHAPE = 8_000_000
@@ -543,7 +543,7 @@ def unbind(call: Call) -> list[Labels]:
 
 
 def pad(call: Call) -> Labels:
-    """Zeros beside channels are channels too: they can go if the pad's integers can be mended."""
+    """Zeros beside channels are channels too: they can go if the pad's integers can be retargeted."""
     x, pads = call.args["self"], list(call.args["pad"])
     labels = list(call.look(x))
     for index in range(len(pads) // 2):

@@ -19,19 +19,19 @@ def cut_shapes(network: Network, widths: IntArray) -> dict[str, tuple[int, ...]]
     return {p.name: tuple(int(sizes[dim]) for dim in p.dims) for p in network.parameters}
 
 
-def mend_modules(slim: nn.Module, dense: nn.Module, network: Network, widths: IntArray) -> None:
+def retarget_modules(slim: nn.Module, dense: nn.Module, network: Network, widths: IntArray) -> None:
     """Set the integers of a cut copy's modules: those of torch's own layers, and those that the analysis found."""
     for before, after in zip(dense.modules(), slim.modules(), strict=True):
-        mend_layer(after, before)
+        retarget_layer(after, before)
     sizes = network.sizes(widths)
     modules = dict(slim.named_modules())
-    for mend, dim in zip(network.mends, network.mend_dims, strict=True):
-        owner = modules[mend.module]
-        held = getattr(owner, mend.attribute)
-        if mend.index is None:
-            setattr(owner, mend.attribute, int(sizes[dim]))
+    for stored, dim in zip(network.stored_integers, network.stored_integer_dims, strict=True):
+        owner = modules[stored.module]
+        held = getattr(owner, stored.attribute)
+        if stored.index is None:
+            setattr(owner, stored.attribute, int(sizes[dim]))
         else:
-            setattr(owner, mend.attribute, type(held)(_with(held, mend.index, int(sizes[dim]))))
+            setattr(owner, stored.attribute, type(held)(_with(held, stored.index, int(sizes[dim]))))
 
 
 def _with(values: Sequence[int], index: int, value: int) -> list[int]:
@@ -40,14 +40,14 @@ def _with(values: Sequence[int], index: int, value: int) -> list[int]:
     return changed
 
 
-def mend_layer(after: Any, before: nn.Module) -> None:
+def retarget_layer(after: Any, before: nn.Module) -> None:
     """Make the integers of one of torch's layers (or of a subclass) agree with its cut tensors."""
     weight = None if isinstance(before, torch.jit.ScriptModule) else own_tensor(after, "weight")
     if weight is None:
         return
     shape = tuple(weight.shape)
     if isinstance(before, _ConvNd):
-        _mend_convolution(after, before, shape)
+        _retarget_convolution(after, before, shape)
     elif isinstance(before, nn.Linear):
         after.out_features, after.in_features = shape
     elif isinstance(before, _NormBase):
@@ -62,7 +62,7 @@ def mend_layer(after: Any, before: nn.Module) -> None:
         after.normalized_shape = shape
 
 
-def _mend_convolution(after: Any, before: _ConvNd, shape: tuple[int, ...]) -> None:
+def _retarget_convolution(after: Any, before: _ConvNd, shape: tuple[int, ...]) -> None:
     rows, columns = shape[:2]
     transposed = isinstance(before, _ConvTransposeNd)
     if before.groups > 1 and before.groups == before.in_channels:  # depthwise: one group a channel

@@ -1,188 +1,20 @@
-"""The frozen record of a network: channel groups, operators, and every size as a linear function of the widths.
-
-Channels with the same *footprint* (the same tensor dimensions, with the same multiplicities) are interchangeable: they
-form a group of `n` channels, of which a plan keeps `w`. The size of any dimension is then ``A @ w + b``, so every cost
-that is a product of sizes is a closed formula (``cost.py``).
-"""
+"""From what the traces gave to the frozen `Network`: groups, sizes as functions of the widths, lifetimes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from .labels import Channels, Ids, Label, Labels
-from .trace import Mend, Operation, Site, Trace
+from .channels import Channels, Ids, Label, Labels
+from .trace import Operation, StoredInteger, Trace
 
 if TYPE_CHECKING:
-    from .budget import TimeCost
-    from .plan import Plan
-
-IntArray = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Interchangeable channels: the literature's coupled layers."""
-
-    name: str
-    """The first layer whose filters they are."""
-    layers: tuple[str, ...]
-    """Every layer whose filters they are."""
-    channels: int
-    """How many there are in the dense network."""
-    multiplicity: int
-    """Filters of the first layer that one channel stands for (2 where a chunk in two ties the halves)."""
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """Filters that no plan may remove, and why."""
-
-    layer: str
-    filters: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter or buffer: its name, its dimensions (rows of the size table), and whether it is trained."""
-
-    name: str
-    shape: tuple[int, ...]
-    dims: tuple[int, ...]
-    trained: bool
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An activation with memory of its own, alive from operator `birth` to operator `death` (inclusive)."""
-
-    dims: tuple[int, ...]
-    shape: tuple[int, ...]
-    birth: int
-    death: int
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One ATen operator in the order of execution; dimensions are rows of the size table."""
-
-    op: str
-    module: str
-    attributes: Mapping[str, Any]
-    """Its plain arguments: stride, padding, dilation, groups, ..."""
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    """Buffers, by number; reshapes and in-place operators write none."""
-    parameters: tuple[str, ...]
-    outputs: tuple[tuple[int, ...], ...]
-    factors: tuple[int, ...]
-    filters: int | None
-    weight: tuple[int, ...]
-    fused_into: int | None
-    """The operator whose output it is computed on in place (conv + norm + activation), if any."""
-    mixes: bool
-    """Whether it reduces over prunable channels, so that removing some changes what the others see."""
-    site: Site
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A convolution or linear layer with weights of its own."""
-
-    name: str
-    op: str
-    operator: int
-    """Its place in `Network.operators`; -1 if it runs in training only."""
-    filters: int
-    weight: tuple[int, ...]
-    factors: tuple[int, ...]
-    output: tuple[int, ...]
-    parameters: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Network:
-    """What pretrim knows of a model: everything costs, plans and surgery need, and nothing that can change."""
-
-    groups: tuple[Group, ...]
-    frozen: tuple[Frozen, ...]
-    layers: tuple[Layer, ...]
-    operators: tuple[Operator, ...]
-    training_operators: tuple[Operator, ...]
-    parameters: tuple[Parameter, ...]
-    tensors: tuple[Tensor, ...]
-    mends: tuple[Mend, ...]
-    coefficients: IntArray = field(repr=False)
-    """A of ``sizes = A @ w + b``: dimensions x groups."""
-    constants: IntArray = field(repr=False)
-    members: tuple[Ids, ...] = field(repr=False)
-    """For every dimension, the channel at each index; channels of fixed dimensions are -1."""
-    group_of: IntArray = field(repr=False)
-    """The group of each channel."""
-    rank_of: IntArray = field(repr=False)
-    """The place of each channel within its group."""
-    mend_dims: tuple[int, ...]
-    output_shapes: tuple[tuple[int, ...], ...]
-    example: Any
-    """Shapes and data types of the inputs, as `identity.describe` gives them."""
-    fingerprint: str
-    """Of the dense model's parameters and buffers (`identity.fingerprint`)."""
-    notes: tuple[str, ...]
-
-    @cached_property
-    def dense(self) -> IntArray:
-        """Widths of the dense network, one per group."""
-        return np.array([group.channels for group in self.groups], dtype=np.int64)
-
-    @property
-    def mixers(self) -> tuple[str, ...]:
-        """Operators that reduce over prunable channels, as ``operator in module``."""
-        seen = [f"{o.op} in {o.module or 'the model'}" for o in self.operators if o.mixes]
-        return tuple(dict.fromkeys(seen))
-
-    def sizes(self, widths: ArrayLike) -> IntArray:
-        """Sizes of every dimension for one vector of widths (G) or a matrix of them (n x G)."""
-        return np.asarray(widths) @ self.coefficients.T + self.constants
-
-    def plan(
-        self,
-        *,
-        params: str | int | None = None,
-        macs: str | int | None = None,
-        flash: str | int | None = None,
-        ram: str | int | None = None,
-        activation: str | int | None = None,
-        artifact_bytes: str | int | None = None,
-        arena_bytes: str | int | None = None,
-        latency: str | None = None,
-        measured: TimeCost | None = None,
-        dtype: str = "float32",
-        **options: Any,
-    ) -> Plan:
-        """The plan that meets every given limit; see `plan.make_plan` and, for the options, `allocate.Options`.
-
-        Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``) or shares of the dense network (``"0.5x"``):
-        `params`, `macs`, `flash` (bytes of the weights), `ram` (peak bytes of activations), `activation` (bytes of
-        all feature maps); and what a microcontroller takes, `artifact_bytes` of flash for the ``.tflite`` and
-        `arena_bytes` of RAM, with ``dtype="int8"`` (:mod:`pretrim.devices` has boards); and `latency` (``"5ms"``), with
-        what :mod:`pretrim.latency` measured.
-        """
-        from .plan import (
-            plan_with_options,  # a method for the user's sake: plans are made of networks, not the reverse
-        )
-
-        limits = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation}
-        limits |= {"artifact_bytes": artifact_bytes, "arena_bytes": arena_bytes, "latency": latency}
-        return plan_with_options(self, limits, dtype, options, measured)
-
-
-# ---------------------------------------------------------------------------------------- building it
+    pass
+from .network import Frozen, Group, IntArray, Layer, Network, Operator, Parameter, Tensor
 
 
 class SizeTable:
@@ -242,9 +74,9 @@ def build_network(analysis: Analysis) -> Network:
     inference = _operators(analysis.inference, table, fuse=True)
     training = _operators(analysis.training, table, fuse=False) if analysis.training else ()
     tensors = _lifetimes(analysis.inference, inference, table)
-    mends, mend_dims = _mends(traces, table)
+    stored_integers, stored_integer_dims = _stored_integers(traces, table)
     layers = _layers(inference, training)
-    group_of, rank_of = _footprints(table.members, int(channel_of.max(initial=-1)) + 1)
+    group_of, rank_of = _channel_signatures(table.members, int(channel_of.max(initial=-1)) + 1)
     coefficients, constants = _linear_forms(table, group_of)
     return Network(
         groups=_groups(layers, table.members, coefficients, group_of),
@@ -254,13 +86,13 @@ def build_network(analysis: Analysis) -> Network:
         training_operators=training,
         parameters=parameters,
         tensors=tensors,
-        mends=mends,
+        stored_integers=stored_integers,
         coefficients=coefficients,
         constants=constants,
         members=tuple(table.members),
         group_of=group_of,
         rank_of=rank_of,
-        mend_dims=mend_dims,
+        stored_integer_dims=stored_integer_dims,
         output_shapes=tuple(analysis.inference.output_shapes),
         example=analysis.example,
         fingerprint=analysis.fingerprint,
@@ -353,27 +185,27 @@ def _lifetimes(trace: Trace, operators: Sequence[Operator], table: SizeTable) ->
     )
 
 
-class MendConflict(Exception):
+class StoredIntegerConflict(Exception):
     """One stored integer would have to follow two different sets of channels."""
 
-    def __init__(self, mend: Mend) -> None:
-        super().__init__(f"{mend.attribute} of {mend.module or 'the model'} stands for different channels")
-        self.mend = mend
+    def __init__(self, stored: StoredInteger) -> None:
+        super().__init__(f"{stored.attribute} of {stored.module or 'the model'} stands for different channels")
+        self.stored = stored
 
 
-def _mends(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[Mend, ...], tuple[int, ...]]:
-    """Each integer to mend once, with the dimension it follows. Raises MendConflict.
+def _stored_integers(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[StoredInteger, ...], tuple[int, ...]]:
+    """Each integer to retarget once, with the dimension it follows. Raises StoredIntegerConflict.
 
     A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters).
     """
-    found: dict[tuple[str, str, int | None], tuple[Mend, int]] = {}
-    rows = [(mend, table.row(len(mend.ids), mend.ids)) for trace in traces for mend in trace.mends]
-    changing = [(mend, row) for mend, row in rows if (table.members[row] >= 0).any()]
-    for mend, row in changing:
-        _, known = found.setdefault((mend.module, mend.attribute, mend.index), (mend, row))
+    found: dict[tuple[str, str, int | None], tuple[StoredInteger, int]] = {}
+    rows = [(stored, table.row(len(stored.ids), stored.ids)) for trace in traces for stored in trace.stored_integers]
+    changing = [(stored, row) for stored, row in rows if (table.members[row] >= 0).any()]
+    for stored, row in changing:
+        _, known = found.setdefault((stored.module, stored.attribute, stored.index), (stored, row))
         if known != row:
-            raise MendConflict(mend)
-    return tuple(mend for mend, _ in found.values()), tuple(row for _, row in found.values())
+            raise StoredIntegerConflict(stored)
+    return tuple(stored for stored, _ in found.values()), tuple(row for _, row in found.values())
 
 
 def _layers(inference: Sequence[Operator], training: Sequence[Operator]) -> tuple[Layer, ...]:
@@ -391,7 +223,7 @@ def _layers(inference: Sequence[Operator], training: Sequence[Operator]) -> tupl
     return tuple(layers.values())
 
 
-def _footprints(members: Sequence[Ids], count: int) -> tuple[IntArray, IntArray]:
+def _channel_signatures(members: Sequence[Ids], count: int) -> tuple[IntArray, IntArray]:
     """Group channels by their footprint: a 64-bit hash of (dimension, multiplicity) pairs, summed over dimensions."""
     if count == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)

@@ -20,7 +20,7 @@ from optuna.trial import TrialState, create_trial
 
 from pretrim.errors import StudyError
 
-from .settings import LIMIT_OF_MODE, Asked, Settings
+from .settings import LIMIT_OF_MODE, StudyConfig, TrialSpec
 from .store import State, Store, Trial
 
 MODES = ("params", "macs", "memory", "joint")
@@ -35,10 +35,10 @@ MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 FINISHED: tuple[State, ...] = ("done", "failed", "stopped")
 
 
-class Mirror:
+class OptunaExport:
     """The Optuna study of a store."""
 
-    def __init__(self, store: Store, settings: Settings, seed: int = 0) -> None:
+    def __init__(self, store: Store, settings: StudyConfig, seed: int = 0) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.store, self.settings = store, settings
         arguments = {"connect_args": {"timeout": 60}} if store.url.startswith("sqlite") else None
@@ -97,12 +97,12 @@ class Mirror:
         values = [trial.record["validation_accuracy"], *(trial.record["costs"][n] for n in self.settings.objectives)]
         return values if all(math.isfinite(value) for value in values) else None
 
-    def suggest(self, seed: int) -> tuple[Asked, int]:
+    def suggest(self, seed: int) -> tuple[TrialSpec, int]:
         """What a multi-objective sampler (NSGA-II, Deb et al. 2002) would try next, and its number in Optuna."""
         trial = self.study.ask(dict(SPACE))
         mode, keep = trial.params["mode"], round(trial.params["keep"], 2)
         limit = LIMIT_OF_MODE.get(mode, "macs")
-        return Asked(mode, keep, limit, seed, trial.params["step"], trial.params["round_to"]), trial.number
+        return TrialSpec(mode, keep, limit, seed, trial.params["step"], trial.params["round_to"]), trial.number
 
     def forget(self, number: int) -> None:
         """Close a suggestion that was not followed."""

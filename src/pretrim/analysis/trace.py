@@ -8,59 +8,34 @@ is seen; the trace says so.
 
 from __future__ import annotations
 
-import copy
 import linecache
-import logging
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from types import FrameType, ModuleType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .errors import ModelError
-from .labels import Channels, Ids, Label, Labels
-from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unknown
-
-Example: TypeAlias = torch.Tensor | tuple[Any, ...] | dict[str, Any]
-
-TORCH = str(Path(torch.__file__).parent)
-HERE = str(Path(__file__).parent)
-READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
-OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-# Questions about a tensor, not work on it.
-QUESTIONS = frozenset(
-    "device is_same_size sym_size sym_stride sym_numel sym_storage_offset is_contiguous dim size".split()
+from .channels import Channels, Ids, Label, Labels
+from .copies import (
+    HERE,
+    TORCH,
+    named_tensors,
 )
-
-
-class Site(NamedTuple):
-    """The line of source that called an operator: what is learnt about it holds for every module of its class."""
-
-    file: str
-    line: int
-    module: str
-    op: str
+from .observer import (
+    Observer,
+    Site,
+    Stage,
+)
+from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unknown
 
 
 @dataclass(frozen=True)
-class Mend:
+class StoredInteger:
     """A Python integer of a module that has to follow the widths: it becomes the number of kept `ids`."""
 
     site: Site
@@ -121,180 +96,8 @@ class Trace:
     buffers: list[Buffer] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
-    mends: list[Mend] = field(default_factory=list)
+    stored_integers: list[StoredInteger] = field(default_factory=list)
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
-
-
-# ---------------------------------------------------------------------------------------- copies of a model
-
-
-def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.Tensor]) -> nn.Module:
-    """Copy a model with every parameter and buffer replaced; tied tensors stay tied, the model is not touched.
-
-    `replace` gets the first name and the tensor. Tensors kept as plain attributes, or in lists and dicts of them, are
-    cloned, also where they are part of a graph (features that a hook kept).
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        kept = [value for name, value in vars(module).items() if name not in OF_EVERY_MODULE]
-        for value in tree_leaves(kept):
-            if isinstance(value, torch.Tensor):
-                memo[id(value)] = value.detach().clone()
-    for name, tensor in named_tensors(model):
-        memo[id(tensor)] = replace(name, tensor)
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as error:  # whatever the model keeps that Python cannot copy
-        raise ModelError(
-            f"Expected a model that can be copied, but copy.deepcopy raised {describe_failure(error)}: "
-            f"keep out of its attributes what cannot be copied (open files, generators, locks)."
-        ) from error
-
-
-def copy_module(model: nn.Module) -> nn.Module:
-    """A copy with the same values; `copy.deepcopy` alone refuses what a hook or a weight norm left behind."""
-    return clone_module(model, lambda _, tensor: retype(tensor.detach().clone(), tensor))
-
-
-def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter and buffer once, under its first name."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
-
-
-def describe_failure(error: BaseException) -> str:
-    """One line: type, message and place of an error raised inside the user's own code."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((TORCH, HERE))]
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    words = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {words[0] if words else ''}{place}"
-
-
-def call_model(model: nn.Module, example: Example) -> Any:
-    """Run `forward` as the example says: a tensor, a tuple of arguments, or a dict of named ones."""
-    if isinstance(example, dict):
-        return model(**example)
-    return model(*example) if isinstance(example, (tuple, list)) else model(example)
-
-
-def with_batch(example: Example, size: int) -> Example:
-    """The same example with `size` images: the first one, repeated."""
-
-    def resize(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) or leaf.dim() == 0:
-            return leaf
-        if leaf.shape[0] == 0:
-            raise ModelError(f"Expected an example with at least one image, but got a shape of {tuple(leaf.shape)}.")
-        return leaf[:1].expand(size, *leaf.shape[1:]).contiguous()
-
-    return tree_map(resize, example)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Attention as matrix products and a softmax, not as one fused operator."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextmanager
-def quiet_fake_tensors() -> Iterator[None]:
-    """torch logs a traceback for every operator that refuses its shapes; here a refusal is an answer."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-# ---------------------------------------------------------------------------------------- the dispatch mode
-
-
-class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every ATen operator of a run, composite ones taken apart, with the module and the line that called it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.modules: list[tuple[str, nn.Module]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        op = operator_name(func)
-        if op in QUESTIONS:
-            return func(*args, **kwargs)
-        if op not in RULES and isinstance(func, torch._ops.OpOverload):
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        named = named_arguments(func, args) | kwargs
-        result = fake_batch_norm(named) if op == "native_batch_norm" else NotImplemented
-        if result is NotImplemented:
-            result = func(*args, **kwargs)
-        self.observe(op, named, tuple(t for t in tree_leaves(result) if isinstance(t, torch.Tensor)))
-        return result
-
-    def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
-        """Called after it ran, with its arguments by name; this one only watches."""
-
-    @property
-    def module(self) -> str:
-        return self.modules[-1][0] if self.modules else ""
-
-    @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Keep the stack of modules that are running."""
-
-        def enter(name: str) -> Callable[..., None]:
-            return lambda module, *_: self.modules.append((name, module))
-
-        handles = []
-        for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks that are not scripted
-                continue
-            handles.append(module.register_forward_pre_hook(enter(name)))
-            handles.append(module.register_forward_hook(lambda *_: self.modules.pop() and None, always_call=True))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def fake_batch_norm(args: Mapping[str, Any]) -> Any:
-    """Batch norm on fake tensors by its shapes: torch's own takes twenty operators, half the time of a trace.
-
-    NotImplemented where it is not fake, or where the sizes disagree, so that torch raises its own error.
-    """
-    x = args["input"]
-    own = [args[name] for name in ("weight", "bias", "running_mean", "running_var") if args[name] is not None]
-    if not isinstance(x, FakeTensor) or any(tensor.shape != x.shape[1:2] for tensor in own):
-        return NotImplemented
-    saved = x.new_empty(x.shape[1] if args["training"] else 0)
-    return torch.empty_like(x), saved, torch.empty_like(saved)
-
-
-def operator_name(func: Any) -> str:
-    """`aten::relu_` and `aten::relu` are one operator here; those of other namespaces keep theirs (`my::relu`)."""
-    if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
-        return str(func)
-    space, name = func._schema.name.split("::")
-    name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
-    return name if space in ("aten", "prim", "prims") else f"{space}::{name}"
-
-
-def named_arguments(func: Any, args: tuple[Any, ...]) -> dict[str, Any]:
-    """Positional arguments by the names of the operator's schema."""
-    schema = getattr(func, "_schema", None)
-    names = [a.name for a in schema.arguments] if schema is not None else [f"argument {n}" for n in range(len(args))]
-    return dict(zip(names, args, strict=False))
 
 
 @dataclass
@@ -395,12 +198,12 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         return frame, Site(frame.f_code.co_filename, frame.f_lineno, owner, op)
 
     def heed(self, call: Call, site: Site, frame: FrameType | None) -> None:
-        """Do what an earlier trial of this line asked for: mend its integers, or freeze what cannot be mended."""
+        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow."""
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
-        elif call.hint in ("mend", "tie", "whole", "share"):
-            self.trace.mends.extend(self.find_integers(call, site, frame))
+        elif call.hint in ("retarget", "tie", "whole", "share"):
+            self.trace.stored_integers.extend(self.find_integers(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
                 call.freeze(ids, f"{call.op} with the integer {value}, kept from construction")
@@ -409,7 +212,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             for label in (call.filters, *(ids for _, ids in call.integers)):
                 call.freeze(label, f"{call.op} could not follow a narrower input")
 
-    def find_integers(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[Mend]:
+    def find_integers(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[StoredInteger]:
         """The attributes of the running modules that hold the integers of this call, by value and by name."""
         if frame is None:
             return
@@ -426,7 +229,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                     found = on_line
                 if found:
                     for attribute, index in on_line or found:
-                        yield Mend(site, name, attribute, index, ids, call.hint == "share")
+                        yield StoredInteger(site, name, attribute, index, ids, call.hint == "share")
                     break
 
 
@@ -448,63 +251,6 @@ def is_plain(value: Any) -> bool:
 
 def plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-# ---------------------------------------------------------------------------------------- running it
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A copy of a model that can be run without touching the caller's, on fake tensors where that is possible."""
-
-    model: nn.Module
-    example: Example
-    fake: FakeTensorMode | None
-
-    def with_example(self, example: Example) -> Stage:
-        """The same model with other inputs."""
-        return replace(self, example=_fake(self.fake, example))
-
-    def run(self, observer: Observer, *, training: bool) -> Any:
-        """Run `forward` once under an observer."""
-        self.model.train(training)
-        mode: AbstractContextManager[Any] = self.fake if self.fake is not None else nullcontext()
-        with torch.no_grad(), plain_attention(), quiet_fake_tensors(), torch.random.fork_rng(devices=[]), mode:
-            with observer.watching(self.model), observer:
-                return call_model(self.model, self.example)
-
-
-def check_eager(model: nn.Module) -> None:
-    """Raises ModelError for modules that have no Python code, or no parameters yet."""
-    for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule) and (not name or any(True for _ in named_tensors(module))):
-            where = f" in {name}" if name else ""
-            raise ModelError(
-                f"Expected a module in eager mode, but got a TorchScript module{where}: give the Python model."
-            )
-    if any(nn.parameter.is_lazy(p) for p in model.parameters()):
-        raise ModelError("Expected a model whose parameters have shapes, but got a lazy one: run it once first.")
-
-
-def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
-    """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
-    check_eager(model)
-    if real:
-        return Stage(copy_module(model), example, None)
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    return Stage(clone_module(model, lambda _, t: fake.from_tensor(t)), _fake(fake, example), fake)
-
-
-def _fake(fake: FakeTensorMode | None, example: Example) -> Example:
-    def move(leaf: Any) -> Any:
-        return fake.from_tensor(leaf) if fake is not None and isinstance(leaf, torch.Tensor) else leaf
-
-    return tree_map(move, example)  # type: ignore[no-any-return]
-
-
-def retype(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """A parameter stays a parameter."""
-    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
 def trace(

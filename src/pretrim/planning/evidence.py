@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .allocate import MODE_OF_COST
+from pretrim.cost.quantities import quantities
 
 WHERE = "ResNet-20, CIFAR-10 at 16x16, a short training: docs/results.md"
 CLEAR = 3.0
@@ -46,7 +46,7 @@ def loses(mode: str, limited: Iterable[str]) -> str | None:
     >>> loses("uniform", ["macs"])
     """
     for cost in limited:
-        drawn_by = MODE_OF_COST.get(cost, "") if mode == "joint" else mode
+        drawn_by = quantities()[cost].criterion if mode == "joint" else mode
         found = UNIFORM.get((drawn_by, cost))
         if found is not None and found.gained < -CLEAR * found.error:
             return (

@@ -1,0 +1,100 @@
+"""Copies of a user's model with other tensors in it, and calls of it: the caller's own is never run or changed."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from pretrim.errors import ModelError
+
+Example: TypeAlias = torch.Tensor | tuple[Any, ...] | dict[str, Any]
+
+TORCH = str(Path(torch.__file__).parent)
+HERE = str(Path(__file__).parent)
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.Tensor]) -> nn.Module:
+    """Copy a model with every parameter and buffer replaced; tied tensors stay tied, the model is not touched.
+
+    `replace` gets the first name and the tensor. Tensors kept as plain attributes, or in lists and dicts of them, are
+    cloned, also where they are part of a graph (features that a hook kept).
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        kept = [value for name, value in vars(module).items() if name not in OF_EVERY_MODULE]
+        for value in tree_leaves(kept):
+            if isinstance(value, torch.Tensor):
+                memo[id(value)] = value.detach().clone()
+    for name, tensor in named_tensors(model):
+        memo[id(tensor)] = replace(name, tensor)
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever the model keeps that Python cannot copy
+        raise ModelError(
+            f"Expected a model that can be copied, but copy.deepcopy raised {describe_failure(error)}: "
+            f"keep out of its attributes what cannot be copied (open files, generators, locks)."
+        ) from error
+
+
+def copy_module(model: nn.Module) -> nn.Module:
+    """A copy with the same values; `copy.deepcopy` alone refuses what a hook or a weight norm left behind."""
+    return clone_module(model, lambda _, tensor: retype(tensor.detach().clone(), tensor))
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer once, under its first name."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def describe_failure(error: BaseException) -> str:
+    """One line: type, message and place of an error raised inside the user's own code."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((TORCH, HERE))]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    words = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {words[0] if words else ''}{place}"
+
+
+def call_model(model: nn.Module, example: Example) -> Any:
+    """Run `forward` as the example says: a tensor, a tuple of arguments, or a dict of named ones."""
+    if isinstance(example, dict):
+        return model(**example)
+    return model(*example) if isinstance(example, (tuple, list)) else model(example)
+
+
+def with_batch(example: Example, size: int) -> Example:
+    """The same example with `size` images: the first one, repeated."""
+
+    def resize(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or leaf.dim() == 0:
+            return leaf
+        if leaf.shape[0] == 0:
+            raise ModelError(f"Expected an example with at least one image, but got a shape of {tuple(leaf.shape)}.")
+        return leaf[:1].expand(size, *leaf.shape[1:]).contiguous()
+
+    return tree_map(resize, example)  # type: ignore[no-any-return]
+
+
+def check_eager(model: nn.Module) -> None:
+    """Raises ModelError for modules that have no Python code, or no parameters yet."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and (not name or any(True for _ in named_tensors(module))):
+            where = f" in {name}" if name else ""
+            raise ModelError(
+                f"Expected a module in eager mode, but got a TorchScript module{where}: give the Python model."
+            )
+    if any(nn.parameter.is_lazy(p) for p in model.parameters()):
+        raise ModelError("Expected a model whose parameters have shapes, but got a lazy one: run it once first.")
+
+
+def retype(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """A parameter stays a parameter."""
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new

@@ -1,0 +1,103 @@
+"""Narrower copies of a model on fake tensors, compared operator by operator with what the network predicts."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .copies import clone_module, describe_failure
+from .network import IntArray, Network, Operator
+from .observer import Observer, Stage
+from .stored_integers import cut_shapes, retarget_modules
+
+SMALL_GROUP = 8
+
+
+class Mismatch(Exception):
+    """A narrower network did something else than predicted, at one operator."""
+
+    def __init__(self, operator: Operator | None, said: str, *, other_operator: bool = False) -> None:
+        super().__init__(said)
+        self.operator = operator
+        self.other_operator = other_operator
+
+
+def trial_widths(network: Network) -> list[IntArray]:
+    """Networks about half as wide, in which no two groups shrink alike (the golden ratio spreads them evenly).
+
+    Two channels at least where there are more: a dimension of size 1 makes torch run other operators. Small groups have
+    too few widths to differ by, so two more trials take neighbours among them apart.
+    """
+    places = np.arange(len(network.groups))
+    ratio = 0.3 + 0.4 * ((places + 1) * 0.6180339887498949 % 1.0)
+    least = np.where(network.dense > 2, 2, 1)
+    most = np.where(network.dense - 1 > least, network.dense - 1, network.dense)
+    first = np.maximum(least, np.floor(network.dense * ratio)).astype(np.int64)
+    small = network.dense <= SMALL_GROUP
+    apart = [np.where(small, np.where(places >> bit & 1, most, least), first) for bit in (0, 1)]
+    return [first, *apart] if small.any() else [first]
+
+
+class Checker(Observer):  # type: ignore[no-untyped-call]
+    """Compares every operator of a narrower network with what the network predicts for it."""
+
+    def __init__(self, operators: tuple[Operator, ...], sizes: IntArray) -> None:
+        super().__init__()
+        self.operators = operators
+        self.sizes = sizes
+        self.number = 0
+
+    @property
+    def expected(self) -> Operator | None:
+        return self.operators[self.number] if self.number < len(self.operators) else None
+
+    def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
+        expected = self.expected
+        if expected is None or expected.op != op:
+            dense = expected.op if expected else "nothing"
+            raise Mismatch(expected, f"it ran {op} where the dense network ran {dense}", other_operator=True)
+        for out, dims in zip(outputs, expected.outputs, strict=True):
+            shape = tuple(self.sizes[list(dims)])
+            if tuple(out.shape) != shape:
+                raise Mismatch(expected, f"{op} gave {tuple(out.shape)} instead of {tuple(map(int, shape))}")
+        self.number += 1
+
+
+def narrow_stage(run: Stage, network: Network, widths: IntArray) -> Stage:
+    """A narrower copy of a staged model. Values do not matter, so tensors of one shape share one."""
+    shapes = cut_shapes(network, widths)
+    made: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        kind = (shapes[name], tensor.dtype, isinstance(tensor, nn.Parameter))
+        if run.fake is None or kind not in made:
+            made[kind] = _narrow(tensor, shapes[name])
+        return made[kind]
+
+    with run.fake if run.fake is not None else nullcontext():
+        model = clone_module(run.model, narrow)
+    retarget_modules(model, run.model, network, widths)
+    return replace(run, model=model)
+
+
+def _narrow(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    new = tensor[tuple(slice(size) for size in shape)].detach().clone() if shape else tensor.detach().clone()
+    return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+
+
+def check_narrow(run: Stage, network: Network, widths: IntArray, *, training: bool) -> None:
+    """Run a narrower model and compare every operator with the network's prediction. Raises Mismatch."""
+    checker = Checker(network.training_operators if training else network.operators, network.sizes(widths))
+    try:
+        run.run(checker, training=training)
+    except Mismatch:
+        raise
+    except Exception as error:
+        raise Mismatch(checker.expected, f"forward raised {describe_failure(error)}") from error
+    if checker.expected is not None:
+        raise Mismatch(checker.expected, f"it ended before {checker.expected.op}")

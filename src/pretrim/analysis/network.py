@@ -1,0 +1,151 @@
+"""The frozen record of a network: channel groups, operators, and every size as a linear function of the widths.
+
+Channels with the same *footprint* (the same tensor dimensions, with the same multiplicities) are interchangeable: they
+form a group of `n` channels, of which a plan keeps `w`. The size of any dimension is then ``A @ w + b``, so every cost
+that is a product of sizes is a closed formula (``cost.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .channels import Ids
+from .observer import Site
+from .trace import StoredInteger
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Interchangeable channels: the literature's coupled layers."""
+
+    name: str
+    """The first layer whose filters they are."""
+    layers: tuple[str, ...]
+    """Every layer whose filters they are."""
+    channels: int
+    """How many there are in the dense network."""
+    multiplicity: int
+    """Filters of the first layer that one channel stands for (2 where a chunk in two ties the halves)."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Filters that no plan may remove, and why."""
+
+    layer: str
+    filters: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter or buffer: its name, its dimensions (rows of the size table), and whether it is trained."""
+
+    name: str
+    shape: tuple[int, ...]
+    dims: tuple[int, ...]
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An activation with memory of its own, alive from operator `birth` to operator `death` (inclusive)."""
+
+    dims: tuple[int, ...]
+    shape: tuple[int, ...]
+    birth: int
+    death: int
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One ATen operator in the order of execution; dimensions are rows of the size table."""
+
+    op: str
+    module: str
+    attributes: Mapping[str, Any]
+    """Its plain arguments: stride, padding, dilation, groups, ..."""
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    """Buffers, by number; reshapes and in-place operators write none."""
+    parameters: tuple[str, ...]
+    outputs: tuple[tuple[int, ...], ...]
+    factors: tuple[int, ...]
+    filters: int | None
+    weight: tuple[int, ...]
+    fused_into: int | None
+    """The operator whose output it is computed on in place (conv + norm + activation), if any."""
+    mixes: bool
+    """Whether it reduces over prunable channels, so that removing some changes what the others see."""
+    site: Site
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer with weights of its own."""
+
+    name: str
+    op: str
+    operator: int
+    """Its place in `Network.operators`; -1 if it runs in training only."""
+    filters: int
+    weight: tuple[int, ...]
+    factors: tuple[int, ...]
+    output: tuple[int, ...]
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What pretrim knows of a model: everything costs, plans and surgery need, and nothing that can change."""
+
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+    layers: tuple[Layer, ...]
+    operators: tuple[Operator, ...]
+    training_operators: tuple[Operator, ...]
+    parameters: tuple[Parameter, ...]
+    tensors: tuple[Tensor, ...]
+    stored_integers: tuple[StoredInteger, ...]
+    coefficients: IntArray = field(repr=False)
+    """A of ``sizes = A @ w + b``: dimensions x groups."""
+    constants: IntArray = field(repr=False)
+    members: tuple[Ids, ...] = field(repr=False)
+    """For every dimension, the channel at each index; channels of fixed dimensions are -1."""
+    group_of: IntArray = field(repr=False)
+    """The group of each channel."""
+    rank_of: IntArray = field(repr=False)
+    """The place of each channel within its group."""
+    stored_integer_dims: tuple[int, ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+    example: Any
+    """Shapes and data types of the inputs, as `identity.describe` gives them."""
+    fingerprint: str
+    """Of the dense model's parameters and buffers (`identity.fingerprint`)."""
+    notes: tuple[str, ...]
+
+    plan: ClassVar[Callable[..., Any]]
+    """:func:`pretrim.plan`, attached by `pretrim.core`."""
+
+    @cached_property
+    def dense(self) -> IntArray:
+        """Widths of the dense network, one per group."""
+        return np.array([group.channels for group in self.groups], dtype=np.int64)
+
+    @property
+    def mixers(self) -> tuple[str, ...]:
+        """Operators that reduce over prunable channels, as ``operator in module``."""
+        seen = [f"{o.op} in {o.module or 'the model'}" for o in self.operators if o.mixes]
+        return tuple(dict.fromkeys(seen))
+
+    def sizes(self, widths: ArrayLike) -> IntArray:
+        """Sizes of every dimension for one vector of widths (G) or a matrix of them (n x G)."""
+        return np.asarray(widths) @ self.coefficients.T + self.constants

@@ -1,0 +1,187 @@
+"""A staged copy of a model, run under a dispatch mode that sees every ATen operator."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from .copies import (
+    Example,
+    call_model,
+    check_eager,
+    clone_module,
+    copy_module,
+)
+from .rules import RULES
+
+READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+# Questions about a tensor, not work on it.
+QUESTIONS = frozenset(
+    "device is_same_size sym_size sym_stride sym_numel sym_storage_offset is_contiguous dim size".split()
+)
+
+
+class Site(NamedTuple):
+    """The line of source that called an operator: what is learnt about it holds for every module of its class."""
+
+    file: str
+    line: int
+    module: str
+    op: str
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Attention as matrix products and a softmax, not as one fused operator."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def quiet_fake_tensors() -> Iterator[None]:
+    """torch logs a traceback for every operator that refuses its shapes; here a refusal is an answer."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every ATen operator of a run, composite ones taken apart, with the module and the line that called it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.modules: list[tuple[str, nn.Module]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        op = operator_name(func)
+        if op in QUESTIONS:
+            return func(*args, **kwargs)
+        if op not in RULES and isinstance(func, torch._ops.OpOverload):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        named = named_arguments(func, args) | kwargs
+        result = fake_batch_norm(named) if op == "native_batch_norm" else NotImplemented
+        if result is NotImplemented:
+            result = func(*args, **kwargs)
+        self.observe(op, named, tuple(t for t in tree_leaves(result) if isinstance(t, torch.Tensor)))
+        return result
+
+    def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
+        """Called after it ran, with its arguments by name; this one only watches."""
+
+    @property
+    def module(self) -> str:
+        return self.modules[-1][0] if self.modules else ""
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Keep the stack of modules that are running."""
+
+        def enter(name: str) -> Callable[..., None]:
+            return lambda module, *_: self.modules.append((name, module))
+
+        handles = []
+        for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks that are not scripted
+                continue
+            handles.append(module.register_forward_pre_hook(enter(name)))
+            handles.append(module.register_forward_hook(lambda *_: self.modules.pop() and None, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def fake_batch_norm(args: Mapping[str, Any]) -> Any:
+    """Batch norm on fake tensors by its shapes: torch's own takes twenty operators, half the time of a trace.
+
+    NotImplemented where it is not fake, or where the sizes disagree, so that torch raises its own error.
+    """
+    x = args["input"]
+    own = [args[name] for name in ("weight", "bias", "running_mean", "running_var") if args[name] is not None]
+    if not isinstance(x, FakeTensor) or any(tensor.shape != x.shape[1:2] for tensor in own):
+        return NotImplemented
+    saved = x.new_empty(x.shape[1] if args["training"] else 0)
+    return torch.empty_like(x), saved, torch.empty_like(saved)
+
+
+def operator_name(func: Any) -> str:
+    """`aten::relu_` and `aten::relu` are one operator here; those of other namespaces keep theirs (`my::relu`)."""
+    if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
+        return str(func)
+    space, name = func._schema.name.split("::")
+    name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    return name if space in ("aten", "prim", "prims") else f"{space}::{name}"
+
+
+def named_arguments(func: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+    """Positional arguments by the names of the operator's schema."""
+    schema = getattr(func, "_schema", None)
+    names = [a.name for a in schema.arguments] if schema is not None else [f"argument {n}" for n in range(len(args))]
+    return dict(zip(names, args, strict=False))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A copy of a model that can be run without touching the caller's, on fake tensors where that is possible."""
+
+    model: nn.Module
+    example: Example
+    fake: FakeTensorMode | None
+
+    def with_example(self, example: Example) -> Stage:
+        """The same model with other inputs."""
+        return replace(self, example=_fake(self.fake, example))
+
+    def run(self, observer: Observer, *, training: bool) -> Any:
+        """Run `forward` once under an observer."""
+        self.model.train(training)
+        mode: AbstractContextManager[Any] = self.fake if self.fake is not None else nullcontext()
+        with torch.no_grad(), plain_attention(), quiet_fake_tensors(), torch.random.fork_rng(devices=[]), mode:
+            with observer.watching(self.model), observer:
+                return call_model(self.model, self.example)
+
+
+def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
+    """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
+    check_eager(model)
+    if real:
+        return Stage(copy_module(model), example, None)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    return Stage(clone_module(model, lambda _, t: fake.from_tensor(t)), _fake(fake, example), fake)
+
+
+def _fake(fake: FakeTensorMode | None, example: Example) -> Example:
+    def move(leaf: Any) -> Any:
+        return fake.from_tensor(leaf) if fake is not None and isinstance(leaf, torch.Tensor) else leaf
+
+    return tree_map(move, example)  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Workarounds of defects in other libraries, each with where it is known."""

@@ -1,0 +1,1 @@
+"""What a network costs, as functions of its widths."""

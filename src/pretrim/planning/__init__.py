@@ -1,0 +1,1 @@
+"""From a network and limits to a `Plan`: how many filters each layer keeps."""

@@ -1,0 +1,42 @@
+"""From a resolved budget to widths, by any method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pretrim.analysis.network import IntArray, Network
+
+from .budget import ResolvedBudget
+from .controls import random, uniform, waterfill
+from .legal import Problem
+from .options import Method, Options
+from .sampling import sample
+
+
+def allocate(network: Network, budget: ResolvedBudget, options: Options, count: int = 1) -> IntArray:
+    """Widths (count x G) that meet every limit of `budget`.
+
+    ``uniform`` and ``waterfill`` have no randomness: their rows are equal.
+
+    Raises:
+        InfeasibleBudget: the narrowest legal network does not fit.
+    """
+    problem = Problem(network, budget, options)
+    budget.check_reachable(problem.smallest, sum("output" not in entry.reason for entry in network.frozen))
+    if not network.groups:
+        return np.zeros((count, 0), dtype=np.int64)
+    return METHODS[options.mode](problem, count)
+
+
+METHODS: dict[Method, Callable[[Problem, int], IntArray]] = {
+    "params": sample,
+    "macs": sample,
+    "memory": sample,
+    "latency": sample,
+    "joint": sample,
+    "uniform": uniform,
+    "random": random,
+    "waterfill": waterfill,
+}

@@ -1,0 +1,239 @@
+"""Limits on what a network takes: how users write them, and what they mean for one network.
+
+A limit is absolute (``"250k"``, ``"20M"``, ``"512KiB"``, ``250_000``) or a share of the dense network (``"0.3x"``). It
+is called by a quantity's option (``ram``) or its name (``peak_activation_bytes``); `cost.quantities` has the table.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.costs import cost
+from pretrim.cost.formula import BoundedCost, Cost, DType
+from pretrim.cost.quantities import BUILTIN, Quantity, Unit, by_option, quantities
+from pretrim.errors import BudgetError, InfeasibleBudget, UsageError
+
+NO_LIMIT = 2**62
+"""More than anything costs; limits beyond it would not fit an array"""
+_COUNT = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
+_BYTES = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+_UNITS: Mapping[Unit, Mapping[str, int]] = {
+    "count": _COUNT,
+    "bytes": {**_COUNT, **_BYTES},
+    "ns": {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9},
+}
+_EXAMPLES: Mapping[Unit, str] = {"count": "250k", "bytes": "512KiB", "ns": "5ms"}
+_AMOUNT = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit: an amount in the unit of its quantity, or a share of the dense network's.
+
+    Attributes:
+        cost: the quantity's name.
+        amount: in its unit, or a share.
+        is_share: whether it is one.
+        text: as the user wrote it.
+        name: what the user called it: ``ram`` rather than ``peak_activation_bytes``.
+
+    >>> Limit.parse("macs", "20M")
+    Limit(cost='macs', amount=20000000.0, is_share=False, text='20M', name='macs')
+    >>> Limit.parse("ram", "0.5x").is_share
+    True
+    """
+
+    cost: str
+    amount: float
+    is_share: bool
+    text: str
+    name: str
+
+    @classmethod
+    def parse(cls, name: str, value: str | int | float) -> Limit:
+        """Read a limit as the user wrote it. Raises BudgetError, which says how limits are written."""
+        quantity = by_option().get(name)
+        if quantity is None:
+            raise UsageError(f"Expected a limit on one of {', '.join(by_option())}, but got {name!r}.")
+        text = str(value)
+        match = _AMOUNT.fullmatch(text)
+        unit = match[2] if match else ""
+        units = _UNITS[quantity.unit]
+        if match is None or not (unit == "x" or unit in units):
+            raise BudgetError(
+                f"Expected {name} to be an amount such as {_EXAMPLES[quantity.unit]!r} or a share such as '0.3x', "
+                f"but got {text!r}."
+            )
+        amount = float(match[1].replace("_", ""))
+        if amount <= 0 or not math.isfinite(amount):
+            raise BudgetError(f"Expected {name} to be more than 0, but got {text!r}.")
+        if unit != "x" and amount < 1 and unit in ("", "B"):
+            raise BudgetError(f"Expected {name} to be at least 1, but got {text!r}: write a share as '{match[1]}x'.")
+        if unit == "x" and amount > 1:
+            raise BudgetError(f"Expected {name} to be at most the dense network's ('1x'), but got {text!r}.")
+        return cls(quantity.name, amount if unit == "x" else amount * units[unit], unit == "x", text, name)
+
+    @property
+    def quantity(self) -> Quantity:
+        """Its row in the table."""
+        return quantities()[self.cost]
+
+    def resolve(self, dense: int) -> int:
+        """The largest allowed value, in the unit of the cost."""
+        amount = self.amount * dense if self.is_share else self.amount
+        return math.floor(min(amount, NO_LIMIT))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Several limits at once, with the data type that bytes are counted in."""
+
+    limits: tuple[Limit, ...]
+    dtype: DType = "float32"
+
+    @classmethod
+    def parse(cls, limits: Mapping[str, str | int | float | None], dtype: DType = "float32") -> Budget:
+        """Read limits by name; None means no limit. Raises BudgetError if there is none, or one is given twice."""
+        parsed = tuple(Limit.parse(name, value) for name, value in limits.items() if value is not None)
+        if not parsed:
+            options = ", ".join(f"--{quantity.option}" for quantity in BUILTIN[:5])
+            raise BudgetError(f"No limit given ({options}): add one, e.g. `--macs 0.5x`.")
+        if len({limit.cost for limit in parsed}) < len(parsed):
+            raise BudgetError(f"Expected one limit per cost, but got {', '.join(limits)}: give each only once.")
+        return cls(parsed, dtype)
+
+    def resolve(self, network: Network, costs: Mapping[str, Cost] | None = None) -> ResolvedBudget:
+        """The limits as numbers for one network.
+
+        Args:
+            network: that the shares are of.
+            costs: by name, what is measured or predicted for a device; the rest come from the table of quantities.
+
+        Raises:
+            BudgetError: the dense network already meets every limit, with room to spare.
+            UsageError: a limit on a cost that only a device can tell, and that was not given.
+        """
+        resolved = self.resolve_any(network, costs)
+        if (resolved.values > resolved.dense).all():
+            limit = self.limits[0]
+            need = amount_text(limit.quantity.unit, int(resolved.dense[0]))
+            raise BudgetError(
+                f"Nothing to trim: the dense network needs {need} and meets --{limit.name} {limit.text} as it is. "
+                f"Lower the limit."
+            )
+        return resolved
+
+    def resolve_any(self, network: Network, costs: Mapping[str, Cost] | None = None) -> ResolvedBudget:
+        """The same, also where the dense network meets every limit."""
+        handed = dict(costs or {})
+        exact = tuple(self._cost(network, limit, handed) for limit in self.limits)
+        dense = np.array([int(function(network.dense)) for function in exact], dtype=np.int64)
+        values = np.array([limit.resolve(int(d)) for limit, d in zip(self.limits, dense, strict=True)], dtype=np.int64)
+        search = tuple(function.bound if isinstance(function, BoundedCost) else function for function in exact)
+        return ResolvedBudget(search, values, dense, exact, self.limits, handed)
+
+    def _cost(self, network: Network, limit: Limit, handed: Mapping[str, Cost]) -> Cost:
+        if limit.cost in handed:
+            return handed[limit.cost]
+        if limit.quantity.factory is None:
+            raise UsageError(
+                f"--{limit.name} {limit.text} needs a {limit.quantity.title} that was measured, and none was given: "
+                f"see pretrim.latency."
+            )
+        return cost(network, limit.cost, self.dtype)
+
+
+@dataclass(frozen=True)
+class ResolvedBudget:
+    """Limits as numbers, and the costs they are on.
+
+    Attributes:
+        costs: to search by: they never fall when a width grows.
+        values: the limits.
+        dense: the costs of the dense network.
+        exact: what must be within the limits in the end; the same as `costs` but for those with a bound.
+        limits: as the user wrote them.
+        handed: every cost that was given, limited or not, by name: one known by layer can weight the draws.
+    """
+
+    costs: tuple[Cost, ...]
+    values: IntArray
+    dense: IntArray
+    exact: tuple[Cost, ...]
+    limits: tuple[Limit, ...]
+    handed: Mapping[str, Cost] = field(default_factory=dict)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the costs to search by are the costs as they are."""
+        return self.costs == self.exact
+
+    def measure(self, widths: ArrayLike) -> IntArray:
+        """Each limited cost at each row of widths: (n x G) -> (n x limits)."""
+        return np.stack([function(widths) for function in self.costs], axis=-1)
+
+    def met(self, widths: ArrayLike) -> NDArray[np.bool_]:
+        """Which rows of widths meet every limit."""
+        return np.asarray((self.measure(widths) <= self.values).all(axis=-1))
+
+    def broken(self, widths: IntArray) -> list[str]:
+        """What one row of widths exceeds by the exact costs, in words."""
+        reached = [int(function(widths)) for function in self.exact]
+        return [
+            f"{amount_text(limit.quantity.unit, value)} exceeds --{limit.name} {limit_text(limit, int(most))}"
+            for limit, value, most in zip(self.limits, reached, self.values, strict=True)
+            if value > most
+        ]
+
+    def with_exact_costs(self) -> ResolvedBudget:
+        """The same limits, searched by the exact costs."""
+        return replace(self, costs=self.exact)
+
+    def with_margin(self, widths: IntArray, limits: IntArray) -> ResolvedBudget:
+        """Narrower limits to search by, where these widths kept the bounds but exceed the true `limits`."""
+        over = np.array([int(function(widths)) for function in self.exact]) - limits
+        values = np.where(over > 0, np.minimum(self.measure(widths), self.values) - over, self.values)
+        return replace(self, values=values)
+
+    def check_reachable(self, smallest: IntArray, frozen: int = 0) -> None:
+        """Raises InfeasibleBudget if even the narrowest legal network, with so many frozen layers, does not fit."""
+        for limit, most, value in zip(self.limits, self.values, self.measure(smallest), strict=True):
+            if value > most:
+                needed = amount_text(limit.quantity.unit, int(value))
+                why = f" (frozen layers: {frozen}, `pretrim profile` says why)" if frozen else ""
+                raise InfeasibleBudget(
+                    f"--{limit.name} {limit_text(limit, int(most))} cannot be met; the narrowest network needs "
+                    f"{needed}{why}: raise the limit, or lower --round-to, --min-width or --min-features."
+                )
+
+
+def limit_text(limit: Limit, value: int) -> str:
+    """A limit as the user wrote it; of a share, with what it comes to."""
+    return f"{limit.text} ({amount_text(limit.quantity.unit, value)})" if limit.is_share else limit.text
+
+
+def amount_text(unit: Unit, value: int) -> str:
+    """A value for people, exact enough to be a limit.
+
+    >>> amount_text("bytes", 49152), amount_text("ns", 5_000_000), amount_text("count", 8062)
+    ('49,152 bytes', '5 ms', '8,062')
+    """
+    if unit == "ns":
+        return f"{value * 1e-6:.4g} ms"
+    return f"{value:,} bytes" if unit == "bytes" else f"{value:,}"

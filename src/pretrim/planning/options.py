@@ -1,0 +1,110 @@
+"""How widths are chosen: the options of every method, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import index
+from typing import Literal, TypeAlias, get_args
+
+from pretrim.errors import UsageError
+
+Method: TypeAlias = Literal["params", "macs", "memory", "latency", "joint", "uniform", "random", "waterfill"]
+Step: TypeAlias = Literal["fraction", "filter"]
+ShareUpdate: TypeAlias = Literal["static", "adaptive"]
+Coupling: TypeAlias = Literal["sum", "mean", "max"]
+AIMS: dict[Method, str] = {
+    "params": "params",
+    "macs": "macs",
+    "memory": "activation_bytes",
+    "latency": "latency_ns",
+}
+"""The cost that a mode is for, where it has one: several draws are compared by it"""
+LATENCY_DRAWS = 64
+SMALLEST_FRACTION = 0.0001
+"""of a group that a draw removes: a width of 1,000 is then 70,000 draws from 1"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How widths are chosen.
+
+    The defaults of step, share_update and coupling are readings of the paper that no other was clearly better than
+    (docs/results.md, table 1: ResNet-20 at half the MACs, four seeds): where they differ they do by less than the
+    seeds. ``joint`` draws by the limit that is given: PA is above uniform width under its own limit (the table after
+    it), and below it under one on MACs. Rounding costs there what it saves in time elsewhere (docs/deploy.md).
+
+    Attributes:
+        mode: what counts as complexity; ``joint`` draws the mode of each step by how far each limit is still exceeded;
+            ``uniform``, ``random`` and ``waterfill`` are the controls.
+        step: what one draw removes: one rounding step of filters (the paper's words), or a fraction of the drawn group.
+            One filter a draw exhausts narrow layers: FA at half the MACs takes VGG-16's second layer from 64 to 4.
+        fraction: that fraction.
+        share_update: ``static``: shares of the dense network (the paper); ``adaptive``: of the network as it shrinks.
+        coupling: how the shares of coupled layers make the share of their group: their sum, mean, or the largest. The
+            sum of a residual stream is large, so it is cut first.
+        round_to: filters are kept in multiples of it; smaller in layers of fewer than four times as many. Unaligned
+            widths buy nothing on real kernels (docs/costs.md).
+        min_width: the fewest filters that a layer keeps.
+        min_features: the fewest channels that the last layer, the classifier, reads. None: two for each class, or a
+            quarter of the dense network's where that is less, and fewer only if no network within the limits keeps
+            them; ``uniform`` and ``waterfill`` have their own rule. A residual stream is drawn as often as all its
+            layers together, and where the classifier reads few of its channels accuracy is lost (docs/results.md).
+        seed: of the draws.
+        block: draws between two updates of shares that depend on the state (``adaptive``, several limits, peak memory).
+            1 is exact; larger blocks are faster for thousands of candidates (docs/planning.md shows their effect).
+        draws: of so many plans within the limits the one is taken that costs least of what the mode is for. None: 64
+            in the mode latency, whose aim is time whatever else is limited, and 1, the paper's single draw, elsewhere.
+    """
+
+    mode: Method = "joint"
+    step: Step = "fraction"
+    fraction: float = 0.05
+    share_update: ShareUpdate = "static"
+    coupling: Coupling = "sum"
+    round_to: int = 8
+    min_width: int = 1
+    min_features: int | None = None
+    seed: int = 0
+    block: int = 1
+    draws: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, get_args(Method))
+        _one_of("step", self.step, get_args(Step))
+        _one_of("share_update", self.share_update, get_args(ShareUpdate))
+        _one_of("coupling", self.coupling, get_args(Coupling))
+        if not (isinstance(self.fraction, float) and SMALLEST_FRACTION <= self.fraction < 1):
+            raise UsageError(f"Expected fraction to be from {SMALLEST_FRACTION} to below 1, but got {self.fraction!r}.")
+        for name in ("round_to", "min_width", "block", "seed", "min_features", "draws"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
+        for name, least in (("round_to", 1), ("min_width", 1), ("block", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
+        if self.min_features is not None and self.min_features < 1:
+            raise UsageError(f"Expected min_features to be at least 1, but got {self.min_features}.")
+        if self.draws is not None and self.draws < 1:
+            raise UsageError(f"Expected draws to be at least 1, but got {self.draws}.")
+        if self.draws is not None and self.draws > 1 and self.mode not in AIMS:
+            raise UsageError(
+                f"Expected one draw in the mode {self.mode}, but got {self.draws}: it aims at no one cost."
+            )
+
+    @property
+    def candidates(self) -> int:
+        """Plans to draw."""
+        return self.draws if self.draws is not None else LATENCY_DRAWS if self.mode == "latency" else 1
+
+
+def _whole(name: str, value: object) -> int | None:
+    """A Python integer, from NumPy's too: options are written as JSON."""
+    if value is None and name in ("min_features", "draws"):
+        return None
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"Expected {name} to be a whole number, but got {value!r}.") from None
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"Expected {name} to be one of {', '.join(choices)}, but got {value!r}.")

@@ -1,0 +1,155 @@
+"""From a network and its limits to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.costs import COSTS, cost
+from pretrim.cost.costs import costs as formulas
+from pretrim.cost.formula import Cost, DType, item_bytes
+from pretrim.cost.quantities import quantities
+from pretrim.errors import InfeasibleBudget, UsageError
+
+from .allocate import allocate
+from .budget import Budget, ResolvedBudget
+from .fill import fill_budget
+from .options import AIMS, Options
+from .plan import GroupPlan, Plan
+
+EQUALLY_USED = 0.98
+"""of the limit that the fullest draw uses: a plan is no better for leaving a part of its budget"""
+TRIES = 50
+"""narrower searches for limits that no formula gives exactly"""
+
+
+def make_plan(
+    network: Network,
+    limits: Mapping[str, str | int | float | None],
+    options: Options | None = None,
+    dtype: DType = "float32",
+    costs: Mapping[str, Cost] | None = None,
+) -> Plan:
+    """The plan for one network under a budget.
+
+    Args:
+        network: the dense network.
+        limits: by quantity (`cost.quantities`), absolute or as shares of the dense network.
+        options: how widths are chosen.
+        dtype: the data type that bytes are counted in.
+        costs: measured or predicted for a device, by quantity; a limit on one of them is kept by it, and the plan says
+            what the dense and the slim network take of each.
+
+    Raises:
+        BudgetError: a limit that is not one (zero, negative, no number, more than the dense network needs).
+        InfeasibleBudget: no legal plan meets a limit.
+    """
+    options = options or Options()
+    budget = Budget.parse(limits, dtype)
+    resolved = budget.resolve(network, costs)
+    widths = _within(network, resolved, options)
+    texts = {limit.cost: limit.text for limit in budget.limits}
+    return plan_of_widths(network, widths, dtype, limits=texts, options=asdict(options), costs=costs)
+
+
+def _within(network: Network, budget: ResolvedBudget, options: Options) -> IntArray:
+    """Widths within every exact limit: searched by bounds, under narrower limits where those do not say all."""
+    widths = _best_draw(network, budget, options)
+    if not (broken := budget.broken(widths)):
+        return widths
+    search = budget
+    for _ in range(0 if budget.is_exact else TRIES):
+        search = search.with_margin(widths, budget.values)
+        try:
+            widths = _best_draw(network, search, options)
+        except InfeasibleBudget:  # its message would name the narrower limit
+            break
+        if not (broken := budget.broken(widths)):
+            return fill_budget(network, budget, options, widths)
+    raise InfeasibleBudget(f"No plan found within every limit ({'; '.join(broken)}): try another seed or mode.")
+
+
+def _best_draw(network: Network, budget: ResolvedBudget, options: Options) -> IntArray:
+    """Widths of one draw; of several that use the limits up alike, those that cost least of what the mode is for."""
+    rows: IntArray = allocate(network, budget, options, options.candidates)
+    if len(rows) > 1:
+        used = (budget.measure(rows) / budget.values).max(axis=1)
+        rows = rows[used >= EQUALLY_USED * used.max()]
+        aim = AIMS[options.mode]
+        function = budget.handed.get(aim) or cost(network, aim)
+        rows = rows[np.argsort(function(rows), kind="stable")]
+    chosen: IntArray = rows[0]
+    return chosen
+
+
+def options_of(names: Mapping[str, object]) -> Options:
+    """Options by name. Raises UsageError for a name or a value that is none."""
+    known = {entry.name for entry in fields(Options)}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise UsageError(f"Expected options out of {', '.join(sorted(known))}, but got {', '.join(unknown)}.")
+    return Options(**names)  # type: ignore[arg-type]  # it checks them
+
+
+def plan_of_widths(
+    network: Network,
+    widths: ArrayLike,
+    dtype: DType = "float32",
+    *,
+    limits: Mapping[str, str] | None = None,
+    options: Mapping[str, object] | None = None,
+    costs: Mapping[str, Cost] | None = None,
+) -> Plan:
+    """A plan with widths chosen by hand or elsewhere.
+
+    Args:
+        network: the dense network.
+        widths: one number per group (G).
+        dtype: the data type that bytes are counted in.
+        limits: for the record, by quantity.
+        options: likewise, how the widths were chosen.
+        costs: as in `make_plan`.
+
+    Raises:
+        UsageError: a wrong number of widths, or one outside 1..channels.
+    """
+    item_bytes(dtype)  # checks the data type
+    given = np.asarray(widths)
+    array = given.astype(np.int64) if given.dtype.kind in "iuf" else np.zeros(0, dtype=np.int64)
+    if array.shape != network.dense.shape or ((array < 1) | (array > network.dense) | (array != given)).any():
+        raise UsageError(
+            f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got {given.tolist()}."
+        )
+    functions = formulas(network, dtype)
+    return Plan(
+        groups=tuple(
+            GroupPlan(group.name, group.layers, group.channels, int(kept))
+            for group, kept in zip(network.groups, array, strict=True)
+        ),
+        limits=dict(limits or {}),
+        options=dict(options or {}),
+        dtype=dtype,
+        dense={name: int(function(network.dense)) for name, function in functions.items()},
+        slim={name: int(function(array)) for name, function in functions.items()},
+        example=network.example,
+        fingerprint=network.fingerprint,
+        device=_on_device(network, array, dtype, limits or {}, costs or {}),
+    )
+
+
+def _on_device(
+    network: Network, widths: IntArray, dtype: DType, limits: Mapping[str, str], handed: Mapping[str, Cost]
+) -> dict[str, dict[str, int]] | None:
+    """What the dense and the slim network take of quantities beyond the five: those limited, and those handed in."""
+    named = [name for name in limits if name not in COSTS and quantities()[name].factory is not None]
+    functions = {name: cost(network, name, dtype) for name in named} | dict(handed)
+    if not functions:
+        return None
+    return {
+        which: {name: int(function(at)) for name, function in functions.items()}
+        for which, at in (("dense", network.dense), ("slim", widths))
+    }

@@ -1,0 +1,122 @@
+"""Each group's share of the complexity: what a draw is weighted by."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.costs import MODES, layer_terms, moments, peak_columns
+from pretrim.cost.formula import Formula, LayeredCost, formula
+from pretrim.cost.quantities import Criterion, quantities
+from pretrim.errors import UsageError
+
+from .legal import FloatArray, Problem
+from .options import Method
+
+
+class Shares:
+    """Each group's weight in the draw, as the state demands."""
+
+    def __init__(self, problem: Problem) -> None:
+        network, options = problem.network, problem.options
+        self.problem = problem
+        self.owners = _owners(network)
+        self.formulas = {mode: formula(network, layer_terms(network, mode)) for mode in MODES}
+        self.timed = _layered(problem, "latency")
+        self.static: dict[Criterion, FloatArray] = {}
+        self.changes = options.share_update == "adaptive" or len(problem.budget.values) > 1 or self._limits_peak()
+        self._peak = _Peak(network) if self._limits_peak() else None
+
+    def _limits_peak(self) -> bool:
+        return any(limit.quantity.is_peak for limit in self.problem.budget.limits)
+
+    def _of_groups(self, criterion: Criterion, widths: IntArray) -> FloatArray:
+        """The complexity of each group, coupled layers put together: (n x G)."""
+        if criterion != "latency":
+            layers = self.formulas[criterion](widths)
+        elif self.timed is not None:
+            layers = self.timed.by_layer(widths)
+        else:
+            raise UsageError("Expected a measured latency for the mode latency, but got none: see pretrim.latency.")
+        if self.problem.options.coupling == "max":
+            parts = [(layers * self.owners[:, g]).max(axis=1) for g in range(self.owners.shape[1])]
+            return np.stack(parts, axis=1)
+        total: FloatArray = layers @ self.owners
+        return total / (self.owners > 0).sum(axis=0) if self.problem.options.coupling == "mean" else total
+
+    def of_criterion(self, criterion: Criterion, widths: IntArray) -> FloatArray:
+        """The complexity of each group, at these widths or, with static shares, in the dense network."""
+        if self.problem.options.share_update == "adaptive":
+            return self._of_groups(criterion, widths)
+        if criterion not in self.static:
+            self.static[criterion] = self._of_groups(criterion, self.problem.network.dense[None])
+        return np.broadcast_to(self.static[criterion], widths.shape)
+
+    def __call__(self, widths: IntArray, open_: NDArray[np.bool_]) -> FloatArray:
+        """Probabilities, up to a factor, of drawing each group: (n x G). Groups that are not open get 0."""
+        budget = self.problem.budget
+        over = np.maximum(budget.measure(widths) / budget.values - 1.0, 0.0)
+        mixed = np.zeros(widths.shape)
+        for place, cost in enumerate(budget.costs):
+            if over[:, place].any():
+                mixed += over[:, place, None] * normalised(self._for_limit(cost.name, widths), open_)
+        return mixed
+
+    def _for_limit(self, cost: str, widths: IntArray) -> FloatArray:
+        mode, quantity = self.problem.options.mode, quantities()[cost]
+        if not quantity.is_peak or self._peak is None:
+            return self.of_criterion(quantity.criterion if mode == "joint" else _as_criterion(mode), widths)
+        at_peak = self._peak.bytes_of_groups(widths)
+        return at_peak if mode == "joint" else self.of_criterion(_as_criterion(mode), widths) * (at_peak > 0)
+
+
+def _layered(problem: Problem, criterion: Criterion) -> LayeredCost | None:
+    """The cost that was handed in for a criterion that no formula gives, if it is known layer by layer."""
+    for name, cost in problem.budget.handed.items():
+        if quantities()[name].criterion == criterion and isinstance(cost, LayeredCost):
+            return cost
+    return None
+
+
+def _as_criterion(method: Method) -> Criterion:
+    if method != "latency" and method not in MODES:
+        raise UsageError(f"Expected a mode out of {', '.join(MODES)}, latency, but got {method!r}.")
+    return method
+
+
+def normalised(weights: FloatArray, open_: NDArray[np.bool_]) -> FloatArray:
+    """Rows that sum to 1 over the open groups; where those weigh nothing, they weigh the same."""
+    weights = np.where(open_, weights, 0.0)
+    total = weights.cumsum(axis=1)[:, -1:]  # cumsum adds in order, on every machine alike
+    weights = np.where(total > 0, weights, open_)
+    total = np.where(total > 0, total, open_.sum(axis=1, keepdims=True))
+    share: FloatArray = weights / np.maximum(total, 1e-300)
+    return share
+
+
+def _owners(network: Network) -> FloatArray:
+    """Which part of each layer's filters belongs to each group, in the dense network: layers x groups."""
+    rows = [network.coefficients[layer.filters] * network.dense for layer in network.layers]
+    sizes = [max(int(network.sizes(network.dense)[layer.filters]), 1) for layer in network.layers]
+    shape = (len(rows), len(network.groups))  # either may be 0
+    return np.array(rows, dtype=np.float64).reshape(shape) / np.array(sizes, dtype=np.float64)[:, None]
+
+
+class _Peak:
+    """Which groups own the tensors that are alive at the present peak, and how many bytes of them."""
+
+    def __init__(self, network: Network) -> None:
+        together = moments(network)
+        self.moments: Formula = formula(network, peak_columns(network, 1))
+        self.tensors: Formula = formula(network, [[(1.0, tensor.dims)] for tensor in network.tensors])
+        self.alive = np.array(
+            [[t in alive for t in range(len(network.tensors))] for alive in together], dtype=np.float64
+        )
+        owned = [[network.coefficients[d] * network.dense for d in tensor.dims] for tensor in network.tensors]
+        self.owners = np.array([np.sum(parts, axis=0) > 0 for parts in owned], dtype=np.float64)
+
+    def bytes_of_groups(self, widths: IntArray) -> FloatArray:
+        peak = self.moments(widths).argmax(axis=1)
+        there: FloatArray = self.tensors(widths) * self.alive[peak]
+        return there @ self.owners

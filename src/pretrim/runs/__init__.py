@@ -1,0 +1,1 @@
+"""Run folders: trained networks as safetensors and JSON."""

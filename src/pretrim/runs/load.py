@@ -1,0 +1,162 @@
+"""A run folder: the slim network's tensors in ``weights.safetensors``, everything else in ``run.json``. No pickle.
+
+The network is rebuilt from the dense model's own definition: built-in and zoo networks alone, a network of a user's
+file only when the user names that file. Then the plan is applied and the tensors are copied in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from torch import nn
+
+from pretrim.analysis.copies import copy_module
+from pretrim.analysis.identity import fingerprint
+from pretrim.errors import CheckpointError, PlanError, UsageError
+from pretrim.models.resolve import ModelReference, build, resolve
+from pretrim.surgery.apply import apply
+
+from .record import (
+    RECORD,
+    STATE,
+    WEIGHTS,
+    RunRecord,
+)
+from .save import named_tensors_twice
+
+ModelSource: TypeAlias = nn.Module | Callable[[], nn.Module] | str
+
+
+def read(path: str | Path) -> RunRecord:
+    """The record of a run folder. Raises CheckpointError if there is none, or it is truncated, edited or foreign."""
+    file = Path(path) / RECORD
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        if (file.parent / STATE).exists():
+            raise CheckpointError(
+                f"Expected a finished run in {path}, but its training was stopped: go on with `compress --resume`."
+            ) from error
+        raise CheckpointError(
+            f"Expected a run folder with {RECORD}, but could not read {file} ({error.strerror}): "
+            f"give the folder that `pretrim compress -o` wrote."
+        ) from error
+    except (RecursionError, ValueError) as error:
+        raise CheckpointError(
+            f"Expected {file} to be JSON, but it is not ({error}): the file is truncated or edited, copy it again."
+        ) from error
+    return RunRecord.from_json(data)
+
+
+def load(path: str | Path, *, model: ModelSource | None = None) -> nn.Module:
+    """The slim network of a run folder, in eval mode, carrying its plan (:func:`pretrim.plan_of`).
+
+    Args:
+        path: a folder written by :func:`save`.
+        model: what to rebuild from: the dense network, a function that returns it, its name (``"file.py:function"``,
+            which runs that file), or the slim network itself. Needed only where pretrim cannot build the model alone:
+            a user's file is never run without being named here. The module given is not changed.
+
+    Raises:
+        CheckpointError: the folder is truncated, edited or foreign, or `model` is another network.
+        UsageError: `model` is needed, or names nothing.
+        ModelError: the model cannot be built.
+    """
+    record = read(path)
+    tensors = _read_weights(Path(path) / WEIGHTS, record)
+    slim = _rebuild(record, model)
+    _check_shapes(slim, tensors, record)
+    with torch.no_grad():
+        for name, tensor in named_tensors_twice(slim):
+            stored = tensors[record.aliases.get(name, name)]
+            if stored.dtype != tensor.dtype:
+                tensor.data = tensor.data.to(stored.dtype)
+            tensor.copy_(stored)
+    slim.__dict__["pretrim_plan"] = record.plan
+    return slim.eval()
+
+
+def _read_weights(file: Path, record: RunRecord) -> dict[str, torch.Tensor]:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected the weights in {file}, but could not read it ({error.strerror}): copy the whole run folder."
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != record.weights_sha256:
+        raise CheckpointError(
+            f"Expected {file} to have the SHA-256 {record.weights_sha256[:12]}..., but got {found[:12]}...: "
+            f"it is truncated or edited, copy it again."
+        )
+    try:
+        return read_tensors(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"Expected {file} to be a safetensors file, but {error}: copy it again.") from error
+
+
+def _rebuild(record: RunRecord, model: ModelSource | None) -> nn.Module:
+    """A slim network with the shapes of the record and any values."""
+    source = build(_own_reference(record)) if model is None else _given(record, model)
+    found = fingerprint(source)
+    if found == record.dense_fingerprint:
+        try:
+            return apply(source, record.plan)
+        except PlanError as error:
+            raise CheckpointError(str(error)) from error
+    if found == record.slim_fingerprint:
+        return copy_module(source)
+    raise CheckpointError(
+        "Expected the model that the run was made from, but its parameters have other names or shapes: "
+        "give that model, or its version at that time."
+    )
+
+
+def _own_reference(record: RunRecord) -> ModelReference:
+    """The reference, if it can be built without running a user's file."""
+    reference = record.reference
+    if reference is not None and reference.trusted:
+        return reference
+    came = "a module" if reference is None else repr(reference.name)
+    example = "FILE.py:FUNCTION" if reference is None else reference.name
+    raise UsageError(
+        f"Expected model= (--model) for a network that pretrim cannot build itself, but got none: the run was made "
+        f"from {came}, so give --model {example}, which runs that file."
+    )
+
+
+def _given(record: RunRecord, model: ModelSource) -> nn.Module:
+    """The network that the user gave, named, or gave a function for."""
+    if isinstance(model, str):
+        if record.reference is not None:
+            return build(ModelReference(model, record.reference.arguments))
+        classes = None if record.classes is None else len(record.classes)
+        return build(resolve(model, num_classes=classes, input_shape=record.input_shape))
+    source = model if isinstance(model, nn.Module) else model()
+    if not isinstance(source, nn.Module):
+        raise UsageError(f"Expected model to be, or to return, a torch.nn.Module, but got {type(source).__name__}.")
+    return source
+
+
+def _check_shapes(slim: nn.Module, tensors: Mapping[str, torch.Tensor], record: RunRecord) -> None:
+    """The rebuilt network and the stored tensors must have the same names and shapes."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in named_tensors_twice(slim)}
+    names = {name: record.aliases.get(name, name) for name in wanted}
+    missing = sorted(name for name, stored in names.items() if stored not in tensors)
+    extra = sorted(set(tensors) - set(names.values()))
+    if missing or extra:
+        what = f"{missing[0]} is missing" if missing else f"{extra[0]} is not in the model"
+        raise CheckpointError(f"Expected the tensors of the rebuilt network, but {what}: the run is edited.")
+    for name, stored in names.items():
+        got = tuple(tensors[stored].shape)
+        if got != wanted[name]:
+            raise CheckpointError(
+                f"Expected {name} to be {wanted[name]} as planned, but got {got}: the run is edited, save it again."
+            )

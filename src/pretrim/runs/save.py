@@ -1,0 +1,154 @@
+"""Writing a run folder: whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as tensors_to_bytes
+from torch import nn
+
+from pretrim.analysis.identity import fingerprint
+from pretrim.errors import UsageError
+from pretrim.files import write_bytes, write_text
+from pretrim.models.resolve import ModelReference
+from pretrim.surgery.apply import plan_of
+
+from .folder import (
+    _not_writable,
+    _rename,
+    _sibling,
+    prepare_output,
+)
+from .record import (
+    RECORD,
+    WEIGHTS,
+    RunRecord,
+    _checked_classes,
+    _checked_pair,
+    _checked_shape,
+    image_shape,
+)
+
+
+def save(
+    slim: nn.Module,
+    path: str | Path,
+    *,
+    reference: ModelReference | None = None,
+    classes: Sequence[str] | None = None,
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
+    input_shape: Sequence[int] | None = None,
+    data: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    into: bool = False,
+) -> None:
+    """Write a slim network, which carries its plan, to a new run folder: whole or not at all.
+
+    Args:
+        slim: a network made by ``plan.apply``; its tensors are stored as they are (data types kept, values on any
+            device and in any memory format, tied tensors once).
+        path: the folder; it must not exist, unless `overwrite` and it is a run folder.
+        reference: what rebuilds the dense model; by default that of the plan.
+        classes: names of the outputs.
+        normalisation: (mean, std) of each channel, for images scaled to 0..1.
+        input_shape: (channels, height, width); by default that of the plan's example, if it is one image tensor.
+        data: the data set, as plain JSON.
+        results: accuracies and the like, as plain JSON.
+        overwrite: replace an existing run folder.
+        into: write into the folder of a training (:func:`output_folder`), whose other files stay. The record is written
+            last, so that without it the run is not finished.
+
+    Raises:
+        UsageError: a network without a plan, or metadata that is no plain JSON.
+        CheckpointError: the folder exists, or cannot be written.
+    """
+    plan = plan_of(slim)
+    if reference is None and plan.model is not None:
+        reference = ModelReference.from_json(plan.model)
+    tensors, aliases = _stored(slim)
+    content = tensors_to_bytes(tensors)
+    shape = image_shape(plan) if input_shape is None else input_shape
+    try:
+        record = RunRecord(
+            plan=plan,
+            reference=reference,
+            versions=_versions(),
+            dense_fingerprint=plan.fingerprint,
+            slim_fingerprint=fingerprint(slim),
+            weights_sha256=hashlib.sha256(content).hexdigest(),
+            aliases=aliases,
+            classes=None if classes is None else _checked_classes(classes),
+            input_shape=None if shape is None else _checked_shape(shape),
+            normalisation=None if normalisation is None else _checked_pair(normalisation),
+            data=data,
+            results=results,
+        )
+        text = json.dumps(record.to_json(), indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"Expected metadata of a run as plain JSON, but {error}.") from error
+    if into:
+        _write_into(Path(path), content, text)
+    else:
+        _write_folder(Path(path), content, text, overwrite)
+
+
+def _write_folder(path: Path, content: bytes, text: str, overwrite: bool) -> None:
+    target = prepare_output(path, overwrite)
+    temporary = _sibling(target)
+    try:
+        temporary.mkdir()
+        (temporary / WEIGHTS).write_bytes(content)
+        write_text(temporary / RECORD, text)
+        _rename(temporary, target)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_into(path: Path, content: bytes, text: str) -> None:
+    """The old record goes first and the new one comes last: whenever there is one, it is of the weights beside it."""
+    try:
+        (path / RECORD).unlink(missing_ok=True)
+        write_bytes(path / WEIGHTS, content)
+        write_text(path / RECORD, text)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def _stored(slim: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Every parameter and buffer, tied ones once: (name -> contiguous tensor, other name -> that name)."""
+    tensors: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[object, ...], str] = {}
+    for name, tensor in named_tensors_twice(slim):
+        same = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and same in first:
+            aliases[name] = first[same]
+            continue
+        first[same] = name
+        tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return tensors, aliases
+
+
+def named_tensors_twice(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers under every name they have, buffers that are not persistent too."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "pretrim": package_version("pretrim"),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
