@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import product
 from random import Random
 from typing import Any
@@ -17,16 +18,18 @@ from networks import Recipe, build, conv, example, recipes
 from torch import Tensor, nn
 
 import pretrim
-from pretrim.allocate import Options, Problem, allocate
-from pretrim.balanced import balanced, program
-from pretrim.budget import Bounds, Budget
-from pretrim.controls import uniform, waterfill
-from pretrim.cost import COSTS, costs
+from pretrim.analysis.network import Network
+from pretrim.cost.costs import COSTS, costs
+from pretrim.cost.derivatives import curvature, slopes
 from pretrim.errors import InfeasibleBudget
 from pretrim.models import BUILTIN
-from pretrim.network import Network
-from pretrim.program import columns, curvature, slopes, solve
-from pretrim.utility import Utility, classifier, group_weights, utility
+from pretrim.planning.balanced import balanced, program
+from pretrim.planning.budget import Budget
+from pretrim.planning.controls import uniform, waterfill
+from pretrim.planning.legal import Problem
+from pretrim.planning.options import Options
+from pretrim.planning.program import solve
+from pretrim.planning.utility import Utility, classifier, group_weights, utility
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 PROPERTY = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -35,8 +38,8 @@ LIMITED = ["params", "macs", "flash", "ram", "activation"]
 
 def problem_of(network: Network, round_to: int = 8, **limits: Any) -> Problem:
     """Raises InfeasibleBudget, as `allocate` does."""
-    problem = Problem(network, Budget.parse(limits).resolve(network), Options(mode="uniform", round_to=round_to))
-    problem.bounds.check_reachable(problem.smallest)
+    problem = Problem(network, Budget.parse(limits).resolve(network), Options(round_to=round_to))
+    problem.budget.check_reachable(problem.smallest)
     return problem
 
 
@@ -186,7 +189,7 @@ def test_the_derivatives_of_every_cost(recipe: Recipe, seed: int) -> None:
     for name in COSTS:
         f = costs(network)[name].formula
         slope = slopes(f, widths) * widths
-        assert slope == pytest.approx(differences(lambda y, f=f: columns(f, np.exp(y)), logs), rel=1e-5, abs=1e-3)
+        assert slope == pytest.approx(differences(lambda y, f=f: f(np.exp(y)[None])[0], logs), rel=1e-5, abs=1e-3)
         weights = np.linspace(0.5, 1.5, len(f.offset))
         curve = curvature(f, widths, weights) * np.outer(widths, widths) + np.diag(weights @ slope)
         exact = differences(lambda y, f=f, v=weights: v @ (slopes(f, np.exp(y)) * np.exp(y)), logs)
@@ -199,10 +202,10 @@ def test_the_derivatives_of_every_cost(recipe: Recipe, seed: int) -> None:
 def by_scipy(problem: Problem, worth: Utility) -> float:
     """The best utility that SLSQP finds."""
     low, high = np.log(problem.smallest.astype(float)), np.log(problem.network.dense.astype(float))
-    formulas = [cost.formula for cost in problem.bounds.costs]  # type: ignore[attr-defined]
+    formulas = [cost.formula for cost in problem.budget.costs]  # type: ignore[attr-defined]
 
     def room(y: np.ndarray) -> np.ndarray:
-        values = [columns(f, np.exp(y)) / most for f, most in zip(formulas, problem.bounds.values, strict=True)]
+        values = [f(np.exp(y)[None])[0] / most for f, most in zip(formulas, problem.budget.values, strict=True)]
         return -np.log(np.maximum(np.concatenate(values), 1e-300))
 
     found = scipy.optimize.minimize(
@@ -227,8 +230,8 @@ def test_the_optimum_is_within_the_limits_and_as_good_as_scipys(recipe: Recipe, 
         return
     worth = utility(network)
     widths = solve(program(problem, worth)).widths
-    for cost, most in zip(problem.bounds.costs, problem.bounds.values, strict=True):
-        assert columns(cost.formula, widths).max() <= most * (1 + 1e-8)  # type: ignore[attr-defined]
+    for cost, most in zip(problem.budget.costs, problem.budget.values, strict=True):
+        assert cost.formula(widths[None]).max() <= most * (1 + 1e-8)  # type: ignore[attr-defined]
     assert (problem.smallest * (1 - 1e-12) <= widths).all() and (widths <= network.dense * (1 + 1e-12)).all()
     assert float(worth(widths[None])[0]) >= by_scipy(problem, worth) - 1e-4 * worth.scale
 
@@ -254,7 +257,7 @@ def test_at_the_optimum_worth_and_cost_are_balanced(resnet20: Network) -> None:
     problem, worth = problem_of(resnet20, macs="0.5x"), utility(resnet20)
     optimum = solve(program(problem, worth))
     macs = costs(resnet20)["macs"].formula
-    shares = (slopes(macs, optimum.widths) * optimum.widths / columns(macs, optimum.widths)[:, None])[0]
+    shares = (slopes(macs, optimum.widths) * optimum.widths / macs(optimum.widths[None])[0][:, None])[0]
     inside = (optimum.widths > problem.smallest * 1.001) & (optimum.widths < resnet20.dense * 0.999)
     assert inside.sum() >= 6
     worths = worth.gradient(optimum.widths)[inside]
@@ -280,19 +283,19 @@ def assert_best_around(problem: Problem, widths: np.ndarray) -> None:
     worth = utility(problem.network)
     value = float(worth(widths[None])[0])
     everyone = range(len(widths))
-    assert problem.bounds.met(widths[None])[0]
+    assert problem.budget.met(widths[None])[0]
     for g in everyone:
         wider = steps(problem, widths, g, 1)
-        assert wider is None or not problem.bounds.met(wider[None])[0]
+        assert wider is None or not problem.budget.met(wider[None])[0]
     for down, up in product(everyone, everyone):
         narrower = steps(problem, widths, down, -1)
         moved = None if narrower is None or up == down else steps(problem, narrower, up, 1)
-        if moved is None or not problem.bounds.met(moved[None])[0]:
+        if moved is None or not problem.budget.met(moved[None])[0]:
             continue
         if float(worth(moved[None])[0]) > value + 1e-6:
             # Only where the exchange leaves room that must be given back, to a group that is worth less than nothing.
             rest = [steps(problem, moved, g, 1) for g in everyone]
-            fits = [row for row in rest if row is not None and problem.bounds.met(row[None])[0]]
+            fits = [row for row in rest if row is not None and problem.budget.met(row[None])[0]]
             assert fits and all(worth(row[None])[0] < worth(moved[None])[0] for row in fits)
 
 
@@ -325,7 +328,7 @@ def test_close_to_the_best_of_all_legal_widths() -> None:
     values = worth(everything)
     for share in np.linspace(0.2, 0.9, 15):
         problem = problem_of(network, macs=f"{share:.3f}x")
-        best = values[problem.bounds.met(everything)].max()
+        best = values[problem.budget.met(everything)].max()
         found = float(worth(balanced(problem, 1))[0])
         assert found >= best - 0.02 * worth.scale
 
@@ -336,15 +339,15 @@ def test_close_to_the_best_of_all_legal_widths() -> None:
 def test_no_groups_at_all() -> None:
     network = pretrim.analyze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Softmax(1)), IMAGE)
     assert not network.groups
-    bounds = Budget.parse({"macs": "1x"}).bounds(network)
-    assert balanced(Problem(network, bounds, Options(mode="uniform")), 3).shape == (3, 0)
+    bounds = Budget.parse({"macs": "1x"}).resolve_any(network)
+    assert balanced(Problem(network, bounds, Options()), 3).shape == (3, 0)
 
 
 def test_one_group_is_as_wide_as_fits() -> None:
     network = pretrim.analyze(nn.Sequential(conv(3, 40), nn.ReLU(), conv(40, 4)), IMAGE)
     for share in (0.3, 0.61, 0.99):
         problem = problem_of(network, 1, params=f"{share}x")
-        fitting = [w for w in range(1, 41) if problem.bounds.met(np.array([[w]]))[0]]
+        fitting = [w for w in range(1, 41) if problem.budget.met(np.array([[w]]))[0]]
         assert balanced(problem, 1).tolist() == [[fitting[-1]]]
 
 
@@ -373,7 +376,7 @@ def test_a_limit_that_only_frozen_layers_pay_is_left_alone() -> None:
 
 
 def test_limits_that_only_the_narrowest_network_meets(resnet20: Network) -> None:
-    smallest = Problem(resnet20, Budget.parse({"macs": "0.5x"}).resolve(resnet20), Options(mode="uniform")).smallest
+    smallest = Problem(resnet20, Budget.parse({"macs": "0.5x"}).resolve(resnet20), Options()).smallest
     macs = int(costs(resnet20)["macs"](smallest))
     problem = problem_of(resnet20, macs=macs)
     assert balanced(problem, 1).tolist() == [smallest.tolist()]
@@ -422,10 +425,10 @@ def test_hundreds_of_groups() -> None:
     network = pretrim.analyze(nn.Sequential(conv(3, 16), *layers, conv(16, 2)), IMAGE)
     problem = problem_of(network, macs="0.4x", params="0.4x", ram="0.7x")
     widths = balanced(problem, 1)[0]
-    assert len(widths) == 300 and problem.bounds.met(widths[None])[0]
+    assert len(widths) == 300 and problem.budget.met(widths[None])[0]
     for g in range(300):
         wider = steps(problem, widths, g, 1)
-        assert wider is None or not problem.bounds.met(wider[None])[0]
+        assert wider is None or not problem.budget.met(wider[None])[0]
     filled = uniform(problem, 1)[0]
     worth = utility(network)
     assert worth(widths[None])[0] >= worth(filled[None])[0]
@@ -450,14 +453,26 @@ class Stairs:
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_a_cost_without_a_formula_is_met_and_used_up(resnet20: Network, share: float) -> None:
-    stairs = Stairs(resnet20)
-    dense = int(stairs(resnet20.dense))
-    bounds = Bounds((stairs,), np.array([int(share * dense)]), np.array([dense]), (stairs,), None)
-    problem = Problem(resnet20, bounds, Options(mode="uniform", round_to=4))
+    budget = Budget.parse({"latency": f"{share}x"}).resolve(resnet20, {"latency_ns": Stairs(resnet20)})
+    problem = Problem(resnet20, budget, Options(round_to=4))
     assert_best_around(problem, balanced(problem, 1)[0])
 
 
 # ---------------------------------------------------------------------------------------- controls
+
+
+def by_one_ratio(problem: Problem) -> np.ndarray:
+    """The largest ratio that fits, every one tried; the narrowest where none of them does."""
+    dense, widths = problem.network.dense, problem.smallest
+    for ratio in sorted(
+        {Fraction(int(w), int(n)) for legal, n in zip(problem.legal, dense, strict=True) for w in legal}
+    ):
+        trial = [
+            max([w for w in legal if w <= ratio * int(n)], default=legal[0])
+            for legal, n in zip(problem.legal, dense, strict=True)
+        ]
+        widths = np.array(trial) if problem.budget.met(trial) else widths
+    return widths
 
 
 @PROPERTY
@@ -467,7 +482,7 @@ def test_uniform_is_the_largest_ratio_then_each_step_in_the_order_of_its_ratio(r
     problem = random_problem(network, Random(seed)) if network.groups else None
     if problem is None:
         return
-    widths = allocate(network, problem.bounds, problem.options)[0]
+    widths = by_one_ratio(problem)
     ladder = sorted(
         (width / problem.network.dense[g], g, width) for g, legal in enumerate(problem.legal) for width in legal
     )
@@ -475,12 +490,12 @@ def test_uniform_is_the_largest_ratio_then_each_step_in_the_order_of_its_ratio(r
         trial = widths.copy()
         trial[g] = max(width, widths[g])
         next_legal = [w for w in problem.legal[g] if w > widths[g]][:1]
-        if width in next_legal and problem.bounds.met(trial[None])[0]:
+        if width in next_legal and problem.budget.met(trial[None])[0]:
             widths = trial
     assert uniform(problem, 2).tolist() == [widths.tolist()] * 2
     for g in range(len(widths)):
         wider = steps(problem, widths, g, 1)
-        assert wider is None or not problem.bounds.met(wider[None])[0]
+        assert wider is None or not problem.budget.met(wider[None])[0]
 
 
 def test_waterfill_leaves_the_same_complexity_in_every_group_that_is_not_dense() -> None:

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from .network import IntArray, Network
+from pretrim.analysis.network import IntArray, Network
 
-FloatArray = NDArray[np.float64]
+from .legal import FloatArray
 
 DEPTH_EXPONENT = 0.75
 """of the number of layers that a group's width serves"""

@@ -12,10 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .allocate import Problem
-from .cost import Cost, Formula, FormulaCost
-from .network import IntArray
-from .program import FloatArray, Optimum, alone, binding
+from pretrim.analysis.network import IntArray
+from pretrim.cost.derivatives import alone, binding
+from pretrim.cost.formula import Cost, Formula, FormulaCost
+
+from .legal import FloatArray, Problem
+from .program import Optimum
 from .utility import Utility
 
 RISE = 1e-9
@@ -72,10 +74,10 @@ class Lattice:
     @cached_property
     def costs(self) -> tuple[Formula | Cost, ...]:
         """Of each limit the columns that can be over it, or the cost itself if it is no formula."""
-        bounds, dense = self.problem.bounds, self.problem.network.dense.astype(np.float64)
+        budget, dense = self.problem.budget, self.problem.network.dense.astype(np.float64)
         return tuple(
             binding(cost.formula, float(most), dense) if isinstance(cost, FormulaCost) else cost
-            for cost, most in zip(bounds.costs, bounds.values, strict=True)
+            for cost, most in zip(budget.costs, budget.values, strict=True)
         )
 
     def used(self, widths: IntArray) -> FloatArray:
@@ -91,11 +93,11 @@ class Lattice:
         return np.stack(values, axis=1)
 
     def met(self, widths: IntArray) -> bool:
-        return bool((self.used(widths) <= self.problem.bounds.values).all())
+        return bool((self.used(widths) <= self.problem.budget.values).all())
 
     def paid(self, used: FloatArray) -> FloatArray:
         """Costs (... x limits) relative to their limits, by the limits' prices."""
-        paid: FloatArray = used / self.problem.bounds.values @ self.prices
+        paid: FloatArray = used / self.problem.budget.values @ self.prices
         return paid
 
     def value(self, widths: IntArray) -> float:
@@ -120,7 +122,7 @@ class Lattice:
         paid = np.abs(self.paid(used - self.used(widths)))
         moves = stepped != widths
         rates = np.sign(stepped - widths) * gains / np.maximum(paid, 1e-300)
-        return Steps(gains, rates, moves, moves & (used <= self.problem.bounds.values).all(axis=1))
+        return Steps(gains, rates, moves, moves & (used <= self.problem.budget.values).all(axis=1))
 
     def narrowed(self, widths: IntArray, without: int | None = None) -> IntArray | None:
         """Within the limits: the steps go first that are worth least for what they cost, but of one group none.
@@ -188,7 +190,7 @@ class Lattice:
     def _with_others_down(self, widths: IntArray, place: int) -> list[IntArray]:
         """The steps of others that are worth least for what they cost, given to one group; nothing as above."""
         wider = _each(widths, self.up(widths))[place]
-        over = self.paid(np.maximum(self.used(wider) - self.problem.bounds.values, 0.0))
+        over = self.paid(np.maximum(self.used(wider) - self.problem.budget.values, 0.0))
         steps = self.steps(wider, self.down(wider), without=place)
         gained = self.value(wider) - self.value(widths) - RISE
         if not steps.moves.any() or steps.rates[steps.moves].min() * over >= gained:

@@ -6,17 +6,17 @@ sums. The utility (`utility.py`) is concave. So there is one optimum, whatever t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .cost import Formula
-from .network import IntArray
+from pretrim.analysis.network import IntArray
+from pretrim.cost.derivatives import binding, curvature, slopes
+from pretrim.cost.formula import Formula
+
+from .legal import FloatArray
 from .utility import Utility
-
-FloatArray = NDArray[np.float64]
 
 PRECISION = 1e-7
 """of the optimum: of its conditions, in units of the mean weight of a group"""
@@ -41,80 +41,29 @@ class Limited:
 
     def logs(self, widths: FloatArray) -> FloatArray:
         """The logarithm of each column over its limit: at most 0 within it."""
-        logs: FloatArray = np.log(np.maximum(columns(self.formula, widths), 1e-300) / self.most)
+        logs: FloatArray = np.log(np.maximum(self.formula(widths[None])[0], 1e-300) / self.most)
         return logs
 
     def elasticities(self, widths: FloatArray) -> FloatArray:
         """By how many per cent each column rises with a per cent of each width: columns x G."""
-        values = np.maximum(columns(self.formula, widths), 1e-300)
+        values = np.maximum(self.formula(widths[None])[0], 1e-300)
         elasticity: FloatArray = slopes(self.formula, widths) * widths / values[:, None]
         return elasticity
 
     def curvature(self, widths: FloatArray, weights: FloatArray) -> FloatArray:
         """Second derivatives of a weighted sum of the columns' logarithms, in log widths: G x G."""
-        values = np.maximum(columns(self.formula, widths), 1e-300)
+        values = np.maximum(self.formula(widths[None])[0], 1e-300)
         elasticity = self.elasticities(widths)
         curve = curvature(self.formula, widths, weights / values) * np.outer(widths, widths)
         curve += np.diag(weights @ elasticity) - (elasticity.T * weights) @ elasticity
         return curve
 
 
-def binding(formula: Formula, most: float, highest: FloatArray) -> Formula:
-    """Those columns of a formula that can be over a limit: costs never fall when a width grows."""
-    can = np.flatnonzero(columns(formula, highest) > most)
-    return replace(formula, linear=formula.linear[:, can], offset=formula.offset[can], into=formula.into[:, can])
-
-
 def limited(formula: Formula, most: float, lowest: FloatArray, highest: FloatArray) -> Limited:
     """A formula's columns under a limit, with a hair of room where only the narrowest widths meet it."""
     kept = binding(formula, most, highest)
-    least = float(columns(kept, lowest).max(initial=0.0))
+    least = float(kept(lowest[None])[0].max(initial=0.0))
     return Limited(kept, max(most, least * (1 + ROOM)))
-
-
-def columns(formula: Formula, widths: FloatArray) -> FloatArray:
-    """A formula's columns at one vector of widths (G), whole numbers or not."""
-    values: FloatArray = formula(widths[None])[0]  # type: ignore[arg-type]
-    return values
-
-
-def alone(formula: Formula, widths: IntArray, stepped: IntArray) -> FloatArray:
-    """A formula's columns where each group in turn, and no other, has its stepped width: G x columns.
-
-    As `formula` gives them for G rows of widths, in a G-th of the time.
-    """
-    change = (stepped - widths).astype(np.float64)[:, None]
-    values: FloatArray = widths @ formula.linear + formula.offset + change * formula.linear
-    if len(formula.factors):
-        sizes = widths @ formula.coefficients + formula.constants + change * formula.coefficients
-        values += sizes[:, formula.factors].prod(axis=2) @ formula.into
-    return values
-
-
-def slopes(formula: Formula, widths: FloatArray) -> FloatArray:
-    """Derivatives of a formula's columns with respect to widths (G): columns x G."""
-    slope: FloatArray = formula.linear.T.copy()
-    if len(formula.factors):
-        sizes = widths @ formula.coefficients + formula.constants
-        factors = sizes[formula.factors]
-        for place in range(factors.shape[1]):
-            others = np.delete(factors, place, axis=1).prod(axis=1)
-            slope += (formula.into * others[:, None]).T @ formula.coefficients[:, formula.factors[:, place]].T
-    return slope
-
-
-def curvature(formula: Formula, widths: FloatArray, weights: FloatArray) -> FloatArray:
-    """Second derivatives of a weighted sum of a formula's columns with respect to widths (G): G x G."""
-    curve = np.zeros((len(widths), len(widths)))
-    if len(formula.factors):
-        factors = (widths @ formula.coefficients + formula.constants)[formula.factors]
-        parts = [formula.coefficients[:, places] for places in formula.factors.T]
-        for first in range(len(parts)):
-            for second in range(first):
-                others = np.delete(factors, (first, second), axis=1).prod(axis=1) * (formula.into @ weights)
-                pair = (parts[first] * others) @ parts[second].T
-                curve += pair + pair.T
-    return curve
 
 
 @dataclass(frozen=True)

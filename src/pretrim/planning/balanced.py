@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .allocate import Problem
-from .cost import Cost, Formula, FormulaCost, formula, layer_terms
-from .lattice import rounded
-from .network import IntArray
+from pretrim.analysis.network import IntArray
+from pretrim.cost.costs import layer_terms
+from pretrim.cost.formula import Cost, Formula, FormulaCost, LayeredCost, formula
+
+from .lattice import Lattice, rounded
+from .legal import Problem
 from .program import Program, limited, solve
 from .utility import Utility, utility
 
@@ -30,12 +32,18 @@ def balanced(problem: Problem, count: int) -> IntArray:
     return np.repeat(rounded(problem, worth, optimum)[None], count, axis=0)
 
 
+def refilled(problem: Problem, widths: IntArray) -> IntArray:
+    """With what fits given back, where a search by other costs left room (one row of widths)."""
+    worth = utility(problem.network)
+    return Lattice(problem, worth, np.ones(len(problem.budget.values))).filled(widths)
+
+
 def program(problem: Problem, worth: Utility) -> Program:
     """The program of a problem: limits that are no formulas are replaced by one in the layers' MACs."""
-    bounds = problem.bounds
+    budget = problem.budget
     lowest, highest = problem.smallest.astype(np.float64), problem.network.dense.astype(np.float64)
-    formulas = [cost.formula if isinstance(cost, FormulaCost) else _stand_in(problem, cost) for cost in bounds.costs]
-    limits = [limited(f, float(most), lowest, highest) for f, most in zip(formulas, bounds.values, strict=True)]
+    formulas = [cost.formula if isinstance(cost, FormulaCost) else _stand_in(problem, cost) for cost in budget.costs]
+    limits = [limited(f, float(most), lowest, highest) for f, most in zip(formulas, budget.values, strict=True)]
     return Program(worth, tuple(limits), lowest, highest)
 
 
@@ -47,8 +55,9 @@ def _stand_in(problem: Problem, cost: Cost) -> Formula:
     network = problem.network
     terms = layer_terms(network, "macs")
     macs = formula(network, terms)(network.dense[None])[0]
-    by_layer = getattr(cost, "by_layer", None)
-    parts = macs if by_layer is None else np.where(macs > 0, by_layer(network.dense[None])[0], 0.0)
+    parts = macs
+    if isinstance(cost, LayeredCost):
+        parts = np.where(macs > 0, cost.by_layer(network.dense[None])[0], 0.0)
     factors = float(cost(network.dense)) * parts / max(float(parts.sum()), 1e-300) / np.maximum(macs, 1.0)
     column = [(factor, dims) for factor, layer in zip(factors.tolist(), terms, strict=True) for _, dims in layer]
     return formula(network, [column])
