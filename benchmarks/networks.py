@@ -1,9 +1,13 @@
-"""Dense prediction and image-to-image networks for the coverage benchmark: a U-Net and an ESPCN."""
+"""Networks of the benchmarks alone: a U-Net and an ESPCN for coverage, a narrow MobileNetV2 for trainings."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+import pretrim
+from pretrim.core import plan_of_widths
+from pretrim.models import BUILTIN
 
 
 def double_convolution(channels_in: int, channels: int) -> nn.Sequential:
@@ -59,3 +63,10 @@ def unet() -> nn.Module:
 
 def espcn() -> nn.Module:
     return ESPCN()
+
+
+def mobilenetv2_half(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+    """The built-in MobileNetV2 with half of the channels in every layer: a width multiplier of 0.5."""
+    dense = BUILTIN["mobilenetv2"](num_classes, in_channels)
+    network = pretrim.analyze(dense, torch.zeros(1, in_channels, 32, 32))
+    return plan_of_widths(network, network.dense // 2).apply(dense, network=network)

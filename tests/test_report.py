@@ -15,9 +15,10 @@ from rich.console import Console
 
 import pretrim
 from pretrim.cli import main
-from pretrim.cli.recommend import limits_of, show
-from pretrim.cli.study_view import show_trials
+from pretrim.cli.recommend import show
+from pretrim.cli.study_table import show_trials
 from pretrim.errors import UsageError
+from pretrim.jobs.study import limits_of
 from pretrim.latency import PROVIDERS, LatencyKey, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
@@ -52,7 +53,7 @@ def trial(
     return Trial(
         key=f"{number:016x}",
         number=number,
-        asked=TrialSpec(mode, keep if mode != "dense" else 1.0, "macs", seed),
+        spec=TrialSpec(mode, keep if mode != "dense" else 1.0, "macs", seed),
         state="done",
         record={
             "costs": costs,
@@ -76,7 +77,7 @@ TRIALS = [
     trial(5, "macs", 0.25, 0.82, latency=0.0015),
     trial(6, "uniform", 0.25, 0.79, latency=0.0021),
     trial(7, "macs", 0.25, 0.81, seed=1, latency=0.0016),
-    Trial(key="f" * 16, number=8, asked=TrialSpec("macs", 0.1, "macs"), state="failed", error=EVIL),
+    Trial(key="f" * 16, number=8, spec=TrialSpec("macs", 0.1, "macs"), state="failed", error=EVIL),
 ]
 NETWORK = {
     "model": EVIL,
@@ -402,9 +403,7 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
     for _ in range(2):
         code, out, said = call(capsys, *given)
         assert code == 1 and [one["state"] for one in json.loads(out)] == ["failed"]
-        assert said.splitlines()[-1] == (
-            "error: Expected a trial that is done, but each of 1 failed: mend what their errors name, and add --retry."
-        )
+        assert said.splitlines()[-1] == ("error: All 1 trials failed: fix what their errors name, and add --retry.")
     code, _, said = call(capsys, *given, "--keep", "0.5,0.001")
     assert code == 0, said
 
@@ -413,12 +412,12 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
     ("arguments", "code", "said"),
     [
         (("--modes", "flops"), 2, "error: Expected modes out of params, "),
-        (("--modes", ","), 2, "error: Expected names with commas between them, but got none."),
-        (("--keep", "half"), 2, "error: Expected --keep with shares such as 0.7,0.5, but got 'half'."),
-        (("--keep", "1.5"), 2, "error: Expected shares to keep between 0 and 1, but got 1.5."),
+        (("--modes", ","), 2, "error: Expected names separated by commas, but got none."),
+        (("--keep", "half"), 2, "error: Expected --budget-fraction with fractions such as 0.7,0.5, but got 'half'."),
+        (("--keep", "1.5"), 2, "error: Expected budget fractions between 0 and 1, but got 1.5."),
         (("--workers", "0"), 2, "error: Expected --workers to be at least 1, but got 0."),
         (("--threads", "0"), 2, "error: Expected threads to be from 1 to 1024, but got 0."),
-        (("--dtype", "int4"), 2, "error: Expected a data type out of float32, float16, int8, but got 'int4'."),
+        (("--dtype", "int4"), 2, 'error: Invalid value "int4" for --dtype. Choose from: "float32", "float16", "int8"'),
         (("--train-on", "tpu"), 2, "error: Expected a device of this machine (auto, cpu, cuda), but got 'tpu': "),
         (("--input", "1x8x9"), 2, "error: Expected square images, but got 8x9: data are cropped to a square."),
         (("--limit-of", "colour"), 2, "error: Expected a limit on one of params, "),

@@ -76,6 +76,24 @@ def test_a_signal_saves_the_state_and_the_rest_is_bit_for_bit(
     assert without_times(training) == whole[1]
 
 
+def test_the_copies_of_a_state_have_every_value_in_its_own_shape_and_type() -> None:
+    tensors = {
+        "kernel": torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last),
+        "batches": torch.tensor(7),
+        "half": torch.randn(5).bfloat16(),
+        "transposed": torch.randn(2, 6).t(),
+        "none": torch.zeros(0, 3),
+        "learnt": torch.randn(3, requires_grad=True),
+        "steps": torch.arange(4),
+    }
+    copies = states.on_cpu(tensors)
+    assert list(copies) == list(tensors)
+    for name, copy in copies.items():
+        assert copy.is_contiguous() and not copy.requires_grad and copy.dtype == tensors[name].dtype
+        assert copy.shape == tensors[name].shape and torch.equal(copy, tensors[name])
+        assert not copy.numel() or copy.data_ptr() != tensors[name].data_ptr()
+
+
 def test_sigterm_is_a_stop_too_and_handlers_are_put_back(digits: DataSet, tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Interrupted) as caught:

@@ -31,7 +31,7 @@ SETTINGS = StudyConfig(
     model="resnet20",
     data="digits",
     image=(1, 8, 8),
-    limit=300,
+    max_images=300,
     recipe=Recipe(epochs=2, batch_size=64, learning_rate=0.05),
     execution=EXECUTION,
 )
@@ -69,7 +69,7 @@ def results(store: Store) -> dict[str, Any]:
 
 
 def test_a_grid() -> None:
-    assert [(one.mode, one.keep, one.limit, one.round_to) for one in ASKED] == [
+    assert [(one.mode, one.budget_fraction, one.limit, one.round_to) for one in ASKED] == [
         ("dense", 1.0, "macs", 8),
         ("params", 0.5, "params", 8),
         ("macs", 0.5, "macs", 8),
@@ -83,7 +83,7 @@ def test_a_grid() -> None:
     assert replace(ASKED[1], round_to=4).name == "params at 0.5 of params, round_to 4"
     for arguments, said in (
         ((["flops"], [0.5], 1), "Expected modes out of params, .* but got 'flops'"),
-        ((["macs"], [1.5], 1), "Expected shares to keep between 0 and 1, but got 1.5"),
+        ((["macs"], [1.5], 1), "Expected budget fractions between 0 and 1, but got 1.5"),
         ((["macs"], [0.5], 0), "Expected seeds to be at least 1, but got 0"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -111,13 +111,13 @@ def test_studies_from_before_latencies_had_a_runtime_go_on(tmp_path: Path) -> No
     (key,) = store.add([timed])
     with sqlite3.connect(tmp_path / "study.db") as database:
         assert json.loads(database.execute("select asked from pretrim_trials").fetchone()[0]) == before
-    assert store.trials()[0].asked == timed and store.add([timed]) == [key] and len(store.trials()) == 1
+    assert store.trials()[0].spec == timed and store.add([timed]) == [key] and len(store.trials()) == 1
     modes = ["latency", "macs"]
     by_onnx, by_macs = grid(modes, [0.5], 1, dense=False, runtime="onnx")
     assert (by_onnx.runtime, by_onnx.name) == ("onnx", "latency at 0.5 of latency, runtime onnx")
     assert by_macs == grid(modes, [0.5], 1, dense=False)[1], "a limit on MACs is of no runtime"
     assert grid(["uniform"], [0.5], 1, limit="latency", dense=False, runtime="onnx")[0].runtime == "onnx"
-    assert store.add([by_onnx, by_macs])[0] != key and store.trials()[1].asked == by_onnx
+    assert store.add([by_onnx, by_macs])[0] != key and store.trials()[1].spec == by_onnx
 
 
 # ---------------------------------------------------------------------------------------- the table
@@ -204,7 +204,7 @@ def test_other_settings_and_newer_versions(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "study.db") as database:
         database.execute("update pretrim_studies set version = 2")
     with pytest.raises(StudyError, match=r"Expected a study of version 1, but it is of version 2: update pretrim\."):
-        store.settings()
+        store.config()
     with pytest.raises(StudyError, match=r"Expected a study called other in .*study\.db, but there is none"):
         Store(default_storage(tmp_path), "other").settings()
 
@@ -310,8 +310,8 @@ def test_a_sweep_is_an_optuna_study_and_its_trials_are_runs(undisturbed: tuple[P
         slim = pretrim.load(folder / "trials" / trial.key)
         assert sum(p.numel() for p in slim.parameters()) == (trial.record or {})["costs"]["params"]
         share = (trial.record or {})["costs"]["macs"] / (trial.record or {})["dense"]["macs"]
-        if trial.asked.limit == "macs":
-            assert share <= trial.asked.keep
+        if trial.spec.limit == "macs":
+            assert share <= trial.spec.budget_fraction
     # Run again, it has nothing to do.
     before = (folder / "study.db").read_bytes()
     sweep(folder, store)

@@ -1,7 +1,10 @@
 """Trim a CNN to its device before you train it.
 
-    network = pretrim.analyze(model, example)
-    slim = network.plan(mode="macs", macs="0.5x").apply(model)
+    run = pretrim.compress(model, data="photos/", macs="0.5x", epochs=20, output="run")     # the whole job
+    run.export("litert", int8=True).measure()
+
+    network = pretrim.analyze(model, example)                                               # or step by step
+    slim = pretrim.apply(model, pretrim.plan(network, macs="0.5x"))                         # train it with anything
 
 The names are loaded when they are first used, so that `pretrim --help` need not wait for torch.
 """
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
     from .core import plan as plan
     from .core import plan_of as plan_of
     from .errors import PretrimError as PretrimError
+    from .jobs.calls import compress as compress
+    from .jobs.calls import sweep as sweep
+    from .jobs.run import Run as Run
+    from .jobs.run import open_run as open_run
+    from .jobs.study import Study as Study
+    from .jobs.study import open_study as open_study
     from .runs.load import load as load
     from .runs.load import read as read
     from .runs.record import RunRecord as RunRecord
@@ -31,15 +40,21 @@ _HOME = {
     "Network": "core",
     "Plan": "core",
     "PretrimError": "errors",
+    "Run": "jobs.run",
     "RunRecord": "runs.record",
+    "Study": "jobs.study",
     "analyze": "core",
     "apply": "core",
+    "compress": "jobs.calls",
     "costs": "core",
     "load": "runs.load",
+    "open_run": "jobs.run",
+    "open_study": "jobs.study",
     "plan": "core",
     "plan_of": "core",
     "read": "runs.load",
     "save": "runs.save",
+    "sweep": "jobs.calls",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -17,8 +17,9 @@ from torch import nn
 
 from pretrim.errors import ModelError
 
-from .build import Analysis, StoredIntegerConflict, build_network
+from .build import Analysis, Declared, StoredIntegerConflict, build_network
 from .channels import Channels, Ids, Labels
+from .constants import freeze_constants, trained_names
 from .copies import Example, describe_failure, named_tensors, with_batch
 from .identity import describe, fingerprint
 from .narrower import Mismatch, check_narrow, narrow_stage, trial_widths
@@ -90,16 +91,21 @@ class Analyst:
             raise ModelError("Expected a forward that returns tensors, but found none in what it returned.")
         training = self._trace_training(channels, labels) if self.trains else None
         tie_shared(channels, [*inference.stored_integers, *(training.stored_integers if training else ())])
-        trained = {name for name, _ in self.model.named_parameters()}
+        freeze_constants(self.model, channels, labels, [inference, *([training] if training else ())])
+        trained = trained_names(self.model)
+        buffers = {name for name, _ in self.model.named_buffers()}
         return build_network(
             Analysis(
                 channels=channels,
-                parameters={n: (tuple(t.shape), labels[n], n in trained) for n, t in named_tensors(self.model)},
+                parameters=[
+                    Declared(name, tuple(t.shape), labels[name], name in trained, name in buffers)
+                    for name, t in named_tensors(self.model)
+                ],
                 inference=inference,
                 training=training,
                 example=describe(self.example),
                 fingerprint=fingerprint(self.model),
-                notes=tuple(self.notes),
+                notes=(*self.notes, *dict.fromkeys(inference.uncounted)),
             )
         )
 

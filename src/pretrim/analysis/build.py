@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .channels import Channels, Ids, Label, Labels
-from .trace import Operation, StoredInteger, Trace
-
-if TYPE_CHECKING:
-    pass
 from .network import Frozen, Group, IntArray, Layer, Network, Operator, Parameter, Tensor
+from .trace import Operation, StoredInteger, Trace
 
 
 class SizeTable:
@@ -47,11 +44,22 @@ class SizeTable:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """A parameter or buffer as the model declares it."""
+
+    name: str
+    shape: tuple[int, ...]
+    labels: Labels
+    is_trained: bool
+    is_buffer: bool
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What the traces gave, before groups are formed."""
 
     channels: Channels
-    parameters: Mapping[str, tuple[tuple[int, ...], Labels, bool]]
+    parameters: Sequence[Declared]
     inference: Trace
     training: Trace | None
     example: Any
@@ -68,8 +76,8 @@ def build_network(analysis: Analysis) -> Network:
     channel_of = _number_channels(root, layer_operations, frozen_by)
     table = SizeTable(channel_of)
     parameters = tuple(
-        Parameter(name, shape, table.dims(shape, labels), trained)
-        for name, (shape, labels, trained) in analysis.parameters.items()
+        Parameter(p.name, p.shape, table.dims(p.shape, p.labels), p.is_trained, p.is_buffer)
+        for p in analysis.parameters
     )
     inference = _operators(analysis.inference, table, fuse=True)
     training = _operators(analysis.training, table, fuse=False) if analysis.training else ()

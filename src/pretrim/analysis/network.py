@@ -47,12 +47,14 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter or buffer: its name, its dimensions (rows of the size table), and whether it is trained."""
+    """A parameter or buffer, with its dimensions as rows of the size table."""
 
     name: str
     shape: tuple[int, ...]
     dims: tuple[int, ...]
-    trained: bool
+    is_trained: bool
+    """Whether training changes it; a fixed filter is a parameter, too, and not trained."""
+    is_buffer: bool
 
 
 @dataclass(frozen=True)

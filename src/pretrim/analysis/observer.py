@@ -28,6 +28,7 @@ from .copies import (
     clone_module,
     copy_module,
 )
+from .recurrent import RecurrentCalls, has_recurrence
 from .rules import RULES
 
 READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -167,7 +168,8 @@ class Stage:
         self.model.train(training)
         mode: AbstractContextManager[Any] = self.fake if self.fake is not None else nullcontext()
         with torch.no_grad(), plain_attention(), quiet_fake_tensors(), torch.random.fork_rng(devices=[]), mode:
-            with observer.watching(self.model), observer:
+            recurrent = RecurrentCalls(observer) if has_recurrence(self.model) else nullcontext()
+            with observer.watching(self.model), observer, recurrent:
                 return call_model(self.model, self.example)
 
 

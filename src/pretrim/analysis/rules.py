@@ -122,6 +122,9 @@ def factory(call: Call) -> Labels:
     out = call.outputs[0]
     labels = tuple(call.channels.new(size) if size > 1 else None for size in out.shape)
     for value, ids in zip(out.shape, labels, strict=True):
+        if call.op in RAMPS:
+            call.freeze(ids, f"{call.op} makes values that mean something by their place")
+            continue
         call.follow(value, ids)
     return labels
 
@@ -227,6 +230,64 @@ def matrix_product(call: Call) -> Labels:
     call.factors = (*zip(call.outputs[0].shape, labels, strict=True), (left.shape[-1], a[-1]))
     call.filters, call.weight = columns[0] if columns else None, right
     return labels
+
+
+def recurrent_input(call: Call) -> Labels:
+    """The gates of all steps from the input: the rows of the gates are tied, unit by unit."""
+    x, weight = call.args["input"], call.args["weight"]
+    labels, (rows, columns) = call.look(x), call.look(weight)
+    call.tie(labels[-1], columns)
+    return (*labels[:-1], _gate_rows(call, labels[:-1], rows, columns))
+
+
+def _gate_rows(call: Call, lead: Labels, rows: Label, columns: Label) -> Label:
+    """Rows of a weight of (gates x units): a unit has one in each gate."""
+    weight, out = call.args["weight"], call.outputs[0]
+    bias = call.tensor("bias")
+    if bias is not None:
+        call.tie(rows, call.look(bias)[0])
+    if rows is not None:
+        call.tie_rows(rows.reshape(int(call.args["gates"]), -1))
+    call.factors = (*zip(out.shape[:-1], lead, strict=True), *zip(weight.shape, (rows, columns), strict=True))
+    call.filters, call.weight = rows, weight
+    return rows
+
+
+def recurrent_state(call: Call) -> Labels:
+    """The gates of all steps from the state before: its units are the columns, and the rows of each gate."""
+    labels, (rows, columns) = call.look(call.args["input"]), call.look(call.args["weight"])
+    call.tie(labels[-1], rows)
+    _gate_rows(call, labels[:-1], rows, columns)
+    units = None if rows is None else rows.reshape(int(call.args["gates"]), -1)[0]
+    narrow = units
+    projection = call.tensor("projection")
+    if projection is not None:
+        narrow = call.look(projection)[0]
+        call.tie(units, call.look(projection)[1])
+    call.tie(narrow, columns)
+    for name, label in (("state", narrow), ("cell", units)):
+        start = call.tensor(name)
+        if start is not None:
+            call.tie(call.look(start)[-1], label)
+    return (*labels[:-1], units)
+
+
+def recurrent_projection(call: Call) -> Labels:
+    """The state of an LSTM made narrower at each step (Sak et al. 2014)."""
+    weight, labels = call.args["weight"], call.look(call.args["input"])
+    rows, columns = call.look(weight)
+    call.tie(labels[-1], columns)
+    call.factors = (*zip(call.outputs[0].shape, (*labels[:-1], rows), strict=True), (weight.shape[1], columns))
+    call.filters, call.weight = rows, weight
+    return (*labels[:-1], rows)
+
+
+def recurrent_last(call: Call) -> list[Labels]:
+    """States after the last step: the layers and directions of a module have one width."""
+    kinds = [[call.look(t) for t in call.args[name]] for name in ("outputs", "states")]
+    batch = kinds[0][0][call.args["batch"]]
+    widths = [call.tie(*(labels[-1] for labels in looked)) for looked in kinds]
+    return [(None, batch, width) for width, _ in zip(widths, call.outputs, strict=False)]
 
 
 def inner_product(call: Call) -> Labels:
@@ -739,6 +800,7 @@ POINTWISE = frozenset(
     view_dtype where xlogy zero zeros_like __and__ __or__ __xor__
     """.split()
 )
+RAMPS = frozenset(["arange", "linspace", "logspace"])
 FACTORIES = frozenset(
     """
     arange empty empty_strided eye full linspace logspace new_empty new_empty_strided new_full
@@ -795,6 +857,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["channel_shuffle", "native_channel_shuffle"], channel_shuffle),
     **dict.fromkeys(["dot", "vdot"], inner_product),
     "_fused_rms_norm": layer_norm,
+    "recurrent_input": recurrent_input,
+    "recurrent_last": recurrent_last,
+    "recurrent_projection": recurrent_projection,
+    "recurrent_state": recurrent_state,
     "_weight_norm_interface": weight_norm,
     "as_strided": as_strided,
     "cat": cat,

@@ -42,6 +42,9 @@ def _with(values: Sequence[int], index: int, value: int) -> list[int]:
 
 def retarget_layer(after: Any, before: nn.Module) -> None:
     """Make the integers of one of torch's layers (or of a subclass) agree with its cut tensors."""
+    if isinstance(before, (nn.RNNBase, nn.RNNCellBase)):
+        _retarget_recurrence(after)
+        return
     weight = None if isinstance(before, torch.jit.ScriptModule) else own_tensor(after, "weight")
     if weight is None:
         return
@@ -60,6 +63,19 @@ def retarget_layer(after: Any, before: nn.Module) -> None:
         after.num_embeddings, after.embedding_dim = shape
     elif isinstance(getattr(before, "normalized_shape", None), tuple):
         after.normalized_shape = shape
+
+
+def _retarget_recurrence(after: Any) -> None:
+    """Its widths are those of the weights: `weight_ih_l0` of a layer, `weight_ih` of a cell."""
+    place = "_l0" if isinstance(after, nn.RNNBase) else ""
+    into, state = (own_tensor(after, f"weight_{name}{place}") for name in ("ih", "hh"))
+    projection = own_tensor(after, "weight_hr_l0")
+    if into is None or state is None:
+        return
+    after.input_size = into.shape[1]
+    after.hidden_size = state.shape[1] if projection is None else projection.shape[1]
+    if projection is not None:
+        after.proj_size = projection.shape[0]
 
 
 def _retarget_convolution(after: Any, before: _ConvNd, shape: tuple[int, ...]) -> None:

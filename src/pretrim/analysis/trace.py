@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .channels import Channels, Ids, Label, Labels
@@ -32,6 +33,16 @@ from .observer import (
     Stage,
 )
 from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unknown
+
+FREE_OF_WORK = frozenset(
+    """
+    bincount bucketize diagonal diagonal_copy diagonal_scatter embedding embedding_renorm gather index index_add
+    index_copy index_fill index_put index_select masked_scatter masked_select nonzero one_hot put scatter scatter_add
+    scatter_reduce searchsorted select_scatter slice_scatter take take_along_dim topk tril triu unfold unique
+    """.split()
+)
+"""Operators without a rule that multiply nothing."""
+WORKING = ("linalg_", "_linalg_", "mkldnn_", "quantized_", "_scaled_dot_product", "_native_multi_head", "_trilinear")
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,8 @@ class Operation:
     """The ids of the filters, if this is a layer: a convolution or matrix product with a weight of its own."""
     weight: tuple[tuple[int, Label], ...]
     """The sizes of that weight."""
+    weight_names: tuple[str, ...]
+    """The parameters and buffers that it is computed from."""
     integers: tuple[tuple[int, Ids], ...]
     mixed: tuple[Ids, ...]
     """Channels whose values it reduces into one another's."""
@@ -98,6 +111,8 @@ class Trace:
     outputs: list[int] = field(default_factory=list)
     stored_integers: list[StoredInteger] = field(default_factory=list)
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    uncounted: list[str] = field(default_factory=list)
+    """Operators whose work is unknown, in words."""
 
 
 @dataclass
@@ -135,6 +150,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         frame, site = self.site(op)
         call = Call(op, args, outputs, self.module, self.channels, self.look, self.hints.get(site, ""))
         labels = RULES.get(op, unknown)(call)
+        self.count_unknown(call)
         per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
         self.mark_unfollowed(call)
         self.heed(call, site, frame)
@@ -154,6 +170,24 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         buffer = self.new_buffer(out, labels) if fresh else data
         self.know(out, Seen(labels, buffer, () if data is not None else names))
         return buffer if fresh else None
+
+    def count_unknown(self, call: Call) -> None:
+        """Work of an operator without a rule: by torch's own formula, as its channels are frozen, or it is named."""
+        if call.op in RULES or call.op in FREE_OF_WORK:
+            return
+        packet = getattr(torch.ops.aten, call.op, None)
+        formula = flop_registry.get(packet)
+        if formula is not None:
+            shapes = call.outputs[0] if len(call.outputs) == 1 else call.outputs
+            call.factors = ((int(formula(**call.args, out_val=shapes)) // 2, None),)
+        elif "::" in call.op or call.op.startswith(WORKING) or self.reads_matrix(call):
+            where = f" in {call.module}" if call.module else ""
+            self.trace.uncounted.append(f"the work of {call.op}{where} is not counted: pretrim has no rule for it")
+
+    def reads_matrix(self, call: Call) -> bool:
+        """Whether a parameter of several dimensions is among the arguments: its work is likely a product."""
+        seen = ((tensor, self.seen.get(tensor)) for tensor in call.tensors())
+        return any(tensor.dim() > 1 and known is not None and known.parameters for tensor, known in seen)
 
     def operation(
         self, call: Call, site: Site, inputs: list[Seen], writes: list[int | None], labels: list[Labels]
@@ -176,6 +210,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             factors=call.factors if data else (),
             filters=call.filters if own else None,
             weight=own,
+            weight_names=weight.parameters if own and weight is not None else (),
             integers=tuple(call.integers),
             mixed=tuple(call.mixed),
         )

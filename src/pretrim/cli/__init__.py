@@ -1,4 +1,4 @@
-"""The command line: one file a command, each of which parses, makes a record, and renders it.
+"""The command line: each command parses its options, calls a job and renders what comes back.
 
 Results go to stdout, status and errors to stderr. Exit code 0: done; 1: a failure; 2: wrong use; 130: interrupted.
 torch is imported when a command needs it, so that ``--help`` is fast.
@@ -7,31 +7,37 @@ torch is imported when a command needs it, so that ``--help`` is fast.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
-from typing import Annotated, Any, NoReturn
+from typing import NoReturn
 
-import typer
+from cyclopts import App, CycloptsError, Parameter
 
 from pretrim import __version__
 from pretrim.errors import PretrimError
 
 from . import compress, devices, evaluate, export, measure, plan, predict, profile, recommend, render, report, sweep
-from .sections import SectionedCommand
 
 INTERRUPTED = 130
-USAGE_ERROR: Any = typer.BadParameter.__base__
-"""Click's, which Typer has inside itself or imports, depending on its version"""
+RENAMED = {
+    "--weights": "--share-update",
+    "--to": "--runtime",
+    "--limit": "--max-images",
+    "--keep": "--budget-fraction",
+}
+"""Options of earlier versions, which keep working"""
 
-app = typer.Typer(
+app = App(
     name="pretrim",
     help="Trim a CNN to its device before you train it.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    version=f"pretrim {__version__}",
+    version_flags=["--version", "-V"],
+    version_format="plaintext",
+    help_format="plaintext",
+    default_parameter=Parameter(negative=(), show_default=False, allow_repeating=True),
+    suppress_keyboard_interrupt=False,
 )
-COMMANDS = (
+COMMANDS: tuple[Callable[..., None], ...] = (
     profile.profile,
     plan.plan,
     compress.compress,
@@ -44,23 +50,8 @@ COMMANDS = (
     report.report,
     devices.devices,
 )
-for command in COMMANDS:
-    app.command(cls=SectionedCommand)(render.results_alone(command))
-
-
-def _show_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"pretrim {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Trim a CNN to its device before you train it."""
+for place, command in enumerate(COMMANDS):
+    app.command(render.results_alone(command), sort_key=place)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -68,29 +59,40 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a name of the user's may have letters that the terminal lacks
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     try:
-        code = typer.main.get_command(app)(args=given, prog_name="pretrim", standalone_mode=False)
+        app(given, exit_on_error=False, print_error=False, result_action="return_value")
     except PretrimError as error:
         _say(str(error))
         sys.exit(error.exit_code)
-    except USAGE_ERROR as error:
-        said = error.format_message()
-        stop = "" if said.endswith((".", "?")) else "."
-        _say(f"{said}{stop} `{error.ctx.command_path if error.ctx else 'pretrim'} -h` shows how it is used.")
-        sys.exit(error.exit_code)
+    except CycloptsError as error:
+        _say(_wrong_use(error, given))
+        sys.exit(2)
     except OSError as error:  # of files and streams that no command expected to fail: a folder of others, a full stdout
         where = error.filename or "a file or stream"
-        _say(
-            f"Expected to use {where}, but got: {error.strerror or error}. Check its permissions and what room is left."
-        )
+        _say(f"Cannot use {where}: {error.strerror or error}. Check its permissions and the free space.")
         sys.exit(PretrimError.exit_code)
     except KeyboardInterrupt:
-        code = INTERRUPTED
-    if code == INTERRUPTED:  # Typer turns an interruption into an exit
         _say("Interrupted.")
-    sys.exit(code)
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def _renamed(argument: str) -> str:
+    """An option under its name of today, with a notice where it was an earlier one."""
+    name, equals, value = argument.partition("=")
+    if name not in RENAMED:
+        return argument
+    print(f"note: {name} is now called {RENAMED[name]}", file=sys.stderr)
+    return f"{RENAMED[name]}{equals}{value}"
+
+
+def _wrong_use(error: CycloptsError, given: Sequence[str]) -> str:
+    """One line: what is wrong, and which help to read."""
+    text = " ".join(str(error).split())
+    command = f"pretrim {given[0]}" if given and given[0] in app else "pretrim"
+    return f"{text}{'' if text.endswith(('.', '?')) else '.'} `{command} -h` shows how it is used."
 
 
 def _say(error: str) -> None:
-    typer.echo(f"error: {' '.join(error.split())}", err=True)
+    print(f"error: {' '.join(error.split())}", file=sys.stderr)

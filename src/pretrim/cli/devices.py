@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
-from pretrim.devices import board, boards
-
-from . import options, render
+from . import render
+from .arguments import Json
 
 
 def devices(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One board, with the sources of its figures.")
-    ] = None,
-    json: options.Json = False,
+    name: Annotated[str | None, Parameter(metavar="NAME", help="One board, with the sources of its figures.")] = None,
+    /,
+    *,
+    json: Json = False,
 ) -> None:
     """List the boards that --device knows."""
+    from pretrim.devices import board, boards
+
     chosen = boards() if name is None else (board(name),)
     records = [{**asdict(entry), "limits": entry.limits()} for entry in chosen]
     if json:

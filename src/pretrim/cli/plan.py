@@ -3,98 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
 from pretrim.errors import PretrimError, UsageError
+from pretrim.jobs.options import Limits, Search, TargetOptions
 
-from . import options, render
-from .subject import open_model, without_none
-from .target import Target, find_target, plan_for
-from .timing import Timing, find_timing, measured
+from . import render
+from .arguments import Classes, Input, Json, Model
+from .progress import Bars
 
 if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
 
 
 def plan(
-    model: options.Model,
-    input: options.Input = None,
-    classes: options.Classes = None,
-    params: options.Params = None,
-    macs: options.Macs = None,
-    flash: options.Flash = None,
-    ram: options.Ram = None,
-    activation: options.Activation = None,
-    latency: options.Latency = None,
-    mode: options.Mode = "joint",
-    device: options.Device = None,
-    to: options.LatencyOf = None,
-    application: options.Application = None,
-    ssh: options.Ssh = None,
-    remote_python: options.RemotePython = "python3",
-    ssh_config: options.SshConfig = None,
-    estimate: options.Estimate = False,
-    dtype: options.DTypeOption = None,
-    step: options.Step = "fraction",
-    fraction: options.Fraction = 0.05,
-    share_update: options.ShareUpdate = "static",
-    coupling: options.Coupling = "sum",
-    round_to: options.RoundTo = None,
-    min_width: options.MinWidth = 1,
-    min_features: options.MinFeatures = None,
-    draws: options.Draws = None,
-    seed: options.Seed = 0,
+    model: Model,
+    /,
+    *,
+    input: Input = None,
+    classes: Classes = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the plan here; - is stdout.", show_default=False)
+        Path | None,
+        Parameter(
+            name=["--output", "-o"],
+            metavar="FILE",
+            allow_leading_hyphen=True,
+            help="Write the plan to a file; - is stdout.",
+        ),
     ] = None,
-    json: options.Json = False,
+    json: Json = False,
+    limits: Limits | None = None,
+    target: TargetOptions | None = None,
+    search: Search | None = None,
 ) -> None:
     """Find how many filters each layer keeps to meet every limit."""
-    shape = options.input_shape(model, input)
+    from pretrim.jobs.data import input_shape
+    from pretrim.jobs.plan import plan_model
+
+    limits, target, search = limits or Limits(), target or TargetOptions(), search or Search()
+    shape = input_shape(model, input)
     to_stdout = output is not None and str(output) == "-"
     if output is not None and not to_stdout:
         check_writable(output)
-    given = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation, "latency": latency}
-    target = find_target(device, application, without_none(given), dtype, round_to)
-    search = {"mode": mode, "step": step, "fraction": fraction, "share_update": share_update, "coupling": coupling}
-    search |= {"min_width": min_width, "min_features": min_features, "seed": seed, "draws": draws}
-    if to is not None and latency is None and mode != "latency":
-        raise UsageError(
-            "Expected --latency or --mode latency with --to, but got neither: it says whose latency counts."
-        )
-    timing = find_timing(latency, mode, to, ssh, remote_python, ssh_config, estimate, target)
-    made = make_plan(model, shape, classes, target, search, timing)
+    if target.runtime is not None and limits.latency is None and search.mode != "latency":
+        raise UsageError("--runtime says whose latency counts: add --latency LIMIT or --mode latency.")
+    made = plan_model(model, shape, classes, limits, target, search, Bars())
     if output is not None and not to_stdout:
         write_plan(made, output)
     if json or to_stdout:
         render.print_json(made.to_json())
     if not json:
         render.show_plan(render.status() if to_stdout else render.output(), made)
-
-
-def make_plan(
-    model: str,
-    shape: options.Shape,
-    classes: int | None,
-    target: Target,
-    search: dict[str, Any],
-    timing: Timing,
-) -> Plan:
-    """The plan for a model by its name, which it carries."""
-    from dataclasses import replace
-
-    from pretrim.cost.formula import item_bytes
-    from pretrim.planning.budget import Budget
-    from pretrim.planning.options import Options
-
-    item_bytes(target.dtype)  # type: ignore[arg-type]  # it checks the name
-    Budget.parse(target.limits)
-    Options(**search, round_to=target.round_to)
-    subject = open_model(model, shape, classes)
-    made = plan_for(subject.network, target, search, measured(timing, subject, target))
-    return replace(made, model=subject.reference.to_json())
 
 
 def check_writable(path: Path) -> None:
@@ -116,4 +77,4 @@ def write_plan(made: Plan, path: Path) -> None:
 
 
 def _not_written(path: Path, why: str) -> PretrimError:
-    return PretrimError(f"Expected to write {path}, but {why}: choose another file.")
+    return PretrimError(f"Cannot write {path}: {why}. Choose another file.")

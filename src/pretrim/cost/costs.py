@@ -3,7 +3,7 @@
 ========================= ==========================================================================================
 cost                      definition, for one image
 ========================= ==========================================================================================
-``params``                trained parameters (buffers such as running statistics do not count)
+``params``                parameters (buffers such as running statistics do not count)
 ``macs``                  multiply-accumulates of convolutions and matrix products; ``flops = 2 * macs``
 ``weight_bytes``          parameters at the data type; in int8, tensors of one dimension (biases, norms) are int32
 ``activation_bytes``      sum of the output feature maps of convolution and linear layers, at the data type
@@ -37,7 +37,7 @@ BIAS_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "int8": 4}
 
 
 def params(network: Network, dtype: DType = "float32") -> FormulaCost:
-    """Trained parameters; the data type does not matter."""
+    """Parameters; the data type does not matter."""
     return FormulaCost("params", formula(network, [_parameter_terms(network, 1, 1)]))
 
 
@@ -92,7 +92,7 @@ def cost(network: Network, name: str, dtype: DType = "float32") -> Cost:
 
 
 def _parameter_terms(network: Network, item: int, bias: int) -> list[Term]:
-    return [(float(item if len(p.dims) > 1 else bias), p.dims) for p in network.parameters if p.trained]
+    return [(float(item if len(p.dims) > 1 else bias), p.dims) for p in network.parameters if not p.is_buffer]
 
 
 def moments(network: Network) -> list[tuple[int, ...]]:

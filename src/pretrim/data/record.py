@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,12 +20,28 @@ PIECE = 256
 """images that it counts at once: 0.1 GB for one channel of 224 x 224"""
 
 
+class OnDemand(Protocol):
+    """Images that are read or decoded when they are asked for, indexed like a tensor N x C x H x W."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+
+    def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
+        """Those images."""
+
+    def take(self, places: Sequence[int]) -> OnDemand:
+        """The images at these places, in this order."""
+
+
 @dataclass(frozen=True)
 class Split:
     """Images and labels of one part."""
 
-    images: torch.Tensor | Streamed
-    """uint8, N x C x H x W; `Streamed` ones are decoded when they are indexed"""
+    images: torch.Tensor | OnDemand
+    """uint8, N x C x H x W; those on demand are decoded when they are indexed"""
     labels: torch.Tensor
     """int64, N"""
 
@@ -35,7 +51,7 @@ class Split:
     def take(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Split:
         """The images at these places, in this order."""
         index = torch.from_numpy(places)
-        if isinstance(self.images, Streamed):
+        if not isinstance(self.images, torch.Tensor):
             return Split(self.images.take(places.tolist()), self.labels[index])
         return Split(self.images[index], self.labels[index])
 
@@ -90,7 +106,7 @@ class DataSet:
     @property
     def streamed(self) -> bool:
         """Whether any part is decoded when it is asked for."""
-        return any(isinstance(part.images, Streamed) for part in (self.train, self.validation, self.test))
+        return any(not isinstance(part.images, torch.Tensor) for part in (self.train, self.validation, self.test))
 
     def to_json(self) -> dict[str, Any]:
         """What a run remembers: plain JSON, without the images."""
@@ -122,12 +138,12 @@ class Parts:
     padding: int = 0
 
 
-def statistics(images: torch.Tensor | Streamed) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images: torch.Tensor | OnDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images scaled to 0..1, from whole-number histograms.
 
     Of streamed images, 4,096 that are evenly spaced are taken: they give the mean to about one grey value.
     """
-    if isinstance(images, Streamed):
+    if not isinstance(images, torch.Tensor):
         images = images.take(np.linspace(0, len(images) - 1, min(len(images), SAMPLE)).round().astype(int).tolist())
     values = np.arange(256) / 255.0
     mean, std = [], []
@@ -138,7 +154,7 @@ def statistics(images: torch.Tensor | Streamed) -> tuple[tuple[float, ...], tupl
     return tuple(mean), tuple(std)
 
 
-def _histograms(images: torch.Tensor | Streamed) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _histograms(images: torch.Tensor | OnDemand) -> np.ndarray[Any, np.dtype[np.int64]]:
     """How often each value occurs, C x 256, in pieces: bincount needs 8 bytes for each of its own."""
     counts = torch.zeros((images.shape[1], 256), dtype=torch.int64)
     for start in range(0, len(images), PIECE):
@@ -166,7 +182,7 @@ def batches(
         return split.images[places], split.labels[places]
 
     numbers = range(-(-count // batch_size))
-    return prefetched(fetch, len(numbers)) if isinstance(split.images, Streamed) else map(fetch, numbers)
+    return map(fetch, numbers) if isinstance(split.images, torch.Tensor) else prefetched(fetch, len(numbers))
 
 
 def check_labels(labels: torch.Tensor, classes: int, where: str) -> None:

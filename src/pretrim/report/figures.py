@@ -37,7 +37,7 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
     from matplotlib.figure import Figure
 
     found = candidates(trials)
-    modes = {trial.key: trial.asked.mode for trial in trials}
+    modes = {trial.key: trial.spec.mode for trial in trials}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for resource in RESOURCES:

@@ -116,8 +116,8 @@ def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None)
             {
                 "key": one.key,
                 "name": one.name,
-                "mode": by_key[one.key].asked.mode,
-                "keep": by_key[one.key].asked.keep,
+                "mode": by_key[one.key].spec.mode,
+                "keep": by_key[one.key].spec.budget_fraction,
                 "seed": one.seed,
                 "accuracy": one.validation,
                 "test": one.test,
@@ -128,9 +128,7 @@ def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None)
         "details": {key: _detail(by_key[key]) for key in _detailed(found)},
         "dense": _dense(trials, names),
         "counts": {state: sum(trial.state == state for trial in trials) for state in STATES},
-        "failed": [
-            {"name": t.asked.name, "seed": t.asked.seed, "error": t.error} for t in trials if t.state == "failed"
-        ],
+        "failed": [{"name": t.spec.name, "seed": t.spec.seed, "error": t.error} for t in trials if t.state == "failed"],
     }
 
 

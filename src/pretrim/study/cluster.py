@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from .sweep import TRIALS, Status
 RETRIES = 3
 REACHED_S = 5.0
 WAIT_S = 0.25
-_subjects: dict[str, Any] = {}
+_inputs: dict[str, Any] = {}
 """Of this process: a node's worker loads the data once."""
 
 
@@ -54,7 +53,7 @@ def sweep_on_ray(
         StudyError: the database cannot be used.
     """
     ray = _connected(address)
-    settings = store.settings()
+    settings = store.config()
     mirror, known = OptunaExport(store, settings), set[str]()
     # Without an upper limit tasks would queue in Ray, claimed and beaten for, while other sweeps find nothing.
     task = ray.remote(num_cpus=settings.execution.threads or 1, num_gpus=gpus, max_retries=RETRIES)(run_elsewhere)
@@ -63,7 +62,7 @@ def sweep_on_ray(
     try:
         while True:
             while len(running) < _places(ray, settings, gpus) and (trial := store.claim()) is not None:
-                running[task.remote(settings.to_json(), asdict(trial.asked))] = trial
+                running[task.remote(settings.to_json(), trial.spec.to_json())] = trial
             finished = []
             if running:
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_S)
@@ -132,7 +131,7 @@ def _places(ray: Any, settings: StudyConfig, gpus: float) -> int:
 
 def run_elsewhere(settings: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes], str]:
     """The task: a record and the files of a run, or why there are none."""
-    from .subjects import subject_of
+    from .inputs import open_inputs
     from .trial import run_trial
     from .worker import is_the_machine
 
@@ -141,10 +140,10 @@ def run_elsewhere(settings: dict[str, Any], asked: dict[str, Any]) -> tuple[dict
         parsed = StudyConfig.from_json(settings)
         try:
             name = json.dumps(settings, sort_keys=True)
-            if name not in _subjects:
-                _subjects.clear()
-                _subjects[name] = subject_of(parsed)
-            record = run_trial(parsed, _subjects[name], TrialSpec(**asked), run)
+            if name not in _inputs:
+                _inputs.clear()
+                _inputs[name] = open_inputs(parsed)
+            record = run_trial(parsed, _inputs[name], TrialSpec.from_json(asked), run)
         except Exception as error:
             if is_the_machine(error):
                 raise  # Ray tries again, perhaps on another node

@@ -72,7 +72,7 @@ class OptunaExport:
         if trial.optuna is not None:
             self.study.tell(trial.optuna, values, state=None if values else TrialState.FAIL)
             return
-        asked = trial.asked
+        asked = trial.spec
         params: dict[str, Any] = {"step": asked.step, "round_to": asked.round_to}
         space: dict[str, BaseDistribution] = {
             "step": SPACE["step"],
@@ -85,7 +85,7 @@ class OptunaExport:
                 values=values,
                 params=params,
                 distributions=space,
-                user_attrs={"key": trial.key, "name": asked.name, "seed": asked.seed, "keep": asked.keep}
+                user_attrs={"key": trial.key, "name": asked.name, "seed": asked.seed, "keep": asked.budget_fraction}
                 | ({"error": trial.error} if trial.error else {})
                 | ({"validation": curve} if curve else {}),
             )
@@ -102,7 +102,8 @@ class OptunaExport:
         trial = self.study.ask(dict(SPACE))
         mode, keep = trial.params["mode"], round(trial.params["keep"], 2)
         limit = LIMIT_OF_MODE.get(mode, "macs")
-        return TrialSpec(mode, keep, limit, seed, trial.params["step"], trial.params["round_to"]), trial.number
+        spec = TrialSpec(mode, keep, limit, seed, trial.params["step"], trial.params["round_to"])
+        return spec, trial.number
 
     def forget(self, number: int) -> None:
         """Close a suggestion that was not followed."""

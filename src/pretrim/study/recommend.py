@@ -116,8 +116,8 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
         found.append(
             Candidate(
                 key=trial.key,
-                name=trial.asked.name,
-                seed=trial.asked.seed,
+                name=trial.spec.name,
+                seed=trial.spec.seed,
                 validation=float(record["validation_accuracy"]),
                 test=float(record["test_accuracy"]),
                 takes=takes,

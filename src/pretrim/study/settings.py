@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from pretrim.cost.quantities import by_option
 from pretrim.errors import UsageError
+from pretrim.planning.budget import Limit
 from pretrim.planning.options import Method, Options
 from pretrim.train import Execution, Recipe
 
@@ -19,6 +20,10 @@ LIMIT_OF_MODE: Mapping[str, str] = {"params": "params", "macs": "macs", "memory"
 """What a mode is kept to a share of, where the study does not say; the others: macs"""
 RUNTIME = "litert"
 """Whose latency counts, where a trial does not say"""
+EARLIER = {"max_images": "limit", "stop_hopeless": "hopeless"}
+"""Names in files that are kept, so that the keys of trials stay what they were"""
+SAMPLED = ("params", "macs", "memory", "latency", "joint")
+"""Modes that draw layers, and so have a step"""
 
 
 @dataclass(frozen=True)
@@ -27,48 +32,108 @@ class TrialSpec:
 
     Attributes:
         mode: how widths are chosen, or ``dense``.
-        keep: the share of the limited cost that may stay; 1 for dense.
-        limit: that cost, by the name of its limit: params, macs, activation, latency ...
+        budget_fraction: of the limited cost that may stay, or of the `limits`; 1 for dense.
+        limit: that cost, by the name of its limit (params, macs, activation, latency ...); empty where `limits` say.
         seed: of plan, weights and training.
-        step: see `allocate.Options`.
+        step: see `planning.options.Options`.
         round_to: likewise.
-        runtime: whose latency counts, where the mode or the limit is one: litert or onnx.
+        runtime: whose latency counts, where the mode or a limit is one: litert or onnx.
+        limits: several limits at once, as pairs of name and amount, which `budget_fraction` scales together.
+        device: the board that they are of; its data type is that of the plan.
     """
 
     mode: str
-    keep: float
-    limit: str
+    budget_fraction: float
+    limit: str = ""
     seed: int = 0
-    step: str = "fraction"
+    step: str = Options.step
     round_to: int = 8
     runtime: str = RUNTIME
+    limits: tuple[tuple[str, str], ...] = ()
+    device: str = ""
 
     def __post_init__(self) -> None:
         if self.mode == DENSE:
             return
-        if not 0 < self.keep < 1:
-            raise UsageError(f"Expected shares to keep between 0 and 1, but got {self.keep:g}.")
+        largest_is_open = not self.limits  # the whole of several limits is a question, the whole network is none
+        if not (0 < self.budget_fraction < 1 or (self.budget_fraction == 1 and not largest_is_open)):
+            raise UsageError(f"Expected budget fractions between 0 and 1, but got {self.budget_fraction:g}.")
         Options(mode=self.mode, step=self.step, round_to=self.round_to, seed=self.seed)  # type: ignore[arg-type]
+        for name, amount in self.amounts.items():
+            Limit.parse(name, amount)
+
+    @property
+    def amounts(self) -> dict[str, str]:
+        """The limits of the plan, by name."""
+        if self.mode == DENSE:
+            return {}
+        if not self.limits:
+            return {self.limit: f"{self.budget_fraction!r}x"}
+        return {name: scaled(name, text, self.budget_fraction) for name, text in self.limits}
 
     @property
     def is_timed(self) -> bool:
         """Whether a latency has to be known to plan it."""
-        return self.mode == "latency" or (self.limit in by_option() and by_option()[self.limit].name == "latency_ns")
+        return self.mode == "latency" or any(
+            name in by_option() and by_option()[name].name == "latency_ns" for name in self.amounts
+        )
+
+    @property
+    def resolved(self) -> TrialSpec:
+        """What is really asked: under one limit ``joint`` is the mode of that limit; only sampling has a step."""
+        mode = self.mode
+        if mode == "joint" and len(self.amounts) == 1:
+            quantity = by_option()[next(iter(self.amounts))]
+            if not quantity.is_peak and quantity.criterion != "latency":
+                mode = quantity.criterion
+        return replace(self, mode=mode, step=self.step if mode in SAMPLED else Options.step)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; without the runtime where it is LiteRT, as before there were others: keys stay what they were."""
-        plain = asdict(self) | {"candidates": 1, "score": ""}
-        return plain if self.runtime != RUNTIME else {name: plain[name] for name in plain if name != "runtime"}
+        """Plain JSON. Fields of later versions are left out where they say nothing: keys stay what they were."""
+        plain = {"mode": self.mode, "keep": self.budget_fraction, "limit": self.limit, "seed": self.seed}
+        plain |= {"step": self.step, "round_to": self.round_to, "candidates": 1, "score": ""}
+        later = {"runtime": self.runtime, "limits": [list(pair) for pair in self.limits], "device": self.device}
+        return plain | {name: value for name, value in later.items() if value not in (RUNTIME, [], "")}
+
+    @classmethod
+    def from_json(cls, data: Any) -> TrialSpec:
+        """Read what :meth:`to_json` wrote; of older studies too. Raises TypeError or ValueError for anything else."""
+        plain = {name: value for name, value in dict(data).items() if name not in ("candidates", "score")}
+        plain["budget_fraction"] = plain.pop("keep")
+        plain["limits"] = tuple((str(name), str(text)) for name, text in plain.get("limits", ()))
+        return cls(**plain)
 
     @property
     def name(self) -> str:
         """For people; trials that differ in their seed alone have the same."""
         if self.mode == DENSE:
             return DENSE
-        plain = TrialSpec(self.mode, self.keep, self.limit, round_to=1 if self.mode == "uniform" else 8)
-        extras = [f"{key} {value}" for key, value in asdict(self).items() if value != getattr(plain, key)]
-        extras = [text for text in extras if not text.startswith("seed ")]
-        return ", ".join([f"{self.mode} at {self.keep:g} of {self.limit}", *extras])
+        if self.device:
+            whole = "" if self.budget_fraction == 1 else f" at {self.budget_fraction:g} of its memory"
+            about = f"{self.mode} on {self.device}{whole}"
+        elif self.limits:
+            about = f"{self.mode} at {', '.join(f'{text} {name}' for name, text in self.amounts.items())}"
+        else:
+            about = f"{self.mode} at {self.budget_fraction:g} of {self.limit}"
+        extras = {"step": Options.step, "round_to": 1 if self.mode == "uniform" else 8, "runtime": RUNTIME}
+        if self.device:
+            extras.pop("round_to")  # it is the board's
+        different = [f"{name} {getattr(self, name)}" for name, usual in extras.items() if getattr(self, name) != usual]
+        return ", ".join([about, *different])
+
+
+def scaled(name: str, text: str, fraction: float) -> str:
+    """A limit times a fraction, as a limit is written.
+
+    >>> scaled("macs", "0.5x", 0.5), scaled("params", "250k", 0.5), scaled("params", "250k", 1.0)
+    ('0.25x', '125000', '250k')
+    """
+    if fraction == 1:
+        return text
+    limit = Limit.parse(name, text)
+    if limit.is_share:
+        return f"{limit.amount * fraction:.10g}x"
+    return f"{limit.amount * fraction:.0f}ns" if limit.quantity.unit == "ns" else f"{int(limit.amount * fraction)}"
 
 
 @dataclass(frozen=True)
@@ -79,35 +144,35 @@ class StudyConfig:
         model: its name, as the user typed it.
         data: the data set, likewise.
         image: shape of an image, or None for that of the data.
-        limit: number of training images, or None for all.
+        max_images: number of training images, or None for all.
         recipe: the training.
         execution: device, precision, channels_last, threads.
         dtype: data type that bytes are counted in.
         objectives: costs that the Optuna study minimises, beside the accuracy.
         split_seed: of the parts of the data.
-        hopeless: whether trials that cheaper ones outdo are stopped (`stopping.py`).
+        stop_hopeless: whether a trial is stopped once a cheaper one leads by 10 points (`stopping.py`).
     """
 
     model: str
     data: str
     image: tuple[int, int, int] | None = None
-    limit: int | None = None
+    max_images: int | None = None
     recipe: Recipe = field(default_factory=Recipe)
     execution: Execution = field(default_factory=Execution)
     dtype: str = "float32"
     objectives: tuple[str, ...] = ("params", "macs", "peak_activation_bytes")
     split_seed: int = 0
-    hopeless: bool = False
+    stop_hopeless: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+        return {EARLIER.get(name, name): value for name, value in plain.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StudyConfig:
         """Read what :meth:`to_json` wrote."""
-        known = {entry.name: data[entry.name] for entry in fields(cls)}
+        known = {entry.name: data[EARLIER.get(entry.name, entry.name)] for entry in fields(cls)}
         known["image"] = None if known["image"] is None else tuple(known["image"])
         known["objectives"] = tuple(known["objectives"])
         return cls(**known | {"recipe": Recipe(**known["recipe"]), "execution": Execution(**known["execution"])})
@@ -115,32 +180,34 @@ class StudyConfig:
 
 def key_of(settings: StudyConfig, asked: TrialSpec) -> str:
     """What a trial asks for, in 16 hexadecimal digits: the same for the same question in any study."""
-    text = json.dumps([settings.to_json(), asked.to_json()], sort_keys=True)
+    text = json.dumps([settings.to_json(), asked.resolved.to_json()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def grid(
     modes: Sequence[str],
-    keep: Sequence[float],
+    fractions: Sequence[float],
     seeds: int,
     *,
     limit: str | None = None,
+    budgets: Sequence[Budget] = (),
     dense: bool = True,
     runtime: str = RUNTIME,
     **options: Any,
 ) -> list[TrialSpec]:
-    """Every mode at every share with every seed, seed by seed: what is there when time is over can be compared.
+    """Every mode at every fraction with every seed, seed by seed: what is there when time is over can be compared.
 
     Args:
-        modes: of `allocate.Options`.
-        keep: shares.
+        modes: of `planning.options.Options`.
+        fractions: of what is limited.
         seeds: how many, from 0.
         limit: the cost that all modes are kept to; by default the one that the mode is named after (else macs).
+        budgets: several limits at once, or boards; each is a question of its own, in the place of `limit`.
         dense: the dense network as well.
         runtime: of the trials that need a latency.
         options: of `TrialSpec`.
 
-    Raises UsageError for what is not a mode, or a share.
+    Raises UsageError for what is not a mode, or a fraction.
     """
     for mode in modes:
         if mode not in get_args(Method):
@@ -151,10 +218,33 @@ def grid(
     for seed in range(seeds):
         if dense:
             found.append(TrialSpec(DENSE, 1.0, "macs", seed))
-        for share, mode in product(sorted(keep, reverse=True), modes):
-            cost = limit or LIMIT_OF_MODE.get(mode, "macs")
+        for fraction, mode in product(sorted(fractions, reverse=True), modes):
             # One width multiplier steps all layers together: multiples of 8 would leave most of the budget unused.
             own = options if mode != "uniform" else {**options, "round_to": 1}
-            one = TrialSpec(mode, share, cost, seed, **own)
-            found.append(replace(one, runtime=runtime) if one.is_timed else one)
+            specs = [TrialSpec(mode, fraction, limit or LIMIT_OF_MODE.get(mode, "macs"), seed, **own)]
+            if budgets:
+                specs = [budget.spec(mode, fraction, seed, own) for budget in budgets]
+            found += [replace(spec, runtime=runtime) if spec.is_timed else spec for spec in specs]
     return found
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Several limits at once, or those of a board.
+
+    Attributes:
+        limits: pairs of name and amount.
+        device: the board; empty for none.
+        round_to: its rounding; None for the study's.
+    """
+
+    limits: tuple[tuple[str, str], ...]
+    device: str = ""
+    round_to: int | None = None
+
+    def spec(self, mode: str, fraction: float, seed: int, options: Mapping[str, Any]) -> TrialSpec:
+        """The trial of a mode under a fraction of it."""
+        own = dict(options)
+        if self.round_to is not None and mode != "uniform":
+            own["round_to"] = self.round_to
+        return TrialSpec(mode, fraction, "", seed, limits=self.limits, device=self.device, **own)

@@ -71,7 +71,7 @@ class Trial:
     Attributes:
         key: see `settings.key_of`.
         number: the order in which it was asked for.
-        asked: what for.
+        spec: what was asked for.
         state: waiting, running, done, failed, or stopped as hopeless.
         record: what it found, if it is done or stopped (`trial.py`).
         measured: what its artifact takes on a machine, if it was measured.
@@ -82,7 +82,7 @@ class Trial:
 
     key: str
     number: int
-    asked: TrialSpec
+    spec: TrialSpec
     state: State
     record: Mapping[str, Any] | None = None
     measured: Mapping[str, Any] | None = None
@@ -141,7 +141,7 @@ class Store:
                 connection.execute(sql.insert(_studies).values(name=self.name, version=VERSION, settings=text))
             except IntegrityError:
                 pass  # it is there
-        there = self.settings().to_json()
+        there = self.config().to_json()
         for part, value in settings.to_json().items():
             if there[part] != value:
                 inner = _difference(there[part], value)
@@ -157,7 +157,7 @@ class Store:
             time.sleep(1)  # another sweep makes them at this moment
             _tables.create_all(connection)
 
-    def settings(self) -> StudyConfig:
+    def config(self) -> StudyConfig:
         """What all trials share. Raises StudyError if there is no such study, or it is of a newer version."""
         try:
             with self._connection() as connection:
@@ -180,7 +180,7 @@ class Store:
 
     def add(self, asked: Sequence[TrialSpec], optuna: int | None = None) -> list[str]:
         """Ask for trials; the keys of all. What was asked for before is not asked for again."""
-        settings = self.settings()
+        settings = self.config()
         keys = [key_of(settings, one) for one in asked]
         with self._connection() as connection:
             mine = _trials.c.study == self.name
@@ -325,7 +325,7 @@ def _trial(row: Any) -> Trial:
         return Trial(
             key=row.key,
             number=row.number,
-            asked=_asked(json.loads(row.asked)),
+            spec=TrialSpec.from_json(json.loads(row.asked)),
             state=row.state,
             record=record,
             measured=None if row.measured is None else json.loads(row.measured),
@@ -335,11 +335,6 @@ def _trial(row: Any) -> Trial:
         )
     except (KeyError, TypeError, ValueError, PretrimError) as error:
         raise StudyError(f"Expected a trial in row {row.key}, but it is damaged ({error!r}).") from error
-
-
-def _asked(plain: dict[str, Any]) -> TrialSpec:
-    """Older studies could have trials that a score had chosen; what those found still counts."""
-    return TrialSpec(**{name: value for name, value in plain.items() if name not in ("candidates", "score")})
 
 
 def _check_sqlite(path: Path) -> None:

@@ -7,25 +7,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pretrim.errors import PretrimError, StudyError
 from pretrim.files import write_text
 
+from .inputs import TrialInputs
 from .optuna_export import FINISHED, OptunaExport
 from .settings import StudyConfig
 from .store import SQLITE, Store, Trial
-from .worker import MACHINE_AT_FAULT
+from .worker import MACHINE_AT_FAULT, NoLonger, run_claimed
 
 FORMAT, VERSION = "pretrim-study", 1
 RECORD, DATABASE, TRIALS, LOGS = "study.json", "study.db", "trials", "logs"
 LOOK_EVERY_S = 0.25
-SEEDS_OF_SEARCH = 1
 
 
 @dataclass(frozen=True)
@@ -155,6 +154,38 @@ def sweep(
     _Sweep(folder, store, workers, search, on_status).run()
 
 
+def sweep_here(
+    folder: Path,
+    store: Store,
+    inputs: TrialInputs,
+    *,
+    on_status: Callable[[Status], None] = lambda status: None,
+) -> None:
+    """The same in this process, one trial after another: for networks and data that no other process can open.
+
+    Args:
+        folder: of the study.
+        store: its trials.
+        inputs: the network and the data.
+        on_status: is told where it is, before and after each trial.
+
+    Raises:
+        StudyError, PretrimError: as `sweep`.
+        KeyboardInterrupt: a signal stopped it; the trial that was running waits, with its state.
+    """
+    seen = _Sweep(folder, store, 1, None, on_status)
+    try:
+        on_status(seen.look())
+        while (trial := store.claim()) is not None:
+            try:
+                run_claimed(folder, store, store.config(), trial, lambda: inputs, lambda: False)
+            except NoLonger:
+                raise KeyboardInterrupt from None
+            on_status(seen.look())
+    finally:
+        seen.mirror.close()
+
+
 class _Sweep:
     def __init__(
         self,
@@ -165,7 +196,7 @@ class _Sweep:
         on_status: Callable[[Status], None],
     ) -> None:
         self.folder, self.store, self.workers, self.search, self.on_status = folder, store, workers, search, on_status
-        self.mirror = OptunaExport(store, store.settings())
+        self.mirror = OptunaExport(store, store.config())
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.started = time.monotonic()
         self.known: set[str] = set()
@@ -175,7 +206,7 @@ class _Sweep:
         try:
             while True:
                 self._suggest()
-                status = self._look()
+                status = self.look()
                 self.on_status(status)
                 if not status.left:
                     return
@@ -186,7 +217,7 @@ class _Sweep:
             self._stop()
             self.mirror.close()
 
-    def _look(self) -> Status:
+    def look(self) -> Status:
         """Tell Optuna what is finished, and count."""
         counts = self.store.counts()
         finished: list[Trial] = []
@@ -286,12 +317,3 @@ def _last_line(log: Path) -> str:
     except OSError:
         lines = []
     return lines[-1][:500] if lines else f"see {log}."
-
-
-def finished(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Records of trials that are done, with their keys, names and measurements."""
-    return [
-        {**trial.record, "key": trial.key, "name": trial.asked.name, "measured": trial.measured}
-        for trial in trials
-        if trial.state == "done" and trial.record is not None
-    ]

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
 
 from pretrim.analysis.network import IntArray, Network
 from pretrim.cost.costs import costs
 from pretrim.cost.microcontroller import arena_cost, artifact_cost
-from pretrim.data import DataSet
+from pretrim.devices import board
 from pretrim.errors import PretrimError
 from pretrim.files import write_text
-from pretrim.models.resolve import ModelReference, build
 from pretrim.planning.options import Options
 from pretrim.planning.plan import Plan
 from pretrim.planning.search import make_plan, plan_of_widths
-from pretrim.runs.record import CURVE, LOG, STATE
-from pretrim.runs.save import save
+from pretrim.runs.record import STATE
+from pretrim.runs.training import Hooks, Trained, TrainingSpec, save_trained, train_into
 from pretrim.surgery.apply import apply
-from pretrim.train import EpochRecord, Progress, draw_curve, evaluate, train, write_log
+from pretrim.train import EpochRecord, Progress
 
+from .inputs import TrialInputs
 from .settings import DENSE, StudyConfig, TrialSpec
-
-if TYPE_CHECKING:
-    from pretrim.latency import LatencyCost
 
 RECORD = "trial.json"
 """In the folder of a finished trial: what the study's table holds of it"""
@@ -37,36 +33,14 @@ PREDICTED = {"litert": "predicted_latency_ns", "onnx": "predicted_latency_onnx_n
 """Costs of a plan by the tables of this machine that are there"""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What all trials of a study are about, made once in each process.
-
-    Attributes:
-        reference: what rebuilds the dense network.
-        network: its analysis.
-        data: what to train and test on.
-        latency: measured costs by runtime, where a mode or a limit asks for them.
-    """
-
-    reference: ModelReference
-    network: Network
-    data: DataSet
-    latency: Mapping[str, LatencyCost] = field(default_factory=dict)
-
-    def module(self, seed: int) -> nn.Module:
-        """The dense network with the weights of a seed."""
-        torch.manual_seed(seed)
-        return build(self.reference)
-
-
 class Stopped(Exception):
-    """A trial that cheaper ones outdo (`stopping.py`); it is kept with what it has found."""
+    """A trial that a cheaper one outdoes (`stopping.py`); it is kept with what it has found."""
 
 
 def run_trial(
-    settings: StudyConfig,
-    subject: Subject,
-    asked: TrialSpec,
+    config: StudyConfig,
+    inputs: TrialInputs,
+    spec: TrialSpec,
     folder: Path,
     *,
     on_step: Callable[[Progress], None] | None = None,
@@ -77,9 +51,9 @@ def run_trial(
     The finished folder is a run like any other: export it, measure it, evaluate it.
 
     Args:
-        settings: of the study.
-        subject: the network and the data.
-        asked: which plan.
+        config: of the study.
+        inputs: the network and the data.
+        spec: which plan.
         folder: of this trial alone; made if it is not there.
         on_step: is told the progress; what it raises ends the trial.
         on_epoch: gets the plan's costs and the validation accuracies so far after each epoch; it may raise `Stopped`.
@@ -91,59 +65,47 @@ def run_trial(
     if found is not None:
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    module = subject.module(asked.seed)
-    plan = _plan(settings, subject, asked)
-    torch.manual_seed(asked.seed)
-    slim = apply(module, plan, "inherit" if asked.mode == DENSE else "fresh", subject.network)
-    spent = costs_of(subject.network, plan.widths, settings.dtype)
-    for runtime, cost in subject.latency.items():
-        spent[PREDICTED[runtime]] = int(cost(plan.widths))
+    dense, data = inputs.dense, inputs.data
+    module = dense.fresh(spec.seed)
+    plan = plan_of_trial(config, inputs, spec)
+    torch.manual_seed(spec.seed)
+    slim = apply(module, plan, "inherit" if spec.mode == DENSE else "fresh", dense.network)
+    spent = _spent(config, inputs, plan.widths)
 
     def after(records: tuple[EpochRecord, ...]) -> None:
-        write_log(records, folder / LOG)
         if on_epoch is not None:
             on_epoch(spent, tuple(record.validation_accuracy or 0.0 for record in records))
 
-    training = train(
-        slim,
-        subject.data,
-        replace(settings.recipe, seed=asked.seed),
-        execution=settings.execution,
-        checkpoint=folder / STATE,
-        resume=True,
+    training = TrainingSpec(
+        recipe=replace(config.recipe, seed=spec.seed),
+        execution=config.execution,
+        title=f"{dense.name}, {spec.name}, seed {spec.seed}",
         made_of={"plan": [int(width) for width in plan.widths]},
-        on_step=on_step,
-        on_epoch=after,
+        resume=True,
     )
-    data = subject.data
-    write_log(training.epochs, folder / LOG)
-    draw_curve(training.epochs, f"{subject.reference.name}, {asked.name}, seed {asked.seed}", folder / CURVE)
-    validation = evaluate(slim, data.validation, data.mean, data.std)
-    test = evaluate(slim, data.test, data.mean, data.std)
+    trained = train_into(folder, slim, data, training, Hooks(on_step=on_step, on_epoch=after))
     record = {
-        "asked": asked.to_json(),
+        "asked": spec.to_json(),
         "costs": spent,
-        "dense": costs_of(subject.network, subject.network.dense, settings.dtype),
+        "dense": costs_of(dense.network, dense.network.dense, config.dtype),
         "widths": [int(width) for width in plan.widths],
-        "validation_accuracy": validation.accuracy,
-        "test_accuracy": test.accuracy,
-        "epochs": [curve_point(epoch) for epoch in training.epochs],
-        "seconds": sum(epoch.seconds for epoch in training.epochs),
+        **_found(trained),
     }
-    save(
-        slim,
-        folder,
-        reference=subject.reference,
-        classes=data.classes,
-        normalisation=(data.mean, data.std),
-        input_shape=data.input_shape,
-        data=data.to_json(),
-        results={"test_accuracy": test.accuracy, "test_loss": test.plain_loss, **training.to_json()},
-        into=True,
-    )
+    save_trained(folder, slim, data, dense.reference, trained.to_json())
     write_text(folder / RECORD, json.dumps(record, allow_nan=False) + "\n")
     (folder / STATE).unlink(missing_ok=True)
     return record
+
+
+def _found(trained: Trained) -> dict[str, Any]:
+    """Accuracies, curve and time."""
+    epochs = trained.training.epochs
+    return {
+        "validation_accuracy": trained.validation.accuracy,
+        "test_accuracy": trained.test.accuracy,
+        "epochs": [curve_point(epoch) for epoch in epochs],
+        "seconds": sum(epoch.seconds for epoch in epochs),
+    }
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -173,19 +135,26 @@ def costs_of(network: Network, widths: IntArray, dtype: str) -> dict[str, int]:
     return found
 
 
-def _plan(settings: StudyConfig, subject: Subject, asked: TrialSpec) -> Plan:
-    """The plan of a trial."""
-    network, dtype = subject.network, settings.dtype
-    if asked.mode == DENSE:
-        made = plan_of_widths(network, network.dense, dtype)  # type: ignore[arg-type]  # it checks the name
+def _spent(config: StudyConfig, inputs: TrialInputs, widths: IntArray) -> dict[str, int]:
+    """The same, with the latencies that this machine's tables predict."""
+    spent = costs_of(inputs.dense.network, widths, config.dtype)
+    return spent | {PREDICTED[runtime]: int(cost(widths)) for runtime, cost in inputs.latency.items()}
+
+
+def plan_of_trial(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> Plan:
+    """The plan that a trial trains. Raises InfeasibleBudget where its limits cannot be met."""
+    dense = inputs.dense
+    network, dtype = dense.network, board(spec.device).data_type if spec.device else config.dtype
+    if spec.mode == DENSE:
+        made = plan_of_widths(network, network.dense, config.dtype)  # type: ignore[arg-type]  # it checks the name
     else:
         options = Options(
-            mode=asked.mode,  # type: ignore[arg-type]
-            step=asked.step,  # type: ignore[arg-type]
-            round_to=asked.round_to,
-            seed=asked.seed,
+            mode=spec.mode,  # type: ignore[arg-type]
+            step=spec.step,  # type: ignore[arg-type]
+            round_to=spec.round_to,
+            seed=spec.seed,
         )
-        timed = subject.latency.get(asked.runtime) if asked.is_timed else None
-        costs = {} if timed is None else {timed.name: timed}
-        made = make_plan(network, {asked.limit: f"{asked.keep!r}x"}, options, dtype, costs)  # type: ignore[arg-type]
-    return replace(made, model=subject.reference.to_json())
+        timed = inputs.latency.get(spec.runtime) if spec.is_timed else None
+        handed = {} if timed is None else {timed.name: timed}
+        made = make_plan(network, spec.amounts, options, dtype, handed)  # type: ignore[arg-type]  # it checks the name
+    return replace(made, model=None if dense.reference is None else dense.reference.to_json())

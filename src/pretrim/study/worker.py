@@ -12,8 +12,15 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .inputs import TrialInputs
+    from .settings import StudyConfig
+    from .store import Store, Trial
 
 MACHINE_AT_FAULT = 3
 
@@ -29,7 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--storage", required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--parallel", action="store_true")
     options = parser.parse_args(arguments)
 
     from pretrim.errors import PretrimError
@@ -45,48 +51,64 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def work(folder: Path, storage: str, name: str, parent: int) -> None:
-    """Claim, run, record."""
+    """Claim, run, record; until nothing is left, or the process that started this one is gone."""
+    from .inputs import open_inputs
+    from .store import Store
+
+    store = Store(storage, name)
+    config = store.config()
+    inputs: list[TrialInputs] = []
+
+    def opened() -> TrialInputs:
+        if not inputs:
+            inputs.append(open_inputs(config))
+        return inputs[0]
+
+    while os.getppid() == parent and (trial := store.claim()) is not None:
+        print(f"trial {trial.number}: {trial.spec.name}, seed {trial.spec.seed}", file=sys.stderr, flush=True)
+        run_claimed(folder, store, config, trial, opened, lambda: os.getppid() != parent)
+
+
+def run_claimed(
+    folder: Path,
+    store: Store,
+    config: StudyConfig,
+    trial: Trial,
+    inputs: Callable[[], TrialInputs],
+    is_orphaned: Callable[[], bool],
+) -> None:
+    """Run a trial that this process has claimed, and record what came of it.
+
+    Args:
+        folder: of the study.
+        store: its trials.
+        config: what they share.
+        trial: the one that was claimed.
+        inputs: the network and the data; what it raises is the trial's failure.
+        is_orphaned: whether nobody waits for the answer any more.
+
+    Raises:
+        NoLonger: it was given back, because nobody waits, another process took it over, or a signal came.
+        PretrimError, OSError: the machine is at fault; the trial was given back.
+    """
     from pretrim.errors import PretrimError
     from pretrim.train import Interrupted
 
-    from .store import BEAT_S, Store, Trial
-    from .subjects import subject_of
     from .trial import Stopped, run_trial
 
-    store = Store(storage, name)
-    settings = store.settings()
-    subject: Any = None
+    def on_epoch(spent: dict[str, int], curve: tuple[float, ...]) -> None:
+        if config.stop_hopeless and is_outdone(store, spent, curve, config.recipe.epochs):
+            raise Stopped(spent, curve)
 
-    def run(trial: Trial) -> None:
-        nonlocal subject
-        lost = threading.Event()
-        beating = threading.Event()
-
-        def beat() -> None:
-            while not beating.wait(BEAT_S):
-                try:
-                    if not store.beat(trial.key):
-                        lost.set()
-                        return
-                except PretrimError:
-                    pass  # the database is away for a moment; whoever finds it so for a minute takes over
+    with _beating(store, trial.key) as lost:
 
         def on_step(progress: Any) -> None:
-            if lost.is_set() or os.getppid() != parent:
+            if lost.is_set() or is_orphaned():
                 raise NoLonger
 
-        def on_epoch(spent: dict[str, int], curve: tuple[float, ...]) -> None:
-            if settings.hopeless and is_outdone(store, spent, curve, settings.recipe.epochs):
-                raise Stopped(spent, curve)
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
         try:
-            subject = subject or subject_of(settings)
-            found = run_trial(
-                settings, subject, trial.asked, folder / "trials" / trial.key, on_step=on_step, on_epoch=on_epoch
-            )
-            store.finish(trial.key, found)
+            at = folder / "trials" / trial.key
+            store.finish(trial.key, run_trial(config, inputs(), trial.spec, at, on_step=on_step, on_epoch=on_epoch))
         except Stopped as stopped:
             spent, curve = stopped.args
             record = {"costs": spent, "validation_accuracy": curve[-1], "epochs": [[None, None, v] for v in curve]}
@@ -99,15 +121,35 @@ def work(folder: Path, storage: str, name: str, parent: int) -> None:
                 store.release(trial.key)
                 raise
             traceback.print_exc()
-            said = str(error) if isinstance(error, PretrimError) else f"{type(error).__name__}: {error}"
-            store.fail(trial.key, " ".join(said.split()))
-        finally:
-            beating.set()
-            thread.join()
+            text = str(error) if isinstance(error, PretrimError) else f"{type(error).__name__}: {error}"
+            store.fail(trial.key, " ".join(text.split()))
 
-    while os.getppid() == parent and (trial := store.claim()) is not None:
-        print(f"trial {trial.number}: {trial.asked.name}, seed {trial.asked.seed}", file=sys.stderr, flush=True)
-        run(trial)
+
+@contextmanager
+def _beating(store: Store, key: str) -> Iterator[threading.Event]:
+    """Say every few seconds that a trial is being worked on; the event is set once it is no longer ours."""
+    from pretrim.errors import PretrimError
+
+    from .store import BEAT_S
+
+    lost, done = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        while not done.wait(BEAT_S):
+            try:
+                if not store.beat(key):
+                    lost.set()
+                    return
+            except PretrimError:
+                pass  # the database is away for a moment; whoever finds it so for a minute takes over
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield lost
+    finally:
+        done.set()
+        thread.join()
 
 
 def is_outdone(store: Any, spent: dict[str, int], curve: tuple[float, ...], epochs: int) -> bool:

@@ -22,7 +22,7 @@ def _filters(network: Network) -> Iterator[tuple[Parameter, int]]:
     for layer in network.layers:
         for name in layer.parameters:
             parameter = by_name[name]
-            untrained = not parameter.trained or len(parameter.shape) < 2
+            untrained = not parameter.is_trained or len(parameter.shape) < 2
             if name in done or untrained or layer.filters not in parameter.dims:
                 continue
             done.add(name)

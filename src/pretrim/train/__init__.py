@@ -1,22 +1,26 @@
 """Direct training of a network: recipe, loop, state, evaluation."""
 
-from .evaluation import Evaluation, evaluate, recalibrate, scores
+from .evaluation import Evaluation, evaluate, scores
 from .execution import Choice, Execution
 from .log import check_trackers, draw_curve, track, write_log
 from .loop import Progress, Training, train
+from .norms import recalibrate, recalibration_images
 from .optimizer import learning_rate_at, make_optimizer
 from .outputs import Teacher, check_logits, split_outputs
 from .processes import check_device, is_main, make_accelerator
 from .recipe import Recipe, parse_changes, preset
 from .state import EpochRecord
 from .stop import Interrupted
+from .uncertainty import Comparison, Interval, compare, difference_interval, mcnemar, pack, unpack, wilson
 
 __all__ = [
     "Choice",
+    "Comparison",
     "EpochRecord",
     "Evaluation",
     "Execution",
     "Interrupted",
+    "Interval",
     "Progress",
     "Recipe",
     "Teacher",
@@ -24,18 +28,25 @@ __all__ = [
     "check_device",
     "check_logits",
     "check_trackers",
+    "compare",
+    "difference_interval",
     "draw_curve",
     "evaluate",
     "is_main",
     "learning_rate_at",
     "make_accelerator",
     "make_optimizer",
+    "mcnemar",
+    "pack",
     "parse_changes",
     "preset",
     "recalibrate",
+    "recalibration_images",
     "scores",
     "split_outputs",
     "track",
     "train",
+    "unpack",
+    "wilson",
     "write_log",
 ]

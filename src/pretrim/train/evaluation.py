@@ -1,26 +1,19 @@
-"""Accuracy and scores of a network, and batch-norm statistics from data."""
+"""Accuracy and scores of a network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretrim.data import DataSet, Split, batches, normalise
+from pretrim.data import Split, batches, normalise
 from pretrim.errors import DataError, ModelError
 
-from .feed import seed_of
-from .outputs import forward, split_outputs
-
-RECALIBRATION_IMAGES = 4096
-"""As many as give the mean and variance of a channel to about 2 %, one value an image."""
+from .outputs import forward, modes_kept, split_outputs
 
 
 @dataclass(frozen=True)
@@ -81,47 +74,10 @@ def evaluate(
 def scores(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Class scores (n x classes, float32, on the CPU) of uint8 images; the model's modes are restored."""
     first = next(model.parameters(), torch.zeros(0))
-    with _modes_kept(model):
+    with modes_kept(model):
         model.eval()
         outputs = forward(model, normalise(images.to(first.device), mean, std).to(first.dtype))
     logits = split_outputs(outputs)[0].float().cpu()
     if logits.dim() != 2:
         raise ModelError(f"Expected the model to return class scores, but got the shape {tuple(logits.shape)}.")
     return logits
-
-
-@torch.no_grad()
-def recalibrate(model: nn.Module, data: DataSet, *, images: int = RECALIBRATION_IMAGES, batch_size: int = 256) -> None:
-    """Set the statistics of every batch norm **in place** from training images: means over batches, without decay.
-
-    The statistics of a trained network are wrong once it is cut, as its layers get other inputs. Images are drawn with
-    the data's seed and not augmented; weights do not change, nor do other modules, which stay in eval mode.
-    """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    device = next(model.parameters()).device
-    batch_size = max(2, min(batch_size, len(data.train)))
-    generator = torch.Generator().manual_seed(seed_of(data.split_seed))
-    momenta = [norm.momentum for norm in norms]
-    with _modes_kept(model):
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch then keeps the plain mean over batches
-            norm.train()
-        chosen = islice(batches(data.train, batch_size, generator=generator), max(1, images // batch_size))
-        for some, _ in chosen:
-            if len(some) > 1:
-                forward(model, normalise(some.to(device), data.mean, data.std).to(next(model.parameters()).dtype))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-@contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    """Every module is in the mode it was in, after."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

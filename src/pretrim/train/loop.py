@@ -23,6 +23,7 @@ from . import state as states
 from .evaluation import evaluate
 from .execution import Choice, Execution, choose, kernels, threads
 from .feed import STEP, Batch, Feed, seed_of
+from .norms import learning_norms, recalibrate, recalibration_images, statistics_kept
 from .optimizer import Average, learning_rate_at, make_optimizer
 from .outputs import Loss, Teacher, forward, renormalised
 from .processes import agreed, from_main, make_accelerator, same_on_all, total, wanted_precision
@@ -65,12 +66,15 @@ class Training:
         execution: how its steps were run, nothing left open.
         speeds: images a second of each way that was timed at the start; empty if none was.
         processes: that it ran in.
+        recalibration_images: training images by which the running statistics of norms were set anew before every
+            validation and at the end; 0 for a network without such norms.
     """
 
     epochs: tuple[EpochRecord, ...]
     execution: Execution
     speeds: Mapping[str, float]
     processes: int = 1
+    recalibration_images: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -79,6 +83,7 @@ class Training:
             "execution": self.execution.to_json(),
             "timed_images_per_s": dict(self.speeds),
             "processes": self.processes,
+            "recalibration_images": self.recalibration_images,
             "epochs": [asdict(epoch) for epoch in self.epochs],
         }
 
@@ -99,6 +104,9 @@ def train(
     accelerator: Accelerator | None = None,
 ) -> Training:
     """Train a model **in place** on the training split; accuracies on the validation split are recorded, not used.
+
+    Before each validation, and at the end, the running statistics of norms are set anew from training images; the
+    training itself goes on with those that it had.
 
     Under ``torchrun`` or ``accelerate launch`` every process calls it, with the same arguments. The model is left in
     eval mode on the device that was used. The random state of the caller is not touched.
@@ -214,6 +222,7 @@ class _Training:
         self.right = torch.zeros((), dtype=torch.int64, device=device)
         self.looked = math.nan
         self.scaler = torch.amp.GradScaler(device.type, enabled=False)
+        self.norms = learning_norms(model) if recipe.recalibration else []
 
     def _ready(self, teacher: Teacher) -> Teacher:
         teacher.model.to(self.device).eval()
@@ -279,8 +288,9 @@ class _Training:
                 self._interrupted(stop, checkpoint, made_of)
         if self.average is not None:
             self.average.keep()
+        used = self._recalibrate(rounds=self.recipe.qat > 0)
         self.model.eval()
-        return Training(self.records, self.choice.execution, self.choice.speeds, self.world)
+        return Training(self.records, self.choice.execution, self.choice.speeds, self.world, used)
 
     def _epoch(self, stop: Wish) -> bool:
         """The rest of an epoch; whether it came to its end."""
@@ -352,7 +362,8 @@ class _Training:
 
     def _check_weights(self, epoch: int) -> None:
         """Raises PretrimError if the last update, which no loss has shown yet, broke them: they are not to be kept."""
-        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+        finite = [parameter.isfinite().all() for parameter in self.model.parameters()]
+        if not torch.stack(finite).all():  # one look, which waits for a GPU once
             raise self._diverged("finite weights, but some are not", epoch)
 
     def _diverged(self, what: str, epoch: int) -> PretrimError:
@@ -387,9 +398,16 @@ class _Training:
             return None
         same_on_all(self.accelerator, self.model, self.average)
         part = split.take(np.arange(self.rank, len(split), self.world)) if self.world > 1 else split
-        with self.average.in_place() if self.average is not None else nullcontext():
+        with statistics_kept(self.norms), self.average.in_place() if self.average is not None else nullcontext():
+            self._recalibrate(rounds=self._rounds())
             right = evaluate(self.model, part, self.data.mean, self.data.std).accuracy * len(part) if len(part) else 0.0
         return total(self.accelerator, torch.tensor(right, device=self.device))[0] / len(split)
+
+    def _recalibrate(self, *, rounds: bool) -> int:
+        """Set the running statistics to those of the weights as they are; the images that it took."""
+        images = recalibration_images(len(self.data.train), self.recipe.recalibration)
+        run = rounding.forward if rounds else None
+        return recalibrate(self.model, self.data, images=images, norms=self.norms, run=run)
 
     def _tell(self, *, ends: bool) -> None:
         if self.on_step is None:

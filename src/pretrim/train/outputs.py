@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,17 @@ def forward(model: nn.Module, images: torch.Tensor, run: Callable[..., Any] | No
             f"Expected the model to run on images of {'x'.join(map(str, images.shape))} in "
             f"{'train' if model.training else 'eval'} mode, but its forward raised {describe_failure(error)}."
         ) from error
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Every module is in the mode it was in, after."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def split_outputs(outputs: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -40,6 +40,8 @@ class Recipe:
         accumulate: forward passes that a step's images are split into, where they do not fit in memory at once.
         distillation: weight of a teacher's outputs in the loss, the labels having the rest (Hinton et al. 2015).
         temperature: by which both networks' scores are divided for that.
+        recalibration: training images, at most, by which the running statistics of norms are set anew before every
+            validation and at the end (`norms.py`); 0 is off.
         qat: epochs at the end in which the forward pass rounds as int8 does (`rounding.py`); 0 is off. Experimental.
     """
 
@@ -61,6 +63,7 @@ class Recipe:
     accumulate: int = 1
     distillation: float = 0.9
     temperature: float = 4.0
+    recalibration: int = 2048
     qat: int = 0
 
     def __post_init__(self) -> None:
@@ -75,6 +78,8 @@ class Recipe:
         for name in ("weight_decay", "warmup", "mixup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"Expected {name} to be 0 or more, but got {getattr(self, name)}.")
+        if self.recalibration < 0 or self.recalibration == 1:
+            raise UsageError(f"Expected recalibration to be 0 or at least 2, but got {self.recalibration}.")
         for name in ("label_smoothing", "ema", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"Expected {name} to be at least 0 and below 1, but got {getattr(self, name)}.")

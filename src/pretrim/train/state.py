@@ -79,8 +79,7 @@ def write(state: State, path: Path) -> None:
         "epochs": [asdict(record) for record in state.epochs],
         **{name: getattr(state, name) for name in ("step", "loss", "right", "seconds", "updates", "scaling")},
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
-    content = tensors_to_bytes(tensors, {KEY: json.dumps(header)})
+    content = tensors_to_bytes(on_cpu(state.tensors), {KEY: json.dumps(header)})
     try:
         write_bytes(path, content)
     except OSError as error:
@@ -88,6 +87,22 @@ def write(state: State, path: Path) -> None:
         raise CheckpointError(
             f"Expected to write {path}, but got: {error.strerror or error}.{kept} Make room, then go on with --resume."
         ) from error
+
+
+def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous copies in the computer's memory, by name in the same order.
+
+    A copy from a GPU waits for it, and a network has hundreds of tensors: those of a data type are copied as one.
+    """
+    alike: dict[tuple[torch.device, torch.dtype], list[str]] = {}
+    for name, tensor in tensors.items():
+        alike.setdefault((tensor.device, tensor.dtype), []).append(name)
+    copies: dict[str, torch.Tensor] = {}
+    for names in alike.values():
+        together = torch.cat([tensors[name].detach().reshape(-1) for name in names]).cpu()
+        parts = together.split_with_sizes([tensors[name].numel() for name in names])
+        copies.update((name, part.view(tensors[name].shape)) for name, part in zip(names, parts, strict=True))
+    return {name: copies[name] for name in tensors}
 
 
 def read(path: Path) -> State:

@@ -1,23 +1,20 @@
-"""A run folder that a command is about: its record, and its network."""
+"""A trained network that can classify images: its run, with classes, input shape and normalisation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from pretrim.errors import CheckpointError
 
-from .options import Shape
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from pretrim.runs.record import Normalisation, RunRecord
+from .load import ModelSource, load, read
+from .record import Normalisation, RunRecord, Shape
 
 
 @dataclass(frozen=True)
-class Opened:
+class TrainedClassifier:
     """A run that can classify images: what it needs is there."""
 
     record: RunRecord
@@ -34,20 +31,29 @@ class Opened:
         return padding if isinstance(padding, int) and 0 <= 2 * padding <= inside else 0
 
 
-def open_run(path: Path, model: str | None) -> Opened:
+def open_classifier(path: Path, model: ModelSource | None = None) -> TrainedClassifier:
     """Load a run's network.
 
     Raises:
         CheckpointError: the run is truncated, edited or foreign, or it does not say what its inputs and outputs are.
         UsageError: `model` is needed, or names nothing.
     """
-    from pretrim.runs.load import load, read
-
     record = read(path)
+    _check(path, record)
+    return as_classifier(path, record, load(path, model=model))
+
+
+def as_classifier(path: Path, record: RunRecord, network: nn.Module) -> TrainedClassifier:
+    """A network that is loaded already. Raises CheckpointError where its record lacks something."""
+    _check(path, record)
+    assert record.classes is not None and record.input_shape is not None and record.normalisation is not None
+    return TrainedClassifier(record, network, record.classes, record.input_shape, record.normalisation)
+
+
+def _check(path: Path, record: RunRecord) -> None:
     missing = [name for name in ("classes", "input_shape", "normalisation") if getattr(record, name) is None]
-    if record.classes is None or record.input_shape is None or record.normalisation is None:
+    if missing:
         raise CheckpointError(
             f"Expected a run with classes, input_shape and normalisation, but {path} has no {missing[0]}: "
             f"give them to pretrim.save."
         )
-    return Opened(record, load(path, model=model), record.classes, record.input_shape, record.normalisation)

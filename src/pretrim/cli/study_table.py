@@ -17,7 +17,7 @@ from .progress import say
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
-    from pretrim.study.store import Store, Trial
+    from pretrim.study.store import Trial
     from pretrim.study.sweep import Status
 
 MOST_ROWS = 12
@@ -25,7 +25,7 @@ MOST_ROWS = 12
 
 
 @contextmanager
-def live(store: Store) -> Iterator[Callable[[Status], None]]:
+def live() -> Iterator[Callable[[Status], None]]:
     """Trials done and to come, time left, and the front so far. In a pipe, a line for each trial."""
     console, before, first = render.status(), [0], [True]
 
@@ -54,7 +54,7 @@ def live(store: Store) -> Iterator[Callable[[Status], None]]:
 
 
 def _said(trial: Trial) -> str:
-    name = f"{trial.asked.name}, seed {trial.asked.seed}"
+    name = f"{trial.spec.name}, seed {trial.spec.seed}"
     if trial.state == "failed":
         return f"{name}: failed: {trial.error}"
     accuracy = render.percent((trial.record or {}).get("validation_accuracy"))
@@ -109,8 +109,8 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
         record = trial.record or {}
         costs, latency = record["costs"], (trial.measured or {}).get("latency_s")
         table.add_row(
-            trial.asked.name,
-            str(trial.asked.seed),
+            trial.spec.name,
+            str(trial.spec.seed),
             render.count(costs["macs"]),
             render.count(costs["params"]),
             *([render.size(costs["weight_bytes"])] if is_wide else []),
@@ -123,7 +123,7 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     render._show(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
     for trial in trials:
         if trial.state == "failed":
-            console.print(Text(f"failed: {trial.asked.name}, seed {trial.asked.seed}: {trial.error}"), soft_wrap=True)
+            console.print(Text(f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}"), soft_wrap=True)
 
 
 def amount(unit: str, value: float) -> str:

@@ -10,30 +10,30 @@ from pretrim.cost.costs import MODES, layer_terms
 from pretrim.cost.formula import formula
 from pretrim.files import write_text
 
-from .trial import Subject
+from .inputs import TrialInputs
 
 NETWORK = "network.json"
 
 
-def write_network(folder: Path, subject: Subject) -> None:
+def write_network(folder: Path, inputs: TrialInputs) -> None:
     """Write it, once."""
     if not (folder / NETWORK).exists():
-        write_text(folder / NETWORK, json.dumps(describe(subject)) + "\n")
+        write_text(folder / NETWORK, json.dumps(describe(inputs)) + "\n")
 
 
-def describe(subject: Subject) -> dict[str, Any]:
+def describe(inputs: TrialInputs) -> dict[str, Any]:
     """Plain JSON: names and dense widths of the groups, and the share of each layer in each mode."""
-    network = subject.network
+    network = inputs.dense.network
     shares = {}
     for mode in MODES:
         values = formula(network, layer_terms(network, mode))(network.dense[None])[0]
         total = float(values.sum()) or 1.0
         shares[mode] = [float(value) / total for value in values]
     return {
-        "model": subject.reference.name,
-        "input_shape": list(subject.data.input_shape),
-        "classes": list(subject.data.classes),
-        "data": subject.data.source,
+        "model": inputs.dense.name,
+        "input_shape": list(inputs.data.input_shape),
+        "classes": list(inputs.data.classes),
+        "data": inputs.data.source,
         "groups": [group.name for group in network.groups],
         "channels": [int(width) for width in network.dense],
         "layers": [layer.name for layer in network.layers],

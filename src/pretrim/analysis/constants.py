@@ -1,0 +1,129 @@
+"""Constants keep their channels: weights that no training changes, and buffers whose values mean something by position.
+
+A fixed filter bank (Sobel, SRM, a mean shift, distance bins) is a part of the design, so none of its filters goes
+unasked. Constants that are the same for every channel (the kernel of a blur) do not stand in the way of their channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from .channels import Channels, Ids, Labels
+from .copies import named_tensors
+from .trace import Operation, Trace
+
+SHORTEST_RAMP = 3
+SHORTEST_ORDER = 6
+"""Values in order by chance: once in 360 for six of them."""
+
+
+def trained_names(model: nn.Module) -> frozenset[str]:
+    """Parameters that training changes; all of them where none asks for a gradient (a model loaded for inference)."""
+    every = dict(model.named_parameters())
+    return frozenset(name for name, p in every.items() if p.requires_grad) or frozenset(every)
+
+
+def freeze_constants(
+    model: nn.Module, channels: Channels, labels: Mapping[str, Labels], traces: Sequence[Trace]
+) -> None:
+    """Freeze the channels of constant weights, and of constants in order, with the reason."""
+    trained = trained_names(model)
+    constants = {name: t for name, t in named_tensors(model) if name not in trained and t.numel() > 1}
+    if constants:
+        layers = [o for trace in traces for o in trace.operations if o.weight_names]
+        _freeze_weights(constants, channels, labels, layers)
+        for name, tensor in constants.items():
+            ordered = [dim for dim in range(tensor.dim()) if _is_in_order(tensor, dim)]
+            reason = f"the values of {name} are constants in order, so each means something by its place"
+            _freeze_dims(channels, name, labels[name], ordered, reason)
+
+
+def _freeze_weights(
+    constants: Mapping[str, torch.Tensor],
+    channels: Channels,
+    labels: Mapping[str, Labels],
+    layers: Sequence[Operation],
+) -> None:
+    """Constant parameters keep all their channels; banks of filters in buffers do where they see the input."""
+    frozen = FrozenChannels(channels)
+    for layer in layers:
+        for name in layer.weight_names:
+            tensor = constants.get(name)
+            if tensor is None:
+                continue
+            is_buffer = not isinstance(tensor, nn.Parameter)
+            if is_buffer and not _sees_fixed_channels(layer, labels[name], frozen):
+                continue
+            reason = f"{name} is constant ({'a buffer' if is_buffer else 'requires_grad=False'})"
+            dims = [
+                d for d, label in enumerate(labels[name]) if not _is_same_for_all(tensor, d, label, frozen.components)
+            ]
+            _freeze_dims(channels, name, labels[name], dims, reason)
+
+
+class FrozenChannels:
+    """Which channels are frozen so far; components are only resolved when they are asked for."""
+
+    def __init__(self, channels: Channels) -> None:
+        self.channels = channels
+        self._components: Ids | None = None
+        self._frozen = np.zeros(0, dtype=bool)
+        self._heeded = 0
+
+    @property
+    def components(self) -> Ids:
+        if self._components is None:
+            self._components = self.channels.components()
+            self._frozen = np.zeros(self.channels.count, dtype=bool)
+        return self._components
+
+    def covers(self, ids: Ids) -> bool:
+        """Whether all of these are frozen."""
+        root = self.components
+        for freeze in self.channels.freezes[self._heeded :]:
+            self._frozen[root[freeze.ids]] = True
+        self._heeded = len(self.channels.freezes)
+        return bool(self._frozen[root[ids]].all())
+
+
+def _sees_fixed_channels(layer: Operation, labels: Labels, frozen: FrozenChannels) -> bool:
+    """Whether a layer reads the network's input, or channels that are frozen anyway."""
+    if layer.attributes.get("groups", 1) != 1 or layer.filters is None:
+        return False
+    root = frozen.components
+    others = [ids for ids in labels if ids is not None and not np.array_equal(root[ids], root[layer.filters])]
+    return all(ids.size == 1 or frozen.covers(ids) for ids in others)
+
+
+def _freeze_dims(channels: Channels, name: str, labels: Labels, dims: Iterable[int], reason: str) -> None:
+    for dim in dims:
+        label = labels[dim]
+        if label is not None and label.size > 1:
+            channels.freeze(label, name.rpartition(".")[0], reason)
+
+
+def _is_same_for_all(tensor: torch.Tensor, dim: int, label: Ids | None, root: Ids) -> bool:
+    """Whether every channel along a dimension has the same values, so that it does not matter which ones go."""
+    if tensor.is_meta or label is None:
+        return label is None
+    rows = tensor.detach().movedim(dim, 0).reshape(tensor.shape[dim], -1)
+    of_channel: dict[int, list[int]] = {}
+    for place, channel in enumerate(root[label].tolist()):
+        of_channel.setdefault(channel, []).append(place)
+    first, *others = of_channel.values()
+    return all(len(places) == len(first) and torch.equal(rows[places], rows[first]) for places in others)
+
+
+def _is_in_order(tensor: torch.Tensor, dim: int) -> bool:
+    """Whether the values along a dimension are a ramp (bins, positions), or all rise or all fall."""
+    size = tensor.shape[dim]
+    if tensor.is_meta or size < SHORTEST_RAMP or tensor.dtype == torch.bool or tensor.is_complex():
+        return False
+    steps = tensor.detach().movedim(dim, 0).reshape(size, -1).double().diff(dim=0)
+    is_even = bool((steps != 0).all()) and torch.allclose(steps, steps[:1].expand_as(steps), rtol=1e-3)
+    is_ordered = bool(((steps > 0).all(dim=0) | (steps < 0).all(dim=0)).all())
+    return is_even or (is_ordered and size >= SHORTEST_ORDER)

@@ -1,0 +1,164 @@
+"""Data of the user's own: torch data sets or loaders, as a pair (train, test) or a triple (train, validation, test).
+
+Items are (image, label). Images that are PIL or uint8 are held as pixels, and normalised and augmented as any other
+data set's. Float tensors are taken as the network wants them: pretrim neither normalises nor augments them, and the
+data set is asked for each image again in every epoch, so that random transforms of its own go on working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from pretrim.errors import DataError, UsageError
+
+from .record import DataSet, Parts, Split, statistics
+from .split import complete
+
+READY_MEAN, READY_STD = 0.0, 1.0 / 255.0
+"""By which `normalise` leaves an image as it is: ``(x / 255 - 0) / (1 / 255)``"""
+
+
+@dataclass(frozen=True)
+class FromDataset:
+    """Images of a torch data set, indexed like a tensor N x C x H x W; the data set is asked at each access."""
+
+    dataset: Dataset[Any]
+    places: Sequence[int]
+    image_shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return len(self.places), *self.image_shape
+
+    def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
+        """Those images as float32. Raises DataError where one has another shape."""
+        chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
+        images = [self.dataset[self.places[place]][0].float() for place in chosen]
+        for image in images:
+            if tuple(image.shape) != self.image_shape:
+                raise DataError(
+                    f"Expected images of one shape, but got {_shown(self.image_shape)} and {_shown(image.shape)}: "
+                    f"resize them in the data set's transform."
+                )
+        return torch.stack(images) if images else torch.zeros(0, *self.image_shape)
+
+    def take(self, places: Sequence[int]) -> FromDataset:
+        """The images at these places, in this order."""
+        return FromDataset(self.dataset, [self.places[place] for place in places], self.image_shape)
+
+
+def from_torch(parts: Sequence[Any], *, seed: int = 0, validation: float = 0.1) -> DataSet:
+    """A data set of pretrim from torch data sets or loaders.
+
+    Args:
+        parts: (train, test) or (train, validation, test); of a loader its data set is taken. Items are (image, label).
+        seed: of the validation part, where it is split off the training part.
+        validation: its share.
+
+    Raises:
+        UsageError: neither a pair nor a triple of data sets with a length.
+        DataError: an item is no (image, label), or a label is no class.
+    """
+    if len(parts) not in (2, 3):
+        raise UsageError(f"Expected data as (train, test) or (train, validation, test), but got {len(parts)} parts.")
+    datasets = [_dataset(part) for part in parts]
+    splits = [_split(dataset) for dataset in datasets]
+    names = _classes(datasets[0], splits)
+    given = Parts(
+        name="your own data",
+        source=f"{type(datasets[0]).__name__} of {len(splits[0]):,} training images",
+        classes=names,
+        train=splits[0],
+        validation=splits[1] if len(splits) == 3 else None,
+        test=splits[-1],
+        flip=False,
+    )
+    train, valid, test, note = complete(given, seed, validation)
+    channels = train.images.shape[1]
+    if isinstance(train.images, FromDataset):
+        mean, std = (READY_MEAN,) * channels, (READY_STD,) * channels
+    else:
+        mean, std = statistics(train.images)
+    return DataSet(given.name, given.source, names, train, valid, test, mean, std, given.flip, seed, note)
+
+
+def _dataset(part: Any) -> Dataset[Any]:
+    dataset = part.dataset if isinstance(part, DataLoader) else part
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise UsageError(
+            f"Expected torch data sets or loaders whose images can be asked for by number, but got a "
+            f"{type(dataset).__name__}: an iterable data set has no parts and no length."
+        )
+    if not len(dataset):
+        raise DataError("Expected images in every part of the data, but one part is empty.")
+    checked: Dataset[Any] = dataset
+    return checked
+
+
+def _split(dataset: Dataset[Any]) -> Split:
+    image, _ = _item(dataset, 0)
+    count = len(dataset)  # type: ignore[arg-type]  # it was checked
+    labels = torch.tensor([_label(dataset, place) for place in range(count)], dtype=torch.int64)
+    if isinstance(image, torch.Tensor) and image.is_floating_point():
+        return Split(FromDataset(dataset, range(count), tuple(image.shape)), labels)
+    return Split(torch.stack([_pixels(_item(dataset, place)[0]) for place in range(count)]), labels)
+
+
+def _item(dataset: Dataset[Any], place: int) -> tuple[Any, Any]:
+    item = dataset[place]
+    if not isinstance(item, Sequence) or len(item) != 2:
+        raise DataError(f"Expected items (image, label) in the data, but item {place} is a {type(item).__name__}.")
+    return item[0], item[1]
+
+
+def _label(dataset: Dataset[Any], place: int) -> int:
+    """From `targets`, where the data set keeps them, so that no image has to be read for it."""
+    kept = getattr(dataset, "targets", None)
+    known = isinstance(kept, Sequence | torch.Tensor | np.ndarray) and len(kept) == len(dataset)  # type: ignore[arg-type]
+    label = kept[place] if known else _item(dataset, place)[1]  # type: ignore[index]
+    try:
+        found = int(label)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"Expected a class number as the label of item {place}, but got {label!r}.") from error
+    if found < 0:
+        raise DataError(f"Expected class numbers from 0, but item {place} has {found}.")
+    return found
+
+
+def _pixels(image: Any) -> torch.Tensor:
+    """uint8, C x H x W, of a PIL image, or of a uint8 tensor or array."""
+    if isinstance(image, Image.Image):
+        array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        tensor = torch.from_numpy(array.copy())
+        return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1).contiguous()
+    tensor = torch.as_tensor(image)
+    if tensor.dtype != torch.uint8 or tensor.ndim not in (2, 3):
+        raise DataError(
+            f"Expected images as PIL images, uint8 or float tensors C x H x W, but got {tensor.dtype} of "
+            f"{_shown(tensor.shape)}."
+        )
+    return tensor[None] if tensor.ndim == 2 else tensor
+
+
+def _classes(dataset: Any, splits: Sequence[Split]) -> tuple[str, ...]:
+    """Their names, where the data set has them; else their numbers."""
+    count = 1 + max(int(split.labels.max()) for split in splits)
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, Sequence) and len(names) >= count:
+        return tuple(map(str, names))
+    return tuple(map(str, range(max(count, 2))))
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,199 @@
+"""The calls that Python users type: every option a keyword, checked as on the command line.
+
+The keywords are the fields of the option records (`jobs.options`, `jobs.sweep`); the `TypedDict`s here say their types
+to editors, and a test holds both together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+from pretrim.errors import UsageError
+from pretrim.planning.options import Coupling, Method, ShareUpdate, Step
+
+from .compress import CompressOptions
+from .compress import compress as run_compress
+from .data import DataSource
+from .options import (
+    Amount,
+    DataOptions,
+    JobOptions,
+    Limits,
+    MachineOptions,
+    Search,
+    TargetOptions,
+    TrainingOptions,
+    gather,
+)
+from .reporter import Reporter
+from .run import Run
+from .study import Study
+from .sweep import GridOptions, StudyOptions, SweepOptions
+from .sweep import sweep as run_sweep
+
+if TYPE_CHECKING:
+    from pretrim.models.dense import ModelSource
+
+
+class LimitKeywords(TypedDict, total=False):
+    """Limits: amounts (``"250k"``, ``"512KiB"``, ``"5ms"``) or shares of the dense network (``"0.5x"``)."""
+
+    params: Amount | None
+    macs: Amount | None
+    flash: Amount | None
+    ram: Amount | None
+    activation: Amount | None
+    latency: Amount | None
+    at_most: tuple[str, ...]
+
+
+class TrainingKeywords(TypedDict, total=False):
+    """The recipe, and how it is executed."""
+
+    epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    qat: bool
+    set: Mapping[str, Any] | tuple[str, ...]
+    train_on: str | None
+    precision: Literal["float32", "bfloat16", "float16"] | None
+    layout: Literal["channels_last", "contiguous"] | None
+    threads: int | None
+    compile: bool | None
+    tracker: tuple[str, ...]
+
+
+class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
+    """The options of :func:`compress`; see `pretrim compress --help`."""
+
+    device: str | None
+    runtime: str | None
+    int8: bool | None
+    dtype: Literal["float32", "float16", "int8"] | None
+    application: float | None
+    ssh: str | None
+    remote_python: str | None
+    ssh_config: Path | None
+    estimate: bool
+    mode: Method | None
+    round_to: int | None
+    min_width: int | None
+    min_features: int | None
+    seed: int | None
+    step: Step | None
+    fraction: float | None
+    share_update: ShareUpdate | None
+    coupling: Coupling | None
+    draws: int | None
+    input: str | None
+    max_images: int | None
+    mean: str | None
+    std: str | None
+    plan: Path | None
+    teacher: Path | None
+    with_dense: bool
+    resume: bool
+    overwrite: bool
+
+
+class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
+    """The options of :func:`sweep`; see `pretrim sweep --help`."""
+
+    modes: str | Sequence[str]
+    budget_fraction: str | Sequence[float]
+    seeds: int
+    limit_of: str | None
+    device: str | Sequence[str]
+    dense: bool
+    search: int
+    stop_hopeless: bool
+    input: str | None
+    max_images: int | None
+    step: Literal["fraction", "filter"] | None
+    round_to: int | None
+    dtype: Literal["float32", "float16", "int8"]
+    runtime: str | None
+    int8: bool | None
+    workers: int
+    ray: str | None
+    storage: str | None
+    name: str | None
+    retry: bool
+
+
+def compress(
+    model: ModelSource,
+    data: DataSource,
+    *,
+    output: str | Path,
+    weights: str | Path | None = None,
+    reporter: Reporter | None = None,
+    **options: Unpack[CompressKeywords],
+) -> Run:
+    """Trim a network to its limits, train it once, save it, and export it where a runtime or board is named.
+
+    Args:
+        model: a name (``"resnet20"``, ``"my_net.py:build"``), a module, or a function that builds one.
+        data: a name or folder as on the command line, or torch data sets or loaders of your own: (train, test) or
+            (train, validation, test).
+        output: the new run folder.
+        weights: a file of trained weights to start from; the filters with the largest L1 norm stay.
+        reporter: told of remarks and progress; nothing is printed without one.
+        options: as on the command line: ``macs="0.5x"``, ``device="stm32h743"``, ``epochs=20``, ``mode="uniform"`` ...
+
+    Returns:
+        The run: its ``model``, ``accuracy``, ``plan``; `Run.export`, `Run.evaluate`, `Run.predict` go on with it.
+
+    Raises:
+        UsageError: options that contradict each other or the model; nothing was written.
+        InfeasibleBudget: no network meets a limit; the message says what is needed at least.
+        PretrimError: the training failed; its state stays in the folder, for ``resume=True``.
+    """
+    given: dict[str, Any] = {**options, **({} if weights is None else {"from": Path(weights)})}
+    kinds = (Limits, TargetOptions, Search, DataOptions, TrainingOptions, MachineOptions, JobOptions)
+    limits, target, search, images, training, machine, job = gather(given, *kinds)
+    asked = CompressOptions(
+        limits=limits, target=target, search=search, data=images, training=training, machine=machine, job=job
+    )
+    return run_compress(model, data, Path(output), asked, reporter)
+
+
+def sweep(
+    model: ModelSource,
+    data: DataSource,
+    *,
+    output: str | Path,
+    keep: Sequence[float] | None = None,
+    reporter: Reporter | None = None,
+    **options: Unpack[SweepKeywords],
+) -> Study:
+    """Train many plans of one network, each once, and keep them in a study; called again, it goes on.
+
+    Args:
+        model: a name, a module, or a function that builds one.
+        data: a name or folder, or torch data sets or loaders of your own.
+        output: the study's folder.
+        keep: fractions of the limited cost to try; the same as ``budget_fraction``.
+        reporter: told of remarks and progress.
+        options: as on the command line: ``modes="balanced,uniform"``, ``seeds=3``, ``epochs=20`` ...
+
+    Returns:
+        The study: its ``trials``; `Study.recommend` and `Study.report` go on with it.
+
+    Raises:
+        UsageError: options that contradict each other.
+        StudyError: the folder holds something else, or another study.
+    """
+    given: dict[str, Any] = dict(options)
+    if keep is not None:
+        if "budget_fraction" in given:
+            raise UsageError("keep and budget_fraction are the same: give one of them.")
+        given["budget_fraction"] = tuple(keep)
+    kinds = (GridOptions, Limits, SweepOptions, TrainingOptions, MachineOptions)
+    grid, limits, how, training, machine = gather(given, *kinds)
+    asked = StudyOptions(grid=grid, limits=limits, sweep=how, training=training, machine=machine)
+    study = run_sweep(model, data, Path(output), asked, reporter)
+    study.check_any_done()
+    return study

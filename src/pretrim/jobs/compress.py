@@ -1,0 +1,297 @@
+"""The main job: plan, build, train and evaluate a slim network, save it, and export it for its target."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrim.errors import UsageError
+
+from .data import DataSource, open_data
+from .options import DataOptions, JobOptions, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from .plan import check_before_analysis, check_plan, plan_for
+from .recipe import execution_of, recipe_of
+from .reporter import Reporter, Silent
+from .run import Run
+from .target import Target, find_target
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+    from pretrim.data import DataSet
+    from pretrim.models.dense import DenseModel, ModelSource
+    from pretrim.planning.plan import Plan
+    from pretrim.runs.training import Hooks, Trained, TrainingSpec
+    from pretrim.train import Choice, EpochRecord, Execution, Recipe, Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions:
+    """All that `compress` can be asked for, by concept."""
+
+    limits: Limits = field(default_factory=Limits)
+    target: TargetOptions = field(default_factory=TargetOptions)
+    search: Search = field(default_factory=Search)
+    data: DataOptions = field(default_factory=DataOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+    job: JobOptions = field(default_factory=JobOptions)
+
+
+def compress(
+    model: ModelSource,
+    data: DataSource,
+    output: Path,
+    options: CompressOptions | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Trim a network to its limits, train it, save it, and export it where a runtime or board was named.
+
+    Under ``torchrun`` every process calls it; the main one writes.
+
+    Args:
+        model: name, module, or function that builds one.
+        data: name, folder, or data sets.
+        output: the new run folder.
+        options: limits, target, and everything else.
+        reporter: told of remarks and progress.
+
+    Raises:
+        UsageError: options that contradict each other or the model; nothing was written.
+        InfeasibleBudget: no network meets a limit.
+        PretrimError: the training failed; its state stays in the folder, for ``resume``.
+    """
+    options, reporter = options or CompressOptions(), reporter or Silent()
+    job = _Job(model, data, output, options, reporter)
+    return job.run()
+
+
+class _Job:
+    """One call of `compress`: first all that can be wrong before anything is written, then the work."""
+
+    def __init__(
+        self, model: ModelSource, data: DataSource, output: Path, options: CompressOptions, reporter: Reporter
+    ) -> None:
+        from pretrim.runs.folder import is_finished, prepare_output
+        from pretrim.train import is_main
+
+        self.options, self.output, self.reporter = options, output, reporter
+        job = options.job
+        self.given = _given_plan(options)
+        self.target = _target_of(options, self.given)
+        if job.resume and job.overwrite:
+            raise UsageError("--resume continues a training, --overwrite starts anew: give one of them.")
+        self.seed = options.search.options().seed
+        name = str(data) if isinstance(data, str | Path) else ""
+        self.recipe: Recipe = recipe_of(name, options.training, self.seed, fine_tune=job.from_ is not None)
+        self.execution: Execution = execution_of(options.machine)
+        if job.resume and is_finished(output):
+            raise UsageError(f"The run in {output} is finished, there is nothing to resume: evaluate it.")
+        if is_main():
+            prepare_output(output, job.overwrite, job.resume)
+        self.data: DataSet = open_data(
+            data, options.data, model=model, plan=self.given, seed=self.seed, reporter=reporter
+        )
+        self.dense = self._open(model)
+        made = self.given or plan_for(self.dense, self.target, options.search, reporter)
+        self.plan: Plan = check_plan(made, self.dense)
+
+    def _open(self, model: ModelSource) -> DenseModel:
+        from pretrim.models.dense import open_model
+
+        return open_model(model, self.data.input_shape, len(self.data.classes), self.seed)
+
+    def run(self) -> Run:
+        """Train, save, export. Every process does it; the main one writes."""
+        import torch
+
+        from pretrim.models.weights import load_weights
+        from pretrim.runs.record import STATE, TRACKING
+        from pretrim.surgery.apply import apply
+        from pretrim.train import is_main, make_accelerator
+
+        inherit, trackers = self.options.job.from_, self.options.machine.tracker
+        weights = load_weights(self.dense.module, inherit) if inherit is not None else ""
+        teacher = self._teacher()
+        torch.manual_seed(self.seed)
+        init = "inherit" if inherit is not None else "fresh"
+        slim = apply(self.dense.module, self.plan, init, self.dense.network)
+        if self.plan.slim == self.plan.dense:
+            self.reporter.say("note: the plan removes nothing")
+        results: dict[str, Any] = {}
+        with ExitStack() as stack:
+            if is_main():
+                self._enter(stack, self.output)
+            accelerator = make_accelerator(self.execution.device, trackers, self.output / TRACKING)
+            if trackers:
+                accelerator.init_trackers("pretrim", config=_flat(asdict(self.recipe)))
+            if inherit is not None:
+                results["inherited"] = self._inherited(slim, inherit)
+            results |= self._train("slim", slim, self.plan, self.output, teacher, weights, accelerator)
+            if self.options.job.with_dense:
+                results["dense"] = self._dense(stack, weights, accelerator)
+            self._save(slim, self.output, results)
+        if is_main():  # only now: what is saved needs no state to be made again
+            for folder in (self.dense_folder, self.output):
+                (folder / STATE).unlink(missing_ok=True)
+        accelerator.end_training()
+        return self._finished(slim)
+
+    @property
+    def dense_folder(self) -> Path:
+        """The run of the dense network, inside the slim one's."""
+        from pretrim.runs.record import DENSE
+
+        return self.output / DENSE
+
+    def _enter(self, stack: ExitStack, folder: Path) -> None:
+        from pretrim.runs.folder import output_folder
+
+        stack.enter_context(output_folder(folder, resume=self.options.job.resume))
+
+    def _dense(self, stack: ExitStack, weights: str, accelerator: Accelerator) -> dict[str, Any]:
+        """The dense network trained too, as a run like any other."""
+        from pretrim.planning.search import plan_of_widths
+        from pretrim.surgery.apply import apply
+        from pretrim.train import is_main
+
+        network = self.dense.network
+        whole = replace(plan_of_widths(network, network.dense, self.plan.dtype), model=self.plan.model)
+        module = apply(self.dense.module, whole, "inherit", network)
+        if is_main():
+            self._enter(stack, self.dense_folder)
+        results = self._train("dense", module, whole, self.dense_folder, None, weights, accelerator)
+        self._save(module, self.dense_folder, results)
+        return results
+
+    def _train(
+        self,
+        name: str,
+        model: nn.Module,
+        plan: Plan,
+        folder: Path,
+        teacher: Teacher | None,
+        weights: str,
+        accelerator: Accelerator,
+    ) -> dict[str, Any]:
+        """Train one network in its folder; its results, as plain JSON."""
+        from pretrim.runs.training import TrainingSpec, digest, train_into
+
+        spec: TrainingSpec = TrainingSpec(
+            recipe=self.recipe,
+            execution=self.execution,
+            title=f"{self.dense.name}, {name}, on {self.data.name}",
+            teacher=teacher,
+            made_of={"weights": weights, "plan": digest(plan)},
+            resume=self.options.job.resume,
+        )
+        with self.reporter.training(name) as on_step:
+            hooks = self._hooks(name, on_step, accelerator)
+            trained: Trained = train_into(folder, model, self.data, spec, hooks, accelerator)
+        return {"recipe": asdict(self.recipe), **trained.to_json()}
+
+    def _hooks(self, name: str, on_step: Any, accelerator: Accelerator) -> Hooks:
+        from pretrim.runs.training import Hooks
+        from pretrim.train import track
+
+        def on_start(choice: Choice) -> None:
+            timed = "; ".join(f"{label} {speed:,.0f} images/s" for label, speed in choice.speeds.items())
+            self.reporter.say(f"training, {name}: {choice.execution}{f' (timed: {timed})' if timed else ''}")
+
+        def on_epoch(records: tuple[EpochRecord, ...]) -> None:
+            if self.options.machine.tracker:
+                track(accelerator, name, records[-1])
+
+        return Hooks(on_start=on_start, on_step=on_step, on_epoch=on_epoch)
+
+    def _teacher(self) -> Teacher | None:
+        """The network of another run, if it can teach this one."""
+        path = self.options.job.teacher
+        if path is None:
+            return None
+        from pretrim.runs.classifier import open_classifier
+        from pretrim.runs.load import read
+        from pretrim.train import Teacher
+
+        reference, ours = read(path).reference, self.dense.reference
+        # The user named this file as MODEL, so the same file may be run for the teacher.
+        named = ours.name if None not in (reference, ours) and reference.name == ours.name else None  # type: ignore[union-attr]
+        opened = open_classifier(path, named)
+        if opened.classes != self.data.classes or opened.input_shape != self.data.input_shape:
+            wanted, got = ("x".join(map(str, shape)) for shape in (self.data.input_shape, opened.input_shape))
+            raise UsageError(
+                f"Expected a teacher for the same classes and images of {wanted}, but {path} has "
+                f"{len(opened.classes)} classes and images of {got}."
+            )
+        return Teacher(opened.network, *opened.normalisation, name=opened.record.weights_sha256)
+
+    def _inherited(self, slim: nn.Module, file: Path) -> dict[str, Any]:
+        """How accurate the trained network is, and what is left of that once it is cut, before it is fine-tuned."""
+        from pretrim.train import evaluate, recalibrate
+
+        data = self.data
+        recalibrate(slim, data)
+        found = {
+            "file": str(file),
+            "dense_test_accuracy": evaluate(self.dense.module, data.test, data.mean, data.std).accuracy,
+            "cut_test_accuracy": evaluate(slim, data.test, data.mean, data.std).accuracy,
+        }
+        self.reporter.say(
+            f"inherited: test accuracy {found['dense_test_accuracy']:.2%} dense, "
+            f"{found['cut_test_accuracy']:.2%} cut and recalibrated"
+        )
+        return found
+
+    def _save(self, model: nn.Module, folder: Path, results: dict[str, Any]) -> None:
+        from pretrim.runs.training import save_trained
+
+        save_trained(folder, model, self.data, self.dense.reference, results)
+
+    def _finished(self, slim: nn.Module) -> Run:
+        """The run, exported where a runtime was named."""
+        from pretrim.train import is_main
+
+        from .run import Run
+
+        if not is_main():
+            return Run(self.output, slim, None, self.data)
+        run = Run.opened(self.output, slim, self.data)
+        if self.target.runtime is None:
+            return run
+        from .export import deliver
+
+        return replace(run, artifact=deliver(run, self.target, self.reporter))
+
+
+def _given_plan(options: CompressOptions) -> Plan | None:
+    """The plan of ``--plan``. Raises UsageError where limits or options of a search are given as well."""
+    from pretrim.planning.plan import Plan
+
+    if options.job.plan is None:
+        return None
+    limits = options.limits.given()
+    if limits:
+        raise UsageError(f"Expected limits or --plan, but got both: leave out --{next(iter(limits))} or --plan.")
+    changed = [name for name in options.search.changes() if name != "seed"]  # that is of the training as well
+    if changed:
+        option = f"--{changed[0].replace('_', '-')}"
+        raise UsageError(f"Expected a plan or how to draw one, but got both: leave out {option} or --plan.")
+    return Plan.load(options.job.plan)
+
+
+def _target_of(options: CompressOptions, given: Plan | None) -> Target:
+    """The target, checked as far as that goes without the model."""
+    if given is None:
+        target = find_target(options.target, options.limits.given(), options.search)
+        check_before_analysis(target, options.search)
+        return target
+    kept = {name: text for name, text in given.limits.items() if name != "latency_ns"}  # it was measured for the plan
+    return find_target(options.target, kept, options.search)
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """What trackers take: no None."""
+    return {name: str(value) if value is None else value for name, value in config.items()}

@@ -1,0 +1,253 @@
+"""From a run to an artifact that is proved, and what it takes on the board that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrim.devices import board as find_board
+from pretrim.errors import ExportError, UsageError
+
+from .data import DataSource, load_like_run
+from .options import Search, TargetOptions
+from .reporter import Reporter, Silent
+from .target import Target, find_target
+
+if TYPE_CHECKING:
+    import torch
+
+    from pretrim.data import DataSet, Split
+    from pretrim.deploy import Artifact, RuntimeName
+    from pretrim.devices import Board
+
+    from .measure import Measured
+    from .run import Run
+
+PROOF_IMAGES = 1000
+RANDOM_IMAGES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How a run is exported."""
+
+    images: int = 100
+    """Number of calibration images for int8."""
+    opset: int | None = None
+    """ONNX opset (default: the exporter's)."""
+    arm: bool = False
+    """Use the int8 types that ARM's kernels want (ONNX)."""
+    output: Path | None = None
+    """File to write (default: in the run's folder)."""
+    force: bool = False
+    """Write the file even if verification fails (flagged)."""
+    sources: Path | None = None
+    """Folder for C++ sources of a microcontroller: the model as an array, and a minimal program."""
+    overwrite: bool = False
+    """Replace the file that is there."""
+
+    def __post_init__(self) -> None:
+        if self.images < 2:
+            raise UsageError(f"Expected --images to be at least 2, but got {self.images}.")
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """An artifact, and what its board says of it.
+
+    Attributes:
+        artifact: the file and its record.
+        board: flash and RAM on a microcontroller, as plain JSON; None where none was named.
+        sources: C++ files that were written.
+    """
+
+    artifact: Artifact
+    board: Mapping[str, Any] | None = None
+    sources: tuple[Path, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.artifact.path
+
+    def measure(self, against: str | Path | None = None, **options: Any) -> Measured:
+        """Latency, memory and energy on this machine, or over ssh; see `jobs.measure.measure`."""
+        from .measure import measure_file
+
+        return measure_file(self.artifact, against, **options)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `pretrim export --json` prints."""
+        return {**self.artifact.to_json(), "path": str(self.path), "board": self.board}
+
+
+def export_run(
+    run: Run,
+    runtime: str | None = None,
+    *,
+    data: DataSource | None = None,
+    reporter: Reporter | None = None,
+    **asked: Any,
+) -> Delivered:
+    """Export a run; `asked` are fields of `TargetOptions` (``int8``, ``device``) and of `ExportOptions`.
+
+    Args:
+        run: what to export.
+        runtime: onnx, litert or executorch; None: the device's.
+        data: gives calibration and proof images; None: what the run was trained on, if it is at hand, or random pixels.
+        reporter: told what it is proved on.
+        asked: further options.
+
+    Raises:
+        UsageError: options that contradict each other, or a runtime that is not installed.
+        ExportError: the network cannot be converted, or the artifact does not compute the same. Nothing is written.
+    """
+    from .options import gather
+
+    target, options = gather({"runtime": runtime, **asked}, TargetOptions, ExportOptions)
+    return export(run, target, options, data, reporter)
+
+
+def export(
+    run: Run,
+    target: TargetOptions,
+    options: ExportOptions,
+    data: DataSource | None = None,
+    reporter: Reporter | None = None,
+) -> Delivered:
+    """Export a run to a runtime, prove it there, and look at it as its board would. See `export_run`."""
+    from pretrim.compat.optional import need
+    from pretrim.deploy import check_target
+
+    reporter = reporter or Silent()
+    found = find_target(target, _any_limit(target), Search())
+    if found.runtime is None:
+        raise UsageError("Name where it is to run: --runtime onnx, litert or executorch, or --device NAME.")
+    if options.sources is not None:
+        if found.runtime != "litert":
+            raise UsageError(f"--sources are for microcontrollers, which run litert, not {found.runtime}.")
+        need("tflite_micro")  # it tells the arena; before the export, not after it
+    material = run.data if data is None else load_like_run(data, run.classifier.record, reporter)
+    if found.int8 and material is None:
+        raise UsageError("int8 needs images to take its ranges from: add --calibrate DATA.")
+    file = options.output or default_path(run.path, found.runtime, found.int8)
+    check_target(file, found.runtime, options.overwrite)
+    artifact = write(run, file, found, material, options, reporter)
+    sources = () if options.sources is None else _write_sources(artifact, options.sources, reporter)
+    return Delivered(artifact, on_board(artifact, found.board, reporter), sources)
+
+
+def _any_limit(target: TargetOptions) -> dict[str, str]:
+    """A computer makes no limit of its own, and none is needed to export for it."""
+    return {"params": "1x"} if target.device is not None and find_board(target.device).flash_bytes is None else {}
+
+
+def deliver(run: Run, target: Target, reporter: Reporter) -> Delivered:
+    """Export a run in its folder for the target of its training.
+
+    Raises ExportError, which says that the trained network is there all the same.
+    """
+    assert run.data is not None and target.runtime is not None  # it was trained on it, for a runtime that was named
+    file = default_path(run.path, target.runtime, target.int8)
+    try:
+        artifact = write(run, file, target, run.data, ExportOptions(), reporter)
+    except ExportError as error:
+        raise ExportError(
+            f"{error} The trained network is in {run.path}: `pretrim export` takes it from there."
+        ) from error
+    return Delivered(artifact, on_board(artifact, target.board, reporter))
+
+
+def on_board(artifact: Artifact, board: Board | None, reporter: Reporter) -> dict[str, Any] | None:
+    """Flash and RAM of a microcontroller that an artifact takes, by its own interpreter where that is installed."""
+    if board is None or board.flash_bytes is None:
+        return None
+    from pretrim.deploy import check
+
+    found = check(artifact, board)
+    if found["problems"]:
+        reporter.say(f"warning: on {board.name}, {'; '.join(found['problems'])}")
+    return found
+
+
+def _write_sources(artifact: Artifact, folder: Path, reporter: Reporter) -> tuple[Path, ...]:
+    """The C++ sources, with the arena that the interpreter for microcontrollers takes here."""
+    from pretrim.deploy import micro, write_sources
+
+    arena = micro.arena(artifact.path.read_bytes()).total_bytes
+    written = tuple(write_sources(artifact, folder, arena))
+    for file in written:
+        reporter.say(f"wrote {file}")
+    return written
+
+
+def default_path(run: Path, runtime: RuntimeName, int8: bool) -> Path:
+    """Where an artifact of a run goes: ``RUN/model.onnx``, ``RUN/model.int8.tflite``."""
+    from pretrim.deploy import SUFFIXES
+    from pretrim.runs.record import ARTIFACT
+
+    return run / f"{ARTIFACT}{'.int8' if int8 else ''}{SUFFIXES[runtime]}"
+
+
+def write(
+    run: Run, file: Path, target: Target, data: DataSet | None, options: ExportOptions, reporter: Reporter
+) -> Artifact:
+    """Export a run to a file, proved on test images of the data, or on random pixels.
+
+    Args:
+        run: what to export.
+        file: to write.
+        target: runtime and data type.
+        data: gives calibration and proof images, evenly spread over their parts.
+        options: how.
+        reporter: told what it is proved on.
+    """
+    import torch
+
+    from pretrim.data import normalise
+    from pretrim.deploy import TITLES
+    from pretrim.deploy import export as export_network
+
+    assert target.runtime is not None  # the caller checked
+    opened = run.classifier
+
+    def ready(pixels: torch.Tensor) -> torch.Tensor:
+        return normalise(pixels, *opened.normalisation)
+
+    material: dict[str, Any] = {}
+    if data is None:
+        generator = torch.Generator().manual_seed(0)
+        shape = (RANDOM_IMAGES, *opened.input_shape)
+        inputs = ready(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
+        about = "random pixels"
+    else:
+        proof = _spread(data.test, PROOF_IMAGES)
+        inputs, about = ready(proof.images[:]), f"{len(proof):,} test images of {data.name}"
+        material["labels"] = proof.labels
+        if target.int8:
+            material["calibration"] = ready(_spread(data.train, options.images).images[:])
+            material["calibrated_on"] = f"training images of {data.name}"
+    kind = "int8" if target.int8 else "float32"
+    reporter.say(f"exporting: {kind} for {TITLES[target.runtime]}, proved on {about}")
+    return export_network(
+        opened.network,
+        file,
+        target.runtime,
+        images=inputs,
+        inputs=about,
+        normalisation=opened.normalisation,
+        classes=opened.classes,
+        opset=options.opset,
+        signed=options.arm or target.signed,
+        force=options.force,
+        **material,
+    )
+
+
+def _spread(split: Split, most: int) -> Split:
+    """At most so many images of a split, evenly spaced."""
+    import numpy as np
+
+    return split.take(np.linspace(0, len(split) - 1, min(len(split), most)).round().astype(np.int64))

@@ -1,0 +1,152 @@
+"""How fast an artifact runs, here or on the device, alone or beside another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pretrim.errors import ArtifactError, UsageError
+
+from .reporter import Reporter, Silent
+
+if TYPE_CHECKING:
+    from pretrim.deploy import Artifact
+    from pretrim.measure.record import Measurement
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """How artifacts are measured."""
+
+    threads: int = 1
+    """Threads of the runtime."""
+    runs: int = 50
+    """Timed inferences per process."""
+    processes: int = 3
+    """Number of worker processes, run in sequence."""
+    provider: Provider = "cpu"
+    """Execution provider of ONNX Runtime."""
+    ssh: str | None = None
+    """USER@HOST of the device to measure on."""
+    remote_python: str = "python3"
+    """Python interpreter there that has the runtime."""
+    ssh_config: Path | None = None
+    """SSH config to use instead of ~/.ssh/config."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement, beside another where two were measured in turns.
+
+    Attributes:
+        measurement: of the artifact.
+        against: of the other one.
+        ratio: of their latencies, with its interval; None without another.
+        warning: where the slimmer one is not the faster one.
+    """
+
+    measurement: Measurement
+    against: Measurement | None = None
+    ratio: Any = None
+    warning: str | None = None
+
+    @property
+    def latency_s(self) -> float:
+        """Median seconds of one inference."""
+        return self.measurement.latency.median_s
+
+    def to_json(self) -> dict[str, Any]:
+        """What `pretrim measure --json` prints."""
+        other = None if self.against is None else self.against.to_json()
+        return {**self.measurement.to_json(), "against": other, "ratio": self.ratio, "warning": self.warning}
+
+
+def measure(
+    path: Path, options: MeasureOptions | None = None, against: Path | None = None, reporter: Reporter | None = None
+) -> list[Measured]:
+    """Measure an artifact, or all artifacts of a run.
+
+    Args:
+        path: a file of `export`, or a run.
+        options: how.
+        against: another file or run, measured in turns with it for a ratio that holds.
+        reporter: told what is measured.
+
+    Raises:
+        UsageError: no such file, or the runtime is not installed.
+        ArtifactError: a damaged artifact, or none in the run.
+        MeasureError: the measurement failed.
+    """
+    return [_measured(found, options, against, reporter or Silent()) for found in _artifacts(path)]
+
+
+def measure_file(
+    artifact: Artifact, against: str | Path | None = None, reporter: Reporter | None = None, **options: Any
+) -> Measured:
+    """Measure one artifact; `options` are fields of `MeasureOptions`."""
+    from .options import gather
+
+    (how,) = gather(options, MeasureOptions)
+    return _measured(artifact, how, None if against is None else Path(against), reporter or Silent())
+
+
+def _measured(artifact: Artifact, options: MeasureOptions | None, against: Path | None, reporter: Reporter) -> Measured:
+    from pretrim.measure import Protocol
+    from pretrim.measure import measure as measure_artifacts
+    from pretrim.measure.compare import ratio, warning
+    from pretrim.measure.ssh import Host
+
+    how = options or MeasureOptions()
+    if how.provider not in PROVIDERS:
+        raise UsageError(f"Expected --provider to be one of {', '.join(PROVIDERS)}, but got {how.provider!r}.")
+    host = None if how.ssh is None else Host(how.ssh, how.remote_python, how.ssh_config)
+    providers = tuple(dict.fromkeys([PROVIDERS[how.provider], PROVIDERS["cpu"]]))
+    protocol = Protocol(threads=how.threads, runs=how.runs, processes=how.processes, providers=providers)
+    other = None if against is None else _counterpart(against, artifact)
+    reporter.say(f"measuring {artifact.path}{f' against {other.path}' if other is not None else ''}")
+    found: Sequence[Measurement] = measure_artifacts([artifact] if other is None else [artifact, other], protocol, host)
+    if other is None:
+        return Measured(found[0])
+    return Measured(found[0], found[1], ratio(found[0], found[1]), warning(artifact, found[0], found[1]))
+
+
+def _artifacts(path: Path) -> list[Artifact]:
+    """The artifact, or all of a run."""
+    from pretrim.deploy import SUFFIXES, read
+    from pretrim.runs.record import ARTIFACT
+
+    if not path.exists():
+        raise UsageError(f"Expected a file of `pretrim export` or a run, but {path} is not there: check the path.")
+    if not path.is_dir():
+        return [read(path)]
+    found = [file for file in sorted(path.glob(f"{ARTIFACT}.*")) if file.suffix in SUFFIXES.values()]
+    if not found:
+        raise ArtifactError(
+            f"Expected an artifact in {path}, but there is none: make one with `pretrim export {path} --runtime onnx`."
+        )
+    return [read(file) for file in found]
+
+
+def _counterpart(path: Path, artifact: Artifact) -> Artifact:
+    """What to compare with: the artifact, or that of the same kind in a run."""
+    from pretrim.deploy import read
+
+    file = path / artifact.path.name if path.is_dir() else path
+    if file.exists() and file.samefile(artifact.path):
+        raise UsageError(f"--against {path} is the artifact itself: name another one, often RUN/dense.")
+    if not file.exists():
+        int8 = " --int8 --calibrate DATA" if artifact.data_type == "int8" else ""
+        raise ArtifactError(
+            f"Expected {file} to compare with, but it is not there: make it with "
+            f"`pretrim export {path} --runtime {artifact.runtime}{int8}`."
+        )
+    return read(file)

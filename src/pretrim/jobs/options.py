@@ -1,0 +1,243 @@
+"""The options of the jobs: one frozen record a concept, taken by the Python calls and by the commands alike.
+
+None means that nothing was asked for: the default is that of the record of the core which the option belongs to
+(`planning.options.Options`, `train.Recipe`, `train.Execution`), so no default is written here a second time.
+The command line reads names, types and texts from here; `group` is the section of a command's help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from cyclopts import Group, Parameter
+
+from pretrim.cost.quantities import by_option
+from pretrim.errors import UsageError
+from pretrim.planning.options import Coupling, Method, Options, ShareUpdate, Step
+
+Amount = str | int | float
+Changes = tuple[str, ...] | Mapping[str, Any]
+
+LIMITS = Group("Limits", sort_key=1)
+TARGET = Group("Device and runtime", sort_key=2)
+SEARCH = Group("How widths are chosen", sort_key=3)
+PAPER = Group("Advanced: the paper's sampling", sort_key=4)
+DATA = Group("Data", sort_key=5)
+TRAINING = Group("Training", sort_key=6)
+MACHINE = Group("Where to train", sort_key=7)
+
+PRECISIONS = Literal["float32", "bfloat16", "float16"]
+LAYOUTS = Literal["channels_last", "contiguous"]
+
+
+def _default(name: str) -> Parameter:
+    """The default of the core, shown in the help."""
+    return Parameter(show_default=lambda _: str(getattr(Options, name)))
+
+
+def _text(quantity: str) -> Parameter:
+    """The help of a limit, from the table of quantities."""
+    return Parameter(help=by_option()[quantity].help, metavar="LIMIT")
+
+
+@Parameter(name="*", group=LIMITS)
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the network may take: amounts (250k, 512KiB, 5ms) or shares of the dense network (0.5x)."""
+
+    params: Annotated[Amount | None, _text("params")] = None
+    macs: Annotated[Amount | None, _text("macs")] = None
+    flash: Annotated[Amount | None, _text("flash")] = None
+    ram: Annotated[Amount | None, _text("ram")] = None
+    activation: Annotated[Amount | None, _text("activation")] = None
+    latency: Annotated[Amount | None, _text("latency")] = None
+    at_most: tuple[str, ...] = ()
+    """A limit on another quantity, NAME=AMOUNT; any number of times."""
+
+    def given(self) -> dict[str, Amount]:
+        """Those that were asked for, by name. Raises UsageError for what is not NAME=AMOUNT."""
+        found = {name: value for name, value in vars(self).items() if value is not None and name != "at_most"}
+        for text in self.at_most:
+            name, equals, value = text.partition("=")
+            if not equals or name not in by_option():
+                raise UsageError(f"Expected --at-most NAME=AMOUNT with one of {', '.join(by_option())}, got {text!r}.")
+            found[name] = value
+        return found
+
+
+@Parameter(name="*", group=TARGET)
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions:
+    """Where the network is to run."""
+
+    device: str | None = None
+    """Board (see `pretrim devices`): its flash and RAM become limits, its kernels decide the rounding."""
+    runtime: str | None = None
+    """Runtime: onnx, litert, executorch (default: the device's)."""
+    int8: Annotated[bool | None, Parameter(negative="--no-int8")] = None
+    """Export in int8 (default: for a microcontroller)."""
+    dtype: Literal["float32", "float16", "int8"] | None = None
+    """Data type that bytes are counted in (default: float32, or the device's)."""
+    application: float | None = None
+    """Share of flash and RAM reserved for your application (default: 0.25)."""
+    ssh: str | None = None
+    """USER@HOST of the device: latencies are measured there."""
+    remote_python: str | None = None
+    """Python interpreter there that has the runtime (default: python3)."""
+    ssh_config: Path | None = None
+    """SSH config to use instead of ~/.ssh/config."""
+    estimate: bool = False
+    """Use this machine's latency as an estimate of the device's, labelled so."""
+
+
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How widths are chosen; see `planning.options.Options`."""
+
+    mode: Annotated[Method | None, _default("mode")] = None
+    """Method, or the complexity that layers are sampled by (PA: params, FA: macs, MA: memory)."""
+    round_to: int | None = None
+    """Keep filters in multiples of this (default: 8, or the device's)."""
+    min_width: Annotated[int | None, _default("min_width")] = None
+    """Minimum number of filters in a layer."""
+    min_features: int | None = None
+    """Minimum input channels of the classifier (default: 2 per class, at most a quarter)."""
+    seed: Annotated[int | None, _default("seed")] = None
+    """Seed of sampling, initial weights and training."""
+    step: Annotated[Step | None, Parameter(group=PAPER), _default("step")] = None
+    """What one draw removes: a share of the layer's filters, or one rounding step of them (the paper)."""
+    fraction: Annotated[float | None, Parameter(group=PAPER), _default("fraction")] = None
+    """Share of a layer's filters removed per draw."""
+    share_update: Annotated[ShareUpdate | None, Parameter(group=PAPER), _default("share_update")] = None
+    """Complexity shares of the dense network (static), or of the network as it shrinks (adaptive)."""
+    coupling: Annotated[Coupling | None, Parameter(group=PAPER), _default("coupling")] = None
+    """How the shares of coupled layers are combined."""
+    draws: Annotated[int | None, Parameter(group=PAPER)] = None
+    """Sample this many plans and take the cheapest (default: 64 with --mode latency, otherwise 1)."""
+
+    def changes(self) -> dict[str, Any]:
+        """What was asked for, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def options(self, round_to: int | None = None) -> Options:
+        """The core's options. Raises UsageError for a value that is none."""
+        rounding = {} if round_to is None else {"round_to": round_to}
+        return Options(**{**rounding, **self.changes()})
+
+
+@Parameter(name="*", group=DATA)
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How the data are read."""
+
+    input: str | None = None
+    """Shape of one image, CxHxW, such as 3x32x32 (default: the data's)."""
+    max_images: int | None = None
+    """Train on at most this many images, for a quick trial."""
+    mean: str | None = None
+    """Per-channel mean of the normalisation: 0.485,0.456,0.406 (default: the data's)."""
+    std: str | None = None
+    """Per-channel standard deviation: 0.229,0.224,0.225 (default: the data's)."""
+
+
+@Parameter(name="*", group=TRAINING)
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """The recipe, where it differs from the data set's preset."""
+
+    epochs: int | None = None
+    """Passes over the training images (default: the data's preset)."""
+    batch_size: int | None = None
+    """Images per step (default: the data's preset)."""
+    lr: float | None = None
+    """Maximum learning rate (default: the data's preset)."""
+    qat: bool = False
+    """Train the last fifth of the epochs with int8 rounding (--set qat=N: N epochs). Experimental."""
+    set: Changes = ()
+    """Change the recipe, NAME=VALUE: ema=0.999, mixup=0.2, schedule=onecycle, ...; any number of times."""
+
+
+@Parameter(name="*", group=MACHINE)
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """How the training is executed."""
+
+    train_on: str | None = None
+    """auto, cpu or cuda (default: a GPU, if there is one)."""
+    precision: PRECISIONS | None = None
+    """Precision of products (default: the fastest)."""
+    layout: LAYOUTS | None = None
+    """Memory layout of feature maps (default: the fastest)."""
+    threads: int | None = None
+    """CPU threads (default: one per core)."""
+    compile: Annotated[bool | None, Parameter(negative="--no-compile")] = None
+    """Use torch.compile (default: where it pays)."""
+    tracker: tuple[str, ...] = ()
+    """Report every epoch to a tracker: tensorboard, wandb, ...; any number of times."""
+
+
+@Parameter(name="*", group=TRAINING)
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What `compress` does beside planning and training."""
+
+    plan: Path | None = None
+    """Plan to apply, instead of limits."""
+    from_: Annotated[Path | None, Parameter(name="--from")] = None
+    """Trained weights to start from; keeps the filters with the largest L1 norm."""
+    teacher: Path | None = None
+    """Trained run to distil from."""
+    with_dense: bool = False
+    """Train the dense network as well, with the same recipe."""
+    resume: bool = False
+    """Continue the training that was stopped in RUN."""
+    overwrite: bool = False
+    """Replace the run that is there."""
+
+
+Record = TypeVar("Record")
+
+
+def gather(given: Mapping[str, Any], *records: type[Any]) -> list[Any]:
+    """One record of each kind, from keywords by the names of their fields.
+
+    Raises UsageError for a keyword that belongs to none; a limit on a quantity of another package goes to `Limits`.
+    """
+    names = {field.name.removesuffix("_"): (kind, field.name) for kind in records for field in fields(kind)}
+    parts: dict[type[Any], dict[str, Any]] = {kind: {} for kind in records}
+    extra: list[str] = []
+    for name, value in given.items():
+        if name in names:
+            kind, field = names[name]
+            parts[kind][field] = value
+        elif name in by_option() and Limits in parts:
+            extra += [f"{name}={value}"] if value is not None else []
+        else:
+            close = get_close_matches(name, names, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise UsageError(f"Unknown option {name!r}.{hint}")
+    if extra:
+        parts[Limits]["at_most"] = (*parts[Limits].get("at_most", ()), *extra)
+    return [_checked(kind, parts[kind]) for kind in records]
+
+
+def _checked(kind: type[Record], values: Mapping[str, Any]) -> Record:
+    """A record whose choices are among those of its types: Python callers have no parser that says so."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        choices = _choices(hints[name])
+        if choices and value is not None and value not in choices:
+            raise UsageError(f"Expected {name} to be one of {', '.join(map(str, choices))}, but got {value!r}.")
+    return kind(**values)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values of a Literal, also in a union with None."""
+    if getattr(hint, "__origin__", None) is Literal:
+        return tuple(hint.__args__)
+    return tuple(choice for part in getattr(hint, "__args__", ()) for choice in _choices(part))

@@ -1,0 +1,198 @@
+"""Profile a network, and plan how many filters its layers keep on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pretrim.errors import PlanError
+
+from .options import Limits, Search, TargetOptions
+from .reporter import Reporter, Silent
+from .target import Target, find_target
+
+if TYPE_CHECKING:
+    from pretrim.cost.formula import DType
+    from pretrim.models.dense import DenseModel, ModelSource, Shape
+    from pretrim.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What each layer of a network costs.
+
+    Attributes:
+        model: its name.
+        arguments: that its builder was called with.
+        input: shape of one image.
+        dtype: that bytes are counted in.
+        totals: the five costs.
+        layers: of each its costs and its share of all layers by each criterion. ``params`` are a layer's weights alone:
+            biases and norms follow the filters, and count in the totals.
+        groups: filters that live and die together.
+        frozen: filters that no plan removes, and why.
+        notes: what else was found.
+    """
+
+    model: str
+    arguments: Mapping[str, int]
+    input: tuple[int, ...]
+    dtype: str
+    totals: Mapping[str, int]
+    layers: tuple[Mapping[str, Any], ...]
+    groups: tuple[Mapping[str, Any], ...]
+    frozen: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        lists = {name: list(getattr(self, name)) for name in ("input", "layers", "groups", "frozen", "notes")}
+        return {**asdict(self), **lists}
+
+
+def profile(model: ModelSource, shape: Shape, classes: int | None = None, dtype: DType = "float32") -> Profile:
+    """What each layer costs, what is coupled, and what is frozen.
+
+    Args:
+        model: name, module, or function that builds one.
+        shape: (channels, height, width) of one image.
+        classes: number of outputs; None: the model's.
+        dtype: the data type that bytes are counted in.
+
+    Raises:
+        UsageError, ModelError: as `models.dense.open_model`.
+    """
+    from pretrim.cost.costs import costs
+    from pretrim.cost.formula import item_bytes
+    from pretrim.models.dense import open_model
+
+    item_bytes(dtype)
+    dense = open_model(model, shape, classes)
+    network = dense.network
+    return Profile(
+        model=dense.name,
+        arguments=dict(dense.reference.arguments) if dense.reference is not None else {},
+        input=dense.input_shape,
+        dtype=dtype,
+        totals={name: int(cost(network.dense)) for name, cost in costs(network, dtype).items()},
+        layers=tuple(_layers(dense, dtype)),
+        groups=tuple({"name": g.name, "channels": g.channels, "layers": list(g.layers)} for g in network.groups),
+        frozen=tuple(asdict(frozen) for frozen in network.frozen),
+        notes=network.notes,
+    )
+
+
+def _layers(dense: DenseModel, dtype: DType) -> list[dict[str, Any]]:
+    """Each layer's costs, with its share of all layers by each criterion."""
+    from pretrim.cost.costs import layer_costs
+
+    layers = [asdict(layer) for layer in layer_costs(dense.network, dense.network.dense, dtype)]
+    for criterion, column in (("params", "params"), ("macs", "macs"), ("memory", "activation_bytes")):
+        whole = sum(layer[column] for layer in layers)
+        for layer in layers:
+            layer.setdefault("shares", {})[criterion] = layer[column] / whole if whole else 0.0
+    return layers
+
+
+def plan_model(
+    model: ModelSource,
+    shape: Shape,
+    classes: int | None,
+    limits: Limits,
+    target: TargetOptions,
+    search: Search,
+    reporter: Reporter | None = None,
+) -> Plan:
+    """The plan for a model on a target.
+
+    Args:
+        model: name, module, or function that builds one.
+        shape: (channels, height, width) of one image.
+        classes: number of outputs; None: the model's.
+        limits: what the network may take.
+        target: where it is to run.
+        search: how widths are chosen.
+        reporter: told of remarks and measurements.
+
+    Raises:
+        UsageError: options that contradict each other; BudgetError: a limit that is none.
+        InfeasibleBudget: no network meets a limit.
+    """
+    from pretrim.models.dense import open_model
+
+    reporter = reporter or Silent()
+    found = find_target(target, limits.given(), search, exports=False)
+    check_before_analysis(found, search)
+    dense = open_model(model, shape, classes)
+    return plan_for(dense, found, search, reporter)
+
+
+def check_before_analysis(target: Target, search: Search) -> None:
+    """Everything that can be wrong without looking at the model."""
+    from pretrim.cost.formula import item_bytes
+    from pretrim.planning.budget import Budget
+
+    item_bytes(target.dtype)
+    search.options(target.round_to)
+    Budget.parse(target.limits)
+
+
+def plan_for(dense: DenseModel, target: Target, search: Search, reporter: Reporter) -> Plan:
+    """The plan within every limit; the dense network, where a board has room for it and nothing else is asked."""
+    from pretrim.planning.budget import Budget
+    from pretrim.planning.search import make_plan, plan_of_widths
+
+    network, board = dense.network, target.board
+    costs = target.costs(dense, reporter)
+    if board is not None and all(name in board.limits() for name in target.limits):
+        budget = Budget.parse(target.limits, target.dtype).resolve_any(network, costs)
+        if (budget.dense <= budget.values).all():
+            reporter.say(f"note: the dense network fits on {board.name} as it is; limits such as --macs 0.5x trim it")
+            texts = {limit.cost: limit.text for limit in budget.limits}
+            whole = plan_of_widths(network, network.dense, target.dtype, limits=texts, costs=costs)
+            return _labelled(whole, dense, target)
+    made = make_plan(network, target.limits, search.options(target.round_to), target.dtype, costs)
+    return _labelled(made, dense, target)
+
+
+def _labelled(made: Plan, dense: DenseModel, target: Target) -> Plan:
+    """With the model's name, and what the figures of a device are of."""
+    device = dict(made.device) if made.device is not None else None
+    if device is not None and target.board is not None:
+        device = {"name": target.board.name, **device}
+    if device is not None and target.label is not None:
+        device["latency_on"] = target.label
+    reference = None if dense.reference is None else dense.reference.to_json()
+    return replace(made, device=device, model=reference)
+
+
+def check_plan(plan: Plan, dense: DenseModel) -> Plan:
+    """The plan, if it is for this model and input. Its costs are counted again: a user may edit its widths.
+
+    Raises PlanError where it is for another.
+    """
+    from pretrim.planning.search import plan_of_widths
+
+    network = dense.network
+    groups = [(group.name, group.channels) for group in network.groups]
+    ours = plan.fingerprint == network.fingerprint and plan.example == network.example
+    if not ours or groups != [(group.name, group.channels) for group in plan.groups]:
+        made_for = plan.model.get("name") if isinstance(plan.model, dict) else "another model"
+        shape = "x".join(map(str, dense.input_shape))
+        raise PlanError(
+            f"Expected a plan for {dense.name} with images of {shape}, but it was made for {made_for} with other "
+            f"layers or another input: make one with `pretrim plan`, with the data's --classes and --input."
+        )
+    counted = plan_of_widths(network, plan.widths, plan.dtype, limits=plan.limits, options=plan.options)
+    reference = None if dense.reference is None else dense.reference.to_json()
+    return replace(counted, model=reference, device=_device(plan, counted))
+
+
+def _device(plan: Plan, counted: Plan) -> dict[str, Any] | None:
+    """What is counted again for the device, beside what is not: its name, and measured times."""
+    if plan.device is None:
+        return None if counted.device is None else dict(counted.device)
+    again = counted.device or {}
+    parts = {which: {**plan.device.get(which, {}), **again.get(which, {})} for which in ("dense", "slim")}
+    return {**plan.device, **parts}

@@ -1,0 +1,232 @@
+"""A finished run, to work on: evaluate it, classify images with it, export it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrim.errors import CheckpointError, ModelError
+
+from .data import DataSource, load_like_run
+from .reporter import Reporter, Silent
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pretrim.data import DataSet
+    from pretrim.models.dense import ModelSource
+    from pretrim.planning.plan import Plan
+    from pretrim.runs.classifier import TrainedClassifier
+    from pretrim.runs.record import RunRecord
+
+    from .export import Delivered
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained slim network and what is known of it.
+
+    Attributes:
+        path: its folder.
+        model: the slim network, trained, in eval mode.
+        record: what ``run.json`` says; None in processes of a distributed training that write nothing.
+        data: what it was trained on, where it is at hand.
+        artifact: what `compress` exported, if it did.
+    """
+
+    path: Path
+    model: nn.Module
+    record: RunRecord | None
+    data: DataSet | None = None
+    artifact: Delivered | None = None
+
+    @classmethod
+    def opened(cls, path: Path, model: nn.Module, data: DataSet | None = None) -> Run:
+        """A run whose network is in memory already."""
+        from pretrim.runs.load import read
+
+        return cls(path, model.eval(), read(path), data)
+
+    @property
+    def plan(self) -> Plan:
+        """What stayed of the dense network."""
+        return self._record.plan
+
+    @property
+    def accuracy(self) -> float | None:
+        """Test accuracy, 0..1; None where the run was saved without."""
+        found = self.results.get("test_accuracy")
+        return None if found is None else float(found)
+
+    @property
+    def dense_accuracy(self) -> float | None:
+        """Test accuracy of the dense network, where it was trained or given; 0..1."""
+        dense = self.results.get("dense", {}).get("test_accuracy")
+        found = dense if dense is not None else self.results.get("inherited", {}).get("dense_test_accuracy")
+        return None if found is None else float(found)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Accuracies and the training log, plain JSON."""
+        return dict(self._record.results or {})
+
+    @property
+    def _record(self) -> RunRecord:
+        if self.record is None:
+            raise CheckpointError("This process of the training wrote no run: use the main process.")
+        return self.record
+
+    @cached_property
+    def classifier(self) -> TrainedClassifier:
+        """The network with what images have to look like. Raises CheckpointError where the run does not say."""
+        from pretrim.runs.classifier import as_classifier
+
+        return as_classifier(self.path, self._record, self.model)
+
+    def evaluate(self, data: DataSource, reporter: Reporter | None = None) -> Evaluated:
+        """Accuracy on the test images of a data set; see `evaluate_run`."""
+        return evaluate_run(self, data, reporter)
+
+    def predict(self, images: Sequence[str | Path], top: int = 3) -> list[dict[str, Any]]:
+        """The likeliest classes of image files; see `predict_images`."""
+        return predict_images(self, [Path(image) for image in images], top)
+
+    def export(self, runtime: str | None = None, **options: Any) -> Delivered:
+        """Export to a runtime or for a board (``device=``), proved to compute the same; see `jobs.export.export`."""
+        from .export import export_run
+
+        return export_run(self, runtime, **options)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `pretrim compress --json` prints."""
+        plan, record = self.plan, self._record
+        return {
+            "run": str(self.path),
+            "model": record.reference.name if record.reference is not None else type(self.model).__name__,
+            "data": dict(record.data or {}),
+            "dense": {**plan.dense, "test_accuracy": self.dense_accuracy},
+            "slim": {**plan.slim, "test_accuracy": self.accuracy},
+            "results": self.results,
+            **({"artifact": self.artifact.to_json()} if self.artifact is not None else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Accuracy of a run on the test images of a data set.
+
+    Attributes:
+        run: its folder.
+        data: the data set, as it describes itself.
+        accuracy: of all images, 0..1.
+        loss: cross-entropy; None where it is not finite.
+        images: how many.
+        classes: of each its name, images and accuracy.
+    """
+
+    run: str
+    data: dict[str, Any]
+    accuracy: float
+    loss: float | None
+    images: int
+    classes: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**vars(self), "classes": list(self.classes)}
+
+
+def open_run(path: str | Path, model: ModelSource | None = None) -> Run:
+    """A run folder, with its network.
+
+    Args:
+        path: of the folder.
+        model: what rebuilds the dense network, for a network of your own; never taken from the run itself.
+
+    Raises:
+        CheckpointError: the run is missing, truncated, edited or foreign.
+        UsageError: `model` is needed, or names nothing.
+    """
+    from pretrim.runs.load import load, read
+
+    folder = Path(path)
+    record = read(folder)
+    return Run(folder, load(folder, model=model), record)
+
+
+def evaluate_run(run: Run, data: DataSource, reporter: Reporter | None = None) -> Evaluated:
+    """Evaluate a run on the test images of a data set, which must have its classes and its shape.
+
+    Args:
+        run: a run with a classifier.
+        data: name, folder, or data sets.
+        reporter: told where the data are from.
+
+    Raises:
+        DataError: data with other classes or another shape.
+        CheckpointError: the network has other outputs than the run has classes.
+    """
+    from pretrim.train import evaluate
+
+    opened = run.classifier
+    dataset = load_like_run(data, opened.record, reporter or Silent())
+    found = evaluate(opened.network, dataset.test, *opened.normalisation)
+    if len(found.per_class) != len(opened.classes):
+        raise CheckpointError(
+            f"Expected a network with {len(opened.classes)} outputs, one a class, but got {len(found.per_class)}: "
+            f"the run is edited, or was saved with other classes."
+        )
+    return Evaluated(
+        run=str(run.path),
+        data=dataset.to_json(),
+        accuracy=found.accuracy,
+        loss=found.plain_loss,
+        images=found.n,
+        classes=tuple(
+            {"name": name, "images": images, "accuracy": accuracy}
+            for name, images, accuracy in zip(opened.classes, found.images_per_class, found.per_class, strict=True)
+        ),
+    )
+
+
+def predict_images(run: Run, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
+    """For each image file its likeliest classes with their probabilities, as plain JSON.
+
+    Args:
+        run: a run with a classifier.
+        images: files.
+        top: classes to give for each.
+
+    Raises:
+        DataError: a file that is no image.
+        ModelError: scores that are not finite.
+    """
+    import torch
+
+    from pretrim.data import decode_image
+    from pretrim.train import check_logits, scores
+
+    opened = run.classifier
+    decoded = [decode_image(path, opened.input_shape, opened.padding) for path in images]
+    parts = [torch.stack(decoded[start : start + BATCH]) for start in range(0, len(decoded), BATCH)]
+    logits = torch.cat([scores(opened.network, part, *opened.normalisation) for part in parts])
+    check_logits(logits, len(opened.classes))
+    for path, some in zip(images, logits, strict=True):
+        if not some.isfinite().all():
+            raise ModelError(f"Expected finite scores for {path}, but the network gives others: train it again.")
+    likeliest = logits.softmax(dim=1).topk(min(top, len(opened.classes)), dim=1)
+    return [
+        {
+            "image": str(path),
+            "predictions": [
+                {"class": opened.classes[place], "probability": probability}
+                for probability, place in zip(values, places, strict=True)
+            ],
+        }
+        for path, values, places in zip(images, likeliest.values.tolist(), likeliest.indices.tolist(), strict=True)
+    ]

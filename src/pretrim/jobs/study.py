@@ -1,0 +1,198 @@
+"""A study to work on: its trials, the network to take under some limits, and the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from pretrim.devices import APPLICATION_SHARE, board
+from pretrim.errors import InfeasibleBudget, StudyError, UsageError
+
+from .options import Amount, Limits, gather
+from .reporter import Reporter, Silent
+
+if TYPE_CHECKING:
+    from pretrim.study.recommend import Recommendation
+    from pretrim.study.store import Store, Trial
+
+WATCH_EVERY_S = 3.0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a study recommends under some limits.
+
+    Attributes:
+        study: its folder.
+        limits: largest value of each resource, by its name in `study.recommend.RESOURCES`.
+        found: the choice, and what a little more would buy.
+    """
+
+    study: Path
+    limits: dict[str, float]
+    found: Recommendation
+
+    @property
+    def path(self) -> Path | None:
+        """The run of the best network; None where none fits."""
+        return None if self.found.best is None else self.study / "trials" / self.found.best.key
+
+    def to_json(self) -> dict[str, Any]:
+        """What `pretrim recommend --json` prints."""
+        from pretrim.study.recommend import to_json
+
+        return {**to_json(self.found), "limits": self.limits}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Many plans of one network, trained.
+
+    Attributes:
+        path: its folder.
+        store: its table of trials.
+    """
+
+    path: Path
+    store: Store
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All of them, in the order they were asked for."""
+        return self.store.trials()
+
+    def recommend(self, *, device: str | None = None, application: float | None = None, **limits: Amount) -> Advice:
+        """The most accurate network within limits (``ram="256KiB"``, ``macs="0.5x"``, ``device="stm32h743"``).
+
+        Args:
+            device: a board, whose flash and RAM become limits.
+            application: share of flash and RAM reserved for the application.
+            limits: amounts, or shares of the dense network.
+
+        Raises:
+            UsageError: a limit that is none, or of which nothing is known.
+            InfeasibleBudget: no trial is done.
+        """
+        (given,) = gather(limits, Limits)
+        return recommend(self, given, device, application)
+
+    def report(self, output: str | Path = "report.html", figures: str | Path | None = None) -> Path:
+        """Write the trade-off as one page that opens offline; see `write_report`."""
+        return write_report(self, Path(output), None if figures is None else Path(figures))
+
+    def check_any_done(self) -> None:
+        """Raises StudyError where every trial failed."""
+        trials = self.trials
+        if trials and all(trial.state == "failed" for trial in trials):
+            raise StudyError(f"All {len(trials)} trials failed: fix what their errors name, and add --retry.")
+
+
+def open_study(path: str | Path, storage: str | None = None) -> Study:
+    """The study of a folder. Raises StudyError where there is none, or it is damaged."""
+    from pretrim.study.sweep import open_study as open_store
+
+    folder = Path(path)
+    store = open_store(folder, storage)
+    store.config()
+    return Study(folder, store)
+
+
+def recommend(study: Study, limits: Limits, device: str | None = None, application: float | None = None) -> Advice:
+    """Choose by validation accuracy within limits; see `Study.recommend`."""
+    from pretrim.study import recommend as choosing
+
+    trials = study.trials
+    values = limits_of(limits.given(), trials, device, application)
+    found = choosing.recommend(choosing.candidates(trials), values)
+    if found.best is None and not found.relax and not found.of:
+        raise InfeasibleBudget(f"No trial of {study.path} is done yet: run `pretrim sweep`.")
+    return Advice(study.path, values, found)
+
+
+def limits_of(
+    texts: dict[str, Amount], trials: Sequence[Trial], device: str | None, application: float | None
+) -> dict[str, float]:
+    """Limits in the units of `study.recommend.RESOURCES`; shares are of the dense network.
+
+    Args:
+        texts: limits by name, as the user wrote them.
+        trials: what the dense network takes is known from them.
+        device: a board whose flash and RAM are limits too.
+        application: share of them reserved for the application.
+
+    Raises UsageError for what is no limit, or a share where no trial says what the dense network takes.
+    """
+    from pretrim.planning.budget import Limit
+
+    dense = _dense(trials)
+    found: dict[str, float] = {}
+    for name, text in texts.items():
+        limit = Limit.parse(name, text)
+        if limit.is_share and name not in dense:
+            raise UsageError(f"--{name} {text} is a share of what is not known: give an amount.")
+        value = limit.resolve(dense.get(name, 0))
+        found[name] = value * 1e-9 if name == "latency" else float(value)
+    if device is not None:
+        own = board(device).limits(APPLICATION_SHARE if application is None else application)
+        names = {"artifact_bytes": "file", "arena_bytes": "arena"}
+        found |= {names[cost]: float(value) for cost, value in own.items() if cost in names}
+    elif application is not None:
+        raise UsageError("--application needs --device: name the board.")
+    return found
+
+
+def _dense(trials: Sequence[Trial]) -> dict[str, int]:
+    """What the dense network takes of each resource, as far as it is known; its measured latency in ns."""
+    from pretrim.study.recommend import COST_OF
+    from pretrim.study.settings import DENSE
+
+    records = [trial.record for trial in trials if trial.record and "dense" in trial.record]
+    costs: dict[str, int] = records[0]["dense"] if records else {}
+    found = {name: int(costs[cost]) for name, cost in COST_OF.items() if cost in costs}
+    times = [trial.measured["latency_s"] for trial in trials if trial.spec.mode == DENSE and trial.measured]
+    return found | ({"latency": round(1e9 * median(times))} if times else {})
+
+
+def write_report(
+    study: Study, output: Path, figures: Path | None = None, *, watch: bool = False, reporter: Reporter | None = None
+) -> Path:
+    """Write a study as one page that opens offline.
+
+    Args:
+        study: what to show.
+        output: the page; it ends in ``.html``.
+        figures: a folder for PNG and SVG figures as well.
+        watch: write it again whenever a trial ends, until all have.
+        reporter: told each time it was written.
+
+    Raises:
+        UsageError: a file that is no page, or a folder that is missing.
+        StudyError: it cannot be written.
+    """
+    from pretrim.report import write_figures, write_page
+    from pretrim.study.description import read_network
+
+    if output.suffix != ".html":
+        raise UsageError(f"Expected a report to end in .html, but got {output}.")
+    if not output.parent.is_dir():
+        raise UsageError(f"Cannot write the report, {output.parent} is no folder: make it first.")
+    network, known = read_network(study.path), None
+    while True:
+        counts = study.store.counts()
+        left = counts["waiting"] + counts["running"]
+        if counts != known:
+            known, trials = counts, study.trials
+            try:
+                write_page(output, study.store.name, trials, network, refresh=watch and left > 0)
+                if figures is not None:
+                    write_figures(figures, trials)
+            except OSError as error:
+                raise StudyError(f"Cannot write the report: {error.strerror}.") from error
+            (reporter or Silent()).say(f"{output}: {counts['done']} trials, {output.stat().st_size / 2**20:.1f} MiB")
+        if not watch or not left:
+            return output
+        time.sleep(WATCH_EVERY_S)

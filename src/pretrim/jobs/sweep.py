@@ -1,0 +1,369 @@
+"""Many plans of one network, each trained once and kept in a study."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from pretrim.devices import board
+from pretrim.errors import PretrimError, UsageError
+
+from .data import DataSource, open_data, wanted_shape
+from .export import default_path, deliver
+from .options import DATA, SEARCH, Amount, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from .recipe import execution_of, recipe_of
+from .reporter import Reporter, Silent
+from .run import Run
+from .study import Study
+from .target import TIMED_BY, Target, find_target
+
+if TYPE_CHECKING:
+    from pretrim.models.dense import DenseModel, ModelSource
+    from pretrim.study.inputs import TrialInputs
+    from pretrim.study.settings import Budget, StudyConfig, TrialSpec
+    from pretrim.study.store import Store, Trial
+    from pretrim.train import Execution
+
+TRIED = Group("What is tried", sort_key=0)
+WHERE = Group("Where it runs", sort_key=8)
+
+
+@Parameter(name="*", group=TRIED)
+@dataclass(frozen=True, kw_only=True)
+class GridOptions:
+    """What a study tries."""
+
+    modes: str | Sequence[str] = "params,macs,memory,uniform"
+    """Modes, separated by commas."""
+    budget_fraction: str | Sequence[float] = "0.7,0.5,0.3"
+    """Fractions of the limited cost to keep, separated by commas; they scale --macs, --params, ... and boards alike."""
+    seeds: int = 1
+    """Number of seeds of plan and training, from 0."""
+    limit_of: str | None = None
+    """Cost that all modes are limited on (default: the one a mode is named after; MACs for the controls)."""
+    device: str | Sequence[str] = ()
+    """Boards whose limits are tried, separated by commas."""
+    dense: Annotated[bool, Parameter(negative="--no-dense")] = True
+    """Train the dense network as well."""
+    search: Annotated[int, Parameter(metavar="N")] = 0
+    """Run N extra trials suggested by NSGA-II."""
+    stop_hopeless: bool = False
+    """Stop a trial once a cheaper one leads by 10 points."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """How a study's trials are trained and run."""
+
+    input: Annotated[str | None, Parameter(group=DATA)] = None
+    """Shape of one image, CxHxW (default: the data's)."""
+    max_images: Annotated[int | None, Parameter(group=DATA)] = None
+    """Train on at most this many images, for a quick trial."""
+    step: Annotated[Literal["fraction", "filter"] | None, Parameter(group=SEARCH)] = None
+    """What one draw removes: a share of the layer's filters, or one rounding step of them (the paper)."""
+    round_to: Annotated[int | None, Parameter(group=SEARCH)] = None
+    """Keep filters in multiples of this (default: 8, or the board's)."""
+    dtype: Annotated[Literal["float32", "float16", "int8"], Parameter(group=SEARCH)] = "float32"
+    """Data type that bytes are counted in."""
+    runtime: Annotated[str | None, Parameter(group=WHERE)] = None
+    """Export to this runtime and measure every network: onnx, litert, executorch."""
+    int8: Annotated[bool | None, Parameter(negative="--no-int8", group=WHERE)] = None
+    """Export in int8."""
+    workers: Annotated[int, Parameter(group=WHERE)] = 1
+    """Number of processes that train at the same time."""
+    ray: Annotated[str | None, Parameter(metavar="ADDRESS", group=WHERE)] = None
+    """Train on a Ray cluster: auto, HOST:PORT, or local."""
+    storage: Annotated[str | None, Parameter(metavar="URL", group=WHERE)] = None
+    """Database for a team, e.g. postgresql+psycopg://USER@HOST/NAME."""
+    name: Annotated[str | None, Parameter(group=WHERE)] = None
+    """Name of the study in the database (default: the folder's)."""
+    retry: Annotated[bool, Parameter(group=WHERE)] = False
+    """Run failed trials once more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """All that `sweep` can be asked for, by concept."""
+
+    grid: GridOptions = field(default_factory=GridOptions)
+    limits: Limits = field(default_factory=Limits)
+    sweep: SweepOptions = field(default_factory=SweepOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+
+def sweep(
+    model: ModelSource,
+    data: DataSource,
+    output: Path,
+    options: StudyOptions | None = None,
+    reporter: Reporter | None = None,
+) -> Study:
+    """Train many plans of one network; called again, it goes on.
+
+    Networks and data by name are trained in worker processes; a module or data sets of the caller's in this one.
+
+    Args:
+        model: name, module, or function that builds one.
+        data: name, folder, or data sets.
+        output: the study's folder.
+        options: what is tried, and how.
+        reporter: told of remarks and progress.
+
+    Raises:
+        UsageError: options that contradict each other; nothing was written.
+        StudyError: the folder holds something else, or another study.
+        PretrimError: the machine is at fault, say a full disk: what was running waits, nothing is lost.
+    """
+    options, reporter = options or StudyOptions(), reporter or Silent()
+    specs = _specs(options)
+    _check(options, model, data)
+    config = _config(model, data, options)
+    target = _target(options, specs)
+    store, inputs = _prepared(output, config, model, data, target, options, reporter)
+    store.add(specs)
+    if options.sweep.retry:
+        again = store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
+        reporter.say(f"{again} failed trials are run again")
+    _run(output, store, inputs, options, reporter, by_name=_is_by_name(model, data))
+    if target.runtime is not None:
+        _measure_all(output, store, inputs, target, reporter)
+    return Study(output, store)
+
+
+def _specs(options: StudyOptions) -> list[TrialSpec]:
+    """The trials that are asked for. Raises UsageError for what is no mode, fraction or limit."""
+    from pretrim.planning.budget import Limit
+    from pretrim.study.settings import grid
+
+    given = options.grid
+    own: dict[str, Any] = {"step": options.sweep.step, "round_to": options.sweep.round_to}
+    budgets = _budgets(options)
+    if budgets and given.limit_of is not None:
+        raise UsageError("--limit-of names the cost of one limit: leave it out beside --device or limits.")
+    if given.limit_of is not None:
+        Limit.parse(given.limit_of, "0.5x")
+    fractions = _fractions(given.budget_fraction)
+    if budgets and given.budget_fraction == GridOptions.budget_fraction:
+        fractions = [1.0]  # the limits as they were given
+    return grid(
+        _words(given.modes),
+        fractions,
+        given.seeds,
+        limit=given.limit_of,
+        budgets=budgets,
+        dense=given.dense,
+        runtime="onnx" if options.sweep.runtime == "onnx" else TIMED_BY,
+        **{name: value for name, value in own.items() if value is not None},
+    )
+
+
+def _budgets(options: StudyOptions) -> list[Budget]:
+    """The limits that were given together, and those of each board with them."""
+    from pretrim.study.settings import Budget
+
+    limits: dict[str, Amount] = options.limits.given()
+    texts = tuple((name, str(amount)) for name, amount in limits.items())
+    names = _words(options.grid.device) if options.grid.device else []
+    if not names:
+        return [Budget(texts)] if texts else []
+    found = []
+    for name in names:
+        of_board = board(name)
+        own = tuple((cost, str(value)) for cost, value in of_board.limits().items() if cost not in limits)
+        if not own and not texts:
+            raise UsageError(f"{name} has ample RAM: add a limit such as --macs 0.5x.")
+        found.append(Budget((*own, *texts), name, options.sweep.round_to or of_board.round_to))
+    return found
+
+
+def _words(text: str | Sequence[str]) -> list[str]:
+    words = text.split(",") if isinstance(text, str) else list(text)
+    found = [word.strip() for word in words if word.strip()]
+    if not found:
+        raise UsageError("Expected names separated by commas, but got none.")
+    return found
+
+
+def _fractions(text: str | Sequence[float]) -> list[float]:
+    try:
+        return [
+            float(word.removesuffix("x")) for word in _words([*map(str, text)] if not isinstance(text, str) else text)
+        ]
+    except ValueError:
+        raise UsageError(f"Expected --budget-fraction with fractions such as 0.7,0.5, but got {text!r}.") from None
+
+
+def _is_by_name(model: ModelSource, data: DataSource) -> bool:
+    """Whether other processes can open model and data."""
+    return isinstance(model, str) and isinstance(data, str | Path)
+
+
+def _check(options: StudyOptions, model: ModelSource, data: DataSource) -> None:
+    how, given = options.sweep, options.grid
+    if how.workers < 1:
+        raise UsageError(f"Expected --workers to be at least 1, but got {how.workers}.")
+    if how.ray is not None and given.search:
+        raise UsageError("--search runs on one machine: leave out --search or --ray.")
+    if given.search < 0:
+        raise UsageError(f"Expected --search to be at least 0, but got {given.search}.")
+    if not _is_by_name(model, data) and (how.workers > 1 or how.ray is not None or given.search):
+        raise UsageError(
+            "A module or data sets of your own are trained in this process: name model and data, as on the command "
+            "line, for several workers, Ray or a search."
+        )
+
+
+def _config(model: ModelSource, data: DataSource, options: StudyOptions) -> StudyConfig:
+    """What all trials share; threads and layout are pinned, since they change results and times."""
+    from pretrim.cost.formula import item_bytes
+    from pretrim.study.settings import StudyConfig
+
+    how, name = options.sweep, str(data) if isinstance(data, str | Path) else ""
+    item_bytes(how.dtype)
+    return StudyConfig(
+        model=model if isinstance(model, str) else "",
+        data=name,
+        image=wanted_shape(how.input, None),
+        max_images=how.max_images,
+        recipe=recipe_of(name, options.training, 0),
+        execution=_execution(options),
+        dtype=how.dtype,
+        stop_hopeless=options.grid.stop_hopeless,
+    )
+
+
+def _execution(options: StudyOptions) -> Execution:
+    machine, how = options.machine, options.sweep
+    if how.ray is not None:  # a cluster's nodes have devices of their own
+        machine = replace(machine, train_on="auto")
+    threads = machine.threads or max(1, (os.cpu_count() or 1) // how.workers)
+    pinned = replace(machine, precision=machine.precision or "float32", threads=threads, compile=False)
+    execution = execution_of(replace(pinned, layout=machine.layout or "channels_last"))
+    return replace(execution, device=options.machine.train_on or execution.device)
+
+
+def _target(options: StudyOptions, specs: Sequence[TrialSpec]) -> Target:
+    """The runtime that networks are exported to, and whose latency counts."""
+    asked = TargetOptions(runtime=options.sweep.runtime, int8=options.sweep.int8)
+    timed = any(spec.is_timed for spec in specs)
+    found = find_target(asked, {"params": "1x"}, Search(mode="latency" if timed else None))
+    return replace(found, dtype=options.sweep.dtype)
+
+
+def _prepared(
+    folder: Path,
+    config: StudyConfig,
+    model: ModelSource,
+    data: DataSource,
+    target: Target,
+    options: StudyOptions,
+    reporter: Reporter,
+) -> tuple[Store, TrialInputs]:
+    """The study, and its network and data: what cannot work is said before anything is trained."""
+    from pretrim.models.dense import open_model
+    from pretrim.study.description import write_network
+    from pretrim.study.inputs import TrialInputs, known_latencies
+    from pretrim.study.sweep import RECORD, make_study, open_study
+
+    how = options.sweep
+    if (folder / RECORD).exists() and options.machine.threads is None:  # threads follow from the workers, once
+        there = open_study(folder, how.storage, how.name).config().execution
+        config = replace(config, execution=replace(config.execution, threads=there.threads))
+    from .options import DataOptions
+
+    images = DataOptions(input=how.input, max_images=how.max_images)
+    dataset = open_data(data, images, model=model, seed=config.split_seed, reporter=reporter)
+    dense = open_model(model, dataset.input_shape, len(dataset.classes))
+    if not _is_by_name(model, data):
+        config = replace(config, model=config.model or _identity(dense), data=config.data or dataset.source)
+    target.costs(dense, reporter)  # single layers on this machine, before workers keep it busy; they find the table
+    store = make_study(folder, config, how.storage, how.name)
+    inputs = TrialInputs(dense, dataset, known_latencies(config, dense))
+    write_network(folder, inputs)
+    return store, inputs
+
+
+def _identity(dense: DenseModel) -> str:
+    """A module of the caller's in a study's configuration: its class and its parameters' names and shapes."""
+    return f"{dense.name}, {hashlib.sha256(dense.network.fingerprint.encode()).hexdigest()[:12]}"
+
+
+def _run(
+    folder: Path, store: Store, inputs: TrialInputs, options: StudyOptions, reporter: Reporter, *, by_name: bool
+) -> None:
+    """Train what waits."""
+    from pretrim.study.sweep import Search as Suggestions
+    from pretrim.study.sweep import sweep as run
+    from pretrim.study.sweep import sweep_here
+
+    before = sum(store.counts()[state] for state in ("done", "failed", "stopped"))
+    if before:
+        reporter.say(f"{before} trials are there already")
+    count = options.grid.search
+    with reporter.watching(store.name) as on_status:
+        if not by_name:
+            sweep_here(folder, store, inputs, on_status=on_status)
+        elif options.sweep.ray is None:
+            wanted = Suggestions(count) if count else None
+            run(folder, store, workers=options.sweep.workers, search=wanted, on_status=on_status)
+        else:
+            from pretrim.study.cluster import sweep_on_ray
+
+            sweep_on_ray(folder, store, options.sweep.ray, on_status=on_status)
+
+
+def _measure_all(folder: Path, store: Store, inputs: TrialInputs, target: Target, reporter: Reporter) -> None:
+    """Export and measure every trial that is done and was not measured. One that fails is said; the others go on."""
+    trials = [trial for trial in store.trials() if trial.state == "done" and trial.measured is None]
+    for number, trial in enumerate(trials, start=1):
+        name = f"[{number}/{len(trials)}] {trial.spec.name}, seed {trial.spec.seed}"
+        try:
+            latency_s = _measure(folder, store, inputs, trial, target, reporter)
+        except PretrimError as error:
+            reporter.say(f"{name}: not measured: {error}")
+            continue
+        reporter.say(f"{name}: {1e3 * latency_s:.2f} ms")
+
+
+def _measure(
+    folder: Path, store: Store, inputs: TrialInputs, trial: Trial, target: Target, reporter: Reporter
+) -> float:
+    """Export and measure one trial, and keep what was found. Returns its median latency in seconds."""
+    from pretrim.deploy.artifact import read
+    from pretrim.measure import measure
+    from pretrim.runs.load import load
+    from pretrim.study.sweep import TRIALS
+
+    run = folder / TRIALS / trial.key
+    assert target.runtime is not None  # that is why this is called
+    path = default_path(run, target.runtime, target.int8)
+    if not path.exists():
+        source: ModelSource | None = inputs.dense.source
+        network = load(run, model=source if not isinstance(source, str) or ".py" in source else None)
+        deliver(Run.opened(run, network, inputs.data), target, reporter)
+    artifact = read(path)
+    found = measure([artifact])[0]
+    store.measured(
+        trial.key,
+        {
+            "latency_s": found.latency.median_s,
+            "p90_s": found.latency.p90_s,
+            "runtime": found.runtime,
+            "data_type": found.data_type,
+            "provider": found.provider,
+            "threads": found.threads,
+            "file_bytes": found.file_bytes,
+            "energy_j": found.energy_j,
+            "proof": dict(artifact.proof),
+            "machine": dict(found.machine),
+        },
+    )
+    return found.latency.median_s

@@ -1,0 +1,250 @@
+"""Where a network is to run: the board, the runtime, and what they mean for limits, rounding, data type and latency."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrim.devices import APPLICATION_SHARE, Board, board
+from pretrim.errors import BudgetError, UsageError
+
+from .options import Amount, Search, TargetOptions
+from .reporter import Reporter
+
+if TYPE_CHECKING:
+    from pretrim.cost.formula import Cost, DType
+    from pretrim.deploy import RuntimeName
+    from pretrim.latency import LatencyCost, LatencyKey
+    from pretrim.measure.run import Runner
+    from pretrim.measure.ssh import Host
+    from pretrim.models.dense import DenseModel
+
+DTYPE: DType = "float32"
+ROUND_TO = 8
+TIMED_BY: RuntimeName = "litert"
+"""The runtime whose latency counts, where nobody names one"""
+THREADS = 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a network is to run.
+
+    Attributes:
+        board: the device; None where none was named.
+        limits: by quantity, the user's and the board's.
+        dtype: that bytes are counted in.
+        round_to: filters are kept in multiples of it.
+        runtime: that was asked for, or the board's; None where neither was named.
+        int8: whether artifacts are int8.
+        timed_by: the runtime whose latency counts; None where no latency is needed.
+        host: the machine that latencies are measured on; None: this one.
+        estimate: whether this machine's latency stands for the board's.
+    """
+
+    board: Board | None
+    limits: Mapping[str, Amount]
+    dtype: DType
+    round_to: int
+    runtime: RuntimeName | None
+    int8: bool
+    timed_by: RuntimeName | None = None
+    host: Host | None = None
+    estimate: bool = False
+
+    @property
+    def is_microcontroller(self) -> bool:
+        """Whether the board runs networks from flash, without an operating system."""
+        return self.board is not None and self.board.kind == "microcontroller"
+
+    @property
+    def signed(self) -> bool:
+        """Whether int8 ONNX is to have the types of ARM's kernels: every board is ARM's or a microcontroller."""
+        return self.board is not None
+
+    @property
+    def label(self) -> str | None:
+        """What latencies are of, for people; None where none is needed."""
+        if self.timed_by is None:
+            return None
+        from pretrim.deploy import TITLES
+
+        where = "this machine"
+        if self.host is not None:
+            where = self.board.name if self.board is not None else self.host.name
+        elif self.board is not None:
+            where = f"{platform.machine()} estimate" if self.estimate else self.board.name
+        return where if self.timed_by == TIMED_BY else f"{where}, {TITLES[self.timed_by]}"
+
+    def costs(self, dense: DenseModel, reporter: Reporter) -> dict[str, Cost]:
+        """What the planner is handed beside its formulas: the latency on this target, where one is needed."""
+        if self.timed_by is None:
+            return {}
+        cost = _measured(self, dense, reporter)
+        return {cost.name: cost}
+
+
+def find_target(
+    options: TargetOptions, limits: Mapping[str, Amount], search: Search, *, exports: bool = True
+) -> Target:
+    """Put the board's figures in the place of what was not given.
+
+    Args:
+        options: where the network is to run.
+        limits: what was asked for, by quantity.
+        search: its rounding comes before the board's, and the mode latency needs a latency.
+        exports: whether an artifact is made: then the runtime's packages have to be there.
+
+    Raises UsageError for a board or runtime that is not known, and for options that contradict each other.
+    """
+    found = None if options.device is None else board(options.device)
+    wanted = dict(limits)
+    if found is None and options.application is not None:
+        raise UsageError("--application needs --device: name the board.")
+    if found is not None:
+        wanted = {**_limits_of(found, options.application, bool(wanted)), **wanted}
+    runtime = _runtime(options, found, exports)
+    micro = found is not None and found.kind == "microcontroller"
+    timed = "latency" in wanted or "latency_ns" in wanted or search.mode == "latency"
+    target = Target(
+        board=found,
+        limits=wanted,
+        dtype=options.dtype or (found.data_type if found is not None else DTYPE),  # type: ignore[arg-type]
+        round_to=search.round_to or (found.round_to if found is not None else ROUND_TO),
+        runtime=runtime,
+        int8=micro if options.int8 is None else options.int8,
+        timed_by=_timed_by(options, runtime, found) if timed else None,
+        host=_host(options),
+        estimate=options.estimate,
+    )
+    _check(target, options, timed)
+    return target
+
+
+def _limits_of(found: Board, application: float | None, others: bool) -> dict[str, Amount]:
+    """A board's own limits. Raises BudgetError where it has none and nothing else is asked for."""
+    own = found.limits(APPLICATION_SHARE if application is None else application)
+    if not own and not others:
+        raise BudgetError(
+            f"No limit given: {found.name} has ample RAM ({found.ram_bytes >> 20:,} MiB); add one, e.g. `--macs 0.5x`."
+        )
+    return dict(own)
+
+
+def _runtime(options: TargetOptions, found: Board | None, exports: bool) -> RuntimeName | None:
+    """The runtime by name. Raises UsageError for one that is not known or, if it exports, not installed."""
+    from pretrim.deploy.runtime import RUNTIMES
+
+    name = options.runtime or (found.runtime if found is not None else None)
+    if name is None:
+        if exports and options.int8 is not None:
+            raise UsageError("--int8 needs --runtime or --device: name the runtime or the board.")
+        return None
+    if name not in RUNTIMES:
+        raise UsageError(f"Expected --runtime to be one of {', '.join(RUNTIMES)}, but got {name!r}.")
+    if found is not None and found.kind == "microcontroller" and name != "litert":
+        raise UsageError(f"{found.name} is a microcontroller, which runs litert, not {name}: leave out --runtime.")
+    if exports:
+        from pretrim.deploy import check_installed
+
+        check_installed(name)
+    return name
+
+
+def _timed_by(options: TargetOptions, runtime: RuntimeName | None, found: Board | None) -> RuntimeName:
+    """The runtime whose table of latencies a plan is made by: ExecuTorch's kernels on a CPU are LiteRT's (XNNPACK)."""
+    from pretrim.deploy import check_installed
+
+    timed_by: RuntimeName = "onnx" if runtime == "onnx" else TIMED_BY
+    check_installed(timed_by)
+    return timed_by
+
+
+def _host(options: TargetOptions) -> Host | None:
+    if options.ssh is None:
+        return None
+    from pretrim.measure.ssh import Host
+
+    return Host(options.ssh, options.remote_python or "python3", options.ssh_config)
+
+
+def _check(target: Target, options: TargetOptions, timed: bool) -> None:
+    """Raises UsageError for options about a latency that nobody asked for, or that cannot be had."""
+    if not timed:
+        if target.host is not None or target.estimate:
+            raise UsageError("--ssh and --estimate need a latency: add --latency LIMIT or --mode latency.")
+        return
+    if target.is_microcontroller and not target.estimate:
+        name = target.board.name if target.board is not None else ""
+        raise UsageError(
+            f"{name} is a microcontroller, whose latency cannot be measured from here: leave out --latency, or add "
+            f"--estimate to use this machine's."
+        )
+    if target.dtype not in ("float32", "int8"):
+        raise UsageError(f"Expected --dtype float32 or int8 for a latency, but got {target.dtype!r}.")
+
+
+def _measured(target: Target, dense: DenseModel, reporter: Reporter) -> LatencyCost:
+    """The latency of a network on a target. A device's own table, once made, is kept and taken again.
+
+    Raises:
+        UsageError: there is no table of the device, and no way to make one: never this machine's in silence.
+        MeasureError: it cannot be measured.
+    """
+    from pretrim.latency import load_table, measured_cost
+    from pretrim.latency.cost import key_of
+    from pretrim.latency.table import ALIGNED
+
+    if target.runtime == "executorch":
+        reporter.say("note: latency is that of LiteRT, whose kernels on a CPU are ExecuTorch's too (XNNPACK)")
+    key, runner = _where(target, reporter)
+    known = load_table(key)
+    is_known = known is not None and key_of(dense.network) in known.corrections
+    if target.board is not None and target.host is None and not target.estimate and not is_known:
+        raise UsageError(
+            f"No latencies of {target.board.name} are known for this network: add --ssh USER@HOST to measure there, or "
+            f"--estimate to use this machine's, labelled so."
+        )
+    what = f"latency of {dense.name} on {target.label}"
+    with reporter.counting(what) if not is_known else _nothing() as progress:
+        found = measured_cost(dense.network, dense.module, key, label=target.label, ask=runner, progress=progress)
+    if found.left_out:
+        rest = f" and {len(found.left_out) - 3} more" if len(found.left_out) > 3 else ""
+        reporter.say(f"note: layers without a latency of their own: {', '.join(found.left_out[:3])}{rest}")
+    if found.aligned > max(target.round_to, ALIGNED):
+        step = found.aligned
+        reporter.say(f"note: kernels pad widths to multiples of {step}: --round-to {step} wastes none")
+    return found
+
+
+def _where(target: Target, reporter: Reporter) -> tuple[LatencyKey, Runner]:
+    """Which table a target's latencies are in, and what measures what is missing in it."""
+    from pretrim.latency import PROVIDERS, LatencyKey
+    from pretrim.measure.run import here
+    from pretrim.measure.worker import cpu_name
+
+    assert target.timed_by is not None  # it is asked for where a latency is needed
+    device: str = cpu_name()
+    runner: Runner = here
+    if target.host is not None:
+        device, runner = target.board.name if target.board is not None else target.host.name, target.host
+    elif target.board is not None and not target.estimate:
+        device, runner = target.board.name, _refuse  # what is not in its table is never measured here
+    elif target.board is not None:
+        reporter.say(f"note: latency is an estimate: this machine's ({device}), not that of {target.board.name}")
+    on_board = target.board is not None and not target.estimate
+    signed = on_board and target.timed_by == "onnx" and target.dtype == "int8"
+    return LatencyKey(device, target.timed_by, target.dtype, PROVIDERS[target.timed_by], THREADS, signed), runner
+
+
+def _refuse(request: dict[str, Any], files: Sequence[Path]) -> str:
+    raise UsageError("Some layers are missing in the device's table of latencies: add --ssh USER@HOST to measure them.")
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext(lambda done, of: None)

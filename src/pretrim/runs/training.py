@@ -1,0 +1,181 @@
+"""Train one network in its run folder: state, log and curve while it trains, and the finished run at the end.
+
+`compress`, a study's trials and the benchmarks all train by this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from pretrim.models.resolve import ModelReference
+from pretrim.planning.plan import Plan
+from pretrim.train import (
+    Choice,
+    EpochRecord,
+    Evaluation,
+    Execution,
+    Progress,
+    Recipe,
+    Teacher,
+    Training,
+    draw_curve,
+    evaluate,
+    is_main,
+    train,
+    write_log,
+)
+
+from .record import CURVE, LOG, STATE
+from .save import save
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from pretrim.data import DataSet
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """How a network is trained in its folder.
+
+    Attributes:
+        recipe: what the training does.
+        execution: how its steps are run.
+        title: of the curve.
+        teacher: a trained network to learn from as well.
+        made_of: plain JSON that a resumed training must agree with, beside recipe, data and plan.
+        resume: go on from the state in the folder, if there is one.
+    """
+
+    recipe: Recipe
+    execution: Execution
+    title: str
+    teacher: Teacher | None = None
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is told of a training; see `train.train`."""
+
+    on_start: Callable[[Choice], None] | None = None
+    on_step: Callable[[Progress], None] | None = None
+    on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        training: its epochs, and how it was run.
+        validation: on the images that choices may be made by.
+        test: on those that nothing was chosen by.
+    """
+
+    training: Training
+    validation: Evaluation
+    test: Evaluation
+
+    def to_json(self) -> dict[str, Any]:
+        """The results of a run record, plain JSON."""
+        return {
+            "test_accuracy": self.test.accuracy,
+            "test_loss": self.test.plain_loss,
+            "validation_accuracy": self.validation.accuracy,
+            **self.training.to_json(),
+        }
+
+
+def train_into(
+    folder: Path,
+    model: nn.Module,
+    data: DataSet,
+    spec: TrainingSpec,
+    hooks: Hooks | None = None,
+    accelerator: Accelerator | None = None,
+) -> Trained:
+    """Train a model in place, with its state, log and curve in a folder; then evaluate it.
+
+    Args:
+        folder: of the run; it must exist.
+        model: a network.
+        data: what to train, validate and test on.
+        spec: how.
+        hooks: what is told of it.
+        accelerator: one that exists already; every process of it calls this.
+
+    Raises:
+        PretrimError, Interrupted: as `train.train`.
+    """
+    hooks = hooks or Hooks()
+
+    def on_epoch(records: tuple[EpochRecord, ...]) -> None:
+        write_log(records, folder / LOG)
+        if hooks.on_epoch is not None:
+            hooks.on_epoch(records)
+
+    training = train(
+        model,
+        data,
+        spec.recipe,
+        execution=spec.execution,
+        teacher=spec.teacher,
+        checkpoint=folder / STATE,
+        resume=spec.resume,
+        made_of=dict(spec.made_of),
+        on_start=hooks.on_start,
+        on_step=hooks.on_step,
+        on_epoch=on_epoch,
+        accelerator=accelerator,
+    )
+    if is_main():
+        write_log(training.epochs, folder / LOG)
+        draw_curve(training.epochs, spec.title, folder / CURVE)
+    validation = evaluate(model, data.validation, data.mean, data.std)
+    return Trained(training, validation, evaluate(model, data.test, data.mean, data.std))
+
+
+def save_trained(
+    folder: Path, model: nn.Module, data: DataSet, reference: ModelReference | None, results: Mapping[str, Any]
+) -> None:
+    """The finished run, beside the state of its training; only in the main process.
+
+    Args:
+        folder: of the run.
+        model: the slim network, which carries its plan.
+        data: what it was trained on.
+        reference: what rebuilds the dense network.
+        results: plain JSON.
+    """
+    if is_main():
+        save(
+            model,
+            folder,
+            reference=reference,
+            classes=data.classes,
+            normalisation=(data.mean, data.std),
+            input_shape=data.input_shape,
+            data=data.to_json(),
+            results=results,
+            into=True,
+        )
+
+
+def digest(plan: Plan) -> str:
+    """What a plan keeps, of which model, in short."""
+    kept = [plan.fingerprint, plan.example, [int(width) for width in plan.widths]]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:12]
+
+
+def recipe_json(recipe: Recipe) -> dict[str, Any]:
+    """A recipe, as plain JSON."""
+    return asdict(recipe)

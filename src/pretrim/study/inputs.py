@@ -1,0 +1,78 @@
+"""What all trials of a study need: the dense network and the data, made once in each process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pretrim.data import DataSet, load
+from pretrim.models.dense import DenseModel, open_model
+
+from .settings import StudyConfig
+
+if TYPE_CHECKING:
+    from pretrim.deploy import RuntimeName
+    from pretrim.latency import LatencyCost, LatencyKey
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """A study's network and data.
+
+    Attributes:
+        dense: the dense network and its analysis.
+        data: what to train and test on.
+        latency: measured costs by runtime, where a mode or a limit asks for them.
+    """
+
+    dense: DenseModel
+    data: DataSet
+    latency: Mapping[str, LatencyCost] = field(default_factory=dict)
+
+
+def open_inputs(config: StudyConfig) -> TrialInputs:
+    """Load the data, analyse the network; a measured latency comes from the table that the sweep has made.
+
+    Raises:
+        UsageError, ModelError, DataError: as the names in the configuration deserve.
+    """
+    image = config.image
+    channels, size = (image[0], image[1]) if image is not None else (None, None)
+    if channels is None and config.model.startswith("torchvision:"):
+        channels = 3  # all of its networks take colour images
+    data = load(
+        config.data,
+        seed=config.split_seed,
+        image_size=size,
+        channels=channels,
+        limit=config.max_images,
+        announce=lambda line: None,
+    )
+    dense = open_model(config.model, data.input_shape, len(data.classes))
+    return TrialInputs(dense, data, known_latencies(config, dense))
+
+
+def latency_key(config: StudyConfig, runtime: str) -> LatencyKey:
+    """Where the latencies of a study are of: a runtime on this machine."""
+    from pretrim.latency import PROVIDERS, LatencyKey
+    from pretrim.measure.worker import cpu_name
+
+    name: RuntimeName = "onnx" if runtime == "onnx" else "litert"
+    return LatencyKey(cpu_name(), name, config.dtype, PROVIDERS[name], 1)
+
+
+def known_latencies(config: StudyConfig, dense: DenseModel) -> dict[str, LatencyCost]:
+    """The measured costs of the runtimes that this machine has tables of already."""
+    from pretrim.latency import PROVIDERS, load_table, measured_cost
+    from pretrim.latency.cost import key_of
+
+    if config.dtype not in ("float32", "int8"):
+        return {}
+    found: dict[str, LatencyCost] = {}
+    for runtime in PROVIDERS:
+        key = latency_key(config, runtime)
+        table = load_table(key)
+        if table is not None and key_of(dense.network) in table.corrections:
+            found[runtime] = measured_cost(dense.network, dense.module, key)
+    return found

@@ -1,0 +1,137 @@
+"""Running statistics of norms, set anew from training images.
+
+Batch norms keep an exponential average of what they see in training. After few steps, or with a large learning rate, it
+is an average of what the weights *were*, and the network, which is sound, predicts one class for every image. A forward
+pass over some training images, without augmentation as those that are predicted later, gives the statistics of the
+weights as they *are* (Wu and Johnson 2021, arXiv 2105.07576, call it precise batch norm).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from pretrim.data import DataSet, normalise
+
+from .feed import seed_of
+from .outputs import forward, modes_kept
+
+RECALIBRATION_IMAGES = 4096
+"""As many as give the mean and variance of a channel to about 2 %, one value an image."""
+LEAST_IMAGES = 256
+"""More changed nothing that could be measured (docs/training.md), and a step's batch is smaller still."""
+SHARE = 1 / 8
+"""Of the training images, for each validation: a forward pass over them costs about a twentieth of an epoch."""
+
+Run = Callable[[nn.Module, torch.Tensor], Any]
+
+
+def recalibration_images(train_images: int, most: int) -> int:
+    """How many training images set the statistics anew: an eighth of them, at least 256 if they are there.
+
+    >>> [recalibration_images(count, 2048) for count in (200, 486, 8_000, 50_000)]
+    [200, 256, 1000, 2048]
+    """
+    return min(train_images, most, max(LEAST_IMAGES, int(train_images * SHARE)))
+
+
+def tracking_norms(model: nn.Module) -> list[_NormBase]:
+    """The norms that predict by running statistics."""
+    return [norm for norm in model.modules() if isinstance(norm, _NormBase) and norm.running_mean is not None]
+
+
+def learning_norms(model: nn.Module) -> list[_NormBase]:
+    """Those of them that training updates, without those that a model keeps in eval mode; its modes are restored."""
+    with modes_kept(model):
+        model.train()
+        return [norm for norm in tracking_norms(model) if norm.training]
+
+
+@torch.no_grad()
+def recalibrate(
+    model: nn.Module,
+    data: DataSet,
+    *,
+    images: int = RECALIBRATION_IMAGES,
+    batch_size: int = 256,
+    norms: Sequence[_NormBase] | None = None,
+    run: Run | None = None,
+) -> int:
+    """Set the running statistics of norms **in place** to their means over batches of training images.
+
+    The statistics of a trained network are wrong once it is cut, as its layers get other inputs, and those of a short
+    training are of weights that have changed since. Weights do not change, nor do other modules, which are in eval mode
+    meanwhile; norms that the images do not reach keep their values. The same images are taken each time.
+
+    Args:
+        model: on the device that is used.
+        data: its training images are taken without augmentation, drawn with its split seed.
+        images: at most so many.
+        batch_size: of the forward passes, at most, and at least 2; they are of one size, so that each counts the same.
+        norms: which; by default all that have running statistics.
+        run: calls the model with images in another way.
+
+    Returns the images that were used: 0 for a network without such norms.
+
+    Raises ModelError with the model's own error.
+    """
+    norms = tracking_norms(model) if norms is None else norms
+    parts = _parts(data, images, batch_size) if norms else ()
+    first = next(model.parameters(), torch.zeros(0))
+    with modes_kept(model), _averaging(norms):
+        model.eval()
+        for norm in norms:
+            norm.training = True  # not `train()`, which would wake the dropout that some norms of timm hold
+        for places in parts:
+            batch = normalise(data.train.images[places].to(first.device), data.mean, data.std)
+            forward(model, batch.to(first.dtype), run)
+    return sum(len(places) for places in parts)
+
+
+@contextmanager
+def statistics_kept(norms: Sequence[_NormBase]) -> Iterator[None]:
+    """The norms have their own statistics again, after."""
+    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    try:
+        yield
+    finally:
+        for buffer, value in kept:
+            buffer.copy_(value)
+
+
+def _parts(data: DataSet, images: int, batch_size: int) -> tuple[torch.Tensor, ...]:
+    """Places of the images of each pass: as equal as can be, as each counts the same."""
+    generator = torch.Generator().manual_seed(seed_of(data.split_seed))
+    places = torch.randperm(len(data.train), generator=generator)[: max(images, 2)]
+    passes = min(-(-len(places) // max(batch_size, 2)), max(len(places) // 2, 1))
+    return torch.tensor_split(places, passes)
+
+
+@contextmanager
+def _averaging(norms: Sequence[_NormBase]) -> Iterator[None]:
+    """Inside, norms in train mode keep the plain mean over their calls, from the first one on.
+
+    A momentum of None would do that too, but torch then reads a counter of each norm, and waits for the GPU.
+    """
+    calls: Counter[nn.Module] = Counter()
+    momenta = [norm.momentum for norm in norms]
+
+    def before(norm: nn.Module, _: Any) -> None:
+        calls[norm] += 1
+        if calls[norm] == 1:
+            norm.reset_running_stats()  # type: ignore[operator]
+        norm.momentum = 1.0 / calls[norm]  # type: ignore[assignment]
+
+    hooks = [norm.register_forward_pre_hook(before) for norm in norms]
+    try:
+        yield
+    finally:
+        for norm, hook, momentum in zip(norms, hooks, momenta, strict=True):
+            hook.remove()
+            norm.momentum = momentum

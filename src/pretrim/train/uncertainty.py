@@ -1,0 +1,172 @@
+"""How sure an accuracy is, and whether two networks differ on the same images.
+
+An accuracy measured on n images is a draw from a binomial distribution. Its 95 % interval is Wilson's (1927), which,
+unlike the normal approximation, holds for few images and for accuracies near 0 and 1 (Brown, Cai and DasGupta 2001).
+Two networks that are tested on the same images are compared image by image: only those count that one of them gets
+right and the other wrong (McNemar 1947). That tells smaller differences apart than two separate intervals do.
+
+Neither says anything about another seed: a network trained again differs by more than its test images do.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretrim.errors import UsageError
+
+CONFIDENCE = 0.95
+LARGEST_EXACT = 1000
+"""Images on which two networks differ, above which the normal distribution stands in for the binomial one: the p-values
+of both then differ by less than 0.001."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Of a share or a difference of shares: from `low` to `high`."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def to_json(self) -> list[float]:
+        """Plain JSON."""
+        return [self.low, self.high]
+
+
+def wilson(right: int, images: int, confidence: float = CONFIDENCE) -> Interval:
+    """The interval of a share of `right` in `images` (Wilson 1927).
+
+    >>> interval = wilson(13, 60)
+    >>> f"{interval.low:.3f} to {interval.high:.3f}"
+    '0.131 to 0.336'
+
+    Raises UsageError for counts that no images have.
+    """
+    if not 0 <= right <= images or images < 1:
+        raise UsageError(f"Expected 1 or more images and at most as many right ones, but got {right} of {images}.")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = right / images
+    scale = 1 + z * z / images
+    centre = (share + z * z / (2 * images)) / scale
+    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2) / scale
+    # Exactly 0 and 1 at the ends, which rounding would miss by 1e-17.
+    return Interval(centre - half if right else 0.0, centre + half if right < images else 1.0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks on the same images.
+
+    Attributes:
+        images: how many.
+        only_first: those that the first network alone gets right.
+        only_second: those that the second one alone gets right.
+        p_value: how likely so uneven a split of those is, or one more uneven, if the networks are equally good.
+        interval: 95 %, of the second network's accuracy minus the first's.
+    """
+
+    images: int
+    only_first: int
+    only_second: int
+    p_value: float
+    interval: Interval
+
+    @property
+    def difference(self) -> float:
+        """The second network's accuracy minus the first's."""
+        return (self.only_second - self.only_first) / self.images
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the networks differ, at the 5 % level."""
+        return self.p_value < 1 - CONFIDENCE
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**vars(self), "interval": self.interval.to_json(), "difference": self.difference}
+
+
+def compare(first: torch.Tensor, second: torch.Tensor) -> Comparison:
+    """McNemar's test of two networks by which images each gets right.
+
+    Args:
+        first: bool, N; True for an image that is classified right.
+        second: likewise, of the same images in the same order.
+
+    Raises UsageError for other shapes.
+    """
+    if first.shape != second.shape or first.dim() != 1 or not len(first):
+        shapes = " and ".join("x".join(map(str, part.shape)) or "none" for part in (first, second))
+        raise UsageError(f"Expected two networks' results on the same images, but got {shapes}.")
+    images, only_first, only_second = len(first), int((first & ~second).sum()), int((~first & second).sum())
+    interval = difference_interval(only_first, only_second, images)
+    return Comparison(images, only_first, only_second, mcnemar(only_first, only_second), interval)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The two-sided p-value of McNemar's test: exact up to 1,000 images in dispute, else by the normal distribution.
+
+    Args:
+        only_first: images that the first network alone gets right.
+        only_second: those that the second one alone gets right.
+
+    >>> mcnemar(2, 8)
+    0.109375
+
+    Raises UsageError for counts below 0.
+    """
+    if min(only_first, only_second) < 0:
+        raise UsageError(f"Expected counts of 0 or more, but got {only_first} and {only_second}.")
+    disputed, fewer = only_first + only_second, min(only_first, only_second)
+    if disputed <= LARGEST_EXACT:
+        tail = sum(math.comb(disputed, count) for count in range(fewer + 1))
+        return min(1.0, 2 * tail / 2**disputed)
+    z = max(abs(only_first - only_second) - 1, 0) / math.sqrt(disputed)  # 1: for continuity (Edwards 1948)
+    return math.erfc(z / math.sqrt(2))
+
+
+def difference_interval(only_first: int, only_second: int, images: int, confidence: float = CONFIDENCE) -> Interval:
+    """The interval of the second accuracy minus the first, on the same images (Agresti and Min 2005).
+
+    Half an image is added to each of the four counts, without which no dispute would give an interval of no width.
+
+    Args:
+        only_first: images that the first network alone gets right.
+        only_second: those that the second one alone gets right.
+        images: all of them.
+        confidence: of the interval.
+    """
+    total, first, second = images + 2.0, only_first + 0.5, only_second + 0.5
+    centre = (second - first) / total
+    half = (
+        NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt((first + second) / total - centre**2) / math.sqrt(total)
+    )
+    return Interval(max(centre - half, -1.0), min(centre + half, 1.0))
+
+
+def pack(right: torch.Tensor) -> dict[str, Any]:
+    """Which images were classified right, as small plain JSON: 8 images a byte, in base64."""
+    bits = np.packbits(right.cpu().numpy().astype(bool))
+    return {"images": len(right), "bits": base64.b64encode(bits.tobytes()).decode("ascii")}
+
+
+def unpack(packed: Mapping[str, Any]) -> torch.Tensor:
+    """What `pack` was given. Raises UsageError for anything else."""
+    try:
+        images = int(packed["images"])
+        bits = np.frombuffer(base64.b64decode(packed["bits"], validate=True), dtype=np.uint8)
+        if len(bits) != -(-images // 8):
+            raise ValueError(f"{len(bits)} bytes for {images} images")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"Expected which images were right, as `pack` writes it, but {error!r}.") from error
+    return torch.from_numpy(np.unpackbits(bits, count=images).astype(bool))
