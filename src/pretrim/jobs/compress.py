@@ -80,6 +80,8 @@ class _Job:
 
         self.options, self.output, self.reporter = options, output, reporter
         job = options.job
+        if job.worst < 0:
+            raise UsageError(f"Expected --worst to be 0 or more images, but got {job.worst}.")
         self.given = _given_plan(options)
         self.target = _target_of(options, self.given)
         if job.resume and job.overwrite:
@@ -187,10 +189,13 @@ class _Job:
             teacher=teacher,
             made_of={"weights": weights, "plan": digest(plan)},
             resume=self.options.job.resume,
+            worst=self.options.job.worst,
         )
         with self.reporter.training(name) as on_step:
             hooks = self._hooks(name, on_step, accelerator)
             trained: Trained = train_into(folder, model, self.data, spec, hooks, accelerator)
+        for warning in trained.training.warnings:
+            self.reporter.say(f"warning, {name}: {warning}")
         return {"recipe": asdict(self.recipe), **trained.to_json()}
 
     def _hooks(self, name: str, on_step: Any, accelerator: Accelerator) -> Hooks:
@@ -234,10 +239,12 @@ class _Job:
 
         data = self.data
         recalibrate(slim, data)
+        dense = evaluate(self.dense.module, data.test, data.mean, data.std)
         found = {
             "file": str(file),
-            "dense_test_accuracy": evaluate(self.dense.module, data.test, data.mean, data.std).accuracy,
+            "dense_test_accuracy": dense.accuracy,
             "cut_test_accuracy": evaluate(slim, data.test, data.mean, data.std).accuracy,
+            "dense_test": dense.to_json(),
         }
         self.reporter.say(
             f"inherited: test accuracy {found['dense_test_accuracy']:.2%} dense, "

@@ -194,6 +194,8 @@ class JobOptions:
     """Trained run to distil from."""
     with_dense: bool = False
     """Train the dense network as well, with the same recipe."""
+    worst: Annotated[int, Parameter(metavar="N")] = 0
+    """Keep the N test images with the largest loss, as worst.png and worst.json."""
     resume: bool = False
     """Continue the training that was stopped in RUN."""
     overwrite: bool = False

@@ -92,13 +92,25 @@ class Feed:
     def _order(self, epoch: int) -> Order:
         generator = torch.Generator().manual_seed(seed := seed_of(self.recipe.seed, ORDER, epoch))
         count, (_, height, width) = self.steps * self.batch_size, self.data.input_shape
-        images = torch.randperm(len(self.labels), generator=generator)[:count]
+        images = self._chosen(count, generator)
         draws = draw(count, height, width, self.how, generator).to(self.device)
         if not self.recipe.mixup:
             return Order(images.to(self.near), draws, None, [1.0] * self.steps)
         partners = torch.rand((self.steps, self.batch_size), generator=generator).argsort(dim=1)
         shares = np.random.Generator(np.random.PCG64(seed)).beta(self.recipe.mixup, self.recipe.mixup, self.steps)
         return Order(images.to(self.near), draws, partners.to(self.near), shares.tolist())
+
+    def _chosen(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """The images of an epoch, in order: each at most once or, with balanced sampling, drawn with replacement."""
+        if self.recipe.balance != "sampling":
+            return torch.randperm(len(self.labels), generator=generator)[:count]
+        labels = self.data.train.labels
+        counts = torch.bincount(labels)
+        present = torch.nonzero(counts).flatten()
+        classes = present[torch.randperm(count, generator=generator).remainder(len(present))]
+        draws = torch.rand(count, generator=generator, dtype=torch.float64)
+        within = (draws * counts[classes]).long()
+        return labels.argsort(stable=True)[counts.cumsum(0)[classes] - counts[classes] + within]
 
     def _step(self, order: Order, step: int) -> list[Batch]:
         own = slice(self.rank * self.share, (self.rank + 1) * self.share)

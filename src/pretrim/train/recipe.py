@@ -11,6 +11,7 @@ from pretrim.data import Augmentation
 from pretrim.errors import UsageError
 
 Schedule: TypeAlias = Literal["cosine", "onecycle"]
+Balance: TypeAlias = Literal["none", "loss", "sampling"]
 
 LARGEST_SEED = 2**64 - 1
 
@@ -40,6 +41,8 @@ class Recipe:
         accumulate: forward passes that a step's images are split into, where they do not fit in memory at once.
         distillation: weight of a teacher's outputs in the loss, the labels having the rest (Hinton et al. 2015).
         temperature: by which both networks' scores are divided for that.
+        balance: of classes with different numbers of images: ``"loss"`` weighs each image by the inverse of its class's
+            number, ``"sampling"`` draws each epoch's images with replacement, every class as often.
         recalibration: training images, at most, by which the running statistics of norms are set anew before every
             validation and at the end (`norms.py`); 0 is off.
         qat: epochs at the end in which the forward pass rounds as int8 does (`rounding.py`); 0 is off. Experimental.
@@ -63,6 +66,7 @@ class Recipe:
     accumulate: int = 1
     distillation: float = 0.9
     temperature: float = 4.0
+    balance: Balance = "none"
     recalibration: int = 2048
     qat: int = 0
 
@@ -86,9 +90,10 @@ class Recipe:
         for name in ("crop", "resize_crop", "cutout", "distillation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"Expected {name} to be from 0 to 1, but got {getattr(self, name)}.")
-        if self.schedule not in get_args(Schedule):
-            choices = " or ".join(get_args(Schedule))
-            raise UsageError(f"Expected schedule to be {choices}, but got {self.schedule!r}.")
+        for name, kind in (("schedule", Schedule), ("balance", Balance)):
+            if getattr(self, name) not in get_args(kind):
+                choices = " or ".join(get_args(kind))
+                raise UsageError(f"Expected {name} to be {choices}, but got {getattr(self, name)!r}.")
         if self.qat > self.epochs:
             raise UsageError(f"Expected qat to be at most epochs ({self.epochs}), but got {self.qat}.")
         if self.accumulate > self.batch_size:
