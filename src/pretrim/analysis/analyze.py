@@ -22,15 +22,18 @@ from .build import Analysis, Declared, StoredIntegerConflict, build_network
 from .channels import Channels, Ids, Labels
 from .constants import freeze_constants, trained_names
 from .copies import Example, describe_failure, named_tensors, with_batch
+from .declared_widths import declared_widths
 from .identity import describe, fingerprint
 from .narrower import Mismatch, check_narrow, narrow_stage, trial_widths
-from .network import Network
+from .network import IntArray, Network
 from .observer import READS_VALUES, Site, Stage, stage
 from .rules import POINTWISE
 from .trace import StoredInteger, Trace, trace
 from .unread import freeze_unread
 
 MOST_TRIALS = 200
+MOST_NAMED = 3
+NOWHERE = Site("", 0, "", "")
 STRATEGIES: dict[str, tuple[str, ...]] = {
     "view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
     "_unsafe_view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
@@ -81,8 +84,8 @@ class Analyst:
         for _ in range(MOST_TRIALS):
             try:
                 network = self._network()
-                self._try_narrower(network)
-                return network
+                self._try_narrower(network, trial_widths(network))
+                return self._with_declared_widths(network)
             except NeedsValues as error:
                 self.notes.append(str(error))
                 self.stage = stage(self.model, self.examples[0], real=True)
@@ -172,11 +175,11 @@ class Analyst:
             self.notes.append(f"{what} was not traced: {describe_failure(error)}")
             return None
 
-    def _try_narrower(self, network: Network) -> None:
+    def _try_narrower(self, network: Network, trials: Sequence[IntArray]) -> None:
         """Build narrower copies and compare; in other ways too, where they run lines that were not seen before."""
         if not network.groups:
             return
-        for widths in trial_widths(network):
+        for widths in trials:
             narrow = narrow_stage(self.stage, network, widths)
             check_narrow(narrow, network.operators, network.sizes(widths))
         seen = {operator.site for operator in network.operators}
@@ -184,6 +187,29 @@ class Analyst:
             if any(o.site not in seen and o.op not in POINTWISE for o in operators):
                 check_narrow(replace(run, model=narrow.model), operators, network.sizes(widths))
             seen |= {operator.site for operator in operators}
+
+    def _with_declared_widths(self, network: Network) -> Network:
+        """Let integers that only other methods read follow their widths; those that may mean several are named."""
+        declared = declared_widths(self.model, network) if network.groups else []
+        clear = [each for each in declared if len(each.rows) == 1]
+        stored = (StoredInteger(NOWHERE, d.module, d.attribute, None, network.members[d.rows[0]]) for d in clear)
+        unclear = [f"{d.attribute} of {d.module or 'the model'}" for d in declared if len(d.rows) > 1]
+        more = f" and {len(unclear) - MOST_NAMED} more" if len(unclear) > MOST_NAMED else ""
+        some = ", ".join(unclear[:MOST_NAMED]) + more
+        note = f"integers of the dense network stay where they may stand for several widths: {some}"
+        followed = replace(
+            network,
+            stored_integers=(*network.stored_integers, *stored),
+            stored_integer_dims=(*network.stored_integer_dims, *(d.rows[0] for d in clear)),
+            notes=(*network.notes, *([note] if unclear else [])),
+        )
+        if not clear:
+            return followed
+        try:
+            self._try_narrower(followed, trial_widths(followed)[:1])
+        except Mismatch:  # then one of them means something else
+            return network
+        return followed
 
     def _learn(self, site: Site, module: str, said: str) -> None:
         """Choose what to try next at the line where a narrower network went wrong."""

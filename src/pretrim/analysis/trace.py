@@ -36,7 +36,7 @@ from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unkno
 
 FREE_OF_WORK = frozenset(
     """
-    bincount bucketize diagonal diagonal_copy diagonal_scatter embedding embedding_renorm gather index index_add
+    bincount bucketize diagonal diagonal_copy diagonal_scatter embedding_renorm gather index index_add
     index_copy index_fill index_put index_select masked_scatter masked_select nonzero one_hot put scatter scatter_add
     scatter_reduce searchsorted select_scatter slice_scatter take take_along_dim topk tril triu unfold unique
     """.split()
