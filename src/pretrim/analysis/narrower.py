@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -46,7 +47,7 @@ def trial_widths(network: Network) -> list[IntArray]:
 class Checker(Observer):  # type: ignore[no-untyped-call]
     """Compares every operator of a narrower network with what the network predicts for it."""
 
-    def __init__(self, operators: tuple[Operator, ...], sizes: IntArray) -> None:
+    def __init__(self, operators: Sequence[Operator], sizes: IntArray) -> None:
         super().__init__()
         self.operators = operators
         self.sizes = sizes
@@ -90,11 +91,11 @@ def _narrow(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 
-def check_narrow(run: Stage, network: Network, widths: IntArray, *, training: bool) -> None:
-    """Run a narrower model and compare every operator with the network's prediction. Raises Mismatch."""
-    checker = Checker(network.training_operators if training else network.operators, network.sizes(widths))
+def check_narrow(run: Stage, operators: Sequence[Operator], sizes: IntArray) -> None:
+    """Run a narrower model and compare every operator with the predicted sizes. Raises Mismatch."""
+    checker = Checker(operators, sizes)
     try:
-        run.run(checker, training=training)
+        run.run(checker)
     except Mismatch:
         raise
     except Exception as error:
