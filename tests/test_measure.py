@@ -24,7 +24,7 @@ from pretrim.errors import MeasureError, UsageError
 from pretrim.measure import Latency, Protocol, measure
 from pretrim.measure.compare import warning
 from pretrim.measure.record import MARK, parse_answer
-from pretrim.measure.run import WORKER, check_ended
+from pretrim.measure.run import WORKER, check_ended, with_loaders
 from pretrim.measure.ssh import REMOTE, Host
 
 QUICK = Protocol(runs=4, processes=2, rounds=2, warmup_s=0.01)
@@ -114,7 +114,7 @@ def measure_with(command: list[str]) -> None:
     request = {"artifacts": [{"path": "x", "runtime": "onnx", "shape": [1], "data_type": "float32"}], "threads": 1}
     request |= {"providers": [], "runs": 1, "rounds": 1, "warmup_s": 0}
     file = Path(os.environ.get("TMPDIR", "/tmp")) / f"request-{os.getpid()}.json"
-    file.write_text(json.dumps(request))
+    file.write_text(json.dumps(with_loaders(request)))
     try:
         done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     finally:
@@ -127,7 +127,7 @@ def test_the_worker_does_not_let_onnx_runtime_report_its_use(artifacts: dict[str
     one = {"path": str(artifacts["small"].path), "runtime": "onnx", "shape": [1, 3, 40, 40], "data_type": "float32"}
     request = {"artifacts": [one], "threads": 1, "providers": [], "runs": 1, "rounds": 1, "warmup_s": 0}
     asked, temporary = tmp_path / "request.json", tmp_path / "temporary"
-    asked.write_text(json.dumps(request))
+    asked.write_text(json.dumps(with_loaders(request)))
     temporary.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != NO_TELEMETRY}
     environment["TMPDIR"] = str(temporary)

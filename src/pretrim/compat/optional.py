@@ -16,7 +16,7 @@ from typing import IO
 from pretrim.errors import UsageError
 
 NOISY = ("torchao", "torch", "torch.onnx", "absl", "jax", "root", "onnxscript", "executorch")
-PACKAGES = {
+EXTRAS = {
     "onnxruntime": "onnx",
     "onnx": "onnx",
     "onnxscript": "onnx",
@@ -28,13 +28,18 @@ PACKAGES = {
     "torchao": "executorch",
     "tflite_micro": "mcu",
 }
-"""Which extra brings a package."""
+"""Which extra of pretrim brings a package (pyproject.toml), by its import name"""
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 """ONNX Runtime reports its use to Microsoft and marks the machine, unless this is set before it is loaded (1.32)."""
 
 
-def need(module: str) -> ModuleType:
-    """Import an optional package, or a module of one. Raises UsageError, which says what to install."""
+def need(module: str, requirement: str | None = None) -> ModuleType:
+    """Import an optional package, or a module of one. Raises UsageError, which says what to install.
+
+    Args:
+        module: its full name.
+        requirement: what pip installs for it; by default the extra of pretrim that has it.
+    """
     package = module.partition(".")[0]
     os.environ.setdefault(NO_TELEMETRY, "1")
     try:
@@ -44,7 +49,12 @@ def need(module: str) -> ModuleType:
         what = f"Expected {package} to be installed, but it is missing"
         if (error.name or "").partition(".")[0] != package:
             what = f"Expected {package} to work, but it does not ({' '.join(str(error).split())})"
-        raise UsageError(f"{what}: pip install 'pretrim[{PACKAGES[package]}]'.") from None
+        raise UsageError(f"{what}: pip install '{requirement or requirement_of(package)}'.") from None
+
+
+def requirement_of(package: str) -> str:
+    """What pip installs to get an optional package: the extra of pretrim that has it, or the package itself."""
+    return f"pretrim[{EXTRAS[package]}]" if package in EXTRAS else package
 
 
 def is_installed(module: str) -> bool:

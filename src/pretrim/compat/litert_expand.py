@@ -18,18 +18,18 @@ EXPANSIONS = (aten.expand.default, aten.expand_as.default)
 BROADCASTING = (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor)
 
 
-def without_expansions(network: nn.Module, example: torch.Tensor) -> nn.Module:
+def remove_expansions(network: nn.Module, *examples: torch.Tensor) -> nn.Module:
     """The same function without them; the network itself if it has none.
 
     Args:
         network: in eval mode.
-        example: images, N x C x H x W.
+        examples: one for each input, N x C x ...
     """
     with torch.no_grad(), _Seen() as seen:
-        network(example)
+        network(*examples)
     if not seen.expansion:
         return network
-    exported = torch.export.export(network, (example,)).module(check_guards=False)
+    exported = torch.export.export(network, examples).module(check_guards=False)
     graph, found = exported.graph, False
     for node in list(graph.nodes):
         if node.target in EXPANSIONS and all(_broadcasts(user, node) for user in node.users):
