@@ -163,24 +163,33 @@ def test_an_answer_is_read_and_cleaned() -> None:
     assert (found.samples_s, found.memory_before_bytes) == (((0.1, 0.2),), 5)
 
 
+def result(**changes: Any) -> list[dict[str, Any]]:
+    return [{"provider": "CPU", "samples_s": [1], "energy_j": None, "energy_source": None} | changes]
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "said"),
     [
-        "nothing",
-        MARK + "{",
-        answer(results=[]),
-        answer(results=[{"provider": "CPU", "samples_s": [], "energy_j": None, "energy_source": None}]),
-        answer(results=[{"provider": "CPU", "samples_s": [-1], "energy_j": None, "energy_source": None}]),
-        answer(results=[{"provider": [], "samples_s": [1], "energy_j": None, "energy_source": None}]),
-        answer(results=[{"provider": "CPU", "samples_s": [1], "energy_j": "NaN", "energy_source": None}]),
-        answer(machine={}),
-        answer(memory_before_bytes=-3),
-        answer(memory_peak_bytes="much"),
+        ("nothing", "Expected a measurement, but the worker gave none: run it again."),
+        (MARK + "{", "The worker's answer is not valid JSON ("),
+        (MARK + "[" * 600 + "]" * 600, "The worker's answer is damaged: at $[0]"),
+        (answer(results=[]), "The worker's answer has 0 results for 1 artifacts."),
+        (answer(results=result(samples_s=[])), "at $.results[0].samples_s, expected `array` of length >= 1"),
+        (answer(results=result(samples_s=[1, -1])), "at $.results[0].samples_s[1], expected `float` > 0.0"),
+        (answer(results=result(samples_s=[True])), "at $.results[0].samples_s[0], expected `float`, got `bool`"),
+        (answer(results=result(provider=[])), "at $.results[0].provider, expected `str`, got `array`"),
+        (answer(results=result(energy_j="NaN")), "at $.results[0].energy_j, expected `float | null`, got `str`"),
+        (answer(results=result(energy_j=float("inf"))), "The worker's answer is not valid JSON (Infinity is no number"),
+        (answer(machine={}), "at $.machine, object missing required field"),
+        (answer(memory_before_bytes=-3), "at $.memory_before_bytes, expected `int` >= 0"),
+        (answer(memory_peak_bytes="much"), "at $.memory_peak_bytes, expected `int | null`, got `str`"),
     ],
 )
-def test_a_damaged_answer(text: str) -> None:
-    with pytest.raises(MeasureError, match=r"Expected a (complete )?measurement"):
+def test_a_damaged_answer(text: str, said: str) -> None:
+    with pytest.raises(MeasureError) as caught:
         parse_answer(text, 1)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).lower().endswith("run it again.")
 
 
 # ---------------------------------------------------------------------------------------- not faster

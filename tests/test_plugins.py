@@ -195,7 +195,8 @@ def test_a_broken_package_stops_nothing_else(
         (
             "record = added_boards:BOARDS",
             {
-                "added_boards.py": f"from pretrim.devices import read_board\nBOARDS = [read_board({BOARD!r}, 'my-board.toml')]"
+                "added_boards.py": "from pretrim.devices import read_board\n"
+                f"BOARDS = [read_board({BOARD!r}, 'my-board.toml')]"
             },
         ),
     ],
