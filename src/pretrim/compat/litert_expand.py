@@ -2,7 +2,8 @@
 
 ``x * y.expand_as(x)``, as in efficient channel attention, is ``x * y``. litert-torch 0.10 changes the layout of x to
 N x H x W x C and leaves the expanded y as it was: that does not compile, or, where channels and pixels are as many,
-computes something else.
+computes something else. No report of this very defect was found; github.com/google-ai-edge/litert-torch/issues/1126 is
+of the same pass, which knows only some operators.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pretrim.compat.optional import need, silence
+from pretrim.compat.optional import need
+from pretrim.compat.silence import silence
 
 from .runtime import Conversion, Converted, Images, Outputs, Runtime, ones
 from .runtime import Session as BaseSession

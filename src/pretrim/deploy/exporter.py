@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrim.compat.optional import silence
+from pretrim.compat.silence import silence
 from pretrim.errors import ExportError, UsageError
 from pretrim.surgery.apply import plan_of
 

@@ -16,7 +16,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrim.compat.optional import need, silence
+from pretrim.compat.optional import need
+from pretrim.compat.silence import silence
 from pretrim.errors import ExportError
 
 from .runtime import ones

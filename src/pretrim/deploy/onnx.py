@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrim.compat.optional import need, silence
+from pretrim.compat.optional import need
+from pretrim.compat.silence import silence
 from pretrim.errors import ExportError, UsageError
 
 from .runtime import Conversion, Converted, Images, Outputs, Runtime, ones

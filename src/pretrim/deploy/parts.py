@@ -16,13 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 JOINING = (aten.cat.default, aten.stack.default)
 MOVING = (
     aten.clone.default,
-    aten._to_copy.default,
     aten.flip.default,
     aten.roll.default,
     aten.repeat.default,
@@ -31,6 +30,7 @@ MOVING = (
     aten.pixel_shuffle.default,
 )
 """Operators that copy values to other places, beside the views"""
+LABEL = torch.int32
 MOST = 64
 """Parts of one output: more are no longer a concatenation that someone wrote down"""
 
@@ -89,74 +89,67 @@ def _name(mask: NDArray[np.bool_]) -> str:
 
 
 class _Labels(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Labels of every tensor while a network runs."""
+    """Labels of the values in memory while a network runs: what is not labelled is of one kind.
+
+    They are kept for each piece of memory, so that every view of it has its labels without more ado.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._labels: dict[int, torch.Tensor] = {}
-        self._alive: list[torch.Tensor] = []  # an identity is free again once its tensor is gone
+        self._memory: dict[int, torch.Tensor] = {}
+        self._alive: list[torch.Tensor] = []  # an address is free again once its tensor is gone
         self._next = 1
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The labels of a tensor, of its shape; 0 everywhere for one of a single kind."""
-        if id(tensor) not in self._labels:
-            self._set(tensor, torch.zeros(tensor.shape, dtype=torch.int64))
-        return self._labels[id(tensor)]
+        labels = self._find(tensor)
+        return torch.zeros(tensor.shape, dtype=LABEL) if labels is None else labels
+
+    def _find(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        memory = self._memory.get(tensor.untyped_storage().data_ptr())
+        if memory is None:
+            return None
+        return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
     def _set(self, tensor: torch.Tensor, labels: torch.Tensor) -> None:
-        self._labels[id(tensor)] = labels
-        self._alive.append(tensor)
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._memory:
+            self._memory[storage.data_ptr()] = torch.zeros(storage.nbytes() // tensor.element_size(), dtype=LABEL)
+            self._alive.append(tensor)
+        self.of(tensor).copy_(labels)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        try:
-            self._follow(func, args, kwargs, result)
-        except (RuntimeError, TypeError, NotImplementedError):  # labels of other strides, or of another data type
-            pass  # those of the result stay 0: it is taken for one kind
-        return result
-
-    def _follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        operands = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
         if func in JOINING:
             parts = [self._own(self.of(operand)) for operand in args[0]]
             self._set(result, func(parts, *args[1:], **kwargs))
+        elif func in MOVING:
+            if self._find(args[0]) is not None:
+                self._set(result, func(self.of(args[0]), *args[1:]))
         elif func._schema.name.endswith("_") and isinstance(result, torch.Tensor):
-            self._written(args, result)
-        elif func in MOVING or _is_view(func):
-            self._move(func, args, kwargs, result)
+            self._written(operands[1:], result)
         elif torch.Tag.pointwise in func.tags and isinstance(result, torch.Tensor):
-            self._set(result, self._of_operands(args, result).clone())
+            labels = self._of_operands(operands, result)
+            if labels is not None:
+                self._set(result, labels)
+        return result
 
     def _own(self, labels: torch.Tensor) -> torch.Tensor:
         """The same division into parts, with labels that nothing else has."""
         found, places = torch.unique(labels, return_inverse=True)
         self._next += len(found)
-        own: torch.Tensor = places + (self._next - len(found))
-        return own
+        return (places + (self._next - len(found))).to(LABEL)
 
-    def _written(self, args: Any, result: torch.Tensor) -> None:
-        """In place: what is written into a part of a tensor becomes a part of its own."""
-        values = [self.of(value) for value in tree_leaves(args[1:]) if isinstance(value, torch.Tensor)]
-        source = next((value for value in values if value.shape == result.shape), None)
-        labels = self.of(result)
-        labels.copy_(self._own(labels if source is None or not source.any() else source))
+    def _written(self, sources: Sequence[torch.Tensor], result: torch.Tensor) -> None:
+        """In place: what is written into a part of the memory becomes a part of its own."""
+        labels = self._of_operands(sources, result)
+        is_part = result.numel() * result.element_size() < result.untyped_storage().nbytes()
+        if labels is not None or is_part:
+            self._set(result, self._own(self.of(result) if labels is None else labels))
 
-    def _move(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        moved = func(*tree_map(self._labels_of, args), **{k: v for k, v in kwargs.items() if k != "dtype"})
-        for tensor, labels in zip(tree_leaves(result), tree_leaves(moved), strict=True):
-            self._set(tensor, labels)
-
-    def _labels_of(self, value: Any) -> Any:
-        return self.of(value) if isinstance(value, torch.Tensor) else value
-
-    def _of_operands(self, args: Any, result: torch.Tensor) -> torch.Tensor:
-        """Those of the first operand that has parts: the others have none, or the same."""
-        operands = [self.of(value) for value in tree_leaves(args) if isinstance(value, torch.Tensor)]
-        whole = [labels for labels in operands if labels.shape == result.shape]
-        found = next((labels for labels in whole if labels.any()), None)
-        return torch.zeros(result.shape, dtype=torch.int64) if found is None else found
-
-
-def _is_view(func: Any) -> bool:
-    """Whether what an operator returns shares its memory with an argument."""
-    return any(entry.alias_info is not None and not entry.alias_info.is_write for entry in func._schema.returns)
+    def _of_operands(self, operands: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor | None:
+        """Those of the first operand of the result's shape that has any: the others have none, or the same."""
+        found = (self._find(operand) for operand in operands if operand.shape == result.shape)
+        return next((labels for labels in found if labels is not None), None)

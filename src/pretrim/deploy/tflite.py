@@ -18,8 +18,9 @@ def packed(content: bytes) -> bytes:
     """The same model with every buffer inside its flatbuffer, short names, and a plan of its memory.
 
     The quantiser writes weights of 256 KiB and more behind the flatbuffer. LiteRT finds them there; TensorFlow Lite for
-    Microcontrollers does not, and computes with whatever is in memory, without an error. The converter's names of
-    tensors hold whole paths of modules: a quarter of ResNet-20's file, which nothing at run time reads.
+    Microcontrollers does not (github.com/tensorflow/tflite-micro/issues/3196), and computes with whatever is in memory,
+    without an error. The converter's names of tensors hold whole paths of modules: a quarter of ResNet-20's file,
+    which nothing at run time reads.
     """
     schema = need("ai_edge_litert.schema_py_generated")
     builder = need("flatbuffers").Builder
