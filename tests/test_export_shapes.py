@@ -67,7 +67,7 @@ def decibels(wanted: np.ndarray, got: np.ndarray) -> float:
 def test_signals_and_volumes(to: Any, dimensions: int, layout: str, int8: bool, tmp_path: Path) -> None:
     network, images = net(dimensions)
     file, sample = tmp_path / f"model{SUFFIXES[to]}", images if int8 else None
-    if dimensions == 3 and int8 and to != "onnx":  # neither has int8 kernels for them
+    if dimensions == 3 and to == "executorch":  # it has no kernel for convolutions of volumes
         with pytest.raises(ExportError, match="to take the network, but got") as caught:
             export(network, file, to, images=images[:8], calibration=sample)
         assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []

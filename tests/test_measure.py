@@ -1,6 +1,8 @@
 """Measurements by the real worker, here and over a real sshd; and what is made of them."""
 
 import ast
+import builtins
+import dis
 import getpass
 import json
 import os
@@ -19,7 +21,8 @@ import torch
 from torch import nn
 
 from pretrim.compat.optional import NO_TELEMETRY
-from pretrim.deploy import Artifact, export
+from pretrim.deploy import Artifact, Runtime, export
+from pretrim.deploy.runtimes import runtimes
 from pretrim.errors import MeasureError, UsageError
 from pretrim.measure import Latency, Protocol, measure
 from pretrim.measure.compare import warning
@@ -221,14 +224,33 @@ def test_why_it_is_not_faster(artifacts: dict[str, Artifact]) -> None:
 # ---------------------------------------------------------------------------------------- over ssh
 
 
+def imported(tree: ast.Module) -> set[str]:
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+
 @pytest.mark.parametrize("file", [WORKER, REMOTE])
 def test_what_runs_on_a_board_is_python_3_8_and_needs_nothing_of_ours(file: Path) -> None:
     tree = ast.parse(file.read_text(), feature_version=(3, 8))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not any(name.startswith("pretrim") for name in imported)
+    assert not any(name.startswith("pretrim") for name in imported(tree))
     annotations = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     assert annotations  # so that `str | None` is never evaluated
+
+
+@pytest.mark.parametrize("runtime", runtimes(), ids=lambda runtime: runtime.name)
+def test_how_a_runtime_is_loaded_there_is_python_3_8_and_complete_in_itself(runtime: Runtime) -> None:
+    loader = runtime.loader()
+    tree = ast.parse(loader["source"], feature_version=(3, 8))
+    assert [type(node) for node in tree.body] == [ast.FunctionDef] and loader["packages"]
+    assert "pretrim" not in {name.partition(".")[0] for name in imported(tree)}
+    names: dict[str, Any] = {}
+    code = "from __future__ import annotations\n" + loader["source"]
+    exec(compile(code, runtime.name, "exec"), names)
+    found = [names[loader["function"]].__code__]
+    for part in found:  # functions inside it are appended as they are met
+        found += [constant for constant in part.co_consts if hasattr(constant, "co_code")]
+    used = {entry.argval for part in found for entry in dis.get_instructions(part) if entry.opname == "LOAD_GLOBAL"}
+    assert used <= set(dir(builtins))
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=touch /tmp/x", "a b", "host;ls", "$(id)@host", "", "user@-x", "a\nb"])

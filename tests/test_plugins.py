@@ -1,8 +1,10 @@
 """What another package adds by entry points: it lies in a folder on sys.path, as pip would install it."""
 
 import json
+import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from pretrim import devices
+from pretrim.compat.optional import EXTRAS, requirement_of
 from pretrim.deploy import check_installed, check_target, export, open_session, read, runtimes
 from pretrim.devices import board, boards
 from pretrim.errors import ArtifactError, ExportError, UsageError
@@ -186,6 +189,27 @@ def test_a_broken_package_stops_nothing_else(
     assert "\n" not in str(caught.value)
     with pytest.raises(ArtifactError, match=r"Expected an artifact \(\.onnx, \.tflite, \.pte\)"):
         read(tmp_path / "model.npz")
+
+
+def test_runtimes_are_listed_without_torch_or_any_of_them() -> None:
+    heavy = ["torch", "numpy", "onnx", "onnxruntime", "litert_torch", "ai_edge_litert", "executorch"]
+    code = (
+        "import sys; from pretrim.deploy import RUNTIMES, TITLES, SUFFIXES; "
+        f"print(RUNTIMES, TITLES['onnx'], SUFFIXES['litert'], [name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "('onnx', 'litert', 'executorch') ONNX Runtime .tflite []\n"
+
+
+def test_what_is_to_be_installed_is_an_extra_of_the_project() -> None:
+    """Every runtime's requirement, and the extra of every module, by pyproject.toml."""
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for entry in runtimes.BUILTIN:
+        assert entry.requirement == f"pretrim[{entry.name}]" and entry.name in extras
+        assert all(requirement_of(module) == entry.requirement for module in entry.modules)
+    assert set(EXTRAS.values()) <= set(extras)
+    assert requirement_of("of_another_package") == "of_another_package"
 
 
 @pytest.mark.parametrize(
