@@ -42,7 +42,8 @@ def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
         try:
             with silence():
                 plain = remove_expansions(network, *examples)
-                converted = litert.to_channel_last_io(plain, args=list(range(len(examples)))).eval()
+                spatial = [number for number, example in enumerate(examples) if example.ndim > 2]
+                converted = litert.to_channel_last_io(plain, args=spatial).eval() if spatial else plain
                 inputs = tuple(example.movedim(1, -1).contiguous() for example in examples)
                 litert.convert(converted, inputs).export(str(file))
         except Exception as error:  # the converter raises many kinds

@@ -140,7 +140,8 @@ class _Labels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The same division into parts, with labels that nothing else has."""
         found, places = torch.unique(labels, return_inverse=True)
         self._next += len(found)
-        return (places + (self._next - len(found))).to(LABEL)
+        own: torch.Tensor = (places + (self._next - len(found))).to(LABEL)
+        return own
 
     def _written(self, sources: Sequence[torch.Tensor], result: torch.Tensor) -> None:
         """In place: what is written into a part of the memory becomes a part of its own."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pretrim.errors import MeasureError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -155,7 +157,12 @@ class Runtime:
 
     def loader(self) -> dict[str, Any]:
         """`load` as it is sent to the machine that measures: its source and name, and what may hold the runtime."""
-        source = inspect.getsource(self.load)
+        try:
+            source = inspect.getsource(self.load)
+        except OSError as error:
+            raise MeasureError(
+                f"The source of {self.title}'s loader cannot be read ({error}): install it again."
+            ) from error
         return {"source": source, "function": self.load.__name__, "packages": list(self.device_packages)}
 
 
