@@ -12,6 +12,7 @@ import pretrim
 from pretrim.cost.arena import pack, place, top
 from pretrim.cost.microcontroller import arena_cost, artifact_cost, lower
 from pretrim.deploy import litert, micro
+from pretrim.deploy.tflite import MEMORY_PLAN
 from pretrim.errors import ExportError, InfeasibleBudget
 from pretrim.planning.budget import Budget
 
@@ -146,8 +147,8 @@ def test_the_plan_in_the_file_saves_memory_and_changes_no_output() -> None:
 
 def without_plan(content: bytes) -> bytes:
     """The same model, with the name of its memory plan made one that nobody reads."""
-    assert content.count(litert.MEMORY_PLAN) == 1
-    return content.replace(litert.MEMORY_PLAN, b"x" * len(litert.MEMORY_PLAN))
+    assert content.count(MEMORY_PLAN) == 1
+    return content.replace(MEMORY_PLAN, b"x" * len(MEMORY_PLAN))
 
 
 def test_weights_behind_the_flatbuffer_are_put_inside() -> None:
