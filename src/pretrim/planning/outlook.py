@@ -131,9 +131,7 @@ def outlook(
     return Outlook(over, below, verdict, seen, agreed, "")
 
 
-def _why_unknown(
-    worth: Utility, widths: IntArray, dense: IntArray, limited: Sequence[str], over: float | None
-) -> str:
+def _why_unknown(worth: Utility, widths: IntArray, dense: IntArray, limited: Sequence[str], over: float | None) -> str:
     """Why nothing is known, or nothing."""
     if not len(dense):
         return "no layer can be narrowed"
