@@ -71,19 +71,22 @@ def show(console: Console, advice: Advice) -> None:
     asked = ", ".join(f"{BY_NAME[name].title} {amount(BY_NAME[name].unit, value)}" for name, value in limits.items())
     console.print(Text(f"{found.fitting} of {found.of} networks fit{f' ({asked})' if asked else ''}", style="bold"))
     shown = _shown(found.best, limits, is_wide=console.width >= render.WIDE)
-    table = render._table("<", "<network", "seed", *[BY_NAME[name].title for name in shown], "validation", "95 %")
+    is_known = found.best.validated is not None  # studies of older versions do not say
+    columns = [BY_NAME[name].title for name in shown]
+    table = render._table("<", "<network", "seed", *columns, "validation", *(["95 %"] if is_known else []))
     for title, one in (("best", found.best), ("next best", found.next_best)):
         if one is not None:
             cells = [amount(BY_NAME[name].unit, one.takes[name]) if name in one.takes else "-" for name in shown]
-            table.add_row(
-                title, one.name, str(one.seed), *cells, render.percent(one.validation), _interval(one.validated)
-            )
+            sure = [_interval(one.validated)] if is_known else []
+            table.add_row(title, one.name, str(one.seed), *cells, render.percent(one.validation), *sure)
     console.print(table)
     if found.comparison is not None:
-        said = render.compared(found.comparison.to_json())
-        console.print(Text(f"best against next best: {said}"), soft_wrap=True)
-    sure = f" ({_interval(found.best.tested)})" if found.best.tested is not None else ""
-    console.print(Text(f"test accuracy of the best, on images that nothing was chosen by: {found.best.test:.2%}{sure}"))
+        pair = render.compared(found.comparison.to_json())
+        console.print(Text(f"best against next best: {pair}"), soft_wrap=True)
+    of_test = f" ({_interval(found.best.tested)})" if found.best.tested is not None else ""
+    console.print(
+        Text(f"test accuracy of the best, on images that nothing was chosen by: {found.best.test:.2%}{of_test}")
+    )
     for buy in found.buys:
         more = amount(buy.resource.unit, buy.more)
         said = f"+{100 * buy.gain:.1f} points for +{more} {buy.resource.title}: {_named(buy.candidate)}"

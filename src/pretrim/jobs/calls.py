@@ -94,6 +94,7 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     plan: Path | None
     teacher: Path | None
     with_dense: bool
+    worst: int
     resume: bool
     overwrite: bool
 
