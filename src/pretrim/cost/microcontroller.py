@@ -109,6 +109,8 @@ class Lowering:
     made_by: dict[int, str] = field(default_factory=dict)
     weights: list[tuple[Term, Term]] = field(default_factory=list)
     """of each convolution or linear layer: its weights and its output channels"""
+    tables: list[Term] = field(default_factory=list)
+    """Elements of every other parameter and buffer that an operator reads: slopes, positions, scales"""
     scratch: list[tuple[int, Term]] = field(default_factory=list)
     """memory that a kernel works in while its node runs, in items of the data type"""
 
@@ -254,7 +256,8 @@ def _explicit_padding(low: Lowering, operator: Operator, source: int) -> Term | 
     """The padded copy of the input, where TensorFlow's SAME is another padding than PyTorch's."""
     given, stride, dilation = (_pair(operator.attributes.get(name, 0)) for name in ("padding", "stride", "dilation"))
     constant, dims = low.elements[source]
-    if not any(given) or len(dims) not in (0, 4) or operator.attributes.get("transposed"):
+    is_image = len(operator.weight) == 4
+    if not any(given) or not is_image or len(dims) not in (0, 4) or operator.attributes.get("transposed"):
         return None
     sizes = low.network.sizes(low.network.dense)
     if dims:
@@ -300,6 +303,7 @@ def _others(low: Lowering, operator: Operator, reads: list[int], read: set[int])
     if operator.op == "silu" or (low.dtype == "int8" and operator.op in FLOAT_IN_INT8):
         low.home[(operator.writes or operator.reads)[0]] = _several(low, operator, reads[0])
         return
+    _read_tables(low, operator)
     low.node(operator.op, operator, *reads)
     low.constants += operator.op == "mean"
     low.constant_bytes += 8 * (operator.op == "mean")
@@ -309,6 +313,14 @@ def _others(low: Lowering, operator: Operator, reads: list[int], read: set[int])
     for buffer, dims in zip(operator.writes, operator.outputs, strict=False):
         if buffer in read or last:
             low.home[buffer] = low.activation((1.0, dims), operator.op)
+
+
+def _read_tables(low: Lowering, operator: Operator) -> None:
+    """Parameters outside of convolutions and linear layers lie in the file, too."""
+    by_name = {parameter.name: parameter for parameter in low.network.parameters}
+    for name in operator.parameters:
+        low.tables.append((1.0, by_name[name].dims))
+        low.constants += 1
 
 
 def _several(low: Lowering, operator: Operator, source: int) -> int:
@@ -439,4 +451,5 @@ def artifact_cost(network: Network, dtype: DType = "int8") -> FormulaCost:
     for (factor, weight), (_, channels) in low.weights:
         terms.append((item * factor, weight))
         terms.append((4.0 + 2 * SCALE_BYTES * is_int8, channels))  # biases have four bytes either way
+    terms += [(item * factor, dims) for factor, dims in low.tables]
     return FormulaCost("artifact_bytes", formula(network, [terms]))
