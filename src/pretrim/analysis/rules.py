@@ -340,7 +340,8 @@ def layer_norm(call: Call) -> list[Labels]:
             tensor = call.tensor(name)
             if tensor is not None:
                 call.tie(label, call.look(tensor)[place])
-    return [labels if out.dim() == x.dim() and out.shape == x.shape else (None,) * out.dim() for out in call.outputs]
+    statistics = (*labels[: x.dim() - len(shape)], *[None] * len(shape))
+    return [labels, *[statistics for _ in call.outputs[1:]]]
 
 
 def group_norm(call: Call) -> list[Labels]:
@@ -352,10 +353,25 @@ def group_norm(call: Call) -> list[Labels]:
         tensor = call.tensor(name)
         if tensor is not None:
             call.tie(ids, call.look(tensor)[0])
+    if ids is not None and groups == len(ids):  # each channel alone, like an instance norm
+        call.follow(groups, ids)
+        return [labels, *[(labels[0], ids) for _ in call.outputs[1:]]]
     if ids is not None:
         call.tie_rows(ids.reshape(groups, -1))
         call.mix(ids)
-    return [labels, *[(None,) * out.dim() for out in call.outputs[1:]]]
+    return [labels, *[(labels[0], None) for _ in call.outputs[1:]]]
+
+
+def renorm(call: Call) -> Labels:
+    """Slices that are too long are made shorter: what is not there makes none longer."""
+    return call.look(call.args["self"])
+
+
+def embedding(call: Call) -> Labels:
+    """Rows picked by their number, which have to stay; their columns are channels."""
+    rows, columns = call.look(call.args["weight"])
+    call.freeze(rows, "rows are picked by their number")
+    return (*call.look(call.args["indices"]), columns)
 
 
 def softmax(call: Call) -> Labels:
@@ -867,6 +883,7 @@ RULES: dict[str, Rule] = {
     "col2im": col2im,
     "constant_pad_nd": pad,
     "convolution": convolution,
+    "embedding": embedding,
     "expand": expand,
     "flip": flip,
     "glu": glu,
@@ -878,6 +895,7 @@ RULES: dict[str, Rule] = {
     "native_layer_norm": layer_norm,
     "permute": permute,
     "pixel_unshuffle": pixel_unshuffle,
+    "renorm": renorm,
     "repeat": repeat,
     "roll": roll,
     "select": select,

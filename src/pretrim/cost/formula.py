@@ -64,8 +64,8 @@ class Formula:
     into: NDArray[np.float64]
     """terms x columns: the constant factor of each term, in the column it adds to"""
 
-    def __call__(self, rows: IntArray) -> NDArray[np.float64]:
-        """Values (n x columns) for widths (n x G)."""
+    def __call__(self, rows: IntArray | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values (n x columns) for widths (n x G), whole numbers or, in a search, between them."""
         widths = rows.astype(np.float64)
         values: NDArray[np.float64] = widths @ self.linear
         values += self.offset

@@ -8,6 +8,7 @@ import numpy as np
 
 from pretrim.analysis.network import IntArray, Network
 
+from .balanced import balanced
 from .budget import ResolvedBudget
 from .controls import random, uniform, waterfill
 from .legal import Problem
@@ -18,7 +19,7 @@ from .sampling import sample
 def allocate(network: Network, budget: ResolvedBudget, options: Options, count: int = 1) -> IntArray:
     """Widths (count x G) that meet every limit of `budget`.
 
-    ``uniform`` and ``waterfill`` have no randomness: their rows are equal.
+    ``balanced``, ``uniform`` and ``waterfill`` have no randomness: their rows are equal.
 
     Raises:
         InfeasibleBudget: the narrowest legal network does not fit.
@@ -31,6 +32,7 @@ def allocate(network: Network, budget: ResolvedBudget, options: Options, count: 
 
 
 METHODS: dict[Method, Callable[[Problem, int], IntArray]] = {
+    "balanced": balanced,
     "params": sample,
     "macs": sample,
     "memory": sample,

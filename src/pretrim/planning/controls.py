@@ -1,4 +1,4 @@
-"""Controls: uniform, random and water-filled widths at the same budget."""
+"""Controls: uniform, random and water-filled widths that use the same budget up."""
 
 from __future__ import annotations
 
@@ -7,14 +7,40 @@ from collections.abc import Callable
 import numpy as np
 
 from pretrim.analysis.network import IntArray
+from pretrim.cost.quantities import Criterion
 
 from .fill import give_back
 from .legal import FloatArray, Problem
 from .shares import Shares, normalised
 from .stream import Stream
 
+DEGREE: dict[Criterion, int] = {"params": 2, "macs": 2, "memory": 1, "latency": 2}
+"""With which power of all widths a complexity grows: weights and MACs are products of two widths"""
+
 
 def uniform(problem: Problem, count: int) -> IntArray:
+    """One ratio for every group, the largest that fits; then the budget is filled up.
+
+    Each group keeps the largest legal width not above the ratio. Rounding down leaves a part of the budget, on narrow
+    networks a large one, so the steps above the ratio follow in the order of the ratio that they reach, as far as they
+    fit: a comparison with less than the whole budget would flatter every other method.
+    """
+    widths, dense = _largest_ratio(problem), problem.network.dense
+    everyone = np.arange(len(dense))
+    is_open = np.ones(len(dense), dtype=bool)
+    while True:
+        wider = problem.next_up(everyone, widths)
+        is_open &= wider > widths
+        if not is_open.any():
+            return np.repeat(widths[None], count, axis=0)
+        group = int(np.where(is_open, wider / dense, np.inf).argmin())
+        trial = widths.copy()
+        trial[group] = wider[group]
+        is_open[group] = bool(problem.budget.met(trial[None])[0])  # a step that does not fit never will
+        widths = trial if is_open[group] else widths
+
+
+def _largest_ratio(problem: Problem) -> IntArray:
     """One ratio for every group, the largest that fits: each keeps the largest legal width not above it."""
     dense = problem.network.dense
     ratios = np.unique(np.concatenate([legal / n for legal, n in zip(problem.legal, dense, strict=True)]))
@@ -23,7 +49,8 @@ def uniform(problem: Problem, count: int) -> IntArray:
         middle = (low + high) // 2
         fits = problem.budget.met(problem.floor(dense[None] * ratios[middle] + 1e-9))[0]
         low, high = (middle, high) if fits else (low, middle)
-    return np.repeat(problem.floor(dense[None] * ratios[low] + 1e-9), count, axis=0)
+    widths: IntArray = problem.floor(dense[None] * ratios[low] + 1e-9)[0]
+    return widths
 
 
 def random(problem: Problem, count: int) -> IntArray:
@@ -35,20 +62,21 @@ def random(problem: Problem, count: int) -> IntArray:
 
 
 def waterfill(problem: Problem, count: int) -> IntArray:
-    """Every group keeps the same amount of complexity, until it is dense: ``w = n * min(1, level / complexity)``.
+    """Every group keeps the same amount of complexity, until it is dense: ``w = n * min(1, (level / c) ** (1 / d))``.
 
-    With x = w/n this maximises ``sum log(x)`` under ``sum complexity * x <= budget, x <= 1``, the form of the
-    layer-density problem that PreCrop (arXiv 2203.02549) poses; its own text was not read, so it does not bear that
-    name. Complexity is the dense network's, in the mode of each limit; with several limits the shares are averaged.
+    With x = w/n this maximises ``sum log(x)`` under ``sum c * x**d <= budget, x <= 1``: complexity c grows with the
+    power d of the widths, 2 for weights and MACs, which are products of two, and 1 for feature maps. Complexity is the
+    dense network's, in the mode of each limit; with several limits their widths are averaged geometrically.
     """
     shares = Shares(problem)
     everywhere = np.ones((1, len(problem.network.groups)), dtype=bool)
     criteria = [limit.quantity.criterion for limit in problem.budget.limits]
     dense = problem.network.dense[None]
-    complexity = np.mean([normalised(shares.of_criterion(each, dense), everywhere) for each in criteria], axis=0)
-    weight = 1.0 / np.maximum(complexity, 1e-12)
-    widths = _largest_scale(problem, lambda level: np.minimum(weight * level, 1.0) * problem.network.dense, 1)
-    order = np.argsort(complexity, axis=1, kind="stable")
+    complexity = [np.maximum(normalised(shares.of_criterion(each, dense), everywhere), 1e-12) for each in criteria]
+    logs = [-np.log(of_groups) / DEGREE[each] for of_groups, each in zip(complexity, criteria, strict=True)]
+    weight = np.exp(np.mean(logs, axis=0))
+    widths = _largest_scale(problem, lambda level: np.minimum(weight * level, 1.0) * dense, 1)
+    order = np.argsort(-weight, axis=1, kind="stable")
     return np.repeat(give_back(problem, widths, order), count, axis=0)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pretrim.analysis.network import IntArray, Network
+from pretrim.analysis.network import IntArray
 
-from .budget import ResolvedBudget
 from .legal import Problem
-from .options import Options
 from .stream import Stream
 
 
@@ -31,13 +29,12 @@ def give_back(problem: Problem, widths: IntArray, orders: IntArray) -> IntArray:
     return widths
 
 
-def fill_budget(network: Network, budget: ResolvedBudget, options: Options, widths: IntArray) -> IntArray:
+def fill_budget(problem: Problem, widths: IntArray) -> IntArray:
     """Give back what fits by the costs as they are, where a search by formulas left room (one row of widths).
 
     The arena may fall when a width grows, so that a step fits later that did not before: until nothing fits any more.
     """
-    problem = Problem(network, budget.with_exact_costs(), options)
-    orders = Stream(options.seed).orders(1, len(widths))
+    orders = Stream(problem.options.seed).orders(1, len(widths))
     while True:
         wider = give_back(problem, widths[None], orders)[0]
         if (wider == widths).all():

@@ -16,27 +16,31 @@ from .options import Options
 
 FloatArray = NDArray[np.float64]
 
+NARROW = 8
+"""A layer of fewer rounding steps than this gets smaller steps"""
+
 
 def legal_widths(group: Group, round_to: int, min_width: int) -> IntArray:
     """The widths a group may have, ascending: multiples of its rounding step, and its dense width.
 
-    A layer of fewer than ``4 * round_to`` filters is rounded to the largest power of two that is at most a quarter of
-    it. Where one channel stands for several filters, the filters are rounded.
+    The step is `round_to`, but at most an eighth of the layer: one of fewer than ``8 * round_to`` filters is rounded to
+    the largest power of two that is at most an eighth of it. Coarser steps cost narrow networks accuracy, and finer
+    ones time (docs/planning.md). Where one channel stands for several filters, the filters are rounded.
 
     >>> legal_widths(Group("conv", ("conv",), 64, 1), 8, 1).tolist()
     [8, 16, 24, 32, 40, 48, 56, 64]
-    >>> legal_widths(Group("conv", ("conv",), 18, 1), 8, 6).tolist()
-    [8, 12, 16, 18]
+    >>> legal_widths(Group("conv", ("conv",), 18, 1), 8, 9).tolist()
+    [10, 12, 14, 16, 18]
     """
     filters = group.channels * group.multiplicity
-    step = round_to if filters >= 4 * round_to else 1 << max(0, (filters // 4).bit_length() - 1)
+    step = round_to if filters >= NARROW * round_to else 1 << max(0, (filters // NARROW).bit_length() - 1)
     step = max(1, step // gcd(step, group.multiplicity))
     fewest = min(-(-min_width // group.multiplicity), group.channels)
     steps = np.arange(step, group.channels, step, dtype=np.int64)
     return np.append(steps[steps >= fewest], group.channels)
 
 
-RULED = ("uniform", "waterfill")
+RULED = ("balanced", "uniform", "waterfill")
 """Modes whose widths follow from a rule, so that nothing is to be kept from a draw"""
 FEATURES_PER_CLASS, FEATURES_SHARE = 2, 4
 """What `Options.min_features` is by default: so many for each class, or one of so many of the dense network's"""

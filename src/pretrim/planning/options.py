@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from operator import index
 from typing import Literal, TypeAlias, get_args
 
 from pretrim.errors import UsageError
 
-Method: TypeAlias = Literal["params", "macs", "memory", "latency", "joint", "uniform", "random", "waterfill"]
+Method: TypeAlias = Literal[
+    "balanced", "params", "macs", "memory", "latency", "joint", "uniform", "random", "waterfill"
+]
 Step: TypeAlias = Literal["fraction", "filter"]
 ShareUpdate: TypeAlias = Literal["static", "adaptive"]
 Coupling: TypeAlias = Literal["sum", "mean", "max"]
@@ -19,6 +21,8 @@ AIMS: dict[Method, str] = {
     "latency": "latency_ns",
 }
 """The cost that a mode is for, where it has one: several draws are compared by it"""
+SAMPLING = ("step", "fraction", "share_update", "coupling", "block", "draws")
+"""Options that only the sampled modes have"""
 LATENCY_DRAWS = 64
 SMALLEST_FRACTION = 0.0001
 """of a group that a draw removes: a width of 1,000 is then 70,000 draws from 1"""
@@ -28,35 +32,40 @@ SMALLEST_FRACTION = 0.0001
 class Options:
     """How widths are chosen.
 
+    ``balanced``, the default, is the most useful network within every limit (`planning.balanced`); nothing is drawn for
+    it. The other methods are the paper's sampling and the controls.
+
     The defaults of step, share_update and coupling are readings of the paper that no other was clearly better than
     (docs/results.md, table 1: ResNet-20 at half the MACs, four seeds): where they differ they do by less than the
     seeds. ``joint`` draws by the limit that is given: PA is above uniform width under its own limit (the table after
     it), and below it under one on MACs. Rounding costs there what it saves in time elsewhere (docs/deploy.md).
 
     Attributes:
-        mode: what counts as complexity; ``joint`` draws the mode of each step by how far each limit is still exceeded;
-            ``uniform``, ``random`` and ``waterfill`` are the controls.
+        mode: ``balanced``; or sampling, by what counts as complexity (``params``, ``macs``, ``memory``, ``latency``;
+            ``joint`` draws the mode of each step by how far each limit is still exceeded); or a control (``uniform``,
+            ``random``, ``waterfill``).
         step: what one draw removes: one rounding step of filters (the paper's words), or a fraction of the drawn group.
             One filter a draw exhausts narrow layers: FA at half the MACs takes VGG-16's second layer from 64 to 4.
         fraction: that fraction.
         share_update: ``static``: shares of the dense network (the paper); ``adaptive``: of the network as it shrinks.
         coupling: how the shares of coupled layers make the share of their group: their sum, mean, or the largest. The
             sum of a residual stream is large, so it is cut first.
-        round_to: filters are kept in multiples of it; smaller in layers of fewer than four times as many. Unaligned
-            widths buy nothing on real kernels (docs/costs.md).
+        round_to: filters are kept in multiples of it; smaller in layers of fewer than eight times as many. Unaligned
+            widths buy nothing on real kernels (docs/planning.md).
         min_width: the fewest filters that a layer keeps.
         min_features: the fewest channels that the last layer, the classifier, reads. None: two for each class, or a
             quarter of the dense network's where that is less, and fewer only if no network within the limits keeps
-            them; ``uniform`` and ``waterfill`` have their own rule. A residual stream is drawn as often as all its
-            layers together, and where the classifier reads few of its channels accuracy is lost (docs/results.md).
-        seed: of the draws.
+            them; ``balanced``, ``uniform`` and ``waterfill`` have their own rule. A residual stream is drawn as often
+            as all its layers together, and where the classifier reads few of its channels accuracy is lost
+            (docs/results.md).
+        seed: of the draws; nothing is drawn for ``balanced``, ``uniform`` and ``waterfill``.
         block: draws between two updates of shares that depend on the state (``adaptive``, several limits, peak memory).
             1 is exact; larger blocks are faster for thousands of candidates (docs/planning.md shows their effect).
         draws: of so many plans within the limits the one is taken that costs least of what the mode is for. None: 64
             in the mode latency, whose aim is time whatever else is limited, and 1, the paper's single draw, elsewhere.
     """
 
-    mode: Method = "joint"
+    mode: Method = "balanced"
     step: Step = "fraction"
     fraction: float = 0.05
     share_update: ShareUpdate = "static"
@@ -84,9 +93,19 @@ class Options:
             raise UsageError(f"Expected min_features to be at least 1, but got {self.min_features}.")
         if self.draws is not None and self.draws < 1:
             raise UsageError(f"Expected draws to be at least 1, but got {self.draws}.")
+        self._check_sampling()
         if self.draws is not None and self.draws > 1 and self.mode not in AIMS:
             raise UsageError(
                 f"Expected one draw in the mode {self.mode}, but got {self.draws}: it aims at no one cost."
+            )
+
+    def _check_sampling(self) -> None:
+        """Raises UsageError where an option of the draws is changed and nothing is drawn."""
+        changed = [f.name for f in fields(self) if f.name in SAMPLING and getattr(self, f.name) != f.default]
+        if self.mode == "balanced" and changed:
+            raise UsageError(
+                f"Nothing is drawn in the mode balanced, so {' and '.join(changed)} cannot be set: leave them out, or "
+                f"choose a sampled mode (params, macs, memory, joint)."
             )
 
     @property

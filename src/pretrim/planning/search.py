@@ -16,8 +16,10 @@ from pretrim.cost.quantities import quantities
 from pretrim.errors import InfeasibleBudget, UsageError
 
 from .allocate import allocate
+from .balanced import refilled
 from .budget import Budget, ResolvedBudget
 from .fill import fill_budget
+from .legal import Problem
 from .options import AIMS, Options
 from .plan import GroupPlan, Plan
 
@@ -69,7 +71,8 @@ def _within(network: Network, budget: ResolvedBudget, options: Options) -> IntAr
         except InfeasibleBudget:  # its message would name the narrower limit
             break
         if not (broken := budget.broken(widths)):
-            return fill_budget(network, budget, options, widths)
+            exact = Problem(network, budget.with_exact_costs(), options)
+            return refilled(exact, widths) if options.mode == "balanced" else fill_budget(exact, widths)
     raise InfeasibleBudget(f"No plan found within every limit ({'; '.join(broken)}): try another seed or mode.")
 
 

@@ -430,7 +430,8 @@ class _Training:
         """Set the running statistics to those of the weights as they are; the images that it took."""
         images = recalibration_images(len(self.data.train), self.recipe.recalibration)
         run = rounding.forward if rounds else None
-        return recalibrate(self.model, self.data, images=images, norms=self.norms, run=run)
+        how = self.recipe.augmentation(self.data.input_shape[1], self.data.flip)
+        return recalibrate(self.model, self.data, images=images, norms=self.norms, how=how, run=run)
 
     def _tell(self, *, ends: bool) -> None:
         if self.on_step is None:

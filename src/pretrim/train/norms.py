@@ -2,8 +2,12 @@
 
 Batch norms keep an exponential average of what they see in training. After few steps, or with a large learning rate, it
 is an average of what the weights *were*, and the network, which is sound, predicts one class for every image. A forward
-pass over some training images, without augmentation as those that are predicted later, gives the statistics of the
-weights as they *are* (Wu and Johnson 2021, arXiv 2105.07576, call it precise batch norm).
+pass over some training images gives the statistics of the weights as they *are* (Wu and Johnson 2021, arXiv 2105.07576,
+call it precise batch norm).
+
+The images are augmented as in training. Without that the statistics are those of other images than the weights were
+trained on, such as ones without the black bars of padded crops: ResNet-20 on CIFAR-10 (8 epochs of all images on a GPU)
+had 81.9 % by its running averages, 81.9 % recalibrated on 2,048 augmented images, and 79.3 % on plain ones.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pretrim.data import DataSet, normalise
+from pretrim.data import Augmentation, DataSet, augment, cut_out, draw, normalise
 
 from .feed import seed_of
 from .outputs import forward, modes_kept
@@ -61,6 +65,7 @@ def recalibrate(
     images: int = RECALIBRATION_IMAGES,
     batch_size: int = 256,
     norms: Sequence[_NormBase] | None = None,
+    how: Augmentation | None = None,
     run: Run | None = None,
 ) -> int:
     """Set the running statistics of norms **in place** to their means over batches of training images.
@@ -71,10 +76,11 @@ def recalibrate(
 
     Args:
         model: on the device that is used.
-        data: its training images are taken without augmentation, drawn with its split seed.
+        data: its training images, drawn with its split seed.
         images: at most so many.
         batch_size: of the forward passes, at most, and at least 2; they are of one size, so that each counts the same.
         norms: which; by default all that have running statistics.
+        how: what the training does to images; None: they are taken as they are.
         run: calls the model with images in another way.
 
     Returns the images that were used: 0 for a network without such norms.
@@ -83,13 +89,17 @@ def recalibrate(
     """
     norms = tracking_norms(model) if norms is None else norms
     parts = _parts(data, images, batch_size) if norms else ()
+    how = how or Augmentation(padding=0, flip=False)
+    generator = torch.Generator().manual_seed(seed_of(data.split_seed, 1))
     first = next(model.parameters(), torch.zeros(0))
     with modes_kept(model), _averaging(norms):
         model.eval()
         for norm in norms:
             norm.training = True  # not `train()`, which would wake the dropout that some norms of timm hold
         for places in parts:
-            batch = normalise(data.train.images[places].to(first.device), data.mean, data.std)
+            pixels = data.train.images[places].to(first.device)
+            drawn = draw(len(places), *data.input_shape[1:], how, generator).to(first.device)
+            batch = cut_out(normalise(augment(pixels, drawn, how), data.mean, data.std), drawn, how.cutout)
             forward(model, batch.to(first.dtype), run)
     return sum(len(places) for places in parts)
 

@@ -1,0 +1,510 @@
+"""Balanced widths: the utility by hand, the optimum against SciPy's, the rounding against brute force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from random import Random
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+from hypothesis import given, settings
+from networks import Recipe, build, conv, example, recipes
+from torch import Tensor, nn
+
+import pretrim
+from pretrim.analysis.network import Network
+from pretrim.cost.costs import COSTS, costs
+from pretrim.cost.derivatives import curvature, slopes
+from pretrim.errors import InfeasibleBudget
+from pretrim.models import BUILTIN
+from pretrim.planning.balanced import balanced, program
+from pretrim.planning.budget import Budget
+from pretrim.planning.controls import uniform, waterfill
+from pretrim.planning.legal import Problem
+from pretrim.planning.options import Options
+from pretrim.planning.program import solve
+from pretrim.planning.utility import Utility, classifier, group_weights, utility
+
+IMAGE = torch.zeros(1, 3, 8, 8)
+PROPERTY = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+LIMITED = ["params", "macs", "flash", "ram", "activation"]
+
+
+def problem_of(network: Network, round_to: int = 8, **limits: Any) -> Problem:
+    """Raises InfeasibleBudget, as `allocate` does."""
+    problem = Problem(network, Budget.parse(limits).resolve(network), Options(round_to=round_to))
+    problem.budget.check_reachable(problem.smallest)
+    return problem
+
+
+def random_problem(network: Network, r: Random) -> Problem | None:
+    names = r.sample(LIMITED, r.choice([1, 2, 3]))
+    try:
+        limits = {name: f"{r.uniform(0.3, 0.98):.3f}x" for name in names}
+        return problem_of(network, r.choice([1, 2, 4, 8]), **limits)
+    except InfeasibleBudget:
+        return None
+
+
+@pytest.fixture(scope="module")
+def resnet20() -> Network:
+    return pretrim.analyze(BUILTIN["resnet20"](), torch.zeros(1, 3, 32, 32))
+
+
+# ---------------------------------------------------------------------------------------- the utility, by hand
+
+
+class Classifying(nn.Module):
+    """A stream of three layers at 8x8, a branch, a depthwise pair at 4x4, and a classifier."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.stem, self.inner, self.back, self.again = conv(3, 8), conv(8, 12), conv(12, 8), conv(8, 8)
+        self.point = nn.Conv2d(8, 16, 1, stride=2)
+        self.deep = conv(16, 16, groups=16)
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.back(torch.relu(self.inner(x)))
+        x = x + self.again(x)
+        x = self.deep(torch.relu(self.point(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_the_weight_of_a_group_counts_its_layers_and_their_positions() -> None:
+    network = pretrim.analyze(Classifying(), IMAGE)
+    assert [group.layers for group in network.groups] == [("stem", "back", "again"), ("inner",), ("point", "deep")]
+    at_8x8, at_4x4 = 64 / (64 + 16), 16 / (16 + 16)
+    assert group_weights(network).tolist() == pytest.approx([3**0.75 * at_8x8, at_8x8, 2**0.75 * at_4x4])
+
+
+def test_the_utility_by_hand() -> None:
+    network = pretrim.analyze(Classifying(), IMAGE)
+    worth = utility(network)
+    stream, inner, pair = (float(a) for a in group_weights(network))
+    mean = (stream + inner + pair) / 3
+    logs = np.log([4.0, 12.0, 8.0])
+    ratios = np.log([4 / 8, 12 / 12, 8 / 16])
+    uneven = ((ratios - ratios.mean()) ** 2).sum()
+    expected = logs @ [stream, inner, pair] - 0.3 * mean * 5 / 8 - 0.1 * mean * uneven
+    assert worth([[4, 12, 8]])[0] == pytest.approx(expected)
+
+
+class Ending(nn.Module):
+    """Two convolutions, of 8 and 6 filters, and one of several ways to read them."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.a, self.b = how, conv(3, 8), conv(3, 6)
+        reads = {"cat": 14, "frozen": 8 + 3, "flat": 8 * 64, "conv": 8, "map": 8, "two": 8, "sum": 8}[how]
+        self.head = nn.Conv2d(reads, 4, 1) if how in ("conv", "map") else nn.Linear(reads, 4)
+        self.align = conv(6, 8)
+
+    def forward(self, x: Tensor) -> Any:
+        a, b = torch.relu(self.a(x)), torch.relu(self.b(x))
+        if self.how == "cat":
+            return self.head(torch.cat([a, b], 1).mean((2, 3)))
+        if self.how == "frozen":
+            return self.head(torch.cat([a, x], 1).mean((2, 3)) + 0 * b.mean())
+        a = a + self.align(b)
+        if self.how == "flat":
+            return self.head(a.flatten(1))
+        if self.how == "conv":
+            return self.head(a).mean((2, 3))
+        if self.how == "map":
+            return self.head(a)
+        out = self.head(a.mean((2, 3)))
+        return (out, a.mean()) if self.how == "two" else out.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("how", "channels", "constant"),
+    [
+        ("cat", [1, 1], 0),  # both groups, one channel each
+        ("frozen", [1, 0], 3),  # the image beside them
+        ("flat", [1, 0], 0),  # 64 features a channel are one channel
+        ("conv", [1, 0], 0),  # a convolution, then a mean
+        ("two", [1, 0], 0),
+    ],
+)
+def test_what_the_classifier_reads(how: str, channels: list[float], constant: float) -> None:
+    found = classifier(pretrim.analyze(Ending(how), IMAGE))
+    assert found is not None
+    assert (found.classes, found.channels.tolist(), found.constant) == (4, channels, constant)
+
+
+@pytest.mark.parametrize("how", ["map", "sum"])
+def test_without_a_classifier_there_is_no_term_in_classes(how: str) -> None:
+    """A map of classes, and one number made of the last layer's four."""
+    network = pretrim.analyze(Ending(how), IMAGE)
+    worth = utility(network)
+    assert worth.classifier is None and worth.class_weight == 0
+    even = network.dense / 2
+    assert worth(even[None])[0] == pytest.approx(float(group_weights(network) @ np.log(even)))
+
+
+# ---------------------------------------------------------------------------------------- derivatives
+
+
+def differences(function: Any, logs: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """Central differences of a function of log widths, the last axis over groups."""
+    moves = step * np.eye(len(logs))
+    return np.stack([(function(logs + move) - function(logs - move)) / (2 * step) for move in moves], axis=-1)
+
+
+@PROPERTY
+@given(recipe=recipes(), seed=st.integers(0, 10_000))
+def test_the_derivatives_of_the_utility(recipe: Recipe, seed: int) -> None:
+    network = pretrim.analyze(build(recipe), example(recipe))
+    worth = utility(network)
+    logs = np.log(np.random.default_rng(seed).uniform(1.0, network.dense))
+    found = worth.gradient(np.exp(logs))
+    if not len(logs):
+        return
+    assert found == pytest.approx(differences(lambda y: float(worth(np.exp(y)[None])[0]), logs), rel=1e-5, abs=1e-7)
+    exact = differences(lambda y: worth.gradient(np.exp(y)), logs)
+    curve = worth.curvature(np.exp(logs))
+    assert np.linalg.eigvalsh(curve).max() <= 1e-9  # concave
+    if worth.classifier is None or (np.count_nonzero(worth.classifier.channels) < 2 and not worth.classifier.constant):
+        assert curve == pytest.approx(exact, rel=1e-4, abs=1e-7)
+    else:
+        assert np.linalg.eigvalsh(exact - curve).min() >= -1e-6  # never more than the utility's own
+
+
+@PROPERTY
+@given(recipe=recipes(), seed=st.integers(0, 10_000))
+def test_the_derivatives_of_every_cost(recipe: Recipe, seed: int) -> None:
+    network = pretrim.analyze(build(recipe), example(recipe))
+    if not network.groups:
+        return
+    widths = np.random.default_rng(seed).uniform(1.0, network.dense)
+    logs = np.log(widths)
+    for name in COSTS:
+        f = costs(network)[name].formula
+        slope = slopes(f, widths) * widths
+        assert slope == pytest.approx(differences(lambda y, f=f: f(np.exp(y)[None])[0], logs), rel=1e-5, abs=1e-3)
+        weights = np.linspace(0.5, 1.5, len(f.offset))
+        curve = curvature(f, widths, weights) * np.outer(widths, widths) + np.diag(weights @ slope)
+        exact = differences(lambda y, f=f, v=weights: v @ (slopes(f, np.exp(y)) * np.exp(y)), logs)
+        assert curve == pytest.approx(exact, rel=1e-4, abs=1e-2)
+
+
+# ---------------------------------------------------------------------------------------- the optimum
+
+
+def by_scipy(problem: Problem, worth: Utility) -> float:
+    """The best utility that SLSQP finds."""
+    low, high = np.log(problem.smallest.astype(float)), np.log(problem.network.dense.astype(float))
+    formulas = [cost.formula for cost in problem.budget.costs]  # type: ignore[attr-defined]
+
+    def room(y: np.ndarray) -> np.ndarray:
+        values = [f(np.exp(y)[None])[0] / most for f, most in zip(formulas, problem.budget.values, strict=True)]
+        return -np.log(np.maximum(np.concatenate(values), 1e-300))
+
+    found = scipy.optimize.minimize(
+        lambda y: -float(worth(np.exp(y)[None])[0]),
+        low + 0.5 * (high - low),
+        jac=lambda y: -worth.gradient(np.exp(y)),
+        bounds=list(zip(low, high, strict=True)),
+        constraints=[{"type": "ineq", "fun": room}],
+        method="SLSQP",
+        options={"maxiter": 1000, "ftol": 1e-10},
+    )
+    within = room(found.x).min() > -1e-6  # it may stop early where a width is at its bound
+    return -float(found.fun) if within else float(worth(np.exp(low)[None])[0])
+
+
+@PROPERTY
+@given(recipe=recipes(), seed=st.integers(0, 10_000))
+def test_the_optimum_is_within_the_limits_and_as_good_as_scipys(recipe: Recipe, seed: int) -> None:
+    network = pretrim.analyze(build(recipe), example(recipe))
+    problem = random_problem(network, Random(seed)) if network.groups else None
+    if problem is None or (problem.smallest == network.dense).all():
+        return
+    worth = utility(network)
+    widths = solve(program(problem, worth)).widths
+    for cost, most in zip(problem.budget.costs, problem.budget.values, strict=True):
+        assert cost.formula(widths[None]).max() <= most * (1 + 1e-8)  # type: ignore[attr-defined]
+    assert (problem.smallest * (1 - 1e-12) <= widths).all() and (widths <= network.dense * (1 + 1e-12)).all()
+    assert float(worth(widths[None])[0]) >= by_scipy(problem, worth) - 1e-4 * worth.scale
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"macs": "0.5x"},
+        {"params": "0.1x"},
+        {"activation": "0.4x", "ram": "0.5x"},
+        {"params": "0.3x", "macs": "0.5x", "ram": "0.6x"},
+    ],
+)
+def test_the_optimum_of_a_real_network(resnet20: Network, limits: dict[str, str]) -> None:
+    problem, worth = problem_of(resnet20, **limits), utility(resnet20)
+    assert float(worth(solve(program(problem, worth)).widths[None])[0]) == pytest.approx(
+        by_scipy(problem, worth), abs=1e-6
+    )
+
+
+def test_at_the_optimum_worth_and_cost_are_balanced(resnet20: Network) -> None:
+    """Of every group between its bounds: what a per cent is worth is what it costs, by the price of the limit."""
+    problem, worth = problem_of(resnet20, macs="0.5x"), utility(resnet20)
+    optimum = solve(program(problem, worth))
+    macs = costs(resnet20)["macs"].formula
+    shares = (slopes(macs, optimum.widths) * optimum.widths / macs(optimum.widths[None])[0][:, None])[0]
+    inside = (optimum.widths > problem.smallest * 1.001) & (optimum.widths < resnet20.dense * 0.999)
+    assert inside.sum() >= 6
+    worths = worth.gradient(optimum.widths)[inside]
+    assert worths == pytest.approx(optimum.prices[0] * shares[inside], rel=1e-4)
+
+
+# ---------------------------------------------------------------------------------------- legal widths, by brute force
+
+
+def steps(problem: Problem, widths: np.ndarray, group: int, by: int) -> np.ndarray | None:
+    """With one group a number of legal widths up or down."""
+    legal = problem.legal[group].tolist()
+    place = legal.index(widths[group]) + by
+    if not 0 <= place < len(legal):
+        return None
+    moved = widths.copy()
+    moved[group] = legal[place]
+    return moved
+
+
+def assert_best_around(problem: Problem, widths: np.ndarray) -> None:
+    """No limit is broken, no step up fits, no step up and no exchange of two steps that fits is worth more."""
+    worth = utility(problem.network)
+    value = float(worth(widths[None])[0])
+    everyone = range(len(widths))
+    assert problem.budget.met(widths[None])[0]
+    for g in everyone:
+        wider = steps(problem, widths, g, 1)
+        assert wider is None or not problem.budget.met(wider[None])[0]
+    for down, up in product(everyone, everyone):
+        narrower = steps(problem, widths, down, -1)
+        moved = None if narrower is None or up == down else steps(problem, narrower, up, 1)
+        if moved is None or not problem.budget.met(moved[None])[0]:
+            continue
+        if float(worth(moved[None])[0]) > value + 1e-6:
+            # Only where the exchange leaves room that must be given back, to a group that is worth less than nothing.
+            rest = [steps(problem, moved, g, 1) for g in everyone]
+            fits = [row for row in rest if row is not None and problem.budget.met(row[None])[0]]
+            assert fits and all(worth(row[None])[0] < worth(moved[None])[0] for row in fits)
+
+
+@PROPERTY
+@given(recipe=recipes(), seed=st.integers(0, 10_000))
+def test_no_step_and_no_exchange_is_better(recipe: Recipe, seed: int) -> None:
+    network = pretrim.analyze(build(recipe), example(recipe))
+    problem = random_problem(network, Random(seed)) if network.groups else None
+    if problem is None:
+        return
+    rows = balanced(problem, 2)
+    assert rows.shape == (2, len(network.groups)) and (rows[0] == rows[1]).all()
+    assert_best_around(problem, rows[0])
+
+
+@pytest.mark.parametrize("round_to", [1, 4, 8])
+@pytest.mark.parametrize("limits", [{"macs": "0.5x"}, {"params": "0.3x", "ram": "0.5x"}, {"activation": "0.3x"}])
+def test_no_step_and_no_exchange_is_better_in_a_real_network(
+    resnet20: Network, limits: dict[str, str], round_to: int
+) -> None:
+    problem = problem_of(resnet20, round_to, **limits)
+    assert_best_around(problem, balanced(problem, 1)[0])
+
+
+def test_close_to_the_best_of_all_legal_widths() -> None:
+    """Every one of the 8 * 3 * 4 networks is tried, at every limit that divides them."""
+    network = pretrim.analyze(Classifying(), IMAGE)
+    worth = utility(network)
+    everything = np.array(list(product(*problem_of(network, macs="0.5x").legal)))
+    values = worth(everything)
+    for share in np.linspace(0.2, 0.9, 15):
+        problem = problem_of(network, macs=f"{share:.3f}x")
+        best = values[problem.budget.met(everything)].max()
+        found = float(worth(balanced(problem, 1))[0])
+        assert found >= best - 0.02 * worth.scale
+
+
+# ---------------------------------------------------------------------------------------- awkward problems
+
+
+def test_no_groups_at_all() -> None:
+    network = pretrim.analyze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Softmax(1)), IMAGE)
+    assert not network.groups
+    bounds = Budget.parse({"macs": "1x"}).resolve_any(network)
+    assert balanced(Problem(network, bounds, Options()), 3).shape == (3, 0)
+
+
+def test_one_group_is_as_wide_as_fits() -> None:
+    network = pretrim.analyze(nn.Sequential(conv(3, 40), nn.ReLU(), conv(40, 4)), IMAGE)
+    for share in (0.3, 0.61, 0.99):
+        problem = problem_of(network, 1, params=f"{share}x")
+        fitting = [w for w in range(1, 41) if problem.budget.met(np.array([[w]]))[0]]
+        assert balanced(problem, 1).tolist() == [[fitting[-1]]]
+
+
+class FrozenPeak(nn.Module):
+    """A small network, and beside it a large convolution whose output is the network's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small = nn.Sequential(conv(3, 16), conv(16, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+        self.large = conv(3, 99)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.small(x), self.large(x)
+
+
+def test_a_limit_that_only_frozen_layers_pay_is_left_alone() -> None:
+    """The peak is where a frozen output is made; no group changes it, and the limit is met with nothing to spare."""
+    network = pretrim.analyze(FrozenPeak(), IMAGE)
+    peak = costs(network)["peak_activation_bytes"]
+    assert int(peak(network.dense)) == int(peak(np.ones_like(network.dense)))
+    alone = balanced(problem_of(network, 1, macs="0.7x"), 1)
+    assert (alone < network.dense).any()
+    assert (balanced(problem_of(network, 1, macs="0.7x", ram="1x"), 1) == alone).all()
+    with pytest.raises(InfeasibleBudget):
+        problem_of(network, 1, macs="0.7x", ram="0.99x")
+
+
+def test_limits_that_only_the_narrowest_network_meets(resnet20: Network) -> None:
+    smallest = Problem(resnet20, Budget.parse({"macs": "0.5x"}).resolve(resnet20), Options()).smallest
+    macs = int(costs(resnet20)["macs"](smallest))
+    problem = problem_of(resnet20, macs=macs)
+    assert balanced(problem, 1).tolist() == [smallest.tolist()]
+    with pytest.raises(InfeasibleBudget):
+        problem_of(resnet20, macs=macs - 1)
+
+
+def test_groups_of_one_legal_width_stay() -> None:
+    network = pretrim.analyze(nn.Sequential(conv(3, 1), conv(1, 32), conv(32, 32), conv(32, 4)), IMAGE)
+    widths = balanced(problem_of(network, macs="0.5x"), 1)[0]
+    assert widths[0] == 1 and (widths < network.dense).any()
+
+
+class Twins(nn.Module):
+    """Two branches that are alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = conv(3, 16), conv(16, 32), conv(16, 32)
+        self.a2, self.b2 = conv(32, 8), conv(32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.a2(self.a(x)) + self.b2(self.b(x))
+
+
+def test_of_equal_optima_it_is_always_the_same() -> None:
+    """Two twins may differ by one step, and then always in the same way."""
+    network = pretrim.analyze(Twins(), IMAGE)
+    a, b = (next(n for n, g in enumerate(network.groups) if name in g.layers) for name in ("a", "b"))
+    different = 0
+    for share in np.linspace(0.3, 0.9, 25):
+        problem = problem_of(network, macs=f"{share:.3f}x")
+        widths = balanced(problem, 1)[0]
+        assert (widths == balanced(problem_of(network, macs=f"{share:.3f}x"), 1)[0]).all()
+        assert abs(widths[a] - widths[b]) <= 8
+        different += int(widths[a] != widths[b])
+        optimum = solve(program(problem, utility(network))).widths
+        assert optimum[a] == pytest.approx(optimum[b])
+    assert different
+
+
+def test_hundreds_of_groups() -> None:
+    """A chain of 300 convolutions, under three limits."""
+    layers = [conv(16, 16) for _ in range(299)]
+    network = pretrim.analyze(nn.Sequential(conv(3, 16), *layers, conv(16, 2)), IMAGE)
+    problem = problem_of(network, macs="0.4x", params="0.4x", ram="0.7x")
+    widths = balanced(problem, 1)[0]
+    assert len(widths) == 300 and problem.budget.met(widths[None])[0]
+    for g in range(300):
+        wider = steps(problem, widths, g, 1)
+        assert wider is None or not problem.budget.met(wider[None])[0]
+    filled = uniform(problem, 1)[0]
+    worth = utility(network)
+    assert worth(widths[None])[0] >= worth(filled[None])[0]
+
+
+@dataclass(frozen=True)
+class Stairs:
+    """A latency of its own kind: kernels pad widths to a multiple of four, and each layer takes a while to start."""
+
+    network: Network
+    name: str = "latency_ns"
+
+    def by_layer(self, widths: Any) -> np.ndarray:
+        rows = np.atleast_2d(np.asarray(widths))
+        padded = -(-self.network.sizes(rows) // 4) * 4
+        return np.stack([np.prod(padded[:, list(layer.factors)], axis=1) + 5e4 for layer in self.network.layers], 1)
+
+    def __call__(self, widths: Any) -> np.ndarray:
+        values = np.rint(self.by_layer(widths).sum(axis=1)).astype(np.int64)
+        return values[0] if np.ndim(widths) == 1 else values
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_a_cost_without_a_formula_is_met_and_used_up(resnet20: Network, share: float) -> None:
+    budget = Budget.parse({"latency": f"{share}x"}).resolve(resnet20, {"latency_ns": Stairs(resnet20)})
+    problem = Problem(resnet20, budget, Options(round_to=4))
+    assert_best_around(problem, balanced(problem, 1)[0])
+
+
+# ---------------------------------------------------------------------------------------- controls
+
+
+def by_one_ratio(problem: Problem) -> np.ndarray:
+    """The largest ratio that fits, every one tried; the narrowest where none of them does."""
+    dense, widths = problem.network.dense, problem.smallest
+    for ratio in sorted(
+        {Fraction(int(w), int(n)) for legal, n in zip(problem.legal, dense, strict=True) for w in legal}
+    ):
+        trial = [
+            max([w for w in legal if w <= ratio * int(n)], default=legal[0])
+            for legal, n in zip(problem.legal, dense, strict=True)
+        ]
+        widths = np.array(trial) if problem.budget.met(trial) else widths
+    return widths
+
+
+@PROPERTY
+@given(recipe=recipes(), seed=st.integers(0, 10_000))
+def test_uniform_is_the_largest_ratio_then_each_step_in_the_order_of_its_ratio(recipe: Recipe, seed: int) -> None:
+    network = pretrim.analyze(build(recipe), example(recipe))
+    problem = random_problem(network, Random(seed)) if network.groups else None
+    if problem is None:
+        return
+    widths = by_one_ratio(problem)
+    ladder = sorted(
+        (width / problem.network.dense[g], g, width) for g, legal in enumerate(problem.legal) for width in legal
+    )
+    for _, g, width in ladder:
+        trial = widths.copy()
+        trial[g] = max(width, widths[g])
+        next_legal = [w for w in problem.legal[g] if w > widths[g]][:1]
+        if width in next_legal and problem.budget.met(trial[None])[0]:
+            widths = trial
+    assert uniform(problem, 2).tolist() == [widths.tolist()] * 2
+    for g in range(len(widths)):
+        wider = steps(problem, widths, g, 1)
+        assert wider is None or not problem.budget.met(wider[None])[0]
+
+
+def test_waterfill_leaves_the_same_complexity_in_every_group_that_is_not_dense() -> None:
+    """One limit on feature maps: as many numbers in each. On MACs, widths go with the square root of a share."""
+    network = pretrim.analyze(nn.Sequential(conv(3, 960), conv(960, 320), conv(320, 640), conv(640, 2)), IMAGE)
+    kept = waterfill(problem_of(network, 1, activation="0.6x"), 1)[0]
+    assert kept[1] == 320 and abs(kept[0] - kept[2]) <= 1
+    macs = np.array([960 * 3, 960 * 320, 320 * 640], dtype=float)
+    ratios = waterfill(problem_of(network, 1, macs="0.3x"), 1)[0] / network.dense
+    inside = ratios < 1
+    complexity = (macs * ratios**2)[inside]
+    assert inside.sum() == 2 and complexity.max() / complexity.min() < 1.15
