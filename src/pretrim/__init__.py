@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from .core import plan as plan
     from .core import plan_of as plan_of
     from .errors import PretrimError as PretrimError
+    from .jobs.calls import Run as Run
+    from .jobs.calls import Study as Study
     from .jobs.calls import compress as compress
+    from .jobs.calls import open_run as open_run
+    from .jobs.calls import open_study as open_study
     from .jobs.calls import sweep as sweep
-    from .jobs.run import Run as Run
-    from .jobs.run import open_run as open_run
-    from .jobs.study import Study as Study
-    from .jobs.study import open_study as open_study
     from .runs.load import load as load
     from .runs.load import read as read
     from .runs.record import RunRecord as RunRecord
@@ -40,16 +40,16 @@ _HOME = {
     "Network": "core",
     "Plan": "core",
     "PretrimError": "errors",
-    "Run": "jobs.run",
+    "Run": "jobs.calls",
     "RunRecord": "runs.record",
-    "Study": "jobs.study",
+    "Study": "jobs.calls",
     "analyze": "core",
     "apply": "core",
     "compress": "jobs.calls",
     "costs": "core",
     "load": "runs.load",
-    "open_run": "jobs.run",
-    "open_study": "jobs.study",
+    "open_run": "jobs.calls",
+    "open_study": "jobs.calls",
     "plan": "core",
     "plan_of": "core",
     "read": "runs.load",

@@ -80,6 +80,14 @@ def _console(file: TextIO | None) -> Console:
     return console
 
 
+def say(line: str) -> None:
+    """A line on stderr, from the main process alone."""
+    from pretrim.train import is_main
+
+    if is_main():
+        print(line, file=sys.stderr, flush=True)
+
+
 def print_json(record: Any) -> None:
     """A record as JSON on stdout, as it is: no colours, no wrapping."""
     print(json.dumps(record, indent=2, allow_nan=False), file=stdout())
