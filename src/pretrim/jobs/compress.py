@@ -88,7 +88,10 @@ class _Job:
             raise UsageError("--resume continues a training, --overwrite starts anew: give one of them.")
         self.seed = options.search.options().seed
         name = str(data) if isinstance(data, str | Path) else ""
-        self.recipe: Recipe = recipe_of(name, options.training, self.seed, fine_tune=job.from_ is not None)
+        inherits = job.from_ is not None
+        recipe_of(
+            name, options.training, self.seed, fine_tune=inherits
+        )  # what is wrong with it is said before long work
         self.execution: Execution = execution_of(options.machine)
         if job.resume and is_finished(output):
             raise UsageError(f"The run in {output} is finished, there is nothing to resume: evaluate it.")
@@ -97,6 +100,8 @@ class _Job:
         self.data: DataSet = open_data(
             data, options.data, model=model, plan=self.given, seed=self.seed, reporter=reporter
         )
+        count = len(self.data.train)
+        self.recipe: Recipe = recipe_of(name, options.training, self.seed, images=count, fine_tune=inherits)
         self.dense = self._open(model)
         made = self.given or plan_for(self.dense, self.target, options.search, reporter)
         self.plan: Plan = check_plan(made, self.dense)
@@ -204,7 +209,9 @@ class _Job:
 
         def on_start(choice: Choice) -> None:
             timed = "; ".join(f"{label} {speed:,.0f} images/s" for label, speed in choice.speeds.items())
-            self.reporter.say(f"training, {name}: {choice.execution}{f' (timed: {timed})' if timed else ''}")
+            self.reporter.say(
+                f"training, {name}: {self.recipe}; {choice.execution}{f' (timed: {timed})' if timed else ''}"
+            )
 
         def on_epoch(records: tuple[EpochRecord, ...]) -> None:
             if self.options.machine.tracker:
