@@ -78,9 +78,9 @@ def page(records: list[dict[str, Any]]) -> str:
     lines = [
         "# Recalibrated batch norms, and without",
         "",
-        "Written by `benchmarks/recalibration.py`. ResNet-20, CIFAR-10 at 16x16, 8,000 training images, 8 epochs, batches",
-        f"of 64, rate 0.05, float32; {first['machine']['cpu']}, 1 thread, torch {first['machine']['torch']}. Test accuracy of "
-        f"{first['test_images']:,} images, %; p: McNemar's test, before",
+        "Written by `benchmarks/recalibration.py`. ResNet-20, CIFAR-10 at 16x16, 8,000 training images, 8 epochs,",
+        f"batches of 64, rate 0.05, float32; {first['machine']['cpu']}, 1 thread, torch {first['machine']['torch']}. "
+        f"Test accuracy of {first['test_images']:,} images, %; p: McNemar's test, before",
         "against after on the same images.",
         "",
         "| way | seed | before | after | after, 95 % | difference | p |",
@@ -122,8 +122,8 @@ def _cost(records: list[dict[str, Any]]) -> str:
     epochs = [record["training_cpu_s"] / 8 for record in records]
     shares = [100 * seconds / epoch for seconds, epoch in zip(took, epochs, strict=True)]
     return (
-        f"Recalibration by {records[0]['recalibration_images']:,} images took {min(took):.1f} to {max(took):.1f} s of CPU "
-        f"time, {min(shares):.0f} to {max(shares):.0f} % of an epoch with its validation."
+        f"Recalibration by {records[0]['recalibration_images']:,} images took {min(took):.1f} to {max(took):.1f} s of "
+        f"CPU time, {min(shares):.0f} to {max(shares):.0f} % of an epoch with its validation."
     )
 
 

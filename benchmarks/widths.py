@@ -1,6 +1,6 @@
-"""Claim: balanced widths are hardly ever worse than uniform width at the same limit, and have most of what can be gained.
+"""Claim: balanced widths are hardly ever worse than uniform width at the same limit, and have most of what can be won.
 
-Judged on networks that others trained from scratch, every network of a space: NATS-Bench's size space (arXiv 2009.00437;
+Judged on networks that others trained from scratch, all those of a space: NATS-Bench's size space (arXiv 2009.00437;
 32,768 networks on CIFAR-10 and CIFAR-100, 90 epochs, one seed, validation accuracy) and the ResNet of
 Channel-Bench-Macro (16,384 networks on CIFAR-10, 60 epochs, mean of 3 seeds). The network of each space is built here,
 its costs are compared with the table's, and pretrim plans it under limits of 30, 45, 60 and 80 % on MACs, parameters,
@@ -413,8 +413,8 @@ def summary(records: Sequence[Mapping[str, Any]]) -> list[str]:
         name: [r for r in records if kind_of(r) == name] for name in dict.fromkeys(map(kind_of, records))
     }
     lines = [
-        f"{len(records)} cases. Worse: more than {WORSE} points below exact uniform width. Goals over every limit: 85 % of "
-        "the best possible gain, worse in at most 5 % of the cases, not rounded; 75 % and 10 % as plans are, rounded to 8.",
+        f"{len(records)} cases. Worse: more than {WORSE} points below exact uniform width. Goals over every limit: 85 % "
+        "of the best possible gain, worse in at most 5 % of the cases, not rounded; 75 % and 10 % rounded to 8.",
         "",
         "Share of the best possible gain (share of the cases that are worse), by what is limited:",
         "",

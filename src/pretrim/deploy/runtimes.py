@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrim.compat.optional import is_installed, need
 from pretrim.compat.plugins import Plugins, load_plugins
@@ -13,6 +13,11 @@ from pretrim.errors import UsageError
 
 from . import executorch, litert, onnx
 from .runtime import Runtime, Session
+
+if TYPE_CHECKING:  # views of the table, below
+    RUNTIMES: tuple[str, ...]
+    TITLES: dict[str, str]
+    SUFFIXES: dict[str, str]
 
 GROUP = "pretrim.runtimes"
 BUILTIN: tuple[Runtime, ...] = (onnx.RUNTIME, litert.RUNTIME, executorch.RUNTIME)

@@ -1,10 +1,10 @@
-"""What to expect of a plan before it is trained: better than uniform width, about the same, or worse, and how sure that is.
+"""What to expect of a plan before it is trained: better than uniform width, the same, or worse, and how sure that is.
 
-The utility (`planning.utility`) of the plan is compared with that of uniform width under the same limits. Differences are
-in log width: 0.1 is worth what ten per cent more width everywhere would be. In public tables of trained networks
+The utility (`planning.utility`) of the plan is compared with that of uniform width under the same limits. Differences
+are in log width: 0.1 is worth what ten per cent more width everywhere would be. In public tables of trained networks
 (`benchmarks/widths.py`) plans that differ from uniform width by more than `EVEN` were more, or less, accurate as the
-utility says in nearly every case; `SEEN` counts them. Where those tables say nothing, neither does this: limits that none
-of them has, hundreds of classes, very narrow layers, networks that are no classifiers.
+utility says in nearly every case; `SEEN` counts them. Where those tables say nothing, neither does this: limits that
+none of them has, hundreds of classes, very narrow layers, networks that are no classifiers.
 """
 
 from __future__ import annotations
