@@ -413,7 +413,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> list[str]:
         name: [r for r in records if kind_of(r) == name] for name in dict.fromkeys(map(kind_of, records))
     }
     lines = [
-        f"{len(records)} cases. Worse: more than {WORSE} points below exact uniform width. Goals over every limit: 85 % "
+        f"{len(records)} cases. Worse: over {WORSE} points below exact uniform width. Goals over every limit: 85 % "
         "of the best possible gain, worse in at most 5 % of the cases, not rounded; 75 % and 10 % rounded to 8.",
         "",
         "Share of the best possible gain (share of the cases that are worse), by what is limited:",

@@ -36,9 +36,9 @@ MAY_IMPORT = {
     | CORE
     | {"compat", "devices", "models", "data", "train", "runs", "deploy", "measure", "latency"}
     | {"study", "report"},
-    "cli": BASE | {"devices", "planning", "train", "study", "jobs"},
+    "cli": BASE | {"analysis", "devices", "planning", "train", "study", "jobs"},
     "__main__": {"cli"},
-    "__init__": {"core", "errors", "jobs", "runs"},
+    "__init__": {"core", "errors", "jobs", "runs", "cli"},
 }
 """Each part of the package, and those below it that it may import; imports inside functions count as well"""
 

@@ -12,6 +12,7 @@ The names are loaded when they are first used, so that `pretrim --help` need not
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -62,4 +63,6 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'pretrim' has no attribute {name!r}")
+    if "IPython" in sys.modules and _HOME[name] in ("core", "jobs.calls"):  # in a notebook records show themselves
+        importlib.import_module(".cli.notebook", __name__).attach()
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
