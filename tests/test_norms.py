@@ -1,8 +1,10 @@
 """Statistics of batch norms: set anew before every validation and at the end, and never in the training's way."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_train import small
@@ -219,3 +221,33 @@ def test_the_statistics_are_of_images_as_the_training_sees_them(tiny: DataSet) -
     assert torch.allclose(augmented.running_mean, reference.running_mean, atol=0.03)
     assert torch.allclose(augmented.running_var, reference.running_var, rtol=0.03)
     assert not torch.allclose(plain.running_mean, reference.running_mean, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(batch_size=64, crop=0.25),
+        Recipe(batch_size=64, crop=0.0, cutout=0.5),
+        Recipe(batch_size=64, crop=0.0, mixup=1.0),
+        Recipe(batch_size=64, crop=0.0, balance="sampling"),
+    ],
+)
+def test_a_training_is_calibrated_by_what_it_sees(tiny: DataSet, recipe: Recipe) -> None:
+    """Whatever its recipe does to images: the statistics of 40 of its epochs, and not those of plain images."""
+    lopsided = replace(tiny, train=tiny.train.take(np.flatnonzero((tiny.train.labels < 9).numpy())[:256]))
+    feed = Feed(lopsided, recipe, torch.device("cpu"))
+    seen = torch.cat([batch.images for epoch in range(1, 41) for step in feed.epoch(epoch) for batch in step])
+    norm = nn.BatchNorm2d(1)
+    model = nn.Sequential(norm, nn.Flatten(), nn.Linear(64, 10))
+    train(model, lopsided, replace(recipe, epochs=1, learning_rate=1e-30), execution=HOW)
+    assert float(norm.running_mean) == pytest.approx(float(seen.mean()), abs=0.05)  # type: ignore[arg-type]
+    assert float(norm.running_var) == pytest.approx(float(seen.var()), rel=0.06)  # type: ignore[arg-type]
+
+
+def test_calibration_is_of_the_same_images_in_every_process(tiny: DataSet) -> None:
+    recipe = Recipe(batch_size=64, mixup=0.5)
+    alone = torch.cat(list(Feed(tiny, recipe, torch.device("cpu")).calibration(100, 40)))
+    for rank in (0, 1):
+        parts = list(Feed(tiny, recipe, torch.device("cpu"), rank=rank, world=2).calibration(100, 40))
+        assert [len(part) for part in parts] == [34, 33, 33]
+        assert torch.equal(torch.cat(parts), alone)

@@ -24,7 +24,7 @@ from .diagnosis import diagnose, majority_share
 from .evaluation import evaluate
 from .execution import Choice, Execution, choose, kernels, threads
 from .feed import STEP, Batch, Feed, seed_of
-from .norms import learning_norms, recalibrate, recalibration_images, statistics_kept
+from .norms import learning_norms, recalibration_images, set_statistics, statistics_kept
 from .optimizer import Average, learning_rate_at, make_optimizer
 from .outputs import Loss, Teacher, class_weights, forward, renormalised
 from .processes import agreed, from_main, make_accelerator, same_on_all, total, wanted_precision
@@ -429,9 +429,9 @@ class _Training:
     def _recalibrate(self, *, rounds: bool) -> int:
         """Set the running statistics to those of the weights as they are; the images that it took."""
         images = recalibration_images(len(self.data.train), self.recipe.recalibration)
-        run = rounding.forward if rounds else None
-        how = self.recipe.augmentation(self.data.input_shape[1], self.data.flip)
-        return recalibrate(self.model, self.data, images=images, norms=self.norms, how=how, run=run)
+        return set_statistics(
+            self.model, self.feed.calibration(images), self.norms, rounding.forward if rounds else None
+        )
 
     def _tell(self, *, ends: bool) -> None:
         if self.on_step is None:
