@@ -84,7 +84,7 @@ def page(records: list[dict[str, Any]]) -> str:
         "against after on the same images.",
 =======
         f"batches of 64, rate 0.05, float32; {first['machine']['cpu']}, 1 thread, torch {first['machine']['torch']}.",
-        f"Test accuracy, %, of {first['test_images']:,} images (95 %: about 1 point either way): by running averages of",
+        f"Test accuracy, %, of {first['test_images']:,} images (95 %: about 1 point either way): by averages of",
         "the training, recalibrated as `train` does by default, and recalibrated on images without augmentation.",
         "p: McNemar's test of the first two on the same images.",
 >>>>>>> train
