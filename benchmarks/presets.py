@@ -118,13 +118,8 @@ def page(records: list[dict[str, Any]]) -> str:
             "",
             f"Written by `benchmarks/presets.py`. ResNet-20 at half the MACs (mode {first['mode']}), images of "
             f"{SIDE}x{SIDE}, float32, one thread of",
-<<<<<<< HEAD
-            f"{first['machine']['cpu']}, torch {first['machine']['torch']}. Test accuracy with its 95 % interval "
-            "(Wilson) on n images; a row is one training.",
-=======
             f"{first['machine']['cpu']}, torch {first['machine']['torch']}. Test accuracy on n images with its 95 % "
             "interval (Wilson); a row is one training.",
->>>>>>> train
             "",
             f"| {' | '.join(COLUMNS)} |",
             "|---" * len(COLUMNS) + "|",

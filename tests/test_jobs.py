@@ -164,7 +164,7 @@ class Endless(IterableDataset[Any]):
     [
         (lambda p: pretrim.compress(network(), (tensors(9, 0),), macs="0.5x", output=p), UsageError, "but got 1 parts"),
         (lambda p: pretrim.compress(network(), (Endless(), Endless()), macs="0.5x", output=p), UsageError, "no length"),
-        (lambda p: pretrim.compress(network(), (tensors(0, 0), tensors(9, 0)), macs=9, output=p), DataError, "is empty"),
+        (lambda p: pretrim.compress(network(), (tensors(0, 0),) * 2, macs=9, output=p), DataError, "is empty"),
         (lambda p: pretrim.compress(network(), "digits", mac="0.5x", output=p), UsageError, "Did you mean macs?"),
         (lambda p: pretrim.compress(network(), "digits", mode="best", output=p), UsageError, "mode to be one of"),
         (lambda p: pretrim.compress(network(), "digits", output=p), UsageError, "No limit given"),
