@@ -33,6 +33,8 @@ TIED = np.eye(5)[[0, 0, 1, 2, 3, 3, 3, 3, 4, 4, 4]]
 GUESS = np.array([1.0, 2.0, 1.5, 10.0, 15.0])
 """Where the search for the common ratios starts, in cycles of a multiply-accumulate; a number without data keeps it"""
 RIDGE = 0.1
+RATIO_RIDGE = 1.0
+"""The same for the common ratios, whose prior is the guess. Both were chosen by the error of families left out."""
 MANY = 40
 """Networks that tell the kinds of operators apart"""
 ENOUGH = 10
@@ -317,15 +319,16 @@ def ratios(samples: Sequence[Sample], rounds: int = 15) -> Array:
 
     A system counts with the root of its samples, so that none decides alone.
     """
-    ratio = GUESS.copy()
+    ratio, weight = GUESS.copy(), np.sqrt(RATIO_RIDGE)
     by_key = groups(sample for sample in samples if not sample.is_part).values()
     weights = np.concatenate([np.full(len(group), len(group) ** -0.25) for group in by_key])
     for _ in range(rounds):
         scales = np.concatenate([np.full(len(group), speed(group, ratio)) for group in by_key])
         rows = [sample.row @ TIED / sample.cycles for group in by_key for sample in group]
         rows = np.array(rows) * (weights * scales)[:, None]
-        left = np.vstack([rows, np.diag(1 / GUESS)])
-        ratio = np.maximum(nnls(left, np.concatenate([weights, np.ones(len(GUESS))]))[0], 1e-3 * GUESS)
+        left = np.vstack([rows, weight * np.diag(1 / GUESS)])
+        right = np.concatenate([weights, np.full(len(GUESS), weight)])
+        ratio = np.maximum(nnls(left, right)[0], 1e-3 * GUESS)
         ratio /= ratio[0]
     return ratio
 

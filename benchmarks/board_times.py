@@ -139,8 +139,8 @@ def main() -> None:
     lines = [
         "# Time on boards: predicted without the network's family, and measured",
         "",
-        "Written by `benchmarks/board_times.py`; how it is fitted: `benchmarks/board_fit.py`. Measurements of others, in",
-        "`src/pretrim/latency/board_times.toml` with their sources. A system is a core with a runtime and version.",
+        "Written by `benchmarks/board_times.py`; how it is fitted: `benchmarks/board_fit.py`. Measurements of others,",
+        "named in `src/pretrim/latency/board_times.toml`. A system is a core with a runtime and a version.",
         "",
         *summary(fitted),
         "",

@@ -18,7 +18,7 @@ import torch
 
 import pretrim
 from pretrim.cost.microcontroller import arena_cost, artifact_cost
-from pretrim.deploy import litert, micro
+from pretrim.deploy import litert, micro, tflite
 from pretrim.models.resolve import build, resolve
 
 RESULT = Path(__file__).parent / "results" / "footprint.md"
@@ -38,7 +38,7 @@ def row(name: str, title: str, limits: dict[str, str]) -> list[str]:
     slim = (model if plan is None else plan.apply(model)).eval()
     images = torch.randn(4, 3, 32, 32)
     content = litert.quantise(litert.convert(slim, images[:1]).content, images.numpy()).content
-    unplanned = content.replace(litert.MEMORY_PLAN, b"x" * len(litert.MEMORY_PLAN))
+    unplanned = content.replace(tflite.MEMORY_PLAN, b"x" * len(tflite.MEMORY_PLAN))
     pairs = [
         (int(artifact_cost(network)(widths)), len(content)),
         (int(arena_cost(network)(widths)), micro.arena(content).total_bytes),

@@ -98,7 +98,8 @@ def masked(model: nn.Module, network: Network, keep: Keep) -> nn.Module:
             for dim, mask in enumerate(masks):
                 tensors[parameter.name].index_fill_(dim, torch.from_numpy(np.flatnonzero(~mask)), 0)
             owner, _, last = parameter.name.rpartition(".")
-            if last == "weight" and isinstance(dense.get_submodule(owner), (nn.LayerNorm, nn.GroupNorm)):
+            is_cut = not all(mask.all() for mask in masks)
+            if is_cut and last == "weight" and isinstance(dense.get_submodule(owner), (nn.LayerNorm, nn.GroupNorm)):
                 norms[owner] = torch.from_numpy(masks[0])
     for owner, kept in norms.items():
         parent, _, last = owner.rpartition(".")

@@ -252,6 +252,14 @@ def test_operators_without_a_known_time_are_named(networks: dict[str, Network]) 
     assert board_time(networks["ic"], board("stm32h743"), "st-edge-ai").left_out == ("pad",)
 
 
+def test_an_operator_that_nobody_measured_is_named_and_not_guessed() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 1))
+    network = pretrim.analyze(model, torch.zeros(1, *SHAPE))
+    time = board_time(network, board("stm32h743"), "st-edge-ai")
+    assert any("upsample" in name for name in time.left_out)
+    assert set(work_of(network).outputs) == {"pointwise"}
+
+
 def test_energy_is_known_where_power_was_measured_alone(networks: dict[str, Network]) -> None:
     time = board_time(networks["ic"], board("stm32h743"), "st-edge-ai 8.1")
     assert time.energy_uj(1e6) is None  # an STM32H7A3 was measured: not this board
@@ -265,7 +273,9 @@ def test_energy_is_known_where_power_was_measured_alone(networks: dict[str, Netw
 def test_runtimes_of_a_board() -> None:
     assert known_runtimes(board("stm32h743"))[0] == "st-edge-ai 8.1"
     assert not any(name.startswith("st-edge-ai") for name in known_runtimes(board("nrf52840")))
+    assert "st-edge-ai 8.1" in known_runtimes(board("nicla-vision"))  # Arduino's, with an STM32H747
     assert known_runtimes(board("raspberry-pi-5")) == ()
+    assert {name for system in systems() for name in system.power_mw} <= {entry.name for entry in boards()}
     assert {core_of(entry) for entry in boards() if entry.kind == "microcontroller"} >= {"Cortex-M4", "Xtensa LX7"}
 
 

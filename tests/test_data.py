@@ -356,7 +356,19 @@ def test_a_palette_with_transparent_colours_is_its_colours(tmp_path):
     assert np.array_equal(found.permute(1, 2, 0), np.asarray(image.convert("RGB")))
 
 
-def test_of_16_bit_grey_the_upper_byte_is_kept(tmp_path):
+def test_a_narrow_range_of_16_bit_grey_is_stretched(tmp_path):
+    """Thermal cameras use a thousand of 65,536 levels; the upper byte alone would leave four."""
+    levels = np.linspace(51_200, 52_200, 256).round().astype(np.uint16)
+    found = {}
+    for name, values in (("thermal", levels), ("twelve_bit", levels - 51_000), ("even", levels * 0 + 51_200)):
+        Image.fromarray(values.astype(np.uint16).reshape(16, 16)).save(tmp_path / f"{name}.png")
+        found[name] = data.decode_image(tmp_path / f"{name}.png", (1, 16, 16))
+    assert len(found["thermal"].unique()) == 256
+    assert torch.equal(found["thermal"], found["twelve_bit"])
+    assert found["even"].unique().tolist() == [51_200 >> 8]
+
+
+def test_16_bit_grey_of_the_whole_range_keeps_its_upper_byte(tmp_path):
     Image.fromarray(np.array([[0, 256, 40_000, 65_535]], dtype=np.uint16)).save(tmp_path / "deep.png")
     for channels in (1, 3):
         assert data.decode_image(tmp_path / "deep.png", (channels, 1, 4))[0, 0].tolist() == [0, 1, 156, 255]

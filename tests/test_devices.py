@@ -11,6 +11,13 @@ def test_there_are_ten_boards_and_more_of_both_kinds() -> None:
     assert kinds.count("microcontroller") >= 8 and kinds.count("computer") >= 4
 
 
+def test_there_are_boards_of_every_common_core() -> None:
+    cores = {entry.core for entry in boards() if entry.kind == "microcontroller"}
+    assert len([entry for entry in boards() if entry.kind == "microcontroller"]) >= 25
+    for core in ("M0+", "M33", "M4F", "M55", "M7", "M85", "LX6", "LX7", "RISC-V"):
+        assert any(core in name for name in cores), core
+
+
 @pytest.mark.parametrize("entry", boards(), ids=lambda entry: entry.name)
 def test_every_figure_has_a_source(entry: object) -> None:
     for figure in ("ram", "clock", "simd", "round_to", *(["flash"] if entry.flash_bytes else [])):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pretrim.errors import ExportError
+from pretrim.deploy.vendor_errors import export_error
 
 MLIR = (
     "Failed to run converter passes: /home/me/site-packages/timm/layers/eca.py:105:0: error: 'tfl.mul' op operands "
@@ -28,5 +28,5 @@ No decomposition for it
     ids=["LiteRT's passes", "torch.export", "nothing", "plain"],
 )
 def test_one_line_says_what_a_converter_could_not_take(text: str, said: str) -> None:
-    error = ExportError.by("LiteRT", ValueError(text))
+    error = export_error("LiteRT", ValueError(text))
     assert str(error) == f"Expected LiteRT to take the network, but got {said}Another runtime may take it."

@@ -12,6 +12,7 @@ import pretrim
 from pretrim.cost.arena import pack, place, top
 from pretrim.cost.microcontroller import arena_cost, artifact_cost, lower
 from pretrim.deploy import litert, micro
+from pretrim.deploy.tflite import MEMORY_PLAN
 from pretrim.errors import ExportError, InfeasibleBudget
 from pretrim.planning.budget import Budget
 
@@ -146,8 +147,8 @@ def test_the_plan_in_the_file_saves_memory_and_changes_no_output() -> None:
 
 def without_plan(content: bytes) -> bytes:
     """The same model, with the name of its memory plan made one that nobody reads."""
-    assert content.count(litert.MEMORY_PLAN) == 1
-    return content.replace(litert.MEMORY_PLAN, b"x" * len(litert.MEMORY_PLAN))
+    assert content.count(MEMORY_PLAN) == 1
+    return content.replace(MEMORY_PLAN, b"x" * len(MEMORY_PLAN))
 
 
 def test_weights_behind_the_flatbuffer_are_put_inside() -> None:
@@ -202,3 +203,36 @@ def test_a_step_more_breaks_the_arena() -> None:
         wider = widths.copy()
         wider[group] += 1
         assert not budget.met(wider)
+
+
+class Tables(nn.Module):
+    """Parameters that no convolution or linear layer holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.slope, self.last = nn.Conv2d(3, 16, 3, 2, 1), nn.PReLU(16), nn.Conv2d(16, 4, 3, 2, 1)
+        self.norm = nn.GroupNorm(4, 16)
+        self.positions = nn.Parameter(torch.randn(1, 16, 16, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.slope(self.first(x) + self.positions))
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+def test_parameters_outside_of_layers_are_in_the_file() -> None:
+    network = pretrim.analyze(Tables(), torch.zeros(1, 3, 32, 32))
+    assert int(artifact_cost(network, "int8")(network.dense)) > 16 * 16 * 16 + (16 * 3 * 9 + 4 * 16 * 9)
+
+
+def test_weights_of_a_recurrent_layer_are_in_the_file() -> None:
+    class Spotter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.front, self.layer = nn.Conv1d(3, 8, 3, 2, 1), nn.LSTM(8, 24, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(self.front(x).transpose(1, 2))[0]  # type: ignore[no-any-return]
+
+    model = Spotter()
+    network = pretrim.analyze(model, torch.zeros(1, 3, 32))
+    assert int(artifact_cost(network, "int8")(network.dense)) > sum(p.numel() for p in model.parameters())

@@ -1,6 +1,7 @@
 """What a training leaves to look at."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def test_the_log_has_a_line_an_epoch(tmp_path: Path) -> None:
         "learning_rate": 0.1,
         "images_per_s": 100.0,
         "seconds": 1.5,
+        "validation_loss": None,
     }
 
 
@@ -42,13 +44,20 @@ def test_the_lines_of_the_curve() -> None:
     assert [line.label for line in curves([record(1, None)])[1]] == ["training"]
 
 
+def test_the_loss_of_the_validation_images_is_beside_that_of_the_training() -> None:
+    """Where it rises, the network learns the training images by heart."""
+    loss, _ = curves([replace(record(1), validation_loss=2.5), record(2), replace(record(3), validation_loss=3.0)])
+    assert [(line.label, line.epochs, line.values) for line in loss][1] == ("validation", [1, 3], [2.5, 3.0])
+
+
 def test_the_curve_is_a_picture(tmp_path: Path) -> None:
-    draw_curve([record(epoch) for epoch in (1, 2, 3)], "a network", tmp_path / "curve.png")
+    records = [replace(record(epoch), validation_loss=2.0) for epoch in (1, 2, 3)]
+    draw_curve(records, "a network", tmp_path / "curve.png", chance=0.2)
     with Image.open(tmp_path / "curve.png") as picture:
         picture.load()
         assert picture.format == "PNG" and picture.width > 600
         colours = {colour for _, colour in picture.convert("RGB").getcolors(picture.width * picture.height) or []}
-    assert (0x1F, 0x6F, 0xB4) in colours and (0x9A, 0x9A, 0x9A) in colours
+    assert {(0x1F, 0x6F, 0xB4), (0x9A, 0x9A, 0x9A), (0xC4, 0x4E, 0x52)} <= colours
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
 
 

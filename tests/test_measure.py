@@ -1,6 +1,8 @@
 """Measurements by the real worker, here and over a real sshd; and what is made of them."""
 
 import ast
+import builtins
+import dis
 import getpass
 import json
 import os
@@ -19,12 +21,13 @@ import torch
 from torch import nn
 
 from pretrim.compat.optional import NO_TELEMETRY
-from pretrim.deploy import Artifact, export
+from pretrim.deploy import Artifact, Runtime, export
+from pretrim.deploy.runtimes import runtimes
 from pretrim.errors import MeasureError, UsageError
 from pretrim.measure import Latency, Protocol, measure
 from pretrim.measure.compare import warning
 from pretrim.measure.record import MARK, parse_answer
-from pretrim.measure.run import WORKER, check_ended
+from pretrim.measure.run import WORKER, check_ended, with_loaders
 from pretrim.measure.ssh import REMOTE, Host
 
 QUICK = Protocol(runs=4, processes=2, rounds=2, warmup_s=0.01)
@@ -114,7 +117,7 @@ def measure_with(command: list[str]) -> None:
     request = {"artifacts": [{"path": "x", "runtime": "onnx", "shape": [1], "data_type": "float32"}], "threads": 1}
     request |= {"providers": [], "runs": 1, "rounds": 1, "warmup_s": 0}
     file = Path(os.environ.get("TMPDIR", "/tmp")) / f"request-{os.getpid()}.json"
-    file.write_text(json.dumps(request))
+    file.write_text(json.dumps(with_loaders(request)))
     try:
         done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     finally:
@@ -127,7 +130,7 @@ def test_the_worker_does_not_let_onnx_runtime_report_its_use(artifacts: dict[str
     one = {"path": str(artifacts["small"].path), "runtime": "onnx", "shape": [1, 3, 40, 40], "data_type": "float32"}
     request = {"artifacts": [one], "threads": 1, "providers": [], "runs": 1, "rounds": 1, "warmup_s": 0}
     asked, temporary = tmp_path / "request.json", tmp_path / "temporary"
-    asked.write_text(json.dumps(request))
+    asked.write_text(json.dumps(with_loaders(request)))
     temporary.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != NO_TELEMETRY}
     environment["TMPDIR"] = str(temporary)
@@ -163,24 +166,33 @@ def test_an_answer_is_read_and_cleaned() -> None:
     assert (found.samples_s, found.memory_before_bytes) == (((0.1, 0.2),), 5)
 
 
+def result(**changes: Any) -> list[dict[str, Any]]:
+    return [{"provider": "CPU", "samples_s": [1], "energy_j": None, "energy_source": None} | changes]
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "said"),
     [
-        "nothing",
-        MARK + "{",
-        answer(results=[]),
-        answer(results=[{"provider": "CPU", "samples_s": [], "energy_j": None, "energy_source": None}]),
-        answer(results=[{"provider": "CPU", "samples_s": [-1], "energy_j": None, "energy_source": None}]),
-        answer(results=[{"provider": [], "samples_s": [1], "energy_j": None, "energy_source": None}]),
-        answer(results=[{"provider": "CPU", "samples_s": [1], "energy_j": "NaN", "energy_source": None}]),
-        answer(machine={}),
-        answer(memory_before_bytes=-3),
-        answer(memory_peak_bytes="much"),
+        ("nothing", "Expected a measurement, but the worker gave none: run it again."),
+        (MARK + "{", "The worker's answer is not valid JSON ("),
+        (MARK + "[" * 600 + "]" * 600, "The worker's answer is damaged: at $[0]"),
+        (answer(results=[]), "The worker's answer has 0 results for 1 artifacts."),
+        (answer(results=result(samples_s=[])), "at $.results[0].samples_s, expected `array` of length >= 1"),
+        (answer(results=result(samples_s=[1, -1])), "at $.results[0].samples_s[1], expected `float` > 0.0"),
+        (answer(results=result(samples_s=[True])), "at $.results[0].samples_s[0], expected `float`, got `bool`"),
+        (answer(results=result(provider=[])), "at $.results[0].provider, expected `str`, got `array`"),
+        (answer(results=result(energy_j="NaN")), "at $.results[0].energy_j, expected `float | null`, got `str`"),
+        (answer(results=result(energy_j=float("inf"))), "The worker's answer is not valid JSON (Infinity is no number"),
+        (answer(machine={}), "at $.machine, object missing required field"),
+        (answer(memory_before_bytes=-3), "at $.memory_before_bytes, expected `int` >= 0"),
+        (answer(memory_peak_bytes="much"), "at $.memory_peak_bytes, expected `int | null`, got `str`"),
     ],
 )
-def test_a_damaged_answer(text: str) -> None:
-    with pytest.raises(MeasureError, match=r"Expected a (complete )?measurement"):
+def test_a_damaged_answer(text: str, said: str) -> None:
+    with pytest.raises(MeasureError) as caught:
         parse_answer(text, 1)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).lower().endswith("run it again.")
 
 
 # ---------------------------------------------------------------------------------------- not faster
@@ -212,14 +224,33 @@ def test_why_it_is_not_faster(artifacts: dict[str, Artifact]) -> None:
 # ---------------------------------------------------------------------------------------- over ssh
 
 
+def imported(tree: ast.Module) -> set[str]:
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+
 @pytest.mark.parametrize("file", [WORKER, REMOTE])
 def test_what_runs_on_a_board_is_python_3_8_and_needs_nothing_of_ours(file: Path) -> None:
     tree = ast.parse(file.read_text(), feature_version=(3, 8))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not any(name.startswith("pretrim") for name in imported)
+    assert not any(name.startswith("pretrim") for name in imported(tree))
     annotations = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     assert annotations  # so that `str | None` is never evaluated
+
+
+@pytest.mark.parametrize("runtime", runtimes(), ids=lambda runtime: runtime.name)
+def test_how_a_runtime_is_loaded_there_is_python_3_8_and_complete_in_itself(runtime: Runtime) -> None:
+    loader = runtime.loader()
+    tree = ast.parse(loader["source"], feature_version=(3, 8))
+    assert [type(node) for node in tree.body] == [ast.FunctionDef] and loader["packages"]
+    assert "pretrim" not in {name.partition(".")[0] for name in imported(tree)}
+    names: dict[str, Any] = {}
+    code = "from __future__ import annotations\n" + loader["source"]
+    exec(compile(code, runtime.name, "exec"), names)
+    found = [names[loader["function"]].__code__]
+    for part in found:  # functions inside it are appended as they are met
+        found += [constant for constant in part.co_consts if hasattr(constant, "co_code")]
+    used = {entry.argval for part in found for entry in dis.get_instructions(part) if entry.opname == "LOAD_GLOBAL"}
+    assert used <= set(dir(builtins))
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=touch /tmp/x", "a b", "host;ls", "$(id)@host", "", "user@-x", "a\nb"])

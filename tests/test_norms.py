@@ -1,8 +1,10 @@
 """Statistics of batch norms: set anew before every validation and at the end, and never in the training's way."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_train import small
@@ -12,6 +14,7 @@ from pretrim.data import DataSet, load, normalise
 from pretrim.errors import UsageError
 from pretrim.models import BUILTIN
 from pretrim.train import Execution, Progress, Recipe, evaluate, recalibrate, recalibration_images, train
+from pretrim.train.feed import Feed
 
 SHORT = Recipe(epochs=4, batch_size=64)
 HOW = Execution(device="cpu", channels_last=False, precision="float32", threads=1)
@@ -51,7 +54,8 @@ def test_a_short_training_is_no_longer_validated_at_chance(digits: DataSet) -> N
 def test_what_is_kept_is_what_was_validated_last(tiny: DataSet) -> None:
     for ema in (0.0, 0.9):
         model = small()
-        records = train(model, tiny, Recipe(epochs=3, batch_size=64, ema=ema), execution=HOW).epochs
+        recipe = Recipe(epochs=3, batch_size=64, ema=ema, crop=0.0, flip=False)  # as `_seen` takes them
+        records = train(model, tiny, recipe, execution=HOW).epochs
         assert records[-1].validation_accuracy == evaluate(model, tiny.validation, tiny.mean, tiny.std).accuracy
         seen = _seen(model.conv, tiny)
         assert torch.allclose(model.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-2)  # type: ignore[arg-type]
@@ -199,3 +203,51 @@ def test_quantisation_aware_epochs_are_calibrated_as_they_are_trained(tiny: Data
 
     assert not torch.equal(mean(0), mean(1))
     assert torch.allclose(mean(0), mean(1), atol=0.02)
+
+
+def test_the_statistics_are_of_images_as_the_training_sees_them(tiny: DataSet) -> None:
+    """Padded crops have black bars: an exponential average over many batches of the training's own is the reference."""
+    recipe = Recipe(epochs=1, batch_size=64, crop=0.25, flip=False)
+    plain, augmented, reference = (nn.BatchNorm2d(tiny.input_shape[0], momentum=0.02) for _ in range(3))
+    feed = Feed(tiny, recipe, torch.device("cpu"))
+    for epoch in range(40):
+        for batches in feed.epoch(epoch):
+            for batch in batches:
+                reference(batch.images)
+    how = recipe.augmentation(tiny.input_shape[1], tiny.flip)
+    head = nn.Conv2d(tiny.input_shape[0], 1, 1)
+    recalibrate(nn.Sequential(augmented, head), tiny, images=len(tiny.train), how=how)
+    recalibrate(nn.Sequential(plain, head), tiny, images=len(tiny.train))
+    assert torch.allclose(augmented.running_mean, reference.running_mean, atol=0.03)
+    assert torch.allclose(augmented.running_var, reference.running_var, rtol=0.03)
+    assert not torch.allclose(plain.running_mean, reference.running_mean, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(batch_size=64, crop=0.25),
+        Recipe(batch_size=64, crop=0.0, cutout=0.5),
+        Recipe(batch_size=64, crop=0.0, mixup=1.0),
+        Recipe(batch_size=64, crop=0.0, balance="sampling"),
+    ],
+)
+def test_a_training_is_calibrated_by_what_it_sees(tiny: DataSet, recipe: Recipe) -> None:
+    """Whatever its recipe does to images: the statistics of 40 of its epochs, and not those of plain images."""
+    lopsided = replace(tiny, train=tiny.train.take(np.flatnonzero((tiny.train.labels < 9).numpy())[:256]))
+    feed = Feed(lopsided, recipe, torch.device("cpu"))
+    seen = torch.cat([batch.images for epoch in range(1, 41) for step in feed.epoch(epoch) for batch in step])
+    norm = nn.BatchNorm2d(1)
+    model = nn.Sequential(norm, nn.Flatten(), nn.Linear(64, 10))
+    train(model, lopsided, replace(recipe, epochs=1, learning_rate=1e-30), execution=HOW)
+    assert float(norm.running_mean) == pytest.approx(float(seen.mean()), abs=0.05)  # type: ignore[arg-type]
+    assert float(norm.running_var) == pytest.approx(float(seen.var()), rel=0.06)  # type: ignore[arg-type]
+
+
+def test_calibration_is_of_the_same_images_in_every_process(tiny: DataSet) -> None:
+    recipe = Recipe(batch_size=64, mixup=0.5)
+    alone = torch.cat(list(Feed(tiny, recipe, torch.device("cpu")).calibration(100, 40)))
+    for rank in (0, 1):
+        parts = list(Feed(tiny, recipe, torch.device("cpu"), rank=rank, world=2).calibration(100, 40))
+        assert [len(part) for part in parts] == [34, 33, 33]
+        assert torch.equal(torch.cat(parts), alone)

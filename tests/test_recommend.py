@@ -1,12 +1,17 @@
 """What a study recommends, by hand, and ten thousand trials."""
 
+import json
 import time
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pretrim.errors import UsageError
 from pretrim.study.recommend import Candidate, recommend, to_json
+from pretrim.train import pack, wilson
 
 
 def candidate(key: str, validation: float, **takes: float) -> Candidate:
@@ -61,6 +66,45 @@ def test_what_is_not_known_does_not_fit() -> None:
     timed = [*FOUND, candidate("timed", 0.1, latency=0.5)]
     chosen = recommend(timed, {"latency": 1.0}).best
     assert chosen is not None and chosen.key == "timed"
+
+
+def evaluation(right: list[bool]) -> dict[str, Any]:
+    """As `train.Evaluation.to_json` writes it."""
+    hits = sum(right)
+    ends = wilson(hits, len(right)).to_json()
+    return {"interval_95": ends, "images": len(right), "right": pack(torch.tensor(right))}
+
+
+def sure(key: str, right: list[bool], **takes: float) -> Candidate:
+    share = sum(right) / len(right)
+    return replace(candidate(key, share, **takes), validated=evaluation(right), tested=evaluation(right[:50]))
+
+
+def test_choices_are_compared_image_by_image() -> None:
+    """Of 100 validation images: best and next best differ in 3 and 1, the one beyond the limit in 0 and 12."""
+    base = [True] * 80 + [False] * 20
+    next_best, best, beyond = base.copy(), base.copy(), base.copy()
+    best[79], best[80:83] = False, [True] * 3
+    beyond[79], beyond[80:94] = False, [True] * 14
+    found = recommend([sure("b", best, ram=10), sure("n", next_best, ram=10), sure("x", beyond, ram=20)], {"ram": 10})
+    assert found.best is not None and found.best.key == "b" and found.comparison is not None
+    assert (found.comparison.only_first, found.comparison.only_second) == (1, 3)
+    assert found.comparison.p_value == 10 / 16 and not found.comparison.is_significant
+    (buy,) = found.buys
+    assert buy.comparison is not None and (buy.comparison.only_first, buy.comparison.only_second) == (0, 11)
+    assert buy.comparison.p_value == 2 / 2**11 and buy.comparison.is_significant
+    plain = json.loads(json.dumps(to_json(found)))
+    assert plain["comparison"]["difference"] == pytest.approx(0.02) == found.comparison.difference
+    assert plain["buys"][0]["comparison"]["p_value"] == 2 / 2**11
+    assert plain["best"]["validation_images"] == 100 and plain["best"]["test_images"] == 50
+    assert plain["best"]["validation_interval_95"] == wilson(82, 100).to_json()
+    assert "test_interval_95" not in plain["next_best"]
+
+
+def test_studies_that_recorded_less_are_chosen_from_all_the_same() -> None:
+    found = recommend(FOUND, {"ram": 20, "flash": 20})
+    assert found.comparison is None and [buy.comparison for buy in found.buys] == [None, None]
+    assert to_json(found)["best"]["validation_interval_95"] is None
 
 
 def test_a_front_of_many_points_takes_no_time() -> None:

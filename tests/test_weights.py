@@ -30,6 +30,9 @@ WAYS: list[tuple[str, Any]] = [
     ("lightning.ckpt", lambda s: {"epoch": 3, "state_dict": {f"model.{k}": v for k, v in s.items()}}),
     ("parallel.pt", lambda s: {"model": {f"module.{k}": v for k, v in s.items()}, "optimizer": {"lr": 0.1}}),
     ("compiled.bin", lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()}),
+    ("attribute.ckpt", lambda s: {"state_dict": {f"net.backbone.{k}": v for k, v in s.items()}}),
+    ("basicsr.pth", lambda s: {"params": {k: torch.zeros_like(v) for k, v in s.items()}, "params_ema": s}),
+    ("profiled.pth", lambda s: {**s, "total_ops": torch.zeros(1), "conv.total_params": torch.zeros(1)}),
     ("old.pth", lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")}),
 ]
 
@@ -72,7 +75,7 @@ def test_files_that_do_not_fit_are_said(tmp_path: Path) -> None:
     (tmp_path / "noise.safetensors").write_bytes(b"noise")
     for name, said in (
         ("wide.pth", r"Expected conv.weight of .* to be \(3, 1, 3, 3\), but it is \(4, 1, 3, 3\)"),
-        ("part.pth", "but conv.bias is missing"),
+        ("part.pth", r"but conv.bias is missing \(the first of its 1 names is conv.weight\)"),
         ("more.pth", "but more is not in the model"),
         ("list.pth", "it holds list, not a state dict"),
         ("noise.pth", "Expected"),

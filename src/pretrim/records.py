@@ -45,13 +45,18 @@ def parse(content: bytes | str, kind: type[T], *, source: Path | str, error: typ
 
 
 def load(content: bytes | str, *, source: Path | str, error: type[PretrimError], mend: str) -> Any:
-    """Decode JSON text to plain dicts and lists with no type asked for; arguments and errors as in :func:`parse`."""
+    """Decode JSON text to plain dicts and lists of any types; arguments and errors as in :func:`parse`."""
     try:
-        return json.loads(content, parse_constant=_refuse_constant)
+        data = json.loads(content, parse_constant=_refuse_constant)
     except RecursionError:
         raise error(f"{source} is damaged: it is nested too deeply. {_sentence(mend)}") from None
     except ValueError as problem:  # JSONDecodeError, UnicodeDecodeError, and integers of more than 4300 digits
         raise error(f"{source} is not valid JSON ({_one_line(problem)}). {_sentence(mend)}") from None
+    try:
+        _check_numbers(data)
+    except ValueError as problem:
+        raise error(f"{source} is damaged{_describe(problem)}. {_sentence(mend)}") from None
+    return data
 
 
 def convert(data: Any, kind: type[T], *, source: Path | str, error: type[PretrimError], mend: str) -> T:

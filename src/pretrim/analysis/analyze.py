@@ -10,6 +10,7 @@ with all that its module sees.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,14 +22,18 @@ from .build import Analysis, Declared, StoredIntegerConflict, build_network
 from .channels import Channels, Ids, Labels
 from .constants import freeze_constants, trained_names
 from .copies import Example, describe_failure, named_tensors, with_batch
+from .declared_widths import declared_widths
 from .identity import describe, fingerprint
 from .narrower import Mismatch, check_narrow, narrow_stage, trial_widths
-from .network import Network
+from .network import IntArray, Network
 from .observer import READS_VALUES, Site, Stage, stage
 from .rules import POINTWISE
 from .trace import StoredInteger, Trace, trace
+from .unread import freeze_unread
 
 MOST_TRIALS = 200
+MOST_NAMED = 3
+NOWHERE = Site("", 0, "", "")
 STRATEGIES: dict[str, tuple[str, ...]] = {
     "view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
     "_unsafe_view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
@@ -39,12 +44,14 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
 WITH_INTEGERS = ("retarget", "share", "freeze", "freeze all")
 
 
-def analyze(model: nn.Module, example: Example) -> Network:
+def analyze(model: nn.Module, example: Example | list[Example]) -> Network:
     """Find a model's channel groups, its costs as functions of their widths, and what is frozen and why.
 
     Args:
         model: any module whose ``forward`` runs on `example`. It is not changed: it is copied with fake parameters.
-        example: a tensor (first dimension: images), a tuple of arguments, or a dict of named arguments.
+        example: a tensor (first dimension: images), a tuple of arguments, or a dict of named arguments. A list holds
+            several of these, for each way through ``forward`` (heads that are used one at a time); costs are those of
+            the first.
 
     Raises:
         ModelError: ``forward`` fails; its own error is shown.
@@ -52,25 +59,36 @@ def analyze(model: nn.Module, example: Example) -> Network:
     return Analyst(model, example).run()
 
 
+class NeedsValues(Exception):
+    """The model does not run on fake tensors."""
+
+
 class Analyst:
     """One analysis: a copy of the model to run, and what was learnt about its lines of source so far."""
 
-    def __init__(self, model: nn.Module, example: Example) -> None:
+    def __init__(self, model: nn.Module, example: Example | list[Example]) -> None:
         self.model = model
-        self.example = with_batch(example, 1)
+        examples = example if isinstance(example, list) else [example]
+        if not examples:
+            raise ModelError("Expected an example of the model's inputs, but the list of examples is empty.")
+        self.examples = [with_batch(each, 1) for each in examples]
         self.hints: dict[Site, str] = {}
         self.in_conflict: set[Site] = set()  # lines whose integer stands for other channels elsewhere
         self.closed: set[str] = set()  # modules whose channels are all frozen
         self.notes: list[str] = []
-        self.stage = stage(model, self.example)
-        self.trains = True
+        self.stage = stage(model, self.examples[0])
+        self.stages: list[Stage] = []  # of the traces beyond the first, in their order
+        self.failed: set[tuple[object, ...]] = set()  # ways that do not run
 
     def run(self) -> Network:
         for _ in range(MOST_TRIALS):
             try:
                 network = self._network()
-                self._try_narrower(network)
-                return network
+                self._try_narrower(network, trial_widths(network))
+                return self._with_declared_widths(network)
+            except NeedsValues as error:
+                self.notes.append(str(error))
+                self.stage = stage(self.model, self.examples[0], real=True)
             except StoredIntegerConflict as conflict:
                 self.in_conflict.add(conflict.stored.site)
                 self._learn(conflict.stored.site, conflict.stored.module, str(conflict))
@@ -86,12 +104,10 @@ class Analyst:
     def _network(self) -> Network:
         channels = Channels()
         labels = {name: parameter_labels(t, channels) for name, t in named_tensors(self.model)}
-        inference = self._trace_inference(channels, labels)
-        if not inference.output_shapes:  # then nothing would say which channels have to stay
-            raise ModelError("Expected a forward that returns tensors, but found none in what it returned.")
-        training = self._trace_training(channels, labels) if self.trains else None
-        tie_shared(channels, [*inference.stored_integers, *(training.stored_integers if training else ())])
-        freeze_constants(self.model, channels, labels, [inference, *([training] if training else ())])
+        traces = self._traces(channels, labels)
+        tie_shared(channels, [stored for each in traces for stored in each.stored_integers])
+        freeze_constants(self.model, channels, labels, traces)
+        unread = freeze_unread(self.model, channels, labels, traces)
         trained = trained_names(self.model)
         buffers = {name for name, _ in self.model.named_buffers()}
         return build_network(
@@ -101,62 +117,99 @@ class Analyst:
                     Declared(name, tuple(t.shape), labels[name], name in trained, name in buffers)
                     for name, t in named_tensors(self.model)
                 ],
-                inference=inference,
-                training=training,
-                example=describe(self.example),
+                inference=traces[0],
+                others=tuple(traces[1:]),
+                example=describe(self.examples[0]),
                 fingerprint=fingerprint(self.model),
-                notes=(*self.notes, *dict.fromkeys(inference.uncounted)),
+                notes=(*self.notes, *dict.fromkeys(traces[0].uncounted), *map(unread_note, unread)),
             )
         )
 
-    def _trace_inference(self, channels: Channels, labels: Mapping[str, Labels]) -> Trace:
-        mark = channels.mark()
+    def _traces(self, channels: Channels, labels: Mapping[str, Labels]) -> list[Trace]:
+        """The run that costs are counted on, then every other way through `forward`."""
+        traces = [self._trace_example(self.stage, self.examples[0], channels, labels)]
+        if not traces[0].output_shapes:  # then nothing would say which channels have to stay
+            raise ModelError("Expected a forward that returns tensors, but found none in what it returned.")
+        self.stages = []
+        for number, example in enumerate(self.examples):
+            run = self.stage.with_example(example)
+            if number:
+                traces.append(self._trace_example(run, example, channels, labels))
+                self.stages.append(run)
+            for way, other in enumerate(self._other_ways(run, example)):
+                found = self._trace_way(other, (number, way), channels, labels)
+                if found is not None:
+                    traces.append(found)
+                    self.stages.append(other)
+        return traces
+
+    def _other_ways(self, run: Stage, example: Example) -> list[Stage]:
+        """Train mode with two images, where heads used only in training show; and both outcomes of what is read."""
+        train = replace(run.with_example(with_batch(example, 2)), training=True)
+        outcomes = [] if run.fake is not None else [replace(run, outcome=outcome) for outcome in (True, False)]
+        return [train, *outcomes]
+
+    def _trace_example(self, run: Stage, example: Example, channels: Channels, labels: Mapping[str, Labels]) -> Trace:
         try:
-            return trace(self.stage, channels, labels, self.hints, self.closed, training=False)
+            return trace(run, channels, labels, self.hints, self.closed)
         except Exception as error:
-            if self.stage.fake is None:
-                raise self._does_not_run(error) from error
-            fake_error = error
-        channels.forget_since(mark)
-        self.stage = stage(self.model, self.example, real=True)
-        found = self._trace_inference(channels, labels)
-        why = "reads values" if isinstance(fake_error, READS_VALUES) else "does not run on fake tensors"
-        self.notes.append(
-            f"forward {why} ({describe_failure(fake_error)}): traced on real tensors, one branch was seen"
-        )
-        return found
+            if run.fake is None:
+                raise does_not_run(error, example) from error
+            why = "reads values" if isinstance(error, READS_VALUES) else "does not run on fake tensors"
+            said = f"forward {why} ({describe_failure(error)}): traced on real tensors"
+            raise NeedsValues(f"{said}, with both outcomes of what it reads") from error
 
-    def _does_not_run(self, error: Exception) -> ModelError:
-        return ModelError(
-            f"Expected the model to run on {describe_example(self.example)}, but its forward raised "
-            f"{describe_failure(error)}. Check the input shape, and that the model runs on its own."
-        )
-
-    def _trace_training(self, channels: Channels, labels: Mapping[str, Labels]) -> Trace | None:
-        """The same in train mode with a batch of 2, where heads used only in training show."""
+    def _trace_way(
+        self, run: Stage, key: tuple[object, ...], channels: Channels, labels: Mapping[str, Labels]
+    ) -> Trace | None:
+        """A trace of another way through `forward`; one that fails says nothing, and is not tried again."""
+        if key in self.failed:
+            return None
         mark = channels.mark()
         try:
-            return trace(self._training_stage(), channels, labels, self.hints, self.closed, training=True)
+            return trace(run, channels, labels, self.hints, self.closed)
         except Exception as error:
             channels.forget_since(mark)
-            self.trains = False
-            self.notes.append(f"train mode was not traced: {describe_failure(error)}")
+            self.failed.add(key)
+            what = "train mode" if run.training else f"forward where what it reads is {run.outcome}"
+            self.notes.append(f"{what} was not traced: {describe_failure(error)}")
             return None
 
-    def _training_stage(self) -> Stage:
-        return self.stage.with_example(with_batch(self.example, 2))
-
-    def _try_narrower(self, network: Network) -> None:
-        """Build a narrower copy and compare; in train mode too, if that runs lines that inference does not."""
+    def _try_narrower(self, network: Network, trials: Sequence[IntArray]) -> None:
+        """Build narrower copies and compare; in other ways too, where they run lines that were not seen before."""
         if not network.groups:
             return
-        for widths in trial_widths(network):
+        for widths in trials:
             narrow = narrow_stage(self.stage, network, widths)
-            check_narrow(narrow, network, widths, training=False)
+            check_narrow(narrow, network.operators, network.sizes(widths))
         seen = {operator.site for operator in network.operators}
-        if any(o.site not in seen and o.op not in POINTWISE for o in network.training_operators):
-            narrow = narrow.with_example(with_batch(self.example, 2))
-            check_narrow(narrow, network, widths, training=True)
+        for run, operators in zip(self.stages, network.other_runs, strict=True):
+            if any(o.site not in seen and o.op not in POINTWISE for o in operators):
+                check_narrow(replace(run, model=narrow.model), operators, network.sizes(widths))
+            seen |= {operator.site for operator in operators}
+
+    def _with_declared_widths(self, network: Network) -> Network:
+        """Let integers that only other methods read follow their widths; those that may mean several are named."""
+        declared = declared_widths(self.model, network) if network.groups else []
+        clear = [each for each in declared if len(each.rows) == 1]
+        stored = (StoredInteger(NOWHERE, d.module, d.attribute, None, network.members[d.rows[0]]) for d in clear)
+        unclear = [f"{d.attribute} of {d.module or 'the model'}" for d in declared if len(d.rows) > 1]
+        more = f" and {len(unclear) - MOST_NAMED} more" if len(unclear) > MOST_NAMED else ""
+        some = ", ".join(unclear[:MOST_NAMED]) + more
+        note = f"integers of the dense network stay where they may stand for several widths: {some}"
+        followed = replace(
+            network,
+            stored_integers=(*network.stored_integers, *stored),
+            stored_integer_dims=(*network.stored_integer_dims, *(d.rows[0] for d in clear)),
+            notes=(*network.notes, *([note] if unclear else [])),
+        )
+        if not clear:
+            return followed
+        try:
+            self._try_narrower(followed, trial_widths(followed)[:1])
+        except Mismatch:  # then one of them means something else
+            return network
+        return followed
 
     def _learn(self, site: Site, module: str, said: str) -> None:
         """Choose what to try next at the line where a narrower network went wrong."""
@@ -177,6 +230,22 @@ class Analyst:
                 raise ModelError(f"Expected a model that can be made narrower, but {said}.")
             module = module.rpartition(".")[0]
         self.closed.add(module)
+
+
+def does_not_run(error: Exception, example: Example) -> ModelError:
+    """The error of a model that fails on its own example."""
+    return ModelError(
+        f"Expected the model to run on {describe_example(example)}, but its forward raised "
+        f"{describe_failure(error)}. Check the input shape, and that the model runs on its own."
+    )
+
+
+def unread_note(module: str) -> str:
+    """What is said of a module that no example ran."""
+    return (
+        f"no example runs {module or 'a parameter of the model'}: if forward has a way to it, give an example of each "
+        f"way, analyze(model, [example1, example2])"
+    )
 
 
 def tie_shared(channels: Channels, stored_integers: Sequence[StoredInteger]) -> None:

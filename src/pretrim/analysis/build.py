@@ -61,7 +61,8 @@ class Analysis:
     channels: Channels
     parameters: Sequence[Declared]
     inference: Trace
-    training: Trace | None
+    others: tuple[Trace, ...]
+    """Other ways through `forward`: in train mode, with other examples or outcomes."""
     example: Any
     fingerprint: str
     notes: tuple[str, ...]
@@ -70,7 +71,7 @@ class Analysis:
 def build_network(analysis: Analysis) -> Network:
     """Resolve ties and freezes, form the groups, and write every size as a function of the widths."""
     root = analysis.channels.components()
-    traces = [analysis.inference] + ([analysis.training] if analysis.training else [])
+    traces = [analysis.inference, *analysis.others]
     layer_operations = [o for trace in traces for o in trace.operations if o.filters is not None]
     frozen_by = _freeze_reasons(analysis.channels, root)
     channel_of = _number_channels(root, layer_operations, frozen_by)
@@ -80,10 +81,10 @@ def build_network(analysis: Analysis) -> Network:
         for p in analysis.parameters
     )
     inference = _operators(analysis.inference, table, fuse=True)
-    training = _operators(analysis.training, table, fuse=False) if analysis.training else ()
+    others = tuple(_operators(other, table, fuse=False) for other in analysis.others)
     tensors = _lifetimes(analysis.inference, inference, table)
     stored_integers, stored_integer_dims = _stored_integers(traces, table)
-    layers = _layers(inference, training)
+    layers = _layers(inference, others)
     group_of, rank_of = _channel_signatures(table.members, int(channel_of.max(initial=-1)) + 1)
     coefficients, constants = _linear_forms(table, group_of)
     return Network(
@@ -91,7 +92,7 @@ def build_network(analysis: Analysis) -> Network:
         frozen=_frozen_layers(layer_operations, root, channel_of, analysis.channels, frozen_by),
         layers=layers,
         operators=inference,
-        training_operators=training,
+        other_runs=others,
         parameters=parameters,
         tensors=tensors,
         stored_integers=stored_integers,
@@ -216,11 +217,12 @@ def _stored_integers(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[S
     return tuple(stored for stored, _ in found.values()), tuple(row for _, row in found.values())
 
 
-def _layers(inference: Sequence[Operator], training: Sequence[Operator]) -> tuple[Layer, ...]:
-    """The layers of inference, and those seen in training only (auxiliary heads)."""
+def _layers(inference: Sequence[Operator], others: Sequence[Sequence[Operator]]) -> tuple[Layer, ...]:
+    """The layers of inference, and those seen elsewhere only (auxiliary heads in training)."""
     layers: dict[tuple[str, int], Layer] = {}
-    known = {name for o in inference if o.filters is not None for name in o.parameters}
-    for operators, runs in ((inference, True), (training, False)):
+    known: set[str] = set()
+    for operators in (inference, *others):
+        runs = operators is inference
         for number, o in enumerate(operators):
             if o.filters is None or (not runs and known & set(o.parameters)):
                 continue
@@ -228,6 +230,7 @@ def _layers(inference: Sequence[Operator], training: Sequence[Operator]) -> tupl
             layers[(name, len(layers))] = Layer(
                 name, o.op, number if runs else -1, o.filters, o.weight, o.factors, o.outputs[0], o.parameters
             )
+        known |= {name for o in operators if o.filters is not None for name in o.parameters}
     return tuple(layers.values())
 
 

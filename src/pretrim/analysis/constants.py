@@ -51,10 +51,10 @@ def _freeze_weights(
     """Constant parameters keep all their channels; banks of filters in buffers do where they see the input."""
     frozen = FrozenChannels(channels)
     for layer in layers:
+        if any(name not in constants for name in layer.weight_names):  # a trained weight that a constant scales
+            continue
         for name in layer.weight_names:
-            tensor = constants.get(name)
-            if tensor is None:
-                continue
+            tensor = constants[name]
             is_buffer = not isinstance(tensor, nn.Parameter)
             if is_buffer and not _sees_fixed_channels(layer, labels[name], frozen):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,9 @@ from .observer import Observer, Stage
 from .stored_integers import cut_shapes, retarget_modules
 
 SMALL_GROUP = 8
+BY_NUMBER = frozenset(["slice", "split_with_sizes", "constant_pad_nd"])
+"""Operators that are told by a number how many channels to take (equal parts, as of `chunk`, need none)."""
+TRIALS_BY_NUMBER = 4
 
 
 class Mismatch(Exception):
@@ -31,7 +35,9 @@ def trial_widths(network: Network) -> list[IntArray]:
     """Networks about half as wide, in which no two groups shrink alike (the golden ratio spreads them evenly).
 
     Two channels at least where there are more: a dimension of size 1 makes torch run other operators. Small groups have
-    too few widths to differ by, so two more trials take neighbours among them apart.
+    too few widths to differ by, so two more trials take neighbours among them apart. Where `forward` takes channels
+    by numbers (slices, splits, reshapes of them), a number may fit one narrower network by chance: more of them, odd
+    widths too, are tried.
     """
     places = np.arange(len(network.groups))
     ratio = 0.3 + 0.4 * ((places + 1) * 0.6180339887498949 % 1.0)
@@ -40,13 +46,23 @@ def trial_widths(network: Network) -> list[IntArray]:
     first = np.maximum(least, np.floor(network.dense * ratio)).astype(np.int64)
     small = network.dense <= SMALL_GROUP
     apart = [np.where(small, np.where(places >> bit & 1, most, least), first) for bit in (0, 1)]
-    return [first, *apart] if small.any() else [first]
+    trials = [first, *apart] if small.any() else [first]
+    if any(operator.op in BY_NUMBER and _takes_channels(network, operator) for operator in network.operators):
+        random = np.random.default_rng(0)
+        trials += [random.integers(least, network.dense, endpoint=True) for _ in range(TRIALS_BY_NUMBER)]
+        trials += [np.where(random.random(len(least)) < 0.5, least, network.dense) for _ in range(TRIALS_BY_NUMBER)]
+    return trials
+
+
+def _takes_channels(network: Network, operator: Operator) -> bool:
+    """Whether a dimension that plans change comes out of an operator."""
+    return any(network.coefficients[row].any() for dims in operator.outputs for row in dims)
 
 
 class Checker(Observer):  # type: ignore[no-untyped-call]
     """Compares every operator of a narrower network with what the network predicts for it."""
 
-    def __init__(self, operators: tuple[Operator, ...], sizes: IntArray) -> None:
+    def __init__(self, operators: Sequence[Operator], sizes: IntArray) -> None:
         super().__init__()
         self.operators = operators
         self.sizes = sizes
@@ -90,11 +106,11 @@ def _narrow(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 
-def check_narrow(run: Stage, network: Network, widths: IntArray, *, training: bool) -> None:
-    """Run a narrower model and compare every operator with the network's prediction. Raises Mismatch."""
-    checker = Checker(network.training_operators if training else network.operators, network.sizes(widths))
+def check_narrow(run: Stage, operators: Sequence[Operator], sizes: IntArray) -> None:
+    """Run a narrower model and compare every operator with the predicted sizes. Raises Mismatch."""
+    checker = Checker(operators, sizes)
     try:
-        run.run(checker, training=training)
+        run.run(checker)
     except Mismatch:
         raise
     except Exception as error:

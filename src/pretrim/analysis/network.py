@@ -113,7 +113,8 @@ class Network:
     frozen: tuple[Frozen, ...]
     layers: tuple[Layer, ...]
     operators: tuple[Operator, ...]
-    training_operators: tuple[Operator, ...]
+    other_runs: tuple[tuple[Operator, ...], ...]
+    """Operators of each other way through `forward`: in train mode, with other examples or outcomes."""
     parameters: tuple[Parameter, ...]
     tensors: tuple[Tensor, ...]
     stored_integers: tuple[StoredInteger, ...]

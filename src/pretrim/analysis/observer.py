@@ -47,6 +47,11 @@ class Site(NamedTuple):
     op: str
 
 
+MOST_READS = 1000
+HUGE = 1e30
+"""A value that is above any threshold."""
+
+
 @contextmanager
 def plain_attention() -> Iterator[None]:
     """Attention as matrix products and a softmax, not as one fused operator."""
@@ -77,6 +82,8 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.modules: list[tuple[str, nn.Module]] = []
+        self.outcome: bool | None = None
+        self.reads = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -88,12 +95,21 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+        if op == "_local_scalar_dense" and self.outcome is not None and not is_whole(args[0]):
+            return self.forced(args[0])
         named = named_arguments(func, args) | kwargs
         result = fake_batch_norm(named) if op == "native_batch_norm" else NotImplemented
         if result is NotImplemented:
             result = func(*args, **kwargs)
         self.observe(op, named, tuple(t for t in tree_leaves(result) if isinstance(t, torch.Tensor)))
         return result
+
+    def forced(self, tensor: torch.Tensor) -> bool | float:
+        """What a read gives that decides the way through `forward`: the outcome that is asked for."""
+        self.reads += 1
+        if self.reads > MOST_READS:
+            raise RuntimeError(f"forward read more than {MOST_READS} values: a loop may wait for one")
+        return bool(self.outcome) if tensor.dtype == torch.bool else HUGE if self.outcome else -HUGE
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
         """Called after it ran, with its arguments by name; this one only watches."""
@@ -120,6 +136,11 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def is_whole(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds integers: sizes and indices, which are not to be forced."""
+    return tensor.dtype != torch.bool and not tensor.is_floating_point()
 
 
 def fake_batch_norm(args: Mapping[str, Any]) -> Any:
@@ -158,14 +179,18 @@ class Stage:
     model: nn.Module
     example: Example
     fake: FakeTensorMode | None
+    training: bool = False
+    outcome: bool | None = None
+    """What every value that `forward` reads turns out to be; None: what it is."""
 
     def with_example(self, example: Example) -> Stage:
         """The same model with other inputs."""
         return replace(self, example=_fake(self.fake, example))
 
-    def run(self, observer: Observer, *, training: bool) -> Any:
+    def run(self, observer: Observer) -> Any:
         """Run `forward` once under an observer."""
-        self.model.train(training)
+        self.model.train(self.training)
+        observer.outcome = self.outcome
         mode: AbstractContextManager[Any] = self.fake if self.fake is not None else nullcontext()
         with torch.no_grad(), plain_attention(), quiet_fake_tensors(), torch.random.fork_rng(devices=[]), mode:
             recurrent = RecurrentCalls(observer) if has_recurrence(self.model) else nullcontext()

@@ -1,7 +1,7 @@
 """Recurrent layers (`nn.LSTM`, `nn.GRU`, `nn.RNN`), seen as one operator per weight matrix.
 
-torch runs them as one fused operator, or unrolls them step by step: the first says nothing of its weights, the second
-takes minutes for a second of audio. Here the call is taken apart into its matrix products over all steps at once.
+torch runs them as one fused operator, or unrolls them step by step: the first says nothing of its weights, and the
+second takes minutes for a second of audio. Here the call is taken apart into its matrix products over all steps.
 """
 
 from __future__ import annotations

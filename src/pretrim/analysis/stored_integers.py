@@ -57,6 +57,8 @@ def retarget_layer(after: Any, before: nn.Module) -> None:
         after.num_features = shape[0]
     elif isinstance(before, nn.GroupNorm):
         after.num_channels = shape[0]
+        if before.num_groups == before.num_channels:  # each channel alone
+            after.num_groups = shape[0]
     elif isinstance(before, nn.PReLU):
         after.num_parameters = shape[0]
     elif isinstance(before, nn.Embedding):

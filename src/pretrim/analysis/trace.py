@@ -2,8 +2,8 @@
 
 The model's structure is copied with fake parameters (no memory, no arithmetic; the caller's model is not touched), and
 runs under a dispatch mode that sees every ATen operator with concrete shapes, whatever modules and functional calls the
-``forward`` is made of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors and one branch
-is seen; the trace says so.
+``forward`` is made of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors, and again with
+either outcome.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unkno
 
 FREE_OF_WORK = frozenset(
     """
-    bincount bucketize diagonal diagonal_copy diagonal_scatter embedding embedding_renorm gather index index_add
+    bincount bucketize diagonal diagonal_copy diagonal_scatter embedding_renorm gather index index_add
     index_copy index_fill index_put index_select masked_scatter masked_select nonzero one_hot put scatter scatter_add
     scatter_reduce searchsorted select_scatter slice_scatter take take_along_dim topk tril triu unfold unique
     """.split()
@@ -294,8 +294,6 @@ def trace(
     labels: Mapping[str, Labels],
     hints: Mapping[Site, str],
     closed: Set[str],
-    *,
-    training: bool,
 ) -> Trace:
     """Trace one run; ids of parameters are given, so that several runs share them.
 
@@ -309,7 +307,7 @@ def trace(
             nothing: Labels = (None,) * leaf.dim()
             tracer.trace.inputs.append(tracer.new_buffer(leaf, nothing))
             tracer.know(leaf, Seen(nothing, tracer.trace.inputs[-1]))
-    result = run.run(tracer, training=training)
+    result = run.run(tracer)
     for leaf in outputs_of(result):
         seen = tracer.seen.get(leaf)
         tracer.trace.output_shapes.append(tuple(leaf.shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.text import Text
@@ -71,20 +71,36 @@ def show(console: Console, advice: Advice) -> None:
     asked = ", ".join(f"{BY_NAME[name].title} {amount(BY_NAME[name].unit, value)}" for name, value in limits.items())
     console.print(Text(f"{found.fitting} of {found.of} networks fit{f' ({asked})' if asked else ''}", style="bold"))
     shown = _shown(found.best, limits, is_wide=console.width >= render.WIDE)
-    table = render._table("<", "<network", "seed", *[BY_NAME[name].title for name in shown], "validation")
+    is_known = found.best.validated is not None  # studies of older versions do not say
+    columns = [BY_NAME[name].title for name in shown]
+    table = render._table("<", "<network", "seed", *columns, "validation", *(["95 %"] if is_known else []))
     for title, one in (("best", found.best), ("next best", found.next_best)):
         if one is not None:
             cells = [amount(BY_NAME[name].unit, one.takes[name]) if name in one.takes else "-" for name in shown]
-            table.add_row(title, one.name, str(one.seed), *cells, render.percent(one.validation))
+            sure = [_interval(one.validated)] if is_known else []
+            table.add_row(title, one.name, str(one.seed), *cells, render.percent(one.validation), *sure)
     console.print(table)
-    console.print(Text(f"test accuracy of the best, on images that nothing was chosen by: {found.best.test:.2%}"))
+    if found.comparison is not None:
+        pair = render.compared(found.comparison.to_json())
+        console.print(Text(f"best against next best: {pair}"), soft_wrap=True)
+    of_test = f" ({_interval(found.best.tested)})" if found.best.tested is not None else ""
+    console.print(
+        Text(f"test accuracy of the best, on images that nothing was chosen by: {found.best.test:.2%}{of_test}")
+    )
     for buy in found.buys:
         more = amount(buy.resource.unit, buy.more)
-        console.print(
-            Text(f"+{100 * buy.gain:.1f} points for +{more} {buy.resource.title}: {_named(buy.candidate)}"),
-            soft_wrap=True,
-        )
+        said = f"+{100 * buy.gain:.1f} points for +{more} {buy.resource.title}: {_named(buy.candidate)}"
+        if buy.comparison is not None and not buy.comparison.is_significant:
+            said += f" (McNemar p = {buy.comparison.p_value:.2g}: cannot be told apart)"
+        console.print(Text(said), soft_wrap=True)
     console.print(Text(f"run: {advice.path}"), soft_wrap=True)
+
+
+def _interval(evaluation: Mapping[str, Any] | None) -> str:
+    """The 95 % interval, and of how many images; a dash in studies of older versions."""
+    if evaluation is None:
+        return "-"
+    return f"{render.interval(evaluation['interval_95'])}, n = {evaluation['images']:,}"
 
 
 def _shown(best: Candidate, limits: Mapping[str, float], *, is_wide: bool) -> list[str]:

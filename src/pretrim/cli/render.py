@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 140
 """Columns of a table that is not read on a terminal: wide enough not to cut names."""
 BAR_WIDTH = 8
+LEVEL = 0.05
+"""Of McNemar's test: a p-value from here on does not tell two networks apart"""
 WIDE = 110
 """Columns of a terminal on which the kinds and bars of `profile` have room; on a narrower one the figures stay."""
 COSTS = {
@@ -78,6 +80,14 @@ def _console(file: TextIO | None) -> Console:
     return console
 
 
+def say(line: str) -> None:
+    """A line on stderr, from the main process alone."""
+    from pretrim.train import is_main
+
+    if is_main():
+        print(line, file=sys.stderr, flush=True)
+
+
 def print_json(record: Any) -> None:
     """A record as JSON on stdout, as it is: no colours, no wrapping."""
     print(json.dumps(record, indent=2, allow_nan=False), file=stdout())
@@ -121,6 +131,30 @@ def amount(name: str, value: int) -> str:
 def percent(share: float | None, digits: int = 1) -> str:
     """A share in percent; '-' where there is none."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def interval(ends: Sequence[float] | None, digits: int = 1) -> str:
+    """An interval of shares in percent; '-' where there is none.
+
+    >>> interval([0.131, 0.336])
+    '13.1 to 33.6 %'
+    """
+    return "-" if ends is None else f"{100 * ends[0]:.{digits}f} to {100 * ends[1]:.{digits}f} %"
+
+
+def compared(comparison: Mapping[str, Any]) -> str:
+    """Two networks on the same images (`train.Comparison.to_json`), the second minus the first.
+
+    >>> ends = {"difference": -0.018, "interval": [-0.03, -0.006], "p_value": 0.0034, "images": 1000}
+    >>> compared(ends)
+    '-1.8 points (95 %: -3.0 to -0.6) on the same 1,000 images, McNemar p = 0.0034'
+    >>> compared({**ends, "p_value": 0.3})
+    '-1.8 points (95 %: -3.0 to -0.6) on the same 1,000 images, McNemar p = 0.3: cannot be told apart'
+    """
+    low, high = (f"{100 * end:+.1f}" for end in comparison["interval"])
+    said = f"{100 * comparison['difference']:+.1f} points (95 %: {low} to {high})"
+    said += f" on the same {comparison['images']:,} images, McNemar p = {comparison['p_value']:.2g}"
+    return said if comparison["p_value"] < LEVEL else f"{said}: cannot be told apart"
 
 
 def bar(share: float, width: int, *, ascii_only: bool) -> str:
@@ -283,9 +317,13 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
         dense, slim = record["dense"][name], record["slim"][name]
         kept = percent(slim / dense if dense else None)
         table.add_row(COSTS[name][0], amount(name, dense), amount(name, slim), kept)
-    accuracy = [record[which]["test_accuracy"] for which in ("dense", "slim")]
-    table.add_row("test accuracy", percent(accuracy[0], 2), percent(accuracy[1], 2), "")
+    both = [record[which] for which in ("dense", "slim")]
+    table.add_row("test accuracy", *(percent(one["test_accuracy"], 2) for one in both), "")
+    if (images := both[1].get("test_images")) is not None:
+        table.add_row(f"95 % interval, n = {images:,}", *(interval(one["test_interval_95"]) for one in both), "")
     _show(console, f"{record['model']} on {record['data']['source']}", table)
+    if record.get("comparison") is not None:
+        console.print(Text(f"slim against dense: {compared(record['comparison'])}"), soft_wrap=True)
     console.print(Text(f"Saved in {record['run']}"), soft_wrap=True)
     if record.get("artifact") is not None:
         show_artifact(console, record["artifact"])
@@ -293,11 +331,12 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
 
 def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
     """Accuracy over a test set, and by class."""
-    table = _table("<class", "images", "accuracy")
+    table = _table("<class", "images", "accuracy", "95 % interval")
     for entry in record["classes"]:
-        table.add_row(Text(entry["name"]), str(entry["images"]), percent(entry["accuracy"]))
+        cells = (str(entry["images"]), percent(entry["accuracy"]), interval(entry["interval_95"]))
+        table.add_row(Text(entry["name"]), *cells)
     table.add_section()
-    table.add_row("all", str(record["images"]), percent(record["accuracy"], 2))
+    table.add_row("all", str(record["images"]), percent(record["accuracy"], 2), interval(record["interval_95"]))
     _show(console, f"{record['run']} on {record['data']['source']}", table)
 
 

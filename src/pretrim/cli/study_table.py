@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from . import render
-from .progress import say
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
@@ -35,7 +34,7 @@ def live() -> Iterator[Callable[[Status], None]]:
         for trial in new:
             before[0] += 1
             done = total - status.counts["waiting"] - status.counts["running"]
-            say(f"[{done}/{total}] {_said(trial)}")
+            render.say(f"[{done}/{total}] {_said(trial)}")
 
     if not console.is_terminal:
         yield lines
@@ -103,7 +102,9 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     is_wide = console.width >= render.WIDE
     has_latency = is_wide or any(trial.measured for trial in trials)
     more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
-    table = render._table("<trial", "seed", "MACs", "parameters", *more, "validation", "s", "<")
+    table = render._table(
+        "<trial", "seed", "MACs", "parameters", *more, "validation", *(["95 %"] if is_wide else []), "s", "<"
+    )
     there = [trial for trial in trials if trial.record is not None]
     for trial in sorted(there, key=lambda trial: -(trial.record or {})["costs"]["macs"]):
         record = trial.record or {}
@@ -117,6 +118,7 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             render.size(costs["peak_activation_bytes"]),
             *(["-" if latency is None else f"{1e3 * latency:.2f} ms"] if has_latency else []),
             render.percent(record["validation_accuracy"]),
+            *([render.interval(record.get("validation", {}).get("interval_95"))] if is_wide else []),
             f"{record['seconds']:.0f}" if "seconds" in record else "-",
             "stopped" if trial.state == "stopped" else "",
         )
@@ -124,6 +126,19 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     for trial in trials:
         if trial.state == "failed":
             console.print(Text(f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}"), soft_wrap=True)
+    _show_warnings(console, there)
+
+
+def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:
+    """What to know before believing the accuracies: the first trial's words, and how many more have any."""
+    warned = [trial for trial in trials if (trial.record or {}).get("warnings")]
+    if not warned:
+        return
+    first = warned[0]
+    for text in (first.record or {})["warnings"]:
+        console.print(Text(f"warning: {first.spec.name}, seed {first.spec.seed}: {text}"), soft_wrap=True)
+    if len(warned) > 1:
+        console.print(Text(f"{len(warned) - 1} more trials have warnings: --json shows them"))
 
 
 def amount(unit: str, value: float) -> str:

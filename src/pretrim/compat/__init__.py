@@ -1,1 +1,1 @@
-"""Workarounds of defects in other libraries, each with where it is known."""
+"""Other libraries: workarounds of their defects, each with its report; optional packages, and plugins."""

@@ -1,9 +1,9 @@
 """A way around a defect of oneDNN: strided 1x1 convolutions of few channels, in channels_last, on x86 CPUs.
 
 Their backward pass writes past its workspace where the input has fewer channels than a block (8 with AVX2, 16 with
-AVX-512): wrong gradients, a hang, or a crash (github.com/uxlfoundation/oneDNN/issues/6035; seen with torch 2.13). Slim
-networks have such layers: the shortcuts of a ResNet. A stride of a 1x1 kernel only leaves pixels out, so it is the same
-to leave them out first, and then to convolve with stride 1.
+AVX-512): wrong gradients, a hang, or a crash (github.com/uxlfoundation/oneDNN/issues/6035, open; seen with torch 2.13).
+Slim networks have such layers: the shortcuts of a ResNet. A stride of a 1x1 kernel only leaves pixels out, so it is the
+same to leave them out first, and then to convolve with stride 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_affected(module: nn.Module) -> bool:
 
 
 @contextmanager
-def avoided(model: nn.Module, *, active: bool) -> Iterator[None]:
+def subsample_first(model: nn.Module, *, active: bool) -> Iterator[None]:
     """Inside, such layers of the model leave pixels out first. Does nothing unless `active`."""
     layers = [module for module in model.modules() if active and is_affected(module)]
     for layer in layers:
@@ -46,3 +46,6 @@ def avoided(model: nn.Module, *, active: bool) -> Iterator[None]:
 def _forward(self: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
     down, right = self.stride
     return functional.conv2d(images[:, :, ::down, ::right], self.weight, self.bias, groups=self.groups)
+
+
+avoided = subsample_first  # the name that train/ knows it by

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,14 +23,40 @@ from pretrim.analysis.network import IntArray, Network, Operator
 from .arena import pack, place, top
 from .formula import DType, FormulaCost, Term, formula, item_bytes
 
-# Structures of the interpreter on a 64-bit host, as `print_allocations` of the release 0.dev20261023 shows them.
-TAIL_BYTES = 552
-NODE_BYTES = 64 + 25
-EVAL_TENSOR_BYTES = 24
 CHANNEL_BYTES = 8
 """multiplier and shift of each output channel of a convolution"""
-KERNEL_BYTES = 80
-"""what a convolution, a sum or a mean keeps"""
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Bytes of the interpreter's own structures, which depend on how long its pointers are.
+
+    Attributes:
+        fixed: once: the allocator, the planner, the graph.
+        node: each operator: eight pointers or numbers (`TfLiteNode` and its registration), and its options.
+        tensor: each tensor (`TfLiteEvalTensor`).
+        kernel: what a convolution, a sum or a mean keeps (its `OpData`), aligned.
+        dense: what a fully connected layer keeps.
+    """
+
+    fixed: int
+    node: int
+    tensor: int
+    kernel: int
+    dense: int
+
+    def tail(self, nodes: int, tensors: int, kernels: int, dense: int) -> int:
+        """All of them, without what channels take; dense layers are not among `kernels`."""
+        return self.fixed + self.node * nodes + self.tensor * tensors + self.kernel * kernels + self.dense * dense
+
+
+STRUCTURES = {
+    8: Structures(fixed=552, node=64 + 25, tensor=24, kernel=80, dense=80),
+    4: Structures(fixed=300, node=32 + 25, tensor=12, kernel=64, dense=48),
+}
+"""By bytes of a pointer. A 64-bit host's are as `print_allocations` of the release 0.dev20261023 shows them. A
+microcontroller's follow from the same declarations; the fixed part is what remains of MLPerf Tiny's and the person
+detection network's arenas on an ESP32 (mcufit-bench: tests/test_board_arena.py)."""
 
 # The flatbuffer, without the buffers in it.
 FILE_BYTES = 730
@@ -39,7 +66,8 @@ SCALE_BYTES = 12
 SHAPE_BYTES = PERMUTATION_BYTES = 16
 """four int32"""
 
-CONVOLUTIONS = frozenset({"convolution", "addmm", "linear", "mm"})
+DENSE = frozenset({"addmm", "linear", "mm"})
+CONVOLUTIONS = DENSE | {"convolution"}
 FUSES = CONVOLUTIONS | {"add", "sub", "mul", "max_pool2d_with_indices", "avg_pool2d", "batch_norm"}
 """Operators that an activation is computed with"""
 ACTIVATIONS = frozenset({"relu"})
@@ -47,6 +75,8 @@ NORMS = frozenset({"native_batch_norm", "_native_batch_norm_legit_no_training", 
 RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten"})
 NOTHING = frozenset({"empty", "t", "alias", "detach", "dropout", "permute", "transpose"})
 UNREAD = -1
+Kernels: TypeAlias = Literal["reference", "cmsis-nn"]
+"""Which kernels TensorFlow Lite for Microcontrollers was built with"""
 KEEP = frozenset({"add", "sub", "mul", "mean"})
 FLOAT_IN_INT8 = frozenset({"leaky_relu"})
 """Operators that LiteRT's quantiser leaves in float32, between a copy to it and one back"""
@@ -79,6 +109,8 @@ class Lowering:
     made_by: dict[int, str] = field(default_factory=dict)
     weights: list[tuple[Term, Term]] = field(default_factory=list)
     """of each convolution or linear layer: its weights and its output channels"""
+    tables: list[Term] = field(default_factory=list)
+    """Elements of every other parameter and buffer that an operator reads: slopes, positions, scales"""
     scratch: list[tuple[int, Term]] = field(default_factory=list)
     """memory that a kernel works in while its node runs, in items of the data type"""
 
@@ -224,7 +256,8 @@ def _explicit_padding(low: Lowering, operator: Operator, source: int) -> Term | 
     """The padded copy of the input, where TensorFlow's SAME is another padding than PyTorch's."""
     given, stride, dilation = (_pair(operator.attributes.get(name, 0)) for name in ("padding", "stride", "dilation"))
     constant, dims = low.elements[source]
-    if not any(given) or len(dims) not in (0, 4) or operator.attributes.get("transposed"):
+    is_image = len(operator.weight) == 4
+    if not any(given) or not is_image or len(dims) not in (0, 4) or operator.attributes.get("transposed"):
         return None
     sizes = low.network.sizes(low.network.dense)
     if dims:
@@ -270,6 +303,7 @@ def _others(low: Lowering, operator: Operator, reads: list[int], read: set[int])
     if operator.op == "silu" or (low.dtype == "int8" and operator.op in FLOAT_IN_INT8):
         low.home[(operator.writes or operator.reads)[0]] = _several(low, operator, reads[0])
         return
+    _read_tables(low, operator)
     low.node(operator.op, operator, *reads)
     low.constants += operator.op == "mean"
     low.constant_bytes += 8 * (operator.op == "mean")
@@ -279,6 +313,14 @@ def _others(low: Lowering, operator: Operator, reads: list[int], read: set[int])
     for buffer, dims in zip(operator.writes, operator.outputs, strict=False):
         if buffer in read or last:
             low.home[buffer] = low.activation((1.0, dims), operator.op)
+
+
+def _read_tables(low: Lowering, operator: Operator) -> None:
+    """Parameters outside of convolutions and linear layers lie in the file, too."""
+    by_name = {parameter.name: parameter for parameter in low.network.parameters}
+    for name in operator.parameters:
+        low.tables.append((1.0, by_name[name].dims))
+        low.constants += 1
 
 
 def _several(low: Lowering, operator: Operator, source: int) -> int:
@@ -321,13 +363,29 @@ class ArenaCost:
         return result
 
 
-def arena_cost(network: Network, dtype: DType = "int8", *, planned: bool = True) -> ArenaCost:
-    """The arena as a function of widths."""
+def arena_cost(
+    network: Network,
+    dtype: DType = "int8",
+    *,
+    planned: bool = True,
+    pointer_bytes: Literal[4, 8] = 8,
+    kernels: Kernels = "reference",
+) -> ArenaCost:
+    """The arena as a function of widths.
+
+    Args:
+        network: analysed.
+        dtype: of its activations.
+        planned: by `pack`, as `export` writes it into the file; else by the microcontroller's own planner.
+        pointer_bytes: 4 on a microcontroller; 8 on a 64-bit host, as `deploy.micro` measures it.
+        kernels: those of CMSIS-NN work in memory of their own, in int8: `cmsis_nn_scratch`.
+    """
     low, item = lower(network, dtype), item_bytes(dtype)
-    places = [place for place, _ in low.scratch]
+    scratch = [*low.scratch, *(cmsis_nn_scratch(low) if kernels == "cmsis-nn" and dtype == "int8" else ())]
+    places = [place for place, _ in scratch]
     births, deaths = (*low.births, *places), (*_deaths(low), *places)
-    elements = [*low.elements, *(size for _, size in low.scratch)]
-    tail = _tail(low)
+    elements = [*low.elements, *(size for _, size in scratch)]
+    tail = _tail(low, STRUCTURES[pointer_bytes])
     alive = _together(births, deaths)
     columns = [[*tail, *((item * elements[t][0], elements[t][1]) for t in moment)] for moment in alive]
     return ArenaCost(
@@ -354,10 +412,32 @@ def _together(births: Sequence[int], deaths: Sequence[int]) -> list[tuple[int, .
     return sorted(moments)
 
 
-def _tail(low: Lowering) -> list[Term]:
-    kept = sum(kind in CONVOLUTIONS | KEEP for kind in low.kinds)
-    tensors = len(low.elements) + low.constants
-    fixed = TAIL_BYTES + NODE_BYTES * len(low.nodes) + EVAL_TENSOR_BYTES * tensors + KERNEL_BYTES * kept
+def cmsis_nn_scratch(low: Lowering) -> list[tuple[int, Term]]:
+    """Memory that CMSIS-NN's int8 kernels work in while a node runs, on cores with the DSP extension.
+
+    A convolution unfolds two columns of its input to int16 (``arm_convolve_s8_get_buffer_size``), a depthwise one its
+    filters (``arm_depthwise_conv_s8_opt_get_buffer_size_dsp``); a pointwise one of stride 1 needs none. Helium's
+    kernels (Cortex-M55, M85) differ and are not counted.
+    """
+    found: list[tuple[int, Term]] = []
+    sizes = low.network.sizes(low.network.dense)
+    for number, node in enumerate(low.nodes):
+        operator = node.operator
+        if node.kind != "convolution" or operator.attributes.get("transposed"):
+            continue
+        _, inputs, *kernel = operator.weight
+        is_depthwise = int(operator.attributes.get("groups", 1)) > 1 and int(sizes[inputs]) == 1
+        if is_depthwise:
+            found.append((number, (2.0, (operator.weight[0], *kernel))))
+        elif math.prod(int(sizes[dim]) for dim in kernel) > 1 or max(_pair(operator.attributes.get("stride", 1))) > 1:
+            found.append((number, (4.0, (inputs, *kernel))))
+    return found
+
+
+def _tail(low: Lowering, structures: Structures) -> list[Term]:
+    dense = sum(kind in DENSE for kind in low.kinds)
+    kernels = sum(kind in CONVOLUTIONS | KEEP for kind in low.kinds) - dense
+    fixed = structures.tail(len(low.nodes), len(low.elements) + low.constants, kernels, dense)
     return [(float(fixed), ()), *((CHANNEL_BYTES * factor, dims) for _, (factor, dims) in low.weights)]
 
 
@@ -371,4 +451,5 @@ def artifact_cost(network: Network, dtype: DType = "int8") -> FormulaCost:
     for (factor, weight), (_, channels) in low.weights:
         terms.append((item * factor, weight))
         terms.append((4.0 + 2 * SCALE_BYTES * is_int8, channels))  # biases have four bytes either way
+    terms += [(item * factor, dims) for factor, dims in low.tables]
     return FormulaCost("artifact_bytes", formula(network, [terms]))

@@ -56,14 +56,26 @@ def _open(source: bytes | Path) -> Image.Image:
 
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """Upright, in RGB or L. Of 16-bit grey the upper byte is kept: Pillow's conversion makes nearly all of it white."""
+    """Upright, in RGB or L; 16-bit grey is stretched (Pillow's own conversion makes nearly all of it white)."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in DEEP_GREY:
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray(_stretched(np.asarray(image)))
     image.info.pop("transparency", None)  # its colours stay what they are; Pillow would warn of each palette
     if image.mode in ("I", "F"):
         raise ValueError(f"its pixels are of mode {image.mode}, not of 8 or 16 bits")
     return image if image.mode == mode else image.convert(mode)
+
+
+def _stretched(deep: np.ndarray[Any, Any]) -> Pixels:
+    """16-bit grey in 8 bits, from the darkest value of the image to its brightest.
+
+    Sensors use a part of the range: of a thermal image between 51,200 and 52,200 the upper byte has 4 values. Where
+    absolute levels matter, images are to be stored in 8 bits.
+    """
+    least, most = int(deep.min()), int(deep.max())
+    if least == most:
+        return (deep >> 8).astype(np.uint8)
+    return np.rint((deep.astype(np.float64) - least) * (255.0 / (most - least))).astype(np.uint8)
 
 
 def channels_of(sources: Iterable[bytes | Path]) -> int:

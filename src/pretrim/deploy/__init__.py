@@ -1,28 +1,58 @@
 """Artifacts: a network in the form of a runtime (ONNX Runtime, LiteRT, ExecuTorch), float32 or int8, proved equal.
 
-Each runtime is an extra (``pretrim[onnx]``, ``[litert]``, ``[executorch]``), imported where it is used.
+Each runtime is an extra (``pretrim[onnx]``, ``[litert]``, ``[executorch]``), imported where it is used. The names below
+are loaded when they are first used, so that runtimes can be listed without torch.
 """
 
-from .artifact import Artifact, read, runtime_of
-from .check import check
-from .export import check_installed, check_target, export, open_session
-from .proof import Proof
-from .runtime import RUNTIMES, SUFFIXES, TITLES, RuntimeName
-from .sources import write_sources
+from __future__ import annotations
 
-__all__ = [
-    "RUNTIMES",
-    "SUFFIXES",
-    "TITLES",
-    "Artifact",
-    "Proof",
-    "RuntimeName",
-    "check",
-    "check_installed",
-    "check_target",
-    "export",
-    "open_session",
-    "read",
-    "runtime_of",
-    "write_sources",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .artifact import Artifact as Artifact
+    from .artifact import read as read
+    from .artifact import runtime_of as runtime_of
+    from .board import check as check
+    from .exporter import check_target as check_target
+    from .exporter import export as export
+    from .proof import Proof as Proof
+    from .runtime import Conversion as Conversion
+    from .runtime import Converted as Converted
+    from .runtime import Runtime as Runtime
+    from .runtime import RuntimeName as RuntimeName
+    from .runtime import Session as Session
+    from .runtimes import RUNTIMES as RUNTIMES
+    from .runtimes import SUFFIXES as SUFFIXES
+    from .runtimes import TITLES as TITLES
+    from .runtimes import check_installed as check_installed
+    from .runtimes import open_session as open_session
+    from .sources import write_sources as write_sources
+
+_HOME = {
+    "RUNTIMES": "runtimes",
+    "SUFFIXES": "runtimes",
+    "TITLES": "runtimes",
+    "Artifact": "artifact",
+    "Conversion": "runtime",
+    "Converted": "runtime",
+    "Proof": "proof",
+    "Runtime": "runtime",
+    "RuntimeName": "runtime",
+    "Session": "runtime",
+    "check": "board",
+    "check_installed": "runtimes",
+    "check_target": "exporter",
+    "export": "exporter",
+    "open_session": "runtimes",
+    "read": "artifact",
+    "runtime_of": "artifact",
+    "write_sources": "sources",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

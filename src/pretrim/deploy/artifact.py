@@ -8,20 +8,42 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict, get_args
 
+import msgspec
+
+from pretrim import records
 from pretrim.errors import ArtifactError, PlanError
 from pretrim.files import write_atomically
 from pretrim.planning.plan import Plan
 
-from .runtime import RUNTIMES, SUFFIXES, RuntimeName
+from .runtimes import runtimes
 
 FORMAT = "pretrim-artifact"
 VERSION = 1
+MEND = "Export again"
 DataType: TypeAlias = Literal["float32", "int8"]
 DATA_TYPES: tuple[DataType, ...] = get_args(DataType)
+Size: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Port(TypedDict):
+    """An input of an artifact, for one image.
+
+    ``layout`` and ``shape`` are as the file takes it, ``scale`` and ``zero_point`` those of int8; ``normalisation`` is
+    (means, deviations) of the channels, for images scaled to 0..1, None where not known; with ``dynamic_batch`` the
+    file takes any number of images at a time.
+    """
+
+    layout: NotRequired[str]
+    shape: tuple[Size, ...]
+    data_type: DataType
+    scale: NotRequired[float]
+    zero_point: NotRequired[int]
+    normalisation: NotRequired[list[list[float]] | None]
+    dynamic_batch: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -34,8 +56,7 @@ class Artifact:
         data_type: of its weights and of what it computes with.
         file_bytes: its size.
         sha256: of its content.
-        input: its ``layout`` and ``shape`` (one image), its ``data_type``, with int8 its ``scale`` and ``zero_point``,
-            and the ``normalisation``: (mean, std) of each channel, for images scaled to 0..1; None where not known.
+        input: the (first) input.
         outputs: the ``shape`` of each.
         classes: names of the outputs, in their order; None where not known.
         plan: of the slim network, as plain JSON; None for a network without one.
@@ -43,14 +64,15 @@ class Artifact:
         proof: how it compared with PyTorch (`proof.Proof`); with ``failed`` it was kept by force.
         notes: what its user should know.
         versions: of the packages that made it.
+        more_inputs: of a network that takes several.
     """
 
     path: Path
-    runtime: RuntimeName
+    runtime: str
     data_type: DataType
-    file_bytes: int
+    file_bytes: Annotated[int, msgspec.Meta(ge=0)]
     sha256: str
-    input: Mapping[str, Any]
+    input: Port
     outputs: tuple[Mapping[str, Any], ...]
     classes: tuple[str, ...] | None
     plan: Mapping[str, Any] | None
@@ -58,6 +80,12 @@ class Artifact:
     proof: Mapping[str, Any]
     notes: tuple[str, ...]
     versions: Mapping[str, str]
+    more_inputs: tuple[Port, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """Every input, in the order of the network's ``forward``."""
+        return (self.input, *self.more_inputs)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the format's name and version; the file by its name, for both are moved together."""
@@ -97,12 +125,12 @@ def write(artifact: Artifact, content: bytes) -> None:
         ) from error
 
 
-def runtime_of(path: Path) -> RuntimeName:
-    """By the ending of its name. Raises ArtifactError for any other."""
-    for runtime in RUNTIMES:
-        if path.suffix == SUFFIXES[runtime]:
-            return runtime
-    endings = ", ".join(SUFFIXES.values())
+def runtime_of(path: Path) -> str:
+    """The name of the runtime that loads a file, by its ending. Raises ArtifactError for any other."""
+    for runtime in runtimes():
+        if path.suffix == runtime.suffix:
+            return runtime.name
+    endings = ", ".join(runtime.suffix for runtime in runtimes())
     raise ArtifactError(f"Expected an artifact ({endings}), but got {path.name!r}: give a file of `pretrim export`.")
 
 
@@ -111,31 +139,19 @@ def read(path: Path) -> Artifact:
 
     Raises ArtifactError where either is missing, damaged, or not of the other.
     """
-    runtime = runtime_of(path)
+    runtime, source = runtime_of(path), record_of(path)
     try:
-        content = path.read_bytes()
-        record = json.loads(record_of(path).read_text(encoding="utf-8"))
+        content, text = path.read_bytes(), source.read_bytes()
     except OSError as error:
         raise ArtifactError(
             f"Expected an artifact and the record beside it, but could not read {error.filename} ({error.strerror}): "
             f"copy both files of `pretrim export`."
         ) from error
-    except ValueError as error:
-        raise ArtifactError(f"Expected {record_of(path)} to be JSON, but it is not ({error}): export again.") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
-        raise ArtifactError(f"Expected {record_of(path)} to be a record of `pretrim export`: export again.")
-    try:
-        names = {entry.name for entry in fields(Artifact)} - {"path", "outputs", "classes", "notes"}
-        artifact = Artifact(
-            path=path,
-            outputs=tuple(record["outputs"]),
-            classes=None if record["classes"] is None else tuple(record["classes"]),
-            notes=tuple(record["notes"]),
-            **{name: record[name] for name in names},
+    artifact = _parse(text, path, source)
+    if artifact.runtime != runtime:
+        raise ArtifactError(
+            f"{source} is damaged: at $.runtime, expected {runtime!r}, got {artifact.runtime!r}. {MEND}."
         )
-        _check(artifact, runtime)
-    except (KeyError, TypeError, ValueError, PlanError) as error:
-        raise ArtifactError(f"Expected {record_of(path)} to be complete, but {error!r}: export again.") from error
     found = hashlib.sha256(content).hexdigest()
     if found != artifact.sha256:
         raise ArtifactError(
@@ -145,21 +161,15 @@ def read(path: Path) -> Artifact:
     return artifact
 
 
-def _check(artifact: Artifact, runtime: RuntimeName) -> None:
-    """Raises ValueError, KeyError or PlanError where a field is not what :func:`write` writes."""
-    if artifact.runtime != runtime:
-        raise ValueError(f"it is of {artifact.runtime}")
-    if artifact.data_type not in DATA_TYPES or type(artifact.file_bytes) is not int:
-        raise ValueError(f"it is of {artifact.data_type!r} and {artifact.file_bytes!r} bytes")
-    if not isinstance(artifact.sha256, str):
-        raise ValueError(f"its SHA-256 is {artifact.sha256!r}")
-    for name in ("input", "proof", "versions"):
-        if not isinstance(getattr(artifact, name), dict):
-            raise ValueError(f"{name} is {getattr(artifact, name)!r}")
-    shape = artifact.input["shape"]
-    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
-        raise ValueError(f"the shape of the input is {shape!r}")
-    if artifact.input["data_type"] not in DATA_TYPES:
-        raise ValueError(f"the data type of the input is {artifact.input['data_type']!r}")
+def _parse(text: bytes, path: Path, source: Path) -> Artifact:
+    """The record of a file. Raises ArtifactError where it is not what :func:`write` writes."""
+    data = records.load(text, source=source, error=ArtifactError, mend=MEND)
+    records.check_header(data, FORMAT, VERSION, source=source, error=ArtifactError)
+    data["path"] = str(path)
+    artifact = records.convert(data, Artifact, source=source, error=ArtifactError, mend=MEND)
     if artifact.plan is not None:
-        Plan.from_json(artifact.plan)
+        try:
+            Plan.from_json(artifact.plan)
+        except PlanError as error:
+            raise ArtifactError(f"{source} is damaged: at $.plan, {error} Export again.") from error
+    return artifact

@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import nn
+from pretrim.compat.optional import need
+from pretrim.compat.silence import silence
 
-from pretrim.compat.optional import need, silence
-from pretrim.errors import ExportError
+from .runtime import Conversion, Converted, Images, Outputs, Runtime, ones
+from .runtime import Session as BaseSession
+from .vendor_errors import export_error
 
-from .runtime import Converted, Images, Outputs
+if TYPE_CHECKING:
+    from pathlib import Path
 
-LAYOUT = "NCHW"
+    import torch
+    from torch import nn
 
 
-def convert(network: nn.Module, example: torch.Tensor) -> Converted:
-    """The network as a program with one input, NCHW float32, of the example's shape.
+def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
+    """The network as a program with float32 inputs 1 x C x ..., of the examples' shapes.
 
     Raises:
         UsageError: the package is missing.
         ExportError: an operator has no counterpart.
     """
+    import torch
+
     need("executorch.exir")
     try:
         with silence():
-            return _lowered(torch.export.export(network, (example,)))
+            return _lowered(torch.export.export(network, examples))
     except Exception as error:  # the exporters raise many kinds
-        raise ExportError.by("ExecuTorch", error) from error
+        raise export_error("ExecuTorch", error) from error
 
 
-def quantise(network: nn.Module, example: torch.Tensor, calibration: Images) -> Converted:
-    """The same in static int8: weights by channel, activations by the calibration (N x C x H x W).
+def quantise(network: nn.Module, examples: Sequence[torch.Tensor], calibration: Sequence[Images]) -> Converted:
+    """The same in static int8: weights by channel, activations by the calibration (N x C x ... for each input).
 
     Raises ExportError where that cannot be done.
     """
+    import torch
+
     need("executorch.exir")
     pt2e = need("torchao.quantization.pt2e.quantize_pt2e")
     rules = need("executorch.backends.xnnpack.quantizer.xnnpack_quantizer")
@@ -45,14 +50,14 @@ def quantise(network: nn.Module, example: torch.Tensor, calibration: Images) -> 
         with silence():
             quantizer = rules.XNNPACKQuantizer()
             quantizer.set_global(rules.get_symmetric_quantization_config(is_per_channel=True))
-            exported = torch.export.export(network, (example,), strict=False).module()
+            exported = torch.export.export(network, tuple(examples), strict=False).module()
             observed = pt2e.prepare_pt2e(exported, quantizer)
             with torch.no_grad():
-                for image in calibration:
-                    observed(torch.from_numpy(image)[None])
-            return _lowered(torch.export.export(pt2e.convert_pt2e(observed), (example,), strict=False))
+                for image in ones(calibration):
+                    observed(*map(torch.from_numpy, image))
+            return _lowered(torch.export.export(pt2e.convert_pt2e(observed), tuple(examples), strict=False))
     except Exception as error:
-        raise ExportError.by("ExecuTorch's quantisation", error) from error
+        raise export_error("ExecuTorch's quantisation", error) from error
 
 
 def _lowered(exported: torch.export.ExportedProgram) -> Converted:
@@ -61,10 +66,12 @@ def _lowered(exported: torch.export.ExportedProgram) -> Converted:
     edge = exir.to_edge_transform_and_lower(exported, partitioner=[partitioner.XnnpackPartitioner()])
     program = edge.to_executorch()
     names = {operator.name for plan in program.executorch_program.execution_plan for operator in plan.operators}
-    return Converted(bytes(program.buffer), tuple(sorted(names)))
+    slow = ", ".join(name.partition("::")[2] or name for name in sorted(names))
+    notes = (f"ExecuTorch runs these operators by its slow portable kernels: {slow}",) if slow else ()
+    return Converted(bytes(program.buffer), notes)
 
 
-class Session:
+class Session(BaseSession):
     """A program in ExecuTorch's runtime. Its number of threads is that of the whole process."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -75,11 +82,51 @@ class Session:
             self.program = runtime.Runtime.get().load_program(path, verification=runtime.Verification.Minimal)
             self.method = self.program.load_method("forward")
 
-    def __call__(self, images: Images) -> Outputs:
-        """Each output for N images, which the program takes one at a time."""
-        found = [self._one(image) for image in images]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    def run(self, *inputs: Images) -> Outputs:
+        """Each output for one image."""
+        import numpy as np
+        import torch
 
-    def _one(self, image: np.ndarray[Any, Any]) -> Outputs:
-        outputs: Sequence[torch.Tensor] = self.method.execute([torch.from_numpy(np.ascontiguousarray(image[None]))])
+        outputs: Sequence[torch.Tensor] = self.method.execute(
+            [torch.from_numpy(np.ascontiguousarray(value)) for value in inputs]
+        )
         return [output.numpy().copy() for output in outputs]
+
+
+def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tuple[Callable[[], Any], str]:
+    """Load a program on the machine that measures it (`Runtime.load`).
+
+    Its Python runtime needs torch, which a program in C++ does not.
+    """
+    import torch
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime, Verification
+
+    portable_lib._unsafe_reset_threadpool(threads)
+    program = Runtime.get().load_program(path, verification=Verification.Minimal)
+    method = program.load_method("forward")
+    tensors = [torch.from_numpy(value) for value in inputs]
+    return lambda: (method.execute(tensors), program), "XNNPACK"  # the program is held as long as its method
+
+
+def _convert(job: Conversion) -> Converted:
+    return convert(job.network, *job.examples)
+
+
+def _quantise(job: Conversion) -> Converted:
+    return quantise(job.network, job.examples, job.calibration)
+
+
+RUNTIME = Runtime(
+    name="executorch",
+    title="ExecuTorch",
+    suffix=".pte",
+    requirement="pretrim[executorch]",
+    modules=("executorch",),
+    packages=("executorch", "torchao"),
+    convert=_convert,
+    quantise=_quantise,
+    session=Session,
+    load=load,
+    device_packages=("executorch",),
+)

@@ -1,53 +1,57 @@
-"""LiteRT (``.tflite``): litert-torch converts, ai-edge-quantizer quantises. Images are N x H x W x C there."""
+"""LiteRT (``.tflite``): litert-torch converts, ai-edge-quantizer quantises. Images are N x ... x C there."""
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
+from pretrim.compat.optional import need
+from pretrim.compat.silence import silence
 
-from pretrim.compat.broadcast import without_expansions
-from pretrim.compat.optional import need, silence
-from pretrim.cost.arena import pack
-from pretrim.errors import ExportError
+from .runtime import Conversion, Converted, Images, Outputs, Runtime, ones
+from .runtime import Session as BaseSession
+from .vendor_errors import export_error
 
-from .runtime import Converted, Images, Outputs
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import nn
 
-LAYOUT = "NHWC"
-SIGNATURE, INPUT = "serving_default", "args_0"
-IDENTIFIER = b"TFL3"
-MEMORY_PLAN = b"OfflineMemoryAllocation"
+SIGNATURE, INPUT, OUTPUT = "serving_default", "args", "output"
 
 
-def convert(network: nn.Module, example: torch.Tensor) -> Converted:
-    """The network as a flatbuffer with one input, NHWC float32, of the example's shape.
+def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
+    """The network as a flatbuffer with float32 inputs 1 x ... x C, of the examples' shapes.
 
     Raises:
         UsageError: a package is missing.
         ExportError: an operator has no counterpart.
     """
+    from pretrim.compat.litert_expand import remove_expansions
+
+    from .tflite import packed
+
     os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
     litert = need("litert_torch")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.tflite"
         try:
             with silence():
-                broadcast = without_expansions(network, example)
-                converted = litert.to_channel_last_io(broadcast, args=[0]).eval()
-                litert.convert(converted, (example.permute(0, 2, 3, 1).contiguous(),)).export(str(file))
+                plain = remove_expansions(network, *examples)
+                spatial = [number for number, example in enumerate(examples) if example.ndim > 2]
+                converted = litert.to_channel_last_io(plain, args=spatial).eval() if spatial else plain
+                inputs = tuple(example.movedim(1, -1).contiguous() for example in examples)
+                litert.convert(converted, inputs).export(str(file))
         except Exception as error:  # the converter raises many kinds
-            raise ExportError.by("LiteRT", error) from error
+            raise export_error("LiteRT", error) from error
         return Converted(packed(file.read_bytes()))
 
 
-def quantise(content: bytes, calibration: Images) -> Converted:
+def quantise(content: bytes, *calibration: Images) -> Converted:
     """Static int8 of a model, its input and outputs too: weights by channel, activations by the calibration.
 
     The quantiser's own `calibrate` keeps a moving average of the ranges, which clips them (10 dB where the true
@@ -55,9 +59,13 @@ def quantise(content: bytes, calibration: Images) -> Converted:
 
     Raises ExportError where the quantiser cannot do it.
     """
+    from .tflite import packed
+
     quantizer, calibrator = need("ai_edge_quantizer.quantizer"), need("ai_edge_quantizer.calibrator")
     recipe, ranges = need("ai_edge_quantizer.recipe"), need("ai_edge_quantizer.utils.qsv_utils")
-    samples = [{INPUT: np.ascontiguousarray(image.transpose(1, 2, 0))[None]} for image in calibration]
+    samples = [
+        dict(zip(_input_names(len(image)), map(_channels_last, image), strict=True)) for image in ones(calibration)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.tflite"
         try:
@@ -69,102 +77,22 @@ def quantise(content: bytes, calibration: Images) -> Converted:
                 found = quantiser.quantize(calibration_run.get_model_qsvs(), enable_progress_report=False)
                 quantised = bytes(found.quantized_model)
         except Exception as error:
-            raise ExportError.by("the quantiser of LiteRT", error) from error
+            raise export_error("the quantiser of LiteRT", error) from error
     return Converted(packed(quantised))
 
 
-def packed(content: bytes) -> bytes:
-    """The same model with every buffer inside its flatbuffer, short names, and a plan of its memory.
-
-    The quantiser writes weights of 256 KiB and more behind the flatbuffer. LiteRT finds them there; TensorFlow Lite for
-    Microcontrollers does not, and computes with whatever is in memory, without an error. The converter's names of
-    tensors hold whole paths of modules: a quarter of ResNet-20's file, which nothing at run time reads.
-    """
-    schema = need("ai_edge_litert.schema_py_generated")
-    builder = need("flatbuffers").Builder
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    for buffer in model.buffers:
-        if buffer.offset and buffer.offset > 1:
-            buffer.data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], np.uint8)
-            buffer.offset = buffer.size = 0
-    for graph in model.subgraphs:
-        ends = {*graph.inputs.tolist(), *graph.outputs.tolist()}
-        for number, tensor in enumerate(graph.tensors):
-            if number not in ends:
-                tensor.name = str(number).encode()
-    _plan_memory(schema, model)
-    written = builder(len(content) + 1024)
-    written.Finish(model.Pack(written), IDENTIFIER)
-    return bytes(written.Output())
+def _input_names(count: int) -> list[str]:
+    """As the converter calls them."""
+    return [f"{INPUT}_{number}" for number in range(count)]
 
 
-def _plan_memory(schema: Any, model: Any) -> None:
-    """Write offsets of the activations into a model (as the metadata that the planner for microcontrollers reads).
+def _channels_last(image: Images) -> Images:
+    import numpy as np
 
-    The format: version, subgraph, number of tensors, and the offset of each in its arena, -1 for "place it yourself".
-    """
-    if len(model.subgraphs) != 1:
-        return
-    graph = model.subgraphs[0]
-    lives = _lives(graph)
-    sizes = [_bytes(schema, graph.tensors[tensor]) for tensor in lives]
-    if not all(sizes):  # a shape or a data type that is not known
-        return
-    scratch = _scratch(schema, model)
-    births, deaths = zip(*lives.values(), *((place, place) for place in scratch), strict=True)
-    offsets = pack([*sizes, *scratch.values()], births, deaths)
-    planned = np.full(len(graph.tensors), -1, dtype=np.int32)
-    planned[list(lives)] = offsets[: len(lives)]
-    buffer, metadata = schema.BufferT(), schema.MetadataT()
-    header = np.array([1, 0, len(planned)], dtype=np.int32)
-    buffer.data = np.frombuffer(np.concatenate([header, planned]).tobytes(), np.uint8)
-    metadata.name, metadata.buffer = MEMORY_PLAN, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [entry for entry in model.metadata or [] if entry.name not in (MEMORY_PLAN, MEMORY_PLAN.decode())]
-    model.metadata.append(metadata)
+    return np.ascontiguousarray(np.moveaxis(image, 1, -1))
 
 
-def _lives(graph: Any) -> dict[int, tuple[int, int]]:
-    """The activations, each with the first and the last operator it is needed by."""
-    lives = {int(tensor): (0, 0) for tensor in graph.inputs}
-    for number, operator in enumerate(graph.operators):
-        for tensor in operator.inputs.tolist():
-            if tensor in lives:
-                lives[tensor] = (lives[tensor][0], number)
-        lives.update(dict.fromkeys(operator.outputs.tolist(), (number, number)))
-    last = len(graph.operators) - 1
-    return lives | {int(tensor): (lives[int(tensor)][0], last) for tensor in graph.outputs}
-
-
-def _scratch(schema: Any, model: Any) -> dict[int, int]:
-    """Bytes that kernels for microcontrollers work in, by operator: transposed convolutions in int8 sum up in int32."""
-    graph, found = model.subgraphs[0], {}
-    for number, operator in enumerate(graph.operators):
-        code = model.operatorCodes[operator.opcodeIndex]
-        output = graph.tensors[operator.outputs[0]]
-        is_int8 = output.type == schema.TensorType.INT8
-        if is_int8 and max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.TRANSPOSE_CONV:
-            found[number] = 4 * _bytes(schema, output)
-    return found
-
-
-def _bytes(schema: Any, tensor: Any) -> int:
-    """Bytes of an activation; 0 if they are not known."""
-    items = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT8: 1, schema.TensorType.INT32: 4}
-    shape = [1] if tensor.shape is None else [int(size) for size in tensor.shape]
-    return math.prod(shape) * items.get(tensor.type, 0) if min(shape, default=1) > 0 else 0
-
-
-def operators(content: bytes) -> list[str]:
-    """Names of a model's operators, each once, in alphabetical order."""
-    schema = need("ai_edge_litert.schema_py_generated")
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    codes = [model.operatorCodes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators]
-    return sorted({names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in codes})
-
-
-class Session:
+class Session(BaseSession):
     """A model in LiteRT's interpreter, with its XNNPACK kernels."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -172,22 +100,35 @@ class Session:
         with silence():
             self.interpreter = interpreter(str(path), num_threads=threads)
             self.interpreter.allocate_tensors()
-        self.input = self.interpreter.get_input_details()[0]
+        self.inputs = sorted(self.interpreter.get_input_details(), key=_number_of)
         self.outputs = self.interpreter.get_output_details()
+        self.scales = [_scale(tensor) for tensor in self.inputs]
 
-    def __call__(self, images: Images) -> Outputs:
-        """Each output for N images, which the model takes one at a time."""
-        found = [self._one(image) for image in images]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
-
-    def _one(self, image: NDArray[np.float32]) -> Outputs:
-        self.interpreter.set_tensor(self.input["index"], quantised(image.transpose(1, 2, 0)[None], self.input))
+    def run(self, *inputs: Images) -> Outputs:
+        """Each output for one image."""
+        for value, tensor in zip(inputs, self.inputs, strict=True):
+            self.interpreter.set_tensor(tensor["index"], quantised(_channels_last(value), tensor))
         self.interpreter.invoke()
         return [restored(self.interpreter.get_tensor(output["index"]), output) for output in self.outputs]
 
 
+def _number_of(tensor: dict[str, Any]) -> int:
+    """Of an input ``serving_default_args_1:0`` or ``args_1``: the interpreter lists them in any order."""
+    digits = str(tensor["name"]).partition(":")[0].rpartition("_")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _scale(tensor: dict[str, Any]) -> tuple[float, int] | None:
+    import numpy as np
+
+    scale, zero = tensor["quantization"]
+    return (float(scale), int(zero)) if tensor["dtype"] == np.int8 else None
+
+
 def quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray[Any]:
     """Values as a tensor takes them."""
+    import numpy as np
+
     if tensor["dtype"] == np.float32:
         return np.ascontiguousarray(values)
     scale, zero = tensor["quantization"]
@@ -198,7 +139,53 @@ def quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray[An
 
 def restored(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32]:
     """A tensor's values in float32."""
+    import numpy as np
+
     if tensor["dtype"] == np.float32:
         return values.copy()
     scale, zero = tensor["quantization"]
     return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+
+
+def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tuple[Callable[[], Any], str]:
+    """Load a model on the machine that measures it (`Runtime.load`).
+
+    Older boards have the interpreter under the names of tflite_runtime or tensorflow.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError:
+            from tensorflow.lite import Interpreter
+    interpreter = Interpreter(path, num_threads=threads)
+    interpreter.allocate_tensors()
+    details = sorted(interpreter.get_input_details(), key=lambda tensor: tensor["name"])
+    for tensor, value in zip(details, inputs):  # noqa: B905  # Python 3.8
+        interpreter.set_tensor(tensor["index"], value)
+    return interpreter.invoke, "CPU"
+
+
+def _convert(job: Conversion) -> Converted:
+    return convert(job.network, *job.examples)
+
+
+def _quantise(job: Conversion) -> Converted:
+    return quantise(_convert(job).content, *job.calibration)
+
+
+RUNTIME = Runtime(
+    name="litert",
+    title="LiteRT",
+    suffix=".tflite",
+    requirement="pretrim[litert]",
+    modules=("litert_torch", "ai_edge_quantizer", "ai_edge_litert"),
+    packages=("litert-torch", "ai-edge-quantizer", "ai-edge-litert"),
+    convert=_convert,
+    quantise=_quantise,
+    session=Session,
+    load=load,
+    device_packages=("ai-edge-litert", "tflite-runtime", "tensorflow"),
+    channels_last=True,
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -16,8 +16,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrim.compat.optional import need, silence
+from pretrim.compat.optional import need
+from pretrim.compat.silence import silence
 from pretrim.errors import ExportError
+
+from .runtime import ones
 
 LARGE_ARENA = 256 << 20
 """Recorded in a large arena, the allocations are those of the smallest one that works (found by bisection)."""
@@ -60,17 +63,29 @@ def arena(content: bytes) -> Arena:
 
 
 def run(content: bytes, images: NDArray[Any]) -> NDArray[Any]:
-    """The first output for images in the model's own data type and layout, N x H x W x C."""
+    """The first output of a model with one input, for images in its own data type and layout, N x ... x C."""
+    return run_all(content, [images], outputs=1)[0]
 
-    def outputs(interpreter: Any) -> NDArray[Any]:
+
+def run_all(content: bytes, inputs: Sequence[NDArray[Any]], outputs: int) -> list[NDArray[Any]]:
+    """Every output for images in the model's own data type and layout.
+
+    Args:
+        content: the model's.
+        inputs: N x ... x C for each of its inputs.
+        outputs: how many it has.
+    """
+
+    def answers(interpreter: Any) -> list[NDArray[Any]]:
         found = []
-        for image in images:
-            interpreter.set_input(image[None], 0)
+        for image in ones(inputs):
+            for number, value in enumerate(image):
+                interpreter.set_input(value, number)
             interpreter.invoke()
-            found.append(interpreter.get_output(0).copy())
-        return np.concatenate(found)
+            found.append([interpreter.get_output(number).copy() for number in range(outputs)])
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
-    result: NDArray[Any] = _interpret(content, outputs)[0]
+    result: list[NDArray[Any]] = _interpret(content, answers)[0]
     return result
 
 

@@ -8,7 +8,7 @@ from pretrim.errors import ExportError, UsageError
 from pretrim.files import write_text
 
 from .artifact import Artifact
-from .litert import operators
+from .tflite import operators
 
 ARENA_ROOM = 1.1
 """The arena in the sources over the one that was found here: kernels of the vendor may ask for scratch memory"""

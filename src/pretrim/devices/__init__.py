@@ -1,18 +1,30 @@
-"""Boards, a data file each (``boards/``): what they have, each figure with its source, and the budget that it makes."""
+"""Boards, a data file each (``boards/``): what they have, each figure with its source, and the budget that it makes.
+
+Another package adds boards by an entry point of the group ``pretrim.boards``. It names a package whose folder holds
+TOML files like those here, or a `Board`, or a list of them.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, TypeAlias
+from importlib.resources.abc import Traversable
+from types import ModuleType
+from typing import Annotated, Any, Literal, TypeAlias
 
+import msgspec
+
+from pretrim import records
+from pretrim.compat.plugins import Plugins, load_plugins
 from pretrim.errors import UsageError
 
+GROUP = "pretrim.boards"
 Kind: TypeAlias = Literal["microcontroller", "computer"]
+Amount: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
 RUNTIME_FLASH_BYTES = 100 * 1024
 """What TensorFlow Lite for Microcontrollers takes beside the model: an estimate, the interpreter and a dozen kernels"""
@@ -45,16 +57,16 @@ class Board:
     kind: Kind
     core: str
     architecture: str
-    cores: int
-    clock_hz: int
-    ram_bytes: int
+    cores: Amount
+    clock_hz: Amount
+    ram_bytes: Amount
     simd_bits: int
     runtime: str
     data_type: str
-    round_to: int
+    round_to: Amount
     sources: Mapping[str, str]
-    flash_bytes: int | None = None
-    ram_whole_bytes: int | None = None
+    flash_bytes: Amount | None = None
+    ram_whole_bytes: Amount | None = None
     ethos_u: str | None = None
     note: str | None = None
 
@@ -78,17 +90,9 @@ class Board:
 
 @cache
 def boards() -> tuple[Board, ...]:
-    """All boards, by kind and name."""
-    found = [
-        Board(name=entry.name.removesuffix(".toml"), **_read(entry.read_text(encoding="utf-8")))
-        for entry in files(__package__).joinpath("boards").iterdir()
-        if entry.name.endswith(".toml")
-    ]
-    return tuple(sorted(found, key=lambda board: (board.kind, board.name)))
-
-
-def _read(text: str) -> dict[str, Any]:
-    return tomllib.loads(text)
+    """All boards, by kind and name: pretrim's own, and those of other packages."""
+    added = [board for part in _plugins().found.values() for board in part]
+    return tuple(sorted([*_own(), *added], key=lambda board: (board.kind, board.name)))
 
 
 def board(name: str) -> Board:
@@ -97,5 +101,48 @@ def board(name: str) -> Board:
     if name not in known:
         close = get_close_matches(name.lower(), known, n=1)
         hint = f"Did you mean {close[0]}?" if close else "`pretrim devices` lists them."
-        raise UsageError(f"Expected a device that pretrim knows, but got {name!r}. {hint}")
+        broken = "".join(f" Note that {problem}." for problem in _plugins().broken.values())
+        raise UsageError(f"Expected a device that pretrim knows, but got {name!r}. {hint}{broken}")
     return known[name]
+
+
+def read_boards(folder: Traversable) -> list[Board]:
+    """The boards of a folder, one in each TOML file, which is named after it. Raises UsageError for a damaged one."""
+    entries = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    return [read_board(entry.read_text(encoding="utf-8"), entry.name) for entry in entries]
+
+
+def read_board(text: str, file_name: str) -> Board:
+    """A board from the text of its TOML file. Raises UsageError, which names the file and the entry that is wrong."""
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file_name} is not valid TOML ({error}): correct it.") from error
+    data["name"] = file_name.removesuffix(".toml")
+    return records.convert(data, Board, source=file_name, error=UsageError, mend="correct it")
+
+
+@cache
+def _own() -> tuple[Board, ...]:
+    return tuple(read_boards(files(__package__).joinpath("boards")))
+
+
+@cache
+def _plugins() -> Plugins[tuple[Board, ...]]:
+    return load_plugins(GROUP, _boards_of)
+
+
+def _boards_of(value: object) -> tuple[Board, ...]:
+    """What an entry point names, as boards. Raises TypeError, ValueError or UsageError for anything else."""
+    if isinstance(value, ModuleType):
+        found = tuple(read_boards(files(value)))
+    elif isinstance(value, Board):
+        found = (value,)
+    else:
+        found = tuple(value) if isinstance(value, Iterable) else ()
+    if not found or not all(isinstance(entry, Board) for entry in found):
+        raise TypeError("it names no boards: neither a package with TOML files, nor Board records")
+    taken = {entry.name for entry in _own()} & {entry.name for entry in found}
+    if taken:
+        raise ValueError(f"pretrim has a board of the name {sorted(taken)[0]}")
+    return found

@@ -80,13 +80,18 @@ class _Job:
 
         self.options, self.output, self.reporter = options, output, reporter
         job = options.job
+        if job.worst < 0:
+            raise UsageError(f"Expected --worst to be 0 or more images, but got {job.worst}.")
         self.given = _given_plan(options)
         self.target = _target_of(options, self.given)
         if job.resume and job.overwrite:
             raise UsageError("--resume continues a training, --overwrite starts anew: give one of them.")
         self.seed = options.search.options().seed
         name = str(data) if isinstance(data, str | Path) else ""
-        self.recipe: Recipe = recipe_of(name, options.training, self.seed, fine_tune=job.from_ is not None)
+        inherits = job.from_ is not None
+        recipe_of(
+            name, options.training, self.seed, fine_tune=inherits
+        )  # what is wrong with it is said before long work
         self.execution: Execution = execution_of(options.machine)
         if job.resume and is_finished(output):
             raise UsageError(f"The run in {output} is finished, there is nothing to resume: evaluate it.")
@@ -95,6 +100,8 @@ class _Job:
         self.data: DataSet = open_data(
             data, options.data, model=model, plan=self.given, seed=self.seed, reporter=reporter
         )
+        count = len(self.data.train)
+        self.recipe: Recipe = recipe_of(name, options.training, self.seed, images=count, fine_tune=inherits)
         self.dense = self._open(model)
         made = self.given or plan_for(self.dense, self.target, options.search, reporter)
         self.plan: Plan = check_plan(made, self.dense)
@@ -187,10 +194,13 @@ class _Job:
             teacher=teacher,
             made_of={"weights": weights, "plan": digest(plan)},
             resume=self.options.job.resume,
+            worst=self.options.job.worst,
         )
         with self.reporter.training(name) as on_step:
             hooks = self._hooks(name, on_step, accelerator)
             trained: Trained = train_into(folder, model, self.data, spec, hooks, accelerator)
+        for warning in trained.training.warnings:
+            self.reporter.say(f"warning, {name}: {warning}")
         return {"recipe": asdict(self.recipe), **trained.to_json()}
 
     def _hooks(self, name: str, on_step: Any, accelerator: Accelerator) -> Hooks:
@@ -199,7 +209,9 @@ class _Job:
 
         def on_start(choice: Choice) -> None:
             timed = "; ".join(f"{label} {speed:,.0f} images/s" for label, speed in choice.speeds.items())
-            self.reporter.say(f"training, {name}: {choice.execution}{f' (timed: {timed})' if timed else ''}")
+            self.reporter.say(
+                f"training, {name}: {self.recipe}; {choice.execution}{f' (timed: {timed})' if timed else ''}"
+            )
 
         def on_epoch(records: tuple[EpochRecord, ...]) -> None:
             if self.options.machine.tracker:
@@ -234,10 +246,12 @@ class _Job:
 
         data = self.data
         recalibrate(slim, data)
+        dense = evaluate(self.dense.module, data.test, data.mean, data.std)
         found = {
             "file": str(file),
-            "dense_test_accuracy": evaluate(self.dense.module, data.test, data.mean, data.std).accuracy,
+            "dense_test_accuracy": dense.accuracy,
             "cut_test_accuracy": evaluate(slim, data.test, data.mean, data.std).accuracy,
+            "dense_test": dense.to_json(),
         }
         self.reporter.say(
             f"inherited: test accuracy {found['dense_test_accuracy']:.2%} dense, "

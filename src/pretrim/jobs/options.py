@@ -100,7 +100,7 @@ class Search:
     """How widths are chosen; see `planning.options.Options`."""
 
     mode: Annotated[Method | None, _default("mode")] = None
-    """balanced; the paper's sampling by one complexity (PA, FA, MA: params, macs, memory) or by all (joint); a control."""
+    """balanced; the paper's sampling by params, macs or memory (PA, FA, MA) or jointly; latency; or a control."""
     round_to: int | None = None
     """Keep filters in multiples of this (default: 8, or the device's)."""
     min_width: Annotated[int | None, _default("min_width")] = None
@@ -194,6 +194,8 @@ class JobOptions:
     """Trained run to distil from."""
     with_dense: bool = False
     """Train the dense network as well, with the same recipe."""
+    worst: Annotated[int, Parameter(metavar="N")] = 0
+    """Keep the N test images with the largest loss, as worst.png and worst.json."""
     resume: bool = False
     """Continue the training that was stopped in RUN."""
     overwrite: bool = False

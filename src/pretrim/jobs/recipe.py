@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from pretrim.train import Execution, Recipe
 
 
-def recipe_of(data: str, options: TrainingOptions, seed: int, *, fine_tune: bool = False) -> Recipe:
+def recipe_of(
+    data: str, options: TrainingOptions, seed: int, *, images: int | None = None, fine_tune: bool = False
+) -> Recipe:
     """A data set's preset, with what was asked for.
 
     Args:
         data: the name of the data as the user gave it.
         options: what differs from the preset.
         seed: of the order of the images and the augmentation.
+        images: for training; None, where they are not known yet, checks the options alone.
         fine_tune: whether trained weights are inherited.
 
     Raises UsageError for a value that cannot be, or one that is given twice.
@@ -36,7 +39,7 @@ def recipe_of(data: str, options: TrainingOptions, seed: int, *, fine_tune: bool
         raise UsageError(f"{twice[0]} is given twice, in --set and by an option of its own: leave one out.")
     kind, _, rest = data.partition(":")
     name = rest.rpartition("/")[2] if kind == "hf" else kind
-    recipe = preset(name, fine_tune=fine_tune, changes={**parsed, **asked, "seed": seed})
+    recipe = preset(name, images, fine_tune=fine_tune, changes={**parsed, **asked, "seed": seed})
     if options.qat and not recipe.qat:
         recipe = replace(recipe, qat=max(1, round(QAT_SHARE * recipe.epochs)))
     return recipe

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pretrim.errors import CheckpointError, ModelError
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
     from pretrim.runs.classifier import TrainedClassifier
     from pretrim.runs.record import RunRecord
+    from pretrim.train import Comparison
 
-    from .export import Delivered
+    from .delivered import Delivered
 
 BATCH = 64
 
@@ -44,6 +45,9 @@ class Run:
     record: RunRecord | None
     data: DataSet | None = None
     artifact: Delivered | None = None
+
+    export: ClassVar[Callable[..., Delivered]]
+    """Export to a runtime or for a board (``device=``): `jobs.export.export_run`, attached by `jobs.calls`."""
 
     @classmethod
     def opened(cls, path: Path, model: nn.Module, data: DataSet | None = None) -> Run:
@@ -71,6 +75,25 @@ class Run:
         return None if found is None else float(found)
 
     @property
+    def dense_test(self) -> dict[str, Any] | None:
+        """The dense network's evaluation on the test images (`train.Evaluation.to_json`), where there is one."""
+        dense: dict[str, Any] | None = self.results.get("dense", {}).get("test")
+        return dense if dense is not None else self.results.get("inherited", {}).get("dense_test")
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The slim network against the dense one on the same test images; None where one of them was not tested."""
+        from pretrim.train import compare, unpack
+
+        slim, dense = self.results.get("test"), self.dense_test
+        return None if slim is None or dense is None else compare(unpack(dense["right"]), unpack(slim["right"]))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before believing the accuracy, a sentence each."""
+        return tuple(self.results.get("warnings", ()))
+
+    @property
     def results(self) -> dict[str, Any]:
         """Accuracies and the training log, plain JSON."""
         return dict(self._record.results or {})
@@ -96,24 +119,28 @@ class Run:
         """The likeliest classes of image files; see `predict_images`."""
         return predict_images(self, [Path(image) for image in images], top)
 
-    def export(self, runtime: str | None = None, **options: Any) -> Delivered:
-        """Export to a runtime or for a board (``device=``), proved to compute the same; see `jobs.export.export`."""
-        from .export import export_run
-
-        return export_run(self, runtime, **options)
-
     def to_json(self) -> dict[str, Any]:
         """What `pretrim compress --json` prints."""
         plan, record = self.plan, self._record
+        comparison = self.comparison
         return {
             "run": str(self.path),
             "model": record.reference.name if record.reference is not None else type(self.model).__name__,
             "data": dict(record.data or {}),
-            "dense": {**plan.dense, "test_accuracy": self.dense_accuracy},
-            "slim": {**plan.slim, "test_accuracy": self.accuracy},
+            "dense": {**plan.dense, "test_accuracy": self.dense_accuracy, **_sureness(self.dense_test)},
+            "slim": {**plan.slim, "test_accuracy": self.accuracy, **_sureness(self.results.get("test"))},
+            "comparison": None if comparison is None else comparison.to_json(),
+            "warnings": list(self.warnings),
             "results": self.results,
             **({"artifact": self.artifact.to_json()} if self.artifact is not None else {}),
         }
+
+
+def _sureness(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The 95 % interval of a test accuracy, and of how many images it is."""
+    if evaluation is None:
+        return {"test_interval_95": None, "test_images": None}
+    return {"test_interval_95": evaluation["interval_95"], "test_images": evaluation["images"]}
 
 
 @dataclass(frozen=True)
@@ -126,7 +153,9 @@ class Evaluated:
         accuracy: of all images, 0..1.
         loss: cross-entropy; None where it is not finite.
         images: how many.
-        classes: of each its name, images and accuracy.
+        interval: 95 %, of the accuracy (Wilson).
+        classes: of each its name, images, accuracy and the interval of that.
+        confusion: images of each class (rows), by the class that the network says (columns).
     """
 
     run: str
@@ -134,11 +163,15 @@ class Evaluated:
     accuracy: float
     loss: float | None
     images: int
+    interval: tuple[float, float]
     classes: tuple[dict[str, Any], ...]
+    confusion: tuple[tuple[int, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {**vars(self), "classes": list(self.classes)}
+        plain = {name: value for name, value in vars(self).items() if name != "interval"}
+        confusion = [list(row) for row in self.confusion]
+        return {**plain, "interval_95": list(self.interval), "classes": list(self.classes), "confusion": confusion}
 
 
 def open_run(path: str | Path, model: ModelSource | None = None) -> Run:
@@ -171,7 +204,7 @@ def evaluate_run(run: Run, data: DataSource, reporter: Reporter | None = None) -
         DataError: data with other classes or another shape.
         CheckpointError: the network has other outputs than the run has classes.
     """
-    from pretrim.train import evaluate
+    from pretrim.train import confusion_json, evaluate
 
     opened = run.classifier
     dataset = load_like_run(data, opened.record, reporter or Silent())
@@ -187,10 +220,11 @@ def evaluate_run(run: Run, data: DataSource, reporter: Reporter | None = None) -
         accuracy=found.accuracy,
         loss=found.plain_loss,
         images=found.n,
+        interval=(found.interval.low, found.interval.high),
         classes=tuple(
-            {"name": name, "images": images, "accuracy": accuracy}
-            for name, images, accuracy in zip(opened.classes, found.images_per_class, found.per_class, strict=True)
+            {"name": entry.pop("class"), **entry} for entry in confusion_json(found, opened.classes)["classes"]
         ),
+        confusion=found.confusion,
     )
 
 

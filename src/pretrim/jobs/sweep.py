@@ -282,6 +282,8 @@ def _prepared(
     images = DataOptions(input=how.input, max_images=how.max_images)
     dataset = open_data(data, images, model=model, seed=config.split_seed, reporter=reporter)
     dense = open_model(model, dataset.input_shape, len(dataset.classes))
+    recipe = recipe_of(config.data, options.training, 0, images=len(dataset.train))
+    config = replace(config, recipe=recipe)
     if not _is_by_name(model, data):
         config = replace(config, model=config.model or _identity(dense), data=config.data or dataset.source)
     target.costs(dense, reporter)  # single layers on this machine, before workers keep it busy; they find the table

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrim.analysis.network import IntArray, Network, Operator
 from pretrim.cost.formula import Formula, Term, formula
-from pretrim.cost.microcontroller import Lowering, Node, lower
+from pretrim.cost.microcontroller import ACTIVATIONS, FUSES, Lowering, Node, lower
 from pretrim.devices import Board
 from pretrim.errors import UsageError
 
@@ -33,10 +33,12 @@ OTHERS = ("elementwise", "activation", "pool")
 """Kinds without: sums and products of feature maps, activations that are not fused, pools and means"""
 ELEMENTWISE = frozenset({"add", "sub", "mul", "div"})
 POOLS = frozenset({"max_pool2d_with_indices", "avg_pool2d", "mean"})
-COPIES = frozenset(
-    {"pad", "constant_pad_nd", "transpose", "reshape", "cat", "slice", "split", "quantize", "dequantize"}
+ELEMENT_FUNCTIONS = frozenset(
+    {"relu", "hardtanh", "clamp", "leaky_relu", "prelu", "elu", "gelu", "silu", "mish", "softplus", "exp"}
+    | {"sigmoid", "hardsigmoid", "hardswish", "tanh", "_softmax", "_log_softmax"}
 )
-"""Operators that move data: no public measurement has them apart, and their time is left out"""
+"""Activations, where they are operators of their own. What is in none of these sets moves data, or was not measured by
+anybody: its time is left out, and its name is said"""
 TITLES = {
     "st-edge-ai": "X-CUBE-AI",
     "tflm-reference": "TFLM's reference kernels",
@@ -55,8 +57,8 @@ TITLES = {
 """What runtimes are called in texts"""
 ALIASES = {"x-cube-ai": "st-edge-ai", "stm32cube.ai": "st-edge-ai"}
 """Older names of runtimes"""
-ONLY_ON = {"st-edge-ai": "stm32"}
-"""What the names of boards start with that a runtime's licence and tools are limited to"""
+ONLY_ON = {"st-edge-ai": "STM32"}
+"""What is in the titles of the boards that a runtime's licence and tools are limited to"""
 ENOUGH = 10
 """Networks that make a version the first choice"""
 SECOND_NS = 10**9
@@ -96,8 +98,11 @@ class Part:
 def parts_of(network: Network) -> tuple[list[Part], tuple[str, ...]]:
     """The work of a network, operator by operator as LiteRT's converter makes them, and the kinds left out."""
     low = lower(network, "int8")
+    merged = _merged(low)
     parts, left_out = [], []
     for number, node in enumerate(low.nodes):
+        if number in merged:
+            continue
         kind = _kind(low, node)
         if kind is None:
             left_out.append(node.kind)
@@ -106,6 +111,21 @@ def parts_of(network: Network) -> tuple[list[Part], tuple[str, ...]]:
         macs: Term | None = (1.0, node.operator.factors) if is_weighted else None
         parts.append(Part(kind, macs, _outputs(low, number, node), node.operator.parameters if is_weighted else ()))
     return parts, tuple(dict.fromkeys(left_out))
+
+
+def _merged(low: Lowering) -> set[int]:
+    """ReLUs that LiteRT does not run: those that repeat another of the same feature map, and all of a feature map that
+    nothing else reads, which become a part of the operator that makes it."""
+    readers: dict[int, list[int]] = {}
+    for number, node in enumerate(low.nodes):
+        for activation in node.reads:
+            readers.setdefault(activation, []).append(number)
+    merged: set[int] = set()
+    for activation, numbers in readers.items():
+        relus = [number for number in numbers if low.nodes[number].kind in ACTIVATIONS]
+        is_fused = relus == numbers and low.made_by[activation] in FUSES
+        merged.update(relus if is_fused else relus[1:])
+    return merged
 
 
 def work_of(network: Network, widths: ArrayLike | None = None) -> Work:
@@ -131,7 +151,7 @@ def _kind(low: Lowering, node: Node) -> str | None:
         return "elementwise"
     if node.kind in POOLS:
         return "pool"
-    return None if node.kind in COPIES else "activation"
+    return "activation" if node.kind in ELEMENT_FUNCTIONS else None
 
 
 def _kind_of_convolution(low: Lowering, operator: Operator) -> str:
@@ -240,9 +260,7 @@ def _of_core(board: Board, dtype: str | None) -> list[System]:
     found = [
         system
         for system in systems()
-        if system.core == core
-        and dtype in (None, system.dtype)
-        and board.name.startswith(ONLY_ON.get(system.runtime, ""))
+        if system.core == core and dtype in (None, system.dtype) and ONLY_ON.get(system.runtime, "") in board.title
     ]
     return sorted(found, key=_preference, reverse=True)
 

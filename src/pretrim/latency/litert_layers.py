@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrim.compat.optional import need
-from pretrim.deploy.litert import IDENTIFIER
+from pretrim.deploy.tflite import IDENTIFIER
 
 from .layers import SCALE, LayerKind, Written
 

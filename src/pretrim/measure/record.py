@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, TypeAlias, TypedDict
 
+import msgspec
+
+from pretrim import records
 from pretrim.errors import MeasureError
 
 from .worker import MARK
 
 LONGEST_TEXT = 200
-MACHINE = ("cpu", "cores", "architecture", "system", "python", "runtime", "governor")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Measurement:
         memory_added_bytes: that peak, less what the process had before the runtime and the model were loaded.
         energy_j: of one inference, of the whole package or board; None where nothing counts it.
         energy_source: what counted it.
-        machine: where: cpu, cores, architecture, system, python, runtime.
+        machine: where it was measured (`Machine`).
     """
 
     artifact: str
@@ -85,17 +86,60 @@ class Measurement:
         return asdict(self)
 
 
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+Bytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Machine(TypedDict):
+    """Where it was measured: what `worker.py` tells of its machine."""
+
+    cpu: str
+    cores: int
+    architecture: str
+    system: str
+    python: str
+    runtime: str
+    governor: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One artifact's part of an answer."""
+
+    provider: str
+    samples_s: Annotated[tuple[Seconds, ...], msgspec.Meta(min_length=1)]
+    energy_j: float | None
+    energy_source: str | None
+
+
 @dataclass(frozen=True)
 class Answer:
     """What one process of the worker found."""
 
-    machine: Mapping[str, Any]
-    providers: tuple[str, ...]
-    samples_s: tuple[tuple[float, ...], ...]
-    energy_j: tuple[float | None, ...]
-    energy_source: tuple[str | None, ...]
-    memory_before_bytes: int | None
-    memory_peak_bytes: int | None
+    machine: Machine
+    results: tuple[Result, ...]
+    memory_before_bytes: Bytes | None
+    memory_peak_bytes: Bytes | None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What ran each artifact."""
+        return tuple(result.provider for result in self.results)
+
+    @property
+    def samples_s(self) -> tuple[tuple[float, ...], ...]:
+        """The times of each artifact's inferences."""
+        return tuple(result.samples_s for result in self.results)
+
+    @property
+    def energy_j(self) -> tuple[float | None, ...]:
+        """Of each artifact's inference."""
+        return tuple(result.energy_j for result in self.results)
+
+    @property
+    def energy_source(self) -> tuple[str | None, ...]:
+        """What counted each artifact's energy."""
+        return tuple(result.energy_source for result in self.results)
 
 
 def parse_answer(text: str, artifacts: int) -> Answer:
@@ -103,56 +147,18 @@ def parse_answer(text: str, artifacts: int) -> Answer:
     line = next((line for line in text.splitlines() if line.startswith(MARK)), None)
     if line is None:
         raise MeasureError("Expected a measurement, but the worker gave none: run it again.")
-    try:
-        data = json.loads(line.removeprefix(MARK))
-        results = data["results"]
-        if len(results) != artifacts:
-            raise ValueError(f"{len(results)} results for {artifacts} artifacts")
-        return Answer(
-            machine={name: _plain(data["machine"][name]) for name in MACHINE},
-            providers=tuple(str(_plain(entry["provider"])) for entry in results),
-            samples_s=tuple(_times(entry["samples_s"]) for entry in results),
-            energy_j=tuple(_number(entry["energy_j"]) for entry in results),
-            energy_source=tuple(_text(entry["energy_source"]) for entry in results),
-            memory_before_bytes=_bytes(data["memory_before_bytes"]),
-            memory_peak_bytes=_bytes(data["memory_peak_bytes"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise MeasureError(f"Expected a complete measurement, but it is damaged ({error!r}): run it again.") from error
+    source, mend = "The worker's answer", "Run it again"
+    data = records.load(line.removeprefix(MARK), source=source, error=MeasureError, mend=mend)
+    answer = records.convert(_printable(data), Answer, source=source, error=MeasureError, mend=mend)
+    if len(answer.results) != artifacts:
+        raise MeasureError(f"{source} has {len(answer.results)} results for {artifacts} artifacts. {mend}.")
+    return answer
 
 
-def _plain(value: Any) -> str | int | None:
-    """Text or a whole number from another machine: short, and with nothing that moves a terminal's cursor."""
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return "".join(letter for letter in value if letter.isprintable())[:LONGEST_TEXT]
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(_plain(value))
-
-
-def _times(values: Any) -> tuple[float, ...]:
-    times = tuple(float(value) for value in values)
-    if not times or not all(math.isfinite(time) and time > 0 for time in times):
-        raise ValueError("times are not above 0")
-    return times
-
-
-def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{number} joules")
-    return number
-
-
-def _bytes(value: Any) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} bytes")
-    return value
+def _printable(data: Any) -> Any:
+    """Text from another machine: short, and with nothing that moves a terminal's cursor."""
+    if isinstance(data, str):
+        return "".join(letter for letter in data if letter.isprintable())[:LONGEST_TEXT]
+    if isinstance(data, dict):
+        return {name: _printable(value) for name, value in data.items()}
+    return [_printable(value) for value in data] if isinstance(data, list) else data

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pretrim.compat.optional import PACKAGES
+from pretrim.compat.optional import requirement_of
 from pretrim.deploy.artifact import Artifact
+from pretrim.deploy.runtimes import runtime
 from pretrim.errors import MeasureError, UsageError
 
 from .record import Answer, Latency, Measurement, parse_answer
@@ -82,8 +83,9 @@ def _ask(ask: Runner, artifacts: Sequence[Artifact], protocol: Protocol, runs: i
             {
                 "path": artifact.path.name,
                 "runtime": artifact.runtime,
-                "shape": list(artifact.input["shape"]),
-                "data_type": artifact.input["data_type"],
+                "inputs": [
+                    {"shape": list(entry["shape"]), "data_type": entry["data_type"]} for entry in artifact.inputs
+                ],
             }
             for artifact in artifacts
         ],
@@ -118,13 +120,19 @@ def _measurement(
     )
 
 
+def with_loaders(request: dict[str, Any]) -> dict[str, Any]:
+    """A request with the source of what loads its artifacts, so that the worker is complete in itself."""
+    names = {entry["runtime"] for entry in request["artifacts"]}
+    return {**request, "loaders": {name: runtime(name).loader() for name in sorted(names)}}
+
+
 def here(request: dict[str, Any], files: Sequence[Path]) -> str:
     """Run the worker in a process on this machine."""
     paths = [str(file.resolve()) for file in files]
     entries = [entry | {"path": path} for entry, path in zip(request["artifacts"], paths, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         asked = Path(folder) / "request.json"
-        asked.write_text(json.dumps(request | {"artifacts": entries}), encoding="utf-8")
+        asked.write_text(json.dumps(with_loaders(request) | {"artifacts": entries}), encoding="utf-8")
         # Not isolated (-I): a user's PYTHONPATH may hold the runtime.
         done = subprocess.run([sys.executable, str(WORKER), str(asked)], capture_output=True, check=False)
     check_ended(done.returncode, done.stderr.decode(errors="replace"), "on this machine")
@@ -139,8 +147,8 @@ def check_ended(code: int, errors: str, where: str) -> None:
     missing = next((line.removeprefix(MISSING) for line in lines if line.startswith(MISSING)), None)
     if missing is not None:
         package = printable(missing.split()[0])
-        extra = PACKAGES.get(package.replace("-", "_"), "")
-        mend = f"pip install 'pretrim[{extra}]'" if where == "on this machine" else f"pip install {package} there"
+        requirement = requirement_of(package.replace("-", "_"))
+        mend = f"pip install '{requirement}'" if where == "on this machine" else f"pip install {package} there"
         raise UsageError(f"Expected {package} to be installed {where}, but it is missing: {mend}.")
     if code == -signal.SIGKILL:
         raise MeasureError(

@@ -18,7 +18,7 @@ from typing import IO, Any
 from pretrim.errors import MeasureError, UsageError
 
 from .remote import MARK
-from .run import WORKER, check_ended, printable
+from .run import WORKER, check_ended, printable, with_loaders
 
 REMOTE = Path(__file__).with_name("remote.py")
 BOOT = "import sys; s = sys.stdin.buffer; exec(compile(s.read(int(s.readline())), 'remote.py', 'exec'))"
@@ -59,7 +59,7 @@ class Host:
         """
         names = [f"{number}{file.suffix}" for number, file in enumerate(files)]
         entries = [entry | {"path": name} for entry, name in zip(request["artifacts"], names, strict=True)]
-        asked = json.dumps(request | {"artifacts": entries}).encode()
+        asked = json.dumps(with_loaders(request) | {"artifacts": entries}).encode()
         parts = [("worker.py", WORKER.read_bytes()), ("request.json", asked)]
         try:
             parts += [(name, file.read_bytes()) for name, file in zip(names, files, strict=True)]

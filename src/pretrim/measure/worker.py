@@ -56,7 +56,7 @@ def main(request_path: str) -> dict[str, Any]:
         }
         for runner, times, spent, source in zip(runners, samples, used, joules)
     ]
-    answer: dict[str, Any] = {"machine": machine(request["artifacts"][0]["runtime"]), "results": results}
+    answer: dict[str, Any] = {"machine": machine(request), "results": results}
     answer["memory_before_bytes"], answer["memory_peak_bytes"] = before, memory("VmHWM")
     return answer
 
@@ -75,7 +75,7 @@ def measure_each(request: dict[str, Any]) -> dict[str, Any]:
             times.append(time.perf_counter() - start)
         middle = sorted(times)[len(times) // 2]
         results.append({"provider": runner.provider, "samples_s": [middle], "energy_j": None, "energy_source": None})
-    found = {"machine": machine(request["artifacts"][0]["runtime"]), "results": results}
+    found = {"machine": machine(request), "results": results}
     return {**found, "memory_before_bytes": None, "memory_peak_bytes": None}
 
 
@@ -90,82 +90,25 @@ def warm_up(runner: Any, seconds: float) -> None:
 # ---------------------------------------------------------------------------------------- the runtimes
 
 
-class Onnx:
-    """A model in ONNX Runtime."""
+class Runner:
+    """An artifact that is loaded: `run` is one inference, `provider` what runs it."""
 
-    def __init__(self, path: str, shape: list[int], data_type: str, threads: int, providers: list[str]) -> None:
-        import numpy as np
-
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports its use to its maker otherwise
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        wanted = [name for name in providers if name in ort.get_available_providers()]
-        self.session = ort.InferenceSession(path, options, providers=wanted or ["CPUExecutionProvider"])
-        self.provider = self.session.get_providers()[0]
-        self.feed = {one.name: pixels(np, shape, data_type) for one in self.session.get_inputs()}
-
-    def run(self) -> None:
-        self.session.run(None, self.feed)
+    def __init__(self, run: Callable[[], Any], provider: str) -> None:
+        self.run, self.provider = run, provider
 
 
-class LiteRT:
-    """A model in LiteRT; older boards have its interpreter under the names of tflite_runtime or tensorflow."""
+def open_artifact(artifact: dict[str, Any], request: dict[str, Any]) -> Runner:
+    """Load an artifact by its runtime's own function, which comes with the request as source (`Runtime.load`)."""
+    import numpy as np
 
-    def __init__(self, path: str, shape: list[int], data_type: str, threads: int, providers: list[str]) -> None:
-        import numpy as np
-
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError:
-            try:
-                from tflite_runtime.interpreter import Interpreter
-            except ImportError:
-                from tensorflow.lite import Interpreter
-        interpreter = Interpreter(path, num_threads=threads)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels(np, shape, data_type))
-        self.provider = "CPU"
-        self.run = interpreter.invoke
-
-
-class ExecuTorch:
-    """A program in ExecuTorch; its Python runtime needs torch, which a program in C++ does not."""
-
-    def __init__(self, path: str, shape: list[int], data_type: str, threads: int, providers: list[str]) -> None:
-        import numpy as np
-        import torch
-        from executorch.extension.pybindings import portable_lib
-        from executorch.runtime import Runtime, Verification
-
-        portable_lib._unsafe_reset_threadpool(threads)
-        self.program = Runtime.get().load_program(path, verification=Verification.Minimal)
-        self.method = self.program.load_method("forward")
-        self.inputs = [torch.from_numpy(pixels(np, shape, data_type))]
-        self.provider = "XNNPACK"
-
-    def run(self) -> None:
-        self.method.execute(self.inputs)
-
-
-RUNTIMES = {"onnx": Onnx, "litert": LiteRT, "executorch": ExecuTorch}
-PACKAGES = {
-    "onnx": ("onnxruntime", "onnxruntime-gpu"),
-    "litert": ("ai-edge-litert", "tflite-runtime", "tensorflow"),
-    "executorch": ("executorch",),
-}
-
-
-def open_artifact(artifact: dict[str, Any], request: dict[str, Any]) -> Any:
-    runtime = artifact["runtime"]
-    how = (request["threads"], request["providers"])
+    loader = request["loaders"][artifact["runtime"]]
+    names: dict[str, Any] = {}
+    exec(compile(loader["source"], artifact["runtime"], "exec"), names)
+    inputs = [pixels(np, entry["shape"], entry["data_type"]) for entry in artifact.get("inputs", [artifact])]
     try:
-        return RUNTIMES[runtime](artifact["path"], artifact["shape"], artifact["data_type"], *how)
+        return Runner(*names[loader["function"]](artifact["path"], inputs, request["threads"], request["providers"]))
     except ImportError as error:
-        raise SystemExit(f"missing: {PACKAGES[runtime][0]} ({error})") from error
+        raise SystemExit(f"missing: {loader['packages'][0]} ({error})") from error
 
 
 def pixels(np: Any, shape: list[int], data_type: str) -> Any:
@@ -179,7 +122,7 @@ def pixels(np: Any, shape: list[int], data_type: str) -> Any:
 # ---------------------------------------------------------------------------------------- the machine
 
 
-def machine(runtime: str) -> dict[str, Any]:
+def machine(request: dict[str, Any]) -> dict[str, Any]:
     """What the figures were measured on."""
     return {
         "cpu": cpu_name(),
@@ -187,7 +130,7 @@ def machine(runtime: str) -> dict[str, Any]:
         "architecture": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "runtime": runtime_version(runtime),
+        "runtime": runtime_version(request["loaders"][request["artifacts"][0]["runtime"]]["packages"]),
         "governor": first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
     }
 
@@ -206,10 +149,11 @@ def cpu_name() -> str:
     return f"{board}, {known}" if board else known
 
 
-def runtime_version(runtime: str) -> str:
+def runtime_version(packages: list[str]) -> str:
+    """Of the first distribution that is there."""
     from importlib.metadata import PackageNotFoundError, version
 
-    for package in PACKAGES[runtime]:
+    for package in packages:
         try:
             return f"{package} {version(package)}"
         except PackageNotFoundError:

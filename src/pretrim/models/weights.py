@@ -17,10 +17,10 @@ from torch import nn
 from pretrim.errors import CheckpointError, UsageError
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params_ema", "params", "state_dict_ema")
 """Keys that training scripts keep a state dict under, beside the optimiser's."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What DistributedDataParallel, torch.compile and Lightning put before every name."""
+COUNTERS = ("total_ops", "total_params")
+"""What profilers (thop) leave in a state dict."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> str:
@@ -53,8 +53,9 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     extra = [name for name in tensors if name not in wanted]
     if missing or extra:
         what = f"{missing[0]} is missing" if missing else f"{extra[0]} is not in the model"
+        first = f" (the first of its {len(tensors)} names is {next(iter(tensors))})" if tensors else ""
         raise CheckpointError(
-            f"Expected the weights of this network in {file}, but {what}: name the network they are of."
+            f"Expected the weights of this network in {file}, but {what}{first}: name the network they are of."
         )
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
@@ -101,9 +102,14 @@ def _state_dict(found: Any) -> dict[str, torch.Tensor]:
 
 
 def _named_as(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same under the model's names: a prefix that all names have, and the model's have not, is taken off."""
+    """The same under the model's names: a prefix that all names have, and the model's have not, is taken off.
+
+    DistributedDataParallel, torch.compile and Lightning put ``module.``, ``_orig_mod.`` or an attribute before a name.
+    """
     wanted = model.state_dict().keys()
-    for prefix in PREFIXES:
-        if tensors and all(name.startswith(prefix) and name not in wanted for name in tensors):
-            return _named_as(model, {name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
+    tensors = {name: t for name, t in tensors.items() if name in wanted or name.rpartition(".")[2] not in COUNTERS}
+    first = next(iter(wanted), "")
+    for prefix in [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]:
+        if all(name.startswith(prefix) and name not in wanted for name in tensors):
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors

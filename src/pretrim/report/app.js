@@ -37,6 +37,8 @@
     return prefixed(value, 1000, ["", "k", "M", "G"], "");
   };
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const sureness = (ends, images) => (ends
+    ? ` (95 %: ${(100 * ends[0]).toFixed(1)} to ${percent(ends[1])}${images ? `, n = ${images.toLocaleString("en")}` : ""})` : "");
   const named = (trial) => `${trial.name}, seed ${trial.seed}`;
 
   // ------------------------------------------------------------------------------------ choosing
@@ -45,6 +47,27 @@
     limits.every((limit, place) => place === skip || limit === Infinity
       || (trial.takes[place] !== null && trial.takes[place] <= limit));
   const worth = (a, b) => b.accuracy - a.accuracy || (a.takes[1] ?? 0) - (b.takes[1] ?? 0);
+
+  // The second network minus the first on the same validation images, as Python compared them (McNemar's test).
+  const pair = (first, second) => {
+    const there = (data.pairs[first.key] ?? {})[second.key];
+    if (there) return there;
+    const turned = (data.pairs[second.key] ?? {})[first.key];
+    return turned ? [-turned[0], -turned[2], -turned[1], turned[3]] : null;
+  };
+  const LEVEL = 0.05;
+  const points = (share) => `${share < 0 ? "" : "+"}${(100 * share).toFixed(1)}`;
+  const against = (first, second) => {
+    const found = pair(first, second);
+    if (!found) return "";
+    const [difference, low, high, p] = found;
+    const said = `${points(difference)} points (95 %: ${points(low)} to ${points(high)}) on the same images, McNemar p = ${p.toPrecision(2)}`;
+    return p < LEVEL ? said : `${said}: cannot be told apart`;
+  };
+  const unsure = (first, second) => {
+    const found = pair(first, second);
+    return found && found[3] >= LEVEL ? ` (McNemar p = ${found[3].toPrecision(2)}: cannot be told apart)` : "";
+  };
 
   const recommend = () => {
     const inside = trials.filter((trial) => fits(trial)).sort(worth);
@@ -68,9 +91,13 @@
       });
       return;
     }
-    make("strong", `${named(best)}: ${percent(best.accuracy)} validation`, box);
+    make("strong", `${named(best)}: ${percent(best.accuracy)} validation${sureness(best.interval, best.images)}`, box);
     const takes = resources.map((r, place) => `${r.title} ${amount(r.unit, best.takes[place])}`).join(", ");
-    make("p", `${takes}. Test accuracy ${percent(best.test)}. ${inside.length} of ${trials.length} networks fit.`, box, { className: "hint" });
+    make("p", `${takes}. Test accuracy ${percent(best.test)}${sureness(best.testInterval)}. ${inside.length} of ${trials.length} networks fit.`, box, { className: "hint" });
+    if (inside.length > 1) {
+      const said = against(inside[1], best);
+      if (said) make("p", `Against the next best, ${named(inside[1])}: ${said}.`, box, { className: "hint" });
+    }
     const list = make("ul", null, box);
     limits.forEach((limit, place) => {
       if (limit === Infinity) return;
@@ -78,7 +105,7 @@
       if (!better.length) return;
       const least = better.reduce((a, b) => (b.takes[place] < a.takes[place] ? b : a));
       const gain = (100 * (least.accuracy - best.accuracy)).toFixed(1);
-      make("li", `+${gain} points for +${amount(resources[place].unit, least.takes[place] - limit)} ${resources[place].title}: ${named(least)}`, list);
+      make("li", `+${gain} points for +${amount(resources[place].unit, least.takes[place] - limit)} ${resources[place].title}: ${named(least)}${unsure(best, least)}`, list);
     });
   };
 
@@ -216,7 +243,7 @@
   const drawChosen = () => {
     const trial = trials.find((t) => t.key === chosen);
     at("chosen").textContent = trial
-      ? `${named(trial)}: validation ${percent(trial.accuracy)}. Its run: trials/${trial.key}` : "No network is chosen.";
+      ? `${named(trial)}: validation ${percent(trial.accuracy)}${sureness(trial.interval, trial.images)}. Its run: trials/${trial.key}` : "No network is chosen.";
     const detail = trial ? data.details[trial.key] : null, network = data.network;
     const empty = (id, text) => draw(id, [], { annotations: [{ text, showarrow: false }], xaxis: { visible: false }, yaxis: { visible: false } });
     if (detail && detail.widths && network) {
@@ -249,7 +276,7 @@
   const columns = [
     { id: "name", title: "network", value: (t) => t.name, show: (t) => t.name },
     { id: "seed", title: "seed", value: (t) => t.seed, show: (t) => String(t.seed) },
-    { id: "accuracy", title: "validation", value: (t) => t.accuracy, show: (t) => percent(t.accuracy) },
+    { id: "accuracy", title: "validation", value: (t) => t.accuracy, show: (t) => percent(t.accuracy) + sureness(t.interval) },
     ...resources.map((resource, place) => ({
       id: resource.name, title: resource.title, value: (t) => t.takes[place], show: (t) => amount(resource.unit, t.takes[place]),
     })),
@@ -299,8 +326,8 @@
     return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
   };
   const csv = () => {
-    const head = ["key", "name", "mode", "keep", "seed", ...resources.map((r) => (r.unit ? `${r.name}_${r.unit}` : r.name)), "validation_accuracy"];
-    const lines = sorted().map((t) => [t.key, t.name, t.mode, t.keep, t.seed, ...t.takes, t.accuracy]);
+    const head = ["key", "name", "mode", "keep", "seed", ...resources.map((r) => (r.unit ? `${r.name}_${r.unit}` : r.name)), "validation_accuracy", "validation_low_95", "validation_high_95"];
+    const lines = sorted().map((t) => [t.key, t.name, t.mode, t.keep, t.seed, ...t.takes, t.accuracy, ...(t.interval ?? [null, null])]);
     return [head, ...lines].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
   };
 

@@ -13,17 +13,20 @@ import html
 import json
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from pretrim.errors import UsageError
 from pretrim.files import write_text
 from pretrim.study.pareto import front
-from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates
+from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared
 from pretrim.study.store import Trial
 
 DETAILED = 400
 """Trials whose curves and widths are in the page: those of the front first, then the most accurate ones."""
+PAIRED = 60
+"""Of those, the ones that are compared with each other image by image: their number of pairs grows with its square."""
 LARGEST_BYTES = 8 * 2**20
 REFRESH_S = 5
 
@@ -122,10 +125,14 @@ def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None)
                 "accuracy": one.validation,
                 "test": one.test,
                 "takes": [one.takes.get(resource) for resource in names],
+                "interval": None if one.validated is None else one.validated["interval_95"],
+                "images": None if one.validated is None else one.validated["images"],
+                "testInterval": None if one.tested is None else one.tested["interval_95"],
             }
             for one in found
         ],
         "details": {key: _detail(by_key[key]) for key in _detailed(found)},
+        "pairs": pairs(found),
         "dense": _dense(trials, names),
         "counts": {state: sum(trial.state == state for trial in trials) for state in STATES},
         "failed": [{"name": t.spec.name, "seed": t.spec.seed, "error": t.error} for t in trials if t.state == "failed"],
@@ -144,6 +151,21 @@ def _detailed(found: Sequence[Candidate]) -> list[str]:
             on_front |= {one.key for one, on in zip(there, chosen, strict=True) if on}
     others = sorted((one for one in found if one.key not in on_front), key=lambda one: -one.validation)
     return [*sorted(on_front), *(one.key for one in others)][:DETAILED]
+
+
+def pairs(found: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
+    """The second network against the first on the same validation images: difference, interval, p-value, by keys.
+
+    Only of the first networks of those with details, and of those that recorded which images they were right about.
+    """
+    by_key = {one.key: one for one in found}
+    chosen = [by_key[key] for key in _detailed(found)[:PAIRED] if by_key[key].validated is not None]
+    rows: dict[str, dict[str, list[float]]] = {}
+    for first, second in combinations(chosen, 2):
+        if (comparison := compared(first, second)) is not None:
+            values = (comparison.difference, *comparison.interval.to_json(), comparison.p_value)
+            rows.setdefault(first.key, {})[second.key] = [float(f"{value:.4g}") for value in values]
+    return rows
 
 
 def _detail(trial: Trial) -> dict[str, Any]:

@@ -21,7 +21,11 @@ LAYOUT = "NCHW"
 # What a training adds to a run folder: its state (only until it is finished), a line an epoch, a picture, what trackers
 # write, and the dense network's own run.
 STATE, LOG, CURVE, TRACKING, DENSE = "training.safetensors", "log.jsonl", "curve.png", "tracking", "dense"
-OWN = frozenset({RECORD, WEIGHTS, STATE, LOG, CURVE, TRACKING, DENSE})
+# Where it errs on the test images: the confusion matrix and, on request, the images with the largest loss.
+CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE = "confusion.json", "confusion.png", "worst.json", "worst.png"
+OWN = frozenset(
+    {RECORD, WEIGHTS, STATE, LOG, CURVE, TRACKING, DENSE, CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE}
+)
 ARTIFACT = "model"
 """What `export` puts there: ``model.onnx``, ``model.int8.tflite``, and a record of each."""
 

@@ -25,14 +25,18 @@ from pretrim.train import (
     Recipe,
     Teacher,
     Training,
+    draw_confusion,
     draw_curve,
+    draw_worst,
     evaluate,
     is_main,
     train,
+    write_confusion,
     write_log,
+    write_worst,
 )
 
-from .record import CURVE, LOG, STATE
+from .record import CONFUSION, CONFUSION_PICTURE, CURVE, LOG, STATE, WORST, WORST_PICTURE
 from .save import save
 
 if TYPE_CHECKING:
@@ -52,6 +56,7 @@ class TrainingSpec:
         teacher: a trained network to learn from as well.
         made_of: plain JSON that a resumed training must agree with, beside recipe, data and plan.
         resume: go on from the state in the folder, if there is one.
+        worst: test images with the largest loss that are kept as a picture and a list.
     """
 
     recipe: Recipe
@@ -60,6 +65,7 @@ class TrainingSpec:
     teacher: Teacher | None = None
     made_of: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
+    worst: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ class Trained:
             "test_accuracy": self.test.accuracy,
             "test_loss": self.test.plain_loss,
             "validation_accuracy": self.validation.accuracy,
+            "test": self.test.to_json(),
+            "validation": self.validation.to_json(),
             **self.training.to_json(),
         }
 
@@ -103,7 +111,7 @@ def train_into(
     hooks: Hooks | None = None,
     accelerator: Accelerator | None = None,
 ) -> Trained:
-    """Train a model in place, with its state, log and curve in a folder; then evaluate it.
+    """Train a model in place, with its state, log and curve in a folder; then evaluate it, and write where it errs.
 
     Args:
         folder: of the run; it must exist.
@@ -137,11 +145,35 @@ def train_into(
         on_epoch=on_epoch,
         accelerator=accelerator,
     )
+    validation = evaluate(model, data.validation, data.mean, data.std)
+    trained = Trained(training, validation, evaluate(model, data.test, data.mean, data.std))
     if is_main():
         write_log(training.epochs, folder / LOG)
-        draw_curve(training.epochs, spec.title, folder / CURVE)
-    validation = evaluate(model, data.validation, data.mean, data.std)
-    return Trained(training, validation, evaluate(model, data.test, data.mean, data.std))
+        draw_curve(training.epochs, spec.title, folder / CURVE, training.chance)
+        write_mistakes(folder, trained.test, data, spec.title, spec.worst)
+    return trained
+
+
+def write_mistakes(folder: Path, test: Evaluation, data: DataSet, title: str, worst: int = 0) -> None:
+    """The confusion matrix of the test images and, if asked for, the worst of them; as JSON and PNG.
+
+    Args:
+        folder: of the run.
+        test: of the test images.
+        data: they are its.
+        title: of the pictures.
+        worst: how many of the worst images; 0 removes those of an earlier run.
+
+    Raises CheckpointError if they cannot be written.
+    """
+    write_confusion(test, data.classes, folder / CONFUSION)
+    draw_confusion(test, data.classes, title, folder / CONFUSION_PICTURE)
+    if worst:
+        write_worst(test, data.classes, worst, folder / WORST)
+        draw_worst(test, data.test, data.classes, worst, folder / WORST_PICTURE, title)
+        return
+    for name in (WORST, WORST_PICTURE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def save_trained(

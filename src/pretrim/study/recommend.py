@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrim.errors import UsageError
 
 from .store import Trial
+
+if TYPE_CHECKING:
+    from pretrim.train import Comparison
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Candidate:
         validation: accuracy that it is chosen by.
         test: accuracy on images that nothing was chosen by.
         takes: of each resource, where it is known.
+        validated: its evaluation on the validation images (`train.Evaluation.to_json`); None in older studies.
+        tested: likewise on the test images.
     """
 
     key: str
@@ -69,16 +74,19 @@ class Candidate:
     validation: float
     test: float
     takes: Mapping[str, float]
+    validated: Mapping[str, Any] | None = None
+    tested: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Buy:
-    """What more of one resource gives: another network, and how much more accurate it is."""
+    """What more of one resource gives: another network, how much more accurate it is, and whether that is sure."""
 
     resource: Resource
     more: float
     gain: float
     candidate: Candidate
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,10 @@ class Relax:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The best that fits, the next best, and what the limits cost. Without a best: what to relax."""
+    """The best that fits, the next best, and what the limits cost. Without a best: what to relax.
+
+    `comparison` is that of the best with the next best, on the same validation images.
+    """
 
     best: Candidate | None
     next_best: Candidate | None
@@ -101,6 +112,7 @@ class Recommendation:
     relax: tuple[Relax, ...]
     fitting: int
     of: int
+    comparison: Comparison | None = None
 
 
 def candidates(trials: Iterable[Trial]) -> list[Candidate]:
@@ -121,6 +133,8 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
                 validation=float(record["validation_accuracy"]),
                 test=float(record["test_accuracy"]),
                 takes=takes,
+                validated=record.get("validation"),
+                tested=record.get("test"),
             )
         )
     return found
@@ -165,15 +179,27 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
             if better:  # the next step up, not the largest
                 least = min(better, key=lambda one: (one.takes[name], -one.validation))
                 gain = least.validation - best.validation
-                buys.append(Buy(BY_NAME[name], least.takes[name] - limits[name], gain, least))
+                more = least.takes[name] - limits[name]
+                buys.append(Buy(BY_NAME[name], more, gain, least, compared(best, least)))
+    next_best = fitting[1] if len(fitting) > 1 else None
     return Recommendation(
         best=best,
-        next_best=fitting[1] if len(fitting) > 1 else None,
+        next_best=next_best,
         buys=tuple(buys),
         relax=tuple(relax),
         fitting=len(fitting),
         of=len(found),
+        comparison=None if best is None or next_best is None else compared(next_best, best),
     )
+
+
+def compared(first: Candidate, second: Candidate) -> Comparison | None:
+    """The second network against the first on the validation images of their study; None in older studies."""
+    from pretrim.train import compare, unpack
+
+    if first.validated is None or second.validated is None:
+        return None
+    return compare(unpack(first.validated["right"]), unpack(second.validated["right"]))
 
 
 def to_json(found: Recommendation) -> dict[str, Any]:
@@ -182,7 +208,13 @@ def to_json(found: Recommendation) -> dict[str, Any]:
         "best": None if found.best is None else candidate_json(found.best),
         "next_best": None if found.next_best is None else candidate_json(found.next_best, test=False),
         "buys": [
-            {"resource": buy.resource.name, "more": buy.more, "gain": buy.gain, "key": buy.candidate.key}
+            {
+                "resource": buy.resource.name,
+                "more": buy.more,
+                "gain": buy.gain,
+                "key": buy.candidate.key,
+                "comparison": None if buy.comparison is None else buy.comparison.to_json(),
+            }
             for buy in found.buys
         ],
         "relax": [
@@ -191,6 +223,7 @@ def to_json(found: Recommendation) -> dict[str, Any]:
         ],
         "fitting": found.fitting,
         "of": found.of,
+        "comparison": None if found.comparison is None else found.comparison.to_json(),
     }
 
 
@@ -202,5 +235,12 @@ def candidate_json(candidate: Candidate, *, test: bool = True) -> dict[str, Any]
         "seed": candidate.seed,
         "validation_accuracy": candidate.validation,
         "takes": dict(candidate.takes),
+        **_sureness("validation", candidate.validated),
     }
-    return plain | ({"test_accuracy": candidate.test} if test else {})
+    return plain | ({"test_accuracy": candidate.test, **_sureness("test", candidate.tested)} if test else {})
+
+
+def _sureness(part: str, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The 95 % interval of an accuracy, and of how many images it is."""
+    found = evaluation or {"interval_95": None, "images": None}
+    return {f"{part}_interval_95": found["interval_95"], f"{part}_images": found["images"]}

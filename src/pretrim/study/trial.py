@@ -103,6 +103,9 @@ def _found(trained: Trained) -> dict[str, Any]:
     return {
         "validation_accuracy": trained.validation.accuracy,
         "test_accuracy": trained.test.accuracy,
+        "validation": trained.validation.to_json(),
+        "test": trained.test.to_json(),
+        "warnings": list(trained.training.warnings),
         "epochs": [curve_point(epoch) for epoch in epochs],
         "seconds": sum(epoch.seconds for epoch in epochs),
     }

@@ -126,7 +126,7 @@ def check(slim: nn.Module, network: Network, plan: Plan) -> None:
     """Run the slim network on fake tensors: each operator's shapes and the counted parameters must be as planned."""
     run = stage(slim, _zeros(slim, plan), real=any("real tensors" in note for note in network.notes))
     try:
-        check_narrow(run, network, plan.widths, training=False)
+        check_narrow(run, network.operators, network.sizes(plan.widths))
     except Mismatch as mismatch:
         # A dimension of size 1 is contiguous either way, so torch may run a view for a copy, and it may multiply for a
         # product over one channel: then the counts decide.
@@ -152,7 +152,7 @@ def _counts_as_planned(run: Stage, network: Network, plan: Plan) -> bool:
     """
     channels = Channels()
     labels = {name: parameter_labels(tensor, channels) for name, tensor in named_tensors(run.model)}
-    seen = trace(run, channels, labels, {}, frozenset(), training=False)
+    seen = trace(run, channels, labels, {}, frozenset())
     macs = sum(math.prod(size for size, _ in operation.factors) for operation in seen.operations if operation.factors)
     planned = int(cost(network, "macs")(plan.widths))
     same = macs == planned or (macs < planned and bool((plan.widths == 1).any()))

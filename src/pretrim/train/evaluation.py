@@ -1,10 +1,11 @@
-"""Accuracy and scores of a network."""
+"""Accuracy and scores of a network, and where it errs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from pretrim.data import Split, batches, normalise
 from pretrim.errors import DataError, ModelError
 
 from .outputs import forward, modes_kept, split_outputs
+from .uncertainty import Interval, pack, wilson
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Evaluation:
         per_class: that accuracy by class; None for a class without images.
         images_per_class: images of each class.
         n: images.
+        confusion: images of each class (rows), by the class that the network says (columns).
+        labels: the class of each image, int64, N, in the order of the split.
+        predicted: the class that the network says.
+        losses: cross-entropy of each image, float32, N: the largest are the worst.
     """
 
     accuracy: float
@@ -33,11 +39,42 @@ class Evaluation:
     per_class: tuple[float | None, ...]
     images_per_class: tuple[int, ...]
     n: int
+    confusion: tuple[tuple[int, ...], ...]
+    labels: torch.Tensor = field(repr=False, compare=False)
+    predicted: torch.Tensor = field(repr=False, compare=False)
+    losses: torch.Tensor = field(repr=False, compare=False)
 
     @property
     def plain_loss(self) -> float | None:
         """The loss as JSON has it: None for that of a network whose scores overflow."""
         return self.loss if math.isfinite(self.loss) else None
+
+    @property
+    def right(self) -> torch.Tensor:
+        """Whether each image is classified right, bool, N: `uncertainty.compare` takes that of two networks."""
+        return self.predicted == self.labels
+
+    @property
+    def interval(self) -> Interval:
+        """95 %, of the accuracy (Wilson)."""
+        return wilson(int(self.right.sum()), self.n)
+
+    def worst(self, count: int) -> list[int]:
+        """Places in the split of the images with the largest loss, the worst first."""
+        ranked = self.losses.nan_to_num(nan=math.inf).argsort(descending=True, stable=True)
+        return [int(place) for place in ranked[:count]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, without what there is of each image but which were right (`uncertainty.unpack`)."""
+        return {
+            "accuracy": self.accuracy,
+            "interval_95": self.interval.to_json(),
+            "images": self.n,
+            "loss": self.plain_loss,
+            "per_class": list(self.per_class),
+            "images_per_class": list(self.images_per_class),
+            "right": pack(self.right),
+        }
 
 
 @torch.no_grad()
@@ -45,6 +82,13 @@ def evaluate(
     model: nn.Module, split: Split, mean: Sequence[float], std: Sequence[float], batch_size: int = 256
 ) -> Evaluation:
     """Accuracy and loss on a split, in eval mode, on the model's device; the model's modes are restored.
+
+    Args:
+        model: a classifier.
+        split: images and labels; not empty.
+        mean: per channel, that images scaled to 0..1 are normalised by.
+        std: likewise.
+        batch_size: of the forward passes.
 
     Raises:
         DataError: the split is empty.
@@ -58,15 +102,23 @@ def evaluate(
     needed = int(labels.max()) + 1
     if needed > classes:
         raise ModelError(f"Expected the model to return {needed} or more class scores, but got {classes}.")
-    right = logits.argmax(dim=1) == labels
-    images = torch.bincount(labels, minlength=classes)
-    hits = torch.bincount(labels[right], minlength=classes)
+    return _evaluation(logits, labels, classes)
+
+
+def _evaluation(logits: torch.Tensor, labels: torch.Tensor, classes: int) -> Evaluation:
+    predicted = logits.argmax(dim=1)
+    confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
+    hits, images = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
     return Evaluation(
-        accuracy=int(right.sum()) / len(labels),
+        accuracy=int((predicted == labels).sum()) / len(labels),
         loss=float(functional.cross_entropy(logits, labels)),
-        per_class=tuple(int(h) / int(n) if n else None for h, n in zip(hits, images, strict=True)),
-        images_per_class=tuple(int(n) for n in images),
+        per_class=tuple(h / n if n else None for h, n in zip(hits, images, strict=True)),
+        images_per_class=tuple(images),
         n=len(labels),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        labels=labels,
+        predicted=predicted,
+        losses=functional.cross_entropy(logits, labels, reduction="none"),
     )
 
 

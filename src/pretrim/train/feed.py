@@ -19,6 +19,8 @@ from .recipe import Recipe
 
 ORDER, STEP = 0, 1
 """What a seed is for: an epoch's order and augmentation, or a step's dropout."""
+CALIBRATION_BATCH = 256
+"""Images of a forward pass that sets statistics of norms: as many as of an evaluation, which has the memory for them"""
 DEVICE_SHARE = 0.5
 """Of a GPU's free memory, what the training images may take."""
 
@@ -49,6 +51,16 @@ class Order:
 def seed_of(*numbers: int) -> int:
     """One seed of 63 bits from several numbers (0s at the end do not count); the same on every machine."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def in_passes(places: torch.Tensor, batch_size: int) -> tuple[torch.Tensor, ...]:
+    """Places in parts as equal as can be, of at most `batch_size`, and of at least 2 where there are as many.
+
+    >>> [len(part) for part in in_passes(torch.arange(257), 256)]
+    [129, 128]
+    """
+    passes = min(-(-len(places) // max(batch_size, 2)), max(len(places) // 2, 1))
+    return torch.tensor_split(places, passes)
 
 
 class Feed:
@@ -89,16 +101,45 @@ class Feed:
             return (fetch(step) for step in range(count))
         return prefetched(fetch, count)
 
+    def calibration(self, images: int, batch_size: int = CALIBRATION_BATCH) -> Iterator[torch.Tensor]:
+        """Training images as the training sees them, those of an epoch 0 that is never trained; the same each time.
+
+        Every process gets all of them, in batches as equal as can be.
+
+        Args:
+            images: at most so many.
+            batch_size: likewise.
+        """
+        order, alpha = self._order(0), self.recipe.mixup
+        for places in in_passes(torch.arange(self.steps * self.batch_size)[:images], batch_size):
+            batch, _ = self._prepared(order, places.to(self.near))
+            if alpha:  # each image by a share of its own: one share for a whole pass would decide the variance
+                draws = np.random.Generator(np.random.PCG64(int(places[0]))).beta(alpha, alpha, len(places))
+                batch = batch.lerp(batch.flip(0), torch.from_numpy(draws).to(batch).view(-1, 1, 1, 1))
+            yield batch.to(self.dtype).contiguous(memory_format=self.layout)
+
     def _order(self, epoch: int) -> Order:
         generator = torch.Generator().manual_seed(seed := seed_of(self.recipe.seed, ORDER, epoch))
         count, (_, height, width) = self.steps * self.batch_size, self.data.input_shape
-        images = torch.randperm(len(self.labels), generator=generator)[:count]
+        images = self._chosen(count, generator)
         draws = draw(count, height, width, self.how, generator).to(self.device)
         if not self.recipe.mixup:
             return Order(images.to(self.near), draws, None, [1.0] * self.steps)
         partners = torch.rand((self.steps, self.batch_size), generator=generator).argsort(dim=1)
         shares = np.random.Generator(np.random.PCG64(seed)).beta(self.recipe.mixup, self.recipe.mixup, self.steps)
         return Order(images.to(self.near), draws, partners.to(self.near), shares.tolist())
+
+    def _chosen(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """The images of an epoch, in order: each at most once or, with balanced sampling, drawn with replacement."""
+        if self.recipe.balance != "sampling":
+            return torch.randperm(len(self.labels), generator=generator)[:count]
+        labels = self.data.train.labels
+        counts = torch.bincount(labels)
+        present = torch.nonzero(counts).flatten()
+        classes = present[torch.randperm(count, generator=generator).remainder(len(present))]
+        draws = torch.rand(count, generator=generator, dtype=torch.float64)
+        within = (draws * counts[classes]).long()
+        return labels.argsort(stable=True)[counts.cumsum(0)[classes] - counts[classes] + within]
 
     def _step(self, order: Order, step: int) -> list[Batch]:
         own = slice(self.rank * self.share, (self.rank + 1) * self.share)

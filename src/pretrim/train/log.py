@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,8 +16,9 @@ from .state import EpochRecord
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-TRAINING, VALIDATION = "#9a9a9a", "#1f6fb4"
+TRAINING, VALIDATION, CHANCE = "#9a9a9a", "#1f6fb4", "#c44e52"
 """Colours that differ in print and for the colour-blind."""
 NEAR, LIFT = 0.08, 6.0
 """Ends within this share of a picture's height are too near for their names, which are moved by so many points."""
@@ -67,14 +68,33 @@ def curves(records: Sequence[EpochRecord]) -> tuple[list[Curve], list[Curve]]:
     """The lines of the upper picture (loss) and of the lower one (accuracies in percent)."""
     epochs = [record.epoch for record in records]
     loss = Curve("training", TRAINING, epochs, [record.train_loss for record in records])
+    lost = _of_validation(records, lambda record: record.validation_loss, 1.0)
     train = Curve("training", TRAINING, epochs, [100 * record.train_accuracy for record in records])
-    held_out = [(r.epoch, 100 * r.validation_accuracy) for r in records if r.validation_accuracy is not None]
-    validation = Curve("validation", VALIDATION, [epoch for epoch, _ in held_out], [value for _, value in held_out])
-    return [loss], [train, validation] if held_out else [train]
+    validation = _of_validation(records, lambda record: record.validation_accuracy, 100.0)
+    return [loss, *lost], [train, *validation]
 
 
-def draw_curve(records: Sequence[EpochRecord], title: str, path: Path) -> None:
-    """Loss and accuracy by epoch, as a PNG. Raises CheckpointError if it cannot be written."""
+def _of_validation(
+    records: Sequence[EpochRecord], value_of: Callable[[EpochRecord], float | None], scale: float
+) -> list[Curve]:
+    """The line of what is known of the validation images, if anything is."""
+    known = [(record.epoch, scale * value) for record in records if (value := value_of(record)) is not None]
+    if not known:
+        return []
+    return [Curve("validation", VALIDATION, [epoch for epoch, _ in known], [value for _, value in known])]
+
+
+def draw_curve(records: Sequence[EpochRecord], title: str, path: Path, chance: float | None = None) -> None:
+    """Loss and accuracy by epoch, as a PNG.
+
+    Args:
+        records: of the epochs.
+        title: of the picture.
+        path: of the file.
+        chance: accuracy, 0..1, of always saying the most common class; a dashed line, below which nothing is learnt.
+
+    Raises CheckpointError if it cannot be written.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -84,9 +104,17 @@ def draw_curve(records: Sequence[EpochRecord], title: str, path: Path) -> None:
     for place, lines, name in zip(axes, (upper, lower), ("loss", "accuracy, %"), strict=True):
         _draw_lines(place, lines, name)
     axes[0].set_ylim(bottom=0)
+    if chance is not None:
+        _draw_chance(axes[1], 100 * chance)
     axes[1].set_xlabel("epoch")
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(title, fontsize=11)
+
+    save_picture(figure, path)
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all. Raises CheckpointError if it cannot be written."""
 
     def write(temporary: Path) -> None:
         figure.savefig(temporary, format="png", dpi=144)
@@ -95,6 +123,12 @@ def draw_curve(records: Sequence[EpochRecord], title: str, path: Path) -> None:
         write_atomically(path, write)
     except OSError as error:
         raise CheckpointError(f"Expected to write {path}, but got: {error.strerror or error}. Make room.") from error
+
+
+def _draw_chance(axes: Axes, value: float) -> None:
+    axes.axhline(value, color=CHANCE, linewidth=1.2, linestyle="--")
+    place = {"xy": (0, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate(f"most common class {value:.3g}", xytext=(4, 3), color=CHANCE, fontsize=8, **place)  # type: ignore[arg-type]
 
 
 def _draw_lines(axes: Axes, lines: Sequence[Curve], name: str) -> None:

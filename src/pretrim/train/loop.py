@@ -20,12 +20,13 @@ from pretrim.errors import ModelError, PretrimError, UsageError
 
 from . import rounding
 from . import state as states
+from .diagnosis import diagnose, majority_share
 from .evaluation import evaluate
 from .execution import Choice, Execution, choose, kernels, threads
 from .feed import STEP, Batch, Feed, seed_of
-from .norms import learning_norms, recalibrate, recalibration_images, statistics_kept
+from .norms import learning_norms, recalibration_images, set_statistics, statistics_kept
 from .optimizer import Average, learning_rate_at, make_optimizer
-from .outputs import Loss, Teacher, forward, renormalised
+from .outputs import Loss, Teacher, class_weights, forward, renormalised
 from .processes import agreed, from_main, make_accelerator, same_on_all, total, wanted_precision
 from .recipe import Recipe
 from .state import EpochRecord, State
@@ -68,6 +69,8 @@ class Training:
         processes: that it ran in.
         recalibration_images: training images by which the running statistics of norms were set anew before every
             validation and at the end; 0 for a network without such norms.
+        chance: validation accuracy of always saying the most common class; None where nothing is held out.
+        warnings: what to know before believing the accuracies, a sentence each (`diagnosis.py`).
     """
 
     epochs: tuple[EpochRecord, ...]
@@ -75,6 +78,8 @@ class Training:
     speeds: Mapping[str, float]
     processes: int = 1
     recalibration_images: int = 0
+    chance: float | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -84,6 +89,8 @@ class Training:
             "timed_images_per_s": dict(self.speeds),
             "processes": self.processes,
             "recalibration_images": self.recalibration_images,
+            "chance": self.chance,
+            "warnings": list(self.warnings),
             "epochs": [asdict(epoch) for epoch in self.epochs],
         }
 
@@ -215,7 +222,9 @@ class _Training:
         self.steps, self.batch_size = self.feed.steps, self.feed.batch_size
         self.look_every = LOOK_EVERY if device.type == "cuda" else 1
         teach = None if teacher is None else renormalised(self._ready(teacher), data.mean, data.std)
-        self.loss_of = Loss(recipe, len(data.classes), teach)
+        weighs = recipe.balance == "loss"
+        weights = class_weights(data.train.labels, len(data.classes)).to(device) if weighs else None
+        self.loss_of = Loss(recipe, len(data.classes), teach, weights)
         self.records: tuple[EpochRecord, ...] = ()
         self.step, self.seconds = 0, 0.0
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -290,7 +299,16 @@ class _Training:
             self.average.keep()
         used = self._recalibrate(rounds=self.recipe.qat > 0)
         self.model.eval()
-        return Training(self.records, self.choice.execution, self.choice.speeds, self.world, used)
+        held_out = self.data.validation
+        return Training(
+            epochs=self.records,
+            execution=self.choice.execution,
+            speeds=self.choice.speeds,
+            processes=self.world,
+            recalibration_images=used,
+            chance=majority_share(held_out.labels) if len(held_out) else None,
+            warnings=diagnose(self.records, self.data, self.recipe),
+        )
 
     def _epoch(self, stop: Wish) -> bool:
         """The rest of an epoch; whether it came to its end."""
@@ -379,8 +397,8 @@ class _Training:
         speed = self.steps * self.batch_size / self.seconds
         rate = self.optimizer.param_groups[0]["lr"]
         accuracy = right / (self.steps * self.batch_size)
-        validation = self._validate()
-        record = EpochRecord(epoch, loss / self.steps, accuracy, validation, rate, speed, self.seconds)
+        validation, validation_loss = self._validate()
+        record = EpochRecord(epoch, loss / self.steps, accuracy, validation, rate, speed, self.seconds, validation_loss)
         self.records = (*self.records, record)
         self._tell(ends=True)
         self._forget()
@@ -391,23 +409,29 @@ class _Training:
         self.loss.zero_()
         self.right.zero_()
 
-    def _validate(self) -> float | None:
-        """Accuracy on the validation split, of which each process takes a part; with averaged weights, if any."""
+    def _validate(self) -> tuple[float | None, float | None]:
+        """Accuracy and loss on the validation split, with averaged weights, if any; each process takes a part of it."""
         split = self.data.validation
         if not len(split):
-            return None
+            return None, None
         same_on_all(self.accelerator, self.model, self.average)
         part = split.take(np.arange(self.rank, len(split), self.world)) if self.world > 1 else split
+        right, loss = 0, 0.0
         with statistics_kept(self.norms), self.average.in_place() if self.average is not None else nullcontext():
             self._recalibrate(rounds=self._rounds())
-            right = evaluate(self.model, part, self.data.mean, self.data.std).accuracy * len(part) if len(part) else 0.0
-        return total(self.accelerator, torch.tensor(right, device=self.device))[0] / len(split)
+            if len(part):
+                found = evaluate(self.model, part, self.data.mean, self.data.std)
+                right, loss = int(found.right.sum()), found.loss * len(part)
+        sums = torch.tensor([right, loss], dtype=torch.float64, device=self.device)
+        all_right, all_loss = total(self.accelerator, sums[0], sums[1])
+        return all_right / len(split), all_loss / len(split) if math.isfinite(all_loss) else None
 
     def _recalibrate(self, *, rounds: bool) -> int:
         """Set the running statistics to those of the weights as they are; the images that it took."""
         images = recalibration_images(len(self.data.train), self.recipe.recalibration)
-        run = rounding.forward if rounds else None
-        return recalibrate(self.model, self.data, images=images, norms=self.norms, run=run)
+        return set_statistics(
+            self.model, self.feed.calibration(images), self.norms, rounding.forward if rounds else None
+        )
 
     def _tell(self, *, ends: bool) -> None:
         if self.on_step is None:

@@ -2,14 +2,19 @@
 
 Batch norms keep an exponential average of what they see in training. After few steps, or with a large learning rate, it
 is an average of what the weights *were*, and the network, which is sound, predicts one class for every image. A forward
-pass over some training images, without augmentation as those that are predicted later, gives the statistics of the
-weights as they *are* (Wu and Johnson 2021, arXiv 2105.07576, call it precise batch norm).
+pass over some training images gives the statistics of the weights as they *are* (Wu and Johnson 2021, arXiv 2105.07576,
+call it precise batch norm).
+
+The images are augmented, mixed and drawn as in training (`Feed.calibration`). Without that the statistics are those of
+other images than the weights were trained on, such as ones without the black bars of padded crops: ResNet-20 on
+CIFAR-10 (8 epochs of all images on a GPU) had 81.9 % by its running averages, 81.9 % recalibrated on 2,048 augmented
+images, and 79.3 % on plain ones.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +22,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pretrim.data import DataSet, normalise
+from pretrim.data import Augmentation, DataSet, augment, cut_out, draw, normalise
 
-from .feed import seed_of
+from .feed import in_passes, seed_of
 from .outputs import forward, modes_kept
 
 RECALIBRATION_IMAGES = 4096
@@ -53,45 +58,70 @@ def learning_norms(model: nn.Module) -> list[_NormBase]:
         return [norm for norm in tracking_norms(model) if norm.training]
 
 
-@torch.no_grad()
 def recalibrate(
     model: nn.Module,
     data: DataSet,
     *,
     images: int = RECALIBRATION_IMAGES,
     batch_size: int = 256,
-    norms: Sequence[_NormBase] | None = None,
-    run: Run | None = None,
+    how: Augmentation | None = None,
 ) -> int:
     """Set the running statistics of norms **in place** to their means over batches of training images.
 
-    The statistics of a trained network are wrong once it is cut, as its layers get other inputs, and those of a short
-    training are of weights that have changed since. Weights do not change, nor do other modules, which are in eval mode
-    meanwhile; norms that the images do not reach keep their values. The same images are taken each time.
+    The statistics of a trained network are wrong once it is cut, as its layers get other inputs. Weights do not change,
+    nor do other modules. The same images are taken each time, drawn with the data's split seed.
 
     Args:
         model: on the device that is used.
-        data: its training images are taken without augmentation, drawn with its split seed.
+        data: its training images are taken.
         images: at most so many.
         batch_size: of the forward passes, at most, and at least 2; they are of one size, so that each counts the same.
-        norms: which; by default all that have running statistics.
-        run: calls the model with images in another way.
+        how: what the training does to images; None: they are taken as they are.
 
     Returns the images that were used: 0 for a network without such norms.
 
     Raises ModelError with the model's own error.
     """
-    norms = tracking_norms(model) if norms is None else norms
-    parts = _parts(data, images, batch_size) if norms else ()
+    how = how or Augmentation(padding=0, flip=False)
+    generator = torch.Generator().manual_seed(seed_of(data.split_seed, 1))
     first = next(model.parameters(), torch.zeros(0))
+
+    def prepared(places: torch.Tensor) -> torch.Tensor:
+        pixels = data.train.images[places].to(first.device)
+        drawn = draw(len(places), *data.input_shape[1:], how, generator).to(first.device)
+        batch = cut_out(normalise(augment(pixels, drawn, how), data.mean, data.std), drawn, how.cutout)
+        return batch.to(first.dtype)
+
+    return set_statistics(model, map(prepared, _parts(data, images, batch_size)), tracking_norms(model))
+
+
+@torch.no_grad()
+def set_statistics(
+    model: nn.Module, batches: Iterable[torch.Tensor], norms: Sequence[_NormBase], run: Run | None = None
+) -> int:
+    """Set the running statistics of norms **in place** to their means over some batches; the images that these hold.
+
+    All other modules are in eval mode meanwhile; norms that the images do not reach keep their values.
+
+    Args:
+        model: on the device of the batches.
+        batches: normalised images, N x C x H x W, of about one size, as each counts the same.
+        norms: of the model; without any, no image is asked for.
+        run: calls the model with images in another way.
+
+    Raises ModelError with the model's own error.
+    """
+    if not norms:
+        return 0
+    images = 0
     with modes_kept(model), _averaging(norms):
         model.eval()
         for norm in norms:
             norm.training = True  # not `train()`, which would wake the dropout that some norms of timm hold
-        for places in parts:
-            batch = normalise(data.train.images[places].to(first.device), data.mean, data.std)
-            forward(model, batch.to(first.dtype), run)
-    return sum(len(places) for places in parts)
+        for batch in batches:
+            forward(model, batch, run)
+            images += len(batch)
+    return images
 
 
 @contextmanager
@@ -106,11 +136,9 @@ def statistics_kept(norms: Sequence[_NormBase]) -> Iterator[None]:
 
 
 def _parts(data: DataSet, images: int, batch_size: int) -> tuple[torch.Tensor, ...]:
-    """Places of the images of each pass: as equal as can be, as each counts the same."""
+    """Places of the images of each pass."""
     generator = torch.Generator().manual_seed(seed_of(data.split_seed))
-    places = torch.randperm(len(data.train), generator=generator)[: max(images, 2)]
-    passes = min(-(-len(places) // max(batch_size, 2)), max(len(places) // 2, 1))
-    return torch.tensor_split(places, passes)
+    return in_passes(torch.randperm(len(data.train), generator=generator)[: max(images, 2)], batch_size)
 
 
 @contextmanager

@@ -85,10 +85,23 @@ def check_logits(logits: torch.Tensor, classes: int) -> None:
 
 
 class Loss:
-    """Cross-entropy over the main output and, with less weight, the auxiliary ones; with a teacher, its scores too."""
+    """Cross-entropy over the main output and, with less weight, the auxiliary ones; with a teacher, its scores too.
 
-    def __init__(self, recipe: Recipe, classes: int, teach: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
-        self.recipe, self.classes, self.teach = recipe, classes, teach
+    Args:
+        recipe: label smoothing, mixing, distillation.
+        classes: that there are scores of.
+        teach: the teacher's scores of a batch.
+        weights: of each class's images, on the device; None weighs all alike. The teacher's part is not weighed.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        classes: int,
+        teach: Callable[[torch.Tensor], torch.Tensor] | None,
+        weights: torch.Tensor | None = None,
+    ) -> None:
+        self.recipe, self.classes, self.teach, self.weights = recipe, classes, teach, weights
 
     def __call__(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, and the main scores."""
@@ -104,12 +117,18 @@ class Loss:
         return loss, main
 
     def _labels(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        smoothing = self.recipe.label_smoothing
-        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        loss = self._cross_entropy(logits, batch.labels)
         if batch.others is None:
             return loss
-        other = functional.cross_entropy(logits, batch.others, label_smoothing=smoothing)
-        return batch.share * loss + (1.0 - batch.share) * other
+        return batch.share * loss + (1.0 - batch.share) * self._cross_entropy(logits, batch.others)
+
+    def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        smoothing = self.recipe.label_smoothing
+        if self.weights is None:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # Torch's own weights are normalised within a batch, so that a division among processes would change the sum.
+        losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (losses * self.weights.to(losses.dtype)[labels]).mean()
 
     def _distilled(self, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
         """KL divergence at a temperature; its square keeps the gradients' size (Hinton et al. 2015, section 2)."""
@@ -118,6 +137,16 @@ class Loss:
         student = functional.log_softmax(logits / heat, dim=1)
         wanted = functional.log_softmax(taught.to(logits.dtype) / heat, dim=1)
         return heat * heat * functional.kl_div(student, wanted, reduction="batchmean", log_target=True)
+
+
+def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """By which every class counts alike in the loss, float64: inverse to its images, 1 in the mean over all images.
+
+    >>> class_weights(torch.tensor([0, 0, 0, 1]), 3)[:2].tolist()
+    [0.6666666666666666, 2.0]
+    """
+    counts = torch.bincount(labels, minlength=classes).double()
+    return len(labels) / (int((counts > 0).sum()) * counts.clamp_min(1.0))
 
 
 def renormalised(teacher: Teacher, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., torch.Tensor]:

@@ -26,7 +26,10 @@ MODEL, MOMENTUM, AVERAGE = "model.", "momentum.", "average."
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave. `validation_accuracy` is None where nothing is held out."""
+    """What one epoch gave. What is of the validation images is None where nothing is held out.
+
+    `validation_loss` is None too where it is not finite, and in records of older versions.
+    """
 
     epoch: int
     train_loss: float
@@ -35,6 +38,7 @@ class EpochRecord:
     learning_rate: float
     images_per_s: float
     seconds: float
+    validation_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,13 +126,18 @@ def read(path: Path) -> State:
             made_of=header["made_of"],
             execution=Execution.from_json(header["execution"]),
             speeds=header["speeds"],
-            epochs=tuple(EpochRecord(**{f.name: e[f.name] for f in fields(EpochRecord)}) for e in header["epochs"]),
+            epochs=tuple(_epoch(entry) for entry in header["epochs"]),
             **{name: header[name] for name in ("step", "loss", "right", "seconds", "updates")},
             scaling=header.get("scaling", {}),
             tensors=tensors,
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"Expected a complete state in {path}, but {error!r}: start again.") from error
+
+
+def _epoch(entry: Mapping[str, Any]) -> EpochRecord:
+    """Of older versions too, whose records have fewer fields."""
+    return EpochRecord(**{field.name: entry[field.name] for field in fields(EpochRecord) if field.name in entry})
 
 
 @torch.no_grad()

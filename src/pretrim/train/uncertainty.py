@@ -130,7 +130,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     disputed, fewer = only_first + only_second, min(only_first, only_second)
     if disputed <= LARGEST_EXACT:
         tail = sum(math.comb(disputed, count) for count in range(fewer + 1))
-        return min(1.0, 2 * tail / 2**disputed)
+        return min(1.0, float(2 * tail / 2**disputed))
     z = max(abs(only_first - only_second) - 1, 0) / math.sqrt(disputed)  # 1: for continuity (Edwards 1948)
     return math.erfc(z / math.sqrt(2))
 

@@ -2,7 +2,8 @@
 
 ``x * y.expand_as(x)``, as in efficient channel attention, is ``x * y``. litert-torch 0.10 changes the layout of x to
 N x H x W x C and leaves the expanded y as it was: that does not compile, or, where channels and pixels are as many,
-computes something else.
+computes something else. No report of this very defect was found; github.com/google-ai-edge/litert-torch/issues/1126 is
+of the same pass, which knows only some operators.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ EXPANSIONS = (aten.expand.default, aten.expand_as.default)
 BROADCASTING = (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor)
 
 
-def without_expansions(network: nn.Module, example: torch.Tensor) -> nn.Module:
+def remove_expansions(network: nn.Module, *examples: torch.Tensor) -> nn.Module:
     """The same function without them; the network itself if it has none.
 
     Args:
         network: in eval mode.
-        example: images, N x C x H x W.
+        examples: one for each input, N x C x ...
     """
     with torch.no_grad(), _Seen() as seen:
-        network(example)
+        network(*examples)
     if not seen.expansion:
         return network
-    exported = torch.export.export(network, (example,)).module(check_guards=False)
+    exported = torch.export.export(network, examples).module(check_guards=False)
     graph, found = exported.graph, False
     for node in list(graph.nodes):
         if node.target in EXPANSIONS and all(_broadcasts(user, node) for user in node.users):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pretrim.compat.broadcast import without_expansions
+from pretrim.compat.litert_expand import remove_expansions
 from pretrim.deploy import export
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -50,7 +50,7 @@ def expansions(network: nn.Module) -> int:
 )
 def test_what_is_taken_out(name: str, combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], left: int) -> None:
     network = attention(combine)
-    without = without_expansions(network, IMAGES[:1])
+    without = remove_expansions(network, IMAGES[:1])
     assert expansions(without) == left
     assert (without is network) == (name == "cat")
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_what_is_taken_out(name: str, combine: Callable[[torch.Tensor, torch.Ten
 
 def test_a_network_without_any_is_itself() -> None:
     network = attention(lambda x, y: x * y)
-    assert without_expansions(network, IMAGES[:1]) is network
+    assert remove_expansions(network, IMAGES[:1]) is network
 
 
 def test_litert_computes_channel_attention_as_pytorch_does(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pretrim.compat.optional import is_installed
 from pretrim.devices import RUNTIME_FLASH_BYTES, Board
@@ -22,8 +24,9 @@ LARGEST_DIFFERENCE = 4
 def check(artifact: Artifact, board: Board) -> dict[str, Any]:
     """What an artifact takes on a board, as plain JSON.
 
-    ``verified`` tells whether TensorFlow Lite for Microcontrollers was installed here and ran it; without it
-    ``arena_bytes`` and ``largest_difference`` are None. ``ethos_u`` is vela's estimate for a board that has one.
+    ``verified`` tells whether TensorFlow Lite for Microcontrollers (TFLM) was installed here and ran it; without it
+    ``arena_bytes`` and ``largest_difference`` are None; ``tflm`` says the result in words. ``ethos_u`` is vela's
+    estimate for a board that has one.
     ``problems`` says in words what does not fit.
 
     Raises:
@@ -45,7 +48,7 @@ def check(artifact: Artifact, board: Board) -> dict[str, Any]:
             problems.append(f"its arena takes {arena:,} bytes of RAM, of {board.ram_bytes:,}")
         difference = _difference(artifact, content)
         if difference > LARGEST_DIFFERENCE:
-            problems.append(f"its outputs differ from LiteRT's by {difference} steps")
+            problems.append(f"TFLM: failed (max difference {difference} int8 steps, {LARGEST_DIFFERENCE} allowed)")
     npu = None
     if board.ethos_u is not None and vela.is_installed():
         npu = {"configuration": board.ethos_u, **asdict(vela.estimate(artifact.path, board.ethos_u, board.clock_hz))}
@@ -58,18 +61,46 @@ def check(artifact: Artifact, board: Board) -> dict[str, Any]:
         "arena_bytes": arena,
         "ram_of": board.ram_bytes,
         "largest_difference": difference,
+        "tflm": _verdict(difference, artifact.data_type),
         "ethos_u": npu,
         "problems": problems,
     }
 
 
+def _verdict(difference: int | None, data_type: str) -> str:
+    """What the run on TensorFlow Lite for Microcontrollers showed.
+
+    >>> _verdict(1, "int8")
+    'TFLM: passed (max difference 1 int8 step)'
+    """
+    if difference is None:
+        return "TFLM: not run (pip install 'pretrim[mcu]')"
+    result = "passed" if difference <= LARGEST_DIFFERENCE else "failed"
+    unit = "int8 step" if data_type == "int8" else "thousandth"
+    return f"TFLM: {result} (max difference {difference} {unit}{'' if difference == 1 else 's'})"
+
+
 def _difference(artifact: Artifact, content: bytes) -> int:
-    """Of the first output between the two interpreters, in steps of int8; float32 outputs in thousandths."""
+    """The largest of any output between the two interpreters, in steps of int8; float32 outputs in thousandths."""
     random = np.random.default_rng(0)
     session = litert.Session(artifact.path)
-    images = random.normal(size=(IMAGES, *artifact.input["shape"][1:])).astype(np.float32)
-    ready = np.concatenate([litert.quantised(image[None], session.input) for image in images])
-    theirs = session(images.transpose(0, 3, 1, 2))[0]
-    ours = litert.restored(micro.run(content, ready), session.outputs[0])
-    scale = session.outputs[0]["quantization"][0] or 1e-3
+    inputs = [
+        random.normal(size=(IMAGES, entry["shape"][-1], *entry["shape"][1:-1])).astype(np.float32)
+        for entry in artifact.inputs
+    ]
+    theirs = session(*inputs)
+    ready = [
+        np.concatenate([litert.quantised(image[None], tensor) for image in np.moveaxis(value, 1, -1)])
+        for value, tensor in zip(inputs, session.inputs, strict=True)
+    ]
+    ours = micro.run_all(content, ready, outputs=len(session.outputs))
+    return max(
+        _steps(litert.restored(values, tensor), reference, tensor)
+        for values, reference, tensor in zip(ours, theirs, session.outputs, strict=True)
+    )
+
+
+def _steps(ours: NDArray[Any], theirs: NDArray[Any], tensor: Mapping[str, Any]) -> int:
+    """The largest difference in the smallest step of an output."""
+    scale = tensor["quantization"][0] or 1e-3
     return round(float(np.abs(ours - theirs).max()) / scale)

@@ -1,0 +1,166 @@
+"""Question: what do the recipes that fit the number of images reach, and the plain one beside them?
+
+ResNet-20 at half the MACs, images of 16x16 pixels, on one thread: 600 images as of a user's own (drawn from CIFAR-10,
+tested on 5,000 others, so that the figure is sure), digits, and parts of Fashion-MNIST, CIFAR-10 and CIFAR-100 that
+train in minutes. Whole sets take hours on a CPU.
+
+    OMP_NUM_THREADS=1 nice python benchmarks/presets.py --data ../shared/data --fashion FOLDER    # 20 min of a core
+
+Records: benchmarks/results/presets.jsonl; table: benchmarks/results/presets.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import accuracy
+import jsonl
+import numpy as np
+import torch
+
+import pretrim
+from pretrim.data import DataSet, Split, load
+from pretrim.models.resolve import build, resolve
+from pretrim.train import Execution, Recipe, evaluate, preset, train
+
+RECORDS = Path(__file__).parent / "results" / "presets.jsonl"
+PAGE = RECORDS.with_suffix(".md")
+COLUMNS = (
+    *("data", "images", "recipe", "epochs", "batch", "rate", "steps"),
+    *("training %", "test %", "95 %", "n", "seed", "CPU s"),
+)
+SIDE, TESTED, VALIDATED = 16, 5_000, 1_000
+EXECUTION = Execution(device="cpu", precision="float32", channels_last=True, compile=False, threads=1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training.
+
+    Attributes:
+        title: of the data.
+        data: for `load`; FOLDER and FASHION stand for the folders of this machine.
+        name: that the recipe is looked up by.
+        images: for training; None: all.
+        seed: of weights and training.
+        plain: whether the recipe is that for large data, 30 epochs of batches of 128.
+    """
+
+    title: str
+    data: str
+    name: str
+    images: int | None
+    seed: int
+    plain: bool = False
+
+
+ROWS = (
+    *(Row("600 images of your own", "cifar10:FOLDER/cifar10", "own", 600, s, p) for s in (0, 1) for p in (False, True)),
+    *(Row("digits", "digits", "digits", None, seed) for seed in (0, 1)),
+    Row("Fashion-MNIST, 2,500 images", "fashion-mnist:FASHION", "fashion-mnist", 2_500, 0),
+    Row("CIFAR-10, 2,500 images", "cifar10:FOLDER/cifar10", "cifar10", 2_500, 0),
+    Row("CIFAR-100, 2,500 images", "FOLDER/cifar100", "cifar100", 2_500, 0),
+)
+
+
+def run(row: Row, folder: str, fashion: str) -> dict[str, Any]:
+    """Train and test one network."""
+    spec = row.data.replace("FOLDER", folder).replace("FASHION", fashion)
+    data = _data(spec, row.images)
+    recipe = Recipe() if row.plain else preset(row.name, len(data.train))
+    recipe = replace(recipe, seed=row.seed)
+    torch.manual_seed(row.seed)
+    dense = build(resolve("resnet20", num_classes=len(data.classes), input_shape=data.input_shape))
+    plan = pretrim.analyze(dense, torch.zeros(1, *data.input_shape)).plan(macs="0.5x", seed=row.seed)
+    slim = plan.apply(dense)
+    started = time.process_time()
+    training = train(slim, data, recipe, execution=EXECUTION)
+    found = evaluate(slim, data.test, data.mean, data.std)
+    return {
+        **vars(row),
+        "training_images": len(data.train),
+        "classes": len(data.classes),
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "steps": recipe.epochs * (len(data.train) // min(recipe.batch_size, len(data.train))),
+        "mode": plan.options.get("mode"),
+        "train_accuracy": training.epochs[-1].train_accuracy,
+        "validation_accuracy": training.epochs[-1].validation_accuracy,
+        "test_accuracy": found.accuracy,
+        "test_images": found.n,
+        "interval_95": found.interval.to_json(),
+        "warnings": list(training.warnings),
+        "cpu_s": time.process_time() - started,
+        "machine": accuracy.machine(),
+    }
+
+
+def _data(spec: str, images: int | None) -> DataSet:
+    """Validation and test parts are cut: whole ones would take longer than the training."""
+    data = load(spec, image_size=SIDE, limit=images, announce=lambda line: None)
+    return replace(data, validation=_first(data.validation, VALIDATED), test=_first(data.test, TESTED))
+
+
+def _first(split: Split, images: int) -> Split:
+    return split.take(np.arange(min(images, len(split))))
+
+
+def page(records: list[dict[str, Any]]) -> str:
+    first = records[0]
+    return "\n".join(
+        [
+            "# Recipes that fit the data",
+            "",
+            f"Written by `benchmarks/presets.py`. ResNet-20 at half the MACs (mode {first['mode']}), images of "
+            f"{SIDE}x{SIDE}, float32, one thread of",
+            f"{first['machine']['cpu']}, torch {first['machine']['torch']}. Test accuracy on n images with its 95 % "
+            "interval (Wilson); a row is one training.",
+            "",
+            f"| {' | '.join(COLUMNS)} |",
+            "|---" * len(COLUMNS) + "|",
+            *[_line(record) for record in records],
+            "",
+        ]
+    )
+
+
+def _line(record: dict[str, Any]) -> str:
+    low, high = (100 * end for end in record["interval_95"])
+    cells = (
+        record["title"],
+        f"{record['training_images']:,}",
+        "for large data" if record["plain"] else "preset",
+        record["epochs"],
+        record["batch_size"],
+        f"{record['learning_rate']:g}",
+        f"{record['steps']:,}",
+        f"{100 * record['train_accuracy']:.1f}",
+        f"{100 * record['test_accuracy']:.1f}",
+        f"{low:.1f} to {high:.1f}",
+        f"{record['test_images']:,}",
+        record["seed"],
+        f"{record['cpu_s']:.0f}",
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default="../shared/data", help="folder with cifar10 and cifar100")
+    parser.add_argument("--fashion", default="/usr/share/datasets/fashion-mnist", help="folder of the IDX files")
+    options = parser.parse_args()
+    known = {tuple(record[name] for name in Row.__dataclass_fields__) for record in jsonl.read(RECORDS)}
+    for row in ROWS:
+        if tuple(vars(row).values()) not in known:
+            jsonl.append(RECORDS, record := run(row, options.data, options.fashion))
+            print(_line(record), flush=True)
+    PAGE.write_text(page(jsonl.read(RECORDS)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Integers that modules keep for their other methods (`reparameterize`, `reset_classifier`): they name widths, too.
+
+Nothing that `forward` runs reads them, so no trial can tell what they stand for. Their names and the layers inside of
+their module do: `in_channels` is what its first layer reads, `groups` the channels of its depthwise layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from .network import Layer, Network
+
+OF_WIDTHS = frozenset(
+    "c c1 c2 ch channel channels chans chs dim dims feature features filters groups inp inplanes oup planes".split()
+)
+OF_INPUTS = frozenset(["in", "inp", "inplanes", "input", "c1"])
+OF_OUTPUTS = frozenset(["out", "oup", "output", "c2"])
+
+
+@dataclass(frozen=True)
+class DeclaredWidth:
+    """An integer attribute that names a width, with the rows of the size table that it may stand for."""
+
+    module: str
+    attribute: str
+    rows: tuple[int, ...]
+
+
+def declared_widths(model: nn.Module, network: Network) -> list[DeclaredWidth]:
+    """Every integer that names a width which plans change, and that `forward` does not read."""
+    known = {(stored.module, stored.attribute) for stored in network.stored_integers}
+    modules = dict(model.named_modules())
+    sizes = network.sizes(network.dense)
+    changing: NDArray[np.bool_] = np.asarray(network.coefficients.any(axis=1))
+    found = []
+    for name, module in modules.items():
+        if type(module).__module__.startswith("torch."):
+            continue
+        read = _names_read(modules[parent] for parent in _with_parents(name))
+        for attribute, value in list(vars(module).items()):
+            tokens = set(attribute.split("_"))
+            if type(value) is not int or value < 2 or attribute in read or not tokens & OF_WIDTHS:
+                continue
+            if (name, attribute) not in known:
+                rows = [row for row in _rows(network, name, tokens, value) if sizes[row] == value and changing[row]]
+                if rows:
+                    found.append(DeclaredWidth(name, attribute, tuple(dict.fromkeys(rows))))
+    return found
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""
+
+
+def _names_read(modules: Iterable[nn.Module]) -> set[str]:
+    """Every name in the code of `forward`, and of the methods of the same class that it names."""
+    names: set[str] = set()
+    for module in modules:
+        methods = {n: f for kind in reversed(type(module).__mro__[:-1]) for n, f in vars(kind).items()}
+        waiting = ["forward"]
+        while waiting:
+            method = methods.pop(waiting.pop(), None)
+            if isinstance(method, property):
+                method = method.fget
+            if isinstance(method, FunctionType):
+                inside = set(_names_in(method.__code__))
+                names |= inside
+                waiting += sorted(inside & methods.keys())
+    return names
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
+
+
+def _rows(network: Network, module: str, tokens: set[str], value: int) -> list[int]:
+    """The rows of the size table that an integer of this name may stand for."""
+    sizes = network.sizes(network.dense)
+    prefix = f"{module}." if module else ""
+    inside = [layer for layer in network.layers if layer.name.startswith(prefix)]
+    if not inside:  # a norm alone
+        return [row for p in network.parameters if p.name.startswith(prefix) for row in p.dims]
+    if "groups" in tokens:
+        grouped = [layer for layer in inside if _groups(network, layer) == value]
+        return [row for layer in grouped for row in _reads(network, layer)]
+    if tokens & OF_INPUTS:
+        return [row for layer in inside for row in _reads(network, layer) if sizes[row] == value][:1]
+    if tokens & OF_OUTPUTS:
+        return [layer.filters for layer in inside if sizes[layer.filters] == value][-1:]
+    return [row for p in network.parameters if p.name.startswith(prefix) and not p.is_buffer for row in p.dims]
+
+
+def _groups(network: Network, layer: Layer) -> int:
+    operator = network.operators[layer.operator] if layer.operator >= 0 else None
+    return int(operator.attributes.get("groups", 1)) if operator is not None else 1
+
+
+def _reads(network: Network, layer: Layer) -> list[int]:
+    """The rows of the channels that a layer reads."""
+    others = [row for row in layer.weight[:2] if row != layer.filters]
+    groups = _groups(network, layer)
+    if groups > 1:  # depthwise, with one filter a channel or several
+        filters = network.members[layer.filters]
+        channels = filters[:: max(len(filters) // groups, 1)]
+        return [row for row, members in enumerate(network.members) if np.array_equal(members, channels)]
+    return others or [layer.filters]

@@ -1,0 +1,106 @@
+"""The file format of LiteRT, a flatbuffer: one model with all it needs inside, and a plan of its memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from pretrim.compat.optional import need
+from pretrim.cost.arena import pack
+
+IDENTIFIER = b"TFL3"
+MEMORY_PLAN = b"OfflineMemoryAllocation"
+
+
+def packed(content: bytes) -> bytes:
+    """The same model with every buffer inside its flatbuffer, short names, and a plan of its memory.
+
+    The quantiser writes weights of 256 KiB and more behind the flatbuffer. LiteRT finds them there; TensorFlow Lite for
+    Microcontrollers does not (github.com/tensorflow/tflite-micro/issues/3196), and computes with whatever is in memory,
+    without an error. The converter's names of tensors hold whole paths of modules: a quarter of ResNet-20's file,
+    which nothing at run time reads.
+    """
+    schema = need("ai_edge_litert.schema_py_generated")
+    builder = need("flatbuffers").Builder
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    for buffer in model.buffers:
+        if buffer.offset and buffer.offset > 1:
+            buffer.data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], np.uint8)
+            buffer.offset = buffer.size = 0
+    for graph in model.subgraphs:
+        ends = {*graph.inputs.tolist(), *graph.outputs.tolist()}
+        for number, tensor in enumerate(graph.tensors):
+            if number not in ends:
+                tensor.name = str(number).encode()
+    _plan_memory(schema, model)
+    written = builder(len(content) + 1024)
+    written.Finish(model.Pack(written), IDENTIFIER)
+    return bytes(written.Output())
+
+
+def _plan_memory(schema: Any, model: Any) -> None:
+    """Write offsets of the activations into a model (as the metadata that the planner for microcontrollers reads).
+
+    The format: version, subgraph, number of tensors, and the offset of each in its arena, -1 for "place it yourself".
+    """
+    if len(model.subgraphs) != 1:
+        return
+    graph = model.subgraphs[0]
+    lives = _lives(graph)
+    sizes = [_bytes(schema, graph.tensors[tensor]) for tensor in lives]
+    if not all(sizes):  # a shape or a data type that is not known
+        return
+    scratch = _scratch(schema, model)
+    births, deaths = zip(*lives.values(), *((place, place) for place in scratch), strict=True)
+    offsets = pack([*sizes, *scratch.values()], births, deaths)
+    planned = np.full(len(graph.tensors), -1, dtype=np.int32)
+    planned[list(lives)] = offsets[: len(lives)]
+    buffer, metadata = schema.BufferT(), schema.MetadataT()
+    header = np.array([1, 0, len(planned)], dtype=np.int32)
+    buffer.data = np.frombuffer(np.concatenate([header, planned]).tobytes(), np.uint8)
+    metadata.name, metadata.buffer = MEMORY_PLAN, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [entry for entry in model.metadata or [] if entry.name not in (MEMORY_PLAN, MEMORY_PLAN.decode())]
+    model.metadata.append(metadata)
+
+
+def _lives(graph: Any) -> dict[int, tuple[int, int]]:
+    """The activations, each with the first and the last operator it is needed by."""
+    lives = {int(tensor): (0, 0) for tensor in graph.inputs}
+    for number, operator in enumerate(graph.operators):
+        for tensor in operator.inputs.tolist():
+            if tensor in lives:
+                lives[tensor] = (lives[tensor][0], number)
+        lives.update(dict.fromkeys(operator.outputs.tolist(), (number, number)))
+    last = len(graph.operators) - 1
+    return lives | {int(tensor): (lives[int(tensor)][0], last) for tensor in graph.outputs}
+
+
+def _scratch(schema: Any, model: Any) -> dict[int, int]:
+    """Bytes that kernels for microcontrollers work in, by operator: transposed convolutions in int8 sum up in int32."""
+    graph, found = model.subgraphs[0], {}
+    for number, operator in enumerate(graph.operators):
+        code = model.operatorCodes[operator.opcodeIndex]
+        output = graph.tensors[operator.outputs[0]]
+        is_int8 = output.type == schema.TensorType.INT8
+        if is_int8 and max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.TRANSPOSE_CONV:
+            found[number] = 4 * _bytes(schema, output)
+    return found
+
+
+def _bytes(schema: Any, tensor: Any) -> int:
+    """Bytes of an activation; 0 if they are not known."""
+    items = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT8: 1, schema.TensorType.INT32: 4}
+    shape = [1] if tensor.shape is None else [int(size) for size in tensor.shape]
+    return math.prod(shape) * items.get(tensor.type, 0) if min(shape, default=1) > 0 else 0
+
+
+def operators(content: bytes) -> list[str]:
+    """Names of a model's operators, each once, in alphabetical order."""
+    schema = need("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    codes = [model.operatorCodes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators]
+    return sorted({names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in codes})

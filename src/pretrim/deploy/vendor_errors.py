@@ -1,0 +1,50 @@
+"""What is left of a vendor's error: one line, with the operator and, where the text has it, the line of the model."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from pretrim.errors import ExportError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FRAMES = (
+    "File ",
+    "While executing",
+    "Original traceback",
+    "Traceback",
+    "Use tlparse",
+    "GraphModule",
+    "class ",
+    "Failed",
+)
+_PASSES = re.compile(r"(?P<file>[^\s/]+):(?P<line>\d+):\d+: error: (?P<said>.+)")
+"""How the compilers below LiteRT name the line of the model that they stopped at"""
+_OPERATOR = re.compile(r"\baten[:.]+_?[a-z]\w+(?:\.\w+)?")
+_LONGEST = 300
+
+
+def export_error(converter: str, error: BaseException) -> ExportError:
+    """What a converter said, in one line.
+
+    Args:
+        converter: as the user knows it, such as ``LiteRT``.
+        error: what it raised; torch puts its own error into the cause.
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return ExportError(f"Expected room for temporary files, but got: {error.strerror}. Free some, or set TMPDIR.")
+    text = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
+    said = _said(text)
+    operators = [name for name in _OPERATOR.findall(text) if name not in said]
+    named = f" (operator {operators[0]})" if operators else ""
+    what = f"{type(error).__name__}{named}" + (f": {said[:_LONGEST].rstrip('.')}" if said else "")
+    return ExportError(f"Expected {converter} to take the network, but got {what}. Another runtime may take it.")
+
+
+def _said(text: str) -> str:
+    """The line of a text that says what went wrong; empty if no line does."""
+    passes = _PASSES.search(text)
+    if passes is not None:
+        return f"{passes['said'].strip()} ({passes['file']}, line {passes['line']})"
+    lines = [line.strip() for line in text.splitlines()]
+    return next((line for line in lines if line and not line.startswith(_FRAMES)), "")

@@ -1,0 +1,108 @@
+"""What a user should know of a training before believing its accuracy, in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pretrim.data import DataSet
+
+from .recipe import Recipe
+from .state import EpochRecord
+from .uncertainty import wilson
+
+IMBALANCE = 5.0
+"""Images of the largest class over those of the smallest, from which on it is said"""
+CLIMB = 0.01
+"""of validation accuracy, from the epochs before to the last tenth of the epochs, that says a training was too short"""
+LAST = 0.1
+"""Share of the epochs that are the last ones: with a cosine schedule, the rate is below 3 % of its largest there"""
+FITTED = 0.98
+"""Training accuracy above which more epochs would teach little that is new"""
+
+
+def majority_share(labels: torch.Tensor) -> float:
+    """The accuracy of always saying the most common class; 0 without images.
+
+    >>> majority_share(torch.tensor([0, 1, 1, 2]))
+    0.5
+    """
+    return int(torch.bincount(labels).max()) / len(labels) if len(labels) else 0.0
+
+
+def diagnose(records: Sequence[EpochRecord], data: DataSet, recipe: Recipe) -> tuple[str, ...]:
+    """Warnings about a finished training, each a sentence with what to do; none where nothing is seen to be wrong.
+
+    Args:
+        records: of its epochs.
+        data: what it was trained on.
+        recipe: what it did.
+    """
+    findings = (at_chance(records, data), still_climbing(records, recipe), imbalanced(data, recipe))
+    return tuple(finding for finding in findings if finding is not None)
+
+
+def at_chance(records: Sequence[EpochRecord], data: DataSet) -> str | None:
+    """Whether the validation accuracy cannot be told from that of always saying one class (95 %, Wilson)."""
+    if not records or (accuracy := records[-1].validation_accuracy) is None:
+        return None
+    images, base = len(data.validation), max(majority_share(data.validation.labels), 1 / len(data.classes))
+    if wilson(round(accuracy * images), images).low > base:
+        return None
+    learnt = _is_learning(records, data)
+    said = f"validation accuracy {accuracy:.1%} of {images:,} images is no better than always one class ({base:.1%})"
+    if learnt:
+        return (
+            f"{said}, while training accuracy climbed to {records[-1].train_accuracy:.1%}: the network learns its "
+            f"training images and nothing else. Check that the labels of both parts agree; give more images, or more "
+            f"augmentation."
+        )
+    return f"{said}, and so is training accuracy ({records[-1].train_accuracy:.1%}): train longer, or change --lr."
+
+
+def _is_learning(records: Sequence[EpochRecord], data: DataSet) -> bool:
+    """Whether training accuracy is above that of one class, and above where it began."""
+    images, last = len(data.train), records[-1].train_accuracy
+    base = max(majority_share(data.train.labels), 1 / len(data.classes))
+    return wilson(round(last * images), images).low > base and (len(records) == 1 or last > records[0].train_accuracy)
+
+
+def still_climbing(records: Sequence[EpochRecord], recipe: Recipe) -> str | None:
+    """Whether accuracy still rose in the last tenth of the epochs, and the training images are not learnt by heart."""
+    window = max(1, round(LAST * len(records)))
+    if len(records) < 2 * window or records[-1].train_accuracy > FITTED:
+        return None
+    name, curve = _curve(records)
+    gain = _mean(curve[-window:]) - _mean(curve[-2 * window : -window])
+    if gain <= CLIMB:
+        return None
+    epochs = f"the last {window} epochs" if window > 1 else "the last epoch"
+    return (
+        f"{name} accuracy still climbed in {epochs} (+{100 * gain:.1f} points): train longer, "
+        f"e.g. --epochs {2 * recipe.epochs}."
+    )
+
+
+def _curve(records: Sequence[EpochRecord]) -> tuple[str, list[float]]:
+    held_out = [record.validation_accuracy for record in records if record.validation_accuracy is not None]
+    if len(held_out) == len(records):
+        return "validation", held_out
+    return "training", [record.train_accuracy for record in records]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def imbalanced(data: DataSet, recipe: Recipe) -> str | None:
+    """Whether one class has so many more training images than another that accuracy hides the small one."""
+    counts = torch.bincount(data.train.labels, minlength=len(data.classes))
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if recipe.balance != "none" or counts[most] < IMBALANCE * counts[least]:
+        return None
+    few = f"{int(counts[least]):,} of {data.classes[least]!r}"
+    return (
+        f"classes are imbalanced: {int(counts[most]):,} training images of {data.classes[most]!r}, {few}. Look at the "
+        f"accuracy of each class; --set balance=loss or balance=sampling weighs the classes alike."
+    )

@@ -1,0 +1,164 @@
+"""Where a network errs: its confusion matrix and its worst images, as JSON and as pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretrim.data import Split
+from pretrim.errors import CheckpointError
+from pretrim.files import write_text
+
+from .evaluation import Evaluation
+from .log import save_picture
+from .uncertainty import wilson
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAMED, COUNTED = 40, 20
+"""The most classes whose names, and whose counts, are written into the picture: more could not be read"""
+COLUMNS = 8
+"""of a sheet of images"""
+
+
+def confusion_json(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, Any]:
+    """Accuracy by class with its 95 % interval, and the matrix; plain JSON. Rows are classes, columns what is said."""
+    whole = {name: value for name, value in evaluation.to_json().items() if "per_class" not in name}
+    return {
+        **whole,
+        "classes": [
+            {
+                "class": name,
+                "images": images,
+                "accuracy": accuracy,
+                "interval_95": wilson(row[place], images).to_json() if images else None,
+            }
+            for place, (name, images, accuracy, row) in enumerate(
+                zip(classes, evaluation.images_per_class, evaluation.per_class, evaluation.confusion, strict=True)
+            )
+        ],
+        "confusion": [list(row) for row in evaluation.confusion],
+    }
+
+
+def write_confusion(evaluation: Evaluation, classes: Sequence[str], path: Path) -> None:
+    """`confusion_json` as a file. Raises CheckpointError if it cannot be written."""
+    _write(confusion_json(evaluation, classes), path)
+
+
+def draw_confusion(evaluation: Evaluation, classes: Sequence[str], title: str, path: Path) -> None:
+    """The confusion matrix as a PNG, shaded by the share of each row.
+
+    Args:
+        evaluation: of as many classes.
+        classes: their names.
+        title: of the picture.
+        path: of the file.
+
+    Raises CheckpointError if it cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    counts = np.array(evaluation.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 3.0 + 0.34 * min(len(classes), NAMED)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    _name_axes(axes, classes)
+    if len(classes) <= COUNTED:
+        _write_counts(axes, counts, shares)
+    interval = evaluation.interval
+    sure = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %, n = {evaluation.n:,}"
+    figure.suptitle(f"{title}\n{100 * evaluation.accuracy:.1f} % ({sure})", fontsize=10)
+    save_picture(figure, path)
+
+
+def _name_axes(axes: Axes, classes: Sequence[str]) -> None:
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("class")
+    if len(classes) <= NAMED:
+        axes.set_xticks(range(len(classes)), labels=[_short(name) for name in classes], rotation=90, fontsize=8)
+        axes.set_yticks(range(len(classes)), labels=[_short(name) for name in classes], fontsize=8)
+
+
+def _write_counts(axes: Axes, counts: np.ndarray[Any, Any], shares: np.ndarray[Any, Any]) -> None:
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=colour)
+
+
+def write_worst(evaluation: Evaluation, classes: Sequence[str], count: int, path: Path) -> None:
+    """The images with the largest loss, the worst first: place in the split, class, what is said, loss; as JSON.
+
+    Args:
+        evaluation: of a split.
+        classes: names.
+        count: of images, at most.
+        path: of the file.
+
+    Raises CheckpointError if it cannot be written.
+    """
+    found = [
+        {
+            "place": place,
+            "class": classes[int(evaluation.labels[place])],
+            "predicted": classes[int(evaluation.predicted[place])],
+            "loss": _finite(float(evaluation.losses[place])),
+        }
+        for place in evaluation.worst(count)
+    ]
+    _write({"images": found}, path)
+
+
+def draw_worst(
+    evaluation: Evaluation, split: Split, classes: Sequence[str], count: int, path: Path, title: str = ""
+) -> None:
+    """The same images as one PNG, each under its class and what is said of it.
+
+    Args:
+        evaluation: of this split.
+        split: images and labels.
+        classes: names.
+        count: of images, at most.
+        path: of the file.
+        title: of the picture.
+
+    Raises CheckpointError if it cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    places = evaluation.worst(count)
+    images = split.take(np.array(places, dtype=np.int64)).images[:].permute(0, 2, 3, 1).numpy()
+    rows = math.ceil(len(places) / COLUMNS)
+    figure = Figure(figsize=(1.5 * COLUMNS, 1.8 * rows + 0.4), layout="constrained")
+    grid: Any = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, place, image in zip(grid, places, images, strict=False):
+        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+        label, said = int(evaluation.labels[place]), int(evaluation.predicted[place])
+        axes.set_title(f"{_short(classes[label])}\npredicted: {_short(classes[said])}", fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    save_picture(figure, path)
+
+
+def _short(name: str, most: int = 16) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    try:
+        write_text(path, json.dumps(content, allow_nan=False) + "\n")
+    except OSError as error:
+        raise CheckpointError(f"Expected to write {path}, but got: {error.strerror or error}. Make room.") from error

@@ -1,0 +1,61 @@
+"""Operators that used to freeze what reaches them: exact beside the masked dense network, and free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import Net, conv
+from reference import masked, randomise, relative_error, run
+from torch import Tensor, nn
+
+import pretrim
+from pretrim.surgery.apply import cut, kept_channels
+
+
+class MaxNorm(nn.Conv2d):
+    """EEGNet's constraint: filters that are too long are made shorter at every step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=0.5)
+        return super().forward(x)
+
+
+def over_frequencies(m: Any, x: Tensor) -> Tensor:
+    return m.c(m.norm(m.a(x).transpose(2, 3)).transpose(2, 3))  # type: ignore[no-any-return]
+
+
+def by_class(m: Any, x: Tensor) -> Tensor:
+    scale, shift = m.table(torch.tensor([1])).chunk(2, 1)
+    return m.c(m.a(x) * scale[:, :, None, None] + shift[:, :, None, None])  # type: ignore[no-any-return]
+
+
+def chain(m: Any, x: Tensor) -> Tensor:
+    return m.c(m.norm(m.a(x)))  # type: ignore[no-any-return]
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "renorm": lambda: Net(lambda m, x: m.c(m.b(m.a(x))), a=conv(3, 8), b=MaxNorm(8, 8, 3, padding=1), c=conv(8, 2)),
+    "layer norm over the image": lambda: Net(chain, a=conv(3, 8), norm=nn.LayerNorm([8, 8]), c=conv(8, 2)),
+    "layer norm over frequencies": lambda: Net(over_frequencies, a=conv(3, 8), norm=nn.LayerNorm(8), c=conv(8, 2)),
+    "a group for each channel": lambda: Net(chain, a=conv(3, 12), norm=nn.GroupNorm(12, 12), c=conv(12, 2)),
+    "scale and shift of a class": lambda: Net(by_class, a=conv(3, 8), table=nn.Embedding(5, 16), c=conv(8, 2)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_channels_pass_exactly(name: str) -> None:
+    model = randomise(MODELS[name](), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    assert [frozen.layer for frozen in network.frozen] == ["c"]
+    assert not network.mixers
+    widths = network.dense // 2
+    keep = kept_channels(network, widths, np.random.default_rng(0).random(len(network.group_of)))
+    slim = cut(model, network, widths, keep, rescale=False)
+    assert slim.get_submodule("a").weight.shape[0] == model.get_submodule("a").weight.shape[0] // 2
+    expected = masked(model, network, keep)
+    assert relative_error(run(slim, images), run(expected, images)) < 1e-10
