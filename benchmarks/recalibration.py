@@ -79,7 +79,7 @@ def page(records: list[dict[str, Any]]) -> str:
         "",
         "Written by `benchmarks/recalibration.py`. ResNet-20, CIFAR-10 at 16x16, 8,000 training images, 8 epochs,",
         f"batches of 64, rate 0.05, float32; {first['machine']['cpu']}, 1 thread, torch {first['machine']['torch']}.",
-        f"Test accuracy, %, of {first['test_images']:,} images (95 %: about 1 point each way): by running averages of",
+        f"Test accuracy, %, of {first['test_images']:,} images (95 %: about 1 point either way): by averages of",
         "the training, recalibrated as `train` does by default, and recalibrated on images without augmentation.",
         "p: McNemar's test of the first two on the same images.",
         "",

@@ -1,6 +1,6 @@
-"""Claim: balanced widths are hardly ever worse than uniform width at the same limit, and have most of what can be gained.
+"""Claim: balanced widths are hardly ever worse than uniform width at the same limit, and gain most of what there is.
 
-Judged on networks that others trained from scratch, every network of a space: NATS-Bench's size space (arXiv 2009.00437;
+Judged on networks that others trained from scratch, every one of a space: NATS-Bench's size space (arXiv 2009.00437;
 32,768 networks on CIFAR-10 and CIFAR-100, 90 epochs, one seed, validation accuracy) and the ResNet of
 Channel-Bench-Macro (16,384 networks on CIFAR-10, 60 epochs, mean of 3 seeds). The network of each space is built here,
 its costs are compared with the table's, and pretrim plans it under limits of 30, 45, 60 and 80 % on MACs, parameters,
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ from pretrim.planning.balanced import program
 from pretrim.planning.budget import Budget, ResolvedBudget
 from pretrim.planning.legal import RULED, Problem
 from pretrim.planning.options import Method, Options
+from pretrim.planning.outlook import HALF_A_POINT, SEVERAL, Verdict, log_width, verdict_of
 from pretrim.planning.program import solve
 from pretrim.planning.utility import utility
 
@@ -175,15 +176,16 @@ class Tabled:
         return 1 - self.error**2 / float(self.accuracy[~self.is_seen].var())
 
 
-def features(rows: FloatArray) -> FloatArray:
-    """Of widths (n x G): 1, log w, their products, and 1 / w."""
+def features(rows: FloatArray, pairs: bool = True) -> FloatArray:
+    """Of widths (n x G): 1, log w, 1 / w, and the products of pairs of logarithms."""
     logs = np.log(rows)
-    pairs = [logs[:, i] * logs[:, j] for i in range(logs.shape[1]) for j in range(i + 1)]
-    return np.column_stack([np.ones(len(rows)), logs, *pairs, 1 / rows])
+    products = [logs[:, i] * logs[:, j] for i in range(logs.shape[1]) for j in range(i + 1)] if pairs else []
+    return np.column_stack([np.ones(len(rows)), logs, 1 / rows, *products])
 
 
-def fit(rows: FloatArray, accuracy: FloatArray) -> FloatArray:
-    factors: FloatArray = np.linalg.lstsq(features(rows), accuracy, rcond=None)[0]
+def fit(rows: FloatArray, accuracy: FloatArray, pairs: bool = True) -> FloatArray:
+    """The factors of the features, by least squares."""
+    factors: FloatArray = np.linalg.lstsq(features(rows, pairs), accuracy, rcond=None)[0]
     return factors
 
 
@@ -363,10 +365,15 @@ METHODS: dict[str, Callable[[Case], FloatArray]] = {
 }
 
 
+PLANS = [name for name in METHODS if name not in ("balanced, not rounded", "uniform, filled")]
+JUDGED = 10
+"""draws of each method that verdicts are counted on"""
+
+
 def judge(case: Case) -> dict[str, Any]:
-    """Every method's points over exact uniform width, and its utility over it in mean weights (means of its draws)."""
-    family, worth = case.family, utility(case.family.network)
-    base, value = float(family.accuracy(case.uniform[None])[0]), float(worth(case.uniform[None])[0])
+    """Every method's points over exact uniform width, the mean of its draws, and those of the best widths there are."""
+    family = case.family
+    base = float(family.accuracy(case.uniform[None])[0])
     plans = {name: method(case) for name, method in METHODS.items()}
     gains = {name: float(family.accuracy(rows).mean()) - base for name, rows in plans.items()}
     there = float(family.candidates[1][case.met(family.candidates[0])].max())
@@ -376,8 +383,22 @@ def judge(case: Case) -> dict[str, Any]:
         "limits": dict(case.limits),
         "uniform": round(base, 3),
         "gains": {name: round(gain, 3) for name, gain in gains.items()},
-        "utility": {name: round(float(worth(rows).mean() - value) / worth.scale, 3) for name, rows in plans.items()},
+        "verdicts": verdicts(case, plans),
     }
+
+
+def verdicts(case: Case, plans: Mapping[str, FloatArray]) -> dict[str, list[int]]:
+    """What `pretrim plan` says of plans beside uniform width in the same steps: how many, and how many turn out so."""
+    worth, counts = utility(case.family.network), {verdict: [0, 0] for verdict in get_args(Verdict)}
+    uniform = plans["uniform, filled"][0]
+    base = float(case.family.accuracy(uniform[None])[0])
+    for name in PLANS:
+        for row, accuracy in zip(plans[name][:JUDGED], case.family.accuracy(plans[name][:JUDGED]), strict=True):
+            verdict, over = verdict_of(log_width(worth, row, uniform)), accuracy - base
+            counts[verdict][0] += 1
+            is_so = {"better": over > 0, "same": abs(over) < HALF_A_POINT, "worse": over < 0}
+            counts[verdict][1] += int(is_so[verdict])
+    return counts
 
 
 # ---------------------------------------------------------------------------------------- the tables in words
@@ -393,6 +414,11 @@ def write_table(found: Sequence[Family], records: Sequence[Mapping[str, Any]]) -
         "uniform width meets within the table):",
         "",
         *by_kind(records),
+        "",
+        "What `pretrim plan` says of a plan beside uniform width (by the utility, not by any training), and how many "
+        "of the plans of all methods turned out so: by the same sign, or within half a point.",
+        "",
+        *said(records),
         "",
         "| family | networks | R2 of the surrogate on held-out ones | rms error, points |",
         "|---|---|---|---|",
@@ -413,8 +439,9 @@ def summary(records: Sequence[Mapping[str, Any]]) -> list[str]:
         name: [r for r in records if kind_of(r) == name] for name in dict.fromkeys(map(kind_of, records))
     }
     lines = [
-        f"{len(records)} cases. Worse: more than {WORSE} points below exact uniform width. Goals over every limit: 85 % of "
-        "the best possible gain, worse in at most 5 % of the cases, not rounded; 75 % and 10 % as plans are, rounded to 8.",
+        f"{len(records)} cases. Worse: more than {WORSE} points below exact uniform width. Goals over every limit: "
+        "85 % of the best possible gain and worse in at most 5 % of the cases, not rounded; 75 % and 10 % as plans "
+        "are, rounded to 8.",
         "",
         "Share of the best possible gain (share of the cases that are worse), by what is limited:",
         "",
@@ -431,11 +458,20 @@ def summary(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def kind_of(record: Mapping[str, Any]) -> str:
-    return "several at once" if len(record["limits"]) > 1 else next(iter(record["limits"]))
+    return SEVERAL if len(record["limits"]) > 1 else next(iter(record["limits"]))
 
 
 def mean_gain(records: Sequence[Mapping[str, Any]], method: str) -> float:
     return float(np.mean([record["gains"][method] for record in records]))
+
+
+def said(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = ["| limit | " + " | ".join(get_args(Verdict)) + " |", "|---|---|---|---|"]
+    for kind in dict.fromkeys(map(kind_of, records)):
+        there = [record["verdicts"] for record in records if kind_of(record) == kind]
+        totals = [np.sum([counts[verdict] for counts in there], axis=0) for verdict in get_args(Verdict)]
+        lines.append(f"| {kind} | " + " | ".join(f"{agreed} of {seen}" for seen, agreed in totals) + " |")
+    return lines
 
 
 def by_kind(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -47,7 +47,7 @@ if __name__ == "__main__":
     RUN.parent.mkdir(exist_ok=True)
     limits = ["--macs", "0.4x", "--params", "0.4x", "--ram", "0.75x"]
     run("compress", "resnet20", *data_set(), *limits, *PINNED, "--with-dense", "-o", str(RUN))
-    budgets = ["--modes", "params,macs,memory,uniform", "--keep", "0.5,0.25"]
+    budgets = ["--modes", "balanced,params,macs,uniform", "--keep", "0.5,0.25"]
     workers = str(min(os.cpu_count() or 1, 4))
     run("sweep", "resnet20", *data_set(), *budgets, *PINNED, "--workers", workers, "-o", str(STUDY))
     run("recommend", str(STUDY), "--params", "0.4x", "--ram", "0.8x")

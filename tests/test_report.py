@@ -291,7 +291,7 @@ def test_a_table_names_its_rows_and_keeps_its_columns(width: int) -> None:
     """On a terminal of 80 columns; and where the next best has no latency."""
     found = recommend(candidates([TRIALS[0], trial(9, "macs", 0.5, 0.89)]), {"ram": 1e9})
     console = Console(width=width, record=True, file=io.StringIO())
-    show(console, Path("study"), found, {"ram": 1e9})
+    show(console, Advice(Path("study"), {"ram": 1e9}, found))
     show_trials(console, TRIALS)
     text = console.export_text()
     rows = [line.split() for line in text.splitlines() if line.split()[:1] in (["best"], ["next"])]
@@ -311,7 +311,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
 
 def test_a_share_of_the_latency_is_of_the_dense_networks_measured_one() -> None:
     assert limits_of({"latency": "0.5x", "macs": "0.5x"}, TRIALS, None, None) == {"latency": 0.002, "macs": 2e7}
-    with pytest.raises(UsageError, match=r"Expected --latency as an amount, but got '0.5x': what it is a share of"):
+    with pytest.raises(UsageError, match=r"--latency 0.5x is a share of what is not known: give an amount"):
         limits_of({"latency": "0.5x"}, TRIALS[1:], None, None)
 
 

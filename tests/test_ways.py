@@ -29,6 +29,22 @@ class Tasks(nn.Module):
         return self.heads[task](self.trunk(x))  # type: ignore[no-any-return]
 
 
+class Named(nn.Module):
+    """The same with heads of similar names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.head_a, self.head_b = conv(3, 8), conv(8, 2), conv(8, 5)
+
+    def forward(self, x: Tensor, task: str = "a") -> Tensor:
+        return getattr(self, f"head_{task}")(self.trunk(x))  # type: ignore[no-any-return]
+
+
+def test_heads_of_similar_names_read_the_same() -> None:
+    network = pretrim.analyze(Named(), IMAGE)
+    assert [f.layer for f in network.frozen] == ["trunk", "head_a"]
+
+
 class Exit(nn.Module):
     """Leaves early when it is sure, by a tensor or by a number that it reads."""
 

@@ -12,6 +12,7 @@ The names are loaded when they are first used, so that `pretrim --help` need not
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from .core import plan as plan
     from .core import plan_of as plan_of
     from .errors import PretrimError as PretrimError
+    from .jobs.calls import Run as Run
+    from .jobs.calls import Study as Study
     from .jobs.calls import compress as compress
+    from .jobs.calls import open_run as open_run
+    from .jobs.calls import open_study as open_study
     from .jobs.calls import sweep as sweep
-    from .jobs.run import Run as Run
-    from .jobs.run import open_run as open_run
-    from .jobs.study import Study as Study
-    from .jobs.study import open_study as open_study
     from .runs.load import load as load
     from .runs.load import read as read
     from .runs.record import RunRecord as RunRecord
@@ -40,16 +41,16 @@ _HOME = {
     "Network": "core",
     "Plan": "core",
     "PretrimError": "errors",
-    "Run": "jobs.run",
+    "Run": "jobs.calls",
     "RunRecord": "runs.record",
-    "Study": "jobs.study",
+    "Study": "jobs.calls",
     "analyze": "core",
     "apply": "core",
     "compress": "jobs.calls",
     "costs": "core",
     "load": "runs.load",
-    "open_run": "jobs.run",
-    "open_study": "jobs.study",
+    "open_run": "jobs.calls",
+    "open_study": "jobs.calls",
     "plan": "core",
     "plan_of": "core",
     "read": "runs.load",
@@ -62,4 +63,6 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'pretrim' has no attribute {name!r}")
+    if "IPython" in sys.modules and _HOME[name] in ("core", "jobs.calls"):  # in a notebook records show themselves
+        importlib.import_module(".cli.notebook", __name__).attach()
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -243,8 +243,8 @@ def does_not_run(error: Exception, example: Example) -> ModelError:
 def unread_note(module: str) -> str:
     """What is said of a module that no example ran."""
     return (
-        f"no example runs {module or 'a parameter of the model'}: what it may read keeps its channels; "
-        f"analyze(model, [example1, example2]) follows several ways through forward"
+        f"no example runs {module or 'a parameter of the model'}: if forward has a way to it, give an example of each "
+        f"way, analyze(model, [example1, example2])"
     )
 
 

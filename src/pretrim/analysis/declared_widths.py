@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from .network import Layer, Network
@@ -36,7 +37,7 @@ def declared_widths(model: nn.Module, network: Network) -> list[DeclaredWidth]:
     known = {(stored.module, stored.attribute) for stored in network.stored_integers}
     modules = dict(model.named_modules())
     sizes = network.sizes(network.dense)
-    changing = network.coefficients.any(axis=1)
+    changing: NDArray[np.bool_] = np.asarray(network.coefficients.any(axis=1))
     found = []
     for name, module in modules.items():
         if type(module).__module__.startswith("torch."):

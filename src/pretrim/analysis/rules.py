@@ -722,7 +722,9 @@ def view(call: Call) -> Labels:
     labels: list[Label] = [None] * out.dim()
     for ins, outs in blocks(x.shape, out.shape):
         here = [(x.shape[place], call.look(x)[place]) for place in ins]
-        for place, label in zip(outs, _carry(call, here, [out.shape[place] for place in outs]), strict=True):
+        is_unflattened = len(ins) == 1 and len(outs) >= 3 and outs == list(range(1, out.dim()))
+        carried = _carry(call, here, [out.shape[place] for place in outs], channels_first=is_unflattened)
+        for place, label in zip(outs, carried, strict=True):
             labels[place] = label
     asked = call.args.get("size", out.shape)
     for place, (value, label) in enumerate(zip(asked, labels, strict=True)):
@@ -754,8 +756,11 @@ def blocks(ins: Sequence[int], outs: Sequence[int]) -> list[tuple[list[int], lis
     return result
 
 
-def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int]) -> list[Label]:
-    """Which output dimension of one block carries the channels of its input dimensions."""
+def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], *, channels_first: bool = False) -> list[Label]:
+    """Which output dimension of one block carries the channels of its input dimensions.
+
+    Features that become a whole image (C x H x W, in a generator) are read as channels first.
+    """
     nothing: list[Label] = [None] * len(outs)
     labelled = [label for size, label in ins if label is not None and size > 1]
     if len(ins) == len(outs) == 1:
@@ -770,7 +775,7 @@ def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int]) -> list[La
     wide = [place for place, size in enumerate(outs) if size > 1]
     carrier = next((place for place in reversed(wide) if _varies_only_along(flat, place)), None)
     if carrier is None:
-        carrier = _carrier_by_hint(wide, call.hint)
+        carrier = _carrier_by_hint(wide[1:] + wide[:1] if channels_first else wide, call.hint)
     rows = np.moveaxis(flat, carrier, -1).reshape(-1, outs[carrier])
     nothing[carrier] = call.tie_rows(rows) if not (rows == rows[0]).all() else rows[0]
     return nothing

@@ -2,8 +2,8 @@
 
 The model's structure is copied with fake parameters (no memory, no arithmetic; the caller's model is not touched), and
 runs under a dispatch mode that sees every ATen operator with concrete shapes, whatever modules and functional calls the
-``forward`` is made of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors and one branch
-is seen; the trace says so.
+``forward`` is made of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors, and again with
+either outcome.
 """
 
 from __future__ import annotations

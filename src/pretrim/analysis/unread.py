@@ -13,14 +13,18 @@ from .trace import Trace
 def freeze_unread(
     model: nn.Module, channels: Channels, labels: Mapping[str, Labels], traces: Sequence[Trace]
 ) -> tuple[str, ...]:
-    """Freeze the channels that unread layers may read; returns the names of their outermost modules."""
+    """Freeze the channels that unread layers may read; returns the names of their outermost modules.
+
+    They read what the modules beside them do: other members of a list or dict, or those of a similar name. A layer
+    without such neighbours is only named.
+    """
     read = {name for trace in traces for operation in trace.operations for name in operation.parameters}
     unread = {name for name, parameter in model.named_parameters() if name not in read and parameter.dim() > 1}
     tops = tuple(dict.fromkeys(_outermost(model, name.rpartition(".")[0], read) for name in unread))
     for top in sorted(tops):
         reason = f"{top or 'the model'} may read it, which no example ran"
         for width in _input_widths(model, top):
-            for ids in _read_by_siblings(model, top, width, labels, read) or _of_width(traces, width):
+            for ids in _read_by_siblings(model, top, width, labels, read):
                 channels.freeze(ids, top, reason)
     return tuple(sorted(tops))
 
@@ -36,6 +40,8 @@ def _outermost(model: nn.Module, module: str, read: set[str]) -> str:
     return module
 
 
+SIMILAR = 3
+"""Letters in common at the start or the end of two names, as of `head_a` and `head_b`."""
 WIDTHS = (("in_channels", "out_channels"), ("in_features", "out_features"), ("input_size", "hidden_size"))
 """Of torch's layers: how many channels they read and make."""
 
@@ -57,16 +63,13 @@ def _read_by_siblings(
     model: nn.Module, top: str, width: int, labels: Mapping[str, Labels], read: set[str]
 ) -> list[Ids]:
     """What the modules beside it read by a weight of the same width."""
-    parent = top.rpartition(".")[0]
+    parent, _, own = top.rpartition(".")
+    is_container = isinstance(model.get_submodule(parent), (nn.ModuleDict, nn.ModuleList))
     found = []
     for name, parameter in model.get_submodule(parent).named_parameters(prefix=parent):
-        label = labels[name][1] if name in read and parameter.dim() > 1 else None
+        beside = name.removeprefix(f"{parent}." if parent else "").partition(".")[0]
+        is_like = is_container or beside[:SIMILAR] == own[:SIMILAR] or beside[-SIMILAR:] == own[-SIMILAR:]
+        label = labels[name][1] if is_like and name in read and parameter.dim() > 1 else None
         if label is not None and len(label) == width:
             found.append(label)
     return found
-
-
-def _of_width(traces: Sequence[Trace], width: int) -> list[Ids]:
-    """The filters of every layer that makes so many channels."""
-    every = (operation.filters for trace in traces for operation in trace.operations)
-    return [filters for filters in every if filters is not None and len(filters) == width]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,20 +13,12 @@ if TYPE_CHECKING:
     from pretrim.train import Progress
 
 
-def say(line: str) -> None:
-    """A line on stderr."""
-    from pretrim.train import is_main
-
-    if is_main():
-        print(line, file=sys.stderr, flush=True)
-
-
 class Bars:
     """The reporter of the command line (`jobs.reporter.Reporter`)."""
 
     def say(self, line: str) -> None:
         """A line on stderr."""
-        say(line)
+        render.say(line)
 
     @contextmanager
     def training(self, name: str) -> Iterator[Callable[[Progress], None]]:
@@ -37,7 +28,7 @@ class Bars:
 
         console = render.status()
         if not console.is_terminal:
-            yield lambda progress: say(f"training, {name}: {_state(progress)}") if progress.ends_epoch else None
+            yield lambda progress: render.say(f"training, {name}: {_state(progress)}") if progress.ends_epoch else None
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
         with Bar(*columns, console=console) as bar:
@@ -57,7 +48,7 @@ class Bars:
 
         console = render.status()
         if not console.is_terminal:
-            say(f"measuring the {name}")
+            render.say(f"measuring the {name}")
             yield lambda done, of: None
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

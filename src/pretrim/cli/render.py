@@ -80,6 +80,14 @@ def _console(file: TextIO | None) -> Console:
     return console
 
 
+def say(line: str) -> None:
+    """A line on stderr, from the main process alone."""
+    from pretrim.train import is_main
+
+    if is_main():
+        print(line, file=sys.stderr, flush=True)
+
+
 def print_json(record: Any) -> None:
     """A record as JSON on stdout, as it is: no colours, no wrapping."""
     print(json.dumps(record, indent=2, allow_nan=False), file=stdout())
@@ -244,9 +252,7 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
 
 
 def show_plan(console: Console, plan: Plan) -> None:
-    """Each cost dense and slim, the width of each group, and what was measured against the mode."""
-    from pretrim.planning.evidence import loses
-
+    """Each cost dense and slim, the width of each group, and what to expect of the accuracy."""
     name = plan.model["name"] if plan.model is not None else "a network"
     how = ", ".join(f"{key}={plan.options[key]}" for key in ("mode", "seed") if key in plan.options)
     costs = _table("<cost", "dense", "slim", "kept", "limit")
@@ -264,8 +270,23 @@ def show_plan(console: Console, plan: Plan) -> None:
         cells = (str(len(group.layers)), str(group.channels), str(group.kept))
         widths.add_row(Text(group.name), *cells, Text(f"{drawn} {percent(share, 0):>5}"))
     _show(console, "Filters kept", widths)
-    lost = loses(plan.options.get("mode", ""), plan.limits)
-    show_notes(console, [lost] if lost is not None else [])
+    for line in expectations(plan):
+        console.print(Text(line), soft_wrap=True)
+
+
+def expectations(plan: Plan) -> list[str]:
+    """What to expect of a plan's accuracy, and what rounding costs it, in words."""
+    from pretrim.planning.outlook import Outlook
+
+    if plan.outlook is None:
+        return []
+    outlook = Outlook.from_json(plan.outlook)
+    lines = [f"Expected accuracy: {outlook.sentence()}."]
+    if outlook.rounding is not None:
+        finer = outlook.finer
+        rest = "" if finer is None else f"; --round-to {finer[0]} would cost about {finer[1]:.3f}"
+        lines.append(f"Rounding to {plan.options['round_to']} costs {outlook.rounding:.3f} of log width{rest}.")
+    return lines
 
 
 def show_fit(console: Console, name: str, plan: Plan) -> None:

@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from . import render
-from .progress import say
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
@@ -35,7 +34,7 @@ def live() -> Iterator[Callable[[Status], None]]:
         for trial in new:
             before[0] += 1
             done = total - status.counts["waiting"] - status.counts["running"]
-            say(f"[{done}/{total}] {_said(trial)}")
+            render.say(f"[{done}/{total}] {_said(trial)}")
 
     if not console.is_terminal:
         yield lines

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from .exporter import check_target as check_target
     from .exporter import export as export
     from .proof import Proof as Proof
-    from .runtime import RUNTIMES as RUNTIMES
-    from .runtime import SUFFIXES as SUFFIXES
-    from .runtime import TITLES as TITLES
     from .runtime import Conversion as Conversion
     from .runtime import Converted as Converted
     from .runtime import Runtime as Runtime
     from .runtime import RuntimeName as RuntimeName
     from .runtime import Session as Session
+    from .runtimes import RUNTIMES as RUNTIMES
+    from .runtimes import SUFFIXES as SUFFIXES
+    from .runtimes import TITLES as TITLES
     from .runtimes import check_installed as check_installed
     from .runtimes import open_session as open_session
     from .sources import write_sources as write_sources
 
 _HOME = {
-    "RUNTIMES": "runtime",
-    "SUFFIXES": "runtime",
-    "TITLES": "runtime",
+    "RUNTIMES": "runtimes",
+    "SUFFIXES": "runtimes",
+    "TITLES": "runtimes",
     "Artifact": "artifact",
     "Conversion": "runtime",
     "Converted": "runtime",

@@ -164,17 +164,3 @@ class Runtime:
                 f"The source of {self.title}'s loader cannot be read ({error}): install it again."
             ) from error
         return {"source": source, "function": self.load.__name__, "packages": list(self.device_packages)}
-
-
-def __getattr__(name: str) -> Any:
-    """RUNTIMES, TITLES and SUFFIXES: views of the table of `runtimes.py`."""
-    from . import runtimes
-
-    views: dict[str, Callable[[], Any]] = {
-        "RUNTIMES": lambda: tuple(entry.name for entry in runtimes.runtimes()),
-        "TITLES": lambda: {entry.name: entry.title for entry in runtimes.runtimes()},
-        "SUFFIXES": lambda: {entry.name: entry.suffix for entry in runtimes.runtimes()},
-    }
-    if name not in views:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return views[name]()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pretrim.compat.optional import is_installed, need
 from pretrim.compat.plugins import Plugins, load_plugins
@@ -11,6 +13,11 @@ from pretrim.errors import UsageError
 
 from . import executorch, litert, onnx
 from .runtime import Runtime, Session
+
+if TYPE_CHECKING:  # views of the table, below
+    RUNTIMES: tuple[str, ...]
+    TITLES: dict[str, str]
+    SUFFIXES: dict[str, str]
 
 GROUP = "pretrim.runtimes"
 BUILTIN: tuple[Runtime, ...] = (onnx.RUNTIME, litert.RUNTIME, executorch.RUNTIME)
@@ -57,3 +64,15 @@ def _checked(record: object) -> Runtime:
         if record.name == known.name or record.suffix == known.suffix:
             raise ValueError(f"pretrim's own {known.name} has that name, or the suffix {known.suffix}")
     return record
+
+
+def __getattr__(name: str) -> Any:
+    """RUNTIMES, TITLES and SUFFIXES: views of the table."""
+    views: dict[str, Callable[[], Any]] = {
+        "RUNTIMES": lambda: tuple(entry.name for entry in runtimes()),
+        "TITLES": lambda: {entry.name: entry.title for entry in runtimes()},
+        "SUFFIXES": lambda: {entry.name: entry.suffix for entry in runtimes()},
+    }
+    if name not in views:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return views[name]()

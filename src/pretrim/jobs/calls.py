@@ -16,6 +16,9 @@ from pretrim.planning.options import Coupling, Method, ShareUpdate, Step
 from .compress import CompressOptions
 from .compress import compress as run_compress
 from .data import DataSource
+from .delivered import Delivered
+from .export import export_run
+from .measure import measure_file
 from .options import (
     Amount,
     DataOptions,
@@ -28,10 +31,12 @@ from .options import (
     gather,
 )
 from .reporter import Reporter
-from .run import Run
-from .study import Study
+from .run import Run, open_run
+from .study import Study, open_study
 from .sweep import GridOptions, StudyOptions, SweepOptions
 from .sweep import sweep as run_sweep
+
+__all__ = ["Run", "Study", "compress", "open_run", "open_study", "sweep"]
 
 if TYPE_CHECKING:
     from pretrim.models.dense import ModelSource
@@ -198,3 +203,7 @@ def sweep(
     study = run_sweep(model, data, Path(output), asked, reporter)
     study.check_any_done()
     return study
+
+
+Run.export = export_run
+Delivered.measure = measure_file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from pretrim.devices import board as find_board
 from pretrim.errors import ExportError, UsageError
 
 from .data import DataSource, load_like_run
+from .delivered import Delivered
 from .options import Search, TargetOptions
 from .reporter import Reporter, Silent
 from .target import Target, find_target
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pretrim.deploy import Artifact, RuntimeName
     from pretrim.devices import Board
 
-    from .measure import Measured
     from .run import Run
 
 PROOF_IMAGES = 1000
@@ -51,36 +50,6 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.images < 2:
             raise UsageError(f"Expected --images to be at least 2, but got {self.images}.")
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """An artifact, and what its board says of it.
-
-    Attributes:
-        artifact: the file and its record.
-        board: flash and RAM on a microcontroller, as plain JSON; None where none was named.
-        sources: C++ files that were written.
-    """
-
-    artifact: Artifact
-    board: Mapping[str, Any] | None = None
-    sources: tuple[Path, ...] = ()
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.artifact.path
-
-    def measure(self, against: str | Path | None = None, **options: Any) -> Measured:
-        """Latency, memory and energy on this machine, or over ssh; see `jobs.measure.measure`."""
-        from .measure import measure_file
-
-        return measure_file(self.artifact, against, **options)
-
-    def to_json(self) -> dict[str, Any]:
-        """What `pretrim export --json` prints."""
-        return {**self.artifact.to_json(), "path": str(self.path), "board": self.board}
 
 
 def export_run(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pretrim.deploy import Artifact
     from pretrim.measure.record import Measurement
 
+    from .delivered import Delivered
+
 Provider = Literal["cpu", "cuda", "tensorrt"]
 PROVIDERS: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
@@ -90,13 +92,20 @@ def measure(
 
 
 def measure_file(
-    artifact: Artifact, against: str | Path | None = None, reporter: Reporter | None = None, **options: Any
+    delivered: Delivered, against: str | Path | None = None, reporter: Reporter | None = None, **options: Any
 ) -> Measured:
-    """Measure one artifact; `options` are fields of `MeasureOptions`."""
+    """Measure an exported run; see `measure`.
+
+    Args:
+        delivered: what was exported.
+        against: another file or run, measured in turns with it.
+        reporter: told what is measured.
+        options: fields of `MeasureOptions`.
+    """
     from .options import gather
 
     (how,) = gather(options, MeasureOptions)
-    return _measured(artifact, how, None if against is None else Path(against), reporter or Silent())
+    return _measured(delivered.artifact, how, None if against is None else Path(against), reporter or Silent())
 
 
 def _measured(artifact: Artifact, options: MeasureOptions | None, against: Path | None, reporter: Reporter) -> Measured:

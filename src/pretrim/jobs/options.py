@@ -100,13 +100,13 @@ class Search:
     """How widths are chosen; see `planning.options.Options`."""
 
     mode: Annotated[Method | None, _default("mode")] = None
-    """Method, or the complexity that layers are sampled by (PA: params, FA: macs, MA: memory)."""
+    """balanced; the paper's sampling by params, macs or memory (PA, FA, MA) or jointly; latency; or a control."""
     round_to: int | None = None
     """Keep filters in multiples of this (default: 8, or the device's)."""
     min_width: Annotated[int | None, _default("min_width")] = None
     """Minimum number of filters in a layer."""
     min_features: int | None = None
-    """Minimum input channels of the classifier (default: 2 per class, at most a quarter)."""
+    """Minimum input channels of the classifier (default, where widths are sampled: 2 per class, at most a quarter)."""
     seed: Annotated[int | None, _default("seed")] = None
     """Seed of sampling, initial weights and training."""
     step: Annotated[Step | None, Parameter(group=PAPER), _default("step")] = None

@@ -13,6 +13,7 @@ from .reporter import Reporter, Silent
 from .target import Target, find_target
 
 if TYPE_CHECKING:
+    from pretrim.analysis.network import Network
     from pretrim.cost.formula import DType
     from pretrim.models.dense import DenseModel, ModelSource, Shape
     from pretrim.planning.plan import Plan
@@ -63,31 +64,45 @@ def profile(model: ModelSource, shape: Shape, classes: int | None = None, dtype:
     Raises:
         UsageError, ModelError: as `models.dense.open_model`.
     """
-    from pretrim.cost.costs import costs
-    from pretrim.cost.formula import item_bytes
     from pretrim.models.dense import open_model
 
-    item_bytes(dtype)
     dense = open_model(model, shape, classes)
-    network = dense.network
+    arguments = dense.reference.arguments if dense.reference is not None else {}
+    return profile_network(dense.network, dense.name, arguments, dtype)
+
+
+def profile_network(
+    network: Network, name: str = "network", arguments: Mapping[str, int] | None = None, dtype: DType = "float32"
+) -> Profile:
+    """The same of a network that was analysed already.
+
+    Args:
+        network: the analysis.
+        name: of the model, for people.
+        arguments: that its builder was called with.
+        dtype: the data type that bytes are counted in.
+    """
+    from pretrim.cost.costs import costs
+
+    first = network.example.get("shape", ()) if isinstance(network.example, Mapping) else ()
     return Profile(
-        model=dense.name,
-        arguments=dict(dense.reference.arguments) if dense.reference is not None else {},
-        input=dense.input_shape,
+        model=name,
+        arguments=dict(arguments or {}),
+        input=tuple(first[1:]),
         dtype=dtype,
-        totals={name: int(cost(network.dense)) for name, cost in costs(network, dtype).items()},
-        layers=tuple(_layers(dense, dtype)),
+        totals={str(cost): int(function(network.dense)) for cost, function in costs(network, dtype).items()},
+        layers=tuple(_layers(network, dtype)),
         groups=tuple({"name": g.name, "channels": g.channels, "layers": list(g.layers)} for g in network.groups),
         frozen=tuple(asdict(frozen) for frozen in network.frozen),
         notes=network.notes,
     )
 
 
-def _layers(dense: DenseModel, dtype: DType) -> list[dict[str, Any]]:
+def _layers(network: Network, dtype: DType) -> list[dict[str, Any]]:
     """Each layer's costs, with its share of all layers by each criterion."""
     from pretrim.cost.costs import layer_costs
 
-    layers = [asdict(layer) for layer in layer_costs(dense.network, dense.network.dense, dtype)]
+    layers = [asdict(layer) for layer in layer_costs(network, network.dense, dtype)]
     for criterion, column in (("params", "params"), ("macs", "macs"), ("memory", "activation_bytes")):
         whole = sum(layer[column] for layer in layers)
         for layer in layers:

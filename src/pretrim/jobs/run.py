@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pretrim.errors import CheckpointError, ModelError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pretrim.runs.record import RunRecord
     from pretrim.train import Comparison
 
-    from .export import Delivered
+    from .delivered import Delivered
 
 BATCH = 64
 
@@ -45,6 +45,9 @@ class Run:
     record: RunRecord | None
     data: DataSet | None = None
     artifact: Delivered | None = None
+
+    export: ClassVar[Callable[..., Delivered]]
+    """Export to a runtime or for a board (``device=``): `jobs.export.export_run`, attached by `jobs.calls`."""
 
     @classmethod
     def opened(cls, path: Path, model: nn.Module, data: DataSet | None = None) -> Run:
@@ -115,12 +118,6 @@ class Run:
     def predict(self, images: Sequence[str | Path], top: int = 3) -> list[dict[str, Any]]:
         """The likeliest classes of image files; see `predict_images`."""
         return predict_images(self, [Path(image) for image in images], top)
-
-    def export(self, runtime: str | None = None, **options: Any) -> Delivered:
-        """Export to a runtime or for a board (``device=``), proved to compute the same; see `jobs.export.export`."""
-        from .export import export_run
-
-        return export_run(self, runtime, **options)
 
     def to_json(self) -> dict[str, Any]:
         """What `pretrim compress --json` prints."""

@@ -39,7 +39,7 @@ WHERE = Group("Where it runs", sort_key=8)
 class GridOptions:
     """What a study tries."""
 
-    modes: str | Sequence[str] = "params,macs,memory,uniform"
+    modes: str | Sequence[str] = "balanced,params,macs,memory,uniform"
     """Modes, separated by commas."""
     budget_fraction: str | Sequence[float] = "0.7,0.5,0.3"
     """Fractions of the limited cost to keep, separated by commas; they scale --macs, --params, ... and boards alike."""

@@ -136,7 +136,7 @@ def _limits_of(found: Board, application: float | None, others: bool) -> dict[st
 
 def _runtime(options: TargetOptions, found: Board | None, exports: bool) -> RuntimeName | None:
     """The runtime by name. Raises UsageError for one that is not known or, if it exports, not installed."""
-    from pretrim.deploy.runtime import RUNTIMES
+    from pretrim.deploy.runtimes import RUNTIMES
 
     name = options.runtime or (found.runtime if found is not None else None)
     if name is None:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrim.deploy.runtime import SUFFIXES, RuntimeName
+from pretrim.deploy.runtime import RuntimeName
+from pretrim.deploy.runtimes import SUFFIXES
 from pretrim.errors import MeasureError, UsageError
 from pretrim.files import write_text
 from pretrim.measure.record import parse_answer

@@ -13,6 +13,8 @@ measured to take and shrinks as its MACs do; the widths are rounded under the la
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pretrim.analysis.network import IntArray
@@ -21,6 +23,7 @@ from pretrim.cost.formula import Cost, Formula, FormulaCost, LayeredCost, formul
 
 from .lattice import Lattice, rounded
 from .legal import Problem
+from .outlook import DIGITS, log_width
 from .program import Program, limited, solve
 from .utility import Utility, utility
 
@@ -36,6 +39,20 @@ def refilled(problem: Problem, widths: IntArray) -> IntArray:
     """With what fits given back, where a search by other costs left room (one row of widths)."""
     worth = utility(problem.network)
     return Lattice(problem, worth, np.ones(len(problem.budget.values))).filled(widths)
+
+
+def cost_of_rounding(problem: Problem, widths: IntArray) -> tuple[float, tuple[int, float] | None]:
+    """What legal widths (G) cost against the optimum, in log width, and what steps of half the size would cost.
+
+    The latter is an estimate: no steps are exchanged for it. None where the steps cannot be smaller, or it is no less.
+    """
+    worth = utility(problem.network)
+    optimum = solve(program(problem, worth))
+    lost = round(log_width(worth, optimum.widths, widths), DIGITS)
+    half = replace(problem, options=replace(problem.options, round_to=max(problem.options.round_to // 2, 1)))
+    finer = rounded(half, worth, optimum, exchanges=False)
+    would = round(log_width(worth, optimum.widths, finer), DIGITS)
+    return lost, (half.options.round_to, would) if would < lost else None
 
 
 def program(problem: Problem, worth: Utility) -> Program:

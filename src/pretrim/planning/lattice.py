@@ -30,16 +30,23 @@ ROUNDS = 100
 """of exchanges in such a network, far more than were ever needed; a larger one has one round"""
 
 
-def rounded(problem: Problem, worth: Utility, optimum: Optimum) -> IntArray:
+def rounded(problem: Problem, worth: Utility, optimum: Optimum, exchanges: bool = True) -> IntArray:
     """Legal widths (G) near the optimum, within every limit, that no small change makes better.
 
     No group can be given a step more, and no exchange of one step for another, with what then fits given back, is worth
     more (in a network of more than `CANDIDATES` groups: none that one round over the most promising of them finds).
+
+    Args:
+        problem: legal widths and limits.
+        worth: of the network.
+        optimum: that the widths are near to.
+        exchanges: whether steps are exchanged; filling up alone takes a tenth of the time.
     """
     lattice = Lattice(problem, worth, optimum.prices + FREE)
     below = lattice.narrowed(problem.floor(optimum.widths[None] + 1e-9)[0])
     widths = lattice.filled(problem.smallest if below is None else below)
-    for _ in range(ROUNDS if len(widths) <= CANDIDATES else 1):
+    rounds = ROUNDS if len(widths) <= CANDIDATES else 1
+    for _ in range(rounds if exchanges else 0):
         before, widths = widths, lattice.exchanged(widths)
         if (widths == before).all():
             break

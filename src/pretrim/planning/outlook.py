@@ -1,17 +1,17 @@
-"""What to expect of a plan before it is trained: better than uniform width, about the same, or worse, and how sure that is.
+"""What to expect of a plan before it is trained: better than uniform width, about the same, or worse; and how surely.
 
-The utility (`planning.utility`) of the plan is compared with that of uniform width under the same limits. Differences are
-in log width: 0.1 is worth what ten per cent more width everywhere would be. In public tables of trained networks
+The utility (`planning.utility`) of the plan is compared with that of uniform width under the same limits. Differences
+are in log width: 0.1 is worth what ten per cent more width everywhere would be. In public tables of trained networks
 (`benchmarks/widths.py`) plans that differ from uniform width by more than `EVEN` were more, or less, accurate as the
-utility says in nearly every case; `SEEN` counts them. Where those tables say nothing, neither does this: limits that none
-of them has, hundreds of classes, very narrow layers, networks that are no classifiers.
+utility says in nearly every case; `SEEN` counts them. Where those tables say nothing, neither does this: limits that
+none of them has, hundreds of classes, very narrow layers, networks that are no classifiers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -28,8 +28,10 @@ HALF_A_POINT = 0.5
 """of accuracy: what counts as the same"""
 MOST_CLASSES = 100
 """in the tables"""
-LEAST_RATIO, LEAST_WIDTH = 0.25, 8
-"""of dense widths, and channels: the tables have no narrower networks"""
+DIGITS = 4
+"""of differences: more than that, they say nothing"""
+LEAST_RATIO = 0.25
+"""of the dense widths, in most of the tables"""
 KINDS: Mapping[str, str] = {
     "params": "params",
     "weight_bytes": "params",
@@ -39,7 +41,20 @@ KINDS: Mapping[str, str] = {
 }
 """The limits of the tables"""
 SEVERAL = "several"
-SEEN: Mapping[tuple[str, Verdict], tuple[int, int]] = {}
+SEEN: Mapping[tuple[str, Verdict], tuple[int, int]] = {
+    ("macs", "better"): (217, 217),
+    ("macs", "same"): (520, 471),
+    ("macs", "worse"): (323, 285),
+    ("params", "better"): (94, 94),
+    ("params", "same"): (501, 461),
+    ("params", "worse"): (465, 375),
+    ("activation", "better"): (323, 323),
+    ("activation", "same"): (325, 294),
+    ("activation", "worse"): (200, 188),
+    ("several", "better"): (554, 554),
+    ("several", "same"): (1216, 1064),
+    ("several", "worse"): (986, 827),
+}
 """By kind of limit and verdict: plans in the tables, and those that turned out so (same: within half a point)"""
 
 
@@ -71,6 +86,18 @@ class Outlook:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outlook:
+        """Read what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        finer = data["finer"]
+        found = cls(**{**data, "finer": None if finer is None else (int(finer[0]), float(finer[1]))})
+        numbers = (found.over_uniform, found.below_dense, found.seen, found.agreed, found.rounding)
+        if not all(value is None or type(value) in (int, float) for value in numbers):
+            raise ValueError(f"outlook is {dict(data)!r}")
+        if found.verdict not in (None, *get_args(Verdict)):
+            raise ValueError(f"verdict is {found.verdict!r}")
+        return found
 
     def sentence(self) -> str:
         """For people.
@@ -114,15 +141,15 @@ def outlook(
     """What to expect of widths.
 
     Args:
-        network: the dense network.
+        network: the dense network, with at least one group.
         worth: its utility.
         widths: of the plan (G).
         uniform: widths of uniform width under the same limits (G); None where it cannot meet them.
         limited: names of the limited costs.
     """
     dense = network.dense
-    below = -log_width(worth, widths, dense) if len(dense) else 0.0
-    over = None if uniform is None or not len(dense) else log_width(worth, widths, uniform)
+    below = round(log_width(worth, dense, widths), DIGITS)
+    over = None if uniform is None else round(log_width(worth, widths, uniform), DIGITS)
     unknown = _why_unknown(worth, widths, dense, limited, over)
     if unknown or over is None:
         return Outlook(over, below, None, 0, 0, unknown)
@@ -133,8 +160,6 @@ def outlook(
 
 def _why_unknown(worth: Utility, widths: IntArray, dense: IntArray, limited: Sequence[str], over: float | None) -> str:
     """Why nothing is known, or nothing."""
-    if not len(dense):
-        return "no layer can be narrowed"
     if over is None:
         return "no uniform width meets the limits"
     if worth.classifier is None:
@@ -144,6 +169,6 @@ def _why_unknown(worth: Utility, widths: IntArray, dense: IntArray, limited: Seq
     if kind_of(limited) is None:
         unusual = next(name for name in limited if name not in KINDS)
         return f"no public table has a limit on {unusual}"
-    if (widths < np.minimum(dense * LEAST_RATIO, dense)).any():
-        return f"layers below {LEAST_RATIO:g} of their width: public tables have none"
+    if (widths < dense * LEAST_RATIO).any() and verdict_of(over) != "worse":  # that it is worse is likely all the more
+        return "layers below a quarter of their width: public tables have none"
     return ""

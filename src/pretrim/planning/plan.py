@@ -22,9 +22,11 @@ from pretrim.cost.formula import ITEM_BYTES, DType
 from pretrim.errors import PlanError
 from pretrim.files import write_text
 
+from .outlook import Outlook
+
 FORMAT = "pretrim-plan"
 VERSION = 1
-OPTIONAL = ("model", "device")
+OPTIONAL = ("model", "device", "outlook")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Plan:
         model: the model reference, where the model was built by name.
         device: what the ``dense`` and the ``slim`` network take of quantities beyond the five (the file and the arena
             on a microcontroller, a measured latency), and the device's ``name``.
+        outlook: what to expect of its accuracy (`outlook.Outlook`); None for widths given by hand.
     """
 
     groups: tuple[GroupPlan, ...]
@@ -65,6 +68,7 @@ class Plan:
     fingerprint: str
     model: Mapping[str, Any] | None = None
     device: Mapping[str, Any] | None = None
+    outlook: Mapping[str, Any] | None = None
 
     apply: ClassVar[Callable[..., nn.Module]]
     """:func:`pretrim.apply` of this plan, attached by `pretrim.core`."""
@@ -76,7 +80,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the format's name and version."""
-        names = ("model", "fingerprint", "example", "dtype", "limits", "options", "dense", "slim", "device")
+        names = ("model", "fingerprint", "example", "dtype", "limits", "options", "dense", "slim", *OPTIONAL[1:])
         plain = json.loads(json.dumps({name: getattr(self, name) for name in names}))
         groups = [{**asdict(group), "layers": list(group.layers)} for group in self.groups]
         return {"format": FORMAT, "version": VERSION, **plain, "groups": groups}
@@ -124,6 +128,8 @@ def _check_types(found: Mapping[str, Any]) -> None:
     for name in OPTIONAL:
         if not (found[name] is None or isinstance(found[name], dict)):
             raise ValueError(f"{name} is {found[name]!r}")
+    if found["outlook"] is not None:
+        Outlook.from_json(found["outlook"])
     with torch.device("meta"):
         make_example(found["example"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,12 +16,14 @@ from pretrim.cost.quantities import quantities
 from pretrim.errors import InfeasibleBudget, UsageError
 
 from .allocate import allocate
-from .balanced import refilled
+from .balanced import cost_of_rounding, refilled
 from .budget import Budget, ResolvedBudget
 from .fill import fill_budget
 from .legal import Problem
 from .options import AIMS, Options
+from .outlook import Outlook, outlook
 from .plan import GroupPlan, Plan
+from .utility import utility
 
 EQUALLY_USED = 0.98
 """of the limit that the fullest draw uses: a plan is no better for leaving a part of its budget"""
@@ -55,7 +57,10 @@ def make_plan(
     resolved = budget.resolve(network, costs)
     widths = _within(network, resolved, options)
     texts = {limit.cost: limit.text for limit in budget.limits}
-    return plan_of_widths(network, widths, dtype, limits=texts, options=asdict(options), costs=costs)
+    made = plan_of_widths(network, widths, dtype, limits=texts, options=asdict(options), costs=costs)
+    if options.mode == "uniform" or not network.groups:
+        return made
+    return replace(made, outlook=_outlook(network, resolved, options, widths).to_json())
 
 
 def _within(network: Network, budget: ResolvedBudget, options: Options) -> IntArray:
@@ -74,6 +79,21 @@ def _within(network: Network, budget: ResolvedBudget, options: Options) -> IntAr
             exact = Problem(network, budget.with_exact_costs(), options)
             return refilled(exact, widths) if options.mode == "balanced" else fill_budget(exact, widths)
     raise InfeasibleBudget(f"No plan found within every limit ({'; '.join(broken)}): try another seed or mode.")
+
+
+def _outlook(network: Network, budget: ResolvedBudget, options: Options, widths: IntArray) -> Outlook:
+    """What to expect of widths, beside uniform width under the same limits."""
+    same = {name: getattr(options, name) for name in ("round_to", "min_width", "min_features")}
+    try:
+        uniform = _within(network, budget, Options(mode="uniform", **same))
+    except InfeasibleBudget:
+        uniform = None
+    worth = utility(network)
+    found = outlook(network, worth, widths, uniform, [limit.cost for limit in budget.limits])
+    if options.mode != "balanced":
+        return found
+    lost, finer = cost_of_rounding(Problem(network, budget, options), widths)
+    return replace(found, rounding=lost, finer=finer)
 
 
 def _best_draw(network: Network, budget: ResolvedBudget, options: Options) -> IntArray:

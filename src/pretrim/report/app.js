@@ -12,7 +12,7 @@
   };
   // Colours that people with any colour vision tell apart (Okabe and Ito 2008), and a shape each.
   const MODES = {
-    dense: ["#7f7f7f", "star"], params: ["#0072b2", "circle"], macs: ["#d55e00", "square"], memory: ["#009e73", "diamond"],
+    dense: ["#7f7f7f", "star"], balanced: ["#000000", "diamond-tall"], params: ["#0072b2", "circle"], macs: ["#d55e00", "square"], memory: ["#009e73", "diamond"],
     latency: ["#cc79a7", "triangle-up"], joint: ["#e69f00", "triangle-down"], uniform: ["#56b4e9", "x"],
     random: ["#999933", "cross"], waterfill: ["#882255", "hexagon"],
   };

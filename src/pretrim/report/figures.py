@@ -16,6 +16,7 @@ from pretrim.study.store import Trial
 # Okabe and Ito (2008), as in the page.
 COLOURS = {
     DENSE: "#7f7f7f",
+    "balanced": "#000000",
     "params": "#0072b2",
     "macs": "#d55e00",
     "memory": "#009e73",
@@ -25,7 +26,16 @@ COLOURS = {
     "random": "#999933",
     "waterfill": "#882255",
 }
-MARKERS = {"params": "o", "macs": "s", "memory": "D", "latency": "^", "joint": "v", "uniform": "X", DENSE: "*"}
+MARKERS = {
+    "balanced": "P",
+    "params": "o",
+    "macs": "s",
+    "memory": "D",
+    "latency": "^",
+    "joint": "v",
+    "uniform": "X",
+    DENSE: "*",
+}
 TITLES = {"params": "PA", "macs": "FA", "memory": "MA", "latency": "LA"}
 SIZE_INCHES = (4.8, 3.4)
 NARROW = 8

@@ -23,7 +23,7 @@ from pretrim.errors import StudyError
 from .settings import LIMIT_OF_MODE, StudyConfig, TrialSpec
 from .store import State, Store, Trial
 
-MODES = ("params", "macs", "memory", "joint")
+MODES = ("balanced", "params", "macs", "memory", "joint")
 """that a search chooses from; the mode latency needs a measurement, and controls are no candidates"""
 SPACE: Mapping[str, BaseDistribution] = {
     "mode": CategoricalDistribution(MODES),

@@ -221,9 +221,10 @@ def grid(
         for fraction, mode in product(sorted(fractions, reverse=True), modes):
             # One width multiplier steps all layers together: multiples of 8 would leave most of the budget unused.
             own = options if mode != "uniform" else {**options, "round_to": 1}
-            specs = [TrialSpec(mode, fraction, limit or LIMIT_OF_MODE.get(mode, "macs"), seed, **own)]
             if budgets:
                 specs = [budget.spec(mode, fraction, seed, own) for budget in budgets]
+            else:
+                specs = [TrialSpec(mode, fraction, limit or LIMIT_OF_MODE.get(mode, "macs"), seed, **own)]
             found += [replace(spec, runtime=runtime) if spec.is_timed else spec for spec in specs]
     return found
 

@@ -1,0 +1,56 @@
+"""What a network, a plan, a run and a study show of themselves in a notebook: the tables of the terminal.
+
+They are text in the notebook's own colours, so that they read well in its light and its dark theme.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+from rich.console import Console
+
+from pretrim.analysis.network import Network
+from pretrim.jobs.calls import Run, Study
+from pretrim.jobs.plan import profile_network
+from pretrim.planning.plan import Plan
+
+from . import render
+from .study_table import show_trials
+
+WIDTH = 110
+STYLE = "font-family: monospace; line-height: 1.2; white-space: pre; overflow-x: auto; color: inherit"
+
+
+def html(show: Callable[[Console], None]) -> str:
+    """What is shown on a terminal, as preformatted HTML."""
+    text = io.StringIO()
+    plain = {"highlight": False, "markup": False, "emoji": False, "color_system": None, "force_jupyter": False}
+    show(Console(file=text, width=WIDTH, **plain))  # type: ignore[arg-type]
+    lines = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+    return f'<pre class="pretrim" style="{STYLE}">{escape(lines)}</pre>'
+
+
+def _network(self: Network) -> str:
+    return html(lambda console: render.show_profile(console, profile_network(self).to_json()))
+
+
+def _plan(self: Plan) -> str:
+    return html(lambda console: render.show_plan(console, self))
+
+
+def _run(self: Run) -> str:
+    return html(lambda console: render.show_comparison(console, self.to_json()))
+
+
+def _study(self: Study) -> str:
+    return html(lambda console: show_trials(console, self.trials))
+
+
+def attach() -> None:
+    """Give each record its view."""
+    views: dict[type[Any], Callable[[Any], str]] = {Network: _network, Plan: _plan, Run: _run, Study: _study}
+    for kind, view in views.items():
+        kind._repr_html_ = view  # type: ignore[attr-defined]

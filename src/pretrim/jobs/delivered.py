@@ -1,0 +1,38 @@
+"""An exported run: the artifact, and what its board says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from pretrim.deploy import Artifact
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """An artifact, and what its board says of it.
+
+    Attributes:
+        artifact: the file and its record.
+        board: flash and RAM on a microcontroller, as plain JSON; None where none was named.
+        sources: C++ files that were written.
+    """
+
+    artifact: Artifact
+    board: Mapping[str, Any] | None = None
+    sources: tuple[Path, ...] = ()
+
+    measure: ClassVar[Callable[..., Any]]
+    """Latency, memory and energy, here or over ssh: `jobs.measure.measure_file`, attached by `jobs.calls`."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.artifact.path
+
+    def to_json(self) -> dict[str, Any]:
+        """What `pretrim export --json` prints."""
+        return {**self.artifact.to_json(), "path": str(self.path), "board": self.board}
