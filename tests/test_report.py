@@ -18,7 +18,7 @@ from pretrim.cli import main
 from pretrim.cli.recommend import show
 from pretrim.cli.study_table import show_trials
 from pretrim.errors import UsageError
-from pretrim.jobs.study import limits_of
+from pretrim.jobs.study import Advice, limits_of
 from pretrim.latency import PROVIDERS, LatencyKey, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
