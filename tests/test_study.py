@@ -206,7 +206,7 @@ def test_other_settings_and_newer_versions(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"Expected a study of version 1, but it is of version 2: update pretrim\."):
         store.config()
     with pytest.raises(StudyError, match=r"Expected a study called other in .*study\.db, but there is none"):
-        Store(default_storage(tmp_path), "other").settings()
+        Store(default_storage(tmp_path), "other").config()
 
 
 @pytest.mark.parametrize("damage", ["head", "middle", "cut"])
