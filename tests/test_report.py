@@ -18,7 +18,7 @@ from pretrim.cli import main
 from pretrim.cli.recommend import show
 from pretrim.cli.study_table import show_trials
 from pretrim.errors import UsageError
-from pretrim.jobs.study import limits_of
+from pretrim.jobs.study import Advice, limits_of
 from pretrim.latency import PROVIDERS, LatencyKey, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
@@ -350,7 +350,7 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
     code, _, said = call(capsys, "recommend", study, "--params", "10")
     assert code == 1
     assert re.fullmatch(
-        r"error: Expected one of 3 networks within the limits, but none is: relax Parameters to .*\n", said
+        r"error: None of 3 networks is within the limits: relax Parameters to .*\n", said
     )
     code, _, said = call(capsys, "report", study, "-o", report, "--figures", tmp_path / "figures", "--watch")
     assert code == 0 and "3 trials" in said and report.stat().st_size <= LARGEST_BYTES
@@ -411,7 +411,7 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--modes", "flops"), 2, "error: Expected modes out of params, "),
+        (("--modes", "flops"), 2, "error: Expected modes out of balanced, "),
         (("--modes", ","), 2, "error: Expected names separated by commas, but got none."),
         (("--keep", "half"), 2, "error: Expected --budget-fraction with fractions such as 0.7,0.5, but got 'half'."),
         (("--keep", "1.5"), 2, "error: Expected budget fractions between 0 and 1, but got 1.5."),
