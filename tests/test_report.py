@@ -349,9 +349,7 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert code == 0 and "3 of 3 networks fit" in out
     code, _, said = call(capsys, "recommend", study, "--params", "10")
     assert code == 1
-    assert re.fullmatch(
-        r"error: None of 3 networks is within the limits: relax Parameters to .*\n", said
-    )
+    assert re.fullmatch(r"error: None of 3 networks is within the limits: relax Parameters to .*\n", said)
     code, _, said = call(capsys, "report", study, "-o", report, "--figures", tmp_path / "figures", "--watch")
     assert code == 0 and "3 trials" in said and report.stat().st_size <= LARGEST_BYTES
     assert (tmp_path / "figures" / "accuracy-macs.png").exists()
