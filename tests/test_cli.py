@@ -343,6 +343,8 @@ def test_plan_passes_every_option_on(call: Call) -> None:
 
 def test_a_run_holds_its_results_and_nothing_pickled(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == [
+        "confusion.json",
+        "confusion.png",
         "curve.png",
         "log.jsonl",
         "run.json",
