@@ -325,7 +325,7 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
         "params,uniform",
         "--keep",
         "0.5",
-        "--to",
+        "--runtime",
         "onnx",
         "-o",
         study,
@@ -349,9 +349,7 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert code == 0 and "3 of 3 networks fit" in out
     code, _, said = call(capsys, "recommend", study, "--params", "10")
     assert code == 1
-    assert re.fullmatch(
-        r"error: None of 3 networks is within the limits: relax Parameters to .*\n", said
-    )
+    assert re.fullmatch(r"error: None of 3 networks is within the limits: relax Parameters to .*\n", said)
     code, _, said = call(capsys, "report", study, "-o", report, "--figures", tmp_path / "figures", "--watch")
     assert code == 0 and "3 trials" in said and report.stat().st_size <= LARGEST_BYTES
     assert (tmp_path / "figures" / "accuracy-macs.png").exists()
@@ -372,7 +370,7 @@ def test_a_sweep_for_a_runtime_plans_by_its_own_latency(
     }
     place = LatencyKey(cpu_name(), "onnx", "float32", PROVIDERS["onnx"], 1)
     save_table(Table(place, {}, 0.0, curves, {latency_key(network): Correction()}))
-    subject = ("resnet20", "--input", "1x8x8", "--to", "onnx")
+    subject = ("resnet20", "--input", "1x8x8", "--runtime", "onnx")
     code, out, said = call(capsys, "plan", *subject, "--mode", "latency", "--latency", "0.5x", "--json")
     assert code == 0, said
     planned = [group["kept"] for group in json.loads(out)["groups"]]
