@@ -13,7 +13,7 @@ Rows of networks trained by one recipe, in stages, the most telling first:
     python benchmarks/accuracy.py --stage claims --protocol pixels --networks alexnet,vgg16
     python benchmarks/accuracy.py --stage peers --protocol long --device cuda --networks vgg16,resnet56 --workers 4
     python benchmarks/accuracy.py --stage peers --list                                   # what is there, what is not
-    python benchmarks/results_page.py                                                    # docs/results.md
+    python benchmarks/results_page.py                                                    # docs/results-archive.md
 
 Every row is recorded when it is done, and an interrupted training goes on at its last epoch. Records:
 benchmarks/results/accuracy.jsonl. Needs ../shared/data/cifar10, or --data; Fashion-MNIST; and torch-pruning for peers.

@@ -18,6 +18,13 @@ from trainings import CELLS, RECORDS, WAYS, Cell
 
 Record = dict[str, Any]
 PAGE = RECORDS.with_suffix(".md")
+RESULTS = PAGE.parent.parent.parent / "docs" / "results.md"
+HEADER = """# Results
+
+*What the default method, `balanced`, is worth beside uniform width at the same limit.* First on tables of networks that
+others trained, every network of a space; then on trainings of our own. This page is made by `benchmarks/widths.py` and
+`benchmarks/trainings_page.py` from their records; nothing on it is written by hand.
+[Earlier, short trainings](results-archive.md) could not tell methods apart and are kept for reference."""
 NAMES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
@@ -190,7 +197,9 @@ def section(records: Sequence[Record], predicted: Mapping[Cell, float] | None = 
 
 def main() -> None:
     PAGE.write_text("\n".join(section(jsonl.read(RECORDS))))
-    print(PAGE.read_text())
+    tables = (PAGE.parent / "widths.md").read_text().partition("\n\n")[2]
+    RESULTS.write_text("\n\n".join([HEADER, "## Public trainings", tables.strip(), PAGE.read_text().strip()]) + "\n")
+    print(RESULTS.read_text())
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def test_help_has_every_option_once_in_sections(call: Call) -> None:
         f"--{name}" for name in ("params", "macs", "flash", "ram", "activation", "latency", "at-most")
     ]
     shown = re.findall(r"│ [* ]*(--[a-z0-9-]+)", text)
-    assert len(shown) == len(set(shown)) == 50
+    assert len(shown) == len(set(shown)) == 51
 
 
 def test_options_of_earlier_versions_keep_working_with_a_notice(call: Call) -> None:
@@ -343,6 +343,8 @@ def test_plan_passes_every_option_on(call: Call) -> None:
 
 def test_a_run_holds_its_results_and_nothing_pickled(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == [
+        "confusion.json",
+        "confusion.png",
         "curve.png",
         "log.jsonl",
         "run.json",

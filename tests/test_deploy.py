@@ -106,7 +106,7 @@ def test_a_slim_network_brings_its_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"to": "tensorrt"}, "Expected --to to be one of onnx, litert, executorch, but got 'tensorrt'"),
+        ({"to": "tensorrt"}, "Expected --runtime to be one of onnx, litert, executorch, but got 'tensorrt'"),
         ({"path": "model.tflite"}, r"Expected a file that ends in \.onnx, but got 'model\.tflite'"),
         ({"path": "none/model.onnx"}, "Expected a folder to write in"),
         ({"opset": 9}, "Expected an opset from 11 to 23, but got 9"),

@@ -97,16 +97,16 @@ def random_budget(network: Network, seed: int) -> Plan | None:
     """A plan from a budget in any mode; None where the draw is infeasible."""
     r = Random(seed)
     names = r.sample(["params", "macs", "flash", "ram", "activation"], r.choice([1, 1, 2]))
+    limits = {name: f"{r.uniform(0.3, 0.95):.2f}x" for name in names}
+    mode = r.choice([method for method in get_args(Method) if method != "latency"])  # it needs a measurement
+    drawn = {
+        "step": r.choice(["fraction", "filter"]),
+        "share_update": r.choice(["static", "adaptive"]),
+        "coupling": r.choice(["sum", "mean", "max"]),
+    }
+    sampling = {} if mode == "balanced" else drawn
     try:
-        return network.plan(
-            **{name: f"{r.uniform(0.3, 0.95):.2f}x" for name in names},
-            mode=r.choice([method for method in get_args(Method) if method != "latency"]),  # it needs a measurement
-            step=r.choice(["fraction", "filter"]),
-            share_update=r.choice(["static", "adaptive"]),
-            coupling=r.choice(["sum", "mean", "max"]),
-            round_to=r.choice([1, 2, 8]),
-            seed=seed,
-        )
+        return network.plan(**limits, mode=mode, round_to=r.choice([1, 2, 8]), seed=seed, **sampling)
     except InfeasibleBudget:
         return None
 

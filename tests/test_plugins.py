@@ -12,8 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+import pretrim
 from pretrim import devices
+from pretrim.cli import main
 from pretrim.compat.optional import EXTRAS, requirement_of
+from pretrim.cost import quantities
 from pretrim.deploy import check_installed, check_target, export, open_session, read, runtimes
 from pretrim.devices import board, boards
 from pretrim.errors import ArtifactError, ExportError, UsageError
@@ -105,6 +108,8 @@ flash = "its datasheet"
 def forget() -> None:
     for kept in (runtimes._plugins, devices._plugins, devices.boards):
         kept.cache_clear()
+    for function in (quantities.quantities, quantities.by_option):
+        function.cache_clear()
 
 
 @pytest.fixture
@@ -266,3 +271,50 @@ def test_a_board_that_pretrim_has(install: Install) -> None:
     assert board("rp2040").title == "Raspberry Pi Pico (RP2040)"
     with pytest.raises(UsageError, match="pretrim has a board of the name rp2040"):
         board("toaster")
+
+
+# ---------------------------------------------------------------------------------------- costs
+
+MULTIPLICATIONS = '''
+"""A cost in one file: picojoules, 3 for each multiply-accumulate and 100 for each parameter that is read."""
+
+import numpy as np
+
+from pretrim.cost.costs import macs, params
+from pretrim.cost.quantities import Quantity
+
+
+class Energy:
+    name = "energy_pj"
+
+    def __init__(self, network):
+        self.parts = ((3, macs(network)), (100, params(network)))
+
+    def __call__(self, widths):
+        return sum(factor * np.asarray(cost(widths)) for factor, cost in self.parts)
+
+
+def energy(network, dtype):
+    return Energy(network)
+
+
+QUANTITY = Quantity("energy_pj", "energy", "energy", "count", "params", "added_cost:energy", help="Picojoules.")
+'''
+
+
+def test_a_cost_of_another_package(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install('[pretrim.costs]\nenergy = "added_cost:QUANTITY"\n'.replace('"', ""), {"added_cost.py": MULTIPLICATIONS})
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 4, 1))
+    network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
+    plan = pretrim.plan(network, energy="0.5x", macs="0.8x", round_to=1)
+    both = {"dense": plan.dense, "slim": plan.slim}
+    by_hand = {which: 3 * costs["macs"] + 100 * costs["params"] for which, costs in both.items()}
+    assert by_hand["slim"] <= 0.5 * by_hand["dense"]
+    assert plan.device == {which: {"energy_pj": value} for which, value in by_hand.items()}
+    assert pretrim.Plan.from_json(plan.to_json()).limits == {"energy_pj": "0.5x", "macs": "0.8x"}
+    with pytest.raises(SystemExit) as end:
+        main(["plan", "resnet20", "--input", "1x8x8", "--at-most", "energy=0.5x", "--json"])
+    assert end.value.code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["limits"] == {"energy_pj": "0.5x"}
+    assert printed["device"]["slim"]["energy_pj"] <= 0.5 * printed["device"]["dense"]["energy_pj"]

@@ -18,7 +18,7 @@ from pretrim.cli import main
 from pretrim.cli.recommend import show
 from pretrim.cli.study_table import show_trials
 from pretrim.errors import UsageError
-from pretrim.jobs.study import limits_of
+from pretrim.jobs.study import Advice, limits_of
 from pretrim.latency import PROVIDERS, LatencyKey, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
@@ -291,7 +291,7 @@ def test_a_table_names_its_rows_and_keeps_its_columns(width: int) -> None:
     """On a terminal of 80 columns; and where the next best has no latency."""
     found = recommend(candidates([TRIALS[0], trial(9, "macs", 0.5, 0.89)]), {"ram": 1e9})
     console = Console(width=width, record=True, file=io.StringIO())
-    show(console, Path("study"), found, {"ram": 1e9})
+    show(console, Advice(Path("study"), {"ram": 1e9}, found))
     show_trials(console, TRIALS)
     text = console.export_text()
     rows = [line.split() for line in text.splitlines() if line.split()[:1] in (["best"], ["next"])]
@@ -311,7 +311,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
 
 def test_a_share_of_the_latency_is_of_the_dense_networks_measured_one() -> None:
     assert limits_of({"latency": "0.5x", "macs": "0.5x"}, TRIALS, None, None) == {"latency": 0.002, "macs": 2e7}
-    with pytest.raises(UsageError, match=r"Expected --latency as an amount, but got '0.5x': what it is a share of"):
+    with pytest.raises(UsageError, match=r"--latency 0.5x is a share of what is not known: give an amount"):
         limits_of({"latency": "0.5x"}, TRIALS[1:], None, None)
 
 
@@ -349,9 +349,7 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert code == 0 and "3 of 3 networks fit" in out
     code, _, said = call(capsys, "recommend", study, "--params", "10")
     assert code == 1
-    assert re.fullmatch(
-        r"error: Expected one of 3 networks within the limits, but none is: relax Parameters to .*\n", said
-    )
+    assert re.fullmatch(r"error: None of 3 networks is within the limits: relax Parameters to .*\n", said)
     code, _, said = call(capsys, "report", study, "-o", report, "--figures", tmp_path / "figures", "--watch")
     assert code == 0 and "3 trials" in said and report.stat().st_size <= LARGEST_BYTES
     assert (tmp_path / "figures" / "accuracy-macs.png").exists()
@@ -411,7 +409,7 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--modes", "flops"), 2, "error: Expected modes out of params, "),
+        (("--modes", "flops"), 2, "error: Expected modes out of balanced, "),
         (("--modes", ","), 2, "error: Expected names separated by commas, but got none."),
         (("--keep", "half"), 2, "error: Expected --budget-fraction with fractions such as 0.7,0.5, but got 'half'."),
         (("--keep", "1.5"), 2, "error: Expected budget fractions between 0 and 1, but got 1.5."),

@@ -82,7 +82,7 @@ def test_a_grid() -> None:
     assert ASKED[1].name == replace(ASKED[1], seed=9).name == "params at 0.5 of params"
     assert replace(ASKED[1], round_to=4).name == "params at 0.5 of params, round_to 4"
     for arguments, said in (
-        ((["flops"], [0.5], 1), "Expected modes out of params, .* but got 'flops'"),
+        ((["flops"], [0.5], 1), "Expected modes out of balanced, .* but got 'flops'"),
         ((["macs"], [1.5], 1), "Expected budget fractions between 0 and 1, but got 1.5"),
         ((["macs"], [0.5], 0), "Expected seeds to be at least 1, but got 0"),
     ):
@@ -206,7 +206,7 @@ def test_other_settings_and_newer_versions(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"Expected a study of version 1, but it is of version 2: update pretrim\."):
         store.config()
     with pytest.raises(StudyError, match=r"Expected a study called other in .*study\.db, but there is none"):
-        Store(default_storage(tmp_path), "other").settings()
+        Store(default_storage(tmp_path), "other").config()
 
 
 @pytest.mark.parametrize("damage", ["head", "middle", "cut"])
@@ -374,7 +374,7 @@ def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
     sweep(folder, store)
     bad, good = store.trials()
     assert bad.state == "failed" and bad.error is not None
-    assert bad.error.startswith("Expected macs of at most") and "the narrowest legal network needs" in bad.error
+    assert bad.error.startswith("--macs 0.001x (") and "cannot be met; the narrowest network needs" in bad.error
     assert good.state == "done"
     study = optuna.load_study(study_name="study", storage=default_storage(folder))
     assert sorted(trial.state.name for trial in study.get_trials()) == ["COMPLETE", "FAIL"]

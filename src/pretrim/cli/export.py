@@ -36,11 +36,13 @@ def export(
 
     The file is run there at once and compared with PyTorch: what does not compute the same is not written.
     """
+    from pretrim.jobs.export import check_options
     from pretrim.jobs.export import export as export_job
     from pretrim.jobs.run import open_run
 
-    opened = open_run(run, model)
-    record = export_job(opened, target or TargetOptions(), how or ExportOptions(), calibrate, Bars()).to_json()
+    target, how = target or TargetOptions(), how or ExportOptions()
+    check_options(target, how, has_data=calibrate is not None)
+    record = export_job(open_run(run, model), target, how, calibrate, Bars()).to_json()
     if json:
         render.print_json(record)
     else:

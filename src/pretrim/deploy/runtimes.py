@@ -35,7 +35,7 @@ def runtime(name: str) -> Runtime:
         return known[name]
     if name in _plugins().broken:
         raise UsageError(f"{_plugins().broken[name]}: update or uninstall that package.")
-    raise UsageError(f"Expected --to to be one of {', '.join(known)}, but got {name!r}.")
+    raise UsageError(f"Expected --runtime to be one of {', '.join(known)}, but got {name!r}.")
 
 
 def check_installed(name: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from pretrim.devices import board as find_board
 from pretrim.errors import ExportError, UsageError
@@ -38,7 +40,7 @@ class ExportOptions:
     """ONNX opset (default: the exporter's)."""
     arm: bool = False
     """Use the int8 types that ARM's kernels want (ONNX)."""
-    output: Path | None = None
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None
     """File to write (default: in the run's folder)."""
     force: bool = False
     """Write the file even if verification fails (flagged)."""
@@ -87,10 +89,31 @@ def export(
     reporter: Reporter | None = None,
 ) -> Delivered:
     """Export a run to a runtime, prove it there, and look at it as its board would. See `export_run`."""
-    from pretrim.compat.optional import need
     from pretrim.deploy import check_target
 
     reporter = reporter or Silent()
+    found = check_options(target, options, has_data=data is not None or run.data is not None)
+    assert found.runtime is not None  # that is checked
+    material = run.data if data is None else load_like_run(data, run.classifier.record, reporter)
+    file = options.output or default_path(run.path, found.runtime, found.int8)
+    check_target(file, found.runtime, options.overwrite)
+    artifact = write(run, file, found, material, options, reporter)
+    sources = () if options.sources is None else _write_sources(artifact, options.sources, reporter)
+    return Delivered(artifact, on_board(artifact, found.board, reporter), sources)
+
+
+def check_options(target: TargetOptions, options: ExportOptions, *, has_data: bool) -> Target:
+    """Everything that can be wrong without looking at the run.
+
+    Args:
+        target: runtime or device.
+        options: how the run is exported.
+        has_data: whether there are images to calibrate int8 with.
+
+    Raises UsageError.
+    """
+    from pretrim.compat.optional import need
+
     found = find_target(target, _any_limit(target), Search())
     if found.runtime is None:
         raise UsageError("Name where it is to run: --runtime onnx, litert or executorch, or --device NAME.")
@@ -98,14 +121,9 @@ def export(
         if found.runtime != "litert":
             raise UsageError(f"--sources are for microcontrollers, which run litert, not {found.runtime}.")
         need("tflite_micro")  # it tells the arena; before the export, not after it
-    material = run.data if data is None else load_like_run(data, run.classifier.record, reporter)
-    if found.int8 and material is None:
+    if found.int8 and not has_data:
         raise UsageError("int8 needs images to take its ranges from: add --calibrate DATA.")
-    file = options.output or default_path(run.path, found.runtime, found.int8)
-    check_target(file, found.runtime, options.overwrite)
-    artifact = write(run, file, found, material, options, reporter)
-    sources = () if options.sources is None else _write_sources(artifact, options.sources, reporter)
-    return Delivered(artifact, on_board(artifact, found.board, reporter), sources)
+    return found
 
 
 def _any_limit(target: TargetOptions) -> dict[str, str]:

@@ -13,7 +13,9 @@ from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
     from pretrim.deploy import Artifact
+    from pretrim.measure import Protocol
     from pretrim.measure.record import Measurement
+    from pretrim.measure.ssh import Host
 
     from .delivered import Delivered
 
@@ -88,7 +90,9 @@ def measure(
         ArtifactError: a damaged artifact, or none in the run.
         MeasureError: the measurement failed.
     """
-    return [_measured(found, options, against, reporter or Silent()) for found in _artifacts(path)]
+    how = options or MeasureOptions()
+    _protocol(how)  # what is wrong with it is said before any file is looked at
+    return [_measured(found, how, against, reporter or Silent()) for found in _artifacts(path)]
 
 
 def measure_file(
@@ -108,24 +112,29 @@ def measure_file(
     return _measured(delivered.artifact, how, None if against is None else Path(against), reporter or Silent())
 
 
-def _measured(artifact: Artifact, options: MeasureOptions | None, against: Path | None, reporter: Reporter) -> Measured:
-    from pretrim.measure import Protocol
+def _measured(artifact: Artifact, how: MeasureOptions, against: Path | None, reporter: Reporter) -> Measured:
     from pretrim.measure import measure as measure_artifacts
     from pretrim.measure.compare import ratio, warning
-    from pretrim.measure.ssh import Host
 
-    how = options or MeasureOptions()
-    if how.provider not in PROVIDERS:
-        raise UsageError(f"Expected --provider to be one of {', '.join(PROVIDERS)}, but got {how.provider!r}.")
-    host = None if how.ssh is None else Host(how.ssh, how.remote_python, how.ssh_config)
-    providers = tuple(dict.fromkeys([PROVIDERS[how.provider], PROVIDERS["cpu"]]))
-    protocol = Protocol(threads=how.threads, runs=how.runs, processes=how.processes, providers=providers)
+    protocol, host = _protocol(how)
     other = None if against is None else _counterpart(against, artifact)
     reporter.say(f"measuring {artifact.path}{f' against {other.path}' if other is not None else ''}")
     found: Sequence[Measurement] = measure_artifacts([artifact] if other is None else [artifact, other], protocol, host)
     if other is None:
         return Measured(found[0])
     return Measured(found[0], found[1], ratio(found[0], found[1]), warning(artifact, found[0], found[1]))
+
+
+def _protocol(how: MeasureOptions) -> tuple[Protocol, Host | None]:
+    """How and where it is measured. Raises UsageError for what cannot be."""
+    from pretrim.measure import Protocol
+    from pretrim.measure.ssh import Host
+
+    if how.provider not in PROVIDERS:
+        raise UsageError(f"Expected --provider to be one of {', '.join(PROVIDERS)}, but got {how.provider!r}.")
+    host = None if how.ssh is None else Host(how.ssh, how.remote_python, how.ssh_config)
+    providers = tuple(dict.fromkeys([PROVIDERS[how.provider], PROVIDERS["cpu"]]))
+    return Protocol(threads=how.threads, runs=how.runs, processes=how.processes, providers=providers), host
 
 
 def _artifacts(path: Path) -> list[Artifact]:

@@ -180,7 +180,11 @@ def _budgets(options: StudyOptions) -> list[Budget]:
         own = tuple((cost, str(value)) for cost, value in of_board.limits().items() if cost not in limits)
         if not own and not texts:
             raise UsageError(f"{name} has ample RAM: add a limit such as --macs 0.5x.")
-        found.append(Budget((*own, *texts), name, options.sweep.round_to or of_board.round_to))
+        found.append(
+            Budget(
+                (*own, *texts), name, of_board.round_to if options.sweep.round_to is None else options.sweep.round_to
+            )
+        )
     return found
 
 
@@ -244,7 +248,8 @@ def _execution(options: StudyOptions) -> Execution:
     machine, how = options.machine, options.sweep
     if how.ray is not None:  # a cluster's nodes have devices of their own
         machine = replace(machine, train_on="auto")
-    threads = machine.threads or max(1, (os.cpu_count() or 1) // how.workers)
+    per_worker = max(1, (os.cpu_count() or 1) // how.workers)
+    threads = per_worker if machine.threads is None else machine.threads
     pinned = replace(machine, precision=machine.precision or "float32", threads=threads, compile=False)
     execution = execution_of(replace(pinned, layout=machine.layout or "channels_last"))
     return replace(execution, device=options.machine.train_on or execution.device)

@@ -113,7 +113,7 @@ def find_target(
         board=found,
         limits=wanted,
         dtype=options.dtype or (found.data_type if found is not None else DTYPE),  # type: ignore[arg-type]
-        round_to=search.round_to or (found.round_to if found is not None else ROUND_TO),
+        round_to=_round_to(search, found),
         runtime=runtime,
         int8=micro if options.int8 is None else options.int8,
         timed_by=_timed_by(options, runtime, found) if timed else None,
@@ -122,6 +122,12 @@ def find_target(
     )
     _check(target, options, timed)
     return target
+
+
+def _round_to(search: Search, found: Board | None) -> int:
+    if search.round_to is not None:
+        return search.round_to
+    return found.round_to if found is not None else ROUND_TO
 
 
 def _limits_of(found: Board, application: float | None, others: bool) -> dict[str, Amount]:

@@ -320,8 +320,9 @@ def _time(
             file = Path(folder) / f"{number}{SUFFIXES[place.runtime]}"
             file.write_bytes(written.content)
             files.append(file)
-            entry = {"path": file.name, "runtime": place.runtime}
-            entries.append(entry | {"shape": list(written.shape), "data_type": written.data_type})
+            one = {"shape": list(written.shape), "data_type": written.data_type}
+            # A sum has two inputs, which are of one shape; a loader takes as many as its model has.
+            entries.append({"path": file.name, "runtime": place.runtime, "inputs": [one, one]})
         request = {"artifacts": entries, "threads": place.threads, "each": True, "runs": 5, "seconds": 0.01}
         request |= {"warmup_s": 0.003, "rounds": 1, "providers": [place.provider]}
         answer = parse_answer(ask(request, files), len(jobs))
