@@ -53,9 +53,9 @@ def test_from_the_question_whether_it_fits_to_a_verified_artifact(call: Call, tm
     assert all(group["kept"] % 4 == 0 for group in made.plan["groups"])  # the board's rounding
 
     # Each step alone, on the same run.
-    code, out, said = call("export", run, "--to", "onnx")
+    code, out, said = call("export", run, "--runtime", "onnx")
     assert code == 0 and "proved on         random pixels" in out
-    code, _, said = call("export", run, "--to", "onnx")
+    code, _, said = call("export", run, "--runtime", "onnx")
     assert (code, said) == (
         2,
         f"error: Expected a new file, but {run}/model.onnx exists: choose another, or --overwrite.\n",
@@ -78,7 +78,7 @@ def test_a_network_that_does_not_convert_is_trained_all_the_same(call: Call, tmp
         "        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))\n"
     )
     run = tmp_path / "run"
-    limits = ("--input", "1x8x8", "--macs", "0.5x", "--epochs", "1", "--to", "litert", "-o", run)
+    limits = ("--input", "1x8x8", "--macs", "0.5x", "--epochs", "1", "--runtime", "litert", "-o", run)
     code, _, said = call("compress", f"{tmp_path / 'net.py'}:build", "--data", "digits", *limits)
     last = said.splitlines()[-1]
     assert code == 1 and last.startswith("error: Expected LiteRT to take the network, but got"), said
@@ -122,18 +122,18 @@ def test_devices(call: Call) -> None:
             "Expected room for a model in the flash",
         ),
         (("export", "RUN"), 2, "Name where it is to run: --runtime onnx, litert or executorch, or --device"),
-        (("export", "RUN", "--to", "tensorrt"), 2, "Expected --runtime to be one of onnx, litert, executorch"),
+        (("export", "RUN", "--runtime", "tensorrt"), 2, "Expected --runtime to be one of onnx, litert, executorch"),
         (
-            ("export", "RUN", "--to", "onnx", "--int8"),
+            ("export", "RUN", "--runtime", "onnx", "--int8"),
             2,
             "int8 needs images to take its ranges from: add --calibrate DATA",
         ),
         (
-            ("export", "RUN", "--device", "rp2040", "--to", "onnx"),
+            ("export", "RUN", "--device", "rp2040", "--runtime", "onnx"),
             2,
             "rp2040 is a microcontroller, which runs litert, not onnx",
         ),
-        (("export", "/nowhere", "--to", "onnx", "-o", "x.onnx"), 1, "Expected a run folder with run.json"),
+        (("export", "/nowhere", "--runtime", "onnx", "-o", "x.onnx"), 1, "Expected a run folder with run.json"),
         (
             ("compress", "resnet20", *TRAIN, "--macs", "0.5x", "--int8", "-o", "x"),
             2,
@@ -160,7 +160,7 @@ def test_errors(call: Call, arguments: tuple[str, ...], code: int, said: str, tm
 
 def test_what_sources_need_is_asked_for_before_the_export(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
-    code, _, said = call("export", "RUN", "--to", "litert", "--sources", "src")
+    code, _, said = call("export", "RUN", "--runtime", "litert", "--sources", "src")
     assert (code, said) == (2, f"error: Expected tflite_micro to be installed, but it is missing: {MCU}.\n")
 
 
@@ -211,7 +211,7 @@ def test_latency_of_another_runtime_on_the_command_line(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     net = ("resnet20", "--input", "1x8x8", "--latency", "0.85x", "--json")  # what starting it takes cannot be cut
-    code, out, said = call("plan", *net, "--to", "onnx")
+    code, out, said = call("plan", *net, "--runtime", "onnx")
     assert code == 0, said
     device = json.loads(out)["device"]
     assert device["latency_on"] == "this machine, ONNX Runtime"
@@ -219,10 +219,10 @@ def test_latency_of_another_runtime_on_the_command_line(
     assert [file.name.split("_")[-4:] for file in (tmp_path / "pretrim" / "latency").iterdir()] == [
         ["onnx", "float32", "CPUExecutionProvider", "1t.json"]
     ]
-    code, out, said = call("plan", *net, "--to", "executorch")
+    code, out, said = call("plan", *net, "--runtime", "executorch")
     assert code == 0 and "note: latency is that of LiteRT, whose kernels" in said
     assert json.loads(out)["device"]["latency_on"] == "this machine"
-    code, _, said = call("plan", "resnet20", "--macs", "0.5x", "--to", "onnx")
+    code, _, said = call("plan", "resnet20", "--macs", "0.5x", "--runtime", "onnx")
     assert code == 2 and "--runtime says whose latency counts" in said
-    code, _, said = call("plan", *net, "--to", "tensorrt")
+    code, _, said = call("plan", *net, "--runtime", "tensorrt")
     assert code == 2 and "Expected --runtime to be one of onnx, litert, executorch, but got 'tensorrt'" in said

@@ -27,7 +27,7 @@ from pretrim.latency import (
 )
 from pretrim.latency.layers import timed_layers
 from pretrim.latency.table import Correction, Curve, Table, axis_of, cache_folder, save_table
-from pretrim.measure.record import MACHINE, MARK
+from pretrim.measure.record import MARK, Machine
 from pretrim.models.resolve import build, resolve
 
 HERE = LatencyKey("here", "litert", "float32", "CPU", 1)
@@ -270,7 +270,7 @@ def test_what_kernels_pad_to_is_found(network: pretrim.Network, padded_to: int, 
             out, reads = next((list(one.dims)[:2] for one in graph.initializer if len(one.dims) == 4), (1, 1))
             seconds = 1e-9 * (-(-out // padded_to) * padded_to) * (-(-reads // padded_to) * padded_to)
             results.append({"provider": "x", "samples_s": [seconds], "energy_j": None, "energy_source": None})
-        record = {"machine": dict.fromkeys(MACHINE, "x"), "results": results}
+        record = {"machine": dict.fromkeys(Machine.__annotations__, "x") | {"cores": 1}, "results": results}
         return MARK + json.dumps(record | {"memory_before_bytes": None, "memory_peak_bytes": None})
 
     wanted = {kind: axes for kind, axes in wanted_axes(network, "onnx").items() if kind.kind == "conv"}

@@ -325,7 +325,7 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
         "params,uniform",
         "--keep",
         "0.5",
-        "--to",
+        "--runtime",
         "onnx",
         "-o",
         study,
@@ -370,7 +370,7 @@ def test_a_sweep_for_a_runtime_plans_by_its_own_latency(
     }
     place = LatencyKey(cpu_name(), "onnx", "float32", PROVIDERS["onnx"], 1)
     save_table(Table(place, {}, 0.0, curves, {latency_key(network): Correction()}))
-    subject = ("resnet20", "--input", "1x8x8", "--to", "onnx")
+    subject = ("resnet20", "--input", "1x8x8", "--runtime", "onnx")
     code, out, said = call(capsys, "plan", *subject, "--mode", "latency", "--latency", "0.5x", "--json")
     assert code == 0, said
     planned = [group["kept"] for group in json.loads(out)["groups"]]

@@ -27,7 +27,8 @@ def report(
 
     Limits to move, fronts, widths, curves, a table; it opens offline.
     """
-    from pretrim.jobs.study import open_study, write_report
+    from pretrim.jobs.study import check_page, open_study, write_report
 
+    check_page(output)
     page = write_report(open_study(study, storage), output, figures, watch=watch, reporter=Bars())
     print(page, file=render.stdout())

@@ -157,6 +157,14 @@ def _dense(trials: Sequence[Trial]) -> dict[str, int]:
     return found | ({"latency": round(1e9 * median(times))} if times else {})
 
 
+def check_page(output: Path) -> None:
+    """Raises UsageError, before any work, for a file that is no page, or a folder that is missing."""
+    if output.suffix != ".html":
+        raise UsageError(f"Expected a report to end in .html, but got {output}.")
+    if not output.parent.is_dir():
+        raise UsageError(f"Cannot write the report, {output.parent} is no folder: make it first.")
+
+
 def write_report(
     study: Study, output: Path, figures: Path | None = None, *, watch: bool = False, reporter: Reporter | None = None
 ) -> Path:
@@ -176,10 +184,7 @@ def write_report(
     from pretrim.report import write_figures, write_page
     from pretrim.study.description import read_network
 
-    if output.suffix != ".html":
-        raise UsageError(f"Expected a report to end in .html, but got {output}.")
-    if not output.parent.is_dir():
-        raise UsageError(f"Cannot write the report, {output.parent} is no folder: make it first.")
+    check_page(output)
     network, known = read_network(study.path), None
     while True:
         counts = study.store.counts()

@@ -34,20 +34,28 @@ TRIED = Group("What is tried", sort_key=0)
 WHERE = Group("Where it runs", sort_key=8)
 
 
+def _last(_: Any, tokens: Sequence[Any]) -> str:
+    """One text with commas; given again, the last one counts."""
+    return str(tokens[-1].value)
+
+
+LISTED = Parameter(converter=_last, n_tokens=1, metavar="LIST")
+
+
 @Parameter(name="*", group=TRIED)
 @dataclass(frozen=True, kw_only=True)
 class GridOptions:
     """What a study tries."""
 
-    modes: str | Sequence[str] = "balanced,params,macs,memory,uniform"
+    modes: Annotated[str | Sequence[str], LISTED] = "balanced,params,macs,memory,uniform"
     """Modes, separated by commas."""
-    budget_fraction: str | Sequence[float] = "0.7,0.5,0.3"
+    budget_fraction: Annotated[str | Sequence[float], LISTED] = "0.7,0.5,0.3"
     """Fractions of the limited cost to keep, separated by commas; they scale --macs, --params, ... and boards alike."""
     seeds: int = 1
     """Number of seeds of plan and training, from 0."""
     limit_of: str | None = None
     """Cost that all modes are limited on (default: the one a mode is named after; MACs for the controls)."""
-    device: str | Sequence[str] = ()
+    device: Annotated[str | Sequence[str], LISTED] = ()
     """Boards whose limits are tried, separated by commas."""
     dense: Annotated[bool, Parameter(negative="--no-dense")] = True
     """Train the dense network as well."""
