@@ -333,6 +333,34 @@ def test_close_to_the_best_of_all_legal_widths() -> None:
         assert found >= best - 0.02 * worth.scale
 
 
+class Squeezed(nn.Module):
+    """Convolutions at 8x8, and a squeeze-and-excitation at one position: its layer is worth less than nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = conv(3, 32), conv(32, 48), conv(48, 48)
+        self.squeeze, self.excite = nn.Conv2d(48, 24, 1), nn.Conv2d(24, 48, 1)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        x = x * torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        return self.head(torch.relu(self.c(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["macs", "params"])
+def test_a_group_that_is_worth_less_than_nothing_breaks_no_limit(name: str) -> None:
+    """The utility of the squeeze falls when it gets wider than the others; room that is left is given to it even so."""
+    network = pretrim.analyze(Squeezed(), IMAGE)
+    worth, negative = utility(network), 0
+    for share in np.linspace(0.1, 0.9, 33):
+        problem = problem_of(network, **{name: f"{share:.3f}x"})
+        widths = balanced(problem, 1)[0]
+        negative += int((worth.gradient(widths) < 0).any())
+        assert_best_around(problem, widths)
+    assert negative
+
+
 # ---------------------------------------------------------------------------------------- awkward problems
 
 

@@ -190,9 +190,9 @@ class Lattice:
         room = float(self.prices.sum() - self.paid(self.used(narrower)))
         if steps.rates[steps.fits].max(initial=0.0) * room <= lost:
             return []
-        best = int(np.where(steps.fits, steps.gains, -np.inf).argmax())
         filled = self.filled(narrower, without=place)
-        return [filled, _each(narrower, stepped)[best]] if steps.gains[best] > lost else [filled]
+        gains = np.where(steps.fits, steps.gains, -np.inf)
+        return [filled, _each(narrower, stepped)[gains.argmax()]] if gains.max() > lost else [filled]
 
     def _with_others_down(self, widths: IntArray, place: int) -> list[IntArray]:
         """The steps of others that are worth least for what they cost, given to one group; nothing as above."""
