@@ -261,8 +261,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         kept = percent(slim / dense if dense else None)
         costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
     _show(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
-    if plan.device is not None:
-        show_fit(console, plan.device.get("name", plan.device.get("latency_on", "the device")), plan)
+    show_fit(console, plan)
     widths = _table("<group", "layers", "dense", "kept", "")
     for group in plan.groups:
         share = group.kept / group.channels
@@ -289,10 +288,11 @@ def expectations(plan: Plan) -> list[str]:
     return lines
 
 
-def show_fit(console: Console, name: str, plan: Plan) -> None:
-    """What a plan takes on a microcontroller, as predicted, beside what there is for it."""
+def show_fit(console: Console, plan: Plan) -> None:
+    """What a plan takes on its device, as predicted, beside what there is for it."""
     if plan.device is None:
         return
+    name = plan.device.get("name", plan.device.get("latency_on", "the device"))
     table = _table("<", "dense", "slim", "at most", "<")
     for cost, title in ON_DEVICE.items():
         if cost not in plan.device["slim"]:
@@ -384,7 +384,7 @@ def _board_rows(board: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     if not board["verified"]:
         return [*rows, ("RAM", "not verified: pip install 'pretrim[mcu]'")]
     rows.append((f"RAM of {board['name']}", f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}"))
-    rows.append(("its interpreter", f"runs it; outputs within {board['largest_difference']} steps of LiteRT's"))
+    rows.append(("outputs in TFLM", board["tflm"].removeprefix("TFLM: ")))
     if (npu := board["ethos_u"]) is not None:
         rest = f"; {npu['cpu_operators']} operators on the processor" if npu["cpu_operators"] else ""
         time = f"{milliseconds(npu['seconds'])} by vela's estimate, {npu['cycles']:,} cycles{rest}"
@@ -408,7 +408,7 @@ def milliseconds(seconds: float) -> str:
 
 def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
     """Time, size, memory and energy, an artifact a row."""
-    table = _table("<artifact", "<runs on", "median", "p90", "std", "of dense", "file", "memory", "energy")
+    table = _table("<artifact", "<runs on", "median", "p90", "std", "of the other", "file", "memory", "energy")
     for record in records:
         table.add_row(*_measured(record, percent(record["ratio"])))
         if record["against"] is not None:
