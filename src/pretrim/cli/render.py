@@ -287,7 +287,7 @@ def milliseconds(seconds: float) -> str:
 
 def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
     """Time, size, memory and energy, an artifact a row."""
-    table = _table("<artifact", "<runs on", "median", "p90", "std", "of dense", "file", "memory", "energy")
+    table = _table("<artifact", "<runs on", "median", "p90", "std", "of the other", "file", "memory", "energy")
     for record in records:
         table.add_row(*_measured(record, percent(record["ratio"])))
         if record["against"] is not None:

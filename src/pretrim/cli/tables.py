@@ -250,7 +250,7 @@ def board_rows(board: Record | None) -> list[tuple[str, str]]:
     if not board["verified"]:
         return [*rows, ("RAM", "not verified: pip install 'pretrim[mcu]'")]
     rows.append((f"RAM of {board['name']}", f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}"))
-    rows.append(("its interpreter", f"runs it; outputs within {board['largest_difference']} steps of LiteRT's"))
+    rows.append(("outputs in TFLM", board["tflm"].removeprefix("TFLM: ")))
     if (npu := board["ethos_u"]) is not None:
         rest = f"; {npu['cpu_operators']} operators on the processor" if npu["cpu_operators"] else ""
         time = f"{milliseconds(npu['seconds'])} by vela's estimate, {npu['cycles']:,} cycles{rest}"
