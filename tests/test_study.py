@@ -18,6 +18,7 @@ import optuna
 import pytest
 
 from pretrim.errors import StudyError, UsageError
+from pretrim.runs.owner import machine
 from pretrim.study import store as table
 from pretrim.study.optuna_export import OptunaExport
 from pretrim.study.settings import StudyConfig, TrialSpec, grid, key_of
@@ -189,7 +190,7 @@ def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -
     store.add(ASKED[:1])
     for _ in range(table.MOST_TRIES):
         dying = store_at(tmp_path)
-        dying.owner = f"{table._machine()}:999999999:dead"
+        dying.owner = f"{machine()}:999999999:dead"
         assert dying.claim() is not None
     assert store.claim() is None
     (trial,) = store.trials()

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from pretrim.cost.costs import COSTS
 from pretrim.errors import PretrimError, StudyError
+from pretrim.runs.owner import is_dead, new_owner
 
 from .settings import StudyConfig, TrialSpec, key_of
 
@@ -97,7 +95,7 @@ class Store:
     def __init__(self, url: str, name: str) -> None:
         """Open a database; nothing is written. Raises StudyError if it cannot be opened."""
         self.url, self.name = url, name
-        self.owner = f"{_machine()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.owner = new_owner()
         self._seen: dict[str, tuple[tuple[str, int], float]] = {}
         if url.startswith(SQLITE):
             _check_sqlite(Path(url.removeprefix(SQLITE)))
@@ -237,8 +235,7 @@ class Store:
 
     def _is_gone(self, row: Any) -> bool:
         """Whether the process that runs a trial is dead, or its beat has not changed for long, by our own clock."""
-        machine, process, _ = row.owner.rsplit(":", 2)
-        if machine == _machine() and not _is_alive(int(process)):
+        if is_dead(row.owner or ""):
             return True
         beat, now = (row.owner, row.beat), time.monotonic()
         before = self._seen.get(row.key)
@@ -348,32 +345,6 @@ def _check_sqlite(path: Path) -> None:
         raise StudyError(f"Expected a study in {path}, but it cannot be read ({error.strerror}).") from error
     if head and head != b"SQLite format 3\0":
         raise StudyError(f"Expected a study in {path}, but it is no SQLite database: it is damaged, take a copy of it.")
-
-
-def _machine() -> str:
-    """This machine, and its space of process numbers: containers of one host have several."""
-    try:
-        space = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        space = 0
-    return f"{platform.node()}/{space}"
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(process)
-
-
-def _is_zombie(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
-        return False
 
 
 def _difference(there: Any, now: Any) -> str:
