@@ -7,8 +7,8 @@ system: clocks of two machines are never compared.
 
 from __future__ import annotations
 
+import fcntl
 import os
-import secrets
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -101,37 +101,35 @@ def locked(folder: Path, shown_as: Path) -> Iterator[Lock]:
     finally:
         done.set()
         thread.join()
-        if lock.is_held():
-            (folder / LOCK).unlink(missing_ok=True)
+        with _alone(folder):
+            if lock.is_held():
+                (folder / LOCK).unlink(missing_ok=True)
 
 
 def _take(lock: Lock, shown_as: Path) -> None:
     """Create the file. Raises CheckpointError if a live one is there."""
     file = lock.folder / LOCK
-    while not _created(file, lock.owner):
+    with _alone(lock.folder):
         check_free(lock.folder, shown_as)
-        _remove_stale(file)
+        file.unlink(missing_ok=True)  # stale
+        try:
+            with file.open("x", encoding="utf-8") as made:
+                made.write(lock.owner)
+        except FileExistsError:  # of another machine, at this moment
+            check_free(lock.folder, shown_as)
+            raise
 
 
-def _created(file: Path, owner: str) -> bool:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No two processes of this machine are inside at once: both might take one stale lock over."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        with file.open("x", encoding="utf-8") as made:
-            made.write(owner)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _remove_stale(file: Path) -> None:
-    """Remove a lock that is stale; one that was made since we looked is put back."""
-    stale = _owner_of(file)
-    aside = file.with_name(f".{LOCK}.{secrets.token_hex(4)}.tmp")
-    with suppress(FileNotFoundError):  # another process was faster
-        file.rename(aside)
-        found = _owner_of(aside)
-        if found != stale and found is not None:
-            _created(file, found)
-        aside.unlink()
+        with suppress(OSError):  # network folders that do not lock: there the file's exclusive creation has to do
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _owner_of(file: Path) -> str | None:
