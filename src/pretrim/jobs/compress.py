@@ -111,6 +111,7 @@ class _Job:
         self.dense = self._open(model)
         made = self.given or plan_for(self.dense, self.target, options.search, reporter)
         self.plan: Plan = check_plan(made, self.dense)
+        reporter.planned(self.plan)
 
     def _open(self, model: ModelSource) -> DenseModel:
         from pretrim.models.dense import open_model
