@@ -10,10 +10,10 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from .layout import Table, show
 
 if TYPE_CHECKING:
     pass
@@ -168,19 +168,7 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
     return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(width)
 
 
-def _table(*columns: str) -> Table:
-    """A table whose columns hold numbers, on the right; names and words, on the left, start with ``<``."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        words = column.startswith("<")
-        title = Text(column.removeprefix("<"))
-        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    return table
-
-
-def _show(console: Console, title: str, table: Table) -> None:
-    console.print(Text(title, style="bold"), soft_wrap=True)
-    console.print(table)
+_table, _show = Table, show
 
 
 # ---------------------------------------------------------------------------------------- profile
