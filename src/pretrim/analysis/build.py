@@ -305,5 +305,5 @@ def _frozen_layers(
             continue
         freeze = channels.freezes[int(frozen_by[kept].max())]
         where = f" (in {freeze.module})" if freeze.module not in ("", name) else ""
-        found[name] = Frozen(name, len(kept), freeze.reason + where)
+        found[name] = Frozen(name, len(kept), freeze.reason + where, freeze.place)
     return tuple(found.values())

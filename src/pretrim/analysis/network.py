@@ -43,6 +43,8 @@ class Frozen:
     layer: str
     filters: int
     reason: str
+    place: str = ""
+    """File and line of the operator that is the reason; empty where it is none of the user's own code."""
 
 
 @dataclass(frozen=True)

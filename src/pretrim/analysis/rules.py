@@ -34,6 +34,8 @@ class Call:
     channels: Channels
     look: Callable[[torch.Tensor], Labels]
     hint: str = ""
+    place: Callable[[], str] = str
+    """Gives the file and line of the user's code that called it; asked for where channels are frozen."""
     integers: list[tuple[int, Ids]] = field(default_factory=list)
     factors: tuple[tuple[int, Label], ...] = ()
     """Sizes whose product is the number of multiply-accumulates, each with its label."""
@@ -76,7 +78,7 @@ class Call:
 
     def freeze(self, label: Label, reason: str) -> None:
         if label is not None:
-            self.channels.freeze(label, self.module, reason)
+            self.channels.freeze(label, self.module, reason, self.place())
 
     def mix(self, label: Label) -> None:
         if label is not None:

@@ -12,6 +12,8 @@ import linecache
 import sys
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -25,6 +27,7 @@ from .channels import Channels, Ids, Label, Labels
 from .copies import (
     HERE,
     TORCH,
+    call_model,
     named_tensors,
 )
 from .observer import (
@@ -148,7 +151,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
         frame, site = self.site(op)
-        call = Call(op, args, outputs, self.module, self.channels, self.look, self.hints.get(site, ""))
+        hint, place = self.hints.get(site, ""), partial(place_of, frame)
+        call = Call(op, args, outputs, self.module, self.channels, self.look, hint, place)
         labels = RULES.get(op, unknown)(call)
         self.count_unknown(call)
         per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
@@ -241,7 +245,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             self.trace.stored_integers.extend(self.find_integers(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
-                call.freeze(ids, f"{call.op} with the integer {value}, kept from construction")
+                call.freeze(ids, f"{call.op} with the number {value}, which stays when the network is narrower")
         elif call.hint == "freeze all":
             freeze_inputs(call, f"{call.op} could not follow a narrower input")
             for label in (call.filters, *(ids for _, ids in call.integers)):
@@ -266,6 +270,16 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                     for attribute, index in on_line or found:
                         yield StoredInteger(site, name, attribute, index, ids, call.hint == "share")
                     break
+
+
+def place_of(frame: FrameType | None) -> str:
+    """File and line of the user's code, as ``model.py:41``; empty where torch's own modules ran without any."""
+    if frame is None:
+        return ""
+    caller = frame.f_back
+    while caller is not None and caller.f_code is not call_model.__code__:
+        caller = caller.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if caller is not None else ""
 
 
 def holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[tuple[str, int | None]]:
