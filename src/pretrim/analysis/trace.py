@@ -36,6 +36,7 @@ from .observer import (
     Stage,
 )
 from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unknown
+from .sizes_read import SizesRead
 
 FREE_OF_WORK = frozenset(
     """
@@ -78,7 +79,8 @@ class Operation:
     shapes: tuple[tuple[int, ...], ...]
     outputs: tuple[Labels, ...]
     factors: tuple[tuple[int, Label], ...]
-    """Sizes whose product is the multiply-accumulates; empty for other operators."""
+    """Sizes whose product is the multiply-accumulates; empty for other operators, and for products of parameters alone,
+    which no runtime computes again (positions that are made anew for each image are counted)."""
     filters: Label
     """The ids of the filters, if this is a layer: a convolution or matrix product with a weight of its own."""
     weight: tuple[tuple[int, Label], ...]
@@ -137,6 +139,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         self.closed = closed
         self.trace = Trace()
         self.seen: Any = WeakIdKeyDictionary()
+        self.sizes_read = SizesRead(self.look)
 
     def know(self, tensor: torch.Tensor, seen: Seen) -> None:
         self.seen[tensor] = seen
@@ -152,7 +155,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
         frame, site = self.site(op)
         hint, place = self.hints.get(site, ""), partial(place_of, frame)
-        call = Call(op, args, outputs, self.module, self.channels, self.look, hint, place)
+        call = Call(op, args, outputs, self.module, self.channels, self.look, hint, place, self.sizes_read.of)
         labels = RULES.get(op, unknown)(call)
         self.count_unknown(call)
         per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
@@ -211,7 +214,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             parameters=tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters)),
             shapes=tuple(tuple(out.shape) for out in call.outputs),
             outputs=tuple(labels),
-            factors=call.factors if data else (),
+            factors=call.factors if data or any(not seen.parameters for seen in inputs) else (),
             filters=call.filters if own else None,
             weight=own,
             weight_names=weight.parameters if own and weight is not None else (),
@@ -321,7 +324,7 @@ def trace(
             nothing: Labels = (None,) * leaf.dim()
             tracer.trace.inputs.append(tracer.new_buffer(leaf, nothing))
             tracer.know(leaf, Seen(nothing, tracer.trace.inputs[-1]))
-    result = run.run(tracer)
+    result = run.run(tracer, tracer.sizes_read)
     for leaf in outputs_of(result):
         seen = tracer.seen.get(leaf)
         tracer.trace.output_shapes.append(tuple(leaf.shape))
