@@ -21,7 +21,7 @@ from pretrim.errors import UsageError
 from pretrim.files import write_text
 from pretrim.study.pareto import front
 from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared
-from pretrim.study.store import Trial
+from pretrim.study.rows import Trial
 
 DETAILED = 400
 """Trials whose curves and widths are in the page: those of the front first, then the most accurate ones."""
