@@ -186,9 +186,11 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     for name, value in record["totals"].items():
         totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
     _show(console, "Total", totals)
-    groups = _table("<group", "channels", "<layers")
+    is_asked = any(group["least"] > 1 for group in record["groups"])
+    groups = _table("<group", "channels", *(["at least"] if is_asked else []), "<layers")
     for group in record["groups"]:
-        groups.add_row(Text(group["name"]), str(group["channels"]), Text(_names(group["layers"])))
+        numbers = [group["channels"], *([group["least"]] if is_asked else [])]
+        groups.add_row(Text(group["name"]), *map(str, numbers), Text(_names(group["layers"])))
     _show(console, "Channel groups: filters that live and die together", groups)
     if record["frozen"]:
         _show(console, "Frozen: filters that no plan removes", _frozen(record["frozen"]))
@@ -223,9 +225,11 @@ def _names(names: Sequence[str], most: int = 4) -> str:
 
 
 def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("<layer", "filters", "<reason")
+    is_seen = any(entry["place"] for entry in entries)
+    table = _table("<layer", "filters", "<reason", *(["<seen at"] if is_seen else []))
     for entry in entries:
-        table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]))
+        places = [Text(entry["place"])] if is_seen else []
+        table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]), *places)
     return table
 
 
