@@ -145,4 +145,4 @@ def amount(unit: str, value: float) -> str:
     """A resource in its unit."""
     if unit == "B":
         return render.size(value)
-    return f"{1e3 * value:.3g} ms" if unit == "s" else render.count(value)
+    return f"{1e3 * value:.3g} m{unit}" if unit in ("s", "J") else render.count(value)

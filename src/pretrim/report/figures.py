@@ -24,7 +24,7 @@ COLOURS = {
     "joint": "#e69f00",
     "uniform": "#56b4e9",
     "random": "#999933",
-    "waterfill": "#882255",
+    "waterfill": "#aa4499",
 }
 MARKERS = {
     "balanced": "P",
@@ -38,6 +38,8 @@ MARKERS = {
 }
 TITLES = {"params": "PA", "macs": "FA", "memory": "MA", "latency": "LA"}
 SIZE_INCHES = (4.8, 3.4)
+AXES = {"B": (1 / 1024, "KiB"), "s": (1e3, "ms"), "J": (1e3, "mJ")}
+"""By the unit of a resource: what an axis multiplies it by, and the unit that its label names; as in the page"""
 NARROW = 8
 """times the smallest value: below it 1, 2, 5 would be one or two ticks of a logarithmic axis"""
 
@@ -68,9 +70,9 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
 
 
 def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict[str, str]) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-    scale, unit = {"B": (1 / 1024, ", KiB"), "s": (1e3, ", ms")}.get(resource.unit, (1.0, ""))
+    scale, unit = AXES.get(resource.unit, (1.0, ""))
 
     def x(one: Candidate) -> float:
         return scale * one.takes[resource.name]
@@ -105,9 +107,11 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    # Where the label names a unit, ticks are plain numbers in it: no "200m" of milliseconds.
+    plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
+    axes.xaxis.set_major_formatter(plain if unit else EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"{resource.title}{unit}")
+    axes.set_xlabel(f"{resource.title}{unit and f', {unit}'}")
     axes.set_ylabel("validation accuracy (%)")
     axes.grid(alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)

@@ -21,7 +21,7 @@ class Resource:
     Attributes:
         name: short, as on the command line and in files.
         title: for people.
-        unit: bytes, seconds, or nothing for plain numbers.
+        unit: bytes, seconds, joules, or nothing for plain numbers.
     """
 
     name: str
@@ -38,6 +38,7 @@ RESOURCES = (
     Resource("file", "int8 .tflite, predicted", "B"),
     Resource("arena", "Tensor arena, predicted", "B"),
     Resource("latency", "Latency, measured", "s"),
+    Resource("energy", "Energy per image, measured", "J"),
 )
 BY_NAME: Mapping[str, Resource] = {resource.name: resource for resource in RESOURCES}
 COST_OF: Mapping[str, str] = {
@@ -125,6 +126,8 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
         takes = {name: float(record["costs"][cost]) for name, cost in COST_OF.items() if cost in record["costs"]}
         if trial.measured is not None and "latency_s" in trial.measured:
             takes["latency"] = float(trial.measured["latency_s"])
+        if trial.measured is not None and trial.measured.get("energy_j") is not None:
+            takes["energy"] = float(trial.measured["energy_j"])
         found.append(
             Candidate(
                 key=trial.key,
