@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "report": BASE | {"devices", "planning", "runs", "study", "train"},
     "jobs": BASE
     | CORE
-    | {"compat", "devices", "models", "data", "train", "runs", "deploy", "measure", "latency"}
+    | {"core", "compat", "devices", "models", "data", "train", "runs", "deploy", "measure", "latency"}
     | {"study", "report"},
     "cli": BASE | {"analysis", "devices", "planning", "train", "study", "jobs"},
     "__main__": {"cli"},

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import render
+from . import render, tables
 
 if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
@@ -26,7 +26,7 @@ class Bars:
         from pretrim.train import is_main
 
         if is_main():
-            render.show_fit(render.status(), plan)
+            tables.show_fit(render.status(), plan)
 
     @contextmanager
     def training(self, name: str) -> Iterator[Callable[[Progress], None]]:

@@ -77,7 +77,7 @@ class TargetOptions:
     device: str | None = None
     """Board (see `pretrim devices`): its flash and RAM become limits, its kernels decide the rounding."""
     runtime: str | None = None
-    """Runtime: onnx, litert, executorch (default: the device's)."""
+    """Runtime: onnx, litert, executorch; on a microcontroller st-edge-ai, tflm, ... (default: the device's)."""
     int8: Annotated[bool | None, Parameter(negative="--no-int8")] = None
     """Export in int8 (default: for a microcontroller)."""
     dtype: Literal["float32", "float16", "int8"] | None = None

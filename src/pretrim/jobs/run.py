@@ -129,6 +129,7 @@ class Run:
             "data": dict(record.data or {}),
             "dense": {**plan.dense, "test_accuracy": self.dense_accuracy, **_sureness(self.dense_test)},
             "slim": {**plan.slim, "test_accuracy": self.accuracy, **_sureness(self.results.get("test"))},
+            "device": None if plan.device is None else dict(plan.device),
             "comparison": None if comparison is None else comparison.to_json(),
             "warnings": list(self.warnings),
             "results": self.results,
