@@ -285,7 +285,8 @@ def click(page: Any, plot: str, key: str) -> None:
         """([id, key]) => {
         const plot = document.getElementById(id), { xaxis, yaxis, _size } = plot._fullLayout;
         plot.scrollIntoView({ block: "center" });
-        const trace = plot.data.find((one) => (one.customdata ?? []).includes(key)), n = trace.customdata.lastIndexOf(key);
+        const trace = plot.data.find((one) => (one.customdata ?? []).includes(key));
+        const n = trace.customdata.lastIndexOf(key); // of a line: at the accuracy
         const box = plot.getBoundingClientRect();
         return [box.left + _size.l + xaxis.d2p(trace.x[n]), box.top + _size.t + yaxis.d2p(trace.y[n])];
     }""",
