@@ -18,8 +18,8 @@ from .artifact import Artifact
 
 IMAGES = 8
 LARGEST_DIFFERENCE = 1
-"""of int8 outputs, in their smallest step, from LiteRT's reference kernels, whose arithmetic TFLM shares. Its XNNPACK kernels
-round differently: by 8 steps after the 20 layers of a ResNet."""
+"""of int8 outputs, in their smallest step, from LiteRT's reference kernels, whose arithmetic TFLM shares. Its XNNPACK
+kernels round differently: by 8 steps after the 20 layers of a ResNet."""
 
 
 def check(artifact: Artifact, board: Board) -> dict[str, Any]:

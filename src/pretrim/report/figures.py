@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from textwrap import fill
 from typing import Any
 
 from pretrim.files import write_atomically
 from pretrim.study.pareto import front
-from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates
+from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates, of_one_machine, title_of
 from pretrim.study.settings import DENSE
 from pretrim.study.store import Trial
 
@@ -38,6 +39,8 @@ MARKERS = {
 }
 TITLES = {"params": "PA", "macs": "FA", "memory": "MA", "latency": "LA"}
 SIZE_INCHES = (4.8, 3.4)
+LONGEST_LINE = 64
+"""of the text below an axis"""
 NARROW = 8
 """times the smallest value: below it 1, 2, 5 would be one or two ticks of a logarithmic axis"""
 
@@ -46,7 +49,7 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
     """Write ``accuracy-RESOURCE.png`` and ``.svg`` for every resource that differs between trials; their paths."""
     from matplotlib.figure import Figure
 
-    found = candidates(trials)
+    found = of_one_machine(candidates(trials))
     modes = {trial.key: trial.spec.mode for trial in trials}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -107,7 +110,7 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
         axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"{resource.title}{unit}")
+    axes.set_xlabel(fill(f"{title_of(resource, there)}{unit}", LONGEST_LINE))
     axes.set_ylabel("validation accuracy (%)")
     axes.grid(alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)

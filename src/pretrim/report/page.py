@@ -20,7 +20,7 @@ from typing import Any
 from pretrim.errors import UsageError
 from pretrim.files import write_text
 from pretrim.study.pareto import front
-from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared
+from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared, of_one_machine, title_of
 from pretrim.study.store import Trial
 
 DETAILED = 400
@@ -108,12 +108,12 @@ def _plotly() -> str:
 
 def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None) -> dict[str, Any]:
     """What the script draws: a row for each trial, details of some, the dense network."""
-    found = candidates(trials)
+    found = of_one_machine(candidates(trials))
     by_key = {trial.key: trial for trial in trials}
     names = [one.name for one in RESOURCES if any(one.name in candidate.takes for candidate in found)]
     return {
         "study": name,
-        "resources": [vars(one) for one in RESOURCES if one.name in names],
+        "resources": [{**vars(one), "title": title_of(one, found)} for one in RESOURCES if one.name in names],
         "network": network,
         "trials": [
             {
