@@ -381,7 +381,7 @@ def test_a_limit_is_drawn_where_it_is(shared: Opened) -> None:
 
 def test_hovering_says_the_quantity_of_the_axis(shared: Opened) -> None:
     page = shared.page
-    for resource, said in {"latency": "Latency, measured 3 ms", "ram": "RAM (activations) 97.7 KiB"}.items():
+    for resource, said in {"latency": "Latency 3 ms", "ram": "RAM (activations) 97.7 KiB"}.items():
         page.locator("#resource").select_option(resource)
         texts = page.evaluate("document.getElementById('tradeoff').data.flatMap((one) => one.text ?? [])")
         assert f"params at 0.5 of macs, seed 0<br>{said}<br>validation 88.0 %" in texts

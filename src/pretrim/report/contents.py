@@ -13,7 +13,16 @@ from pretrim.devices import APPLICATION_SHARE, RUNTIME_FLASH_BYTES, boards
 from pretrim.planning.budget import Limit
 from pretrim.study.command import own_command, shared_command
 from pretrim.study.pareto import front
-from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared
+from pretrim.study.recommend import (
+    COST_OF,
+    MEASURED,
+    RESOURCES,
+    Candidate,
+    candidates,
+    compared,
+    of_one_machine,
+    places_of,
+)
 from pretrim.study.settings import DENSE, StudyConfig
 from pretrim.study.store import Trial
 from pretrim.train import wilson
@@ -50,15 +59,18 @@ class Shown:
 
 def contents(shown: Shown) -> dict[str, Any]:
     """What the script draws: a row for each trial, details of some, the dense network."""
-    trials, found = shown.trials, candidates(shown.trials)
+    trials, found = shown.trials, of_one_machine(candidates(shown.trials))
     by_key = {trial.key: trial for trial in trials}
     names = [one.name for one in RESOURCES if any(one.name in candidate.takes for candidate in found)]
     limits, device = study_limits(trials)
+    place = next(iter(places_of(found)), "")
     detailed = _detailed(found)
     return {
         "kind": "study",
         "study": shown.name,
-        "resources": [vars(one) for one in RESOURCES if one.name in names],
+        "resources": [
+            {**vars(one), "detail": place if one.name in MEASURED else ""} for one in RESOURCES if one.name in names
+        ],
         "network": shown.network,
         "trials": [_row(one, by_key[one.key], names) for one in found],
         "details": details([by_key[key] for key in detailed], shown.folder),
@@ -168,8 +180,8 @@ def study_limits(trials: Sequence[Trial]) -> tuple[dict[str, float], str]:
     if len(asked) != 1:
         return {}, ""
     ((texts, device),) = asked
-    costs = next((trial.record["dense"] for trial in trials if trial.record and "dense" in trial.record), {})
-    found = {}
+    costs: Mapping[str, float] = next((t.record["dense"] for t in trials if t.record and "dense" in t.record), {})
+    found: dict[str, float] = {}
     for option, text in texts:
         limit, name = Limit.parse(option, text), LIMIT_OF.get(option, option)
         whole = costs.get(COST_OF.get(name, ""), 0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from textwrap import fill
 from typing import Any
 
 from pretrim.files import write_atomically
 from pretrim.study.pareto import front
-from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates
+from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates, of_one_machine, title_of
 from pretrim.study.settings import DENSE
 from pretrim.study.store import Trial
 
@@ -40,6 +41,8 @@ TITLES = {"params": "PA", "macs": "FA", "memory": "MA", "latency": "LA"}
 SIZE_INCHES = (4.8, 3.4)
 AXES = {"B": (1 / 1024, "KiB"), "s": (1e3, "ms"), "J": (1e3, "mJ")}
 """By the unit of a resource: what an axis multiplies it by, and the unit that its label names; as in the page"""
+LONGEST_LINE = 64
+"""of the text below an axis"""
 NARROW = 8
 """times the smallest value: below it 1, 2, 5 would be one or two ticks of a logarithmic axis"""
 
@@ -48,7 +51,7 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
     """Write ``accuracy-RESOURCE.png`` and ``.svg`` for every resource that differs between trials; their paths."""
     from matplotlib.figure import Figure
 
-    found = candidates(trials)
+    found = of_one_machine(candidates(trials))
     modes = {trial.key: trial.spec.mode for trial in trials}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -111,7 +114,7 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
     axes.xaxis.set_major_formatter(plain if unit else EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"{resource.title}{unit and f', {unit}'}")
+    axes.set_xlabel(fill(f"{title_of(resource, there)}{unit and f', {unit}'}", LONGEST_LINE))
     axes.set_ylabel("validation accuracy (%)")
     axes.grid(alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)

@@ -38,7 +38,7 @@ const buildLimit = (resource, place) => {
   const steps = [...new Set(trials.map((t) => t.takes[place]).filter((v) => v !== null))].sort((a, b) => a - b);
   if (steps.length < 2) return;
   const box = make("div", null, at("limits"), { className: "limit" });
-  make("label", resource.title, box, { htmlFor: `limit-${resource.name}` });
+  make("label", resource.title, box, { htmlFor: `limit-${resource.name}`, title: resource.detail });
   const typed = make("input", null, box, { type: "text", id: `typed-${resource.name}`, placeholder: "no limit", autocomplete: "off", spellcheck: false });
   typed.setAttribute("aria-label", `Largest ${resource.title}, as an amount or a share of the dense network`);
   const slider = make("input", null, box, { type: "range", id: `limit-${resource.name}`, min: 0, max: steps.length, value: steps.length });

@@ -116,6 +116,16 @@ const boundary = (place, scale, isLog, xs) => {
   };
 };
 
+// What was measured says on which machine, in lines that fit a phone.
+const axisTitle = (resource, unit) => {
+  const title = escaped(resource.title) + (unit && `, ${unit}`), words = escaped(resource.detail).split(/(?<=,) /), lines = [""];
+  for (const word of words) {
+    if (lines.at(-1).length + word.length > (isNarrow() ? 40 : 90)) lines.push("");
+    lines.push(`${lines.pop()} ${word}`.trim());
+  }
+  return resource.detail ? `${title}<br><span style="font-size:12px">${lines.join("<br>")}</span>` : title;
+};
+
 const drawTradeoff = () => {
   const place = state.axis, resource = resources[place];
   if (!resource) return;
@@ -142,7 +152,7 @@ const drawTradeoff = () => {
   const xs = rangeOf(values, isLog);
   draw("tradeoff", traces, {
     xaxis: {
-      title: { text: escaped(resource.title) + (unit && `, ${unit}`) }, type: isLog ? "log" : "linear", range: xs, ...(isLog && isWide ? { dtick: "D2" } : {}),
+      title: { text: axisTitle(resource, unit) }, type: isLog ? "log" : "linear", range: xs, ...(isLog && isWide ? { dtick: "D2" } : {}),
       tickformat: unit ? ",~f" : "~s",
     },
     yaxis: { title: { text: "validation accuracy, %" }, range: rangeOf(there.map((t) => 100 * t.accuracy), false) },

@@ -6,7 +6,7 @@ const columns = [
   { id: "seed", title: "seed", value: (t) => t.seed, show: (t) => String(t.seed) },
   { id: "accuracy", title: "validation", value: (t) => t.accuracy, show: (t) => percent(t.accuracy) + sureness(t.interval) },
   ...resources.map((resource, place) => ({
-    id: resource.name, title: resource.title, value: (t) => t.takes[place], show: (t) => amount(resource.unit, t.takes[place]),
+    id: resource.name, title: resource.title, detail: resource.detail, value: (t) => t.takes[place], show: (t) => amount(resource.unit, t.takes[place]),
   })),
 ];
 const MOST_ROWS = 500;
@@ -25,7 +25,7 @@ const drawHead = () => {
   const row = make("tr", null, at("table").tHead);
   columns.forEach((column) => {
     const cell = make("th", null, row, { scope: "col" });
-    const button = make("button", null, cell, { type: "button" });
+    const button = make("button", null, cell, { type: "button", title: column.detail ?? "" });
     button.dataset.column = column.id;
     button.addEventListener("click", () => {
       const active = state.order.column === column.id;
