@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from small import CLASSES, SHAPE, small
+from torch.utils.data import TensorDataset
 
 import pretrim
 from pretrim.cli import main
 from pretrim.cli.recommend import show
 from pretrim.cli.study_table import show_trials
 from pretrim.errors import UsageError
-from pretrim.jobs.study import Advice, limits_of
+from pretrim.jobs.run import Run
+from pretrim.jobs.study import Advice, limits_of, open_study
 from pretrim.latency import PROVIDERS, LatencyKey, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
@@ -28,6 +32,7 @@ from pretrim.models import BUILTIN
 from pretrim.report import Shown, contents, write_figures, write_page
 from pretrim.report.figures import _draw
 from pretrim.report.page import LARGEST_BYTES, page
+from pretrim.study.command import own_command, shared_command
 from pretrim.study.recommend import BY_NAME, candidates, recommend
 from pretrim.study.settings import StudyConfig, TrialSpec
 from pretrim.study.store import Trial
@@ -582,6 +587,53 @@ def test_ticks_of_a_figure_are_in_the_unit_of_its_label(resource: str, scale: fl
         assert low <= scale * shown[0].takes[resource] <= high
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with its dense network."""
+    torch.manual_seed(0)
+    parts = [TensorDataset(torch.randn(count, *SHAPE), torch.arange(count) % CLASSES) for count in (40, 24)]
+    options: Any = {"macs": "0.5x", "with_dense": True, "epochs": 2, "batch_size": 20, "threads": 1, "train_on": "cpu"}
+    return pretrim.compress(small(), tuple(parts), output=tmp_path_factory.mktemp("runs") / "run", **options)
+
+
+def test_a_run_has_a_page_with_the_same_card(
+    browser: Any, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, said = call(capsys, "report", run.path, "-o", tmp_path / "run.html")
+    assert code == 0 and out.strip() == str(tmp_path / "run.html"), said
+    opened = Opened(browser, tmp_path / "run.html")
+    page = opened.page
+    cells = {
+        row.locator("th").inner_text(): row.locator("td").all_inner_texts()
+        for row in page.locator("#before-after tbody tr").all()
+    }
+    assert run.comparison is not None and run.dense_accuracy is not None and run.accuracy is not None
+    dense, slim, change = cells["Test accuracy"]
+    assert dense.startswith(f"{100 * run.dense_accuracy:.1f} %") and slim.startswith(f"{100 * run.accuracy:.1f} %")
+    low, high = run.results["test"]["interval_95"]
+    assert f"95 %: {100 * low:.1f} to {100 * high:.1f} %" in slim
+    assert change == f"{100 * run.comparison.difference:+.1f} points"
+    assert f"McNemar p = {run.comparison.p_value:.2g}" in opened.text("#told-apart").replace("1.0:", "1:")
+    share = run.plan.slim["params"] / run.plan.dense["params"]
+    assert cells["Parameters"][2].strip() == f"{100 * share:.1f} %"
+    counts = page.evaluate("document.getElementById('confusion').data[0].text.flat().map(Number)")
+    assert sum(counts) == 24
+    assert page.locator("#limits:visible, #table:visible, #tradeoff:visible").count() == 0
+    assert opened.problems == []
+    opened.context.close()
+
+
+def test_a_folder_that_is_neither_is_said(capsys: pytest.CaptureFixture[str], run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, said = call(capsys, "report", tmp_path / "empty", "-o", tmp_path / "x.html")
+    assert code == 1 and said.startswith("error: Expected a study in ")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text("{")
+    code, _, said = call(capsys, "report", broken, "-o", tmp_path / "x.html")
+    assert code == 1 and "the file is truncated or edited" in said and not (tmp_path / "x.html").exists()
+
+
 # ---------------------------------------------------------------------------------------- the commands
 
 
@@ -655,6 +707,15 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
     run = study / "trials" / trials[0]["key"]
     code, out, _ = call(capsys, "evaluate", run, "--data", "digits")
     assert code == 0
+    # The command that the page has to copy makes the same network again, to the bit.
+    config = open_study(study).store.config()
+    (again,) = [one for one in trials if one["asked"]["mode"] == "params"]
+    words = shlex.split(f"{shared_command(config)} {own_command(TrialSpec.from_json(again['asked']))}")
+    assert words[:3] == ["pretrim", "compress", "resnet20"] and words[-2:] == ["-o", "run"]
+    code, _, said = call(capsys, *words[1:-1], tmp_path / "again")
+    assert code == 0, said
+    weights = [path / "weights.safetensors" for path in (tmp_path / "again", study / "trials" / again["key"])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_a_sweep_for_a_runtime_plans_by_its_own_latency(

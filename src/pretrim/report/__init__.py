@@ -3,5 +3,6 @@
 from .contents import Shown, contents
 from .figures import write_figures
 from .page import write_page
+from .run import run_contents
 
-__all__ = ["Shown", "contents", "write_figures", "write_page"]
+__all__ = ["Shown", "contents", "run_contents", "write_figures", "write_page"]

@@ -180,7 +180,7 @@ def study_limits(trials: Sequence[Trial]) -> tuple[dict[str, float], str]:
     if len(asked) != 1:
         return {}, ""
     ((texts, device),) = asked
-    costs: Mapping[str, float] = next((t.record["dense"] for t in trials if t.record and "dense" in t.record), {})
+    costs: Mapping[str, int] = next((t.record["dense"] for t in trials if t.record and "dense" in t.record), {})
     found: dict[str, float] = {}
     for option, text in texts:
         limit, name = Limit.parse(option, text), LIMIT_OF.get(option, option)

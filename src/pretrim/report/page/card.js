@@ -57,8 +57,10 @@ const drawCard = () => {
   accuracyRow(body, "Validation accuracy", dense && [dense.accuracy, dense.interval], [trial.accuracy, trial.interval]);
   accuracyRow(body, "Test accuracy", dense && [dense.test, dense.testInterval], [trial.test, trial.testInterval]);
   resources.forEach((resource, place) => {
-    if (trial.takes[place] !== null) amountRow(body, resource, place, dense, trial);
+    const before = dense?.takes[place] ?? data.dense?.[place] ?? null;
+    if (trial.takes[place] !== null) amountRow(body, resource, before, trial.takes[place]);
   });
+  (data.times ?? []).forEach((time) => amountRow(body, time, time.dense, time.slim));
   const said = dense ? against(dense, trial) : "";
   at("told-apart").textContent = said ? `Against the dense network: ${said}.` : "";
   drawBoard(trial, dense);
@@ -76,8 +78,7 @@ const accuracyRow = (body, title, before, after) => {
   make("td", known ? `${points(after[0] - before[0])} points` : "", row, { className: "change" });
 };
 
-const amountRow = (body, resource, place, dense, trial) => {
-  const before = dense?.takes[place] ?? data.dense?.[place] ?? null, after = trial.takes[place];
+const amountRow = (body, resource, before, after) => {
   const row = make("tr", null, body);
   const head = make("th", resource.title, row, { scope: "row" });
   if (resource.detail) make("small", resource.detail, head);

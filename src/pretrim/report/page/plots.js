@@ -274,11 +274,13 @@ const drawMistakes = (detail) => {
   const known = classes.map(([accuracy, images, low, high], n) => ({ n, accuracy, images, low, high })).filter(({ accuracy }) => accuracy !== null);
   // The weakest classes, where there are more than can be named.
   const rows = known.sort((a, b) => a.accuracy - b.accuracy).slice(0, MOST_NAMES).sort((a, b) => a.n - b.n);
+  const longest = Math.max(...rows.map(({ n }) => (names[n] ?? "").length));
+  const angle = longest > 3 && (rows.length > 6 || isNarrow()) ? -45 : 0;
   draw("classes", [{
-    x: rows.map(({ n }) => names[n] ?? String(n)), y: rows.map(({ accuracy }) => 100 * accuracy), type: "bar", marker: { color: css("--accent") },
+    x: rows.map(({ n }) => names[n] ?? String(n)), y: rows.map(({ accuracy }) => 100 * accuracy), type: "bar", marker: { color: css("--accent"), opacity: 0.6 },
     error_y: { type: "data", symmetric: false, array: rows.map((r) => 100 * (r.high - r.accuracy)), arrayminus: rows.map((r) => 100 * (r.accuracy - r.low)), color: css("--ink"), thickness: 1 },
     text: rows.map((r) => `${names[r.n] ?? r.n}<br>${percent(r.accuracy)} (${interval([r.low, r.high])}), n = ${r.images}`), textposition: "none", hoverinfo: "text",
-  }], { yaxis: { title: { text: "test accuracy, %" }, range: [0, 100] }, xaxis: { type: "category", tickangle: rows.length > 6 || isNarrow() ? -45 : 0 } });
+  }], { yaxis: { title: { text: "test accuracy, %" }, range: [0, 100] }, xaxis: { type: "category", tickangle: angle } });
   if (detail.confusion) drawConfusion(detail.confusion, names);
 };
 
