@@ -17,8 +17,8 @@ from pretrim.cost.costs import MODES, layer_terms
 from pretrim.cost.formula import formula
 from pretrim.models.dense import open_model
 from pretrim.report import Shown, contents, write_page
+from pretrim.study.rows import Trial
 from pretrim.study.settings import TrialSpec
-from pretrim.study.store import Trial
 
 
 def read(file: Path) -> list[Trial]:

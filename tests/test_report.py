@@ -34,8 +34,8 @@ from pretrim.report.figures import _draw
 from pretrim.report.page import LARGEST_BYTES, page
 from pretrim.study.command import own_command, shared_command
 from pretrim.study.recommend import BY_NAME, candidates, recommend
+from pretrim.study.rows import Trial
 from pretrim.study.settings import StudyConfig, TrialSpec
-from pretrim.study.store import Trial
 
 EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!-- '\"&"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")

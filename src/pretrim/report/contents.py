@@ -23,8 +23,8 @@ from pretrim.study.recommend import (
     of_one_machine,
     places_of,
 )
+from pretrim.study.rows import Trial
 from pretrim.study.settings import DENSE, StudyConfig
-from pretrim.study.store import Trial
 from pretrim.train import wilson
 
 DETAILED = 400

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pretrim.deploy.runtimes import TITLES
 from pretrim.errors import UsageError
 
-from .store import Trial
+from .rows import Trial
 
 if TYPE_CHECKING:
     from pretrim.train import Comparison
@@ -247,9 +247,10 @@ def compared(first: Candidate, second: Candidate) -> Comparison | None:
     """The second network against the first on the validation images of their study; None in older studies."""
     from pretrim.train import compare, unpack
 
-    if first.validated is None or second.validated is None:
+    first_right, second_right = ((one.validated or {}).get("right") for one in (first, second))
+    if first_right is None or second_right is None or first_right["images"] != second_right["images"]:
         return None
-    return compare(unpack(first.validated["right"]), unpack(second.validated["right"]))
+    return compare(unpack(first_right), unpack(second_right))
 
 
 def to_json(found: Recommendation) -> dict[str, Any]:
