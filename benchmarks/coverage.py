@@ -159,7 +159,7 @@ def counted(model: Any, slim: Any, plan: Any, x: Any) -> dict[str, Any]:
         macs = [torch_macs(each, x) for each in (model, slim)]
     except Exception as error:
         return {**found, "not_counted": one_line(error)}
-    return {**found, "macs_off": [n - costs["macs"] for n, costs in zip(macs, planned, strict=True)]}
+    return {**found, "macs_off": [n - costs["macs"] for n, costs in zip(macs, (plan.dense, plan.slim), strict=True)]}
 
 
 def torch_macs(model: Any, x: Any) -> int:

@@ -1,7 +1,7 @@
 """Tables that fit the terminal: nothing is cut, no name is broken over lines, no unit is parted from its number.
 
-Where a table is wider than the terminal, columns that matter least are left out and named below it; where it is still too
-wide, each row becomes a block of ``column  value`` lines. A pipe or file gets the whole table.
+Where a table is wider than the terminal, columns that matter least are left out and named below it; where it is still
+too wide, each row becomes a block of ``column  value`` lines. A pipe or file gets the whole table.
 """
 
 from __future__ import annotations

@@ -299,9 +299,10 @@ def _measured(record: Mapping[str, Any], ratio: str) -> list[Any]:
     latency = record["latency"]
     memory = record["memory_peak_bytes"]
     energy = record["energy_j"]
+    provider = record["provider"].removesuffix("ExecutionProvider")
     return [
         Text(record["artifact"]),
-        Text(f"{RUNTIME_TITLES[record['runtime']]}, {record['provider'].removesuffix('ExecutionProvider')}"),
+        Text(f"{RUNTIME_TITLES[record['runtime']]}, {provider}, {record['data_type']}"),
         milliseconds(latency["median_s"]),
         milliseconds(latency["p90_s"]),
         milliseconds(latency["std_s"]),
