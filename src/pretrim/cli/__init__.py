@@ -16,7 +16,21 @@ from cyclopts import App, CycloptsError, Parameter
 from pretrim import __version__
 from pretrim.errors import PretrimError
 
-from . import compress, devices, evaluate, export, measure, plan, predict, profile, recommend, render, report, sweep
+from . import (
+    check,
+    compress,
+    devices,
+    evaluate,
+    export,
+    measure,
+    plan,
+    predict,
+    profile,
+    recommend,
+    render,
+    report,
+    sweep,
+)
 
 INTERRUPTED = 130
 RENAMED = {
@@ -45,6 +59,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     predict.predict,
     export.export,
     measure.measure,
+    check.check,
     sweep.sweep,
     recommend.recommend,
     report.report,

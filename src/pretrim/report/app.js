@@ -348,7 +348,7 @@
   at("title").textContent = `${data.study}: what does accuracy cost?`;
   const about = network ? `${network.model} on ${network.data}, images of ${network.input_shape.join("×")}, ${network.classes.length} classes. ` : "";
   const others = ["running", "waiting", "failed", "stopped"].filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`);
-  at("about").textContent = `${about}${counts.done} trials done${others.length ? `, ${others.join(", ")}` : ""}.`;
+  at("about").textContent = `${about}${counts.done} trials done${others.length ? `, ${others.join(", ")}` : ""}.${data.latencyOf ? ` Latency: ${data.latencyOf}.` : ""}`;
   resources.forEach((resource) => make("option", resource.title, at("resource"), { value: resource.name }));
   const start = resources.findIndex((r) => r.name === "macs");
   if (start >= 0) at("resource").selectedIndex = start;

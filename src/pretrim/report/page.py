@@ -20,7 +20,7 @@ from typing import Any
 from pretrim.errors import UsageError
 from pretrim.files import write_text
 from pretrim.study.pareto import front
-from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared, of_one_machine, title_of
+from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared, of_one_machine, places_of
 from pretrim.study.store import Trial
 
 DETAILED = 400
@@ -113,7 +113,8 @@ def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None)
     names = [one.name for one in RESOURCES if any(one.name in candidate.takes for candidate in found)]
     return {
         "study": name,
-        "resources": [{**vars(one), "title": title_of(one, found)} for one in RESOURCES if one.name in names],
+        "resources": [vars(one) for one in RESOURCES if one.name in names],
+        "latencyOf": next(iter(places_of(found)), None),
         "network": network,
         "trials": [
             {
