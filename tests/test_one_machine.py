@@ -17,7 +17,7 @@ from pretrim.devices import board
 from pretrim.errors import UsageError
 from pretrim.jobs.study import Study
 from pretrim.latency.board_time import board_time
-from pretrim.report.page import contents
+from pretrim.report import Shown, contents
 from pretrim.study.recommend import candidates, of_one_machine, places_of
 
 Call = Callable[..., tuple[int, str, str]]
@@ -111,8 +111,9 @@ def test_this_machines_times_say_so_everywhere(study: Study, call: Call) -> None
     code, out, _ = call("recommend", study.path, "--latency", "0.4ms")
     assert code == 0 and f"latency: {label}" in out
     assert study.recommend(latency="0.4ms").to_json()["latency_of"] == label
-    page = contents("study", study.trials, None)
-    assert page["latencyOf"] == label and any(one["name"] == "latency" for one in page["resources"])
+    page = contents(Shown("study", study.trials, None))
+    named = [(one["title"], one["detail"]) for one in page["resources"] if one["name"] == "latency"]
+    assert named == [("Latency", label)]
 
 
 def test_times_of_two_machines_do_not_compare(study: Study, tmp_path: Path) -> None:

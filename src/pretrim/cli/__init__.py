@@ -19,9 +19,11 @@ from pretrim.errors import PretrimError
 from . import (
     check,
     compress,
+    demo,
     devices,
     evaluate,
     export,
+    init,
     measure,
     plan,
     predict,
@@ -29,8 +31,10 @@ from . import (
     recommend,
     render,
     report,
+    run,
     sweep,
 )
+from .project import with_project
 
 INTERRUPTED = 130
 RENAMED = {
@@ -64,7 +68,11 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     recommend.recommend,
     report.report,
     devices.devices,
+    init.init,
+    run.run,
+    demo.demo,
 )
+app.register_install_completion_command(help="Install completion by the Tab key for your shell, and exit.")
 for place, command in enumerate(COMMANDS):
     app.command(render.results_alone(command), sort_key=place)
 
@@ -76,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     try:
-        app(given, exit_on_error=False, print_error=False, result_action="return_value")
+        app(with_project(app, given), exit_on_error=False, print_error=False, result_action="return_value")
     except PretrimError as error:
         _say(str(error))
         sys.exit(error.exit_code)

@@ -16,7 +16,7 @@ from . import render
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
-    from pretrim.study.store import Trial
+    from pretrim.study.rows import Trial
     from pretrim.study.sweep import Status
 
 MOST_ROWS = 12
@@ -149,4 +149,4 @@ def amount(unit: str, value: float) -> str:
     """A resource in its unit."""
     if unit == "B":
         return render.size(value)
-    return f"{1e3 * value:.3g} ms" if unit == "s" else render.count(value)
+    return f"{1e3 * value:.3g} m{unit}" if unit in ("s", "J") else render.count(value)

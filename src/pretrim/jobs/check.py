@@ -94,7 +94,7 @@ def check(path: Path, device: str = ALL, runtime: str | None = None, application
         ArtifactError: a damaged file, or a run without an artifact.
     """
     chosen = boards() if device == ALL else (board(device),)
-    file = _file_of(path)
+    file, runtime = _file_of(path), None if runtime == "litert" else runtime  # that is whose file it is
     share = APPLICATION_SHARE if application is None else application
     if file.suffix == ".onnx":
         return Checked(file, "as in the file", tuple(_onnx(file, entry, share) for entry in chosen))

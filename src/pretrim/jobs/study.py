@@ -18,7 +18,8 @@ from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate, Recommendation
-    from pretrim.study.store import Store, Trial
+    from pretrim.study.rows import Trial
+    from pretrim.study.store import Store
 
 WATCH_EVERY_S = 3.0
 
@@ -42,7 +43,9 @@ class Advice:
     @property
     def path(self) -> Path | None:
         """The run of the best network; None where none fits."""
-        return None if self.found.best is None else self.study / "trials" / self.found.best.key
+        from pretrim.study.places import trial_folder
+
+        return None if self.found.best is None else trial_folder(self.study, self.found.best.key)
 
     def to_json(self) -> dict[str, Any]:
         """What `pretrim recommend --json` prints."""
@@ -293,23 +296,26 @@ def write_report(
         UsageError: a file that is no page, or a folder that is missing.
         StudyError: it cannot be written.
     """
-    from pretrim.report import write_figures, write_page
+    from pretrim.report import Shown, contents, write_figures, write_page
     from pretrim.study.description import read_network
+    from pretrim.study.places import TRIALS
 
     check_page(output)
-    network, known = read_network(study.path), None
+    network, config, known = read_network(study.path), study.store.config(), None
     while True:
         counts = study.store.counts()
         left = counts["waiting"] + counts["running"]
         if counts != known:
             known, trials = counts, study.trials
             try:
-                write_page(output, study.store.name, trials, network, refresh=watch and left > 0)
+                shown = Shown(study.store.name, trials, network, study.path / TRIALS, config)
+                write_page(output, f"{shown.name}: trade-off", contents(shown), refresh=watch and left > 0)
                 if figures is not None:
                     write_figures(figures, trials)
             except OSError as error:
                 raise StudyError(f"Cannot write the report: {error.strerror}.") from error
-            (reporter or Silent()).say(f"{output}: {counts['done']} trials, {output.stat().st_size / 2**20:.1f} MiB")
+            done = f"{counts['done']} trials" if counts["done"] else "no trial is done yet"
+            (reporter or Silent()).say(f"{output}: {done}, {output.stat().st_size / 2**20:.1f} MiB")
         if not watch or not left:
             return output
         time.sleep(WATCH_EVERY_S)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pretrim.deploy.runtimes import TITLES
 from pretrim.errors import UsageError
 
-from .store import Trial
+from .rows import Trial
 
 if TYPE_CHECKING:
     from pretrim.train import Comparison
@@ -23,7 +23,7 @@ class Resource:
     Attributes:
         name: short, as on the command line and in files.
         title: for people.
-        unit: bytes, seconds, or nothing for plain numbers.
+        unit: bytes, seconds, joules, or nothing for plain numbers.
     """
 
     name: str
@@ -40,6 +40,7 @@ RESOURCES = (
     Resource("file", "int8 .tflite, predicted", "B"),
     Resource("arena", "Tensor arena, predicted", "B"),
     Resource("latency", "Latency", "s"),
+    Resource("energy", "Energy per image", "J"),
 )
 BY_NAME: Mapping[str, Resource] = {resource.name: resource for resource in RESOURCES}
 COST_OF: Mapping[str, str] = {
@@ -51,6 +52,8 @@ COST_OF: Mapping[str, str] = {
     "file": "artifact_bytes",
     "arena": "arena_bytes",
 }
+MEASURED = ("latency", "energy")
+"""What is of one machine, runtime, data type and number of threads"""
 LEAST_GAIN = 0.001
 """of accuracy, that is worth a mention"""
 
@@ -129,6 +132,8 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
         takes = {name: float(record["costs"][cost]) for name, cost in COST_OF.items() if cost in record["costs"]}
         if trial.measured is not None and "latency_s" in trial.measured:
             takes["latency"] = float(trial.measured["latency_s"])
+        if trial.measured is not None and trial.measured.get("energy_j") is not None:
+            takes["energy"] = float(trial.measured["energy_j"])
         found.append(
             Candidate(
                 key=trial.key,
@@ -167,19 +172,21 @@ def places_of(found: Iterable[Candidate]) -> list[str]:
 
 
 def of_one_machine(found: Sequence[Candidate]) -> list[Candidate]:
-    """Networks without the latencies of other machines than the one that most were timed on: they do not compare."""
+    """Networks without what was measured on other machines than that of most of them: it does not compare."""
     places = places_of(found)
     return [
         one
         if one.timed_on in (None, *places[:1])
-        else replace(one, timed_on=None, takes={name: value for name, value in one.takes.items() if name != "latency"})
+        else replace(
+            one, timed_on=None, takes={name: value for name, value in one.takes.items() if name not in MEASURED}
+        )
         for one in found
     ]
 
 
 def title_of(resource: Resource, found: Sequence[Candidate]) -> str:
     """A resource as pages name it: a latency with what it holds for."""
-    places = places_of(found) if resource.name == "latency" else []
+    places = places_of(found) if resource.name in MEASURED else []
     return f"{resource.title} ({places[0]})" if places else resource.title
 
 
@@ -240,9 +247,10 @@ def compared(first: Candidate, second: Candidate) -> Comparison | None:
     """The second network against the first on the validation images of their study; None in older studies."""
     from pretrim.train import compare, unpack
 
-    if first.validated is None or second.validated is None:
+    first_right, second_right = ((one.validated or {}).get("right") for one in (first, second))
+    if first_right is None or second_right is None or first_right["images"] != second_right["images"]:
         return None
-    return compare(unpack(first.validated["right"]), unpack(second.validated["right"]))
+    return compare(unpack(first_right), unpack(second_right))
 
 
 def to_json(found: Recommendation) -> dict[str, Any]:

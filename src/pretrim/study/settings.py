@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
+import msgspec
+
+from pretrim import records
 from pretrim.cost.quantities import by_option
-from pretrim.errors import UsageError
+from pretrim.errors import PretrimError, StudyError, UsageError
 from pretrim.planning.budget import Limit
 from pretrim.planning.options import Method, Options
 from pretrim.train import Execution, Recipe
@@ -40,6 +43,8 @@ class TrialSpec:
         runtime: whose latency counts, where the mode or a limit is one: litert or onnx.
         limits: several limits at once, as pairs of name and amount, which `budget_fraction` scales together.
         device: the board that they are of; its data type is that of the plan.
+        freeze: patterns of layers that keep all filters.
+        min_width: the fewest filters of layers, as pairs of pattern and number.
     """
 
     mode: str
@@ -51,6 +56,8 @@ class TrialSpec:
     runtime: str = RUNTIME
     limits: tuple[tuple[str, str], ...] = ()
     device: str = ""
+    freeze: tuple[str, ...] = ()
+    min_width: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.mode == DENSE:
@@ -58,7 +65,7 @@ class TrialSpec:
         largest_is_open = not self.limits  # the whole of several limits is a question, the whole network is none
         if not (0 < self.budget_fraction < 1 or (self.budget_fraction == 1 and not largest_is_open)):
             raise UsageError(f"Expected budget fractions between 0 and 1, but got {self.budget_fraction:g}.")
-        Options(mode=self.mode, step=self.step, round_to=self.round_to, seed=self.seed)  # type: ignore[arg-type]
+        self.options()
         for name, amount in self.amounts.items():
             Limit.parse(name, amount)
 
@@ -70,6 +77,17 @@ class TrialSpec:
         if not self.limits:
             return {self.limit: f"{self.budget_fraction!r}x"}
         return {name: scaled(name, text, self.budget_fraction) for name, text in self.limits}
+
+    def options(self) -> Options:
+        """How its widths are chosen. Raises UsageError for what is no mode, step or width."""
+        return Options(
+            mode=self.mode,  # type: ignore[arg-type]  # it checks the name
+            step=self.step,  # type: ignore[arg-type]  # likewise
+            round_to=self.round_to,
+            seed=self.seed,
+            freeze=self.freeze,
+            min_width=dict(self.min_width) or Options.min_width,
+        )
 
     @property
     def is_timed(self) -> bool:
@@ -92,16 +110,20 @@ class TrialSpec:
         """Plain JSON. Fields of later versions are left out where they say nothing: keys stay what they were."""
         plain = {"mode": self.mode, "keep": self.budget_fraction, "limit": self.limit, "seed": self.seed}
         plain |= {"step": self.step, "round_to": self.round_to, "candidates": 1, "score": ""}
-        later = {"runtime": self.runtime, "limits": [list(pair) for pair in self.limits], "device": self.device}
+        later: dict[str, Any] = {"runtime": self.runtime, "device": self.device}
+        later |= {"limits": [list(pair) for pair in self.limits]}
+        later |= {"freeze": list(self.freeze), "min_width": [list(pair) for pair in self.min_width]}
         return plain | {name: value for name, value in later.items() if value not in (RUNTIME, [], "")}
 
     @classmethod
-    def from_json(cls, data: Any) -> TrialSpec:
-        """Read what :meth:`to_json` wrote; of older studies too. Raises TypeError or ValueError for anything else."""
-        plain = {name: value for name, value in dict(data).items() if name not in ("candidates", "score")}
-        plain["budget_fraction"] = plain.pop("keep")
-        plain["limits"] = tuple((str(name), str(text)) for name, text in plain.get("limits", ()))
-        return cls(**plain)
+    def from_json(cls, data: Any, source: str = "What a trial asks for") -> TrialSpec:
+        """Read what :meth:`to_json` wrote; of older studies too. Raises StudyError for anything else."""
+        found = records.convert(data, _Asked, source=source, error=StudyError, mend="the trial is left out")
+        plain = {name: value for name, value in vars(found).items() if name != "keep"}
+        try:
+            return cls(budget_fraction=found.keep, **plain)
+        except PretrimError as error:
+            raise StudyError(f"{source} is damaged: {error}") from error
 
     @property
     def name(self) -> str:
@@ -119,7 +141,26 @@ class TrialSpec:
         if self.device:
             extras.pop("round_to")  # it is the board's
         different = [f"{name} {getattr(self, name)}" for name, usual in extras.items() if getattr(self, name) != usual]
+        different += [f"freeze {pattern}" for pattern in self.freeze]
+        different += [f"min_width {pattern}={least}" for pattern, least in self.min_width]
         return ", ".join([about, *different])
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A `TrialSpec` as it is stored."""
+
+    mode: str
+    keep: float
+    limit: str
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    step: str
+    round_to: Annotated[int, msgspec.Meta(ge=1)]
+    runtime: str = RUNTIME
+    limits: tuple[tuple[str, str], ...] = ()
+    device: str = ""
+    freeze: tuple[str, ...] = ()
+    min_width: tuple[tuple[str, int], ...] = ()
 
 
 def scaled(name: str, text: str, fraction: float) -> str:
@@ -171,16 +212,24 @@ class StudyConfig:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StudyConfig:
-        """Read what :meth:`to_json` wrote."""
-        known = {entry.name: data[EARLIER.get(entry.name, entry.name)] for entry in fields(cls)}
-        known["image"] = None if known["image"] is None else tuple(known["image"])
-        known["objectives"] = tuple(known["objectives"])
-        return cls(**known | {"recipe": Recipe(**known["recipe"]), "execution": Execution(**known["execution"])})
+        """Read what :meth:`to_json` wrote. Raises StudyError for anything else."""
+        names = {earlier: name for name, earlier in EARLIER.items()}
+        plain = {names.get(name, name): value for name, value in data.items()}
+        source = "The study's settings"
+        return records.convert(plain, cls, source=source, error=StudyError, mend="take a copy of the study")
 
 
 def key_of(settings: StudyConfig, asked: TrialSpec) -> str:
     """What a trial asks for, in 16 hexadecimal digits: the same for the same question in any study."""
-    text = json.dumps([settings.to_json(), asked.resolved.to_json()], sort_keys=True)
+    return question_key(settings.to_json(), asked)
+
+
+def question_key(settings: Mapping[str, Any], asked: TrialSpec, *, as_asked: bool = False) -> str:
+    """The same by settings as a study stores them, so that keys stay when a later version has more of them.
+
+    `as_asked`: the key of studies from before modes were resolved (`TrialSpec.resolved`).
+    """
+    text = json.dumps([settings, (asked if as_asked else asked.resolved).to_json()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
