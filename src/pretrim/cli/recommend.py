@@ -73,17 +73,17 @@ def show(console: Console, advice: Advice) -> None:
     if found.best is None:
         return
     asked = ", ".join(f"{BY_NAME[name].title} {amount(BY_NAME[name].unit, value)}" for name, value in limits.items())
-    console.print(Text(f"{found.fitting} of {found.of} networks fit{f' ({asked})' if asked else ''}", style="bold"))
+    title = f"{found.fitting} of {found.of} networks fit{f' ({asked})' if asked else ''}"
     shown = _shown(found.best, limits, is_wide=console.width >= render.WIDE)
     is_known = found.best.validated is not None  # studies of older versions do not say
     columns = [BY_NAME[name].title for name in shown]
-    table = render._table("<", "<network", "seed", *columns, "validation", *(["95 %"] if is_known else []))
-    for title, one in (("best", found.best), ("next best", found.next_best)):
+    table = render._table("<", "<network", "?seed", *columns, "validation", *(["?95 %"] if is_known else []))
+    for rank, one in (("best", found.best), ("next best", found.next_best)):
         if one is not None:
             cells = [amount(BY_NAME[name].unit, one.takes[name]) if name in one.takes else "-" for name in shown]
             sure = [_interval(one.validated)] if is_known else []
-            table.add_row(title, one.name, str(one.seed), *cells, render.percent(one.validation), *sure)
-    console.print(table)
+            table.add_row(rank, one.name, str(one.seed), *cells, render.percent(one.validation), *sure)
+    render._show(console, title, table)
     if found.comparison is not None:
         pair = render.compared(found.comparison.to_json())
         console.print(Text(f"best against next best: {pair}"), soft_wrap=True)

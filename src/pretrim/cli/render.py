@@ -187,7 +187,7 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
         totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
     _show(console, "Total", totals)
     is_asked = any(group["least"] > 1 for group in record["groups"])
-    groups = _table("<group", "channels", *(["at least"] if is_asked else []), "<layers")
+    groups = _table("<group", "channels", *(["at least"] if is_asked else []), "<~layers")
     for group in record["groups"]:
         numbers = [group["channels"], *([group["least"]] if is_asked else [])]
         groups.add_row(Text(group["name"]), *map(str, numbers), Text(_names(group["layers"])))
@@ -200,7 +200,7 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
 def _layers(layers: Sequence[Mapping[str, Any]], console: Console) -> Table:
     wide = console.width >= WIDE
     table = _table(
-        "<layer", *(["<kind"] if wide else []), "filters", "weights", "MACs", "output", *MODE_TITLES.values()
+        "<layer", *(["<kind"] if wide else []), "filters", "?weights", "MACs", "?output", *MODE_TITLES.values()
     )
     most = {mode: max((layer["shares"][mode] for layer in layers), default=0.0) or 1.0 for mode in MODE_TITLES}
     for layer in layers:
@@ -226,7 +226,7 @@ def _names(names: Sequence[str], most: int = 4) -> str:
 
 def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
     is_seen = any(entry["place"] for entry in entries)
-    table = _table("<layer", "filters", "<reason", *(["<seen at"] if is_seen else []))
+    table = _table("<layer", "filters", "<~reason", *(["<?seen at"] if is_seen else []))
     for entry in entries:
         places = [Text(entry["place"])] if is_seen else []
         table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]), *places)
@@ -244,7 +244,7 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
 
 def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
     """Accuracy over a test set, and by class."""
-    table = _table("<class", "images", "accuracy", "95 % interval")
+    table = _table("<~class", "images", "accuracy", "?95 % interval")
     for entry in record["classes"]:
         cells = (str(entry["images"]), percent(entry["accuracy"]), interval(entry["interval_95"]))
         table.add_row(Text(entry["name"]), *cells)
@@ -255,7 +255,7 @@ def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
 
 def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> None:
     """The likeliest classes of each image."""
-    table = _table("<image", "<class", "probability")
+    table = _table("<image", "<~class", "probability")
     for entry in record:
         for place, label in enumerate(entry["predictions"]):
             name = Text(entry["image"]) if place == 0 else ""
@@ -279,7 +279,7 @@ def milliseconds(seconds: float) -> str:
 
 def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
     """Time, size, memory and energy, an artifact a row."""
-    table = _table("<artifact", "<runs on", "median", "p90", "std", "of the other", "file", "memory", "energy")
+    table = _table("<artifact", "<~runs on", "median", "p90", "?std", "of the other", "?file", "?memory", "?energy")
     for record in records:
         table.add_row(*_measured(record, percent(record["ratio"])))
         if record["against"] is not None:

@@ -83,7 +83,7 @@ def _front_table(there: Sequence[Candidate]) -> Any:
 
     chosen = front([one.takes["macs"] for one in there], [one.validation for one in there])
     rows = sorted((one for one, on in zip(there, chosen, strict=True) if on), key=lambda one: one.takes["macs"])
-    table = render._table("<front so far", "MACs", "parameters", "RAM", "validation")
+    table = render._table("<front so far", "?MACs", "parameters", "?RAM", "validation")
     for one in rows[-MOST_ROWS:]:
         takes = one.takes
         cells = [render.count(takes["macs"]), render.count(takes["params"]), render.size(takes["ram"])]
@@ -105,7 +105,7 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     has_latency = is_wide or any(trial.measured for trial in trials)
     more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
     table = render._table(
-        "<trial", "seed", "MACs", "parameters", *more, "validation", *(["95 %"] if is_wide else []), "s", "<"
+        "<trial", "?seed", "MACs", "parameters", *more, "validation", *(["?95 %"] if is_wide else []), "?s", "<?"
     )
     there = [trial for trial in trials if trial.record is not None]
     for trial in sorted(there, key=lambda trial: -(trial.record or {})["costs"]["macs"]):

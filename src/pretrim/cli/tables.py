@@ -58,7 +58,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
     show_fit(console, plan)
     render._show(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
-    widths = render._table("<group", "layers", "dense", "kept", "")
+    widths = render._table("<group", "?layers", "dense", "kept", "?")
     for group in plan.groups:
         share = group.kept / group.channels
         drawn = bar(share, 2 * BAR_WIDTH, ascii_only=console.options.ascii_only)
@@ -115,7 +115,7 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
 def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
     """What an artifact is, how it was proved, and what it takes on its board."""
     proof, given = record["proof"], record["input"]
-    table = render._table("<", "<")
+    table = render._table("<", "<~")
     table.add_row("input", f"{given['layout']} {'x'.join(map(str, given['shape']))}, {given['data_type']}")
     table.add_row("size", f"{size(record['file_bytes'])} ({record['file_bytes']:,} bytes)")
     if record["calibration"] is not None:
@@ -195,7 +195,7 @@ def show_fit(console: Console, plan: Plan) -> None:
         return
     from pretrim.planning.budget import Limit
 
-    device, table = plan.device, render._table("<", "dense", "slim", "kept", "at most", "<")
+    device, table = plan.device, render._table("<", "?dense", "slim", "?kept", "at most", "<")
     verdicts: list[str] = []
 
     def row(title: str, cost: str, dense: str, slim: str) -> None:
@@ -308,7 +308,7 @@ def _limit_rows(title: str, taken: int, limit: int | None) -> list[tuple[str, st
 def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -> None:
     """Boards, one a row; with sources, where each figure comes from and which times are known."""
     table = render._table(
-        "<name", "<core", "clock", "flash", "RAM", "flash limit", "RAM limit", "round to", "<runtime", "times"
+        "<name", "<core", "?clock", "?flash", "?RAM", "flash limit", "RAM limit", "?round to", "<?runtime", "?times"
     )
     for record in records:
         limits, times = record["limits"], record["times_of"]
@@ -344,7 +344,7 @@ def _show_systems(console: Console, record: Record) -> None:
     if not record["times_of"]:
         console.print(Text(f"no public measurement of times on {record['core'].removeprefix('Arm ')} is known"))
         return
-    table = render._table("<runtime", "<data type", "networks", "median error", "p90 error", "<range", "power")
+    table = render._table("<runtime", "<data type", "?networks", "median error", "?p90 error", "<range", "?power")
     for entry in record["times_of"]:
         power = entry["power_mw"]
         table.add_row(
@@ -353,10 +353,14 @@ def _show_systems(console: Console, record: Record) -> None:
             str(entry["networks"]),
             percent(entry["median_error"], 0),
             percent(entry["p90_error"], 0),
-            f"{entry['range'][0]:.2f} to {entry['range'][1]:.2f} of the prediction",
+            f"{entry['range'][0]:.2f} to {entry['range'][1]:.2f} x",
             "-" if power is None else f"{power:.0f} mW",
         )
     render._show(console, f"Times that public measurements predict on {record['name']}, one core", table)
+    console.print(
+        Text("range: of the predicted time; four in five networks that were left out of the fit were within it"),
+        soft_wrap=True,
+    )
 
 
 # ---------------------------------------------------------------------------------------- check
@@ -364,7 +368,7 @@ def _show_systems(console: Console, record: Record) -> None:
 
 def show_check(console: Console, record: Record) -> None:
     """A file on boards, a row each: does it fit, what does it take, how long would it run."""
-    table = render._table("<board", "<", "flash", "of", "RAM", "of", "<predicted time", "<runtime")
+    table = render._table("<board", "<", "flash", "?of", "RAM", "?of", "<predicted time", "<~runtime")
     for entry in sorted(record["boards"], key=lambda entry: not entry["fits"]):
         times = entry["times"] or [None]
         for number, time in enumerate(times):
