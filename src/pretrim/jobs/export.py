@@ -162,15 +162,20 @@ def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str
 
 
 def limits_in_bytes(target: Target, plan: Mapping[str, Any] | None) -> dict[str, int]:
-    """The limits of file and arena as numbers; shares are of the dense network of the plan, where there is one."""
+    """The limits of file and arena as numbers: the target's, and those of the plan where it was made for this board.
+
+    Shares are of the dense network of the plan; of two limits the smaller one counts.
+    """
     from pretrim.planning.budget import Limit
 
-    dense = ((plan or {}).get("device") or {}).get("dense", {})
-    found = {}
-    for name, text in target.limits.items():
-        limit = Limit.parse(name, text)
+    device = (plan or {}).get("device") or {}
+    is_its_board = target.board is not None and device.get("name") == target.board.name
+    texts = [*target.limits.items(), *((plan or {}).get("limits", {}).items() if is_its_board else ())]
+    dense, found = device.get("dense", {}), dict[str, int]()
+    for limit in (Limit.parse(name, text) for name, text in texts):
         if limit.cost in ("artifact_bytes", "arena_bytes") and (not limit.is_share or limit.cost in dense):
-            found[limit.cost] = limit.resolve(dense.get(limit.cost, 0))
+            most = limit.resolve(dense.get(limit.cost, 0))
+            found[limit.cost] = min(most, found.get(limit.cost, most))
     return found
 
 

@@ -16,7 +16,20 @@ from pretrim.errors import PretrimError, UsageError
 
 from .data import DataSource, open_data, wanted_shape
 from .export import default_path, deliver
-from .options import DATA, SEARCH, Amount, Keeping, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from .options import (  # noqa: F401  # the annotations of `Keeping` are evaluated here
+    DATA,
+    SEARCH,
+    WIDTHS,
+    Amount,
+    Keeping,
+    Limits,
+    MachineOptions,
+    MinWidth,
+    Search,
+    TargetOptions,
+    TrainingOptions,
+    _default,
+)
 from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
 from .run import Run
