@@ -624,7 +624,11 @@ def test_compress_refuses_before_it_trains(call: Call, net: Path, tmp_path: Path
         ((*COMPRESS, "--data", "digits", "-o", tmp_path / "there"), 1, "there exists: choose another, or --overwrite"),
         ((*COMPRESS, "--data", "digits", "-o", tmp_path / "file" / "x"), 1, "Expected to write the folder"),
         ((*COMPRESS, "--data", "digitz", *out), 2, "but got 'digitz'. Did you mean digits?"),
-        ((*COMPRESS, "--data", "digits", "--input", "1x8x9", *out), 2, "Expected square images, but got 8x9"),
+        (
+            (*COMPRESS, "--data", "digits", "--input", "1x8", *out),
+            2,
+            "Expected --input CxHxW for images, but got 1x8: signals",
+        ),
         ((*COMPRESS, "--data", "digits", "--lr", "0", *out), 2, "Expected learning_rate to be more than 0"),
         ((*COMPRESS, "--data", "digits", "--epochs", "0", *out), 2, "Expected epochs to be at least 1"),
         (("compress", "resnet20", "--data", "digits", *out), 2, "No limit given"),

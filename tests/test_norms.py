@@ -214,7 +214,7 @@ def test_the_statistics_are_of_images_as_the_training_sees_them(tiny: DataSet) -
         for batches in feed.epoch(epoch):
             for batch in batches:
                 reference(batch.images)
-    how = recipe.augmentation(tiny.input_shape[1], tiny.flip)
+    how = recipe.augmentation(tiny.input_shape, tiny.flip)
     head = nn.Conv2d(tiny.input_shape[0], 1, 1)
     recalibrate(nn.Sequential(augmented, head), tiny, images=len(tiny.train), how=how)
     recalibrate(nn.Sequential(plain, head), tiny, images=len(tiny.train))

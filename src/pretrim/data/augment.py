@@ -63,17 +63,17 @@ class Draws:
         return (self.corner, self.box, self.mirrored, self.hole)
 
 
-def draw(count: int, height: int, width: int, how: Augmentation, generator: torch.Generator) -> Draws:
-    """Draw for so many images of one size; on the CPU, in the order crop, mirror, cut-out."""
+def draw(count: int, size: Sequence[int], how: Augmentation, generator: torch.Generator) -> Draws:
+    """Draw for so many images of one size (H, W); on the CPU, in the order crop, mirror, cut-out."""
     corner, box, mirrored, hole = None, None, None, None
     if how.resize:
-        box = _boxes(count, height, width, how.resize, generator)
+        box = _boxes(count, size[0], size[1], how.resize, generator)
     elif how.padding:
         corner = torch.randint(0, 2 * how.padding + 1, (count, 2), generator=generator)
     if how.flip:
         mirrored = torch.randint(0, 2, (count,), generator=generator).bool()
     if how.cutout:
-        hole = (torch.rand((count, 2), generator=generator) * torch.tensor([height, width])).long()
+        hole = (torch.rand((count, 2), generator=generator) * torch.tensor(size)).long()
     return Draws(corner, box, mirrored, hole)
 
 
@@ -139,7 +139,7 @@ def cut_out(images: torch.Tensor, draws: Draws, side: int) -> torch.Tensor:
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Images of 0..255, N x C x H x W, to float32 with mean 0 and deviation 1 per channel: ``(x / 255 - mean) / std``.
+    """Images of 0..255, N x C x ..., to float32 with mean 0 and deviation 1 per channel: ``(x / 255 - mean) / std``.
 
     Raises UsageError unless there is one mean and one deviation per channel.
     """
@@ -149,7 +149,8 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
             f"{len(std)}: give those of the data set that the network was trained on."
         )
     scale, shift = _affine(tuple(mean), tuple(std), images.device)
-    return images.float() * scale - shift
+    each = (1, -1) + (1,) * (images.ndim - 2)
+    return images.float() * scale.view(each) - shift.view(each)
 
 
 @cache
@@ -157,4 +158,4 @@ def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.devic
     """Kept on the device: made anew, they would be copied there at every step."""
     scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device)
-    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
+    return scale, shift

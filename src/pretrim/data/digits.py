@@ -7,13 +7,13 @@ import torch
 
 from pretrim.errors import UsageError
 
-from .images import resized
+from .images import Resize, resized
 from .record import Parts, Split
 
 DEFAULT_SIZE = 32
 
 
-def read(image_size: int | None) -> Parts:
+def read(resize: Resize) -> Parts:
     """8x8 grey images (Alpaydin and Kaynak 1998, UCI), enlarged to 32x32 unless another size is asked for."""
     try:
         from sklearn.datasets import load_digits
@@ -23,7 +23,7 @@ def read(image_size: int | None) -> Parts:
         ) from None
     raw = load_digits()
     pixels = np.rint(raw.images * (255 / 16)).astype(np.uint8)
-    images = resized(torch.from_numpy(pixels)[:, None], image_size or DEFAULT_SIZE)
+    images = resized(torch.from_numpy(pixels)[:, None], resize.or_square(DEFAULT_SIZE))
     split = Split(images, torch.from_numpy(raw.target.astype(np.int64)))
     names = tuple(str(digit) for digit in range(10))
     return Parts("digits", "digits of scikit-learn, 8x8 enlarged", names, split, None, None, flip=False)

@@ -12,6 +12,7 @@ import torch
 
 from pretrim.errors import DataError, UsageError
 
+from .images import Fit
 from .stream import Streamed, prefetched
 
 SAMPLE = 4096
@@ -82,6 +83,7 @@ class DataSet:
         split_seed: the seed of any part that was split off.
         split_note: in words, which parts were split off and how large they are.
         padding: pixels of zeros round each image, which are part of its shape.
+        fit: how images of other proportions got their shape (`images.Resize`).
     """
 
     name: str
@@ -96,12 +98,12 @@ class DataSet:
     split_seed: int
     split_note: str
     padding: int = 0
+    fit: Fit = "crop"
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels, height, width; of signals channels and length, of volumes channels, depth, height, width."""
+        return tuple(self.train.images.shape[1:])
 
     @property
     def streamed(self) -> bool:
@@ -121,6 +123,7 @@ class DataSet:
             "split_seed": self.split_seed,
             "split_note": self.split_note,
             "padding": self.padding,
+            **({"fit": self.fit} if self.fit != "crop" else {}),
         }
 
 

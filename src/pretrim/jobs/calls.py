@@ -93,6 +93,7 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     coupling: Coupling | None
     draws: int | None
     input: str | None
+    fit: Literal["crop", "pad", "stretch"] | None
     max_images: int | None
     mean: str | None
     std: str | None
@@ -116,6 +117,7 @@ class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
     search: int
     stop_hopeless: bool
     input: str | None
+    fit: Literal["crop", "pad", "stretch"] | None
     max_images: int | None
     step: Literal["fraction", "filter"] | None
     round_to: int | None

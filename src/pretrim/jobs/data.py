@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 
 DataSource: TypeAlias = "str | Path | DataSet | Sequence[Any]"
 """A name or folder, a data set of pretrim, or torch data sets as (train, test) or (train, validation, test)"""
-_SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
+_SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*){1,3}")
 
 
 def parse_shape(text: str) -> Shape:
-    """Read ``CxHxW``. Raises UsageError for anything else.
+    """Read ``CxHxW``, ``CxL`` of a signal or ``CxDxHxW`` of a volume. Raises UsageError for anything else.
 
-    >>> parse_shape("3x32x32")
-    (3, 32, 32)
+    >>> parse_shape("3x120x160"), parse_shape("1x16000")
+    ((3, 120, 160), (1, 16000))
     """
-    match = _SHAPE.fullmatch(text.strip())
-    if match is None or 0 in (shape := (int(match[1]), int(match[2]), int(match[3]))):
-        raise UsageError(f"Expected --input to be CHANNELSxHEIGHTxWIDTH such as 3x32x32, but got {text!r}.")
-    return shape
+    if _SHAPE.fullmatch(text.strip()) is None:
+        raise UsageError(
+            f"Expected --input to be CHANNELSxHEIGHTxWIDTH such as 3x32x32 (1x16000 for a signal, 1x8x32x32 for a "
+            f"volume), but got {text!r}."
+        )
+    return tuple(int(size) for size in text.strip().split("x"))
 
 
 def input_shape(model: str, text: str | None) -> Shape:
@@ -49,13 +51,10 @@ def input_shape(model: str, text: str | None) -> Shape:
 
 
 def wanted_shape(text: str | None, plan: Plan | None) -> Shape | None:
-    """The input that was asked for, or else that of the plan. Raises UsageError unless it is square."""
+    """The input that was asked for, or else that of the plan."""
     from pretrim.runs.record import image_shape
 
-    shape = parse_shape(text) if text is not None else image_shape(plan) if plan is not None else None
-    if shape is not None and shape[1] != shape[2]:
-        raise UsageError(f"Expected square images, but got {shape[1]}x{shape[2]}: data are cropped to a square.")
-    return shape
+    return parse_shape(text) if text is not None else image_shape(plan) if plan is not None else None
 
 
 def open_data(
@@ -82,7 +81,7 @@ def open_data(
         DataError: missing, empty or damaged data.
     """
     shape = wanted_shape(options.input, plan)
-    data = _named(source, shape, model, seed, options.max_images, reporter)
+    data = _named(source, shape, model, seed, options, reporter)
     if shape is not None and data.input_shape != shape:
         wanted, got = ("x".join(map(str, part)) for part in (shape, data.input_shape))
         raise DataError(f"Expected images of {wanted}, but the data have {got}: give data of that shape.")
@@ -91,7 +90,7 @@ def open_data(
 
 
 def _named(
-    source: DataSource, shape: Shape | None, model: ModelSource, seed: int, most: int | None, reporter: Reporter
+    source: DataSource, shape: Shape | None, model: ModelSource, seed: int, options: DataOptions, reporter: Reporter
 ) -> DataSet:
     from pretrim.data import DataSet, load
     from pretrim.data.own import from_torch
@@ -100,10 +99,31 @@ def _named(
         return source
     if not isinstance(source, str | Path):
         return from_torch(source, seed=seed)
-    channels, size = (shape[0], shape[1]) if shape is not None else (None, None)
-    if channels is None and isinstance(model, str) and model.startswith("torchvision:"):
-        channels = 3
-    return load(str(source), seed=seed, image_size=size, channels=channels, limit=most, announce=reporter.say)
+    channels, size = image_format(shape, model)
+    return load(
+        str(source),
+        seed=seed,
+        image_size=size,
+        fit=options.fit or "crop",
+        channels=channels,
+        limit=options.max_images,
+        announce=reporter.say,
+    )
+
+
+def image_format(shape: Shape | None, model: ModelSource) -> tuple[int | None, tuple[int, int] | None]:
+    """Channels and (height, width) that images are read with; None as they are stored.
+
+    Raises UsageError for the shape of a signal or volume: files of those are read by a task of the user's own.
+    """
+    if shape is None:
+        return (3 if isinstance(model, str) and model.startswith("torchvision:") else None), None
+    if len(shape) != 3:
+        raise UsageError(
+            f"Expected --input CxHxW for images, but got {'x'.join(map(str, shape))}: signals and volumes come from "
+            f"torch data sets, in Python or by --task."
+        )
+    return shape[0], (shape[1], shape[2])
 
 
 def _normalised_by(data: DataSet, mean: str | None, std: str | None) -> DataSet:
@@ -142,7 +162,8 @@ def load_like_run(source: DataSource, record: RunRecord, reporter: Reporter) -> 
     Raises DataError where its classes or its input are not the run's.
     """
     shape, seed = record.input_shape, (record.data or {}).get("split_seed", 0)
-    data = _named(source, shape, "", seed, None, reporter)
+    fit = (record.data or {}).get("fit")
+    data = _named(source, shape, "", seed, DataOptions(fit=fit), reporter)
     if data.classes != record.classes:
         raise DataError(
             f"Expected the run's classes ({_shown(record.classes or ())}), but {data.name} has {_shown(data.classes)}: "

@@ -32,6 +32,7 @@ MACHINE = Group("Where to train", sort_key=7)
 
 PRECISIONS = Literal["float32", "bfloat16", "float16"]
 LAYOUTS = Literal["channels_last", "contiguous"]
+Fit = Literal["crop", "pad", "stretch"]
 
 
 def _default(name: str) -> Parameter:
@@ -136,7 +137,9 @@ class DataOptions:
     """How the data are read."""
 
     input: str | None = None
-    """Shape of one image, CxHxW, such as 3x32x32 (default: the data's)."""
+    """Shape of one image, CxHxW, such as 3x32x32 or 3x120x160; CxL for signals (default: the data's)."""
+    fit: Fit | None = None
+    """How images of other proportions get that shape: crop (default), pad with zeros, or stretch."""
     max_images: int | None = None
     """Train on at most this many images, for a quick trial."""
     mean: str | None = None

@@ -246,7 +246,7 @@ def predict_images(run: Run, images: Sequence[Path], top: int = 3) -> list[dict[
     from pretrim.train import check_logits, scores
 
     opened = run.classifier
-    decoded = [decode_image(path, opened.input_shape, opened.padding) for path in images]
+    decoded = [decode_image(path, opened.input_shape, opened.padding, opened.fit) for path in images]
     parts = [torch.stack(decoded[start : start + BATCH]) for start in range(0, len(decoded), BATCH)]
     logits = torch.cat([scores(opened.network, part, *opened.normalisation) for part in parts])
     check_logits(logits, len(opened.classes))

@@ -16,7 +16,7 @@ from pretrim.errors import PretrimError, UsageError
 
 from .data import DataSource, open_data, wanted_shape
 from .export import default_path, deliver
-from .options import DATA, SEARCH, Amount, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from .options import DATA, SEARCH, Amount, Fit, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
 from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
 from .run import Run
@@ -72,6 +72,8 @@ class SweepOptions:
 
     input: Annotated[str | None, Parameter(group=DATA)] = None
     """Shape of one image, CxHxW (default: the data's)."""
+    fit: Annotated[Fit | None, Parameter(group=DATA)] = None
+    """How images of other proportions get that shape: crop (default), pad with zeros, or stretch."""
     max_images: Annotated[int | None, Parameter(group=DATA)] = None
     """Train on at most this many images, for a quick trial."""
     step: Annotated[Literal["fraction", "filter"] | None, Parameter(group=SEARCH)] = None
@@ -244,6 +246,7 @@ def _config(model: ModelSource, data: DataSource, options: StudyOptions) -> Stud
         model=model if isinstance(model, str) else "",
         data=name,
         image=wanted_shape(how.input, None),
+        fit=how.fit or "crop",
         max_images=how.max_images,
         recipe=recipe_of(name, options.training, 0),
         execution=_execution(options),
@@ -292,7 +295,7 @@ def _prepared(
         config = replace(config, execution=replace(config.execution, threads=there.threads))
     from .options import DataOptions
 
-    images = DataOptions(input=how.input, max_images=how.max_images)
+    images = DataOptions(input=how.input, fit=how.fit, max_images=how.max_images)
     dataset = open_data(data, images, model=model, seed=config.split_seed, reporter=reporter)
     dense = open_model(model, dataset.input_shape, len(dataset.classes))
     recipe = recipe_of(config.data, options.training, 0, images=len(dataset.train))

@@ -30,7 +30,8 @@ ARTIFACT = "model"
 """What `export` puts there: ``model.onnx``, ``model.int8.tflite``, and a record of each."""
 
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
-Shape: TypeAlias = tuple[int, int, int]
+Shape: TypeAlias = tuple[int, ...]
+"""Channels, then one to three spatial sizes"""
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,9 @@ def _checked_classes(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked_shape(shape: Sequence[int]) -> Shape:
-    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+    if not 2 <= len(shape) <= 4 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"the input shape is {shape!r}")
-    return (shape[0], shape[1], shape[2])
+    return tuple(shape)
 
 
 def _checked_pair(pair: Sequence[Sequence[float]]) -> Normalisation:
@@ -162,8 +163,8 @@ def _checked_pair(pair: Sequence[Sequence[float]]) -> Normalisation:
 
 
 def image_shape(plan: Plan) -> Shape | None:
-    """(channels, height, width) of the plan's example, if that is one batch of images."""
+    """Channels and spatial sizes of the plan's example, if that is one batch of images, signals or volumes."""
     shape = plan.example.get("shape") if isinstance(plan.example, Mapping) else None
-    if not isinstance(shape, list) or len(shape) != 4:
+    if not isinstance(shape, list) or not 3 <= len(shape) <= 5:
         return None
     return _checked_shape(shape[1:]) if all(isinstance(size, int) and size > 0 for size in shape) else None

@@ -38,13 +38,14 @@ def open_inputs(config: StudyConfig) -> TrialInputs:
         UsageError, ModelError, DataError: as the names in the configuration deserve.
     """
     image = config.image
-    channels, size = (image[0], image[1]) if image is not None else (None, None)
+    channels, size = (image[0], image[1:]) if image is not None else (None, None)
     if channels is None and config.model.startswith("torchvision:"):
         channels = 3  # all of its networks take colour images
     data = load(
         config.data,
         seed=config.split_seed,
-        image_size=size,
+        image_size=None if size is None else (size[0], size[1]),
+        fit=config.fit,
         channels=channels,
         limit=config.max_images,
         announce=lambda line: None,

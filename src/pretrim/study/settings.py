@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any, get_args
 
 from pretrim.cost.quantities import by_option
+from pretrim.data import Fit
 from pretrim.errors import UsageError
 from pretrim.planning.budget import Limit
 from pretrim.planning.options import Method, Options
@@ -22,6 +23,8 @@ RUNTIME = "litert"
 """Whose latency counts, where a trial does not say"""
 EARLIER = {"max_images": "limit", "stop_hopeless": "hopeless"}
 """Names in files that are kept, so that the keys of trials stay what they were"""
+LATER: Mapping[str, Any] = {"fit": "crop"}
+"""Fields that studies of older versions do not have, with what those did"""
 SAMPLED = ("params", "macs", "memory", "latency", "joint")
 """Modes that draw layers, and so have a step"""
 
@@ -144,6 +147,7 @@ class StudyConfig:
         model: its name, as the user typed it.
         data: the data set, likewise.
         image: shape of an image, or None for that of the data.
+        fit: how images of other proportions get it.
         max_images: number of training images, or None for all.
         recipe: the training.
         execution: device, precision, channels_last, threads.
@@ -155,7 +159,7 @@ class StudyConfig:
 
     model: str
     data: str
-    image: tuple[int, int, int] | None = None
+    image: tuple[int, ...] | None = None
     max_images: int | None = None
     recipe: Recipe = field(default_factory=Recipe)
     execution: Execution = field(default_factory=Execution)
@@ -163,16 +167,19 @@ class StudyConfig:
     objectives: tuple[str, ...] = ("params", "macs", "peak_activation_bytes")
     split_seed: int = 0
     stop_hopeless: bool = False
+    fit: Fit = "crop"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Plain JSON; fields of later versions only where they say something, so that keys of trials stay the same."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {EARLIER.get(name, name): value for name, value in plain.items()}
+        said = {name: value for name, value in plain.items() if name not in LATER or value != LATER[name]}
+        return {EARLIER.get(name, name): value for name, value in said.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StudyConfig:
         """Read what :meth:`to_json` wrote."""
-        known = {entry.name: data[EARLIER.get(entry.name, entry.name)] for entry in fields(cls)}
+        there = {**LATER, **data}
+        known = {entry.name: there[EARLIER.get(entry.name, entry.name)] for entry in fields(cls)}
         known["image"] = None if known["image"] is None else tuple(known["image"])
         known["objectives"] = tuple(known["objectives"])
         return cls(**known | {"recipe": Recipe(**known["recipe"]), "execution": Execution(**known["execution"])})

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from pretrim.cost.costs import COSTS
 from pretrim.errors import PretrimError, StudyError
 
-from .settings import StudyConfig, TrialSpec, key_of
+from .settings import LATER, StudyConfig, TrialSpec, key_of
 
 VERSION = 1
 GRACE_S = 60.0
@@ -141,10 +141,11 @@ class Store:
                 connection.execute(sql.insert(_studies).values(name=self.name, version=VERSION, settings=text))
             except IntegrityError:
                 pass  # it is there
-        there = self.config().to_json()
-        for part, value in settings.to_json().items():
-            if there[part] != value:
-                inner = _difference(there[part], value)
+        there, asked = self.config().to_json(), settings.to_json()
+        for part in {**there, **asked}:
+            before, value = there.get(part, LATER.get(part)), asked.get(part, LATER.get(part))
+            if before != value:
+                inner = _difference(before, value)
                 raise StudyError(
                     f"Expected the study's own {part}, but {inner}: all trials of a study share it; "
                     f"give what was given then, or another folder."

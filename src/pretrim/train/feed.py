@@ -78,11 +78,11 @@ class Feed:
         channels_last: bool = False,
     ) -> None:
         self.data, self.recipe, self.device, self.rank, self.dtype = data, recipe, device, rank, dtype
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         self.batch_size = _batch_size(len(data.train), recipe, world)
         self.share = self.batch_size // world
         self.steps = len(data.train) // self.batch_size
-        self.how = recipe.augmentation(data.input_shape[1], data.flip)
+        self.how = recipe.augmentation(data.input_shape, data.flip)
         images = data.train.images
         self.images = _on_device(images, device) if isinstance(images, torch.Tensor) else images
         self.near = self.images.device if isinstance(self.images, torch.Tensor) else torch.device("cpu")
@@ -115,14 +115,14 @@ class Feed:
             batch, _ = self._prepared(order, places.to(self.near))
             if alpha:  # each image by a share of its own: one share for a whole pass would decide the variance
                 draws = np.random.Generator(np.random.PCG64(int(places[0]))).beta(alpha, alpha, len(places))
-                batch = batch.lerp(batch.flip(0), torch.from_numpy(draws).to(batch).view(-1, 1, 1, 1))
-            yield batch.to(self.dtype).contiguous(memory_format=self.layout)
+                batch = batch.lerp(batch.flip(0), torch.from_numpy(draws).to(batch).view(-1, *[1] * (batch.ndim - 1)))
+            yield self._laid_out(batch)
 
     def _order(self, epoch: int) -> Order:
         generator = torch.Generator().manual_seed(seed := seed_of(self.recipe.seed, ORDER, epoch))
-        count, (_, height, width) = self.steps * self.batch_size, self.data.input_shape
+        count = self.steps * self.batch_size
         images = self._chosen(count, generator)
-        draws = draw(count, height, width, self.how, generator).to(self.device)
+        draws = draw(count, self.data.input_shape[1:], self.how, generator).to(self.device)
         if not self.recipe.mixup:
             return Order(images.to(self.near), draws, None, [1.0] * self.steps)
         partners = torch.rand((self.steps, self.batch_size), generator=generator).argsort(dim=1)
@@ -149,12 +149,17 @@ class Feed:
         if order.partners is not None:
             mixed_in, others = self._prepared(order, start + order.partners[step, own])
             images = share * images + (1.0 - share) * mixed_in
-        images = images.to(self.dtype).contiguous(memory_format=self.layout)
+        images = self._laid_out(images)
         size = self.share // self.recipe.accumulate
         return [
             Batch(images[part], labels[part], None if others is None else others[part], share)
             for part in (slice(at, at + size) for at in range(0, self.share, size))
         ]
+
+    def _laid_out(self, images: torch.Tensor) -> torch.Tensor:
+        """In the network's data type and memory layout; that of channels last is one of images."""
+        last = self.channels_last and images.ndim == 4
+        return images.to(self.dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def _prepared(self, order: Order, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The images at some places of the order, augmented and normalised, and their labels."""

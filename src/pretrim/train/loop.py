@@ -22,7 +22,7 @@ from . import rounding
 from . import state as states
 from .diagnosis import diagnose, majority_share
 from .evaluation import evaluate
-from .execution import Choice, Execution, choose, kernels, threads
+from .execution import Choice, Execution, choose, kernels, lay_out, threads
 from .feed import STEP, Batch, Feed, seed_of
 from .norms import learning_norms, recalibration_images, set_statistics, statistics_kept
 from .optimizer import Average, learning_rate_at, make_optimizer
@@ -265,11 +265,10 @@ class _Training:
             torch.cuda.synchronize(self.device)
 
     def _lay_out(self, option: Execution) -> None:
-        layout = torch.channels_last if option.channels_last else torch.contiguous_format
-        self.model.to(memory_format=layout)  # type: ignore[call-overload]
-        self.feed.layout = layout
+        self.feed.channels_last = bool(option.channels_last)
+        lay_out(self.model, channels_last=bool(option.channels_last))
         if self.teacher is not None:
-            self.teacher.model.to(memory_format=layout)  # type: ignore[call-overload]
+            lay_out(self.teacher.model, channels_last=bool(option.channels_last))
 
     def prepare(self, choice: Choice, before: State | None) -> None:
         """Everything that depends on how the steps are run; the values of a state to go on from."""
