@@ -18,7 +18,7 @@ def compress(
     model: Model,
     /,
     *,
-    data: Data,
+    data: Data = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"], metavar="RUN", help="New folder to save in.")],
     json: Json = False,
     limits: Limits | None = None,

@@ -71,5 +71,5 @@ def _state(progress: Progress) -> str:
     left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
     return (
         f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  "
-        f"validation {render.percent(progress.validation_accuracy)}  {progress.images_per_s:,.0f} images/s  {left} left"
+        f"validation {progress.metric.show(progress.validation_score)}  {progress.images_per_s:,.0f} images/s  {left} left"
     )

@@ -17,6 +17,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
+    from pretrim.train import Metric
 
 PIPE_WIDTH = 140
 """Columns of a table that is not read on a terminal: wide enough not to cut names."""
@@ -133,12 +134,14 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def interval(ends: Sequence[float] | None, digits: int = 1) -> str:
-    """An interval of shares in percent; '-' where there is none.
+def interval(ends: Sequence[float] | None, digits: int = 1, metric: Metric | None = None) -> str:
+    """An interval of shares in percent, or of a metric that is none; '-' where there is none.
 
     >>> interval([0.131, 0.336])
     '13.1 to 33.6 %'
     """
+    if ends is not None and metric is not None and not metric.is_share:
+        return f"{metric.show(ends[0])} to {metric.show(ends[1])}"
     return "-" if ends is None else f"{100 * ends[0]:.{digits}f} to {100 * ends[1]:.{digits}f} %"
 
 
@@ -312,15 +315,19 @@ def show_fit(console: Console, name: str, plan: Plan) -> None:
 
 def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
     """The one table that `compress` ends with: dense against slim."""
+    from pretrim.train.metric import Metric
+
     table = _table("<", "dense", "slim", "kept")
     for name in ("params", "macs", "activation_bytes", "peak_activation_bytes"):
         dense, slim = record["dense"][name], record["slim"][name]
         kept = percent(slim / dense if dense else None)
         table.add_row(COSTS[name][0], amount(name, dense), amount(name, slim), kept)
     both = [record[which] for which in ("dense", "slim")]
-    table.add_row("test accuracy", *(percent(one["test_accuracy"], 2) for one in both), "")
+    metric = Metric.from_json(record.get("metric"))
+    table.add_row(f"test {metric.title}", *(metric.show(one[f"test_{metric.name}"], 2) for one in both), "")
     if (images := both[1].get("test_images")) is not None:
-        table.add_row(f"95 % interval, n = {images:,}", *(interval(one["test_interval_95"]) for one in both), "")
+        sure = (interval(one["test_interval_95"], metric=metric) for one in both)
+        table.add_row(f"95 % interval, n = {images:,}", *sure, "")
     _show(console, f"{record['model']} on {record['data']['source']}", table)
     if record.get("comparison") is not None:
         console.print(Text(f"slim against dense: {compared(record['comparison'])}"), soft_wrap=True)
@@ -330,23 +337,32 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
 
 
 def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
-    """Accuracy over a test set, and by class."""
-    table = _table("<class", "images", "accuracy", "95 % interval")
-    for entry in record["classes"]:
+    """The score over a test set with its interval; before it each class, or every metric."""
+    from pretrim.train.metric import Metric
+
+    metric = Metric.from_json(record["metric"])
+    table = _table("<class" if "classes" in record else "<", "images", metric.title, "95 % interval")
+    for entry in record.get("classes", ()):
         cells = (str(entry["images"]), percent(entry["accuracy"]), interval(entry["interval_95"]))
         table.add_row(Text(entry["name"]), *cells)
+    for name, value in record.get("metrics", {}).items():
+        if name != metric.name:
+            table.add_row(Text(name), "", "-" if value is None else f"{value:.4g}", "")
     table.add_section()
-    table.add_row("all", str(record["images"]), percent(record["accuracy"], 2), interval(record["interval_95"]))
+    whole = (metric.show(record[metric.name], 2), interval(record["interval_95"], metric=metric))
+    table.add_row("all", str(record["images"]), *whole)
     _show(console, f"{record['run']} on {record['data']['source']}", table)
 
 
 def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> None:
-    """The likeliest classes of each image."""
-    table = _table("<image", "<class", "probability")
+    """The likeliest classes of each image, or its values."""
+    is_of_classes = all("class" in label for entry in record for label in entry["predictions"])
+    table = _table("<image", *(("<class", "probability") if is_of_classes else ("<output", "value")))
     for entry in record:
         for place, label in enumerate(entry["predictions"]):
             name = Text(entry["image"]) if place == 0 else ""
-            table.add_row(name, Text(label["class"]), percent(label["probability"]))
+            said = percent(label["probability"]) if is_of_classes else f"{label['value']:.4g}"
+            table.add_row(name, Text(label["class" if is_of_classes else "output"]), said)
     console.print(table)
 
 
@@ -370,6 +386,8 @@ def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
         table.add_row("same class", percent(proof["agreement"], 2))
     if proof["accuracy"] is not None:
         table.add_row("accuracy", "{} (PyTorch: {})".format(*(percent(part, 2) for part in proof["accuracy"][::-1])))
+    if (judged := proof.get("metric")) is not None:
+        table.add_row(judged["name"], "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**judged))
     for row in _board_rows(record.get("board")):
         table.add_row(*row)
     _show(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)

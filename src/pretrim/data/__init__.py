@@ -90,8 +90,9 @@ def load(
             say(f"note: {remark}")
     train, valid, test, note = complete(parts, seed, validation)
     if limit is not None:
-        if limit < len(parts.classes):
-            raise UsageError(f"Expected a limit of at least {len(parts.classes)} images, but got {limit}.")
+        least = len(parts.classes) if parts.task == "classification" else 2
+        if limit < least:
+            raise UsageError(f"Expected a limit of at least {least} images, but got {limit}.")
         train = limited(train, limit, seed)
         note = f"{note}; {len(train):,} training images"
     train, valid, test = held((train, valid, test), free_bytes() if memory is None else memory)
@@ -112,13 +113,14 @@ def load(
         split_note=note,
         padding=parts.padding,
         fit=fit,
+        task=parts.task,
     )
 
 
 def _with_channels(split: Split, channels: int) -> Split:
     """Streamed images are decoded with the channels that are wanted."""
     images = split.images
-    return Split(with_channels(images, channels), split.labels) if isinstance(images, torch.Tensor) else split
+    return Split(with_channels(images, channels), split.targets) if isinstance(images, torch.Tensor) else split
 
 
 def _check_options(seed: int, channels: int | None, validation: float) -> None:

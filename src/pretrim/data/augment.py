@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 from torch.nn import functional
@@ -87,13 +88,17 @@ def _boxes(count: int, height: int, width: int, least: float, generator: torch.G
     return torch.cat([centre, half], dim=1).float()
 
 
-def augment(images: torch.Tensor, draws: Draws, how: Augmentation) -> torch.Tensor:
+def augment(
+    images: torch.Tensor, draws: Draws, how: Augmentation, mode: Literal["bilinear", "nearest"] = "bilinear"
+) -> torch.Tensor:
     """Crop and mirror images, N x C x H x W of any type, as drawn. Resized crops of uint8 come back as float32.
+
+    `mode` is how resized crops are sampled: masks have no values between two.
 
     Cut-outs are made after :func:`normalise`, by :func:`cut_out`: they are filled with the mean.
     """
     if draws.box is not None:
-        return _resized_crop(images, draws.box, draws.mirrored)
+        return _resized_crop(images, draws.box, draws.mirrored, mode)
     if draws.corner is None and draws.mirrored is None:
         return images
     return _shifted(images, draws, how.padding)
@@ -115,8 +120,8 @@ def _shifted(images: torch.Tensor, draws: Draws, padding: int) -> torch.Tensor:
     return padded.flatten(2).gather(2, places.expand(count, channels, height * width)).view_as(images)
 
 
-def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tensor | None) -> torch.Tensor:
-    """Bilinear, no wider than the image, so that nothing outside it is read."""
+def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tensor | None, mode: str) -> torch.Tensor:
+    """No wider than the image, so that nothing outside it is read."""
     images = images if images.is_floating_point() else images.float()
     centre_y, centre_x, half_y, half_x = box.to(images.dtype).unbind(1)
     if mirrored is not None:
@@ -124,7 +129,7 @@ def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tenso
     zero = torch.zeros_like(half_x)
     theta = torch.stack([half_x, zero, centre_x, zero, half_y, centre_y], dim=1).view(-1, 2, 3)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return functional.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def cut_out(images: torch.Tensor, draws: Draws, side: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .board import check as check
     from .exporter import check_target as check_target
     from .exporter import export as export
+    from .proof import Judge as Judge
     from .proof import Proof as Proof
     from .runtime import Conversion as Conversion
     from .runtime import Converted as Converted
@@ -36,6 +37,7 @@ _HOME = {
     "Artifact": "artifact",
     "Conversion": "runtime",
     "Converted": "runtime",
+    "Judge": "proof",
     "Proof": "proof",
     "Runtime": "runtime",
     "RuntimeName": "runtime",

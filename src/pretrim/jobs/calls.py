@@ -95,6 +95,7 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     input: str | None
     fit: Literal["crop", "pad", "stretch"] | None
     max_images: int | None
+    task: Any
     mean: str | None
     std: str | None
     plan: Path | None
@@ -118,6 +119,7 @@ class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
     stop_hopeless: bool
     input: str | None
     fit: Literal["crop", "pad", "stretch"] | None
+    task: Any
     max_images: int | None
     step: Literal["fraction", "filter"] | None
     round_to: int | None
@@ -133,7 +135,7 @@ class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
 
 def compress(
     model: ModelSource,
-    data: DataSource,
+    data: DataSource | None = None,
     *,
     output: str | Path,
     weights: str | Path | None = None,
@@ -145,11 +147,12 @@ def compress(
     Args:
         model: a name (``"resnet20"``, ``"my_net.py:build"``), a module, or a function that builds one.
         data: a name or folder as on the command line, or torch data sets or loaders of your own: (train, test) or
-            (train, validation, test).
+            (train, validation, test). None: those of the task.
         output: the new run folder.
         weights: a file of trained weights to start from; the filters with the largest L1 norm stay.
         reporter: told of remarks and progress; nothing is printed without one.
-        options: as on the command line: ``macs="0.5x"``, ``device="stm32h743"``, ``epochs=20``, ``mode="uniform"`` ...
+        options: as on the command line: ``macs="0.5x"``, ``device="stm32h743"``, ``epochs=20``, ``mode="uniform"`` ...;
+            ``task=`` may be a name, or an object of your own (`tasks.own`).
 
     Returns:
         The run: its ``model``, ``accuracy``, ``plan``; `Run.export`, `Run.evaluate`, `Run.predict` go on with it.
@@ -170,7 +173,7 @@ def compress(
 
 def sweep(
     model: ModelSource,
-    data: DataSource,
+    data: DataSource | None = None,
     *,
     output: str | Path,
     keep: Sequence[float] | None = None,
@@ -181,7 +184,7 @@ def sweep(
 
     Args:
         model: a name, a module, or a function that builds one.
-        data: a name or folder, or torch data sets or loaders of your own.
+        data: a name or folder, or torch data sets or loaders of your own; None: those of the task.
         output: the study's folder.
         keep: fractions of the limited cost to try; the same as ``budget_fraction``.
         reporter: told of remarks and progress.

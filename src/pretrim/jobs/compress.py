@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from pretrim.errors import UsageError
 
 from .data import DataSource, open_data
@@ -43,7 +45,7 @@ class CompressOptions:
 
 def compress(
     model: ModelSource,
-    data: DataSource,
+    data: DataSource | None,
     output: Path,
     options: CompressOptions | None = None,
     reporter: Reporter | None = None,
@@ -54,7 +56,7 @@ def compress(
 
     Args:
         model: name, module, or function that builds one.
-        data: name, folder, or data sets.
+        data: name, folder, or data sets; None: those of the task.
         output: the new run folder.
         options: limits, target, and everything else.
         reporter: told of remarks and progress.
@@ -73,7 +75,7 @@ class _Job:
     """One call of `compress`: first all that can be wrong before anything is written, then the work."""
 
     def __init__(
-        self, model: ModelSource, data: DataSource, output: Path, options: CompressOptions, reporter: Reporter
+        self, model: ModelSource, data: DataSource | None, output: Path, options: CompressOptions, reporter: Reporter
     ) -> None:
         from pretrim.runs.folder import is_finished, prepare_output
         from pretrim.train import is_main
@@ -97,24 +99,25 @@ class _Job:
             raise UsageError(f"The run in {output} is finished, there is nothing to resume: evaluate it.")
         if is_main():
             prepare_output(output, job.overwrite, job.resume)
-        self.data: DataSet = open_data(
+        self.data: DataSet
+        self.data, self.task = open_data(
             data, options.data, model=model, plan=self.given, seed=self.seed, reporter=reporter
         )
         count = len(self.data.train)
         self.recipe: Recipe = recipe_of(name, options.training, self.seed, images=count, fine_tune=inherits)
         self.dense = self._open(model)
+        self.task.check(self.dense.module, self.data)
+        self.task.objective(self.recipe, self.data, torch.device("cpu"), None)  # says what the recipe may not ask
         made = self.given or plan_for(self.dense, self.target, options.search, reporter)
         self.plan: Plan = check_plan(made, self.dense)
 
     def _open(self, model: ModelSource) -> DenseModel:
         from pretrim.models.dense import open_model
 
-        return open_model(model, self.data.input_shape, len(self.data.classes), self.seed)
+        return open_model(model, self.data.input_shape, len(self.data.classes) or None, self.seed)
 
     def run(self) -> Run:
         """Train, save, export. Every process does it; the main one writes."""
-        import torch
-
         from pretrim.models.weights import load_weights
         from pretrim.runs.record import STATE, TRACKING
         from pretrim.surgery.apply import apply
@@ -195,6 +198,7 @@ class _Job:
             made_of={"weights": weights, "plan": digest(plan)},
             resume=self.options.job.resume,
             worst=self.options.job.worst,
+            task=self.task,
         )
         with self.reporter.training(name) as on_step:
             hooks = self._hooks(name, on_step, accelerator)
@@ -242,22 +246,21 @@ class _Job:
 
     def _inherited(self, slim: nn.Module, file: Path) -> dict[str, Any]:
         """How accurate the trained network is, and what is left of that once it is cut, before it is fine-tuned."""
-        from pretrim.train import evaluate, recalibrate
+        from pretrim.train import recalibrate
 
-        data = self.data
+        data, metric = self.data, self.task.metric
         recalibrate(slim, data)
-        dense = evaluate(self.dense.module, data.test, data.mean, data.std)
-        found = {
+        dense, cut = (self.task.assess(model, data.test, data.mean, data.std) for model in (self.dense.module, slim))
+        self.reporter.say(
+            f"inherited: test {metric.title} {metric.show(dense.score, 2)} dense, "
+            f"{metric.show(cut.score, 2)} cut and recalibrated"
+        )
+        return {
             "file": str(file),
-            "dense_test_accuracy": dense.accuracy,
-            "cut_test_accuracy": evaluate(slim, data.test, data.mean, data.std).accuracy,
+            f"dense_test_{metric.name}": dense.score,
+            f"cut_test_{metric.name}": cut.score,
             "dense_test": dense.to_json(),
         }
-        self.reporter.say(
-            f"inherited: test accuracy {found['dense_test_accuracy']:.2%} dense, "
-            f"{found['cut_test_accuracy']:.2%} cut and recalibrated"
-        )
-        return found
 
     def _save(self, model: nn.Module, folder: Path, results: dict[str, Any]) -> None:
         from pretrim.runs.training import save_trained
@@ -271,8 +274,8 @@ class _Job:
         from .run import Run
 
         if not is_main():
-            return Run(self.output, slim, None, self.data)
-        run = Run.opened(self.output, slim, self.data)
+            return Run(self.output, slim, None, self.data, task=self.task)
+        run = Run.opened(self.output, slim, self.data, self.task)
         if self.target.runtime is None:
             return run
         from .export import deliver

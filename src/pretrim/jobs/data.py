@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pretrim.errors import DataError, UsageError
 
+from pretrim.tasks import find, of_task, own_data
+
 from .options import DataOptions
 from .reporter import Reporter
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pretrim.models.dense import ModelSource, Shape
     from pretrim.planning.plan import Plan
     from pretrim.runs.record import RunRecord
+    from pretrim.train import Task
 
 DataSource: TypeAlias = "str | Path | DataSet | Sequence[Any]"
 """A name or folder, a data set of pretrim, or torch data sets as (train, test) or (train, validation, test)"""
@@ -58,49 +61,59 @@ def wanted_shape(text: str | None, plan: Plan | None) -> Shape | None:
 
 
 def open_data(
-    source: DataSource,
+    source: DataSource | None,
     options: DataOptions,
     *,
     model: ModelSource = "",
     plan: Plan | None = None,
     seed: int = 0,
     reporter: Reporter,
-) -> DataSet:
-    """Load the data of a job.
+) -> tuple[DataSet, Task]:
+    """Load the data of a job, and find what its network is for.
 
     Args:
-        source: name, folder, data set, or torch data sets.
-        options: shape, number of images, normalisation.
+        source: name, folder, data set, or torch data sets; None: those of the task.
+        options: shape, number of images, normalisation, task.
         model: all networks of torchvision take colour images.
         plan: whose input shape is taken where none is given.
         seed: of the parts that are split off.
         reporter: told where the data are from.
 
     Raises:
-        UsageError: no such data, or options that do not fit it.
+        UsageError: no such data or task, or options that do not fit them.
         DataError: missing, empty or damaged data.
     """
     shape = wanted_shape(options.input, plan)
-    data = _named(source, shape, model, seed, options, reporter)
+    named = None if options.task is None else find(options.task)
+    data = _named(source, shape, model, seed, options, reporter, named)
     if shape is not None and data.input_shape != shape:
         wanted, got = ("x".join(map(str, part)) for part in (shape, data.input_shape))
         raise DataError(f"Expected images of {wanted}, but the data have {got}: give data of that shape.")
     reporter.say(f"data: {data.source} ({data.split_note})")
-    return _normalised_by(data, options.mean, options.std)
+    return _normalised_by(data, options.mean, options.std), named or find(data.task)
 
 
 def _named(
-    source: DataSource, shape: Shape | None, model: ModelSource, seed: int, options: DataOptions, reporter: Reporter
+    source: DataSource | None,
+    shape: Shape | None,
+    model: ModelSource,
+    seed: int,
+    options: DataOptions,
+    reporter: Reporter,
+    task: Task | None,
 ) -> DataSet:
     from pretrim.data import DataSet, load
     from pretrim.data.own import from_torch
 
+    if source is None:
+        return own_data(task, seed)
     if isinstance(source, DataSet):
-        return source
+        return source if task is None else of_task(source, task)
     if not isinstance(source, str | Path):
-        return from_torch(source, seed=seed)
+        data = from_torch(source, seed=seed, task="classification" if task is None else task.name)
+        return data if task is None else of_task(data, task)
     channels, size = image_format(shape, model)
-    return load(
+    found = load(
         str(source),
         seed=seed,
         image_size=size,
@@ -109,6 +122,7 @@ def _named(
         limit=options.max_images,
         announce=reporter.say,
     )
+    return found if task is None else of_task(found, task)
 
 
 def image_format(shape: Shape | None, model: ModelSource) -> tuple[int | None, tuple[int, int] | None]:
@@ -156,14 +170,20 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
-def load_like_run(source: DataSource, record: RunRecord, reporter: Reporter) -> DataSet:
+def load_like_run(source: DataSource | None, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:
     """A data set in the run's input shape, split by the run's seed, so that no training image gets into the test.
+
+    Args:
+        source: name, folder, or data sets; None: those of the task.
+        record: of the run.
+        task: what its network is for.
+        reporter: told where the data are from.
 
     Raises DataError where its classes or its input are not the run's.
     """
     shape, seed = record.input_shape, (record.data or {}).get("split_seed", 0)
     fit = (record.data or {}).get("fit")
-    data = _named(source, shape, "", seed, DataOptions(fit=fit), reporter)
+    data = _named(source, shape, "", seed, DataOptions(fit=fit), reporter, task)
     if data.classes != record.classes:
         raise DataError(
             f"Expected the run's classes ({_shown(record.classes or ())}), but {data.name} has {_shown(data.classes)}: "

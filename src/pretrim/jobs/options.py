@@ -33,6 +33,8 @@ MACHINE = Group("Where to train", sort_key=7)
 PRECISIONS = Literal["float32", "bfloat16", "float16"]
 LAYOUTS = Literal["channels_last", "contiguous"]
 Fit = Literal["crop", "pad", "stretch"]
+TaskName = Annotated[Any, Parameter(metavar="TASK", converter=lambda _, tokens: str(tokens[0].value), n_tokens=1)]
+"""A name on the command line; Python users may give an object"""
 
 
 def _default(name: str) -> Parameter:
@@ -140,6 +142,9 @@ class DataOptions:
     """Shape of one image, CxHxW, such as 3x32x32 or 3x120x160; CxL for signals (default: the data's)."""
     fit: Fit | None = None
     """How images of other proportions get that shape: crop (default), pad with zeros, or stretch."""
+    task: TaskName = None
+    """What the network is for: classification, multilabel, regression, segmentation, keypoints, or FILE.py:CLASS (default:
+    the data's)."""
     max_images: int | None = None
     """Train on at most this many images, for a quick trial."""
     mean: str | None = None

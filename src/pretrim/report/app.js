@@ -19,7 +19,7 @@
   const TITLES = { params: "PA (params)", macs: "FA (macs)", memory: "MA (memory)", latency: "LA (latency)" };
   const resources = data.resources, trials = data.trials;
   const limits = resources.map(() => Infinity);
-  let chosen = null, touched = false, order = { column: "accuracy", down: true }, best = null;
+  let chosen = null, touched = false, order = { column: "accuracy", down: data.metric.higher_is_better }, best = null;
 
   // ------------------------------------------------------------------------------------ numbers
 
@@ -37,8 +37,11 @@
     return prefixed(value, 1000, ["", "k", "M", "G"], "");
   };
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const metric = data.metric, SCALE = metric.is_share ? 100 : 1, UNIT = metric.is_share ? ", %" : "";
+  const title = metric.name.replaceAll("_", " ");
+  const score = (value) => (metric.is_share ? percent(value) : value.toPrecision(3));
   const sureness = (ends, images) => (ends
-    ? ` (95 %: ${(100 * ends[0]).toFixed(1)} to ${percent(ends[1])}${images ? `, n = ${images.toLocaleString("en")}` : ""})` : "");
+    ? ` (95 %: ${metric.is_share ? (100 * ends[0]).toFixed(1) : score(ends[0])} to ${score(ends[1])}${images ? `, n = ${images.toLocaleString("en")}` : ""})` : "");
   const named = (trial) => `${trial.name}, seed ${trial.seed}`;
 
   // ------------------------------------------------------------------------------------ choosing
@@ -46,7 +49,7 @@
   const fits = (trial, skip) =>
     limits.every((limit, place) => place === skip || limit === Infinity
       || (trial.takes[place] !== null && trial.takes[place] <= limit));
-  const worth = (a, b) => b.accuracy - a.accuracy || (a.takes[1] ?? 0) - (b.takes[1] ?? 0);
+  const worth = (a, b) => b.worth - a.worth || (a.takes[1] ?? 0) - (b.takes[1] ?? 0);
 
   // The second network minus the first on the same validation images, as Python compared them (McNemar's test).
   const pair = (first, second) => {
@@ -91,9 +94,9 @@
       });
       return;
     }
-    make("strong", `${named(best)}: ${percent(best.accuracy)} validation${sureness(best.interval, best.images)}`, box);
+    make("strong", `${named(best)}: ${score(best.accuracy)} ${metric.name === "accuracy" ? "" : `${title} in `}validation${sureness(best.interval, best.images)}`, box);
     const takes = resources.map((r, place) => `${r.title} ${amount(r.unit, best.takes[place])}`).join(", ");
-    make("p", `${takes}. Test accuracy ${percent(best.test)}${sureness(best.testInterval)}. ${inside.length} of ${trials.length} networks fit.`, box, { className: "hint" });
+    make("p", `${takes}. Test ${title} ${score(best.test)}${sureness(best.testInterval)}. ${inside.length} of ${trials.length} networks fit.`, box, { className: "hint" });
     if (inside.length > 1) {
       const said = against(inside[1], best);
       if (said) make("p", `Against the next best, ${named(inside[1])}: ${said}.`, box, { className: "hint" });
@@ -101,11 +104,11 @@
     const list = make("ul", null, box);
     limits.forEach((limit, place) => {
       if (limit === Infinity) return;
-      const better = trials.filter((t) => fits(t, place) && t.takes[place] > limit && t.accuracy >= best.accuracy + 0.001);
+      const better = trials.filter((t) => fits(t, place) && t.takes[place] > limit && t.worth >= best.worth + 0.001 * (metric.is_share ? 1 : Math.abs(best.worth)));
       if (!better.length) return;
       const least = better.reduce((a, b) => (b.takes[place] < a.takes[place] ? b : a));
-      const gain = (100 * (least.accuracy - best.accuracy)).toFixed(1);
-      make("li", `+${gain} points for +${amount(resources[place].unit, least.takes[place] - limit)} ${resources[place].title}: ${named(least)}${unsure(best, least)}`, list);
+      const more = least.worth - best.worth, gain = metric.is_share ? `+${(100 * more).toFixed(1)} points` : `${title} better by ${more.toPrecision(3)}`;
+      make("li", `${gain} for +${amount(resources[place].unit, least.takes[place] - limit)} ${resources[place].title}: ${named(least)}${unsure(best, least)}`, list);
     });
   };
 
@@ -146,10 +149,11 @@
   };
   const draw = (id, traces, settings) => Plotly.react(at(id), traces, layout(settings), config);
 
+  const HOVER = metric.is_share ? "%{text}<br>%{y:.1f} %<extra></extra>" : "%{text}<br>%{y:.3g}<extra></extra>";
   const frontOf = (points) => {
-    const sorted = [...points].sort((a, b) => a.x - b.x || b.y - a.y);
+    const sorted = [...points].sort((a, b) => a.x - b.x || worth(a.trial, b.trial));
     let top = -Infinity;
-    return sorted.filter((point) => point.y > top && ((top = point.y), true));
+    return sorted.filter((point) => point.trial.worth > top && ((top = point.trial.worth), true));
   };
 
   const drawTradeoff = () => {
@@ -159,7 +163,7 @@
       return;
     }
     const there = trials.filter((t) => t.takes[place] !== null);
-    const point = (t) => ({ x: t.takes[place], y: 100 * t.accuracy, trial: t });
+    const point = (t) => ({ x: t.takes[place], y: SCALE * t.accuracy, trial: t });
     const front = frontOf(there.map(point));
     const [scale, suffix] = { s: [1e3, ", ms"], B: [1 / 1024, ", KiB"] }[resource.unit] ?? [1, ""];
     const traces = [{
@@ -175,20 +179,20 @@
         const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
         const spread = (list) => (list.length < 2 ? 0 : Math.sqrt(list.reduce((a, b) => a + (b - mean(list)) ** 2, 0) / (list.length - 1)));
         const rows = [...groups.values()].map((list) => {
-          const xs = list.map((t) => scale * t.takes[place]), ys = list.map((t) => 100 * t.accuracy);
+          const xs = list.map((t) => scale * t.takes[place]), ys = list.map((t) => SCALE * t.accuracy);
           return { x: mean(xs), y: mean(ys), ex: spread(xs), ey: spread(ys), n: list.length, name: list[0].name };
         }).sort((a, b) => a.x - b.x);
         traces.push({
           x: rows.map((r) => r.x), y: rows.map((r) => r.y), mode: "lines+markers", name: TITLES[mode] ?? mode,
-          text: rows.map((r) => `${r.name}, n = ${r.n}`), hovertemplate: "%{text}<br>%{y:.1f} %<extra></extra>",
+          text: rows.map((r) => `${r.name}, n = ${r.n}`), hovertemplate: HOVER,
           error_x: { type: "data", array: rows.map((r) => r.ex), thickness: 1 }, error_y: { type: "data", array: rows.map((r) => r.ey), thickness: 1 },
           line: { color: colour, width: 1, dash: mode === "uniform" ? "dash" : "solid" }, marker: { color: colour, symbol, size: 9 },
         });
         continue;
       }
       traces.push({
-        x: own.map((t) => scale * t.takes[place]), y: own.map((t) => 100 * t.accuracy), mode: "markers", name: TITLES[mode] ?? mode,
-        showlegend: false, customdata: own.map((t) => t.key), text: own.map(plain), hovertemplate: "%{text}<br>%{y:.1f} %<extra></extra>",
+        x: own.map((t) => scale * t.takes[place]), y: own.map((t) => SCALE * t.accuracy), mode: "markers", name: TITLES[mode] ?? mode,
+        showlegend: false, customdata: own.map((t) => t.key), text: own.map(plain), hovertemplate: HOVER,
         marker: {
           symbol, size: own.map((t) => (t.key === chosen ? 15 : 9)), color: own.map((t) => (fits(t) ? colour : css("--grey"))),
           opacity: own.map((t) => (fits(t) ? 0.9 : 0.5)), line: { width: own.map((t) => (t.key === chosen ? 3 : 0)), color: css("--ink") },
@@ -203,7 +207,7 @@
     const ticks = at("logarithmic").checked ? { type: "log", ...(isWide ? { dtick: "D2" } : {}) } : { type: "linear" };
     draw("tradeoff", traces, {
       xaxis: { title: { text: resource.title + suffix }, ...ticks, tickformat: resource.unit ? ",~f" : "~s" },
-      yaxis: { title: { text: "validation accuracy, %" } },
+      yaxis: { title: { text: `validation ${escaped(title)}${UNIT}` } },
     });
     at("knee").textContent = kneeText(front, resource);
   };
@@ -216,7 +220,7 @@
     const [first, last] = [front[0], front[front.length - 1]];
     const above = front.map((p) => (p.y - first.y) / (last.y - first.y) - (p.x - first.x) / (last.x - first.x));
     const knee = front[above.indexOf(Math.max(...above))];
-    return `Knee: after ${named(knee.trial)} (${amount(resource.unit, knee.x)}, ${knee.y.toFixed(1)} %), more ${resource.title} buys the least.`;
+    return `Knee: after ${named(knee.trial)} (${amount(resource.unit, knee.x)}, ${score(knee.trial.accuracy)}), more ${resource.title} buys the least.`;
   };
 
   const drawParallel = () => {
@@ -228,7 +232,7 @@
       return high > low ? (value - low) / (high - low) : 0.5;
     };
     const logs = used.map((place) => trials.filter((t) => t.takes[place] !== null).map((t) => Math.log(t.takes[place])));
-    const titles = [...used.map((place) => resources[place].title), "Accuracy"].map(escaped);
+    const titles = [...used.map((place) => resources[place].title), title[0].toUpperCase() + title.slice(1)].map(escaped);
     const traces = shown.map((t) => {
       const [colour] = MODES[t.mode] ?? ["#888888"];
       const ys = used.map((place, n) => (t.takes[place] === null ? null : range(logs[n], Math.log(t.takes[place]))));
@@ -243,7 +247,7 @@
   const drawChosen = () => {
     const trial = trials.find((t) => t.key === chosen);
     at("chosen").textContent = trial
-      ? `${named(trial)}: validation ${percent(trial.accuracy)}${sureness(trial.interval, trial.images)}. Its run: trials/${trial.key}` : "No network is chosen.";
+      ? `${named(trial)}: validation ${score(trial.accuracy)}${sureness(trial.interval, trial.images)}. Its run: trials/${trial.key}` : "No network is chosen.";
     const detail = trial ? data.details[trial.key] : null, network = data.network;
     const empty = (id, text) => draw(id, [], { annotations: [{ text, showarrow: false }], xaxis: { visible: false }, yaxis: { visible: false } });
     if (detail && detail.widths && network) {
@@ -255,9 +259,9 @@
     } else empty("widths", "no widths in this page");
     if (detail && detail.curve) {
       const epochs = detail.curve.map((_, n) => n + 1);
-      const line = (column, name, colour) => ({ x: epochs, y: detail.curve.map((row) => (row[column] === null ? null : 100 * row[column])), mode: "lines+markers", name, line: { color: colour } });
+      const line = (column, name, colour) => ({ x: epochs, y: detail.curve.map((row) => (row[column] === null ? null : SCALE * row[column])), mode: "lines+markers", name, line: { color: colour } });
       draw("curve", [line(1, "training", "#e69f00"), line(2, "validation", "#0072b2")], {
-        xaxis: { title: { text: "epoch" }, dtick: Math.max(1, Math.ceil(epochs.length / 15)) }, yaxis: { title: { text: "accuracy, %" } },
+        xaxis: { title: { text: "epoch" }, dtick: Math.max(1, Math.ceil(epochs.length / 15)) }, yaxis: { title: { text: `${escaped(title)}${UNIT}` } },
       });
     } else empty("curve", "no training curve in this page");
   };
@@ -276,7 +280,7 @@
   const columns = [
     { id: "name", title: "network", value: (t) => t.name, show: (t) => t.name },
     { id: "seed", title: "seed", value: (t) => t.seed, show: (t) => String(t.seed) },
-    { id: "accuracy", title: "validation", value: (t) => t.accuracy, show: (t) => percent(t.accuracy) + sureness(t.interval) },
+    { id: "accuracy", title: metric.name === "accuracy" ? "validation" : `validation ${title}`, value: (t) => t.accuracy, show: (t) => score(t.accuracy) + sureness(t.interval) },
     ...resources.map((resource, place) => ({
       id: resource.name, title: resource.title, value: (t) => t.takes[place], show: (t) => amount(resource.unit, t.takes[place]),
     })),
@@ -300,7 +304,7 @@
       const button = make("button", column.title + (active ? (order.down ? " ↓" : " ↑") : ""), cell, { type: "button" });
       button.dataset.column = column.id;
       button.addEventListener("click", () => {
-        order = { column: column.id, down: active ? !order.down : column.id === "accuracy" };
+        order = { column: column.id, down: active ? !order.down : column.id === "accuracy" && metric.higher_is_better };
         drawTable();
         at("table").querySelector(`button[data-column="${column.id}"]`).focus();
       });
@@ -326,7 +330,7 @@
     return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
   };
   const csv = () => {
-    const head = ["key", "name", "mode", "keep", "seed", ...resources.map((r) => (r.unit ? `${r.name}_${r.unit}` : r.name)), "validation_accuracy", "validation_low_95", "validation_high_95"];
+    const head = ["key", "name", "mode", "keep", "seed", ...resources.map((r) => (r.unit ? `${r.name}_${r.unit}` : r.name)), `validation_${metric.name}`, "validation_low_95", "validation_high_95"];
     const lines = sorted().map((t) => [t.key, t.name, t.mode, t.keep, t.seed, ...t.takes, t.accuracy, ...(t.interval ?? [null, null])]);
     return [head, ...lines].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
   };
@@ -345,7 +349,7 @@
   };
 
   const network = data.network, counts = data.counts;
-  at("title").textContent = `${data.study}: what does accuracy cost?`;
+  at("title").textContent = `${data.study}: what does ${title} cost?`;
   const about = network ? `${network.model} on ${network.data}, images of ${network.input_shape.join("×")}, ${network.classes.length} classes. ` : "";
   const others = ["running", "waiting", "failed", "stopped"].filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`);
   at("about").textContent = `${about}${counts.done} trials done${others.length ? `, ${others.join(", ")}` : ""}.`;

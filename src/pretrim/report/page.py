@@ -22,6 +22,7 @@ from pretrim.files import write_text
 from pretrim.study.pareto import front
 from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared
 from pretrim.study.store import Trial
+from pretrim.train import ACCURACY
 
 DETAILED = 400
 """Trials whose curves and widths are in the page: those of the front first, then the most accurate ones."""
@@ -115,6 +116,7 @@ def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None)
         "study": name,
         "resources": [vars(one) for one in RESOURCES if one.name in names],
         "network": network,
+        "metric": (found[0].metric if found else ACCURACY).to_json(),
         "trials": [
             {
                 "key": one.key,
@@ -123,6 +125,7 @@ def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None)
                 "keep": by_key[one.key].spec.budget_fraction,
                 "seed": one.seed,
                 "accuracy": one.validation,
+                "worth": one.worth,
                 "test": one.test,
                 "takes": [one.takes.get(resource) for resource in names],
                 "interval": None if one.validated is None else one.validated["interval_95"],
@@ -147,9 +150,9 @@ def _detailed(found: Sequence[Candidate]) -> list[str]:
     for cost in COST_OF:
         there = [one for one in found if cost in one.takes]
         if there:
-            chosen = front([one.takes[cost] for one in there], [one.validation for one in there])
+            chosen = front([one.takes[cost] for one in there], [one.worth for one in there])
             on_front |= {one.key for one, on in zip(there, chosen, strict=True) if on}
-    others = sorted((one for one in found if one.key not in on_front), key=lambda one: -one.validation)
+    others = sorted((one for one in found if one.key not in on_front), key=lambda one: -one.worth)
     return [*sorted(on_front), *(one.key for one in others)][:DETAILED]
 
 

@@ -12,6 +12,7 @@ from pretrim.analysis.identity import make_example
 from pretrim.errors import CheckpointError, PretrimError
 from pretrim.models.resolve import ModelReference
 from pretrim.planning.plan import Plan
+from pretrim.train import CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE
 
 FORMAT = "pretrim-run"
 VERSION = 1
@@ -21,8 +22,6 @@ LAYOUT = "NCHW"
 # What a training adds to a run folder: its state (only until it is finished), a line an epoch, a picture, what trackers
 # write, and the dense network's own run.
 STATE, LOG, CURVE, TRACKING, DENSE = "training.safetensors", "log.jsonl", "curve.png", "tracking", "dense"
-# Where it errs on the test images: the confusion matrix and, on request, the images with the largest loss.
-CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE = "confusion.json", "confusion.png", "worst.json", "worst.png"
 OWN = frozenset(
     {RECORD, WEIGHTS, STATE, LOG, CURVE, TRACKING, DENSE, CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE}
 )

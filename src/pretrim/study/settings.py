@@ -14,7 +14,7 @@ from pretrim.data import Fit
 from pretrim.errors import UsageError
 from pretrim.planning.budget import Limit
 from pretrim.planning.options import Method, Options
-from pretrim.train import Execution, Recipe
+from pretrim.train import ACCURACY, Execution, Metric, Recipe
 
 DENSE = "dense"
 LIMIT_OF_MODE: Mapping[str, str] = {"params": "params", "macs": "macs", "memory": "activation", "latency": "latency"}
@@ -23,7 +23,7 @@ RUNTIME = "litert"
 """Whose latency counts, where a trial does not say"""
 EARLIER = {"max_images": "limit", "stop_hopeless": "hopeless"}
 """Names in files that are kept, so that the keys of trials stay what they were"""
-LATER: Mapping[str, Any] = {"fit": "crop"}
+LATER: Mapping[str, Any] = {"fit": "crop", "task": "", "metric": ACCURACY.to_json()}
 """Fields that studies of older versions do not have, with what those did"""
 SAMPLED = ("params", "macs", "memory", "latency", "joint")
 """Modes that draw layers, and so have a step"""
@@ -154,6 +154,8 @@ class StudyConfig:
         dtype: data type that bytes are counted in.
         objectives: costs that the Optuna study minimises, beside the accuracy.
         split_seed: of the parts of the data.
+        task: what the network is for, by name; empty: what the data are of.
+        metric: that trials are chosen by.
         stop_hopeless: whether a trial is stopped once a cheaper one leads by 10 points (`stopping.py`).
     """
 
@@ -168,6 +170,8 @@ class StudyConfig:
     split_seed: int = 0
     stop_hopeless: bool = False
     fit: Fit = "crop"
+    task: str = ""
+    metric: Metric = ACCURACY
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; fields of later versions only where they say something, so that keys of trials stay the same."""
@@ -182,7 +186,8 @@ class StudyConfig:
         known = {entry.name: there[EARLIER.get(entry.name, entry.name)] for entry in fields(cls)}
         known["image"] = None if known["image"] is None else tuple(known["image"])
         known["objectives"] = tuple(known["objectives"])
-        return cls(**known | {"recipe": Recipe(**known["recipe"]), "execution": Execution(**known["execution"])})
+        parts = {"recipe": Recipe, "execution": Execution, "metric": Metric}
+        return cls(**known | {name: kind(**known[name]) for name, kind in parts.items()})
 
 
 def key_of(settings: StudyConfig, asked: TrialSpec) -> str:

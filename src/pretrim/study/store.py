@@ -25,6 +25,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from pretrim.cost.costs import COSTS
 from pretrim.errors import PretrimError, StudyError
 
+from pretrim.train import Metric
+
 from .settings import LATER, StudyConfig, TrialSpec, key_of
 
 VERSION = 1
@@ -35,7 +37,6 @@ MOST_TRIES = 3
 """A trial whose process died so often is recorded as failed."""
 State: TypeAlias = Literal["waiting", "running", "done", "failed", "stopped"]
 SQLITE = "sqlite:///"
-ACCURACIES = ("validation_accuracy", "test_accuracy")
 
 _tables = sql.MetaData()
 _studies = sql.Table(
@@ -89,6 +90,21 @@ class Trial:
     error: str | None = None
     optuna: int | None = None
     published: bool = False
+
+    @property
+    def metric(self) -> Metric:
+        """That the scores are by."""
+        return Metric.from_json((self.record or {}).get("metric"))
+
+    @property
+    def validation(self) -> float:
+        """Score of the validation images. Raises KeyError where nothing is known."""
+        return float((self.record or {})[f"validation_{self.metric.name}"])
+
+    @property
+    def test(self) -> float:
+        """Score of the test images, likewise."""
+        return float((self.record or {})[f"test_{self.metric.name}"])
 
 
 class Store:
@@ -321,9 +337,7 @@ def _trial(row: Any) -> Trial:
         record: Any = None if row.record is None else json.loads(row.record)
         if row.state == "done" and not all(name in record["costs"] for name in COSTS):
             raise ValueError("costs are missing")
-        if row.state == "done" and not all(math.isfinite(record[name]) for name in ACCURACIES):
-            raise ValueError("accuracies are no numbers")
-        return Trial(
+        trial = Trial(
             key=row.key,
             number=row.number,
             spec=TrialSpec.from_json(json.loads(row.asked)),
@@ -334,6 +348,9 @@ def _trial(row: Any) -> Trial:
             optuna=row.optuna,
             published=bool(row.published),
         )
+        if row.state == "done" and not all(map(math.isfinite, (trial.validation, trial.test))):
+            raise ValueError("scores are no numbers")
+        return trial
     except (KeyError, TypeError, ValueError, PretrimError) as error:
         raise StudyError(f"Expected a trial in row {row.key}, but it is damaged ({error!r}).") from error
 

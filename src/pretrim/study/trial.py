@@ -74,7 +74,7 @@ def run_trial(
 
     def after(records: tuple[EpochRecord, ...]) -> None:
         if on_epoch is not None:
-            on_epoch(spent, tuple(record.validation_accuracy or 0.0 for record in records))
+            on_epoch(spent, tuple(record.validation_score or 0.0 for record in records))
 
     training = TrainingSpec(
         recipe=replace(config.recipe, seed=spec.seed),
@@ -82,6 +82,7 @@ def run_trial(
         title=f"{dense.name}, {spec.name}, seed {spec.seed}",
         made_of={"plan": [int(width) for width in plan.widths]},
         resume=True,
+        task=inputs.task,
     )
     trained = train_into(folder, slim, data, training, Hooks(on_step=on_step, on_epoch=after))
     record = {
@@ -98,11 +99,12 @@ def run_trial(
 
 
 def _found(trained: Trained) -> dict[str, Any]:
-    """Accuracies, curve and time."""
-    epochs = trained.training.epochs
+    """Scores, curve and time."""
+    epochs, metric = trained.training.epochs, trained.metric
     return {
-        "validation_accuracy": trained.validation.accuracy,
-        "test_accuracy": trained.test.accuracy,
+        "metric": metric.to_json(),
+        f"validation_{metric.name}": trained.validation.score,
+        f"test_{metric.name}": trained.test.score,
         "validation": trained.validation.to_json(),
         "test": trained.test.to_json(),
         "warnings": list(trained.training.warnings),
@@ -117,12 +119,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and "validation_accuracy" in found else None
+    return found if isinstance(found, dict) and any(name.startswith("validation_") for name in found) else None
 
 
 def curve_point(epoch: EpochRecord) -> list[float | None]:
-    """Loss, training and validation accuracy."""
-    values = (epoch.train_loss, epoch.train_accuracy, epoch.validation_accuracy)
+    """Loss, score of the training and of the validation images."""
+    values = (epoch.train_loss, epoch.train_score, epoch.validation_score)
     return [None if value is None else round(value, 5) for value in values]
 
 
