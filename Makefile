@@ -10,7 +10,7 @@ FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 .PHONY: demo test lint types tests install install-test debian benchmarks clean
 
 demo: install
-	$(BIN)/python scripts/demo.py
+	$(BIN)/pretrim demo -o runs/demo --overwrite
 
 test: install-test debian lint types tests
 

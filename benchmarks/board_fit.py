@@ -22,7 +22,7 @@ from board_networks import find, mobilenet_v2
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from pretrim.latency.board_time import OTHERS, WEIGHTED, Work
+from pretrim.latency.board_systems import OTHERS, WEIGHTED, Work
 
 Array = NDArray[np.float64]
 

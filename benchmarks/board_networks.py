@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pretrim.latency.board_time import Work
+from pretrim.latency.board_systems import Work
 
 Place = tuple[int, int, int]
 """Height, width and channels of a feature map"""

@@ -22,7 +22,7 @@ sys.path.append(str(ROOT / "benchmarks"))  # they are scripts beside each other,
 
 from board_fit import KINDS, Fitted, fit_all, ranges, read  # noqa: E402
 
-from pretrim.latency.board_time import OTHERS, WEIGHTED  # noqa: E402
+from pretrim.latency.board_systems import OTHERS, WEIGHTED  # noqa: E402
 
 RESULT = ROOT / "src" / "pretrim" / "latency" / "board_times.toml"
 HEADER = """\

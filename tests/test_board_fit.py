@@ -12,7 +12,8 @@ from test_board_time import BUILDERS
 from torch import nn
 
 import pretrim
-from pretrim.latency.board_time import Work, work_of
+from pretrim.latency.board_systems import Work
+from pretrim.latency.board_time import work_of
 
 pytest.importorskip("scipy")
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))  # scripts beside each other, not a package

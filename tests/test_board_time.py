@@ -18,16 +18,8 @@ from pretrim.analysis.network import Network
 from pretrim.cost.formula import LayeredCost
 from pretrim.devices import Board, board, boards
 from pretrim.errors import InfeasibleBudget, UsageError
-from pretrim.latency.board_time import (
-    OTHERS,
-    WEIGHTED,
-    board_time,
-    core_of,
-    known_runtimes,
-    parts_of,
-    systems,
-    work_of,
-)
+from pretrim.latency.board_systems import OTHERS, WEIGHTED, core_of, known_runtimes, systems
+from pretrim.latency.board_time import board_time, parts_of, work_of
 
 # ---------------------------------------------------------------------------------------- MLPerf Tiny's networks
 

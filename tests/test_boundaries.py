@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "report": BASE | {"study", "train"},
     "jobs": BASE
     | CORE
-    | {"compat", "devices", "models", "data", "train", "tasks", "runs", "deploy", "measure", "latency"}
+    | {"core", "compat", "devices", "models", "data", "train", "tasks", "runs", "deploy", "measure", "latency"}
     | {"study", "report"},
     "cli": BASE | {"analysis", "devices", "planning", "train", "study", "jobs"},
     "__main__": {"cli"},

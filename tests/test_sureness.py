@@ -12,7 +12,7 @@ from rich.console import Console
 from test_report import NETWORK, TRIALS, Opened, browser, trial  # noqa: F401
 
 import pretrim
-from pretrim.cli import main, render
+from pretrim.cli import main, render, tables
 from pretrim.cli.recommend import show as show_advice
 from pretrim.cli.study_table import show_trials
 from pretrim.data import DataSet, load
@@ -69,7 +69,7 @@ def test_a_run_folder_shows_where_the_network_errs(run: Path) -> None:
 
 def test_the_table_of_compress_has_intervals_and_the_paired_test(run: Path) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
-    render.show_comparison(console, pretrim.open_run(run).to_json())
+    tables.show_comparison(console, pretrim.open_run(run).to_json())
     text = console.export_text()
     assert "95 % interval, n = 179" in text
     assert "slim against dense: " in text and "on the same 179 images, McNemar p = " in text

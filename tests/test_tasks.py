@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ TASKS = list(NETWORKS)
 class Distance:
     """A task of a user's own, with an answer that is not the output: the place as one number."""
 
-    directions = {"distance": "min", "r": "max"}
+    directions: ClassVar = {"distance": "min", "r": "max"}
     outputs = 2
 
     def data(self) -> Any:
@@ -352,7 +352,7 @@ class NoScalar(Distance):
 
 
 class Sideways(Distance):
-    directions = {"distance": "left"}
+    directions: ClassVar = {"distance": "left"}
 
 
 class NoData(Distance):
@@ -419,7 +419,7 @@ def test_labels_that_no_image_has_count_in_no_mean() -> None:
 
 def test_own_tasks_say_which_metric_chooses() -> None:
     class Two(Distance):
-        directions = {"a": "max", "b": "min"}
+        directions: ClassVar = {"a": "max", "b": "min"}
         chosen_by = "b"
         shares = ("b",)
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .core import analyze as analyze
     from .core import apply as apply
     from .core import costs as costs
-    from .core import plan as plan
     from .core import plan_of as plan_of
     from .errors import PretrimError as PretrimError
     from .jobs.calls import Run as Run
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from .jobs.calls import compress as compress
     from .jobs.calls import open_run as open_run
     from .jobs.calls import open_study as open_study
+    from .jobs.calls import plan as plan
     from .jobs.calls import sweep as sweep
     from .runs.load import load as load
     from .runs.load import read as read
@@ -51,7 +51,7 @@ _HOME = {
     "load": "runs.load",
     "open_run": "jobs.calls",
     "open_study": "jobs.calls",
-    "plan": "core",
+    "plan": "jobs.calls",
     "plan_of": "core",
     "read": "runs.load",
     "save": "runs.save",

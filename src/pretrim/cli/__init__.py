@@ -16,7 +16,21 @@ from cyclopts import App, CycloptsError, Parameter
 from pretrim import __version__
 from pretrim.errors import PretrimError
 
-from . import compress, devices, evaluate, export, measure, plan, predict, profile, recommend, render, report, sweep
+from . import (
+    compress,
+    demo,
+    devices,
+    evaluate,
+    export,
+    measure,
+    plan,
+    predict,
+    profile,
+    recommend,
+    render,
+    report,
+    sweep,
+)
 
 INTERRUPTED = 130
 RENAMED = {
@@ -49,6 +63,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     recommend.recommend,
     report.report,
     devices.devices,
+    demo.demo,
 )
 for place, command in enumerate(COMMANDS):
     app.command(render.results_alone(command), sort_key=place)

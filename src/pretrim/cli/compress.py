@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from pretrim.jobs.options import DataOptions, JobOptions, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
 
-from . import render
+from . import render, tables
 from .arguments import Data, Json, Model
 from .progress import Bars
 
@@ -49,4 +49,4 @@ def compress(
     if json:
         render.print_json(run.to_json())
     else:
-        render.show_comparison(render.output(), run.to_json())
+        tables.show_comparison(render.output(), run.to_json())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -18,11 +17,12 @@ def devices(
     json: Json = False,
 ) -> None:
     """List the boards that --device knows."""
-    from pretrim.devices import board, boards
+    from pretrim.jobs.devices import board_records
 
-    chosen = boards() if name is None else (board(name),)
-    records = [{**asdict(entry), "limits": entry.limits()} for entry in chosen]
+    from .tables import show_boards
+
+    records = board_records(name)
     if json:
         render.print_json(records)
     else:
-        render.show_boards(render.output(), records, sources=name is not None)
+        show_boards(render.output(), records, sources=name is not None)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from pretrim.jobs.export import ExportOptions
 from pretrim.jobs.options import TargetOptions
 
-from . import render
+from . import render, tables
 from .arguments import Json, Run, RunModel, RunTask
 from .progress import Bars
 
@@ -47,4 +47,4 @@ def export(
     if json:
         render.print_json(record)
     else:
-        render.show_artifact(render.output(), record)
+        tables.show_artifact(render.output(), record)

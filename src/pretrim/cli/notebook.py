@@ -17,7 +17,7 @@ from pretrim.jobs.calls import Run, Study
 from pretrim.jobs.plan import profile_network
 from pretrim.planning.plan import Plan
 
-from . import render
+from . import render, tables
 from .study_table import show_trials
 
 WIDTH = 110
@@ -38,11 +38,11 @@ def _network(self: Network) -> str:
 
 
 def _plan(self: Plan) -> str:
-    return html(lambda console: render.show_plan(console, self))
+    return html(lambda console: tables.show_plan(console, self))
 
 
 def _run(self: Run) -> str:
-    return html(lambda console: render.show_comparison(console, self.to_json()))
+    return html(lambda console: tables.show_comparison(console, self.to_json()))
 
 
 def _study(self: Study) -> str:

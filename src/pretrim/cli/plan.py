@@ -9,8 +9,9 @@ from cyclopts import Parameter
 
 from pretrim.errors import PretrimError, UsageError
 from pretrim.jobs.options import Limits, Search, TargetOptions
+from pretrim.jobs.target import is_on_board
 
-from . import render
+from . import render, tables
 from .arguments import Classes, Input, Json, Model
 from .progress import Bars
 
@@ -47,7 +48,8 @@ def plan(
     to_stdout = output is not None and str(output) == "-"
     if output is not None and not to_stdout:
         check_writable(output)
-    if target.runtime is not None and limits.latency is None and search.mode != "latency":
+    times_nothing = limits.latency is None and search.mode != "latency"
+    if target.runtime is not None and times_nothing and not is_on_board(target):
         raise UsageError("--runtime says whose latency counts: add --latency LIMIT or --mode latency.")
     made = plan_model(model, shape, classes, limits, target, search, Bars())
     if output is not None and not to_stdout:
@@ -55,7 +57,7 @@ def plan(
     if json or to_stdout:
         render.print_json(made.to_json())
     if not json:
-        render.show_plan(render.status() if to_stdout else render.output(), made)
+        tables.show_plan(render.status() if to_stdout else render.output(), made)
 
 
 def check_writable(path: Path) -> None:

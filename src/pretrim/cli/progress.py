@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import render
+from . import render, tables
 
 if TYPE_CHECKING:
+    from pretrim.planning.plan import Plan
     from pretrim.study.sweep import Status
     from pretrim.train import Progress
 
@@ -19,6 +20,13 @@ class Bars:
     def say(self, line: str) -> None:
         """A line on stderr."""
         render.say(line)
+
+    def planned(self, plan: Plan) -> None:
+        """What the network will take on its board, before hours are spent on it."""
+        from pretrim.train import is_main
+
+        if is_main():
+            tables.show_fit(render.status(), plan)
 
     @contextmanager
     def training(self, name: str) -> Iterator[Callable[[Progress], None]]:
@@ -69,7 +77,8 @@ def _state(progress: Progress) -> str:
     minutes, seconds = divmod(round(progress.seconds_left), 60)
     hours, minutes = divmod(minutes, 60)
     left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    score = progress.metric.show(progress.validation_score)
     return (
-        f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  "
-        f"validation {progress.metric.show(progress.validation_score)}  {progress.images_per_s:,.0f} images/s  {left} left"
+        f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  validation {score}  "
+        f"{progress.images_per_s:,.0f} images/s  {left} left"
     )

@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from pretrim.planning.plan import Plan
     from pretrim.train import Metric
 
 PIPE_WIDTH = 140
@@ -33,7 +32,6 @@ COSTS = {
     "activation_bytes": ("activation memory", "bytes"),
     "peak_activation_bytes": ("peak memory (RAM)", "bytes"),
 }
-ON_DEVICE = {"artifact_bytes": "model in flash", "arena_bytes": "tensor arena in RAM"}
 RUNTIME_TITLES = {"onnx": "ONNX Runtime", "litert": "LiteRT", "executorch": "ExecuTorch"}
 MODE_TITLES = {"params": "PA", "macs": "FA", "memory": "MA"}
 
@@ -251,89 +249,7 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
         console.print(Text(f"note: {note}"), soft_wrap=True)
 
 
-# ---------------------------------------------------------------------------------------- plan
-
-
-def show_plan(console: Console, plan: Plan) -> None:
-    """Each cost dense and slim, the width of each group, and what to expect of the accuracy."""
-    name = plan.model["name"] if plan.model is not None else "a network"
-    how = ", ".join(f"{key}={plan.options[key]}" for key in ("mode", "seed") if key in plan.options)
-    costs = _table("<cost", "dense", "slim", "kept", "limit")
-    for cost in COSTS:
-        dense, slim = plan.dense[cost], plan.slim[cost]
-        kept = percent(slim / dense if dense else None)
-        costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
-    _show(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
-    if plan.device is not None:
-        show_fit(console, plan.device.get("name", plan.device.get("latency_on", "the device")), plan)
-    widths = _table("<group", "layers", "dense", "kept", "")
-    for group in plan.groups:
-        share = group.kept / group.channels
-        drawn = bar(share, 2 * BAR_WIDTH, ascii_only=console.options.ascii_only)
-        cells = (str(len(group.layers)), str(group.channels), str(group.kept))
-        widths.add_row(Text(group.name), *cells, Text(f"{drawn} {percent(share, 0):>5}"))
-    _show(console, "Filters kept", widths)
-    for line in expectations(plan):
-        console.print(Text(line), soft_wrap=True)
-
-
-def expectations(plan: Plan) -> list[str]:
-    """What to expect of a plan's accuracy, and what rounding costs it, in words."""
-    from pretrim.planning.outlook import Outlook
-
-    if plan.outlook is None:
-        return []
-    outlook = Outlook.from_json(plan.outlook)
-    lines = [f"Expected accuracy: {outlook.sentence()}."]
-    if outlook.rounding is not None:
-        finer = outlook.finer
-        rest = "" if finer is None else f"; --round-to {finer[0]} would cost about {finer[1]:.3f}"
-        lines.append(f"Rounding to {plan.options['round_to']} costs {outlook.rounding:.3f} of log width{rest}.")
-    return lines
-
-
-def show_fit(console: Console, name: str, plan: Plan) -> None:
-    """What a plan takes on a microcontroller, as predicted, beside what there is for it."""
-    if plan.device is None:
-        return
-    table = _table("<", "dense", "slim", "at most", "<")
-    for cost, title in ON_DEVICE.items():
-        if cost not in plan.device["slim"]:
-            continue
-        dense, slim = plan.device["dense"][cost], plan.device["slim"][cost]
-        limit = float(plan.limits[cost]) if cost in plan.limits else None
-        fits = "" if limit is None else "fits" if slim <= limit else "too large"
-        table.add_row(title, size(dense), size(slim), "-" if limit is None else size(limit), fits)
-    if "latency_ns" in plan.device["slim"]:
-        dense, slim = (milliseconds(plan.device[which]["latency_ns"] * 1e-9) for which in ("dense", "slim"))
-        table.add_row(f"latency ({plan.device['latency_on']})", dense, slim, plan.limits.get("latency_ns", "-"), "")
-    _show(console, f"On {name}, {plan.dtype}, predicted", table)
-
-
-# ---------------------------------------------------------------------------------------- compress, evaluate, predict
-
-
-def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
-    """The one table that `compress` ends with: dense against slim."""
-    from pretrim.train.metric import Metric
-
-    table = _table("<", "dense", "slim", "kept")
-    for name in ("params", "macs", "activation_bytes", "peak_activation_bytes"):
-        dense, slim = record["dense"][name], record["slim"][name]
-        kept = percent(slim / dense if dense else None)
-        table.add_row(COSTS[name][0], amount(name, dense), amount(name, slim), kept)
-    both = [record[which] for which in ("dense", "slim")]
-    metric = Metric.from_json(record.get("metric"))
-    table.add_row(f"test {metric.title}", *(metric.show(one[f"test_{metric.name}"], 2) for one in both), "")
-    if (images := both[1].get("test_images")) is not None:
-        sure = (interval(one["test_interval_95"], metric=metric) for one in both)
-        table.add_row(f"95 % interval, n = {images:,}", *sure, "")
-    _show(console, f"{record['model']} on {record['data']['source']}", table)
-    if record.get("comparison") is not None:
-        console.print(Text(f"slim against dense: {compared(record['comparison'])}"), soft_wrap=True)
-    console.print(Text(f"Saved in {record['run']}"), soft_wrap=True)
-    if record.get("artifact") is not None:
-        show_artifact(console, record["artifact"])
+# ---------------------------------------------------------------------------------------- evaluate, predict
 
 
 def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
@@ -366,50 +282,6 @@ def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> N
     console.print(table)
 
 
-# ---------------------------------------------------------------------------------------- export
-
-
-def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
-    """What an artifact is, how it was proved, and what it takes on its board."""
-    proof, given = record["proof"], record["input"]
-    table = _table("<", "<")
-    table.add_row("input", f"{given['layout']} {'x'.join(map(str, given['shape']))}, {given['data_type']}")
-    table.add_row("size", f"{size(record['file_bytes'])} ({record['file_bytes']:,} bytes)")
-    if record["calibration"] is not None:
-        table.add_row("calibrated on", f"{record['calibration']['images']} {record['calibration']['data']}")
-    table.add_row("proved on", proof["inputs"])
-    if proof["relative_error"] is not None:
-        table.add_row("largest error", f"{proof['relative_error']:.1e} of the largest output")
-    if proof["sqnr_db"] is not None:
-        table.add_row("signal to noise", f"{proof['sqnr_db']:.1f} dB")
-    if proof["agreement"] is not None:
-        table.add_row("same class", percent(proof["agreement"], 2))
-    if proof["accuracy"] is not None:
-        table.add_row("accuracy", "{} (PyTorch: {})".format(*(percent(part, 2) for part in proof["accuracy"][::-1])))
-    if (judged := proof.get("metric")) is not None:
-        table.add_row(judged["name"], "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**judged))
-    for row in _board_rows(record.get("board")):
-        table.add_row(*row)
-    _show(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)
-    show_notes(console, record["notes"])
-
-
-def _board_rows(board: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    if board is None:
-        return []
-    flash = f"{size(board['flash_bytes'])} with {size(board['runtime_flash_bytes'])} for the runtime"
-    rows = [(f"flash of {board['name']}", f"{flash}, of {size(board['flash_of'])}")]
-    if not board["verified"]:
-        return [*rows, ("RAM", "not verified: pip install 'pretrim[mcu]'")]
-    rows.append((f"RAM of {board['name']}", f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}"))
-    rows.append(("its interpreter", f"runs it; outputs within {board['largest_difference']} steps of LiteRT's"))
-    if (npu := board["ethos_u"]) is not None:
-        rest = f"; {npu['cpu_operators']} operators on the processor" if npu["cpu_operators"] else ""
-        time = f"{milliseconds(npu['seconds'])} by vela's estimate, {npu['cycles']:,} cycles{rest}"
-        rows.append((npu["configuration"], time))
-    return rows
-
-
 # ---------------------------------------------------------------------------------------- measure
 
 
@@ -426,7 +298,7 @@ def milliseconds(seconds: float) -> str:
 
 def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
     """Time, size, memory and energy, an artifact a row."""
-    table = _table("<artifact", "<runs on", "median", "p90", "std", "of dense", "file", "memory", "energy")
+    table = _table("<artifact", "<runs on", "median", "p90", "std", "of the other", "file", "memory", "energy")
     for record in records:
         table.add_row(*_measured(record, percent(record["ratio"])))
         if record["against"] is not None:
@@ -457,37 +329,3 @@ def _measured(record: Mapping[str, Any], ratio: str) -> list[Any]:
         size(memory) if memory is not None else "not measurable here",
         f"{1000 * energy:.2f} mJ" if energy is not None else "not measurable here",
     ]
-
-
-# ---------------------------------------------------------------------------------------- devices
-
-
-def show_boards(console: Console, records: Sequence[Mapping[str, Any]], *, sources: bool) -> None:
-    """Boards, one a row; with sources, where each figure comes from."""
-    table = _table("<name", "<core", "clock", "flash", "RAM", "model at most", "arena at most", "round to", "<runtime")
-    for record in records:
-        limits = record["limits"]
-        table.add_row(
-            Text(record["name"]),
-            Text(f"{record['cores']} x {record['core'].removeprefix('Arm ')}"),
-            f"{record['clock_hz'] / 1e6:,.0f} MHz",
-            size(record["flash_bytes"]) if record["flash_bytes"] is not None else "-",
-            size(record["ram_bytes"]),
-            size(limits["artifact_bytes"]) if limits else "-",
-            size(limits["arena_bytes"]) if limits else "-",
-            str(record["round_to"]),
-            RUNTIME_TITLES[record["runtime"]] + (" Micro" if record["flash_bytes"] is not None else ""),
-        )
-    _show(console, "Boards", table)
-    if not sources:
-        console.print(
-            Text(
-                "RAM: the largest contiguous region. At most: less a quarter for the application (--application), and"
-            ),
-            Text("100 KiB of flash for the runtime. `pretrim devices NAME` shows the sources."),
-            soft_wrap=True,
-        )
-    for record in records if sources else ():
-        for what, where in record["sources"].items():
-            console.print(Text(f"{what}: {where}"), soft_wrap=True)
-        show_notes(console, [record["note"]] if record["note"] else [])

@@ -12,14 +12,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pretrim.train.metric import ACCURACY, Metric
-
 from . import render
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
     from pretrim.study.store import Trial
     from pretrim.study.sweep import Status
+    from pretrim.train import Metric
 
 MOST_ROWS = 12
 """of the front, in the live view"""
@@ -58,7 +57,8 @@ def _said(trial: Trial) -> str:
     name = f"{trial.spec.name}, seed {trial.spec.seed}"
     if trial.state == "failed":
         return f"{name}: failed: {trial.error}"
-    return f"{name}: validation {trial.metric.show(trial.validation)}{' (stopped: hopeless)' if trial.state == 'stopped' else ''}"
+    score = trial.metric.show(trial.validation)
+    return f"{name}: validation {score}{' (stopped: hopeless)' if trial.state == 'stopped' else ''}"
 
 
 def _view(status: Status, found: Sequence[Trial], since: int) -> Group:
@@ -93,12 +93,8 @@ def _front_table(there: Sequence[Candidate]) -> Any:
 
 
 def titled(part: str, metric: Metric) -> str:
-    """The heading of a column of scores: accuracies are not named, as they are the rule.
-
-    >>> titled("validation", ACCURACY), titled("validation", Metric("mae", False, False))
-    ('validation', 'validation mae')
-    """
-    return part if metric == ACCURACY else f"{part} {metric.title}"
+    """The heading of a column of scores: accuracies are not named, as they are the rule."""
+    return part if metric.name == "accuracy" else f"{part} {metric.title}"
 
 
 def _clock(seconds: float) -> str:
@@ -109,6 +105,8 @@ def _clock(seconds: float) -> str:
 
 def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     """Every trial by its share of MACs; the mean over seeds is the report's. A narrow terminal has fewer columns."""
+    from pretrim.train import ACCURACY
+
     is_wide = console.width >= render.WIDE
     metric = next((trial.metric for trial in trials if trial.record), ACCURACY)
     has_latency = is_wide or any(trial.measured for trial in trials)

@@ -13,19 +13,32 @@ ALIGNMENT = 16
 Order: TypeAlias = Callable[[int], tuple[int, ...]]
 
 
-def place(sizes: Sequence[int], births: Sequence[int], deaths: Sequence[int], order: Order | None = None) -> list[int]:
+def place(
+    sizes: Sequence[int],
+    births: Sequence[int],
+    deaths: Sequence[int],
+    order: Order | None = None,
+    fixed: Sequence[int] = (),
+) -> list[int]:
     """Offsets of buffers, each placed in its turn at the lowest offset that is free while it lives.
 
-    Without an order largest first, of equal ones the last: as `GreedyMemoryPlanner` of TensorFlow Lite for
-    Microcontrollers does it.
+    Args:
+        sizes: bytes of each buffer.
+        births: the first operator that needs it.
+        deaths: the last one.
+        order: in which they are placed; by default largest first, of equal ones the last, as `GreedyMemoryPlanner` of
+            TensorFlow Lite for Microcontrollers does it.
+        fixed: offsets of the first buffers, which stay: those of a memory plan that the file brings.
 
     >>> place([100, 40, 60], [0, 0, 2], [1, 1, 2])
     [0, 112, 0]
+    >>> place([100, 40, 16], [0, 0, 1], [1, 1, 1], fixed=[0, 128])
+    [0, 128, 112]
     """
     aligned = [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes]
-    offsets = [0] * len(sizes)
-    placed: list[tuple[int, int]] = []  # offset, buffer
-    for buffer in sorted(range(len(sizes)), key=order or (lambda b: (-aligned[b], -b))):
+    offsets = [*fixed, *[0] * (len(sizes) - len(fixed))]
+    placed = sorted((offset, buffer) for buffer, offset in enumerate(fixed))
+    for buffer in sorted(range(len(fixed), len(sizes)), key=order or (lambda b: (-aligned[b], -b))):
         offset = 0
         for start, other in placed:
             if births[other] > deaths[buffer] or deaths[other] < births[buffer]:

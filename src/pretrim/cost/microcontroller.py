@@ -342,6 +342,7 @@ class ArenaCost:
     """Bytes of the tensor arena. It may rise when a width falls: plans are searched by `bound` and verified by this."""
 
     elements: Callable[[IntArray], NDArray[np.float64]]
+    """Items of each activation, then of what CMSIS-NN's kernels work in"""
     births: tuple[int, ...]
     deaths: tuple[int, ...]
     tail: FormulaCost
@@ -350,17 +351,23 @@ class ArenaCost:
     item: int
     planned: bool = True
     """By `pack`, whose offsets `export` writes into the file; else by the microcontroller's own planner"""
+    unplanned: int = 0
+    """How many of the last elements no plan in the file knows of: they go where the planned ones leave room"""
     name: str = "arena_bytes"
 
     def __call__(self, widths: ArrayLike) -> IntArray:
         """Values (n) for widths (n x G), or one value for widths (G)."""
         rows = np.atleast_2d(np.asarray(widths, dtype=np.int64))
         sizes = np.rint(self.elements(rows)).astype(np.int64) * self.item
-        put = pack if self.planned else place
-        heads = [top(row, put(row, self.births, self.deaths)) for row in sizes.tolist()]
-        values = np.array(heads, dtype=np.int64) + self.tail(rows)
+        values = np.array([self._head(row) for row in sizes.tolist()], dtype=np.int64) + self.tail(rows)
         result: IntArray = values[0] if np.ndim(widths) == 1 else values
         return result
+
+    def _head(self, sizes: list[int]) -> int:
+        """Bytes of the activations, placed as the file's plan has them, and of scratch memory in the gaps."""
+        known = len(sizes) - self.unplanned
+        fixed = pack(sizes[:known], self.births[:known], self.deaths[:known]) if self.planned else []
+        return top(sizes, place(sizes, self.births, self.deaths, fixed=fixed))
 
 
 def arena_cost(
@@ -381,7 +388,8 @@ def arena_cost(
         kernels: those of CMSIS-NN work in memory of their own, in int8: `cmsis_nn_scratch`.
     """
     low, item = lower(network, dtype), item_bytes(dtype)
-    scratch = [*low.scratch, *(cmsis_nn_scratch(low) if kernels == "cmsis-nn" and dtype == "int8" else ())]
+    of_kernels = cmsis_nn_scratch(low) if kernels == "cmsis-nn" and dtype == "int8" else []
+    scratch = [*low.scratch, *of_kernels]
     places = [place for place, _ in scratch]
     births, deaths = (*low.births, *places), (*_deaths(low), *places)
     elements = [*low.elements, *(size for _, size in scratch)]
@@ -396,6 +404,7 @@ def arena_cost(
         bound=FormulaCost("arena_bytes", formula(network, columns)),
         item=item,
         planned=planned,
+        unplanned=len(of_kernels),
     )
 
 

@@ -1,6 +1,6 @@
 """Data sets by name or folder, each with train, validation and test parts, in memory or streamed.
 
-``digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (parquet, as on the Hugging Face hub),
+``digits``, ``hard-digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (parquet, as on the hub),
 ``hf:OWNER/NAME`` or ``hf:FOLDER`` (by the package `datasets`), or a folder: images with one folder per class, parquet
 files, or IDX files, told apart by what is in it.
 """
@@ -24,7 +24,7 @@ from .record import DataSet, Parts, Split, batches, held, statistics
 from .split import complete, limited
 from .stream import Streamed, free_bytes, prefetched
 
-NAMES = ("digits", "fashion-mnist", "cifar10")
+NAMES = ("digits", "hard-digits", "fashion-mnist", "cifar10")
 
 __all__ = [
     "FITS",
@@ -164,10 +164,10 @@ def _read_named(
 ) -> Parts:
     if name == "fashion-mnist":
         return fashion_mnist.read(place, resize, announce)
-    if name == "digits":
+    if name in ("digits", "hard-digits"):
         if place is not None:
-            raise UsageError(f"Expected digits alone, which ship with scikit-learn, but got digits:{place}.")
-        return digits.read(resize)
+            raise UsageError(f"Expected {name} alone, which ship with scikit-learn, but got {name}:{place}.")
+        return digits.read(resize) if name == "digits" else digits.read_hard(resize)
     if place is None:
         raise UsageError("Expected the folder of the parquet files, but got 'cifar10' alone: write cifar10:FOLDER.")
     return parquet.read(place, name, resize, channels)

@@ -93,12 +93,15 @@ def _channels_last(image: Images) -> Images:
 
 
 class Session(BaseSession):
-    """A model in LiteRT's interpreter, with its XNNPACK kernels."""
+    """A model in LiteRT's interpreter, with its XNNPACK kernels, or with its plain reference kernels."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        interpreter = need("ai_edge_litert.interpreter").Interpreter
+    def __init__(self, path: Path, threads: int = 1, reference: bool = False) -> None:
+        package = need("ai_edge_litert.interpreter")
+        kernels = package.OpResolverType.BUILTIN_REF if reference else package.OpResolverType.AUTO
         with silence():
-            self.interpreter = interpreter(str(path), num_threads=threads)
+            self.interpreter = package.Interpreter(
+                str(path), num_threads=threads, experimental_op_resolver_type=kernels
+            )
             self.interpreter.allocate_tensors()
         self.inputs = sorted(self.interpreter.get_input_details(), key=_number_of)
         self.outputs = self.interpreter.get_output_details()

@@ -30,16 +30,21 @@ from .options import (
     TrainingOptions,
     gather,
 )
-from .reporter import Reporter
+from .plan import plan_network
+from .reporter import Reporter, Silent
 from .run import Run, open_run
 from .study import Study, open_study
 from .sweep import GridOptions, StudyOptions, SweepOptions
 from .sweep import sweep as run_sweep
+from .target import DTYPE, find_target
 
-__all__ = ["Run", "Study", "compress", "open_run", "open_study", "sweep"]
+__all__ = ["Run", "Study", "compress", "open_run", "open_study", "plan", "sweep"]
 
 if TYPE_CHECKING:
+    from pretrim.analysis.network import Network
+    from pretrim.cost.formula import Cost
     from pretrim.models.dense import ModelSource
+    from pretrim.planning.plan import Plan
 
 
 class LimitKeywords(TypedDict, total=False):
@@ -131,6 +136,50 @@ class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
     storage: str | None
     name: str | None
     retry: bool
+
+
+def plan(
+    network: Network,
+    *,
+    device: str | None = None,
+    runtime: str | None = None,
+    application: float | None = None,
+    dtype: str | None = None,
+    costs: Mapping[str, Cost] | None = None,
+    **asked: Any,
+) -> Plan:
+    """How many filters each layer keeps, so that every limit is met, those of a board too.
+
+    Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``, ``"5ms"``) or shares of the dense network (``"0.5x"``).
+
+    Args:
+        network: what :func:`pretrim.analyze` found.
+        device: a board (`pretrim devices`); its flash and RAM become limits, and public measurements know its times.
+        runtime: that runs the network there: ``"st-edge-ai"``, ``"tflm-cmsis-nn"`` ...
+        application: share of flash and RAM reserved for the application.
+        dtype: the data type that bytes are counted in; by default the device's, or float32.
+        costs: measured or predicted elsewhere, by quantity.
+        asked: limits (``params=``, ``macs=``, ``flash=``, ``ram=``, ``activation=``, ``latency=``) and how widths are
+            chosen (``mode=``, ``round_to=``, ``seed=`` ...), as :func:`pretrim.core.plan` takes them.
+
+    Raises:
+        BudgetError: a limit that is not one, or that the dense network meets already.
+        InfeasibleBudget: no network meets a limit; the message says what is needed at least.
+        UsageError: an unknown option, board or runtime, or a time that nobody measured.
+    """
+    from pretrim.core import plan as plan_without_device
+
+    if device is None:
+        if runtime is not None or application is not None:
+            name = "runtime" if runtime is not None else "application"
+            raise UsageError(f"{name} needs a device: name the board.")
+        return plan_without_device(network, costs=costs, dtype=dtype or DTYPE, **asked)
+    limits, search = gather(asked, Limits, Search)
+    options = TargetOptions(device=device, runtime=runtime, application=application, dtype=dtype)  # type: ignore[arg-type]  # it is checked
+    target = find_target(options, limits.given(), search, exports=False)
+    if target.timed_by is not None and "latency_ns" not in (costs or {}):
+        raise UsageError(f"A latency of {device} is measured, and none was given: see pretrim.latency.measured_cost.")
+    return plan_network(network, target, search, {**target.costs_on_board(network), **(costs or {})}, Silent())
 
 
 def compress(

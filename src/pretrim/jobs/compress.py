@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from pretrim.errors import UsageError
 
 from .data import DataSource, open_data
@@ -77,6 +75,8 @@ class _Job:
     def __init__(
         self, model: ModelSource, data: DataSource | None, output: Path, options: CompressOptions, reporter: Reporter
     ) -> None:
+        import torch
+
         from pretrim.runs.folder import is_finished, prepare_output
         from pretrim.train import is_main
 
@@ -110,6 +110,7 @@ class _Job:
         self.task.objective(self.recipe, self.data, torch.device("cpu"), None)  # says what the recipe may not ask
         made = self.given or plan_for(self.dense, self.target, options.search, reporter)
         self.plan: Plan = check_plan(made, self.dense)
+        reporter.planned(self.plan)
 
     def _open(self, model: ModelSource) -> DenseModel:
         from pretrim.models.dense import open_model
@@ -118,6 +119,8 @@ class _Job:
 
     def run(self) -> Run:
         """Train, save, export. Every process does it; the main one writes."""
+        import torch
+
         from pretrim.models.weights import load_weights
         from pretrim.runs.record import STATE, TRACKING
         from pretrim.surgery.apply import apply

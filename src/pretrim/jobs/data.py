@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pretrim.errors import DataError, UsageError
 
-from pretrim.tasks import find, of_task, own_data
-
 from .options import DataOptions
 from .reporter import Reporter
 
@@ -83,6 +81,8 @@ def open_data(
         UsageError: no such data or task, or options that do not fit them.
         DataError: missing, empty or damaged data.
     """
+    from pretrim.tasks import find
+
     shape = wanted_shape(options.input, plan)
     named = None if options.task is None else find(options.task)
     data = _named(source, shape, model, seed, options, reporter, named)
@@ -104,6 +104,7 @@ def _named(
 ) -> DataSet:
     from pretrim.data import DataSet, load
     from pretrim.data.own import from_torch
+    from pretrim.tasks import of_task, own_data
 
     if source is None:
         return own_data(task, seed)

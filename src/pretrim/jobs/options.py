@@ -80,7 +80,7 @@ class TargetOptions:
     device: str | None = None
     """Board (see `pretrim devices`): its flash and RAM become limits, its kernels decide the rounding."""
     runtime: str | None = None
-    """Runtime: onnx, litert, executorch (default: the device's)."""
+    """Runtime: onnx, litert, executorch; on a microcontroller st-edge-ai, tflm, ... (default: the device's)."""
     int8: Annotated[bool | None, Parameter(negative="--no-int8")] = None
     """Export in int8 (default: for a microcontroller)."""
     dtype: Literal["float32", "float16", "int8"] | None = None
@@ -143,8 +143,8 @@ class DataOptions:
     fit: Fit | None = None
     """How images of other proportions get that shape: crop (default), pad with zeros, or stretch."""
     task: TaskName = None
-    """What the network is for: classification, multilabel, regression, segmentation, keypoints, or FILE.py:CLASS (default:
-    the data's)."""
+    """What the network is for: classification, multilabel, regression, segmentation, keypoints, or FILE.py:CLASS
+    (default: the data's)."""
     max_images: int | None = None
     """Train on at most this many images, for a quick trial."""
     mean: str | None = None

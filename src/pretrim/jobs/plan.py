@@ -14,9 +14,13 @@ from .target import Target, find_target
 
 if TYPE_CHECKING:
     from pretrim.analysis.network import Network
-    from pretrim.cost.formula import DType
+    from pretrim.cost.formula import Cost, DType
     from pretrim.models.dense import DenseModel, ModelSource, Shape
     from pretrim.planning.plan import Plan
+
+
+ALSO_FITS = ("latency", "latency_ns")
+"""Limits beside a board's own under which its user asks whether a network fits, not what is left of it"""
 
 
 @dataclass(frozen=True)
@@ -155,31 +159,60 @@ def check_before_analysis(target: Target, search: Search) -> None:
 
 def plan_for(dense: DenseModel, target: Target, search: Search, reporter: Reporter) -> Plan:
     """The plan within every limit; the dense network, where a board has room for it and nothing else is asked."""
+    made = plan_network(dense.network, target, search, target.costs(dense, reporter), reporter)
+    return replace(made, model=None if dense.reference is None else dense.reference.to_json())
+
+
+def plan_network(
+    network: Network, target: Target, search: Search, costs: Mapping[str, Cost], reporter: Reporter
+) -> Plan:
+    """The same of a network that was analysed already.
+
+    Args:
+        network: the analysis.
+        target: where it is to run, with the limits.
+        search: how widths are chosen.
+        costs: what the target decides (`Target.costs`).
+        reporter: told where nothing has to be trimmed.
+    """
     from pretrim.planning.budget import Budget
     from pretrim.planning.search import make_plan, plan_of_widths
 
-    network, board = dense.network, target.board
-    costs = target.costs(dense, reporter)
-    if board is not None and all(name in board.limits() for name in target.limits):
+    board = target.board
+    if board is not None and all(name in (*board.limits(), *ALSO_FITS) for name in target.limits):
         budget = Budget.parse(target.limits, target.dtype).resolve_any(network, costs)
         if (budget.dense <= budget.values).all():
             reporter.say(f"note: the dense network fits on {board.name} as it is; limits such as --macs 0.5x trim it")
             texts = {limit.cost: limit.text for limit in budget.limits}
             whole = plan_of_widths(network, network.dense, target.dtype, limits=texts, costs=costs)
-            return _labelled(whole, dense, target)
+            return _labelled(whole, network, target)
     made = make_plan(network, target.limits, search.options(target.round_to), target.dtype, costs)
-    return _labelled(made, dense, target)
+    return _labelled(made, network, target)
 
 
-def _labelled(made: Plan, dense: DenseModel, target: Target) -> Plan:
-    """With the model's name, and what the figures of a device are of."""
+def _labelled(made: Plan, network: Network, target: Target) -> Plan:
+    """With what the figures of a device are of."""
     device = dict(made.device) if made.device is not None else None
     if device is not None and target.board is not None:
         device = {"name": target.board.name, **device}
-    if device is not None and target.label is not None:
-        device["latency_on"] = target.label
-    reference = None if dense.reference is None else dense.reference.to_json()
-    return replace(made, device=device, model=reference)
+    if device is not None:
+        device |= _on_target(made, network, target)
+    return replace(made, device=device)
+
+
+def _on_target(made: Plan, network: Network, target: Target) -> dict[str, Any]:
+    """The times of the dense and the slim network, what they hold for, and what the arena counts; all that is known."""
+    from pretrim.latency.on_board import arena_text
+
+    latencies = {which: made.device[which].get("latency_ns") for which in ("dense", "slim")} if made.device else {}
+    times = target.times(network, {"dense": network.dense, "slim": made.widths}, latencies)
+    about = {}
+    if target.board is not None and target.is_microcontroller:
+        about["arena_text"] = arena_text(target.board, target.on_board)
+    if not times:
+        return about
+    is_limited = target.predicted or target.label is not None
+    return {**about, "times": times, **({"latency_on": target.label or times[0]["label"]} if is_limited else {})}
 
 
 def check_plan(plan: Plan, dense: DenseModel) -> Plan:
@@ -199,15 +232,37 @@ def check_plan(plan: Plan, dense: DenseModel) -> Plan:
             f"Expected a plan for {dense.name} with images of {shape}, but it was made for {made_for} with other "
             f"layers or another input: make one with `pretrim plan`, with the data's --classes and --input."
         )
-    counted = plan_of_widths(network, plan.widths, plan.dtype, limits=plan.limits, options=plan.options)
+    costs = _costs_of(plan, network)
+    counted = plan_of_widths(network, plan.widths, plan.dtype, limits=plan.limits, options=plan.options, costs=costs)
     reference = None if dense.reference is None else dense.reference.to_json()
-    return replace(counted, model=reference, device=_device(plan, counted))
+    return replace(counted, model=reference, device=_device(plan, counted, network))
 
 
-def _device(plan: Plan, counted: Plan) -> dict[str, Any] | None:
+def _target_of(plan: Plan) -> Target | None:
+    """The microcontroller that a plan was made for, with the runtime of its times; None for other plans."""
+    from pretrim.devices import boards
+
+    name = (plan.device or {}).get("name")
+    found = next((entry for entry in boards() if entry.name == name and entry.kind == "microcontroller"), None)
+    if found is None or plan.device is None:
+        return None
+    times = [entry for entry in plan.device.get("times", ()) if entry.get("source") == "predicted"]
+    limited = "latency_ns" in plan.device["slim"] and bool(times)
+    on_board = times[0].get("runtime") if len(times) == 1 else None
+    return Target(found, {}, plan.dtype, found.round_to, None, True, predicted=limited, on_board=on_board)
+
+
+def _costs_of(plan: Plan, network: Network) -> dict[str, Cost]:
+    """What the board of a plan decides, to be counted again."""
+    target = _target_of(plan)
+    return {} if target is None else target.costs_on_board(network)
+
+
+def _device(plan: Plan, counted: Plan, network: Network) -> dict[str, Any] | None:
     """What is counted again for the device, beside what is not: its name, and measured times."""
     if plan.device is None:
         return None if counted.device is None else dict(counted.device)
     again = counted.device or {}
     parts = {which: {**plan.device.get(which, {}), **again.get(which, {})} for which in ("dense", "slim")}
-    return {**plan.device, **parts}
+    target = _target_of(plan)
+    return {**plan.device, **parts, **({} if target is None else _on_target(counted, network, target))}

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from pretrim.planning.plan import Plan
     from pretrim.study.sweep import Status
     from pretrim.train import Progress
 
@@ -20,6 +21,9 @@ class Reporter(Protocol):
 
     def say(self, line: str) -> None:
         """A remark, one line."""
+
+    def planned(self, plan: Plan) -> None:
+        """The widths are chosen; nothing is trained yet."""
 
     def training(self, name: str) -> AbstractContextManager[Training]:
         """A network is trained: called after every step."""
@@ -35,6 +39,9 @@ class Silent:
     """Says nothing."""
 
     def say(self, line: str) -> None:
+        """Nothing."""
+
+    def planned(self, plan: Plan) -> None:
         """Nothing."""
 
     def training(self, name: str) -> AbstractContextManager[Training]:

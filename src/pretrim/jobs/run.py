@@ -163,6 +163,7 @@ class Run:
             "metric": self.metric.to_json(),
             "dense": {**plan.dense, name: self.dense_score, **_sureness(self.dense_test)},
             "slim": {**plan.slim, name: self.score, **_sureness(self.results.get("test"))},
+            "device": None if plan.device is None else dict(plan.device),
             "comparison": None if comparison is None else comparison.to_json(),
             "warnings": list(self.warnings),
             "results": self.results,

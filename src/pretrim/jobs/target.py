@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,14 @@ from pretrim.devices import APPLICATION_SHARE, Board, board
 from pretrim.errors import BudgetError, UsageError
 
 from .options import Amount, Search, TargetOptions
-from .reporter import Reporter
+from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
+    from pretrim.analysis.network import IntArray, Network
     from pretrim.cost.formula import Cost, DType
     from pretrim.deploy import RuntimeName
     from pretrim.latency import LatencyCost, LatencyKey
+    from pretrim.latency.board_systems import System
     from pretrim.measure.run import Runner
     from pretrim.measure.ssh import Host
     from pretrim.models.dense import DenseModel
@@ -40,9 +42,11 @@ class Target:
         round_to: filters are kept in multiples of it.
         runtime: that was asked for, or the board's; None where neither was named.
         int8: whether artifacts are int8.
-        timed_by: the runtime whose latency counts; None where no latency is needed.
+        timed_by: the runtime whose latency is measured; None where none is.
         host: the machine that latencies are measured on; None: this one.
         estimate: whether this machine's latency stands for the board's.
+        predicted: whether a latency is needed that public measurements predict: that of a microcontroller.
+        on_board: the runtime there, with its version, as public measurements name it; None where none was named.
     """
 
     board: Board | None
@@ -54,6 +58,8 @@ class Target:
     timed_by: RuntimeName | None = None
     host: Host | None = None
     estimate: bool = False
+    predicted: bool = False
+    on_board: str | None = None
 
     @property
     def is_microcontroller(self) -> bool:
@@ -67,7 +73,7 @@ class Target:
 
     @property
     def label(self) -> str | None:
-        """What latencies are of, for people; None where none is needed."""
+        """What measured latencies are of, for people; None where none is measured."""
         if self.timed_by is None:
             return None
         from pretrim.deploy import TITLES
@@ -80,11 +86,41 @@ class Target:
         return where if self.timed_by == TIMED_BY else f"{where}, {TITLES[self.timed_by]}"
 
     def costs(self, dense: DenseModel, reporter: Reporter) -> dict[str, Cost]:
-        """What the planner is handed beside its formulas: the latency on this target, where one is needed."""
-        if self.timed_by is None:
+        """What the planner is handed beside its formulas: a microcontroller's arena, and the latency where needed."""
+        found = self.costs_on_board(dense.network)
+        if self.timed_by is not None:
+            cost = _measured(self, dense, reporter)
+            found[cost.name] = cost
+        return found
+
+    def costs_on_board(self, network: Network) -> dict[str, Cost]:
+        """What a microcontroller's own chip and runtime decide. Raises UsageError where a time is not known."""
+        if self.board is None or not self.is_microcontroller:
             return {}
-        cost = _measured(self, dense, reporter)
-        return {cost.name: cost}
+        from pretrim.latency.board_time import board_time
+        from pretrim.latency.on_board import arena_on
+
+        found: dict[str, Cost] = {"arena_bytes": arena_on(network, self.board, self.dtype, self.on_board)}
+        if self.predicted:
+            found["latency_ns"] = board_time(network, self.board, self.on_board, self.dtype).cost
+        return found
+
+    def times(self, network: Network, widths: Mapping[str, IntArray], latencies: Mapping[str, int]) -> list[Any]:
+        """Every time that is known of a network on this target, as plain JSON with what it holds for.
+
+        Args:
+            network: analysed.
+            widths: of what is asked about, by name: ``{"dense": ..., "slim": ...}``.
+            latencies: measured nanoseconds of the same, where the target is measured.
+        """
+        if self.timed_by is not None:
+            return [_measured_record(self, latencies)]
+        if self.board is None or not self.is_microcontroller:
+            return []
+        from pretrim.latency.on_board import time_record, times_on
+
+        found = times_on(network, self.board, self.dtype, self.on_board)
+        return [time_record(time, {name: int(time.cost(at)) for name, at in widths.items()}) for time in found]
 
 
 def find_target(
@@ -106,22 +142,55 @@ def find_target(
         raise UsageError("--application needs --device: name the board.")
     if found is not None:
         wanted = {**_limits_of(found, options.application, bool(wanted)), **wanted}
-    runtime = _runtime(options, found, exports)
     micro = found is not None and found.kind == "microcontroller"
     timed = "latency" in wanted or "latency_ns" in wanted or search.mode == "latency"
+    predicted = micro and timed and not options.estimate
+    dtype = options.dtype or (found.data_type if found is not None else DTYPE)
+    system = _system(options, found, dtype, predicted) if micro else None
+    runtime = _runtime(options if system is None else replace(options, runtime=None), found, exports)
     target = Target(
         board=found,
         limits=wanted,
-        dtype=options.dtype or (found.data_type if found is not None else DTYPE),  # type: ignore[arg-type]
+        dtype=dtype,  # type: ignore[arg-type]
         round_to=_round_to(search, found),
         runtime=runtime,
         int8=micro if options.int8 is None else options.int8,
-        timed_by=_timed_by(options, runtime, found) if timed else None,
+        timed_by=_timed_by(options, runtime, found) if timed and not predicted else None,
         host=_host(options),
         estimate=options.estimate,
+        predicted=predicted,
+        on_board=None if system is None else system.title,
     )
     _check(target, options, timed)
     return target
+
+
+def _system(options: TargetOptions, found: Board | None, dtype: str, predicted: bool) -> System | None:
+    """The public measurements of a microcontroller that a runtime's name means; None where no time is asked for.
+
+    Raises UsageError where nothing is known of this board with this runtime and data type; it lists what is known.
+    """
+    from pretrim.deploy.runtimes import RUNTIMES
+    from pretrim.latency.board_systems import find_system, known_runtimes
+
+    assert found is not None  # a microcontroller
+    if options.runtime in RUNTIMES:
+        if options.runtime == "litert" and predicted:
+            return find_system(found, "tflm", dtype)  # the same files, by the interpreter for microcontrollers
+        return None  # what else it is wrong for, `_runtime` says
+    if predicted and options.runtime is None and (known := known_runtimes(found, dtype)):
+        raise UsageError(
+            f"{found.name} is a microcontroller, whose latency cannot be measured from here, only predicted: add "
+            f"--runtime, one of {', '.join(known)}."
+        )
+    return find_system(found, options.runtime, dtype) if predicted or options.runtime is not None else None
+
+
+def is_on_board(options: TargetOptions) -> bool:
+    """Whether a runtime of a microcontroller was named, whose time is told without a limit on it too."""
+    from pretrim.deploy.runtimes import RUNTIMES
+
+    return options.device is not None and options.runtime is not None and options.runtime not in RUNTIMES
 
 
 def _round_to(search: Search, found: Board | None) -> int:
@@ -183,11 +252,10 @@ def _check(target: Target, options: TargetOptions, timed: bool) -> None:
         if target.host is not None or target.estimate:
             raise UsageError("--ssh and --estimate need a latency: add --latency LIMIT or --mode latency.")
         return
-    if target.is_microcontroller and not target.estimate:
-        name = target.board.name if target.board is not None else ""
+    if target.predicted and target.host is not None and target.board is not None:
         raise UsageError(
-            f"{name} is a microcontroller, whose latency cannot be measured from here: leave out --latency, or add "
-            f"--estimate to use this machine's."
+            f"{target.board.name} is a microcontroller, whose latency cannot be measured from here: leave out --ssh, "
+            f"public measurements predict it."
         )
     if target.dtype not in ("float32", "int8"):
         raise UsageError(f"Expected --dtype float32 or int8 for a latency, but got {target.dtype!r}.")
@@ -224,6 +292,26 @@ def _measured(target: Target, dense: DenseModel, reporter: Reporter) -> LatencyC
         step = found.aligned
         reporter.say(f"note: kernels pad widths to multiples of {step}: --round-to {step} wastes none")
     return found
+
+
+def _measured_record(target: Target, latencies: Mapping[str, int]) -> dict[str, Any]:
+    """A measured time as plain JSON, with all that it holds for."""
+    from pretrim.deploy import TITLES
+
+    key = _where(target, Silent())[0]
+    threads = f"{key.threads} thread{'s' if key.threads > 1 else ''}"
+    said = f"{key.device}, {TITLES[key.runtime]}, {key.data_type}, {threads}: layers measured one by one"
+    if target.estimate and target.board is not None:
+        said += f"; an estimate, not of {target.board.name}"
+    record: dict[str, Any] = {
+        "source": "measured layers",
+        "machine": key.device,
+        "runtime": key.runtime,
+        "data_type": key.data_type,
+        "threads": key.threads,
+        "label": said,
+    }
+    return record | {f"{name}_ns": int(ns) for name, ns in latencies.items()}
 
 
 def _where(target: Target, reporter: Reporter) -> tuple[LatencyKey, Runner]:

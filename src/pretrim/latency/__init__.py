@@ -1,18 +1,41 @@
-"""Latency as a cost of a network: by a table of single layers, measured here or on the board."""
+"""Latency as a cost: by a table of single layers, measured here or on the board, or by others' measurements.
 
-from .calibrate import measured_cost
-from .cost import LatencyCost, latency_cost, wanted_axes
-from .table import PROVIDERS, LatencyKey, Table, load_table, measure_table, save_table
+The names below are loaded when they are first used, so that boards and their times can be listed without torch.
+"""
 
-__all__ = [
-    "PROVIDERS",
-    "LatencyCost",
-    "LatencyKey",
-    "Table",
-    "latency_cost",
-    "load_table",
-    "measure_table",
-    "measured_cost",
-    "save_table",
-    "wanted_axes",
-]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .calibrate import measured_cost as measured_cost
+    from .cost import LatencyCost as LatencyCost
+    from .cost import latency_cost as latency_cost
+    from .cost import wanted_axes as wanted_axes
+    from .table import PROVIDERS as PROVIDERS
+    from .table import LatencyKey as LatencyKey
+    from .table import Table as Table
+    from .table import load_table as load_table
+    from .table import measure_table as measure_table
+    from .table import save_table as save_table
+
+_HOME = {
+    "PROVIDERS": "table",
+    "LatencyCost": "cost",
+    "LatencyKey": "table",
+    "Table": "table",
+    "latency_cost": "cost",
+    "load_table": "table",
+    "measure_table": "table",
+    "measured_cost": "calibrate",
+    "save_table": "table",
+    "wanted_axes": "cost",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

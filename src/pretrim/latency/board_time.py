@@ -10,13 +10,8 @@ over forty), so a prediction always names its runtime and is always given with i
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,12 +20,9 @@ from pretrim.analysis.network import IntArray, Network, Operator
 from pretrim.cost.formula import Formula, Term, formula
 from pretrim.cost.microcontroller import ACTIVATIONS, FUSES, Lowering, Node, lower
 from pretrim.devices import Board
-from pretrim.errors import UsageError
 
-WEIGHTED = ("convolution", "pointwise", "depthwise", "dense")
-"""Kinds of operators with multiply-accumulates"""
-OTHERS = ("elementwise", "activation", "pool")
-"""Kinds without: sums and products of feature maps, activations that are not fused, pools and means"""
+from .board_systems import MICRO, OTHERS, TITLES, WEIGHTED, System, Work, core_of, find_system, wide_range
+
 ELEMENTWISE = frozenset({"add", "sub", "mul", "div"})
 POOLS = frozenset({"max_pool2d_with_indices", "avg_pool2d", "mean"})
 ELEMENT_FUNCTIONS = frozenset(
@@ -39,43 +31,7 @@ ELEMENT_FUNCTIONS = frozenset(
 )
 """Activations, where they are operators of their own. What is in none of these sets moves data, or was not measured by
 anybody: its time is left out, and its name is said"""
-TITLES = {
-    "st-edge-ai": "X-CUBE-AI",
-    "tflm-reference": "TFLM's reference kernels",
-    "tflm-cmsis-nn": "TFLM with CMSIS-NN",
-    "tflm-esp-nn": "TFLM with ESP-NN",
-    "tflm-esp-nn-ansi-c": "TFLM with ESP-NN in plain C",
-    "tflm-zephyr": "TFLM of Zephyr",
-    "litert": "LiteRT",
-    "microtvm": "microTVM",
-    "tinyengine": "TinyEngine",
-    "plumerai": "Plumerai",
-    "hale": "Bosch HALE",
-    "onnc": "ONNC",
-    "esp-dl": "ESP-DL",
-}
-"""What runtimes are called in texts"""
-ALIASES = {"x-cube-ai": "st-edge-ai", "stm32cube.ai": "st-edge-ai"}
-"""Older names of runtimes"""
-ONLY_ON = {"st-edge-ai": "STM32"}
-"""What is in the titles of the boards that a runtime's licence and tools are limited to"""
-ENOUGH = 10
-"""Networks that make a version the first choice"""
 SECOND_NS = 10**9
-MICRO = 1e6
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a network makes a processor do for one image.
-
-    Attributes:
-        macs: multiply-accumulates by kind of operator.
-        outputs: elements computed, by kind of operator; of a mean over all places, the elements it reads.
-    """
-
-    macs: Mapping[str, float]
-    outputs: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -169,107 +125,6 @@ def _outputs(low: Lowering, number: int, node: Node) -> Term:
     return low.elements[written[0]] if written else low.elements[node.reads[0]]
 
 
-# ---------------------------------------------------------------------------------------- what was measured
-
-
-@dataclass(frozen=True)
-class System:
-    """A core with a runtime that others measured networks on; an entry of ``board_times.toml``.
-
-    Attributes:
-        core: as boards name it, without its maker.
-        runtime, version: of what ran the networks; the version is empty where its source does not say.
-        dtype: int8 or float32.
-        networks: how many different networks it was fitted on.
-        families: their architecture families.
-        boards: where they were measured.
-        kinds: of operators that they have.
-        cycles_per_mac, cycles_per_output: by kind of operator.
-        median_error, p90_error: of families left out of the fit, as shares of the measured time; None where there is
-            one family alone.
-        range: the 10th and 90th percentile of measured by predicted, of what was left out here or, where that is
-            little, of all systems with few networks.
-        power_mw: by board, where energy was measured.
-        sources: repositories and commits.
-    """
-
-    core: str
-    runtime: str
-    version: str
-    dtype: str
-    networks: int
-    families: tuple[str, ...]
-    boards: tuple[str, ...]
-    kinds: tuple[str, ...]
-    cycles_per_mac: Mapping[str, float]
-    cycles_per_output: Mapping[str, float]
-    range: tuple[float, float]
-    sources: tuple[str, ...]
-    median_error: float | None = None
-    p90_error: float | None = None
-    power_mw: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def title(self) -> str:
-        """The runtime with its version."""
-        return f"{self.runtime} {self.version}".strip()
-
-    def cycles(self, work: Work) -> float:
-        """Of one image."""
-        macs = sum(self.cycles_per_mac[kind] * count for kind, count in work.macs.items())
-        return macs + sum(self.cycles_per_output[kind] * count for kind, count in work.outputs.items())
-
-
-@cache
-def systems() -> tuple[System, ...]:
-    """Everything in ``board_times.toml``."""
-    data = tomllib.loads(files(__package__).joinpath("board_times.toml").read_text(encoding="utf-8"))
-    return tuple(System(**{name: _frozen(value) for name, value in entry.items()}) for entry in data["system"])
-
-
-@cache
-def wide_range() -> tuple[float, float]:
-    """Of networks with operators of a kind that was not measured on their system: the widest of all ranges."""
-    return min(system.range[0] for system in systems()), max(system.range[1] for system in systems())
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def core_of(board: Board) -> str:
-    """The core of a board as the measurements name it: without maker, and without what its suffix says of floats.
-
-    >>> from pretrim.devices import board
-    >>> core_of(board("stm32f407")), core_of(board("rp2040"))
-    ('Cortex-M4', 'Cortex-M0+')
-    """
-    name = board.core.removeprefix("Arm ").partition(" (")[0]
-    return name[:-1] if name.startswith("Cortex-M") and name.endswith("F") else name
-
-
-def known_runtimes(board: Board, dtype: str | None = None) -> tuple[str, ...]:
-    """Runtimes with public measurements on the core of a board: ``st-edge-ai 8.1``, ... Of several versions the one
-    that is meant by the runtime's name alone comes first: the newest of those with ten networks or more, or of all.
-    """
-    return tuple(dict.fromkeys(system.title for system in _of_core(board, dtype)))
-
-
-def _of_core(board: Board, dtype: str | None) -> list[System]:
-    core = core_of(board)
-    found = [
-        system
-        for system in systems()
-        if system.core == core and dtype in (None, system.dtype) and ONLY_ON.get(system.runtime, "") in board.title
-    ]
-    return sorted(found, key=_preference, reverse=True)
-
-
-def _preference(system: System) -> tuple[bool, list[int], int]:
-    version = [int(number) for number in re.findall(r"\d+", system.version)]
-    return system.networks >= ENOUGH, version, system.networks
-
-
 # ---------------------------------------------------------------------------------------- the cost
 
 
@@ -357,7 +212,7 @@ def board_time(network: Network, board: Board, runtime: str | None = None, dtype
     Raises UsageError where no public measurement has this core with this runtime and data type; the message lists
     those that are known.
     """
-    system = _system(board, runtime, dtype)
+    system = find_system(board, runtime, dtype)
     parts, left_out = parts_of(network)
     ns = SECOND_NS / board.clock_hz
     unmeasured = tuple(kind for kind in (*WEIGHTED, *OTHERS) if kind in _kinds(parts) and kind not in system.kinds)
@@ -395,35 +250,3 @@ def _label(board: Board, system: System, unmeasured: tuple[str, ...]) -> str:
     missing = f", none with {' or '.join(unmeasured)} operators" if unmeasured else ""
     runtime = f"{TITLES.get(system.runtime, system.runtime)} {system.version or '(version not stated)'}"
     return f"{board.name} ({core_of(board)}, {clock}), {runtime}, {system.dtype}, one core: fitted on {of}{missing}"
-
-
-def _system(board: Board, runtime: str | None, dtype: str) -> System:
-    """The measurements for a board and a runtime. Raises UsageError, which lists what is known."""
-    core = core_of(board)
-    if not _of_core(board, None):
-        ethos = " Vela estimates its Ethos-U's cycles for a .tflite." if board.ethos_u else ""
-        raise UsageError(f"No public measurement of any runtime on {core} ({board.name}) is known to pretrim.{ethos}")
-    known = known_runtimes(board, dtype)
-    if not known:
-        dtypes = ", ".join(sorted({system.dtype for system in _of_core(board, None)}))
-        raise UsageError(f"No public measurement on {core} ({board.name}) is in {dtype}: take {dtypes}.")
-    found = [system for system in _of_core(board, dtype) if _is_called(system, runtime)]
-    names = ", ".join(known)
-    if runtime is None and len({system.runtime for system in found}) > 1:
-        raise UsageError(f"Name the runtime, since times on {board.name} depend on it most: one of {names}.")
-    if not found:
-        raise UsageError(f"No public measurement of {runtime!r} on {core} ({board.name}) in {dtype}: take {names}.")
-    if len({system.runtime for system in found}) > 1:
-        several = ", ".join(dict.fromkeys(system.title for system in found))
-        raise UsageError(f"Expected one runtime, but {runtime!r} may be any of {several}: name it in full.")
-    return found[0]
-
-
-def _is_called(system: System, name: str | None) -> bool:
-    """Whether a user means this system: by the runtime, by runtime and version, or by the start of the runtime."""
-    if name is None:
-        return True
-    wanted = name.strip().lower().replace("@", " ")
-    for alias, runtime in ALIASES.items():
-        wanted = wanted.replace(alias, runtime)
-    return wanted in (system.runtime, system.title.lower()) or system.runtime.startswith(f"{wanted}-")

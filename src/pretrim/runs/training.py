@@ -18,10 +18,10 @@ from pretrim.models.resolve import ModelReference
 from pretrim.planning.plan import Plan
 from pretrim.train import (
     ACCURACY,
-    Choice,
-    EpochRecord,
     Assessment,
+    Choice,
     Classification,
+    EpochRecord,
     Execution,
     Metric,
     Progress,

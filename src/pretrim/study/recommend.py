@@ -208,8 +208,9 @@ def least_gain(best: Candidate) -> float:
 
 
 def compared(first: Candidate, second: Candidate) -> Comparison | None:
-    """The second network against the first on the validation images of their study; None in older studies, and where the
-    task has no images that are right or wrong.
+    """The second network against the first on the validation images of their study.
+
+    None in older studies, and where the task has no images that are right or wrong.
     """
     from pretrim.train import compare, unpack
 

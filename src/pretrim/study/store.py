@@ -24,7 +24,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from pretrim.cost.costs import COSTS
 from pretrim.errors import PretrimError, StudyError
-
 from pretrim.train import Metric
 
 from .settings import LATER, StudyConfig, TrialSpec, key_of

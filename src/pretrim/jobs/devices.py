@@ -1,0 +1,37 @@
+"""The boards, the limits that each makes, and the times that public measurements predict there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pretrim.devices import Board, board, boards
+
+
+def board_records(name: str | None = None) -> list[dict[str, Any]]:
+    """Boards as plain JSON: their figures, ``limits``, and ``times_of``: the runtimes whose time is predicted there.
+
+    Raises UsageError for a board that is not known.
+    """
+    chosen = boards() if name is None else (board(name),)
+    return [{**asdict(entry), "limits": entry.limits(), "times_of": _times_of(entry)} for entry in chosen]
+
+
+def _times_of(entry: Board) -> list[dict[str, Any]]:
+    from pretrim.latency.board_systems import systems_of
+
+    if entry.kind != "microcontroller":
+        return []
+    return [
+        {
+            "runtime": system.title,
+            "data_type": system.dtype,
+            "networks": system.networks,
+            "median_error": system.median_error,
+            "p90_error": system.p90_error,
+            "range": list(system.range),
+            "power_mw": system.power_mw.get(entry.name),
+            "sources": list(system.sources),
+        }
+        for system in systems_of(entry)
+    ]

@@ -1,0 +1,203 @@
+"""What is said of a board: its own flash, RAM, time and energy, never those of this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from small import SHAPE, small
+
+import pretrim
+from pretrim.cli import main
+from pretrim.cost.microcontroller import arena_cost
+from pretrim.devices import board, boards
+from pretrim.errors import UsageError
+from pretrim.latency.board_time import board_time
+from pretrim.latency.on_board import arena_on, arena_text, kernels_of, runtimes_to_show
+
+Call = Callable[..., tuple[int, str, str]]
+NET = """from torch import nn
+
+
+def build():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.ReLU(), nn.Conv2d(32, 64, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("net") / "net.py"
+    file.write_text(NET)
+    return f"{file}:build"
+
+
+# ---------------------------------------------------------------------------------------- a limit on a board's time
+
+
+def test_a_time_on_a_board_is_a_limit(call: Call, net: str) -> None:
+    """By the model of the core and the runtime that was named; the record has all that it holds for."""
+    ask = ("plan", net, "--input", "3x32x32", "--device", "stm32h743", "--latency", "0.5x", "--runtime", "st-edge-ai")
+    code, out, said = call(*ask, "--json")
+    assert code == 0, said
+    device = json.loads(out)["device"]
+    (time,) = device["times"]
+    assert (time["machine"], time["runtime"], time["data_type"], time["threads"], time["source"]) == (
+        "stm32h743",
+        "st-edge-ai 8.1",
+        "int8",
+        1,
+        "predicted",
+    )
+    assert time["slim_ns"] == device["slim"]["latency_ns"] <= 0.5 * device["dense"]["latency_ns"]
+    low, high = time["slim_range_ns"]
+    assert low < time["slim_ns"] < high and time["networks"] == 21
+    code, out, _ = call(*ask)
+    assert code == 0 and re.search(r"latency, st-edge-ai 8.1, int8 +[\d.]+ ms \([\d.]+ to [\d.]+\)", out)
+    assert "Cortex-M7, 480 MHz), X-CUBE-AI 8.1, int8, one core: fitted on 21 networks" in out
+
+
+def test_the_same_from_python() -> None:
+    model = small()
+    network = pretrim.analyze(model, torch.zeros(1, *SHAPE))
+    time = board_time(network, board("stm32h743"), "st-edge-ai")
+    dense = int(time.cost(network.dense))
+    made = pretrim.plan(network, device="stm32h743", runtime="st-edge-ai", latency=f"{dense // 2}ns")
+    assert made.device is not None and int(time.cost(made.widths)) <= dense // 2
+    assert made.device["slim"]["latency_ns"] == int(time.cost(made.widths))
+    whole = pretrim.plan(network, device="stm32h743", runtime="st-edge-ai", latency="1s")
+    assert whole.slim == whole.dense and whole.device is not None and len(whole.device["times"]) == 1
+    with pytest.raises(UsageError, match="runtime needs a device"):
+        pretrim.plan(network, runtime="st-edge-ai", macs="0.5x")
+    with pytest.raises(UsageError, match="A latency of raspberry-pi-4 is measured, and none was given"):
+        pretrim.plan(network, device="raspberry-pi-4", latency="0.5x")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--device", "nrf52840", "--latency", "9ms", "--runtime", "st-edge-ai"), r"No public measurement of 'st-edg"),
+        (("--device", "nrf52840", "--runtime", "st-edge-ai"), r"No public .* take plumerai 2023\.05, hale"),
+        (("--device", "stm32h743", "--latency", "9ms"), r"only predicted: add --runtime, one of st-edge-ai 8\.1"),
+        (("--device", "stm32h743", "--latency", "9ms", "--runtime", "litert"), r"'tflm' may be any of tflm-reference"),
+        (("--device", "stm32h743", "--latency", "9ms", "--runtime", "toast"), r"of 'toast' on Cortex-M7 .* take st-"),
+        (
+            ("--device", "stm32h743", "--latency", "9ms", "--runtime", "onnx"),
+            r"a microcontroller, which runs litert",
+        ),
+        (("--device", "grove-vision-ai-v2", "--latency", "9ms"), r"No public measurement of any runtime on Cortex-M55"),
+        (
+            ("--device", "esp32-s3", "--latency", "9ms", "--runtime", "esp-dl", "--dtype", "float32"),
+            r"is in float32: take int8",
+        ),
+        (
+            ("--device", "stm32h743", "--latency", "9ms", "--runtime", "st-edge-ai", "--ssh", "a@b"),
+            r"cannot be measured from here: leave out --ssh",
+        ),
+        (("--macs", "0.5x", "--runtime", "st-edge-ai"), r"--runtime says whose latency counts"),
+    ],
+)
+def test_a_wrong_combination_is_one_line(call: Call, net: str, options: tuple[str, ...], message: str) -> None:
+    code, out, said = call("plan", net, "--input", "3x32x32", *options)
+    assert (code, out, said.count("\n")) == (2, "", 1)
+    assert re.match(f"error: .*{message}", said), said
+
+
+# ---------------------------------------------------------------------------------------- one answer a question
+
+
+def test_one_figure_of_flash_and_one_of_ram(call: Call, net: str) -> None:
+    """What the board sees comes first; the formulas of weights and activations are not shown beside it."""
+    code, out, _ = call("plan", net, "--input", "3x32x32", "--device", "stm32f407", "--macs", "0.5x")
+    assert code == 0
+    assert [out.count(word) for word in ("in flash", "(flash)", "in RAM", "(RAM)")] == [1, 0, 1, 0]
+    assert out.startswith("On stm32f407, int8, predicted")
+    code, out, _ = call("plan", net, "--input", "3x32x32", "--macs", "0.5x")
+    assert code == 0 and "(flash)" in out and "(RAM)" in out and "On " not in out
+
+
+@pytest.mark.parametrize("limit", ["0.5x", "20KiB", "20000"])
+def test_a_limit_on_the_arena_however_it_is_written(call: Call, net: str, limit: str) -> None:
+    ask = ("plan", net, "--input", "3x32x32", "--device", "stm32f407", "--at-most", f"arena_bytes={limit}")
+    code, out, said = call(*ask)
+    assert code == 0, said
+    assert re.search(r"tensor arena in RAM .* fits", out)
+
+
+# ---------------------------------------------------------------------------------------- RAM of a 32-bit chip
+
+
+def test_a_plan_for_a_board_has_the_arena_of_a_32_bit_chip(call: Call, net: str, tmp_path: Path) -> None:
+    """CMSIS-NN's memory counted on a Cortex-M, not on an ESP32, where that is said; a saved plan is counted alike."""
+    shape = torch.zeros(1, *SHAPE)
+    network = pretrim.analyze(small(), shape)
+    for name, kernels in (("nrf52840", "cmsis-nn"), ("esp32-s3", "reference")):
+        made = pretrim.plan(network, device=name, macs="0.5x")
+        assert made.device is not None
+        arena = made.device["slim"]["arena_bytes"]
+        assert arena == int(arena_cost(network, "int8", pointer_bytes=4, kernels=kernels)(made.widths))  # type: ignore[arg-type]
+        assert arena < int(arena_cost(network, "int8", kernels=kernels)(made.widths))  # type: ignore[arg-type]
+        assert ("without the memory that ESP-NN" in made.device["arena_text"]) == (name == "esp32-s3")
+
+
+def test_a_plan_that_is_read_again_has_the_same_figures() -> None:
+    from pretrim.jobs.plan import check_plan
+    from pretrim.models.dense import open_model
+
+    model = small()
+    dense = open_model(model, SHAPE, None)
+    made = pretrim.plan(dense.network, device="stm32h743", runtime="st-edge-ai", latency="0.5x")
+    again = check_plan(made, dense)
+    assert again.device == made.device
+    with_three_times = pretrim.plan(dense.network, device="stm32h743", macs="0.5x")
+    assert check_plan(with_three_times, dense).device == with_three_times.device
+
+
+def test_what_kernels_a_board_has() -> None:
+    assert kernels_of(board("stm32h743")) == "cmsis-nn" == kernels_of(board("rp2040"), "hale")
+    assert kernels_of(board("stm32h743"), "tflm-reference 713b6ed") == "reference"
+    assert kernels_of(board("esp32")) == kernels_of(board("grove-vision-ai-v2")) == "reference"
+    assert "Helium" in arena_text(board("ek-ra8d1")) and "st-edge-ai plans" in arena_text(board("rp2040"), "st-edge-ai")
+
+
+def test_scratch_memory_goes_where_the_plan_in_the_file_leaves_room() -> None:
+    """The activations stay where the file has them: never below the planned head, never above both together."""
+    network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
+    plain = arena_on(network, board("esp32"), "int8")
+    cmsis = arena_on(network, board("nrf52840"), "int8")
+    heads = [int(cost(network.dense) - cost.tail(network.dense)) for cost in (plain, cmsis)]
+    assert heads[0] <= heads[1] <= heads[0] + 4 * 9 * 16 + 16  # the convolution of 16 channels unfolds two columns
+
+
+# ---------------------------------------------------------------------------------------- devices
+
+
+def test_devices_say_which_times_are_known(call: Call) -> None:
+    code, out, _ = call("devices", "stm32l4r5")
+    assert code == 0 and re.search(r"st-edge-ai 8\.1 +int8 +2 .* mW", out)
+    code, out, _ = call("devices", "raspberry-pi-5")
+    assert code == 0 and "no public measurement of times on Cortex-A76 is known" in out
+    records = json.loads(call("devices", "--json")[1])
+    assert len(records) == len(boards())
+    known = {record["name"]: record["times_of"] for record in records}
+    assert known["raspberry-pi-5"] == [] and known["stm32h743"][0]["runtime"] == "st-edge-ai 8.1"
+    assert runtimes_to_show(board("stm32h743"), "int8")[0] == "st-edge-ai 8.1"
+    assert runtimes_to_show(board("grove-vision-ai-v2"), "int8") == []
