@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from pretrim.errors import InfeasibleBudget
-from pretrim.jobs.options import TARGET, Limits
+from pretrim.jobs.options import TARGET, GoalOptions, Limits
 
 from . import render
 from .arguments import Json, Storage, Study
@@ -34,6 +34,7 @@ def recommend(
     storage: Storage = None,
     json: Json = False,
     limits: Limits | None = None,
+    goal: GoalOptions | None = None,
 ) -> None:
     """Choose the most accurate network of a study within limits.
 
@@ -42,7 +43,7 @@ def recommend(
     from pretrim.jobs.study import open_study
     from pretrim.jobs.study import recommend as choose
 
-    advice = choose(open_study(study, storage), limits or Limits(), device, application)
+    advice = choose(open_study(study, storage), limits or Limits(), device, application, goal)
     if json:
         render.print_json(advice.to_json())
     else:

@@ -22,6 +22,7 @@ from .measure import measure_file
 from .options import (
     Amount,
     DataOptions,
+    GoalOptions,
     JobOptions,
     Limits,
     MachineOptions,
@@ -78,6 +79,9 @@ class TrainingKeywords(TypedDict, total=False):
 class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     """The options of :func:`compress`; see `pretrim compress --help`."""
 
+    drop: float | None
+    accuracy: str | float | None
+    limit_of: str
     device: str | None
     runtime: str | None
     int8: bool | None
@@ -212,10 +216,17 @@ def compress(
         PretrimError: the training failed; its state stays in the folder, for ``resume=True``.
     """
     given: dict[str, Any] = {**options, **({} if weights is None else {"from": Path(weights)})}
-    kinds = (Limits, TargetOptions, Search, DataOptions, TrainingOptions, MachineOptions, JobOptions)
-    limits, target, search, images, training, machine, job = gather(given, *kinds)
+    kinds = (Limits, GoalOptions, TargetOptions, Search, DataOptions, TrainingOptions, MachineOptions, JobOptions)
+    limits, goal, target, search, images, training, machine, job = gather(given, *kinds)
     asked = CompressOptions(
-        limits=limits, target=target, search=search, data=images, training=training, machine=machine, job=job
+        limits=limits,
+        goal=goal,
+        target=target,
+        search=search,
+        data=images,
+        training=training,
+        machine=machine,
+        job=job,
     )
     return run_compress(model, data, Path(output), asked, reporter)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrim.errors import UsageError
 
 from .data import DataSource, open_data
-from .options import DataOptions, JobOptions, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from .options import CompressOptions as CompressOptions
 from .plan import check_before_analysis, check_plan, plan_for
 from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
     from pretrim.runs.training import Hooks, Trained, TrainingSpec
     from pretrim.train import Choice, EpochRecord, Execution, Recipe, Teacher
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressOptions:
-    """All that `compress` can be asked for, by concept."""
-
-    limits: Limits = field(default_factory=Limits)
-    target: TargetOptions = field(default_factory=TargetOptions)
-    search: Search = field(default_factory=Search)
-    data: DataOptions = field(default_factory=DataOptions)
-    training: TrainingOptions = field(default_factory=TrainingOptions)
-    machine: MachineOptions = field(default_factory=MachineOptions)
-    job: JobOptions = field(default_factory=JobOptions)
 
 
 def compress(
@@ -64,7 +51,12 @@ def compress(
         InfeasibleBudget: no network meets a limit.
         PretrimError: the training failed; its state stays in the folder, for ``resume``.
     """
+    from .smallest import compress_within
+
     options, reporter = options or CompressOptions(), reporter or Silent()
+    goal = options.goal.goal()
+    if goal is not None:
+        return compress_within(model, data, output, options, goal, reporter)
     job = _Job(model, data, output, options, reporter)
     return job.run()
 

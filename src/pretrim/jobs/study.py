@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from pretrim.devices import APPLICATION_SHARE, board
 from pretrim.errors import InfeasibleBudget, StudyError, UsageError
 
-from .options import Amount, Limits, gather
+from .options import Amount, GoalOptions, Limits, gather
 from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
-    from pretrim.study.recommend import Recommendation
+    from pretrim.study.recommend import Candidate, Recommendation
     from pretrim.study.store import Store, Trial
 
 WATCH_EVERY_S = 3.0
@@ -65,12 +65,24 @@ class Study:
         """All of them, in the order they were asked for."""
         return self.store.trials()
 
-    def recommend(self, *, device: str | None = None, application: float | None = None, **limits: Amount) -> Advice:
+    def recommend(
+        self,
+        *,
+        device: str | None = None,
+        application: float | None = None,
+        drop: float | None = None,
+        accuracy: str | float | None = None,
+        limit_of: str = "macs",
+        **limits: Amount,
+    ) -> Advice:
         """The most accurate network within limits (``ram="256KiB"``, ``macs="0.5x"``, ``device="stm32h743"``).
 
         Args:
             device: a board, whose flash and RAM become limits.
             application: share of flash and RAM reserved for the application.
+            drop: instead of the most accurate network the smallest, at most so many points below the dense one.
+            accuracy: likewise, the smallest of this validation accuracy (``"90%"``).
+            limit_of: the cost by which networks are small.
             limits: amounts, or shares of the dense network.
 
         Raises:
@@ -78,7 +90,8 @@ class Study:
             InfeasibleBudget: no trial is done.
         """
         (given,) = gather(limits, Limits)
-        return recommend(self, given, device, application)
+        goal = GoalOptions(drop=drop, accuracy=accuracy, limit_of=limit_of)
+        return recommend(self, given, device, application, goal)
 
     def report(self, output: str | Path = "report.html", figures: str | Path | None = None) -> Path:
         """Write the trade-off as one page that opens offline; see `write_report`."""
@@ -101,16 +114,53 @@ def open_study(path: str | Path, storage: str | None = None) -> Study:
     return Study(folder, store)
 
 
-def recommend(study: Study, limits: Limits, device: str | None = None, application: float | None = None) -> Advice:
-    """Choose by validation accuracy within limits; see `Study.recommend`."""
+def recommend(
+    study: Study,
+    limits: Limits,
+    device: str | None = None,
+    application: float | None = None,
+    wanted: GoalOptions | None = None,
+) -> Advice:
+    """Choose by validation score within limits; see `Study.recommend`.
+
+    Args:
+        study: what was tried.
+        limits: amounts, or shares of the dense network.
+        device: a board, whose flash and RAM become limits.
+        application: share of flash and RAM reserved for the application.
+        wanted: what is good enough; the smallest network that is, is chosen.
+    """
     from pretrim.study import recommend as choosing
 
     trials = study.trials
     values = limits_of(limits.given(), trials, device, application)
-    found = choosing.recommend(choosing.candidates(trials), values)
+    there = choosing.candidates(trials)
+    found = choosing.recommend(there, values)
+    if wanted is not None and found.best is not None:
+        found = _smallest(found, there, values, wanted)
     if found.best is None and not found.relax and not found.of:
         raise InfeasibleBudget(f"No trial of {study.path} is done yet: run `pretrim sweep`.")
     return Advice(study.path, values, found)
+
+
+def _smallest(
+    found: Recommendation, there: list[Candidate], limits: dict[str, float], wanted: GoalOptions
+) -> Recommendation:
+    """The smallest that is good enough in the place of the best, where that was asked for."""
+    from pretrim.study.goal import dense_score, good_enough, unreached
+    from pretrim.study.recommend import compared
+
+    goal = wanted.goal()
+    if goal is None:
+        return found
+    within = [one for one in there if all(one.takes.get(n, float("inf")) <= most for n, most in limits.items())]
+    threshold = goal.threshold(there[0].metric, dense_score(there))
+    reached = good_enough(within, threshold, wanted.limit_of)
+    if not reached:
+        raise unreached(within, goal, threshold)
+    best, after = reached[0], reached[1] if len(reached) > 1 else None
+    pair = None if after is None else compared(after, best)
+    return replace(found, best=best, next_best=after, buys=(), comparison=pair)
 
 
 def limits_of(

@@ -102,6 +102,11 @@
       if (said) make("p", `Against the next best, ${named(inside[1])}: ${said}.`, box, { className: "hint" });
     }
     const list = make("ul", null, box);
+    (data.smallest ?? []).forEach((row) => {
+      const trial = trials.find((t) => t.key === row.key);
+      const place = resources.findIndex((r) => r.name === "macs");
+      make("li", `Smallest ${row.words}, by validation: ${named(trial)}, ${amount("", trial.takes[place])} MACs, ${score(trial.accuracy)}`, list);
+    });
     limits.forEach((limit, place) => {
       if (limit === Infinity) return;
       const better = trials.filter((t) => fits(t, place) && t.takes[place] > limit && t.worth >= best.worth + 0.001 * (metric.is_share ? 1 : Math.abs(best.worth)));

@@ -19,6 +19,7 @@ from typing import Any
 
 from pretrim.errors import UsageError
 from pretrim.files import write_text
+from pretrim.study.goal import Goal, dense_score, good_enough
 from pretrim.study.pareto import front
 from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared
 from pretrim.study.store import Trial
@@ -30,6 +31,8 @@ PAIRED = 60
 """Of those, the ones that are compared with each other image by image: their number of pairs grows with its square."""
 LARGEST_BYTES = 8 * 2**20
 REFRESH_S = 5
+DROPS = (0.5, 1.0, 2.0)
+"""Points below the dense network, within which the smallest network is named"""
 
 
 def write_page(
@@ -136,6 +139,7 @@ def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None)
         ],
         "details": {key: _detail(by_key[key]) for key in _detailed(found)},
         "pairs": pairs(found),
+        "smallest": smallest(found),
         "dense": _dense(trials, names),
         "counts": {state: sum(trial.state == state for trial in trials) for state in STATES},
         "failed": [{"name": t.spec.name, "seed": t.spec.seed, "error": t.error} for t in trials if t.state == "failed"],
@@ -168,6 +172,18 @@ def pairs(found: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
         if (comparison := compared(first, second)) is not None:
             values = (comparison.difference, *comparison.interval.to_json(), comparison.p_value)
             rows.setdefault(first.key, {})[second.key] = [float(f"{value:.4g}") for value in values]
+    return rows
+
+
+def smallest(found: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """The network with the fewest MACs within some points of the dense one; nothing without a dense one."""
+    dense = dense_score(found)
+    rows = []
+    for drop in DROPS if dense is not None else ():
+        goal = Goal(drop=drop)
+        reached = good_enough(found, goal.threshold(found[0].metric, dense))
+        if reached:
+            rows.append({"words": goal.words(found[0].metric), "key": reached[0].key})
     return rows
 
 
