@@ -1,8 +1,9 @@
 """Data sets by name or folder, each with train, validation and test parts, in memory or streamed.
 
 ``digits``, ``hard-digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (parquet, as on the hub),
-``hf:OWNER/NAME`` or ``hf:FOLDER`` (by the package `datasets`), or a folder: images with one folder per class, parquet
-files, or IDX files, told apart by what is in it.
+``hf:OWNER/NAME`` or ``hf:FOLDER`` (by the package `datasets`), a CSV or parquet file that names images and their
+targets, or a folder: with such a table, with ``images/`` and ``masks/``, with images in one folder per class, with parquet
+files, or with IDX files, told apart by what is in it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 from pretrim.errors import DataError, UsageError
 
-from . import digits, fashion_mnist, folder, hub, parquet
+from . import boxes, digits, fashion_mnist, folder, hub, masks, parquet, table
 from .augment import Augmentation, Draws, augment, cut_out, draw, normalise
 from .images import FITS, MODES, Fit, Resize, decode_image, remarks, with_channels
 from .record import DataSet, Parts, Split, batches, held, statistics
@@ -139,10 +140,18 @@ def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[s
     if name == "hf" and colon:
         return hub.read(rest, resize, channels, announce)
     path = Path(spec)
+    if path.suffix in (".csv", ".parquet") and path.is_file():
+        return table.read(path, resize, channels)
     if not spec or not path.is_dir():
         close = get_close_matches(name.lower(), NAMES, n=1)
         hint = f"Did you mean {close[0]}?" if close else "Check the path."
         raise UsageError(f"Expected {', '.join(NAMES)}, hf:OWNER/NAME or a folder as data, but got {spec!r}. {hint}")
+    if (found := table.find(path)) is not None:
+        return table.read(found, resize, channels)
+    if masks.is_here(path):
+        return masks.read(path, resize, channels)
+    if (kind := boxes.format_of(path)) is not None:
+        raise boxes.refuse(path, kind)
     if parquet.is_here(path):
         return parquet.read(path, path.resolve().name, resize, channels)
     if fashion_mnist.is_here(path):

@@ -56,10 +56,10 @@ def _places(folder: Path) -> dict[str, Path]:
 
 def _classes(root: Path) -> tuple[str, ...]:
     folders = (entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return tuple(sorted(entry.name for entry in folders if any(_images(entry))))
+    return tuple(sorted(entry.name for entry in folders if any(images_in(entry))))
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def images_in(folder: Path) -> Iterator[Path]:
     """Image files at any depth, in no order; hidden ones (`._cat.png` of macOS) are not images.
 
     Raises OSError for a folder that cannot be read: its class must not get lost.
@@ -94,7 +94,7 @@ def _files(root: Path, classes: tuple[str, ...]) -> Labelled:
     return [
         (path, label)
         for label, name in enumerate(classes)
-        for path in sorted(_images(root / name), key=lambda path: path.relative_to(root).parts)
+        for path in sorted(images_in(root / name), key=lambda path: path.relative_to(root).parts)
     ]
 
 
