@@ -1,9 +1,9 @@
 """Data sets by name or folder, each with train, validation and test parts, in memory or streamed.
 
 ``digits``, ``hard-digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (parquet, as on the hub),
-``hf:OWNER/NAME`` or ``hf:FOLDER`` (by the package `datasets`), a CSV or parquet file that names images and their
-targets, or a folder: with such a table, with ``images/`` and ``masks/``, with images in one folder per class, with parquet
-files, or with IDX files, told apart by what is in it.
+``hf:OWNER/NAME`` or ``hf:FOLDER`` (by the package `datasets`), a CSV or parquet file that names images and targets, or
+a folder: with such a table, with ``images/`` and ``masks/``, with images in one folder per class, with parquet files,
+or with IDX files, told apart by what is in it.
 """
 
 from __future__ import annotations

@@ -191,7 +191,8 @@ def lay_out(model: nn.Module, *, channels_last: bool) -> None:
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.ndim == 4:
-                tensor.data = tensor.data.contiguous(memory_format=layout)
+                # Not `contiguous`, which leaves a 1x1 kernel as it was: it is in both layouts at once.
+                tensor.data = tensor.data.to(memory_format=layout)
 
 
 @contextmanager
