@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sql
 
+from pretrim.study import rows as tables
 from pretrim.study.pareto import front
-from pretrim.study.settings import StudyConfig, TrialSpec
-from pretrim.study.store import _trials
+from pretrim.study.settings import StudyConfig, TrialSpec, key_of
 from pretrim.study.sweep import make_study
 
 RESULT = Path(__file__).parent / "results" / "study.md"
@@ -31,7 +31,8 @@ TRIALS, POINTS, EPOCHS, WIDTHS = 10_000, 100_000, 30, 30
 def fill(folder: Path) -> None:
     """A study with trials that nobody trained."""
     random = np.random.default_rng(0)
-    store = make_study(folder, StudyConfig(model="resnet20", data="cifar10"))
+    config = StudyConfig(model="resnet20", data="cifar10")
+    store = make_study(folder, config)
     names = ("params", "macs", "weight_bytes", "activation_bytes", "peak_activation_bytes", "artifact_bytes")
     dense = dict.fromkeys((*names, "arena_bytes"), 1_000_000)
     rows = []
@@ -48,12 +49,12 @@ def fill(folder: Path) -> None:
             "seconds": 60.0,
         }
         mode = ("params", "macs", "memory", "uniform")[number % 4]
-        asked = vars(TrialSpec(mode, round(share, 4), "macs", number % 5))
-        row = {"study": store.name, "key": f"{number:016x}", "number": number, "asked": json.dumps(asked)}
+        spec = TrialSpec(mode, round(share, 4), "macs", number)
+        row = {"study": store.name, "key": key_of(config, spec), "number": number, "asked": json.dumps(spec.to_json())}
         row |= {"state": "done", "record": json.dumps(record), "beat": 0, "tries": 1, "published": 1}
         rows.append(row)
     with store.engine.connect() as connection:
-        connection.execute(sql.insert(_trials), rows)
+        connection.execute(sql.insert(tables.TRIALS), rows)
     store.close()
 
 

@@ -368,7 +368,7 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 def test_output_is_prepared_without_leaving_anything(tmp_path: Path) -> None:
     assert prepare_output(tmp_path / "runs" / "one") == (tmp_path / "runs" / "one").resolve()
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_without_plan_and_odd_metadata_are_refused(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from pretrim.report import write_figures, write_page
 from pretrim.report.figures import _draw
 from pretrim.report.page import LARGEST_BYTES, page
 from pretrim.study.recommend import BY_NAME, candidates, recommend
+from pretrim.study.rows import Trial
 from pretrim.study.settings import TrialSpec
-from pretrim.study.store import Trial
 
 EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!-- '\"&"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")

@@ -4,10 +4,13 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +21,7 @@ import optuna
 import pytest
 
 from pretrim.errors import StudyError, UsageError
+from pretrim.runs.owner import machine
 from pretrim.study import store as table
 from pretrim.study.optuna_export import OptunaExport
 from pretrim.study.settings import StudyConfig, TrialSpec, grid, key_of
@@ -189,7 +193,7 @@ def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -
     store.add(ASKED[:1])
     for _ in range(table.MOST_TRIES):
         dying = store_at(tmp_path)
-        dying.owner = f"{table._machine()}:999999999:dead"
+        dying.owner = f"{machine()}:999999999:dead"
         assert dying.claim() is not None
     assert store.claim() is None
     (trial,) = store.trials()
@@ -233,8 +237,10 @@ def test_a_result_that_is_damaged_is_said(tmp_path: Path, text: str) -> None:
     (key,) = store.add(ASKED[:1])
     with sqlite3.connect(tmp_path / "study.db") as database:
         database.execute("update pretrim_trials set state = 'done', record = ?", (text,))
-    with pytest.raises(StudyError, match=rf"^Expected a trial in row {key}, but it is damaged [^\n]*$"):
-        store.trials()
+    (trial,) = store.trials()
+    assert trial.state == "failed" and trial.error is not None
+    assert re.fullmatch(rf"The result of trial {key} is damaged: [^\n]*\.", trial.error)
+    assert store.retry([key]) == 1 and store.claim() is not None, "it can be run again"
 
 
 def test_folders_that_are_no_studies(tmp_path: Path) -> None:
@@ -437,6 +443,10 @@ def test_a_full_disk_stops_the_sweep_and_is_no_fault_of_the_trial(tmp_path: Path
 # ---------------------------------------------------------------------------------------- a team's database
 
 
+SERVERS: dict[str, list[str]] = {}
+"""The command that starts a server, by its address"""
+
+
 @pytest.fixture(scope="module")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A PostgreSQL server of Debian's packages, started for these tests."""
@@ -451,17 +461,28 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Any:
             parent.chmod(0o755)
     if user:
         subprocess.run(["chown", "postgres", str(folder)], check=True)
-    port = 20000 + os.getpid() % 20000
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     data = folder / "data"
     initdb = [str(found[-1] / "initdb"), "-D", str(data), "-A", "trust", "-U", "me", "--no-sync"]
     subprocess.run([*user, *initdb], check=True, capture_output=True)
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
     pg_ctl = str(found[-1] / "pg_ctl")
-    subprocess.run(
-        [*user, pg_ctl, "-D", str(data), "-o", options, "-l", str(folder / "log"), "-w", "start"], check=True
-    )
-    yield f"postgresql+psycopg://me@127.0.0.1:{port}/postgres"
-    subprocess.run([*user, pg_ctl, "-D", str(data), "-m", "immediate", "stop"], check=True, capture_output=True)
+    url = f"postgresql+psycopg://me@127.0.0.1:{port}/postgres"
+    control = [*user, pg_ctl, "-D", str(data)]
+    SERVERS[url] = [*control, "-o", options, "-l", str(folder / "log"), "-t", "300", "-w", "start"]
+    subprocess.run(SERVERS[url], check=True)
+    yield url
+    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
+
+
+def restarted(url: str) -> None:
+    """Stop a server as a power cut would, and start it again after a second."""
+    start = SERVERS[url]
+    subprocess.run([*start[: start.index("-o")], "-m", "immediate", "stop"], check=True, capture_output=True)
+    time.sleep(1)
+    subprocess.run(start, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_a_study_in_postgresql(postgresql: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -482,3 +503,24 @@ def test_a_study_in_postgresql(postgresql: str, undisturbed: tuple[Path, dict[st
     assert len(mirror.study.get_trials()) == len(ASKED)
     for used in (*stores, opened, mirror):
         used.close()
+
+
+def test_a_restart_of_the_database_is_waited_for(postgresql: str, tmp_path: Path) -> None:
+    """Trials are claimed, kept and told to Optuna, while the server is stopped and comes back a second later."""
+    store = make_study(tmp_path / "study", SETTINGS, postgresql, "restarted")
+    store.add(ASKED)
+    mirror, seen = OptunaExport(store, SETTINGS), 0
+    restart = threading.Thread(target=restarted, args=(postgresql,))
+    while (trial := store.claim()) is not None:
+        if seen == 2:
+            restart.start()
+            time.sleep(0.5)
+        assert store.advance(trial.key) and store.finish(trial.key, record())
+        mirror.publish(next(one for one in store.trials() if one.key == trial.key))
+        seen += 1
+    restart.join()
+    assert store.counts()["done"] == seen == len(ASKED) == len(mirror.study.get_trials())
+    mirror.close()
+    store.close()
+    with pytest.raises(StudyError, match="Expected to use the database"):
+        Store("postgresql+psycopg://me@127.0.0.1:1/none", "study").config()  # never reached: nothing to wait for

@@ -20,7 +20,7 @@ from pretrim.jobs.study import Advice
 from pretrim.report import write_page
 from pretrim.report.page import PAIRED, pairs
 from pretrim.study.recommend import candidates, recommend
-from pretrim.study.store import Trial
+from pretrim.study.rows import Trial
 from pretrim.train import Execution, Recipe, compare, evaluate, pack, unpack, wilson
 
 SMALL = ("--input", "1x8x8", "--max-images", "300", "--macs", "0.6x")

@@ -101,6 +101,29 @@ def _check_numbers(data: Any) -> None:
     Traceback (most recent call last):
     ValueError: Expected a finite number, got inf - at `$.a[1]`
     """
+    level = [data]
+    for _ in range(DEEPEST + 1):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                below.extend(value.values())
+            elif isinstance(value, list | tuple):
+                below.extend(value)
+            elif _is_no_number(value):
+                _find_problem(data)
+        level = below
+    if level:
+        _find_problem(data)
+
+
+def _is_no_number(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, int) and abs(value) > LARGEST_INTEGER
+
+
+def _find_problem(data: Any) -> NoReturn:
+    """Raises ValueError with the place of a number that is none, or that is nested too deeply."""
     stack: list[tuple[str, int, Any]] = [("$", 0, data)]
     while stack:
         place, depth, value = stack.pop()
@@ -112,8 +135,9 @@ def _check_numbers(data: Any) -> None:
             stack.extend((f"{place}[{index}]", depth + 1, entry) for index, entry in enumerate(value))
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"Expected a finite number, got {value} - at `{place}`")
-        elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        elif _is_no_number(value):
             raise ValueError(f"Expected an integer of at most 64 bits, got a larger one - at `{place}`")
+    raise AssertionError("there is such a place, or this would not be called")
 
 
 def _decode_path(kind: type, value: Any) -> Any:

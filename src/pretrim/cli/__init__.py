@@ -22,6 +22,7 @@ from . import (
     devices,
     evaluate,
     export,
+    init,
     measure,
     plan,
     predict,
@@ -29,8 +30,10 @@ from . import (
     recommend,
     render,
     report,
+    run,
     sweep,
 )
+from .project import with_project
 
 INTERRUPTED = 130
 RENAMED = {
@@ -63,8 +66,11 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     recommend.recommend,
     report.report,
     devices.devices,
+    init.init,
+    run.run,
     demo.demo,
 )
+app.register_install_completion_command(help="Install completion by the Tab key for your shell, and exit.")
 for place, command in enumerate(COMMANDS):
     app.command(render.results_alone(command), sort_key=place)
 
@@ -76,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     try:
-        app(given, exit_on_error=False, print_error=False, result_action="return_value")
+        app(with_project(app, given), exit_on_error=False, print_error=False, result_action="return_value")
     except PretrimError as error:
         _say(str(error))
         sys.exit(error.exit_code)

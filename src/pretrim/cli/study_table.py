@@ -16,7 +16,7 @@ from . import render
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
-    from pretrim.study.store import Trial
+    from pretrim.study.rows import Trial
     from pretrim.study.sweep import Status
     from pretrim.train import Metric
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from pretrim.data import DataSet
     from pretrim.models.dense import DenseModel, ModelSource
     from pretrim.planning.plan import Plan
+    from pretrim.runs.lock import Lock
     from pretrim.runs.training import Hooks, Trained, TrainingSpec
-    from pretrim.train import Choice, EpochRecord, Execution, Recipe, Teacher
+    from pretrim.train import Choice, EpochRecord, Execution, Progress, Recipe, Teacher
 
 
 def compress(
@@ -70,9 +72,11 @@ class _Job:
         import torch
 
         from pretrim.runs.folder import is_finished, prepare_output
+        from pretrim.runs.lock import check_free
         from pretrim.train import is_main
 
         self.options, self.output, self.reporter = options, output, reporter
+        self.locks: list[Lock] = []
         job = options.job
         if job.worst < 0:
             raise UsageError(f"Expected --worst to be 0 or more images, but got {job.worst}.")
@@ -87,6 +91,8 @@ class _Job:
             name, options.training, self.seed, fine_tune=inherits
         )  # what is wrong with it is said before long work
         self.execution: Execution = execution_of(options.machine)
+        if is_main():
+            check_free(output, output)
         if job.resume and is_finished(output):
             raise UsageError(f"The run in {output} is finished, there is nothing to resume: evaluate it.")
         if is_main():
@@ -155,7 +161,8 @@ class _Job:
     def _enter(self, stack: ExitStack, folder: Path) -> None:
         from pretrim.runs.folder import output_folder
 
-        stack.enter_context(output_folder(folder, resume=self.options.job.resume))
+        job = self.options.job
+        self.locks.append(stack.enter_context(output_folder(folder, overwrite=job.overwrite, resume=job.resume)))
 
     def _dense(self, stack: ExitStack, weights: str, accelerator: Accelerator) -> dict[str, Any]:
         """The dense network trained too, as a run like any other."""
@@ -196,11 +203,21 @@ class _Job:
             task=self.task,
         )
         with self.reporter.training(name) as on_step:
-            hooks = self._hooks(name, on_step, accelerator)
+            hooks = self._hooks(name, self._watched(on_step), accelerator)
             trained: Trained = train_into(folder, model, self.data, spec, hooks, accelerator)
         for warning in trained.training.warnings:
             self.reporter.say(f"warning, {name}: {warning}")
         return {"recipe": asdict(self.recipe), **trained.to_json()}
+
+    def _watched(self, on_step: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """Tell of each step, and stop where another training took the folder over."""
+
+        def watched(progress: Progress) -> None:
+            for lock in self.locks:
+                lock.check()
+            on_step(progress)
+
+        return watched
 
     def _hooks(self, name: str, on_step: Any, accelerator: Accelerator) -> Hooks:
         from pretrim.runs.training import Hooks

@@ -148,11 +148,11 @@ def _take_over(study: Study, best: Candidate, output: Path) -> None:
     results: dict[str, Any] = {**(record.results or {}), "study": str(study.path), "trial": best.key}
     if dense is not None:
         results["dense"] = dict(read(trials / dense.key).results or {})
-    with output_folder(output) as folder:
+    with output_folder(output):
         for file in sorted((trials / best.key).iterdir()):
             if file.is_file() and file.name in OWN and file.name != RECORD:
-                shutil.copy2(file, folder / file.name)
-        write_text(folder / RECORD, json.dumps(replace(record, results=results).to_json(), indent=2) + "\n")
+                shutil.copy2(file, output / file.name)
+        write_text(output / RECORD, json.dumps(replace(record, results=results).to_json(), indent=2) + "\n")
 
 
 def _finished(

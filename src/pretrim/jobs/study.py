@@ -17,7 +17,8 @@ from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate, Recommendation
-    from pretrim.study.store import Store, Trial
+    from pretrim.study.rows import Trial
+    from pretrim.study.store import Store
 
 WATCH_EVERY_S = 3.0
 
@@ -39,7 +40,9 @@ class Advice:
     @property
     def path(self) -> Path | None:
         """The run of the best network; None where none fits."""
-        return None if self.found.best is None else self.study / "trials" / self.found.best.key
+        from pretrim.study.places import trial_folder
+
+        return None if self.found.best is None else trial_folder(self.study, self.found.best.key)
 
     def to_json(self) -> dict[str, Any]:
         """What `pretrim recommend --json` prints."""

@@ -26,8 +26,9 @@ from .target import TIMED_BY, Target, find_target
 if TYPE_CHECKING:
     from pretrim.models.dense import DenseModel, ModelSource
     from pretrim.study.inputs import TrialInputs
+    from pretrim.study.rows import Trial
     from pretrim.study.settings import Budget, StudyConfig, TrialSpec
-    from pretrim.study.store import Store, Trial
+    from pretrim.study.store import Store
     from pretrim.train import Execution
 
 TRIED = Group("What is tried", sort_key=0)
@@ -364,9 +365,9 @@ def _measure(
     from pretrim.deploy.artifact import read
     from pretrim.measure import measure
     from pretrim.runs.load import load
-    from pretrim.study.sweep import TRIALS
+    from pretrim.study.places import trial_folder
 
-    run = folder / TRIALS / trial.key
+    run = trial_folder(folder, trial.key)
     assert target.runtime is not None  # that is why this is called
     path = default_path(run, target.runtime, target.int8)
     if not path.exists():

@@ -10,8 +10,8 @@ from typing import Any
 from pretrim.files import write_atomically
 from pretrim.study.pareto import front
 from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates
+from pretrim.study.rows import Trial
 from pretrim.study.settings import DENSE
-from pretrim.study.store import Trial
 
 # Okabe and Ito (2008), as in the page.
 COLOURS = {

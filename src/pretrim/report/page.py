@@ -22,7 +22,7 @@ from pretrim.files import write_text
 from pretrim.study.goal import Goal, dense_score, good_enough
 from pretrim.study.pareto import front
 from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared
-from pretrim.study.store import Trial
+from pretrim.study.rows import Trial
 from pretrim.train import ACCURACY
 
 DETAILED = 400

@@ -2,68 +2,84 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from errno import ENOTDIR
+from contextlib import ExitStack, contextmanager, suppress
+from errno import EACCES, ENAMETOOLONG, ENOTDIR
 from pathlib import Path
 
 from pretrim.errors import CheckpointError
 
-from .record import (
-    ARTIFACT,
-    DENSE,
-    OWN,
-    RECORD,
-    STATE,
-)
+from .lock import Lock, check_free, locked
+from .record import ARTIFACT, DENSE, LOCK, OWN, RECORD, STATE
 
 
 def prepare_output(path: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
-    """Check, before long work, that a run folder can be written at `path`; its parents are made.
+    """Check, before long work, that a run folder can be written at `path`. Nothing is made yet.
 
     Raises:
-        CheckpointError: it exists (or, with `overwrite` or `resume`, is no run folder), or cannot be written.
+        CheckpointError: it exists (or, with `overwrite` or `resume`, is no run folder), a training runs in it, or it
+            cannot be written.
     """
-    target = Path(path).resolve()
     try:
+        target = Path(path).resolve()
         if target.exists() or target.is_symlink():
+            check_free(target, Path(path))
             _check_replaceable(Path(path), target, overwrite, resume)
-        _make_parent(target)
-        trial = _sibling(target)
-        trial.mkdir()
-        trial.rmdir()
-    except OSError as error:
+        _check_writable(target)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go in a circle, before Python 3.13
         raise _not_writable(Path(path), error) from error
     return target
 
 
 @contextmanager
-def output_folder(path: str | Path, *, resume: bool = False) -> Iterator[Path]:
-    """Make the folder of a training, or take the one that is there. A run in it stays until the new one is finished.
+def output_folder(path: str | Path, *, overwrite: bool = False, resume: bool = False) -> Iterator[Lock]:
+    """Make the folder of a training, or take the one that is there, and hold its lock: nobody else trains in it.
 
-    Unless `resume`, the state of a training that was stopped is removed: this one starts anew. If nothing was written
-    when an error ends the work, the folder goes again.
+    A run in it stays until the new one is finished. Unless `resume`, the state of a training that was stopped is
+    removed: this one starts anew. If nothing was written when an error ends the work, the folder goes again.
+
+    Args:
+        path: of the folder.
+        overwrite: take one that holds a run, and start anew.
+        resume: take one that holds a training that was stopped, and go on.
+
+    Raises CheckpointError if it cannot be written, was made by another process meanwhile, or a training runs in it.
     """
-    target = Path(path)
-    try:
-        target.mkdir(exist_ok=True)
-        for entry in filter(_is_temporary, target.iterdir()):
-            entry.unlink()
-        if not resume:
-            for state in (target / STATE, target / DENSE / STATE):
-                state.unlink(missing_ok=True)
-            for artifact in filter(_is_artifact, target.iterdir()):
-                artifact.unlink()
-    except OSError as error:
-        raise _not_writable(target, error) from error
-    try:
-        yield target
-    except BaseException:
-        with suppress(OSError):  # it is not empty
-            target.rmdir()
-        raise
+    target = Path(path).resolve()
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, target)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(locked(target, Path(path)))
+            if not overwrite and not resume and any(entry.name != LOCK for entry in target.iterdir()):
+                _check_replaceable(Path(path), target, overwrite, resume)
+            _clean(target, resume)
+        except OSError as error:
+            raise _not_writable(Path(path), error) from error
+        yield lock
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it is not empty
+        folder.rmdir()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove files that were being written when a process was killed. Raises OSError if that is not allowed."""
+    for entry in filter(_is_temporary, folder.iterdir()):
+        entry.unlink(missing_ok=True)
+
+
+def _clean(target: Path, resume: bool) -> None:
+    remove_temporaries(target)
+    if not resume:
+        for state in (target / STATE, target / DENSE / STATE):
+            state.unlink(missing_ok=True)
+        for artifact in filter(_is_artifact, target.iterdir()):
+            artifact.unlink()
 
 
 def is_finished(path: str | Path) -> bool:
@@ -72,10 +88,17 @@ def is_finished(path: str | Path) -> bool:
     return (folder / RECORD).exists() and not any((folder / part / STATE).exists() for part in ("", DENSE))
 
 
-def _make_parent(target: Path) -> None:
-    if target.parent.exists() and not target.parent.is_dir():
-        raise NotADirectoryError(ENOTDIR, f"{target.parent} is a file")
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _check_writable(target: Path) -> None:
+    """Raises OSError unless the folder, or the nearest one above it that is there, can be written."""
+    there = target
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise NotADirectoryError(ENOTDIR, f"{there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(EACCES, os.strerror(EACCES))
+    if len(os.fsencode(target.name)) > os.pathconf(there, "PC_NAME_MAX"):
+        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG))
 
 
 def _check_replaceable(shown: Path, target: Path, overwrite: bool, resume: bool) -> None:
@@ -114,8 +137,8 @@ def _sibling(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
 
 
-def _not_writable(path: Path, error: OSError) -> CheckpointError:
-    why = error.strerror or type(error).__name__
+def _not_writable(path: Path, error: OSError | RuntimeError) -> CheckpointError:
+    why = getattr(error, "strerror", None) or "links that lead in a circle"
     return CheckpointError(f"Expected to write the folder {path}, but got: {why}. Choose one that can be written.")
 
 

@@ -23,12 +23,8 @@ from pretrim.errors import CheckpointError, PlanError, UsageError
 from pretrim.models.resolve import ModelReference, build, resolve
 from pretrim.surgery.apply import apply
 
-from .record import (
-    RECORD,
-    STATE,
-    WEIGHTS,
-    RunRecord,
-)
+from .lock import check_free
+from .record import RECORD, STATE, WEIGHTS, RunRecord
 from .save import named_tensors_twice
 
 ModelSource: TypeAlias = nn.Module | Callable[[], nn.Module] | str
@@ -40,6 +36,7 @@ def read(path: str | Path) -> RunRecord:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
+        check_free(file.parent, Path(path))
         if (file.parent / STATE).exists():
             raise CheckpointError(
                 f"Expected a finished run in {path}, but its training was stopped: go on with `compress --resume`."

@@ -22,8 +22,10 @@ LAYOUT = "NCHW"
 # What a training adds to a run folder: its state (only until it is finished), a line an epoch, a picture, what trackers
 # write, and the dense network's own run.
 STATE, LOG, CURVE, TRACKING, DENSE = "training.safetensors", "log.jsonl", "curve.png", "tracking", "dense"
+LOCK = ".lock"
+"""There while a training runs in the folder (`lock.py`)"""
 OWN = frozenset(
-    {RECORD, WEIGHTS, STATE, LOG, CURVE, TRACKING, DENSE, CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE}
+    {RECORD, WEIGHTS, STATE, LOG, CURVE, TRACKING, DENSE, CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE, LOCK}
 )
 ARTIFACT = "model"
 """What `export` puts there: ``model.onnx``, ``model.int8.tflite``, and a record of each."""

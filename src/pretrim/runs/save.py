@@ -105,7 +105,7 @@ def _write_folder(path: Path, content: bytes, text: str, overwrite: bool) -> Non
     target = prepare_output(path, overwrite)
     temporary = _sibling(target)
     try:
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         (temporary / WEIGHTS).write_bytes(content)
         write_text(temporary / RECORD, text)
         _rename(temporary, target)

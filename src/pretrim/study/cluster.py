@@ -19,10 +19,12 @@ from typing import Any
 from pretrim.errors import PretrimError, UsageError
 from pretrim.files import write_bytes
 
-from .optuna_export import FINISHED, OptunaExport
+from .optuna_export import OptunaExport
+from .places import trial_folder
+from .rows import Trial
 from .settings import StudyConfig, TrialSpec
-from .store import BEAT_S, Store, Trial
-from .sweep import TRIALS, Status
+from .store import BEAT_S, Finished, Store
+from .sweep import Status
 
 RETRIES = 3
 REACHED_S = 5.0
@@ -54,7 +56,8 @@ def sweep_on_ray(
     """
     ray = _connected(address)
     settings = store.config()
-    mirror, known = OptunaExport(store, settings), set[str]()
+    mirror, seen = OptunaExport(store, settings), Finished(store)
+    mirror.reconcile()
     # Without an upper limit tasks would queue in Ray, claimed and beaten for, while other sweeps find nothing.
     task = ray.remote(num_cpus=settings.execution.threads or 1, num_gpus=gpus, max_retries=RETRIES)(run_elsewhere)
     running: dict[Any, Trial] = {}
@@ -63,7 +66,6 @@ def sweep_on_ray(
         while True:
             while len(running) < _places(ray, settings, gpus) and (trial := store.claim()) is not None:
                 running[task.remote(settings.to_json(), trial.spec.to_json())] = trial
-            finished = []
             if running:
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_S)
                 for reference in ready:
@@ -72,13 +74,9 @@ def sweep_on_ray(
                 beaten = time.monotonic()
                 for trial in running.values():
                     store.beat(trial.key)
-            counts = store.counts()
-            if sum(counts[state] for state in FINISHED) > len(known):
-                for trial in store.trials():
-                    if trial.state in FINISHED and trial.key not in known:
-                        known.add(trial.key)
-                        mirror.publish(trial)
-                        finished.append(trial)
+            counts, finished = store.counts(), seen.new()
+            for trial in finished:
+                mirror.publish(trial)
             left = counts["waiting"] + counts["running"]
             on_status(
                 Status(
@@ -162,8 +160,8 @@ def _keep(ray: Any, folder: Path, store: Store, trial: Trial, reference: Any) ->
     if error:
         store.fail(trial.key, error)
         return
-    run = folder / TRIALS / trial.key
+    run = trial_folder(folder, trial.key)
     run.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        write_bytes(run / name, content)
+        write_bytes(run / Path(name).name, content)
     store.finish(trial.key, record)

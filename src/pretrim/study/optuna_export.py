@@ -19,9 +19,12 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from pretrim.errors import StudyError
+from pretrim.planning.options import Options
 
-from .settings import LIMIT_OF_MODE, StudyConfig, TrialSpec
-from .store import State, Store, Trial
+from .database import WAITS_S, engine_options, first_line
+from .rows import FINISHED, Trial
+from .settings import LIMIT_OF_MODE, SAMPLED, StudyConfig, TrialSpec
+from .store import Store
 
 MODES = ("balanced", "params", "macs", "memory", "joint")
 """that a search chooses from; the mode latency needs a measurement, and controls are no candidates"""
@@ -32,7 +35,6 @@ SPACE: Mapping[str, BaseDistribution] = {
     "round_to": IntDistribution(4, 16, step=4),
 }
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
-FINISHED: tuple[State, ...] = ("done", "failed", "stopped")
 
 
 class OptunaExport:
@@ -41,10 +43,10 @@ class OptunaExport:
     def __init__(self, store: Store, settings: StudyConfig, seed: int = 0) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.store, self.settings = store, settings
-        arguments = {"connect_args": {"timeout": 60}} if store.url.startswith("sqlite") else None
+        self.waits_s = () if store.url.startswith("sqlite") else WAITS_S
         names = [f"validation {settings.metric.title}", *settings.objectives]
         try:
-            self.storage = _storage(store.url, arguments)
+            self.storage = _storage(store.url)
             self.study = optuna.create_study(
                 storage=self.storage,
                 study_name=store.name,
@@ -59,7 +61,7 @@ class OptunaExport:
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self.study.set_metric_names(names)
         except Exception as error:  # SQLAlchemy's, alembic's, Optuna's own: all mean the same to the user
-            said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            said = first_line(error)
             raise StudyError(f"Expected to open the study {store.name} with Optuna, but got: {said}.") from error
 
     def close(self) -> None:
@@ -68,14 +70,38 @@ class OptunaExport:
         self.storage.engine.dispose()
 
     def publish(self, trial: Trial) -> None:
-        """Let Optuna know a result, once."""
+        """Let Optuna know a result, once. Raises StudyError if that failed; `reconcile` finds out whether it did."""
         if trial.state not in FINISHED or trial.published or not self.store.publish(trial.key):
             return
-        values = self._values(trial)
-        if trial.optuna is not None:
-            self.study.tell(trial.optuna, values, state=None if values else TrialState.FAIL)
+        for again, wait_s in enumerate((*self.waits_s, None)):
+            try:
+                if not again or not self._knows(trial):
+                    self._tell(trial)
+                break
+            except Exception as error:  # the database's and Optuna's own
+                if wait_s is None:
+                    raise StudyError(f"Expected to tell Optuna of a trial, but got: {first_line(error)}.") from error
+                time.sleep(wait_s)
+        self.store.settle(trial.key, is_known=True)
+
+    def reconcile(self) -> None:
+        """Settle results that a process was telling Optuna when it died: told, or to be told again."""
+        for trial in self.store.half_published():
+            self.store.settle(trial.key, is_known=self._knows(trial))
+
+    def _knows(self, trial: Trial) -> bool:
+        """Whether Optuna has this result of this trial."""
+        state = TrialState.COMPLETE if self._values(trial) else TrialState.FAIL
+        told = self.study.get_trials(deepcopy=False, states=(state,))
+        return any(one.user_attrs.get("key") == trial.key for one in told)
+
+    def _tell(self, trial: Trial) -> None:
+        values, asked = self._values(trial), trial.spec
+        state = TrialState.COMPLETE if values else TrialState.FAIL
+        if trial.optuna is not None and trial.optuna in self.open_numbers():
+            self.storage.set_trial_user_attr(self._id(trial.optuna), "key", trial.key)
+            self.study.tell(trial.optuna, values, state=None if values else state)
             return
-        asked = trial.spec
         params: dict[str, Any] = {"step": asked.step, "round_to": asked.round_to}
         space: dict[str, BaseDistribution] = {
             "step": SPACE["step"],
@@ -84,7 +110,7 @@ class OptunaExport:
         curve = [point[2] for point in (trial.record or {}).get("epochs", [])]
         self.study.add_trial(
             create_trial(
-                state=TrialState.COMPLETE if values else TrialState.FAIL,
+                state=state,
                 values=values,
                 params=params,
                 distributions=space,
@@ -93,6 +119,11 @@ class OptunaExport:
                 | ({"validation": curve} if curve else {}),
             )
         )
+
+    def _id(self, number: int) -> int:
+        """Optuna's identifier of a trial, by its number in this study."""
+        study = self.storage.get_study_id_from_name(self.store.name)
+        return self.storage.get_trial_id_from_study_id_trial_number(study, number)
 
     def _values(self, trial: Trial) -> list[float] | None:
         if trial.state != "done" or trial.record is None:
@@ -105,7 +136,8 @@ class OptunaExport:
         trial = self.study.ask(dict(SPACE))
         mode, keep = trial.params["mode"], round(trial.params["keep"], 2)
         limit = LIMIT_OF_MODE.get(mode, "macs")
-        spec = TrialSpec(mode, keep, limit, seed, trial.params["step"], trial.params["round_to"])
+        step = trial.params["step"] if mode in SAMPLED else Options.step
+        spec = TrialSpec(mode, keep, limit, seed, step, trial.params["round_to"])
         return spec, trial.number
 
     def forget(self, number: int) -> None:
@@ -117,11 +149,12 @@ class OptunaExport:
         return [t.number for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
 
 
-def _storage(url: str, arguments: dict[str, Any] | None) -> RDBStorage:
+def _storage(url: str) -> RDBStorage:
     """Optuna's tables. Two sweeps that make them at the same moment disturb each other: the second look finds them."""
+    url = url.replace("{", "{{").replace("}", "}}")  # Optuna formats it
     for wait_s in (0.5, 1.0, 2.0):
         try:
-            return RDBStorage(url, engine_kwargs=arguments)
+            return RDBStorage(url, engine_kwargs=engine_options(url))
         except Exception:  # whatever the database says of a table that has just appeared
             time.sleep(wait_s)
-    return RDBStorage(url, engine_kwargs=arguments)
+    return RDBStorage(url, engine_kwargs=engine_options(url))

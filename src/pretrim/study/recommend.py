@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pretrim.errors import UsageError
 from pretrim.train import ACCURACY, Metric
 
-from .store import Trial
+from .rows import Trial
 
 if TYPE_CHECKING:
     from pretrim.train import Comparison
@@ -214,9 +214,10 @@ def compared(first: Candidate, second: Candidate) -> Comparison | None:
     """
     from pretrim.train import compare, unpack
 
-    if any(one.validated is None or "right" not in one.validated for one in (first, second)):
+    first_right, second_right = ((one.validated or {}).get("right") for one in (first, second))
+    if first_right is None or second_right is None or first_right["images"] != second_right["images"]:
         return None
-    return compare(*(unpack(one.validated["right"]) for one in (first, second) if one.validated is not None))
+    return compare(unpack(first_right), unpack(second_right))
 
 
 def to_json(found: Recommendation) -> dict[str, Any]:

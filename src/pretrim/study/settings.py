@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
+import msgspec
+
+from pretrim import records
 from pretrim.cost.quantities import by_option
 from pretrim.data import Fit
-from pretrim.errors import UsageError
+from pretrim.errors import PretrimError, StudyError, UsageError
 from pretrim.planning.budget import Limit
 from pretrim.planning.options import Method, Options
 from pretrim.train import ACCURACY, Execution, Metric, Recipe
@@ -99,12 +102,14 @@ class TrialSpec:
         return plain | {name: value for name, value in later.items() if value not in (RUNTIME, [], "")}
 
     @classmethod
-    def from_json(cls, data: Any) -> TrialSpec:
-        """Read what :meth:`to_json` wrote; of older studies too. Raises TypeError or ValueError for anything else."""
-        plain = {name: value for name, value in dict(data).items() if name not in ("candidates", "score")}
-        plain["budget_fraction"] = plain.pop("keep")
-        plain["limits"] = tuple((str(name), str(text)) for name, text in plain.get("limits", ()))
-        return cls(**plain)
+    def from_json(cls, data: Any, source: str = "What a trial asks for") -> TrialSpec:
+        """Read what :meth:`to_json` wrote; of older studies too. Raises StudyError for anything else."""
+        found = records.convert(data, _Asked, source=source, error=StudyError, mend="the trial is left out")
+        plain = {name: value for name, value in vars(found).items() if name != "keep"}
+        try:
+            return cls(budget_fraction=found.keep, **plain)
+        except PretrimError as error:
+            raise StudyError(f"{source} is damaged: {error}") from error
 
     @property
     def name(self) -> str:
@@ -123,6 +128,21 @@ class TrialSpec:
             extras.pop("round_to")  # it is the board's
         different = [f"{name} {getattr(self, name)}" for name, usual in extras.items() if getattr(self, name) != usual]
         return ", ".join([about, *different])
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A `TrialSpec` as it is stored."""
+
+    mode: str
+    keep: float
+    limit: str
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    step: str
+    round_to: Annotated[int, msgspec.Meta(ge=1)]
+    runtime: str = RUNTIME
+    limits: tuple[tuple[str, str], ...] = ()
+    device: str = ""
 
 
 def scaled(name: str, text: str, fraction: float) -> str:
@@ -181,18 +201,24 @@ class StudyConfig:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StudyConfig:
-        """Read what :meth:`to_json` wrote."""
-        there = {**LATER, **data}
-        known = {entry.name: there[EARLIER.get(entry.name, entry.name)] for entry in fields(cls)}
-        known["image"] = None if known["image"] is None else tuple(known["image"])
-        known["objectives"] = tuple(known["objectives"])
-        parts = {"recipe": Recipe, "execution": Execution, "metric": Metric}
-        return cls(**known | {name: kind(**known[name]) for name, kind in parts.items()})
+        """Read what :meth:`to_json` wrote. Raises StudyError for anything else."""
+        names = {earlier: name for name, earlier in EARLIER.items()}
+        plain = {names.get(name, name): value for name, value in data.items()}
+        source = "The study's settings"
+        return records.convert(plain, cls, source=source, error=StudyError, mend="take a copy of the study")
 
 
 def key_of(settings: StudyConfig, asked: TrialSpec) -> str:
     """What a trial asks for, in 16 hexadecimal digits: the same for the same question in any study."""
-    text = json.dumps([settings.to_json(), asked.resolved.to_json()], sort_keys=True)
+    return question_key(settings.to_json(), asked)
+
+
+def question_key(settings: Mapping[str, Any], asked: TrialSpec, *, as_asked: bool = False) -> str:
+    """The same by settings as a study stores them, so that keys stay when a later version has more of them.
+
+    `as_asked`: the key of studies from before modes were resolved (`TrialSpec.resolved`).
+    """
+    text = json.dumps([settings, (asked if as_asked else asked.resolved).to_json()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

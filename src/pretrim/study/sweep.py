@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,17 +14,21 @@ from pathlib import Path
 
 import torch
 
+from pretrim import records
 from pretrim.errors import PretrimError, StudyError
 from pretrim.files import write_text
 
+from .database import sqlite_url, without_password
 from .inputs import TrialInputs
-from .optuna_export import FINISHED, OptunaExport
+from .optuna_export import OptunaExport
+from .places import TRIALS
+from .rows import Trial
 from .settings import StudyConfig
-from .store import SQLITE, Store, Trial
+from .store import Finished, Store
 from .worker import MACHINE_AT_FAULT, NoLonger, run_claimed
 
 FORMAT, VERSION = "pretrim-study", 1
-RECORD, DATABASE, TRIALS, LOGS = "study.json", "study.db", "trials", "logs"
+RECORD, DATABASE, LOGS = "study.json", "study.db", "logs"
 LOOK_EVERY_S = 0.25
 
 
@@ -58,19 +63,19 @@ class Search:
     made: int = field(default=0, init=False)
 
 
+@dataclass(frozen=True)
+class _Described:
+    """``study.json``."""
+
+    name: str
+    storage: str | None = None
+
+
 def open_study(folder: Path, storage: str | None = None, name: str | None = None) -> Store:
     """The study of a folder. Raises StudyError if there is none."""
     record = folder / RECORD
     try:
-        known = json.loads(record.read_text(encoding="utf-8"))
-        if known["format"] != FORMAT:
-            raise ValueError("another format")
-        if known["version"] > VERSION:
-            raise StudyError(
-                f"Expected a study of version {VERSION}, but {folder} is of version {known['version']}: update pretrim."
-            )
-        url = storage or known["storage"] or default_storage(folder)
-        return Store(url, name or str(known["name"]))
+        text = record.read_bytes()
     except FileNotFoundError as error:
         raise StudyError(
             f"Expected a study in {folder}, but there is no {RECORD}: make one with `pretrim sweep`."
@@ -79,13 +84,16 @@ def open_study(folder: Path, storage: str | None = None, name: str | None = None
         raise StudyError(
             f"Expected a study in {folder}, but its {RECORD} cannot be read ({error.strerror})."
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise StudyError(f"Expected a study in {folder}, but its {RECORD} is damaged ({error!r}).") from error
+    mend = "take a copy of the study"
+    plain = records.load(text, source=record, error=StudyError, mend=mend)
+    records.check_header(plain, FORMAT, VERSION, source=record, error=StudyError)
+    known = records.convert(plain, _Described, source=record, error=StudyError, mend=mend)
+    return Store(storage or known.storage or default_storage(folder), name or known.name)
 
 
 def default_storage(folder: Path) -> str:
     """SQLite in the study's folder."""
-    return f"{SQLITE}{(folder / DATABASE).resolve()}"
+    return sqlite_url(folder / DATABASE)
 
 
 def make_study(folder: Path, settings: StudyConfig, storage: str | None = None, name: str | None = None) -> Store:
@@ -100,34 +108,44 @@ def make_study(folder: Path, settings: StudyConfig, storage: str | None = None, 
     Raises StudyError if the folder holds something else, or the study has other settings.
     """
     record = folder / RECORD
-    if folder.exists() and not folder.is_dir():
-        raise StudyError(f"Expected a folder for the study, but {folder} is a file.")
-    if folder.is_dir() and not record.exists() and any(folder.iterdir()):
-        raise StudyError(f"Expected a new folder, or one of a study, but {folder} holds other files: choose another.")
+    is_new = check_study_folder(folder)
     if record.exists():
         known = open_study(folder, storage, name)
         name = known.name
         storage = known.url if storage is None and known.url != default_storage(folder) else storage
     store = Store(storage or default_storage(folder), name or folder.resolve().name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        store.create(settings)
-        (folder / TRIALS).mkdir(exist_ok=True)
+        if storage is None:
+            folder.mkdir(parents=True, exist_ok=True)
+        store.create(settings)  # a database that cannot be used leaves no folder
+        (folder / TRIALS).mkdir(parents=True, exist_ok=True)
         (folder / LOGS).mkdir(exist_ok=True)
         if not record.exists():
-            plain = {"format": FORMAT, "version": VERSION, "name": store.name, "storage": _without_password(storage)}
+            url = None if storage is None else without_password(storage)
+            plain = {"format": FORMAT, "version": VERSION, "name": store.name, "storage": url}
             write_text(record, json.dumps(plain, indent=2) + "\n")
     except OSError as error:
         raise StudyError(f"Expected to write the study to {folder}, but got: {error.strerror}.") from error
+    finally:
+        if is_new and not record.exists():
+            shutil.rmtree(folder, ignore_errors=True)
     return store
 
 
-def _without_password(url: str | None) -> str | None:
-    if url is None:
-        return None
-    from sqlalchemy import make_url
-
-    return make_url(url).set(password=None).render_as_string(hide_password=False)
+def check_study_folder(folder: Path) -> bool:
+    """Raises StudyError, before any work, for a folder that cannot become a study's; whether it is yet to be made."""
+    record = folder / RECORD
+    try:
+        is_there, is_folder = folder.exists() or folder.is_symlink(), folder.is_dir()
+        if is_there and not is_folder:
+            raise StudyError(f"Expected a folder for the study, but {folder} is a file.")
+        if is_folder and not record.exists() and any(folder.iterdir()):
+            raise StudyError(
+                f"Expected a new folder, or one of a study, but {folder} holds other files: choose another."
+            )
+    except OSError as error:
+        raise StudyError(f"Expected to write the study to {folder}, but got: {error.strerror}.") from error
+    return not is_there
 
 
 def sweep(
@@ -198,8 +216,9 @@ class _Sweep:
         self.folder, self.store, self.workers, self.search, self.on_status = folder, store, workers, search, on_status
         self.mirror = OptunaExport(store, store.config())
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.mirror.reconcile()
         self.started = time.monotonic()
-        self.known: set[str] = set()
+        self.finished = Finished(store)
 
     def run(self) -> None:
         self._close_suggestions()
@@ -219,14 +238,9 @@ class _Sweep:
 
     def look(self) -> Status:
         """Tell Optuna what is finished, and count."""
-        counts = self.store.counts()
-        finished: list[Trial] = []
-        if sum(counts[state] for state in FINISHED) > len(self.known):
-            for trial in self.store.trials():
-                if trial.state in FINISHED and trial.key not in self.known:
-                    self.known.add(trial.key)
-                    self.mirror.publish(trial)
-                    finished.append(trial)
+        counts, finished = self.store.counts(), self.finished.new()
+        for trial in finished:
+            self.mirror.publish(trial)
         left = counts["waiting"] + counts["running"]
         if self.search is not None:
             left += self.search.count - self.search.made
@@ -241,7 +255,7 @@ class _Sweep:
         """Suggestions that no row of ours follows were lost between two writes."""
         if self.search is None:
             return
-        numbers = {trial.optuna for trial in self.store.trials() if trial.optuna is not None}
+        numbers = self.store.suggested()
         self.search.made = len(numbers)
         for number in self.mirror.open_numbers():
             if number not in numbers:

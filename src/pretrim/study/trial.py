@@ -14,16 +14,18 @@ from pretrim.analysis.network import IntArray, Network
 from pretrim.cost.costs import costs
 from pretrim.cost.microcontroller import arena_cost, artifact_cost
 from pretrim.devices import board
-from pretrim.errors import PretrimError
+from pretrim.errors import PretrimError, StudyError
 from pretrim.files import write_text
 from pretrim.planning.options import Options
 from pretrim.planning.plan import Plan
 from pretrim.planning.search import make_plan, plan_of_widths
+from pretrim.runs.folder import remove_temporaries
 from pretrim.runs.record import STATE
 from pretrim.runs.training import Hooks, Trained, TrainingSpec, save_trained, train_into
 from pretrim.surgery.apply import apply
 from pretrim.train import EpochRecord, Progress
 
+from . import rows
 from .inputs import TrialInputs
 from .settings import DENSE, StudyConfig, TrialSpec
 
@@ -65,6 +67,7 @@ def run_trial(
     if found is not None:
         return found
     folder.mkdir(parents=True, exist_ok=True)
+    remove_temporaries(folder)
     dense, data = inputs.dense, inputs.data
     module = dense.fresh(spec.seed)
     plan = plan_of_trial(config, inputs, spec)
@@ -116,10 +119,10 @@ def _found(trained: Trained) -> dict[str, Any]:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """What a finished trial left in its folder; None if there is none, or it is damaged."""
     try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = (folder / RECORD).read_text(encoding="utf-8")
+        return dict(rows.read_record(text, "done", str(folder / RECORD)) or {})
+    except (OSError, ValueError, StudyError):
         return None
-    return found if isinstance(found, dict) and any(name.startswith("validation_") for name in found) else None
 
 
 def curve_point(epoch: EpochRecord) -> list[float | None]:

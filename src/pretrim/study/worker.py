@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .inputs import TrialInputs
+    from .rows import Trial
     from .settings import StudyConfig
-    from .store import Store, Trial
+    from .store import Finished, Store
 
 MACHINE_AT_FAULT = 3
 
@@ -55,7 +56,7 @@ def work(folder: Path, storage: str, name: str, parent: int) -> None:
     from .inputs import open_inputs
     from .store import Store
 
-    store = Store(storage, name)
+    store = Store(storage, name, is_known=True)
     config = store.config()
     inputs: list[TrialInputs] = []
 
@@ -94,10 +95,16 @@ def run_claimed(
     from pretrim.errors import PretrimError
     from pretrim.train import Interrupted
 
+    from .places import trial_folder
+    from .store import Finished
     from .trial import Stopped, run_trial
 
+    rivals = Finished(store)
+    others: list[tuple[dict[str, int], list[float]]] = []
+
     def on_epoch(spent: dict[str, int], curve: tuple[float, ...]) -> None:
-        if config.stop_hopeless and is_outdone(store, spent, curve, config.recipe.epochs):
+        store.advance(trial.key)
+        if config.stop_hopeless and is_outdone(rivals, others, spent, curve, config.recipe.epochs):
             raise Stopped(spent, curve)
 
     with _beating(store, trial.key) as lost:
@@ -107,7 +114,7 @@ def run_claimed(
                 raise NoLonger
 
         try:
-            at = folder / "trials" / trial.key
+            at = trial_folder(folder, trial.key)
             store.finish(trial.key, run_trial(config, inputs(), trial.spec, at, on_step=on_step, on_epoch=on_epoch))
         except Stopped as stopped:
             spent, curve = stopped.args
@@ -157,13 +164,27 @@ def _beating(store: Store, key: str) -> Iterator[threading.Event]:
         thread.join()
 
 
-def is_outdone(store: Any, spent: dict[str, int], curve: tuple[float, ...], epochs: int) -> bool:
-    """Whether a trial that is done costs less and was far better by now."""
+def is_outdone(
+    rivals: Finished,
+    known: list[tuple[dict[str, int], list[float]]],
+    spent: dict[str, int],
+    curve: tuple[float, ...],
+    epochs: int,
+) -> bool:
+    """Whether a trial that is done costs less and was far better by now.
+
+    Args:
+        rivals: the study's trials as they finish.
+        known: costs and curve of those that are done; what has finished since the last call is added.
+        spent: costs of this trial.
+        curve: its validation accuracies so far.
+        epochs: of the whole training.
+    """
     from .stopping import is_hopeless
 
-    done = [trial.record for trial in store.trials() if trial.state == "done" and trial.record is not None]
-    others = [(record["costs"], [point[2] or 0.0 for point in record["epochs"]]) for record in done]
-    return is_hopeless(spent, curve, epochs, others)
+    done = [trial.record for trial in rivals.new() if trial.state == "done" and trial.record is not None]
+    known += [(dict(record["costs"]), [point[2] or 0.0 for point in record["epochs"]]) for record in done]
+    return is_hopeless(spent, curve, epochs, known)
 
 
 def is_the_machine(error: BaseException | None) -> bool:

@@ -1,0 +1,147 @@
+"""A run folder is one training's at a time: whoever comes second is told, and a stale lock stops nobody."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_checkpoint import net, slim_of
+
+from pretrim.errors import CheckpointError
+from pretrim.runs import lock as locks
+from pretrim.runs.folder import output_folder, prepare_output
+from pretrim.runs.load import read
+from pretrim.runs.lock import holder, locked
+from pretrim.runs.owner import machine
+from pretrim.runs.record import LOCK, RECORD, STATE
+from pretrim.runs.save import save
+
+RUNNING = (
+    r"^A training is running in .*run \(process \d+ on .*\): wait until it ends, stop it, or choose another folder"
+)
+
+
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}], ids=str)
+def test_a_live_training_keeps_its_folder(tmp_path: Path, how: dict[str, bool]) -> None:
+    run = tmp_path / "run"
+    with output_folder(run):
+        (run / STATE).write_bytes(b"mine")
+        for second in (lambda: prepare_output(run, **how), lambda: output_folder(run, **how).__enter__()):
+            with pytest.raises(CheckpointError, match=RUNNING):
+                second()
+        with pytest.raises(CheckpointError, match=RUNNING):
+            save(slim_of(net()), run, overwrite=True)
+        with pytest.raises(CheckpointError, match=RUNNING):
+            read(run)
+        assert (run / STATE).read_bytes() == b"mine"
+    assert not (run / LOCK).exists() and (run / STATE).exists()
+    with pytest.raises(CheckpointError, match="training that was stopped"):
+        prepare_output(run)
+
+
+def test_a_folder_that_another_one_finished_meanwhile_is_not_taken(tmp_path: Path) -> None:
+    """Both were started when there was no folder, and the second was slow to analyse its network."""
+    run = prepare_output(tmp_path / "run")
+    with output_folder(run):
+        (run / RECORD).write_text("theirs")
+    with pytest.raises(CheckpointError, match=r"Expected a new folder, but .* exists"), output_folder(run):
+        pass
+    assert (run / RECORD).read_text() == "theirs"
+    with output_folder(run, overwrite=True):
+        pass
+    assert [entry.name for entry in run.iterdir()] == [RECORD]
+
+
+def test_nothing_stays_of_a_training_that_wrote_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "new" / "run"):
+        1 / 0  # noqa: B018
+    assert not (tmp_path / "new" / "run").exists()
+
+
+@pytest.mark.parametrize("owner", [f"{machine()}:999999999:dead", "", "nonsense", "a:b:c"])
+def test_a_lock_of_nobody_is_in_no_ones_way(tmp_path: Path, owner: str) -> None:
+    (tmp_path / LOCK).write_text(owner)
+    if not owner:  # of a process that was killed as it created it
+        assert holder(tmp_path) == "a process that starts at this moment"
+        os.utime(tmp_path / LOCK, times=(0, time.time() - locks.GRACE_S - 1))
+    with locked(tmp_path, tmp_path) as lock:
+        assert lock.is_held() and holder(tmp_path) is not None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_of_another_machine_is_respected_while_it_is_touched(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("elsewhere/1:1:abc")
+    with pytest.raises(CheckpointError, match=r"\(process 1 on elsewhere\)"), locked(tmp_path, tmp_path):
+        pass
+    os.utime(tmp_path / LOCK, times=(0, time.time() - locks.GRACE_S - 1))
+    with locked(tmp_path, tmp_path):
+        pass
+
+
+def test_a_training_that_stood_still_sees_that_it_lost_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "BEAT_S", 60.0)
+    with locked(tmp_path, tmp_path) as first:
+        os.utime(tmp_path / LOCK, times=(0, time.time() - locks.GRACE_S - 1))
+        with locked(tmp_path, tmp_path) as second:
+            first.check()  # it does not know yet
+            assert not first.beat() and second.beat()
+            with pytest.raises(CheckpointError, match=r"took .* over, as this one stood still"):
+                first.check()
+            second.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def contend(folder: Path, seconds: float) -> None:
+    """Take the lock again and again, and write and read a file that only its holder may touch."""
+    end, mine = time.monotonic() + seconds, str(os.getpid())
+    while time.monotonic() < end:
+        try:
+            with locked(folder, folder):
+                (folder / "holder").write_text(mine)
+                time.sleep(0.001)
+                assert (folder / "holder").read_text() == mine
+        except CheckpointError:
+            pass
+
+
+def test_of_many_processes_one_has_the_lock(tmp_path: Path) -> None:
+    """Stale locks lie in the way, and several take them over at the same moment."""
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=contend, args=(tmp_path, 1.5)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    time.sleep(0.5)
+    workers[0].kill()  # perhaps as it holds the lock
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers[1:]] == [0, 0, 0]
+
+
+TRAINING = """
+import sys
+from pathlib import Path
+from pretrim.runs.folder import output_folder
+with output_folder(Path(sys.argv[1])):
+    Path(sys.argv[1], "training.safetensors").write_bytes(b"mine")
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_kill_9_frees_the_folder_at_once(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", TRAINING, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        with pytest.raises(CheckpointError, match=rf"process {process.pid} on"):
+            prepare_output(run, overwrite=True)
+        process.kill()
+    with pytest.raises(CheckpointError, match="training that was stopped"):
+        prepare_output(run)
+    with output_folder(run, resume=True):
+        assert (run / STATE).read_bytes() == b"mine"
