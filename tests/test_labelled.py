@@ -97,6 +97,35 @@ def test_other_numbers_are_values_to_regress(tmp_path: Path, suffix: str) -> Non
     assert torch.allclose(found.train.targets[:], torch.stack([numbers / 10, -numbers], dim=1))
 
 
+@pytest.mark.parametrize("kind", ["regression", "multilabel"])
+def test_a_table_through_the_whole_job_to_what_it_says_of_one_image(tmp_path: Path, kind: str) -> None:
+    folder = pictures(tmp_path / "data", 24)
+    if kind == "regression":
+        table(folder, "file,brightness", [f"{n}.png,{n / 12}" for n in range(24)])
+    else:
+        table(folder, "file,dark,even", [f"{n}.png,{int(n < 12)},{int(n % 2 == 0)}" for n in range(24)])
+    outputs = 1 if kind == "regression" else 2
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, outputs)
+    )
+    run = pretrim.compress(
+        network, str(folder), output=tmp_path / "run", macs="0.6x", round_to=4, input="1x8x8", epochs=2, batch_size=8,
+        lr=0.02, threads=1, train_on="cpu",
+    )  # fmt: skip
+    assert run.purpose.name == kind
+    (said,) = run.predict([folder / "3.png"])
+    pixels = data.decode_image(folder / "3.png", (1, 8, 8))[None]
+    assert run.record is not None and run.record.normalisation is not None
+    with torch.no_grad():
+        wanted = run.model(data.normalise(pixels, *run.record.normalisation))[0]
+    if kind == "regression":
+        assert said["predictions"] == [{"output": "brightness", "value": pytest.approx(float(wanted[0]))}]
+    else:
+        found = {entry["class"]: entry["probability"] for entry in said["predictions"]}
+        assert found == pytest.approx(dict(zip(("dark", "even"), wanted.sigmoid().tolist(), strict=True)))
+
+
 @pytest.mark.parametrize(
     ("head", "rows", "said"),
     [
