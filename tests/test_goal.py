@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 import pretrim
 from pretrim.errors import InfeasibleBudget, PretrimError, UsageError
-from pretrim.report.page import smallest
+from pretrim.report.contents import smallest
 from pretrim.study.goal import Goal, dense_score, good_enough, parse_score
 from pretrim.study.recommend import Candidate
 from pretrim.train import ACCURACY, Metric
