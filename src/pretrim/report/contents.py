@@ -98,7 +98,6 @@ def _row(one: Candidate, trial: Trial, names: Iterable[str]) -> dict[str, Any]:
         "keep": trial.spec.budget_fraction,
         "seed": one.seed,
         "accuracy": one.validation,
-        "worth": one.worth,
         "test": one.test,
         "takes": [one.takes.get(resource) for resource in names],
         "interval": None if one.validated is None else one.validated["interval_95"],

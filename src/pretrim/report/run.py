@@ -127,15 +127,13 @@ def _network(record: RunRecord) -> dict[str, Any] | None:
 def _row(which: str, results: Mapping[str, Any], takes: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
     validated, tested = results.get("validation") or {}, results.get("test") or {}
     metric = _metric(results)
-    score = results.get(f"validation_{metric.name}")
     return {
         "key": which,
         "name": f"the {which} network",
         "mode": which,
         "keep": 1.0,
         "seed": 0,
-        "accuracy": score,
-        "worth": None if score is None else metric.worth(score),
+        "accuracy": results.get(f"validation_{metric.name}"),
         "test": results.get(f"test_{metric.name}"),
         "takes": [takes.get(name) for name in names],
         "interval": validated.get("interval_95"),
