@@ -161,7 +161,19 @@ def test_help_has_every_option_once_in_sections(call: Call) -> None:
     assert re.findall(r"╭─ (.+?) ─+╮", text) == titles
     limits = text.partition("╭─ Limits ")[2].partition("╭─ Device")[0]
     assert re.findall(r"│ (--[a-z-]+)", limits) == [
-        f"--{name}" for name in ("params", "macs", "flash", "ram", "activation", "latency", "at-most", "drop", "accuracy", "limit-of")
+        f"--{name}"
+        for name in (
+            "params",
+            "macs",
+            "flash",
+            "ram",
+            "activation",
+            "latency",
+            "at-most",
+            "drop",
+            "accuracy",
+            "limit-of",
+        )
     ]
     shown = re.findall(r"│ [* ]*(--[a-z0-9-]+)", text)
     assert len(shown) == len(set(shown)) == 57

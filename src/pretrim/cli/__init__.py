@@ -17,6 +17,7 @@ from pretrim import __version__
 from pretrim.errors import PretrimError
 
 from . import (
+    check,
     compress,
     demo,
     devices,
@@ -62,6 +63,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     predict.predict,
     export.export,
     measure.measure,
+    check.check,
     sweep.sweep,
     recommend.recommend,
     report.report,

@@ -19,15 +19,18 @@ from .export import default_path, deliver
 from .options import (
     DATA,
     SEARCH,
+    WIDTHS,  # noqa: F401  # the annotations of `Keeping` are read with the names of this module, by its heir below
     Amount,
     Fit,
     Keeping,
     Limits,
     MachineOptions,
+    MinWidth,  # noqa: F401
     Search,
     TargetOptions,
     TaskName,
     TrainingOptions,
+    _default,  # noqa: F401
 )
 from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
