@@ -465,7 +465,12 @@ PLAN = ("plan", "resnet20", *SMALL)
     ("arguments", "code", "said"),
     [
         (("profile", "resnet21"), 2, "Expected a model that pretrim knows .* but got 'resnet21'. Did you mean"),
-        (("profile", "resnet20", "--input", "32x32"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '32x32'"),
+        (("profile", "resnet20", "--input", "32"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '32'"),
+        (
+            ("profile", "resnet20", "--input", "32x32"),
+            2,
+            r"input_shape to be \(channels, height, width\), but got \(32, 32\)",
+        ),
         (("profile", "resnet20", "--input", "0x8x8"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '0x8x8'"),
         (("profile", "resnet20", "--input", "3x99999999x99999999"), 2, "An input of 3x9+x9+ does not fit in memory"),
         (("profile", "vgg16", "--input", "3x8x8"), 1, "run on an input of 1x3x8x8, but its forward raised .*Error"),
