@@ -16,7 +16,7 @@ from rich.text import Text
 from .layout import Table, show
 
 if TYPE_CHECKING:
-    pass
+    from pretrim.train import Metric
 
 PIPE_WIDTH = 140
 """Columns of a table that is not read on a terminal: wide enough not to cut names."""
@@ -132,12 +132,14 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def interval(ends: Sequence[float] | None, digits: int = 1) -> str:
-    """An interval of shares in percent; '-' where there is none.
+def interval(ends: Sequence[float] | None, digits: int = 1, metric: Metric | None = None) -> str:
+    """An interval of shares in percent, or of a metric that is none; '-' where there is none.
 
     >>> interval([0.131, 0.336])
     '13.1 to 33.6 %'
     """
+    if ends is not None and metric is not None and not metric.is_share:
+        return f"{metric.show(ends[0])} to {metric.show(ends[1])}"
     return "-" if ends is None else f"{100 * ends[0]:.{digits}f} to {100 * ends[1]:.{digits}f} %"
 
 
@@ -243,23 +245,32 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
 
 
 def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
-    """Accuracy over a test set, and by class."""
-    table = _table("<~class", "images", "accuracy", "?95 % interval")
-    for entry in record["classes"]:
+    """The score over a test set with its interval; before it each class, or every metric."""
+    from pretrim.train.metric import Metric
+
+    metric = Metric.from_json(record["metric"])
+    table = _table("<~class" if "classes" in record else "<", "images", metric.title, "?95 % interval")
+    for entry in record.get("classes", ()):
         cells = (str(entry["images"]), percent(entry["accuracy"]), interval(entry["interval_95"]))
         table.add_row(Text(entry["name"]), *cells)
+    for name, value in record.get("metrics", {}).items():
+        if name != metric.name:
+            table.add_row(Text(name), "", "-" if value is None else f"{value:.4g}", "")
     table.add_section()
-    table.add_row("all", str(record["images"]), percent(record["accuracy"], 2), interval(record["interval_95"]))
+    whole = (metric.show(record[metric.name], 2), interval(record["interval_95"], metric=metric))
+    table.add_row("all", str(record["images"]), *whole)
     _show(console, f"{record['run']} on {record['data']['source']}", table)
 
 
 def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> None:
-    """The likeliest classes of each image."""
-    table = _table("<image", "<~class", "probability")
+    """The likeliest classes of each image, or its values."""
+    is_of_classes = all("class" in label for entry in record for label in entry["predictions"])
+    table = _table("<image", *(("<~class", "probability") if is_of_classes else ("<output", "value")))
     for entry in record:
         for place, label in enumerate(entry["predictions"]):
             name = Text(entry["image"]) if place == 0 else ""
-            table.add_row(name, Text(label["class"]), percent(label["probability"]))
+            said = percent(label["probability"]) if is_of_classes else f"{label['value']:.4g}"
+            table.add_row(name, Text(label["class" if is_of_classes else "output"]), said)
     console.print(table)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from pretrim.errors import PretrimError
@@ -96,10 +97,7 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
         table.add_row(COSTS[name][0], amount(name, dense), amount(name, slim), kept)
     for row in device_rows(device):
         table.add_row(*row)
-    both = [record[which] for which in ("dense", "slim")]
-    table.add_row("test accuracy", *(percent(one["test_accuracy"], 2) for one in both), "")
-    if (images := both[1].get("test_images")) is not None:
-        table.add_row(f"95 % interval, n = {images:,}", *(interval(one["test_interval_95"]) for one in both), "")
+    _add_scores(table, record)
     render._show(console, f"{record['model']} on {record['data']['source']}", table)
     if record.get("comparison") is not None:
         console.print(Text(f"slim against dense: {compared(record['comparison'])}"), soft_wrap=True)
@@ -107,6 +105,18 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
     console.print(Text(f"Saved in {record['run']}"), soft_wrap=True)
     if record.get("artifact") is not None:
         show_artifact(console, record["artifact"])
+
+
+def _add_scores(table: Table, record: Record) -> None:
+    """The test score of both networks, by the metric of their task, and its interval."""
+    from pretrim.train import Metric
+
+    metric = Metric.from_json(record.get("metric"))
+    both = [record[which] for which in ("dense", "slim")]
+    table.add_row(f"test {metric.title}", *(metric.show(one[f"test_{metric.name}"], 2) for one in both), "")
+    if (images := both[1].get("test_images")) is not None:
+        sure = (interval(one["test_interval_95"], metric=metric) for one in both)
+        table.add_row(f"95 % interval, n = {images:,}", *sure, "")
 
 
 # ---------------------------------------------------------------------------------------- export
@@ -129,6 +139,8 @@ def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
         table.add_row("same class", percent(proof["agreement"], 2))
     if proof["accuracy"] is not None:
         table.add_row("accuracy", "{} (PyTorch: {})".format(*(percent(part, 2) for part in proof["accuracy"][::-1])))
+    if (judged := proof.get("metric")) is not None:
+        table.add_row(judged["name"], "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**judged))
     for row in board_rows(record.get("board")):
         table.add_row(*row)
     render._show(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)

@@ -94,7 +94,7 @@ def export(
     reporter = reporter or Silent()
     found = check_options(target, options, has_data=data is not None or run.data is not None)
     assert found.runtime is not None  # that is checked
-    material = run.data if data is None else load_like_run(data, run.classifier.record, reporter)
+    material = run.data if data is None else load_like_run(data, run.classifier.record, run.purpose, reporter)
     file = options.output or default_path(run.path, found.runtime, found.int8)
     check_target(file, found.runtime, options.overwrite)
     artifact = write(run, file, found, material, options, reporter)
@@ -231,8 +231,9 @@ def write(
         about = "random pixels"
     else:
         proof = _spread(data.test, PROOF_IMAGES)
-        inputs, about = ready(proof.images[:]), f"{len(proof):,} test images of {data.name}"
-        material["labels"] = proof.labels
+        pixels, targets = proof.pairs(slice(None))
+        inputs, about = ready(pixels), f"{len(proof):,} test images of {data.name}"
+        material |= run.purpose.proof_material(opened.network, inputs, targets)
         if target.int8:
             material["calibration"] = ready(_spread(data.train, options.images).images[:])
             material["calibrated_on"] = f"training images of {data.name}"
@@ -245,7 +246,7 @@ def write(
         images=inputs,
         inputs=about,
         normalisation=opened.normalisation,
-        classes=opened.classes,
+        classes=opened.classes or None,
         opset=options.opset,
         signed=options.arm or target.signed,
         force=options.force,
