@@ -83,7 +83,6 @@ class Formula:
             values += terms @ self.into
         return values
 
-
     @cached_property
     def incidence(self) -> Incidence:
         """Which groups each product depends on."""

@@ -94,10 +94,10 @@ class Utility:
 
     def alone(self, widths: IntArray, stepped: IntArray) -> FloatArray:
         """The utility where each group in turn, and no other, has its stepped width: G."""
-        count = len(widths)
+        count = max(len(widths), 1)
         ratios = np.log(widths / self.dense)
         move = np.log(stepped / widths)
-        mean = ratios.mean() + move / max(count, 1)
+        mean = (ratios.sum() + move) / count
         spread = (ratios**2).sum() + (2 * ratios + move) * move - count * mean**2
         value: FloatArray = np.log(widths) @ self.weights + move * self.weights - EVENNESS * self.scale * spread
         if self.classifier is not None:
