@@ -300,6 +300,7 @@ def _prepared(
     config = replace(config, recipe=recipe)
     if not _is_by_name(model, data):
         config = replace(config, model=config.model or _identity(dense), data=config.data or dataset.source)
+    config = replace(config, forward=dense.forward or {})
     target.costs(dense, reporter)  # single layers on this machine, before workers keep it busy; they find the table
     store = make_study(folder, config, how.storage, how.name)
     inputs = TrialInputs(dense, dataset, known_latencies(config, dense))

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pretrim.analysis.network import first_difference
 from pretrim.data import DataSet, load
+from pretrim.errors import StudyError
 from pretrim.models.dense import DenseModel, open_model
 
 from .settings import StudyConfig
@@ -50,7 +52,17 @@ def open_inputs(config: StudyConfig) -> TrialInputs:
         announce=lambda line: None,
     )
     dense = open_model(config.model, data.input_shape, len(data.classes))
+    check_forward(config.forward, dense)
     return TrialInputs(dense, data, known_latencies(config, dense))
+
+
+def check_forward(forward: Mapping[str, str], dense: DenseModel) -> None:
+    """Raises StudyError if a network of the user's computes something else than when the study was made."""
+    changed = first_difference(forward, dense.forward or {})
+    if changed is not None:
+        raise StudyError(
+            f"{dense.name} has changed since the study was made: {changed}. Give the file as it was, or another folder."
+        )
 
 
 def latency_key(config: StudyConfig, runtime: str) -> LatencyKey:

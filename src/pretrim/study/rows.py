@@ -13,7 +13,7 @@ import sqlalchemy as sql
 from pretrim import records
 from pretrim.cost.costs import COSTS
 from pretrim.errors import StudyError
-from pretrim.train import unpack
+from pretrim.runs.record import Count, Share, StoredEvaluation
 
 from .settings import TrialSpec, question_key
 
@@ -51,9 +51,6 @@ TRIALS = sql.Table(
 BY_STATE = sql.Index("pretrim_trials_by_state", TRIALS.c.study, TRIALS.c.state, TRIALS.c.number)
 BY_NUMBER = sql.Index("pretrim_trials_by_number", TRIALS.c.study, TRIALS.c.number, TRIALS.c.state)
 
-Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -83,19 +80,6 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class _Evaluation:
-    """What is read of an evaluation."""
-
-    images: Count
-    interval_95: tuple[float, float]
-    right: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.right is not None and len(unpack(self.right)) != self.images:
-            raise ValueError(f"which images were right is not of {self.images}")
-
-
-@dataclass(frozen=True)
 class _Stopped:
     """What is read of the record of a trial that was stopped."""
 
@@ -111,8 +95,8 @@ class _Done(_Stopped):
     test_accuracy: Share
     dense: Mapping[str, Count]
     widths: tuple[Count, ...] | None = None
-    validation: _Evaluation | None = None
-    test: _Evaluation | None = None
+    validation: StoredEvaluation | None = None
+    test: StoredEvaluation | None = None
 
     def __post_init__(self) -> None:
         missing = [name for costs in (self.costs, self.dense) for name in COSTS if name not in costs]

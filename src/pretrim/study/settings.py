@@ -171,6 +171,7 @@ class StudyConfig:
         objectives: costs that the Optuna study minimises, beside the accuracy.
         split_seed: of the parts of the data.
         stop_hopeless: whether a trial is stopped once a cheaper one leads by 10 points (`stopping.py`).
+        forward: what a network of the user's computes (`Network.forward`): a changed file is another question.
     """
 
     model: str
@@ -183,10 +184,13 @@ class StudyConfig:
     objectives: tuple[str, ...] = ("params", "macs", "peak_activation_bytes")
     split_seed: int = 0
     stop_hopeless: bool = False
+    forward: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.forward:  # of a library's network: keys stay what they were
+            del plain["forward"]
         return {EARLIER.get(name, name): value for name, value in plain.items()}
 
     @classmethod

@@ -92,9 +92,10 @@ class Store:
 
         self.database.run(make)
         there = self.config().to_json()
-        for part, value in settings.to_json().items():
-            if there[part] != value:
-                inner = _difference(there[part], value)
+        wanted = settings.to_json()
+        for part in {**there, **wanted}:
+            if there.get(part) != wanted.get(part):
+                inner = _difference(there.get(part), wanted.get(part))
                 raise StudyError(
                     f"Expected the study's own {part}, but {inner}: all trials of a study share it; "
                     f"give what was given then, or another folder."
