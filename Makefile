@@ -7,12 +7,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --no-compile
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
-.PHONY: demo test lint types tests install install-test debian benchmarks clean
+.PHONY: demo test lint types docs tests install install-test debian benchmarks clean
 
 demo: install
 	$(BIN)/pretrim demo -o runs/demo --overwrite
 
-test: install-test debian lint types tests
+test: install-test debian lint types docs tests
 
 lint:
 	$(BIN)/ruff check .
@@ -20,6 +20,11 @@ lint:
 
 types:
 	$(BIN)/mypy
+
+# The site, in build/site. Strict: a link that leads nowhere is an error.
+docs: install-test
+	$(BIN)/python scripts/docs_site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # One thread a worker: several pools of threads on the same cores crawl. Bytecode is kept even where the environment says
 # not to: the tests start hundreds of processes, each of which would compile torch and an exporter again.

@@ -58,6 +58,15 @@ def test_shares_are_of_the_dense_network_rounded_down(text: str, limit: int) -> 
     ("name", "cost_name"),
     [("ram", "peak_activation_bytes"), ("flash", "weight_bytes"), ("activation", "activation_bytes"), ("macs", "macs")],
 )
+def test_a_share_in_percent(name: str, cost_name: str) -> None:
+    assert (Limit.parse(name, "12.5%").amount, Limit.parse(name, " 50 % ").amount) == (0.125, 0.5)
+    assert Limit.parse(name, "12.5%").is_share and Limit.parse(name, "12.5%").cost == cost_name
+
+
+@pytest.mark.parametrize(
+    ("name", "cost_name"),
+    [("ram", "peak_activation_bytes"), ("flash", "weight_bytes"), ("activation", "activation_bytes"), ("macs", "macs")],
+)
 def test_short_names(name: str, cost_name: str) -> None:
     assert Limit.parse(name, "1k").cost == cost_name
 
@@ -70,15 +79,17 @@ def test_short_names(name: str, cost_name: str) -> None:
         (-5, "Expected macs to be more than 0, but got '-5'."),
         ("-1M", "Expected macs to be more than 0, but got '-1M'."),
         ("1e999", "Expected macs to be more than 0, but got '1e999'."),
+        ("120%", "Expected macs to be at most the dense network's ('1x'), but got '120%'."),
+        ("0%", "Expected macs to be more than 0, but got '0%'."),
+        ("50%k", "but got '50%k'."),
         ("1.2x", "Expected macs to be at most the dense network's ('1x'), but got '1.2x'."),
         (0.5, "Expected macs to be at least 1, but got '0.5': write a share as '0.5x'."),
         ("0.3", "Expected macs to be at least 1, but got '0.3': write a share as '0.3x'."),
-        ("many", "such as '250k' or a share such as '0.3x', but got 'many'."),
+        ("many", "such as '250k' or a share such as '0.3x' or '30%', but got 'many'."),
         ("", "but got ''."),
         ("nan", "but got 'nan'."),
         (float("inf"), "but got 'inf'."),
-        ("12KiB", "Expected macs to be an amount such as '250k' or a share such as '0.3x', but got '12KiB'."),
-        ("50%", "but got '50%'."),
+        ("12KiB", "Expected macs to be an amount such as '250k' or a share such as '0.3x' or '30%', but got '12KiB'."),
         ("1,000", "but got '1,000'."),
         (True, "but got 'True'."),
     ],

@@ -78,7 +78,7 @@ class OneNumber(nn.Module):
 @pytest.mark.parametrize(
     ("model", "limits", "why"),
     [
-        (lambda: BUILTIN["resnet20"](), {"ram": "0.6x"}, "no public table has a limit on peak_activation_bytes"),
+        (lambda: BUILTIN["resnet20"](), {"ram": "0.6x"}, "no public table has a limit on the peak memory"),
         (lambda: BUILTIN["resnet20"](num_classes=1000), {"macs": "0.5x"}, "1000 classes"),
         (lambda: BUILTIN["resnet20"](), {"macs": "0.05x"}, "below a quarter"),
         (OneNumber, {"macs": "0.5x"}, "no classifier"),

@@ -65,6 +65,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     devices.devices,
     demo.demo,
 )
+app.register_install_completion_command(help="Install completion by the Tab key for your shell, and exit.")
 for place, command in enumerate(COMMANDS):
     app.command(render.results_alone(command), sort_key=place)
 

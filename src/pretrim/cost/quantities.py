@@ -52,7 +52,7 @@ BUILTIN = (
         "count",
         "params",
         "pretrim.cost.costs:params",
-        help="Maximum number of parameters: 250k, or 0.5x of the dense network's.",
+        help="Maximum number of parameters: 250k, or 0.5x (50%) of the dense network's.",
     ),
     Quantity(
         "macs",

@@ -39,7 +39,8 @@ _UNITS: Mapping[Unit, Mapping[str, int]] = {
     "ns": {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9},
 }
 _EXAMPLES: Mapping[Unit, str] = {"count": "250k", "bytes": "512KiB", "ns": "5ms"}
-_AMOUNT = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*")
+_AMOUNT = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*|%)\s*")
+_SHARES: Mapping[str, float] = {"x": 1.0, "%": 0.01}
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Limit:
 
     >>> Limit.parse("macs", "20M")
     Limit(cost='macs', amount=20000000.0, is_share=False, text='20M', name='macs')
-    >>> Limit.parse("ram", "0.5x").is_share
-    True
+    >>> Limit.parse("ram", "0.5x").is_share, Limit.parse("ram", "50%").amount
+    (True, 0.5)
     """
 
     cost: str
@@ -75,19 +76,21 @@ class Limit:
         match = _AMOUNT.fullmatch(text)
         unit = match[2] if match else ""
         units = _UNITS[quantity.unit]
-        if match is None or not (unit == "x" or unit in units):
+        if match is None or not (unit in _SHARES or unit in units):
             raise BudgetError(
-                f"Expected {name} to be an amount such as {_EXAMPLES[quantity.unit]!r} or a share such as '0.3x', "
-                f"but got {text!r}."
+                f"Expected {name} to be an amount such as {_EXAMPLES[quantity.unit]!r} or a share such as '0.3x' or "
+                f"'30%', but got {text!r}."
             )
         amount = float(match[1].replace("_", ""))
         if amount <= 0 or not math.isfinite(amount):
             raise BudgetError(f"Expected {name} to be more than 0, but got {text!r}.")
-        if unit != "x" and amount < 1 and unit in ("", "B"):
+        if amount < 1 and unit in ("", "B"):
             raise BudgetError(f"Expected {name} to be at least 1, but got {text!r}: write a share as '{match[1]}x'.")
-        if unit == "x" and amount > 1:
+        is_share = unit in _SHARES
+        amount *= _SHARES[unit] if is_share else units[unit]
+        if is_share and amount > 1:
             raise BudgetError(f"Expected {name} to be at most the dense network's ('1x'), but got {text!r}.")
-        return cls(quantity.name, amount if unit == "x" else amount * units[unit], unit == "x", text, name)
+        return cls(quantity.name, amount, is_share, text, name)
 
     @property
     def quantity(self) -> Quantity:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.quantities import quantities
 
 from .legal import FloatArray
 from .utility import Utility
@@ -168,7 +169,7 @@ def _why_unknown(worth: Utility, widths: IntArray, dense: IntArray, limited: Seq
         return f"{worth.classifier.classes} classes: public tables have at most {MOST_CLASSES}"
     if kind_of(limited) is None:
         unusual = next(name for name in limited if name not in KINDS)
-        return f"no public table has a limit on {unusual}"
+        return f"no public table has a limit on the {quantities()[unusual].title}"
     if (widths < dense * LEAST_RATIO).any() and verdict_of(over) != "worse":  # that it is worse is likely all the more
         return "layers below a quarter of their width: public tables have none"
     return ""

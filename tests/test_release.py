@@ -1,0 +1,71 @@
+"""What is released: the wheel and the sdist hold what the code reads, and the wheel runs where no checkout is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import pretrim
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, check=True)
+    return folder
+
+
+def run(*command: object, cwd: Path) -> str:
+    done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_archives_hold_every_file_of_the_package(built: Path) -> None:
+    source = ROOT / "src"
+    files = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    assert wheel.name.startswith(f"pretrim-{pretrim.__version__}-") and {"pretrim/py.typed"} <= files
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    assert files <= inside
+    assert {name for name in inside if not name.startswith("pretrim/")} == {
+        f"pretrim-{pretrim.__version__}.dist-info/{name}"
+        for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    }
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {f"src/{name}" for name in files} | {"README.md", "LICENSE", "pyproject.toml"} <= names
+
+
+def test_the_wheel_runs_in_an_environment_of_its_own(built: Path, tmp_path: Path) -> None:
+    """Its dependencies are lent by the environment of the tests; pretrim itself comes from the wheel."""
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / "bin" / "python"
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    (wheel,) = built.glob("*.whl")
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index")
+    run(*pip, wheel, cwd=tmp_path)
+    lent = [path for path in Path(sysconfig.get_path("purelib")).iterdir() if "pretrim" not in path.name]
+    for path in lent:  # all but the checkout, which is installed there as editable
+        if not (site / path.name).exists():
+            (site / path.name).symlink_to(path)
+    home = run(python, "-c", "import pretrim; print(pretrim.__file__)", cwd=tmp_path).strip()
+    assert Path(home).is_relative_to(tmp_path)
+    pretrim_command = tmp_path / "venv" / "bin" / "pretrim"
+    assert run(pretrim_command, "--version", cwd=tmp_path).strip() == f"pretrim {pretrim.__version__}"
+    assert "demo" in run(pretrim_command, "--help", cwd=tmp_path)
+    assert "nrf52840" in run(pretrim_command, "devices", cwd=tmp_path)  # data files
+    assert "kept" in run(pretrim_command, "plan", "resnet20", "--macs", "0.5x", cwd=tmp_path)
