@@ -144,5 +144,7 @@ def test_weights_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> 
     weights = small().state_dict()
     weights["3.weight"][0, 0] = value
     save_file(weights, tmp_path / "weights.safetensors")
-    with pytest.raises(CheckpointError, match=r"finite weights in .*weights\.safetensors, but 3\.weight holds NaN or inf"):
+    with pytest.raises(
+        CheckpointError, match=r"finite weights in .*weights\.safetensors, but 3\.weight holds NaN or inf"
+    ):
         load_weights(small(), tmp_path / "weights.safetensors")

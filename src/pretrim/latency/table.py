@@ -179,7 +179,7 @@ class _Curve:
     """A `Curve` as it is stored."""
 
     axes: tuple[tuple[Width, ...], ...]
-    seconds: list[Seconds] | list[list[Seconds]]
+    seconds: tuple[Seconds | tuple[Seconds, ...], ...]
 
     def checked(self, aligned: int) -> Curve:
         """Raises ValueError where axes and values do not fit."""

@@ -104,7 +104,8 @@ class Plan:
         try:
             _check(plan)
         except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-            raise PlanError(f"Expected a complete plan, but it is damaged ({error!r}): make it again.") from error
+            said = records.one_line(error)
+            raise PlanError(f"Expected a complete plan, but it is damaged ({said}): make it again.") from error
         return plan
 
     def save(self, path: str | Path) -> None:

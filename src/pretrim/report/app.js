@@ -266,7 +266,7 @@
     if (!data.network) return;
     const layers = data.network.layers.map(escaped);
     const traces = Object.entries(data.network.shares).map(([mode, values]) => ({
-      x: layers, y: values.map((v) => 100 * v), type: "bar", name: TITLES[mode] ?? mode, marker: { color: (MODES[mode] ?? ["#888888"])[0] },
+      x: layers, y: values.map((v) => 100 * v), type: "bar", name: TITLES[mode] ?? escaped(mode), marker: { color: (MODES[mode] ?? ["#888888"])[0] },
     }));
     draw("shares", traces, { barmode: "group", yaxis: { title: { text: "share, %" } }, xaxis: { tickangle: -60, type: "category" } });
   };

@@ -101,7 +101,7 @@ class RunRecord:
         try:
             return _record(data)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, PretrimError) as error:
-            said = str(error) if isinstance(error, PretrimError) else repr(error)
+            said = records.one_line(error)
             raise CheckpointError(f"Expected a complete {RECORD}, but it is damaged ({said}): save again.") from error
 
 

@@ -20,6 +20,8 @@ from .settings import TrialSpec, question_key
 State: TypeAlias = Literal["waiting", "running", "done", "failed", "stopped"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "failed", "stopped")
 FINISHED: tuple[State, ...] = ("done", "failed", "stopped")
+LONGEST_S = 1e6
+"""of a latency: twelve days for one image"""
 _KEY = re.compile(r"[0-9a-f]{16}")
 _MEND = "run the trial again with `pretrim sweep --retry`"
 
@@ -108,7 +110,7 @@ class _Done(_Stopped):
 class _Measured:
     """What is read of a measurement."""
 
-    latency_s: Annotated[float, msgspec.Meta(gt=0)]
+    latency_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)]
 
 
 def read_trial(row: Any, settings: Mapping[str, Any]) -> Trial:

@@ -60,7 +60,14 @@ def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | 
         raise PlanError("Expected a plan for this network's channel groups, but its groups differ: make it again.")
     keep = kept_channels(network, plan.widths, score(model, network) if init == "inherit" else None)
     slim = cut(model, network, plan.widths, keep, rescale=init == "fresh")
-    check(slim, network, plan)
+    try:
+        check(slim, network, plan)
+    except RuntimeError as error:
+        if plan.example == network.example:
+            raise
+        raise PlanError(
+            f"Expected a plan for inputs that the model takes, but it fails on the plan's: {error}"
+        ) from error
     slim.__dict__["pretrim_plan"] = plan
     return slim
 

@@ -167,8 +167,8 @@ def train(
 
 def _moved(execution: Execution, device: torch.device) -> Execution:
     """How a training that was stopped was run, on the device that it goes on with."""
-    same = execution.device in ("auto", str(device)) or torch.device(execution.device).type == device.type
-    return execution if same else replace(execution, device=str(device))
+    is_same = execution.device.partition(":")[0] in ("auto", device.type)
+    return execution if is_same else replace(execution, device=str(device))
 
 
 def _device(wish: Execution, accelerator: Accelerator) -> torch.device:
