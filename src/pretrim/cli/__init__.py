@@ -6,9 +6,12 @@ torch is imported when a command needs it, so that ``--help`` is fast.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from types import FrameType
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -79,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    stopped = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     try:
         app(given, exit_on_error=False, print_error=False, result_action="return_value")
     except BrokenPipeError:
@@ -91,7 +95,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         line, code = _explained(error, given)
         _say(line)
         sys.exit(code)
+    finally:
+        if stopped is not None:
+            signal.signal(signal.SIGTERM, stopped)
     sys.exit(0)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave as after an error, so that processes that were started are ended and temporary files removed."""
+    sys.exit(128 + number)
 
 
 def _explained(error: Exception, given: Sequence[str]) -> tuple[str, int]:

@@ -208,7 +208,9 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
 
 def check_results(results: Mapping[str, Any]) -> None:
     """Raises CheckpointError where results hold under a name of ours what a run does not."""
-    records.convert(dict(results), _Results, source="The results", error=CheckpointError, mend="name them otherwise")
+    records.convert(
+        dict(results), _Results, source="The entry results", error=CheckpointError, mend="name it otherwise"
+    )
 
 
 def _checked_classes(names: Sequence[str]) -> tuple[str, ...]:

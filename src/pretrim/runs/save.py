@@ -100,7 +100,7 @@ def save(
         text = json.dumps(record.to_json(), indent=2, allow_nan=False) + "\n"
         check_results(results or {})
     except (TypeError, ValueError, CheckpointError) as error:
-        raise UsageError(f"Expected metadata of a run as plain JSON, but {error}.") from error
+        raise UsageError(f"Expected metadata of a run as plain JSON, but {str(error).rstrip('.')}.") from error
     if into:
         _write_into(Path(path), content, text)
     else:
