@@ -1,41 +1,82 @@
 """Pictures of a report as a browser shows it, for the README and for looking at it.
 
-    python scripts/screenshot.py runs/demo-report.html docs/images/report.png [--dark] [--width 1200] [--height 1500]
+    python scripts/screenshot.py runs/demo-report.html docs/images/report.png [--dark] [--width 1400] [--height 900]
+    python scripts/screenshot.py runs/demo-report.html pictures/ --all
 
+`--all` takes the page on a desktop and on a phone, light and dark, whole and as it opens, and as a PDF.
 Needs playwright and a Chromium (Debian: apt-get install chromium).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import sync_playwright
 
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+SCREENS = {"desktop": (1400, 900), "phone": (390, 844)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("page", type=Path)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("picture", type=Path, help="the file; with --all, a folder")
     parser.add_argument("--dark", action="store_true")
-    parser.add_argument("--width", type=int, default=1200)
+    parser.add_argument("--width", type=int, default=1400)
     parser.add_argument("--height", type=int, default=0, help="0: the whole page")
+    parser.add_argument("--state", default="", help="of the page, as its address has it: net=KEY&board=stm32h743")
+    parser.add_argument("--all", action="store_true")
     options = parser.parse_args()
+    address = options.page.resolve().as_uri() + (f"#{options.state}" if options.state else "")
+    with chromium() as browser:
+        if options.all:
+            every_picture(browser, address, options.picture)
+        else:
+            options.picture.parent.mkdir(parents=True, exist_ok=True)
+            take(browser, address, options.picture, options.width, options.height, dark=options.dark)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
     executable = next(path for path in CHROMIUM if Path(path).exists())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(
-            viewport={"width": options.width, "height": options.height or 900},
-            color_scheme="dark" if options.dark else "light",
-        )
-        page.goto(options.page.resolve().as_uri())
-        page.wait_for_selector("#tradeoff .plotly")
-        page.wait_for_timeout(500)
-        options.picture.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=options.picture, full_page=not options.height)
+        yield browser
         browser.close()
+
+
+def every_picture(browser: Any, address: str, folder: Path) -> None:
+    """The page on each screen, and on paper."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (width, height) in SCREENS.items():
+        for dark in (False, True):
+            scheme = "dark" if dark else "light"
+            take(browser, address, folder / f"{name}-{scheme}-first.png", width, height, dark=dark)
+            take(browser, address, folder / f"{name}-{scheme}.png", width, 0, dark=dark)
+    page = opened(browser, address, *SCREENS["desktop"], dark=True)
+    page.pdf(path=folder / "paper.pdf", format="A4", prefer_css_page_size=True, print_background=True)
+    page.close()
+
+
+def take(browser: Any, address: str, picture: Path, width: int, height: int, *, dark: bool) -> None:
+    page = opened(browser, address, width, height or 900, dark=dark)
+    page.screenshot(path=picture, full_page=not height)
+    page.close()
+
+
+def opened(browser: Any, address: str, width: int, height: int, *, dark: bool) -> Any:
+    scheme = "dark" if dark else "light"
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.on("console", lambda said: print(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: print(error))
+    page.goto(address)
+    page.wait_for_selector("body[data-ready]")
+    page.wait_for_timeout(300)
+    return page
 
 
 if __name__ == "__main__":

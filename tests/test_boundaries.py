@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "measure": BASE | {"compat", "deploy"},
     "latency": BASE | CORE | {"compat", "devices", "deploy", "measure"},
     "study": BASE | CORE | {"devices", "models", "data", "train", "runs", "deploy", "measure", "latency"},
-    "report": BASE | {"study", "train"},
+    "report": BASE | {"devices", "planning", "runs", "study", "train"},
     "jobs": BASE
     | CORE
     | {"core", "compat", "devices", "models", "data", "train", "runs", "deploy", "measure", "latency"}

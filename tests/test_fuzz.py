@@ -38,7 +38,7 @@ from pretrim.latency import LatencyKey
 from pretrim.latency.table import Correction, Table, load_table, save_table
 from pretrim.models.weights import load_weights
 from pretrim.planning.plan import Plan
-from pretrim.report.page import contents
+from pretrim.report import Shown, contents
 from pretrim.runs.save import save
 from pretrim.study.description import NETWORK, read_network
 from pretrim.study.sweep import make_study
@@ -157,7 +157,8 @@ def study_kinds(folder: Path) -> dict[str, Kind]:
     def use() -> None:
         opened = open_study(study)
         opened.recommend(macs="0.9x") if any(trial.state == "done" for trial in opened.trials) else None
-        json.dumps(contents("study", opened.trials, read_network(study)), allow_nan=False)
+        shown = Shown("study", opened.trials, read_network(study), study / "trials", opened.store.config())
+        json.dumps(contents(shown), allow_nan=False)
         opened.store.close()
 
     def column(table: str, name: str) -> Kind:

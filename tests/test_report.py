@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import re
+import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,28 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from small import CLASSES, SHAPE, small
+from torch.utils.data import TensorDataset
 
 import pretrim
 from pretrim.cli import main
 from pretrim.cli.recommend import show
 from pretrim.cli.study_table import show_trials
 from pretrim.errors import UsageError
-from pretrim.jobs.study import Advice, limits_of
+from pretrim.jobs.run import Run
+from pretrim.jobs.study import Advice, limits_of, open_study
 from pretrim.latency import PROVIDERS, LatencyKey, Table, save_table, wanted_axes
 from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
 from pretrim.measure.worker import cpu_name
 from pretrim.models import BUILTIN
-from pretrim.report import write_figures, write_page
+from pretrim.report import Shown, contents, write_figures, write_page
 from pretrim.report.figures import _draw
 from pretrim.report.page import LARGEST_BYTES, page
+from pretrim.study.command import own_command, shared_command
 from pretrim.study.recommend import BY_NAME, candidates, recommend
 from pretrim.study.rows import Trial
-from pretrim.study.settings import TrialSpec
+from pretrim.study.settings import StudyConfig, TrialSpec
 
 EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!-- '\"&"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
@@ -89,6 +95,7 @@ NETWORK = {
     "layers": [f"{EVIL}{n}" for n in range(3)],
     "shares": {"params": [0.1, 0.2, 0.7], "macs": [0.5, 0.3, 0.2], "memory": [0.6, 0.3, 0.1]},
 }
+CONFIG = StudyConfig("resnet20", "cifar10:data", max_images=1000)
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +111,9 @@ def browser() -> Iterator[Any]:
 
 
 class Opened:
-    """The page, and everything that a browser complains of."""
+    """The page, in a state as its address has it, and everything that a browser complains of."""
 
-    def __init__(self, browser: Any, file: Path, **settings: Any) -> None:
+    def __init__(self, browser: Any, file: Path, state: str = "", **settings: Any) -> None:
         self.context = browser.new_context(offline=True, accept_downloads=True, **settings)
         self.page = self.context.new_page()
         self.problems: list[str] = []
@@ -114,15 +121,35 @@ class Opened:
         self.page.on("console", lambda said: self.problems.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(file.as_uri())
-        self.page.wait_for_selector("#tradeoff .plotly")
+        self.page.goto(file.as_uri() + (f"#{state}" if state else ""))
+        self.page.wait_for_selector("body[data-ready]")
+
+    def text(self, selector: str) -> str:
+        return str(self.page.locator(selector).inner_text())
+
+    @property
+    def marked(self) -> set[str]:
+        """The key of the chosen network, as each part of the page has it."""
+        of_plots = """[...document.getElementById('parallel').data.filter((one) => one.line?.width === 5)
+            .map((one) => one.customdata[0]), ...((all) => {
+            const ring = all.find((one) => one.name === 'chosen');
+            const at = (one) => one.customdata.filter((_, n) => one.x[n] === ring.x[0] && one.y[n] === ring.y[0]);
+            return all.filter((one) => one.customdata).flatMap(at);
+        })(document.getElementById('tradeoff').data)]"""
+        row = self.page.locator("#table tr.chosen").get_attribute("data-key")
+        run = re.search(r"trials/(\S+)", self.text("#chosen"))
+        assert run is not None
+        return {*self.page.evaluate(of_plots), row, run[1]}
+
+
+def written(path: Path, name: str, trials: list[Trial], network: Any = NETWORK) -> Path:
+    write_page(path, f"{name}: trade-off", contents(Shown(name, trials, network)))
+    return path
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    path = tmp_path / "report.html"
-    write_page(path, EVIL, TRIALS, NETWORK)
-    return path
+    return written(tmp_path / "report.html", EVIL, TRIALS)
 
 
 def test_the_page_opens_offline_without_errors_and_asks_for_nothing(browser: Any, file: Path) -> None:
@@ -149,7 +176,7 @@ def test_hostile_names_stay_texts(browser: Any, file: Path) -> None:
 def test_a_limit_changes_what_is_recommended(browser: Any, file: Path) -> None:
     opened = Opened(browser, file)
     answer = opened.page.locator("#answer")
-    assert "dense, seed 0: 90.0 % validation" in answer.inner_text()
+    assert answer.inner_text().startswith("params at 0.5 of macs, seed 0: 88.0 % validation"), "never the dense network"
     slider = opened.page.locator("#limit-macs")
     slider.focus()
     slider.press("ArrowLeft")  # from no limit to the largest value: all fit
@@ -163,6 +190,256 @@ def test_a_limit_changes_what_is_recommended(browser: Any, file: Path) -> None:
     opened.page.locator("#limit-latency").fill("0")
     said = answer.inner_text()
     assert "macs at 0.25 of macs, seed 0: 82.0 %" in said and "for +500 µs" not in said
+    opened.context.close()
+
+
+def test_what_is_recommended_is_what_python_recommends(browser: Any, file: Path) -> None:
+    """Under any limits: the best of the slim networks. Without: the smallest within a point of the dense one."""
+    slim = candidates([one for one in TRIALS if one.spec.mode != "dense"])
+    opened = Opened(browser, file)
+    generator = np.random.default_rng(0)
+    for _ in range(8):
+        one = slim[int(generator.integers(len(slim)))]
+        names = generator.choice(["params", "macs", "ram", "arena", "latency"], size=2, replace=False)
+        limits = {str(name): one.takes[str(name)] * float(generator.uniform(0.9, 1.2)) for name in names}
+        opened.page.evaluate(
+            "state => { location.hash = state }", "&".join(f"max-{n}={v!r}" for n, v in limits.items())
+        )
+        opened.page.wait_for_function("hash => location.hash !== hash", arg=f"#{next(iter(limits))}")
+        opened.page.wait_for_timeout(50)
+        found = recommend(slim, limits)
+        said = opened.text("#answer")
+        if found.best is None:
+            assert said.startswith("Nothing fits.")
+        else:
+            assert said.startswith(f"{found.best.name}, seed {found.best.seed}: {100 * found.best.validation:.1f} %")
+            assert opened.marked == {found.best.key}
+    opened.context.close()
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "chosen", "why"),
+    [
+        ((0.9, 0.896, 0.895, 0.80), 2, "fewest MACs within 1 point of the dense network"),
+        ((0.9, 0.87, 0.88, 0.80), 2, "no slim network is within 1 point of the dense network: the most accurate"),
+        ((None, 0.90, 0.895, 0.80), 2, "fewest MACs within 1 point of the most accurate one"),
+    ],
+)
+def test_without_limits_the_smallest_network_that_loses_nothing(
+    browser: Any, tmp_path: Path, accuracies: tuple[float | None, ...], chosen: int, why: str
+) -> None:
+    keeps = (1.0, 0.5, 0.4, 0.3)
+    modes = ("dense", "params", "macs", "uniform")
+    trials = [
+        trial(number, mode, keep, accuracy)
+        for number, (mode, keep, accuracy) in enumerate(zip(modes, keeps, accuracies, strict=True))
+        if accuracy is not None
+    ]
+    opened = Opened(browser, written(tmp_path / "report.html", "study", trials))
+    assert why in opened.text("#answer") and opened.marked == {f"{chosen:016x}"}
+    opened.context.close()
+
+
+def test_one_selection_by_mouse_and_keyboard_and_the_address_keeps_all(browser: Any, file: Path) -> None:
+    opened = Opened(browser, file, viewport={"width": 1400, "height": 900})
+    page = opened.page
+    assert opened.marked == {TRIALS[1].key}
+    macs = page.locator("#before-after tbody tr", has_text="MACs")
+    assert macs.locator("td").all_inner_texts() == ["40.0 M", "20.0 M", "50.0 %"]
+    # by mouse: a point, a line, a row; by keyboard: a row
+    for key, pick in {
+        TRIALS[4].key: lambda: page.locator("#table tr", has_text="params at 0.25").click(),
+        TRIALS[3].key: lambda: page.locator("#table tr", has_text="uniform at 0.5").press("Enter"),
+        TRIALS[2].key: lambda: click(page, "tradeoff", TRIALS[2].key),
+        TRIALS[5].key: lambda: click(page, "parallel", TRIALS[5].key),
+    }.items():
+        pick()
+        assert opened.marked == {key} and f"net={key}" in page.evaluate("location.hash")
+        assert named(key) in opened.text("#card-title")
+    page.locator("#again").press("Enter")
+    assert opened.marked == {TRIALS[1].key} and page.locator("#again").is_hidden()
+    # every control
+    page.locator("#board").select_option("nrf52840")
+    page.locator("#typed-macs").fill("0.4x")
+    page.keyboard.press("Tab")
+    assert opened.marked == {TRIALS[5].key} and page.locator("#typed-macs").input_value() == "16.0 M"
+    page.locator("#resource").select_option("latency")
+    page.locator("#means").press("Space")
+    page.locator("#logarithmic").click()
+    page.get_by_role("button", name="Parameters").click()
+    page.locator("#table tr", has_text="uniform at 0.25").click()
+    before = state_of(opened)
+    assert before["board"] == "nrf52840" and before["limits"]["arena"] == "192 KiB" and before["sort"] == "Parameters ↑"
+    assert "nRF52840" in opened.text("#on-board") and "fits as well" in opened.text("#on-board")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert state_of(opened) == before
+    page.locator("#reset").press("Enter")
+    assert set(state_of(opened)["limits"].values()) == {""} and page.locator("#on-board").is_hidden()
+    assert opened.problems == [] and set(opened.requests) == {page.evaluate("location.href.split('#')[0]")}
+    opened.context.close()
+
+
+def named(key: str) -> str:
+    return next(one.spec.name for one in TRIALS if one.key == key)
+
+
+def click(page: Any, plot: str, key: str) -> None:
+    """On what a plot draws of a network, where nothing else of the plot lies on it."""
+    place = page.evaluate(
+        """([id, key]) => {
+        const plot = document.getElementById(id), { xaxis, yaxis, _size } = plot._fullLayout;
+        plot.scrollIntoView({ block: "center" });
+        const trace = plot.data.find((one) => (one.customdata ?? []).includes(key));
+        const n = trace.customdata.lastIndexOf(key); // of a line: at the accuracy
+        const box = plot.getBoundingClientRect();
+        return [box.left + _size.l + xaxis.d2p(trace.x[n]), box.top + _size.t + yaxis.d2p(trace.y[n])];
+    }""",
+        [plot, key],
+    )
+    page.mouse.move(*place)
+    page.wait_for_timeout(100)
+    page.mouse.click(*place)
+    page.wait_for_timeout(400)  # a click may be the first half of a double click
+
+
+def state_of(opened: Opened) -> dict[str, Any]:
+    """All that a user has set, read from the page itself."""
+    page = opened.page
+    typed = "all => Object.fromEntries(all.map((one) => [one.id.slice(6), one.value]))"
+    return {
+        "limits": page.eval_on_selector_all("#limits input[type=text]", typed),
+        "sliders": page.eval_on_selector_all("#limits input[type=range]", "all => all.map((one) => one.value)"),
+        "board": page.locator("#board").input_value(),
+        "axis": page.locator("#resource").input_value(),
+        "means": page.locator("#means").is_checked(),
+        "logarithmic": page.locator("#logarithmic").is_checked(),
+        "sort": page.locator("th[aria-sort$=ending]").inner_text(),
+        "chosen": opened.page.locator("#table tr.chosen").get_attribute("data-key"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("20M", "20.0 M"),
+        ("≤ 20 M", "20.0 M"),
+        ("20,000,000", "20.0 M"),
+        ("50%", "20.0 M"),
+        ("", ""),
+        ("half", "Write an amount such as 20M, or a share such as 0.5x."),
+        ("-3M", "Write an amount such as 20M, or a share such as 0.5x."),
+        ("20 KiB", "Write the unit as in 20M."),
+    ],
+)
+def test_amounts_that_are_typed(shared: Opened, typed: str, shown: str) -> None:
+    page = shared.page
+    page.locator("#typed-macs").fill(typed or "1M")
+    page.locator("#typed-macs").press("Enter")
+    if not typed:
+        page.locator("#typed-macs").fill("")
+        page.locator("#typed-macs").press("Enter")
+    wrong = page.locator("#wrong-macs").text_content()
+    assert shown in (wrong, page.locator("#typed-macs").input_value()) and bool(wrong) == shown.startswith("Write")
+    page.locator("#reset").click()
+
+
+@pytest.fixture(scope="module")
+def shared(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    """One page for tests that leave it as they found it."""
+    opened = Opened(browser, written(tmp_path_factory.mktemp("shared") / "report.html", EVIL, TRIALS))
+    yield opened
+    assert opened.problems == []
+    opened.context.close()
+
+
+def test_every_column_sorts_both_ways_and_the_unknown_come_last(shared: Opened) -> None:
+    page = shared.page
+    for number, button in enumerate(page.locator("#table thead button").all()):
+        for _ in range(2):
+            button.click()
+            cells = page.locator(f"#table tbody tr td:nth-child({number + 1})").all_inner_texts()
+            direction = page.locator("th[aria-sort$=ending]").get_attribute("aria-sort")
+            values = page.evaluate(f"sorted().map(columns[{number}].value)")
+            assert values == sorted(values, reverse=direction == "descending"), cells
+            assert len(cells) == 8
+    page.get_by_role("button", name="validation").click()
+
+
+def test_a_limit_is_drawn_where_it_is(shared: Opened) -> None:
+    """On the axis of the plot, and on the axis of the parallel ones, which have their values."""
+    page = shared.page
+    page.locator("#typed-macs").fill("20M")
+    page.locator("#typed-macs").press("Enter")
+    page.locator("#resource").select_option("macs")
+    shapes = page.evaluate("document.getElementById('tradeoff').layout.shapes")
+    assert [shape["x0"] for shape in shapes] == [20e6, 20e6]
+    assert "limit 20.0 M" in page.evaluate("document.getElementById('tradeoff').layout.annotations.map((a) => a.text)")
+    bars = page.evaluate("document.getElementById('parallel').data.find((one) => one.name === 'limits')")
+    assert bars["x"] == [1] and bars["y"] == pytest.approx([np.log(2) / np.log(4)])
+    values = page.evaluate(
+        "document.getElementById('parallel').layout.annotations.filter((a) => a.x === 1).map((a) => a.text)"
+    )
+    assert values == ["10.0 M", "40.0 M", "20.0 M"]
+    page.locator("#reset").click()
+
+
+def test_hovering_says_the_quantity_of_the_axis(shared: Opened) -> None:
+    page = shared.page
+    for resource, said in {"latency": "Latency 3 ms", "ram": "RAM (activations) 97.7 KiB"}.items():
+        page.locator("#resource").select_option(resource)
+        texts = page.evaluate("document.getElementById('tradeoff').data.flatMap((one) => one.text ?? [])")
+        assert f"params at 0.5 of macs, seed 0<br>{said}<br>validation 88.0 %" in texts
+    page.locator("#means").check()
+    texts = page.evaluate("document.getElementById('tradeoff').data.flatMap((one) => one.text ?? [])")
+    assert any(text.startswith("macs at 0.25 of macs, n = 2<br>RAM (activations)") for text in texts)
+    page.locator("#means").uncheck()
+
+
+def test_nothing_is_cut_and_the_toolbar_lies_on_nothing(browser: Any, file: Path) -> None:
+    for width, height in ((1400, 900), (390, 844)):
+        opened = Opened(browser, file, viewport={"width": width, "height": height})
+        page = opened.page
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        cut = """all => all.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent)"""
+        assert page.eval_on_selector_all("#before-after td, #before-after th, label, pre, #answer *", cut) == []
+        outside = """() => [...document.querySelectorAll('.plot:not([hidden])')].flatMap((plot) => {
+            const box = plot.getBoundingClientRect();
+            return [...plot.querySelectorAll('text')].filter((text) => {
+                const own = text.getBoundingClientRect();
+                return own.width && (own.left < box.left - 1 || own.right > box.right + 1);
+            }).map((text) => text.textContent);
+        })"""
+        assert page.evaluate(outside) == []
+        page.locator("#tradeoff").hover()
+        bar = page.locator("#tradeoff .modebar").first
+        if width > 640:
+            tools, legend, plot = (
+                page.locator(f"#tradeoff {part}").first.bounding_box() for part in (".modebar", ".legend", ".nsewdrag")
+            )
+            assert tools["x"] >= legend["x"] + legend["width"] and tools["x"] >= plot["x"] + plot["width"] - 1
+        else:
+            assert bar.count() == 0 or not bar.is_visible()
+        assert page.locator("#answer strong").bounding_box()["y"] < height, "the recommendation is what is seen first"
+        opened.context.close()
+
+
+def test_on_paper_it_is_light_and_as_wide_as_the_paper(browser: Any, file: Path, tmp_path: Path) -> None:
+    opened = Opened(browser, file, color_scheme="dark", viewport={"width": 1400, "height": 900})
+    page = opened.page
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    widths = page.eval_on_selector_all(".plot:not([hidden]) .main-svg", "all => all.map((one) => one.clientWidth)")
+    assert widths and max(widths) <= 700
+    assert page.locator("#limits input[type=range]").first.is_hidden() and page.locator("#copy").is_hidden()
+    assert page.evaluate(
+        "document.querySelector('.scroll').scrollHeight <= document.querySelector('.scroll').clientHeight"
+    )
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
+    assert page.evaluate("document.getElementById('tradeoff').clientWidth") > 700
+    assert page.pdf(format="A4").startswith(b"%PDF") and opened.problems == []
     opened.context.close()
 
 
@@ -187,8 +464,7 @@ def test_the_table_sorts_and_chooses_by_keyboard(browser: Any, file: Path) -> No
 
 def test_the_csv_has_every_row_and_no_formula(browser: Any, tmp_path: Path) -> None:
     odd = [*TRIALS[:2], Trial(**{**vars(TRIALS[2]), "key": "=1+1"})]
-    file = tmp_path / "report.html"
-    write_page(file, "study", odd, NETWORK)
+    file = written(tmp_path / "report.html", "study", odd)
     opened = Opened(browser, file)
     with opened.page.expect_download() as waiting:
         opened.page.locator("#csv").click()
@@ -249,11 +525,20 @@ def test_an_axis_is_in_the_units_of_the_texts(
 
 
 def test_a_page_without_trials_or_network(browser: Any, tmp_path: Path) -> None:
-    file = tmp_path / "report.html"
-    write_page(file, "empty", [], None)
-    opened = Opened(browser, file)
-    assert "No trial is done yet." in opened.page.locator("#answer").inner_text()
-    assert opened.problems == []
+    """One line, and the reasons of those that failed: no empty plots."""
+    for trials in ([], [TRIALS[-1], replace(TRIALS[-1], key="e" * 16, state="waiting")]):
+        opened = Opened(browser, written(tmp_path / "report.html", "empty", trials, None))
+        assert "No trial is done yet." in opened.text("#answer")
+        assert opened.page.locator(".plot:visible, select:visible, table:visible").count() == 0
+        assert opened.page.locator("#failed li").count() == sum(one.state == "failed" for one in trials)
+        assert opened.problems == []
+        opened.context.close()
+
+
+def test_a_page_of_the_dense_network_alone_recommends_nothing(browser: Any, tmp_path: Path) -> None:
+    opened = Opened(browser, written(tmp_path / "report.html", "begun", TRIALS[:1]))
+    assert opened.text("#answer").startswith("Of the networks that fit, only the dense one is done.")
+    assert opened.page.locator("#card").is_hidden() and opened.problems == []
     opened.context.close()
 
 
@@ -262,7 +547,7 @@ def test_ten_thousand_trials_stay_small() -> None:
         trial(n, ("params", "macs", "uniform")[n % 3], 0.1 + 0.8 * (n % 997) / 997, (n % 911) / 911)
         for n in range(10_000)
     ]
-    assert len(page("many", many, NETWORK)) <= LARGEST_BYTES
+    assert len(page("many", contents(Shown("many", many, NETWORK, None, CONFIG)))) <= LARGEST_BYTES
 
 
 def test_figures(tmp_path: Path) -> None:
@@ -281,6 +566,72 @@ def test_an_axis_of_a_figure_has_ticks_enough(largest: float) -> None:
     _draw(axes, shown, BY_NAME["macs"], {one.key: "macs" for one in shown})
     low, high = axes.get_xlim()
     assert 3 <= sum(low <= tick <= high for tick in axes.get_xticks()) <= 8
+
+
+@pytest.mark.parametrize(("resource", "scale"), [("latency", 1e3), ("flash", 1 / 1024), ("arena", 1 / 1024)])
+def test_ticks_of_a_figure_are_in_the_unit_of_its_label(resource: str, scale: float) -> None:
+    """No "200m" under "ms": what is written at a tick is its place on the axis."""
+    from matplotlib.figure import Figure
+
+    for largest in (1.0, 0.001, 40.0):
+        shown = candidates(
+            [trial(n, "macs", keep, 0.5, latency=0.001 * largest * keep) for n, keep in enumerate((0.9, 0.3))]
+        )
+        axes = Figure().add_subplot()
+        _draw(axes, shown, BY_NAME[resource], {one.key: "macs" for one in shown})
+        assert axes.get_xlabel().endswith({"latency": ", ms"}.get(resource, ", KiB"))
+        ticks = axes.get_xticks()
+        written_there = axes.xaxis.get_major_formatter().format_ticks(ticks)
+        assert [float(text.replace(",", "")) for text in written_there] == pytest.approx(list(ticks))
+        low, high = axes.get_xlim()
+        assert low <= scale * shown[0].takes[resource] <= high
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with its dense network."""
+    torch.manual_seed(0)
+    parts = [TensorDataset(torch.randn(count, *SHAPE), torch.arange(count) % CLASSES) for count in (40, 24)]
+    options: Any = {"macs": "0.5x", "with_dense": True, "epochs": 2, "batch_size": 20, "threads": 1, "train_on": "cpu"}
+    return pretrim.compress(small(), tuple(parts), output=tmp_path_factory.mktemp("runs") / "run", **options)
+
+
+def test_a_run_has_a_page_with_the_same_card(
+    browser: Any, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, said = call(capsys, "report", run.path, "-o", tmp_path / "run.html")
+    assert code == 0 and out.strip() == str(tmp_path / "run.html"), said
+    opened = Opened(browser, tmp_path / "run.html")
+    page = opened.page
+    cells = {
+        row.locator("th").inner_text(): row.locator("td").all_inner_texts()
+        for row in page.locator("#before-after tbody tr").all()
+    }
+    assert run.comparison is not None and run.dense_accuracy is not None and run.accuracy is not None
+    dense, slim, change = cells["Test accuracy"]
+    assert dense.startswith(f"{100 * run.dense_accuracy:.1f} %") and slim.startswith(f"{100 * run.accuracy:.1f} %")
+    low, high = run.results["test"]["interval_95"]
+    assert f"95 %: {100 * low:.1f} to {100 * high:.1f} %" in slim
+    assert change == f"{100 * run.comparison.difference:+.1f} points"
+    assert f"McNemar p = {run.comparison.p_value:.2g}" in opened.text("#told-apart").replace("1.0:", "1:")
+    share = run.plan.slim["params"] / run.plan.dense["params"]
+    assert cells["Parameters"][2].strip() == f"{100 * share:.1f} %"
+    counts = page.evaluate("document.getElementById('confusion').data[0].text.flat().map(Number)")
+    assert sum(counts) == 24
+    assert page.locator("#limits:visible, #table:visible, #tradeoff:visible").count() == 0
+    assert opened.problems == []
+    opened.context.close()
+
+
+def test_a_folder_that_is_neither_is_said(capsys: pytest.CaptureFixture[str], run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, said = call(capsys, "report", tmp_path / "empty", "-o", tmp_path / "x.html")
+    assert code == 1 and said.startswith("error: Expected a study in ")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text("{")
+    code, _, said = call(capsys, "report", broken, "-o", tmp_path / "x.html")
+    assert code == 1 and "the file is truncated or edited" in said and not (tmp_path / "x.html").exists()
 
 
 # ---------------------------------------------------------------------------------------- the commands
@@ -356,6 +707,15 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
     run = study / "trials" / trials[0]["key"]
     code, out, _ = call(capsys, "evaluate", run, "--data", "digits")
     assert code == 0
+    # The command that the page has to copy makes the same network again, to the bit.
+    config = open_study(study).store.config()
+    (again,) = [one for one in trials if one["asked"]["mode"] == "params"]
+    words = shlex.split(f"{shared_command(config)} {own_command(TrialSpec.from_json(again['asked']))}")
+    assert words[:3] == ["pretrim", "compress", "resnet20"] and words[-2:] == ["-o", "run"]
+    code, _, said = call(capsys, *words[1:-1], tmp_path / "again")
+    assert code == 0, said
+    weights = [path / "weights.safetensors" for path in (tmp_path / "again", study / "trials" / again["key"])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_a_sweep_for_a_runtime_plans_by_its_own_latency(

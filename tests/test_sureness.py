@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from test_report import NETWORK, TRIALS, Opened, browser, trial  # noqa: F401
+from test_report import TRIALS, Opened, browser, trial, written  # noqa: F401
 
 import pretrim
 from pretrim.cli import main, render, tables
@@ -17,8 +17,7 @@ from pretrim.cli.recommend import show as show_advice
 from pretrim.cli.study_table import show_trials
 from pretrim.data import DataSet, load
 from pretrim.jobs.study import Advice
-from pretrim.report import write_page
-from pretrim.report.page import PAIRED, pairs
+from pretrim.report.contents import PAIRED, pairs
 from pretrim.study.recommend import candidates, recommend
 from pretrim.study.rows import Trial
 from pretrim.train import Execution, Recipe, compare, evaluate, pack, unpack, wilson
@@ -176,16 +175,19 @@ def test_pairs_are_bounded() -> None:
 
 
 def test_the_page_says_how_sure_the_choice_is(browser: Any, tmp_path: Path) -> None:  # noqa: F811
-    path = tmp_path / "report.html"
-    write_page(path, "study", STUDY, NETWORK)
-    opened = Opened(browser, path)
-    said = opened.page.locator("#answer").inner_text()
-    found = recommend(candidates(STUDY), {})
+    opened = Opened(browser, written(tmp_path / "report.html", "study", STUDY), "max-macs=20000000")
+    said = opened.text("#answer").split("+2.0 points for ")[0]  # then follows what more MACs would buy
+    found = recommend(candidates(STUDY), {"macs": 20_000_000})
     assert found.best is not None and found.comparison is not None
-    low, high = wilson(450, 500).to_json()
-    assert f"90.0 % validation (95 %: {100 * low:.1f} to {100 * high:.1f} %, n = 500)" in said
-    assert "Against the next best, params at 0.5 of macs, seed 0: +2.0 points (95 %: " in said
+    low, high = wilson(440, 500).to_json()
+    assert f"88.0 % validation (95 %: {100 * low:.1f} to {100 * high:.1f} %, n = 500)" in said
+    assert "Against the next best, macs at 0.5 of macs, seed 0: +1.0 points (95 %: " in said
     assert ("cannot be told apart" in said) == (not found.comparison.is_significant)
+    (bought,) = found.buys
+    assert bought.comparison is not None
+    against_dense = opened.text("#told-apart")
+    assert against_dense.startswith("Against the dense network: -2.0 points (95 %: ")
+    assert ("cannot be told apart" in against_dense) == (not bought.comparison.is_significant)
     assert opened.problems == []
     opened.context.close()
 

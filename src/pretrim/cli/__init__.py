@@ -20,12 +20,14 @@ from pretrim import __version__
 from pretrim.errors import PretrimError
 
 from . import (
+    check,
     compress,
     demo,
     devices,
     evaluate,
     export,
     failure,
+    init,
     measure,
     plan,
     predict,
@@ -33,8 +35,10 @@ from . import (
     recommend,
     render,
     report,
+    run,
     sweep,
 )
+from .project import with_project
 from .render import clean
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -65,10 +69,13 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     predict.predict,
     export.export,
     measure.measure,
+    check.check,
     sweep.sweep,
     recommend.recommend,
     report.report,
     devices.devices,
+    init.init,
+    run.run,
     demo.demo,
 )
 app.register_install_completion_command(help="Install completion by the Tab key for your shell, and exit.")
@@ -84,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     stopped = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     try:
-        app(given, exit_on_error=False, print_error=False, result_action="return_value")
+        app(with_project(app, given), exit_on_error=False, print_error=False, result_action="return_value")
     except BrokenPipeError:
         failure.leave_pipe()
         sys.exit(PIPE_CLOSED)

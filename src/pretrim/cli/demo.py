@@ -15,6 +15,8 @@ from cyclopts import Parameter
 
 from pretrim.errors import UsageError
 
+from . import render
+
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PINNED = ("--layout", "channels_last", "--precision", "float32")
 """Not chosen by timing: the table is the same every time (with the same number of threads)."""
@@ -46,7 +48,7 @@ def demo(
     _pretrim("sweep", "resnet20", *data, *widths, *PINNED, *workers, "-o", study)
     _pretrim("recommend", study, "--params", "0.4x", "--ram", "0.8x")
     _pretrim("report", study, "-o", report)
-    print(f"\nOpen {report} in a browser: move a limit, click a point.")
+    render.say(f"\nOpen {report} in a browser: move a limit, click a point.")
 
 
 def _data_set() -> tuple[str, ...]:
@@ -54,7 +56,9 @@ def _data_set() -> tuple[str, ...]:
     folder = os.environ.get("FASHION_MNIST") or (str(DEBIAN) if DEBIAN.exists() else None)
     if folder is not None:
         return ("--data", f"fashion-mnist:{folder}", "--input", "1x16x16", "--epochs", "3", "--max-images", "8000")
-    print("Fashion-MNIST is not on this machine (Debian: apt-get install dataset-fashion-mnist): taking hard-digits.")
+    render.say(
+        "Fashion-MNIST is not on this machine (Debian: apt-get install dataset-fashion-mnist): taking hard-digits."
+    )
     return ("--data", "hard-digits", "--input", "1x16x16", "--epochs", "20", "--batch-size", "32")
 
 
@@ -70,7 +74,7 @@ def _remove_earlier(*folders: Path) -> None:
 def _pretrim(*arguments: object) -> None:
     """A command as a user would type it; the demo ends where one fails."""
     words = [str(argument) for argument in arguments]
-    print("\n$ pretrim", " ".join(words), flush=True)
+    render.say(f"\n$ pretrim {' '.join(words)}")
     code = subprocess.run([sys.executable, "-m", "pretrim", *words]).returncode
     if code:
         sys.exit(code)

@@ -30,6 +30,10 @@ def recommend(
         float | None,
         Parameter(group=TARGET, help="Share of flash and RAM reserved for your application (default: 0.25)."),
     ] = None,
+    runtime: Annotated[
+        str | None,
+        Parameter(group=TARGET, help="Runtime on a microcontroller, whose time is predicted: st-edge-ai, tflm, ..."),
+    ] = None,
     storage: Storage = None,
     json: Json = False,
     limits: Limits | None = None,
@@ -41,7 +45,7 @@ def recommend(
     from pretrim.jobs.study import open_study
     from pretrim.jobs.study import recommend as choose
 
-    advice = choose(open_study(study, storage), limits or Limits(), device, application)
+    advice = choose(open_study(study, storage), limits or Limits(), device, application, runtime)
     if json:
         render.print_json(advice.to_json())
     else:
@@ -93,6 +97,8 @@ def show(console: Console, advice: Advice) -> None:
         if buy.comparison is not None and not buy.comparison.is_significant:
             said += f" (McNemar p = {buy.comparison.p_value:.2g}: cannot be told apart)"
         console.print(Text(said), soft_wrap=True)
+    if advice.latency_of is not None:
+        console.print(Text(f"latency: {advice.latency_of}"), soft_wrap=True)
     console.print(Text(f"run: {advice.path}"), soft_wrap=True)
 
 

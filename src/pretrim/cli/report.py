@@ -1,4 +1,4 @@
-"""`pretrim report`: a study as one page that opens offline, and as figures for papers."""
+"""`pretrim report`: a study or a run as one page that opens offline, and a study as figures for papers."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from . import render
-from .arguments import Storage, Study
+from .arguments import Storage
 from .progress import Bars
 
 
 def report(
-    study: Study,
+    path: Annotated[Path, Parameter(metavar="STUDY|RUN", help="Folder of `pretrim sweep` or `pretrim compress`.")],
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], metavar="FILE", help="Page to write.")] = Path(
         "report.html"
     ),
-    figures: Annotated[Path | None, Parameter(metavar="FOLDER", help="Write PNG and SVG figures as well.")] = None,
+    figures: Annotated[
+        Path | None, Parameter(metavar="FOLDER", help="Write a study's PNG and SVG figures as well.")
+    ] = None,
     watch: Annotated[bool, Parameter(help="Rewrite it whenever a trial ends, until all have.")] = False,
     storage: Storage = None,
 ) -> None:
-    """Write an interactive HTML report.
+    """Write an interactive HTML report of a study or of one run.
 
-    Limits to move, fronts, widths, curves, a table; it opens offline.
+    Before and after, limits to move, fronts, widths, curves, a table; it opens offline.
     """
-    from pretrim.jobs.study import check_page, open_study, write_report
+    from pretrim.jobs.report import report as write
 
-    check_page(output)
-    page = write_report(open_study(study, storage), output, figures, watch=watch, reporter=Bars())
+    page = write(path, output, figures, watch=watch, storage=storage, reporter=Bars())
     print(page, file=render.stdout())

@@ -99,6 +99,8 @@ def _clock(seconds: float) -> str:
 
 def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     """Every trial by its share of MACs; the mean over seeds is the report's. A narrow terminal has fewer columns."""
+    from pretrim.study.recommend import place_of
+
     is_wide = console.width >= render.WIDE
     has_latency = is_wide or any(trial.measured for trial in trials)
     more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
@@ -123,6 +125,8 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             "stopped" if trial.state == "stopped" else "",
         )
     render._show(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
+    for place in dict.fromkeys(place_of(trial.measured) for trial in there if trial.measured):
+        console.print(Text(f"latency: {place}"), soft_wrap=True)
     for trial in trials:
         if trial.state == "failed":
             console.print(Text(f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}"), soft_wrap=True)
@@ -145,4 +149,4 @@ def amount(unit: str, value: float) -> str:
     """A resource in its unit."""
     if unit == "B":
         return render.size(value)
-    return f"{1e3 * value:.3g} ms" if unit == "s" else render.count(value)
+    return f"{1e3 * value:.3g} m{unit}" if unit in ("s", "J") else render.count(value)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pretrim.devices import APPLICATION_SHARE, board
+from pretrim.devices import APPLICATION_SHARE, Board, board
 from pretrim.errors import InfeasibleBudget, StudyError, UsageError
+from pretrim.latency.board_systems import System, find_system, known_runtimes
 
 from .options import Amount, Limits, gather
 from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
-    from pretrim.study.recommend import Recommendation
+    from pretrim.study.recommend import Candidate, Recommendation
     from pretrim.study.rows import Trial
     from pretrim.study.store import Store
 
@@ -31,11 +32,13 @@ class Advice:
         study: its folder.
         limits: largest value of each resource, by its name in `study.recommend.RESOURCES`.
         found: the choice, and what a little more would buy.
+        latency_of: machine, runtime, data type and threads that latencies hold for; None where none are known.
     """
 
     study: Path
     limits: dict[str, float]
     found: Recommendation
+    latency_of: str | None = None
 
     @property
     def path(self) -> Path | None:
@@ -48,7 +51,7 @@ class Advice:
         """What `pretrim recommend --json` prints."""
         from pretrim.study.recommend import to_json
 
-        return {**to_json(self.found), "limits": self.limits}
+        return {**to_json(self.found), "limits": self.limits, "latency_of": self.latency_of}
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,20 @@ class Study:
         """All of them, in the order they were asked for."""
         return self.store.trials()
 
-    def recommend(self, *, device: str | None = None, application: float | None = None, **limits: Amount) -> Advice:
+    def recommend(
+        self,
+        *,
+        device: str | None = None,
+        application: float | None = None,
+        runtime: str | None = None,
+        **limits: Amount,
+    ) -> Advice:
         """The most accurate network within limits (``ram="256KiB"``, ``macs="0.5x"``, ``device="stm32h743"``).
 
         Args:
             device: a board, whose flash and RAM become limits.
             application: share of flash and RAM reserved for the application.
+            runtime: on a microcontroller, whose time is meant: ``"st-edge-ai"``, ``"tflm-cmsis-nn"`` ...
             limits: amounts, or shares of the dense network.
 
         Raises:
@@ -81,7 +92,7 @@ class Study:
             InfeasibleBudget: no trial is done.
         """
         (given,) = gather(limits, Limits)
-        return recommend(self, given, device, application)
+        return recommend(self, given, device, application, runtime)
 
     def report(self, output: str | Path = "report.html", figures: str | Path | None = None) -> Path:
         """Write the trade-off as one page that opens offline; see `write_report`."""
@@ -104,20 +115,117 @@ def open_study(path: str | Path, storage: str | None = None) -> Study:
     return Study(folder, store)
 
 
-def recommend(study: Study, limits: Limits, device: str | None = None, application: float | None = None) -> Advice:
+def recommend(
+    study: Study,
+    limits: Limits,
+    device: str | None = None,
+    application: float | None = None,
+    runtime: str | None = None,
+) -> Advice:
     """Choose by validation accuracy within limits; see `Study.recommend`."""
     from pretrim.study import recommend as choosing
 
-    trials = study.trials
-    values = limits_of(limits.given(), trials, device, application)
-    found = choosing.recommend(choosing.candidates(trials), values)
-    if found.best is None and not found.relax and not found.of:
+    trials, given = study.trials, limits.given()
+    found = choosing.candidates(trials)
+    if device is None and runtime is not None:
+        raise UsageError("--runtime says whose time is meant on a board: add --device NAME.")
+    if device is not None:
+        found, dense_ns = _on_device(study, found, board(device), runtime, timed="latency" in given)
+    else:
+        dense_ns = None
+    if "latency" in given:
+        _check_one_place(choosing.places_of(found), study)
+    values = limits_of(given, trials, device, application, dense_ns)
+    chosen = choosing.recommend(choosing.of_one_machine(found), values)
+    if chosen.best is None and not chosen.relax and not chosen.of:
         raise InfeasibleBudget(f"No trial of {study.path} is done yet: run `pretrim sweep`.")
-    return Advice(study.path, values, found)
+    places = choosing.places_of(found)
+    return Advice(study.path, values, chosen, places[0] if places else None)
+
+
+def _check_one_place(places: Sequence[str], study: Study) -> None:
+    """Raises UsageError where latencies of several machines would be compared."""
+    if len(places) > 1:
+        raise UsageError(
+            f"The networks of {study.path} were not all timed on one machine ({'; '.join(places)}): latencies do not "
+            f"compare. Name a microcontroller by --device, or leave out --latency."
+        )
+
+
+def _on_device(
+    study: Study, found: Sequence[Candidate], target: Board, runtime: str | None, *, timed: bool
+) -> tuple[list[Candidate], int | None]:
+    """The networks as a board sees them, and the dense network's nanoseconds there where a time is asked for.
+
+    What was timed on this machine says nothing of the board, and is left out.
+    """
+    if target.kind != "microcontroller":
+        if timed or runtime is not None:
+            places = _measured_on(found)
+            raise UsageError(
+                f"No latency of {target.name} is known for the networks of {study.path}{places}: leave out --latency, "
+                f"and measure there by `pretrim measure RUN --ssh USER@HOST`."
+            )
+        return [_without_latency(one) for one in found], None
+    from pretrim.latency.on_board import predict
+
+    system = _system(target, runtime, timed=timed)
+    records = {trial.key: (trial.record or {}).get("on_boards") for trial in study.trials}
+    if system is not None and found and not any(records[one.key] for one in found):
+        raise UsageError(
+            f"The networks of {study.path} do not say what a board has to know for a time: the study is of an earlier "
+            f"version, or LiteRT has no model of them. Leave out --latency and --runtime."
+        )
+    seen = [_seen_by(one, records[one.key], target, runtime, system) for one in found]
+    there = next((record for record in records.values() if record), None)
+    return seen, None if system is None or there is None else predict(target, system, there["dense"])[1]
+
+
+def _system(target: Board, runtime: str | None, *, timed: bool) -> System | None:
+    """The measurements that predict a time on a microcontroller; None where none is asked for."""
+    if runtime is None and timed and (known := known_runtimes(target, "int8")):
+        raise UsageError(
+            f"The time on {target.name} is predicted, and depends on the runtime most: add --runtime, one of "
+            f"{', '.join(known)}."
+        )
+    return find_system(target, runtime, "int8") if timed or runtime is not None else None
+
+
+def _measured_on(found: Sequence[Candidate]) -> str:
+    from pretrim.study.recommend import places_of
+
+    places = places_of(found)
+    return f" (they were timed on {places[0].removesuffix(': measured')})" if places else ""
+
+
+def _without_latency(one: Candidate) -> Candidate:
+    return replace(one, timed_on=None, takes={name: value for name, value in one.takes.items() if name != "latency"})
+
+
+def _seen_by(
+    one: Candidate, sketches: Mapping[str, Any] | None, target: Board, runtime: str | None, system: System | None
+) -> Candidate:
+    """A network with the arena of a board and, where a runtime is named, its time there."""
+    from pretrim.latency.on_board import kernels_of, predict
+
+    plain = _without_latency(one)
+    if sketches is None:
+        return plain
+    takes = {**plain.takes, "arena": float(sketches["slim"]["arena_bytes"][kernels_of(target, runtime)])}
+    if system is None:
+        return replace(plain, takes=takes)
+    basis, ns = predict(target, system, sketches["slim"])
+    low, high = (f"{factor:.2f}" for factor in basis.range)
+    said = f"{basis.label}: predicted, {low} to {high} of it"
+    return replace(plain, takes={**takes, "latency": ns * 1e-9}, timed_on=said)
 
 
 def limits_of(
-    texts: dict[str, Amount], trials: Sequence[Trial], device: str | None, application: float | None
+    texts: dict[str, Amount],
+    trials: Sequence[Trial],
+    device: str | None,
+    application: float | None,
+    dense_ns: int | None = None,
 ) -> dict[str, float]:
     """Limits in the units of `study.recommend.RESOURCES`; shares are of the dense network.
 
@@ -126,12 +234,16 @@ def limits_of(
         trials: what the dense network takes is known from them.
         device: a board whose flash and RAM are limits too.
         application: share of them reserved for the application.
+        dense_ns: the dense network's time on the board, where one is asked for.
 
     Raises UsageError for what is no limit, or a share where no trial says what the dense network takes.
     """
     from pretrim.planning.budget import Limit
 
     dense = _dense(trials)
+    if device is not None:  # what was measured elsewhere is not the board's
+        dense = {name: value for name, value in dense.items() if name != "latency"}
+        dense |= {} if dense_ns is None else {"latency": dense_ns}
     found: dict[str, float] = {}
     for name, text in texts.items():
         limit = Limit.parse(name, text)
@@ -186,23 +298,26 @@ def write_report(
         UsageError: a file that is no page, or a folder that is missing.
         StudyError: it cannot be written.
     """
-    from pretrim.report import write_figures, write_page
+    from pretrim.report import Shown, contents, write_figures, write_page
     from pretrim.study.description import read_network
+    from pretrim.study.places import TRIALS
 
     check_page(output, figures)
-    network, known = read_network(study.path), None
+    network, config, known = read_network(study.path), study.store.config(), None
     while True:
         counts = study.store.counts()
         left = counts["waiting"] + counts["running"]
         if counts != known:
             known, trials = counts, study.trials
             try:
-                write_page(output, study.store.name, trials, network, refresh=watch and left > 0)
+                shown = Shown(study.store.name, trials, network, study.path / TRIALS, config)
+                write_page(output, f"{shown.name}: trade-off", contents(shown), refresh=watch and left > 0)
                 if figures is not None:
                     write_figures(figures, trials)
             except OSError as error:
                 raise StudyError(f"Cannot write the report: {error.strerror}.") from error
-            (reporter or Silent()).say(f"{output}: {counts['done']} trials, {output.stat().st_size / 2**20:.1f} MiB")
+            done = f"{counts['done']} trials" if counts["done"] else "no trial is done yet"
+            (reporter or Silent()).say(f"{output}: {done}, {output.stat().st_size / 2**20:.1f} MiB")
         if not watch or not left:
             return output
         time.sleep(WATCH_EVERY_S)

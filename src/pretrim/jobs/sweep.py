@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +16,20 @@ from pretrim.errors import PretrimError, UsageError
 
 from .data import DataSource, open_data, wanted_shape
 from .export import default_path, deliver
-from .options import DATA, SEARCH, Amount, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from .options import (  # some for types alone: those of inherited fields are evaluated here
+    DATA,
+    SEARCH,
+    WIDTHS,  # noqa: F401
+    Amount,
+    Keeping,
+    Limits,
+    MachineOptions,
+    MinWidth,  # noqa: F401
+    Search,
+    TargetOptions,
+    TrainingOptions,
+    _default,  # noqa: F401
+)
 from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
 from .run import Run
@@ -69,7 +82,7 @@ class GridOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions:
+class SweepOptions(Keeping):
     """How a study's trials are trained and run."""
 
     input: Annotated[str | None, Parameter(group=DATA)] = None
@@ -83,7 +96,7 @@ class SweepOptions:
     dtype: Annotated[Literal["float32", "float16", "int8"], Parameter(group=SEARCH)] = "float32"
     """Data type that bytes are counted in."""
     runtime: Annotated[str | None, Parameter(group=WHERE)] = None
-    """Export to this runtime and measure every network: onnx, litert, executorch."""
+    """Export to it and measure every network: onnx, litert, executorch; with --device whose time is meant there."""
     int8: Annotated[bool | None, Parameter(negative="--no-int8", group=WHERE)] = None
     """Export in int8."""
     workers: Annotated[int, Parameter(group=WHERE)] = 1
@@ -135,6 +148,7 @@ def sweep(
     options, reporter = options or StudyOptions(), reporter or Silent()
     specs = _specs(options)
     _check(options, model, data)
+    _check_times_on_boards(options, specs)
     config = _config(model, data, options)
     target = _target(options, specs)
     store, inputs = _prepared(output, config, model, data, target, options, reporter)
@@ -155,6 +169,7 @@ def _specs(options: StudyOptions) -> list[TrialSpec]:
 
     given = options.grid
     own: dict[str, Any] = {"step": options.sweep.step, "round_to": options.sweep.round_to}
+    own |= asked_of_layers(options.sweep)
     budgets = _budgets(options)
     if budgets and given.limit_of is not None:
         raise UsageError("--limit-of names the cost of one limit: leave it out beside --device or limits.")
@@ -172,9 +187,43 @@ def _specs(options: StudyOptions) -> list[TrialSpec]:
         limit=given.limit_of,
         budgets=budgets,
         dense=given.dense,
-        runtime="onnx" if options.sweep.runtime == "onnx" else TIMED_BY,
+        runtime=_on_board(options) or ("onnx" if options.sweep.runtime == "onnx" else TIMED_BY),
         **{name: value for name, value in own.items() if value is not None},
     )
+
+
+def asked_of_layers(keeping: Keeping) -> dict[str, Any]:
+    """What layers keep, as a trial says it. Raises UsageError for what is no width."""
+    from pretrim.planning.options import Options
+
+    options = Options(**keeping.wishes())
+    widths = options.min_width if isinstance(options.min_width, Mapping) else {"*": options.min_width}
+    asked = tuple((pattern, least) for pattern, least in sorted(widths.items()) if least > 1)
+    return {"freeze": options.freeze, "min_width": asked}
+
+
+def _on_board(options: StudyOptions) -> str | None:
+    """The runtime on the microcontrollers of a study whose time is predicted; None where none was named."""
+    from pretrim.deploy.runtimes import RUNTIMES
+
+    runtime = options.sweep.runtime
+    return None if runtime is None or runtime in RUNTIMES or not options.grid.device else runtime
+
+
+def _check_times_on_boards(options: StudyOptions, specs: Sequence[TrialSpec]) -> None:
+    """Raises UsageError for a time on a board that nothing is known of, before anything is trained."""
+    from pretrim.latency.board_systems import find_system
+
+    runtime = _on_board(options)
+    for name in {spec.device: None for spec in specs if spec.device}:
+        asked = TargetOptions(device=name, runtime=runtime)
+        is_timed = any(spec.is_timed for spec in specs if spec.device == name)
+        if board(name).kind == "microcontroller":
+            find_target(asked, {"latency": "1x"} if is_timed else {}, Search(), exports=False)
+        elif runtime is not None:
+            find_system(board(name), runtime, board(name).data_type)
+        elif is_timed:
+            raise UsageError(f"A study has no latencies of {name}: leave out --device {name}, or the limit on latency.")
 
 
 def _budgets(options: StudyOptions) -> list[Budget]:
@@ -228,6 +277,8 @@ def _check(options: StudyOptions, model: ModelSource, data: DataSource) -> None:
         raise UsageError(f"Expected --workers to be from 1 to {MOST_WORKERS}, but got {how.workers}.")
     if how.ray is not None and given.search:
         raise UsageError("--search runs on one machine: leave out --search or --ray.")
+    if given.search and how.wishes():
+        raise UsageError("--search chooses among all widths: leave out --search, or --freeze and --min-width.")
     if not 0 <= given.search <= MOST_TRIALS:
         raise UsageError(f"Expected --search to be from 0 to {MOST_TRIALS}, but got {given.search}.")
     if not _is_by_name(model, data) and (how.workers > 1 or how.ray is not None or given.search):
@@ -269,8 +320,9 @@ def _execution(options: StudyOptions) -> Execution:
 
 def _target(options: StudyOptions, specs: Sequence[TrialSpec]) -> Target:
     """The runtime that networks are exported to, and whose latency counts."""
-    asked = TargetOptions(runtime=options.sweep.runtime, int8=options.sweep.int8)
-    timed = any(spec.is_timed for spec in specs)
+    exported = options.sweep.runtime if _on_board(options) is None else None
+    asked = TargetOptions(runtime=exported, int8=options.sweep.int8)
+    timed = any(spec.is_timed for spec in specs if not spec.device)
     found = find_target(asked, {"params": "1x"}, Search(mode="latency" if timed else None))
     return replace(found, dtype=options.sweep.dtype)
 
@@ -346,21 +398,23 @@ def _run(
 
 def _measure_all(folder: Path, store: Store, inputs: TrialInputs, target: Target, reporter: Reporter) -> None:
     """Export and measure every trial that is done and was not measured. One that fails is said; the others go on."""
+    from pretrim.study.recommend import place_of
+
     trials = [trial for trial in store.trials() if trial.state == "done" and trial.measured is None]
     for number, trial in enumerate(trials, start=1):
         name = f"[{number}/{len(trials)}] {trial.spec.name}, seed {trial.spec.seed}"
         try:
-            latency_s = _measure(folder, store, inputs, trial, target, reporter)
+            found = _measure(folder, store, inputs, trial, target, reporter)
         except PretrimError as error:
             reporter.say(f"{name}: not measured: {error}")
             continue
-        reporter.say(f"{name}: {1e3 * latency_s:.2f} ms")
+        reporter.say(f"{name}: {1e3 * found['latency_s']:.2f} ms on {place_of(found)}")
 
 
 def _measure(
     folder: Path, store: Store, inputs: TrialInputs, trial: Trial, target: Target, reporter: Reporter
-) -> float:
-    """Export and measure one trial, and keep what was found. Returns its median latency in seconds."""
+) -> dict[str, Any]:
+    """Export and measure one trial, and keep what was found: times with all that they hold for, as plain JSON."""
     from pretrim.deploy.artifact import read
     from pretrim.measure import measure
     from pretrim.runs.load import load
@@ -375,19 +429,17 @@ def _measure(
         deliver(Run.opened(run, network, inputs.data), target, reporter)
     artifact = read(path)
     found = measure([artifact])[0]
-    store.measured(
-        trial.key,
-        {
-            "latency_s": found.latency.median_s,
-            "p90_s": found.latency.p90_s,
-            "runtime": found.runtime,
-            "data_type": found.data_type,
-            "provider": found.provider,
-            "threads": found.threads,
-            "file_bytes": found.file_bytes,
-            "energy_j": found.energy_j,
-            "proof": dict(artifact.proof),
-            "machine": dict(found.machine),
-        },
-    )
-    return found.latency.median_s
+    record = {
+        "latency_s": found.latency.median_s,
+        "p90_s": found.latency.p90_s,
+        "runtime": found.runtime,
+        "data_type": found.data_type,
+        "provider": found.provider,
+        "threads": found.threads,
+        "file_bytes": found.file_bytes,
+        "energy_j": found.energy_j,
+        "proof": dict(artifact.proof),
+        "machine": dict(found.machine),
+    }
+    store.measured(trial.key, record)
+    return record

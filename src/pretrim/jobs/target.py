@@ -97,13 +97,9 @@ class Target:
         """What a microcontroller's own chip and runtime decide. Raises UsageError where a time is not known."""
         if self.board is None or not self.is_microcontroller:
             return {}
-        from pretrim.latency.board_time import board_time
-        from pretrim.latency.on_board import arena_on
+        from pretrim.latency.on_board import costs_on
 
-        found: dict[str, Cost] = {"arena_bytes": arena_on(network, self.board, self.dtype, self.on_board)}
-        if self.predicted:
-            found["latency_ns"] = board_time(network, self.board, self.on_board, self.dtype).cost
-        return found
+        return costs_on(network, self.board, self.dtype, self.on_board, timed=self.predicted)
 
     def times(self, network: Network, widths: Mapping[str, IntArray], latencies: Mapping[str, int]) -> list[Any]:
         """Every time that is known of a network on this target, as plain JSON with what it holds for.
@@ -117,10 +113,12 @@ class Target:
             return [_measured_record(self, latencies)]
         if self.board is None or not self.is_microcontroller:
             return []
-        from pretrim.latency.on_board import time_record, times_on
+        from pretrim.latency.board_time import board_time
+        from pretrim.latency.on_board import systems_to_show
 
-        found = times_on(network, self.board, self.dtype, self.on_board)
-        return [time_record(time, {name: int(time.cost(at)) for name, at in widths.items()}) for time in found]
+        systems = systems_to_show(self.board, self.dtype, self.on_board)
+        found = [board_time(network, self.board, system.title, self.dtype) for system in systems]
+        return [time.record({name: int(time.cost(at)) for name, at in widths.items()}) for time in found]
 
 
 def find_target(

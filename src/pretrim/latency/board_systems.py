@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -44,6 +44,7 @@ ONLY_ON = {"st-edge-ai": "STM32"}
 """What is in the titles of the boards that a runtime's licence and tools are limited to"""
 ENOUGH = 10
 """Networks that make a version the first choice"""
+SECOND_NS = 10**9
 MICRO = 1e6
 
 
@@ -126,14 +127,8 @@ def _frozen(value: Any) -> Any:
 
 
 def core_of(board: Board) -> str:
-    """The core of a board as the measurements name it: without maker, and without what its suffix says of floats.
-
-    >>> from pretrim.devices import board
-    >>> core_of(board("stm32f407")), core_of(board("rp2040"))
-    ('Cortex-M4', 'Cortex-M0+')
-    """
-    name = board.core.removeprefix("Arm ").partition(" (")[0]
-    return name[:-1] if name.startswith("Cortex-M") and name.endswith("F") else name
+    """The core of a board as the measurements name it."""
+    return board.core_name
 
 
 def known_runtimes(board: Board, dtype: str | None = None) -> tuple[str, ...]:
@@ -189,3 +184,88 @@ def _is_called(system: System, name: str | None) -> bool:
     for alias, runtime in ALIASES.items():
         wanted = wanted.replace(alias, runtime)
     return wanted in (system.runtime, system.title.lower()) or system.runtime.startswith(f"{wanted}-")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a time on a board is predicted by, with everything that has to be said of it.
+
+    Attributes:
+        board: the microcontroller.
+        system: the measurements that it is fitted on.
+        left_out: kinds of operators whose time is not counted.
+        unmeasured: kinds of operators of this network that no measured network had; their cycles are those of other
+            systems, scaled, and the range is the widest of all.
+    """
+
+    board: Board
+    system: System
+    left_out: tuple[str, ...]
+    unmeasured: tuple[str, ...]
+
+    @classmethod
+    def of(cls, board: Board, system: System, kinds: Collection[str], left_out: Collection[str]) -> Prediction:
+        """For a network with operators of these kinds."""
+        unmeasured = tuple(kind for kind in (*WEIGHTED, *OTHERS) if kind in kinds and kind not in system.kinds)
+        return Prediction(board, system, tuple(left_out), unmeasured)
+
+    @property
+    def core(self) -> str:
+        """The board's core, as measurements name it."""
+        return core_of(self.board)
+
+    @property
+    def clock_hz(self) -> int:
+        """The board's clock."""
+        return self.board.clock_hz
+
+    @property
+    def label(self) -> str:
+        """In one line: board, core, clock, runtime with version, data type, and what it is fitted on."""
+        system, board = self.system, self.board
+        of = f"{system.networks} networks" if system.networks > 1 else "one network"
+        clock = f"{board.clock_hz / MICRO:g} MHz"
+        missing = f", none with {' or '.join(self.unmeasured)} operators" if self.unmeasured else ""
+        runtime = f"{TITLES.get(system.runtime, system.runtime)} {system.version or '(version not stated)'}"
+        return f"{board.name} ({core_of(board)}, {clock}), {runtime}, {system.dtype}, one core: fitted on {of}{missing}"
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Factors from the prediction to the range."""
+        return wide_range() if self.unmeasured else self.system.range
+
+    def ns(self, work: Work) -> int:
+        """The time of one image."""
+        return round(self.system.cycles(work) * SECOND_NS / self.board.clock_hz)
+
+    def range_of(self, ns: float) -> tuple[int, int]:
+        """The range of a predicted time: four in five networks of families left out of the fit were within it."""
+        return round(ns * self.range[0]), round(ns * self.range[1])
+
+    def energy_uj(self, ns: float) -> float | None:
+        """Microjoules for a time, where the power of this very board was measured with this runtime; else None."""
+        power = self.system.power_mw.get(self.board.name)
+        return None if power is None else power * ns / MICRO
+
+    def record(self, values: Mapping[str, int]) -> dict[str, Any]:
+        """A predicted time as plain JSON, with all that it holds for.
+
+        Args:
+            values: nanoseconds by what they are of: ``{"dense": 1_000_000, "slim": 500_000}``.
+        """
+        found: dict[str, Any] = {
+            "source": "predicted",
+            "machine": self.board.name,
+            "processor": f"{core_of(self.board)}, {self.board.clock_hz / MICRO:g} MHz",
+            "runtime": self.system.title,
+            "data_type": self.system.dtype,
+            "threads": 1,
+            "networks": self.system.networks,
+            "label": self.label,
+            "left_out": list(self.left_out),
+        }
+        for name, ns in values.items():
+            found[f"{name}_ns"] = int(ns)
+            found[f"{name}_range_ns"] = list(self.range_of(ns))
+            found[f"{name}_uj"] = self.energy_uj(ns)
+        return found

@@ -21,7 +21,7 @@ from pretrim.cost.formula import Formula, Term, formula
 from pretrim.cost.microcontroller import ACTIVATIONS, FUSES, Lowering, Node, lower
 from pretrim.devices import Board
 
-from .board_systems import MICRO, OTHERS, TITLES, WEIGHTED, System, Work, core_of, find_system, wide_range
+from .board_systems import SECOND_NS, WEIGHTED, Prediction, System, Work, find_system
 
 ELEMENTWISE = frozenset({"add", "sub", "mul", "div"})
 POOLS = frozenset({"max_pool2d_with_indices", "avg_pool2d", "mean"})
@@ -31,7 +31,6 @@ ELEMENT_FUNCTIONS = frozenset(
 )
 """Activations, where they are operators of their own. What is in none of these sets moves data, or was not measured by
 anybody: its time is left out, and its name is said"""
-SECOND_NS = 10**9
 
 
 @dataclass(frozen=True)
@@ -163,40 +162,14 @@ class BoardTimeCost:
 
 
 @dataclass(frozen=True)
-class BoardTime:
-    """A prediction of time on a board, with everything that has to be said of it.
+class BoardTime(Prediction):
+    """A prediction for one network, as a function of its widths.
 
     Attributes:
-        board: the name of the board.
-        core, clock_hz: of its processor.
-        system: the measurements that it is fitted on.
         cost: nanoseconds as a function of widths.
-        left_out: kinds of operators whose time is not counted.
-        unmeasured: kinds of operators of this network that no measured network had; their cycles are those of other
-            systems, scaled, and the range is the widest of all.
     """
 
-    board: str
-    core: str
-    clock_hz: int
-    system: System
     cost: BoardTimeCost
-    left_out: tuple[str, ...]
-    unmeasured: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """In one line: board, core, clock, runtime with version, data type, and what it is fitted on."""
-        return self.cost.label
-
-    def range_of(self, ns: float) -> tuple[int, int]:
-        """The range of a predicted time: four in five networks of families left out of the fit were within it."""
-        return round(ns * self.cost.range[0]), round(ns * self.cost.range[1])
-
-    def energy_uj(self, ns: float) -> float | None:
-        """Microjoules for a time, where the power of this very board was measured with this runtime; else None."""
-        power = self.system.power_mw.get(self.board)
-        return None if power is None else power * ns / MICRO
 
 
 def board_time(network: Network, board: Board, runtime: str | None = None, dtype: str = "int8") -> BoardTime:
@@ -215,18 +188,14 @@ def board_time(network: Network, board: Board, runtime: str | None = None, dtype
     system = find_system(board, runtime, dtype)
     parts, left_out = parts_of(network)
     ns = SECOND_NS / board.clock_hz
-    unmeasured = tuple(kind for kind in (*WEIGHTED, *OTHERS) if kind in _kinds(parts) and kind not in system.kinds)
+    basis = Prediction.of(board, system, {part.kind for part in parts}, left_out)
     cost = BoardTimeCost(
         total=formula(network, [[term for part in parts for term in _terms(part, system, ns)]]),
         layers=formula(network, _by_layer(network, parts, system, ns)),
-        range=wide_range() if unmeasured else system.range,
-        label=_label(board, system, unmeasured),
+        range=basis.range,
+        label=basis.label,
     )
-    return BoardTime(board.name, core_of(board), board.clock_hz, system, cost, left_out, unmeasured)
-
-
-def _kinds(parts: list[Part]) -> set[str]:
-    return {part.kind for part in parts}
+    return BoardTime(**vars(basis), cost=cost)
 
 
 def _terms(part: Part, system: System, ns: float) -> Iterator[Term]:
@@ -242,11 +211,3 @@ def _by_layer(network: Network, parts: list[Part], system: System, ns: float) ->
         if part.parameters in place:
             columns[place[part.parameters]].extend(_terms(part, system, ns))
     return columns
-
-
-def _label(board: Board, system: System, unmeasured: tuple[str, ...]) -> str:
-    of = f"{system.networks} networks" if system.networks > 1 else "one network"
-    clock = f"{board.clock_hz / MICRO:g} MHz"
-    missing = f", none with {' or '.join(unmeasured)} operators" if unmeasured else ""
-    runtime = f"{TITLES.get(system.runtime, system.runtime)} {system.version or '(version not stated)'}"
-    return f"{board.name} ({core_of(board)}, {clock}), {runtime}, {system.dtype}, one core: fitted on {of}{missing}"

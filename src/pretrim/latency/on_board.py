@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from pretrim.analysis.network import Network
-from pretrim.cost.formula import DType
+from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.formula import Cost, DType
 from pretrim.cost.microcontroller import ArenaCost, Kernels, arena_cost
 from pretrim.devices import Board
-from pretrim.errors import UsageError
 
-from .board_systems import MICRO, core_of, known_runtimes
-from .board_time import BoardTime, board_time
+from .board_systems import Prediction, System, Work, find_system, known_runtimes
+from .board_time import board_time, parts_of, work_of
 
-HELIUM = ("Cortex-M55", "Cortex-M85")
-"""Cores whose CMSIS-NN kernels work in memory that is not counted"""
 MOST_SHOWN = 3
 """runtimes whose times are shown where none was named"""
 TFLITE_LOADERS = ("st-edge-ai", "tflm")
@@ -29,9 +26,7 @@ def kernels_of(board: Board, runtime: str | None = None) -> Kernels:
         board: a microcontroller.
         runtime: as its user named it; ``tflm-reference`` has reference kernels everywhere.
     """
-    core = core_of(board)
-    has_cmsis = core.startswith("Cortex-M") and core not in HELIUM
-    return "cmsis-nn" if has_cmsis and not (runtime or "").startswith("tflm-reference") else "reference"
+    return "cmsis-nn" if board.has_cmsis_nn and not (runtime or "").startswith("tflm-reference") else "reference"
 
 
 def arena_text(board: Board, runtime: str | None = None) -> str:
@@ -39,9 +34,9 @@ def arena_text(board: Board, runtime: str | None = None) -> str:
     what = "RAM is the arena of TensorFlow Lite for Microcontrollers with 32-bit pointers"
     if kernels_of(board, runtime) == "cmsis-nn":
         what += ", with the memory that CMSIS-NN's kernels work in"
-    elif core_of(board) in HELIUM:
+    elif board.has_helium:
         what += ", without the memory that CMSIS-NN's kernels for Helium work in"
-    elif core_of(board).startswith("Xtensa") or "RISC-V" in core_of(board):
+    elif board.core_name.startswith("Xtensa") or "RISC-V" in board.core_name:
         what += ", without the memory that ESP-NN's kernels work in"
     if runtime is not None and not runtime.startswith(("tflm", "litert")):
         what += f"; {runtime} plans its memory otherwise"
@@ -69,45 +64,50 @@ def runtimes_to_show(board: Board, dtype: str) -> list[str]:
     return [by_name[name] for name in first[:MOST_SHOWN]]
 
 
-def times_on(network: Network, board: Board, dtype: str, runtime: str | None = None) -> list[BoardTime]:
-    """The time of a network on a board by the runtime that was named, or by those that are known; none if none is.
-
-    Args:
-        network: analysed.
-        board: a microcontroller.
-        dtype: int8 or float32.
-        runtime: as its user named it.
+def systems_to_show(board: Board, dtype: str, runtime: str | None = None) -> list[System]:
+    """The runtime that was named, or those that are known; none if none is.
 
     Raises UsageError for a runtime of which nothing is known on this board.
     """
     if runtime is not None:
-        return [board_time(network, board, runtime, dtype)]
-    try:
-        return [board_time(network, board, title, dtype) for title in runtimes_to_show(board, dtype)]
-    except UsageError:
-        return []
+        return [find_system(board, runtime, dtype)]
+    return [find_system(board, title, dtype) for title in runtimes_to_show(board, dtype)]
 
 
-def time_record(time: BoardTime, values: Mapping[str, int]) -> dict[str, Any]:
-    """A predicted time as plain JSON, with all that it holds for.
+def costs_on(
+    network: Network, board: Board, dtype: DType, runtime: str | None = None, *, timed: bool = False
+) -> dict[str, Cost]:
+    """What a microcontroller's own chip and runtime decide, for the planner.
 
     Args:
-        time: the prediction.
-        values: nanoseconds by what they are of: ``{"dense": 1_000_000, "slim": 500_000}``.
+        network: analysed.
+        board: a microcontroller.
+        dtype: that bytes are counted in.
+        runtime: as its user named it.
+        timed: whether its time is needed too.
+
+    Raises UsageError where the time is not known.
     """
-    record: dict[str, Any] = {
-        "source": "predicted",
-        "machine": time.board,
-        "processor": f"{time.core}, {time.clock_hz / MICRO:g} MHz",
-        "runtime": time.system.title,
-        "data_type": time.system.dtype,
-        "threads": 1,
-        "networks": time.system.networks,
-        "label": time.label,
-        "left_out": list(time.left_out),
+    found: dict[str, Cost] = {"arena_bytes": arena_on(network, board, dtype, runtime)}
+    return {**found, "latency_ns": board_time(network, board, runtime, dtype).cost} if timed else found
+
+
+def sketch(network: Network, widths: IntArray) -> dict[str, Any]:
+    """What any board has to know of a network in int8 to tell its RAM and its time, as plain JSON.
+
+    ``arena_bytes`` by the kernels, ``work`` by kind of operator, ``left_out``: operators without a known time.
+    """
+    work = work_of(network, widths)
+    arenas = {kind: arena_cost(network, "int8", pointer_bytes=4, kernels=kind) for kind in get_args(Kernels)}
+    return {
+        "arena_bytes": {kind: int(arena(widths)) for kind, arena in arenas.items()},
+        "work": {"macs": dict(work.macs), "outputs": dict(work.outputs)},
+        "left_out": list(parts_of(network)[1]),
     }
-    for name, ns in values.items():
-        record[f"{name}_ns"] = int(ns)
-        record[f"{name}_range_ns"] = list(time.range_of(ns))
-        record[f"{name}_uj"] = time.energy_uj(ns)
-    return record
+
+
+def predict(board: Board, system: System, sketched: Mapping[str, Any]) -> tuple[Prediction, int]:
+    """The time of a network by its `sketch`: what it rests on, and nanoseconds."""
+    work = Work(**sketched["work"])
+    basis = Prediction.of(board, system, {*work.macs, *work.outputs}, sketched["left_out"])
+    return basis, basis.ns(work)

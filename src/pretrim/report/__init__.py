@@ -1,6 +1,8 @@
-"""A study as a page that opens offline, and as figures for papers."""
+"""A study or a run as a page that opens offline, and a study as figures for papers."""
 
+from .contents import Shown, contents
 from .figures import write_figures
 from .page import write_page
+from .run import run_contents
 
-__all__ = ["write_figures", "write_page"]
+__all__ = ["Shown", "contents", "run_contents", "write_figures", "write_page"]

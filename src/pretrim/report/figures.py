@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from textwrap import fill
 from typing import Any
 
 from pretrim.files import write_atomically
 from pretrim.study.pareto import front
-from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates
+from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates, of_one_machine, title_of
 from pretrim.study.rows import Trial
 from pretrim.study.settings import DENSE
 
@@ -24,7 +25,7 @@ COLOURS = {
     "joint": "#e69f00",
     "uniform": "#56b4e9",
     "random": "#999933",
-    "waterfill": "#882255",
+    "waterfill": "#aa4499",
 }
 MARKERS = {
     "balanced": "P",
@@ -38,6 +39,10 @@ MARKERS = {
 }
 TITLES = {"params": "PA", "macs": "FA", "memory": "MA", "latency": "LA"}
 SIZE_INCHES = (4.8, 3.4)
+AXES = {"B": (1 / 1024, "KiB"), "s": (1e3, "ms"), "J": (1e3, "mJ")}
+"""By the unit of a resource: what an axis multiplies it by, and the unit that its label names; as in the page"""
+LONGEST_LINE = 64
+"""of the text below an axis"""
 NARROW = 8
 """times the smallest value: below it 1, 2, 5 would be one or two ticks of a logarithmic axis"""
 
@@ -46,7 +51,7 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
     """Write ``accuracy-RESOURCE.png`` and ``.svg`` for every resource that differs between trials; their paths."""
     from matplotlib.figure import Figure
 
-    found = candidates(trials)
+    found = of_one_machine(candidates(trials))
     modes = {trial.key: trial.spec.mode for trial in trials}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -68,9 +73,9 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
 
 
 def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict[str, str]) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-    scale, unit = {"B": (1 / 1024, ", KiB"), "s": (1e3, ", ms")}.get(resource.unit, (1.0, ""))
+    scale, unit = AXES.get(resource.unit, (1.0, ""))
 
     def x(one: Candidate) -> float:
         return scale * one.takes[resource.name]
@@ -105,9 +110,11 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    # Where the label names a unit, ticks are plain numbers in it: no "200m" of milliseconds.
+    plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
+    axes.xaxis.set_major_formatter(plain if unit else EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"{resource.title}{unit}")
+    axes.set_xlabel(fill(f"{title_of(resource, there)}{unit and f', {unit}'}", LONGEST_LINE))
     axes.set_ylabel("validation accuracy (%)")
     axes.grid(alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""One HTML file of a study: data, styles, script and Plotly inside; it loads nothing and sends nothing.
+"""One HTML file of a study or a run: data, styles, script and Plotly inside; it loads nothing and sends nothing.
 
 Names come from outside (classes, layers, models, errors of other people's code). They reach the page as JSON in which
 ``<``, ``>`` and ``&`` are escapes, and the script sets them as text, never as markup. A content security policy names
@@ -11,48 +11,38 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Sequence
 from importlib.resources import files
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from pretrim.errors import UsageError
 from pretrim.files import write_text
-from pretrim.study.pareto import front
-from pretrim.study.recommend import COST_OF, RESOURCES, Candidate, candidates, compared
-from pretrim.study.rows import Trial
 
-DETAILED = 400
-"""Trials whose curves and widths are in the page: those of the front first, then the most accurate ones."""
-PAIRED = 60
-"""Of those, the ones that are compared with each other image by image: their number of pairs grows with its square."""
 LARGEST_BYTES = 8 * 2**20
 REFRESH_S = 5
+SCRIPTS = ("numbers.js", "choose.js", "card.js", "plots.js", "table.js", "app.js")
+"""In the order in which they need each other; the page has them as one"""
 
 
-def write_page(
-    path: Path, name: str, trials: Sequence[Trial], network: dict[str, Any] | None, *, refresh: bool = False
-) -> None:
-    """Write the report of a study.
+def write_page(path: Path, title: str, contents: dict[str, Any], *, refresh: bool = False) -> None:
+    """Write a report.
 
     Args:
         path: the file, ending in ``.html``.
-        name: of the study.
-        trials: all of them.
-        network: what `study.network` kept of the network.
+        title: of the page.
+        contents: of a study (`contents.contents`) or a run (`run.contents`).
         refresh: let the page load itself again every five seconds, for a study that runs.
 
     Raises UsageError without Plotly.
     """
-    write_text(path, page(name, trials, network, refresh=refresh))
+    write_text(path, page(title, contents, refresh=refresh))
 
 
-def page(name: str, trials: Sequence[Trial], network: dict[str, Any] | None, *, refresh: bool = False) -> str:
+def page(title: str, contents: dict[str, Any], *, refresh: bool = False) -> str:
     """The same, as text."""
-    own = files("pretrim.report")
-    plotly, script = _plotly(), own.joinpath("app.js").read_text(encoding="utf-8")
-    style = own.joinpath("style.css").read_text(encoding="utf-8")
+    own = files("pretrim.report").joinpath("page")
+    plotly = _plotly()
+    script = "\n".join(own.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
     policy = "; ".join(
         [
             "default-src 'none'",
@@ -64,17 +54,17 @@ def page(name: str, trials: Sequence[Trial], network: dict[str, Any] | None, *, 
         ]
     )
     again = f'<meta http-equiv="refresh" content="{REFRESH_S}">' if refresh else ""
-    text = own.joinpath("page.html").read_text(encoding="utf-8")
     parts = {
         "POLICY": policy,
         "REFRESH": again,
-        "TITLE": html.escape(f"{name}: trade-off"),
-        "STYLE": style,
-        "DATA": embedded(contents(name, trials, network)),
+        "TITLE": html.escape(title),
+        "STYLE": own.joinpath("style.css").read_text(encoding="utf-8"),
+        "DATA": embedded(contents),
         "PLOTLY": plotly,
         "SCRIPT": script,
     }
-    pieces = text.split("@@")  # text and names of parts in turns; what is put in is not searched again
+    # Text and names of parts in turns; what is put in is not searched again.
+    pieces = own.joinpath("page.html").read_text(encoding="utf-8").split("@@")
     return "".join(parts[piece] if place % 2 else piece for place, piece in enumerate(pieces))
 
 
@@ -104,76 +94,3 @@ def _plotly() -> str:
         ) from error
     script: str = get_plotlyjs()
     return script
-
-
-def contents(name: str, trials: Sequence[Trial], network: dict[str, Any] | None) -> dict[str, Any]:
-    """What the script draws: a row for each trial, details of some, the dense network."""
-    found = candidates(trials)
-    by_key = {trial.key: trial for trial in trials}
-    names = [one.name for one in RESOURCES if any(one.name in candidate.takes for candidate in found)]
-    return {
-        "study": name,
-        "resources": [vars(one) for one in RESOURCES if one.name in names],
-        "network": network,
-        "trials": [
-            {
-                "key": one.key,
-                "name": one.name,
-                "mode": by_key[one.key].spec.mode,
-                "keep": by_key[one.key].spec.budget_fraction,
-                "seed": one.seed,
-                "accuracy": one.validation,
-                "test": one.test,
-                "takes": [one.takes.get(resource) for resource in names],
-                "interval": None if one.validated is None else one.validated["interval_95"],
-                "images": None if one.validated is None else one.validated["images"],
-                "testInterval": None if one.tested is None else one.tested["interval_95"],
-            }
-            for one in found
-        ],
-        "details": {key: _detail(by_key[key]) for key in _detailed(found)},
-        "pairs": pairs(found),
-        "dense": _dense(trials, names),
-        "counts": {state: sum(trial.state == state for trial in trials) for state in STATES},
-        "failed": [{"name": t.spec.name, "seed": t.spec.seed, "error": t.error} for t in trials if t.state == "failed"],
-    }
-
-
-STATES = ("done", "running", "waiting", "failed", "stopped")
-
-
-def _detailed(found: Sequence[Candidate]) -> list[str]:
-    on_front: set[str] = set()
-    for cost in COST_OF:
-        there = [one for one in found if cost in one.takes]
-        if there:
-            chosen = front([one.takes[cost] for one in there], [one.validation for one in there])
-            on_front |= {one.key for one, on in zip(there, chosen, strict=True) if on}
-    others = sorted((one for one in found if one.key not in on_front), key=lambda one: -one.validation)
-    return [*sorted(on_front), *(one.key for one in others)][:DETAILED]
-
-
-def pairs(found: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
-    """The second network against the first on the same validation images: difference, interval, p-value, by keys.
-
-    Only of the first networks of those with details, and of those that recorded which images they were right about.
-    """
-    by_key = {one.key: one for one in found}
-    chosen = [by_key[key] for key in _detailed(found)[:PAIRED] if by_key[key].validated is not None]
-    rows: dict[str, dict[str, list[float]]] = {}
-    for first, second in combinations(chosen, 2):
-        if (comparison := compared(first, second)) is not None:
-            values = (comparison.difference, *comparison.interval.to_json(), comparison.p_value)
-            rows.setdefault(first.key, {})[second.key] = [float(f"{value:.4g}") for value in values]
-    return rows
-
-
-def _detail(trial: Trial) -> dict[str, Any]:
-    record = trial.record or {}
-    return {"widths": record.get("widths"), "curve": record.get("epochs")}
-
-
-def _dense(trials: Sequence[Trial], names: Sequence[str]) -> list[float | None] | None:
-    """What the dense network takes."""
-    costs = next((trial.record["dense"] for trial in trials if trial.record and "dense" in trial.record), None)
-    return None if costs is None else [costs.get(COST_OF.get(name, "")) for name in names]

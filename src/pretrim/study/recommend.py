@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pretrim.deploy.runtimes import TITLES
 from pretrim.errors import UsageError
 
 from .rows import Trial
@@ -21,7 +23,7 @@ class Resource:
     Attributes:
         name: short, as on the command line and in files.
         title: for people.
-        unit: bytes, seconds, or nothing for plain numbers.
+        unit: bytes, seconds, joules, or nothing for plain numbers.
     """
 
     name: str
@@ -37,7 +39,8 @@ RESOURCES = (
     Resource("activation", "All feature maps", "B"),
     Resource("file", "int8 .tflite, predicted", "B"),
     Resource("arena", "Tensor arena, predicted", "B"),
-    Resource("latency", "Latency, measured", "s"),
+    Resource("latency", "Latency", "s"),
+    Resource("energy", "Energy per image", "J"),
 )
 BY_NAME: Mapping[str, Resource] = {resource.name: resource for resource in RESOURCES}
 COST_OF: Mapping[str, str] = {
@@ -49,6 +52,8 @@ COST_OF: Mapping[str, str] = {
     "file": "artifact_bytes",
     "arena": "arena_bytes",
 }
+MEASURED = ("latency", "energy")
+"""What is of one machine, runtime, data type and number of threads"""
 LEAST_GAIN = 0.001
 """of accuracy, that is worth a mention"""
 
@@ -66,6 +71,7 @@ class Candidate:
         takes: of each resource, where it is known.
         validated: its evaluation on the validation images (`train.Evaluation.to_json`); None in older studies.
         tested: likewise on the test images.
+        timed_on: what its latency holds for: machine, runtime, data type, threads; None without a latency.
     """
 
     key: str
@@ -76,6 +82,7 @@ class Candidate:
     takes: Mapping[str, float]
     validated: Mapping[str, Any] | None = None
     tested: Mapping[str, Any] | None = None
+    timed_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,8 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
         takes = {name: float(record["costs"][cost]) for name, cost in COST_OF.items() if cost in record["costs"]}
         if trial.measured is not None and "latency_s" in trial.measured:
             takes["latency"] = float(trial.measured["latency_s"])
+        if trial.measured is not None and trial.measured.get("energy_j") is not None:
+            takes["energy"] = float(trial.measured["energy_j"])
         found.append(
             Candidate(
                 key=trial.key,
@@ -135,9 +144,50 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
                 takes=takes,
                 validated=record.get("validation"),
                 tested=record.get("test"),
+                timed_on=None if trial.measured is None else place_of(trial.measured),
             )
         )
     return found
+
+
+def place_of(measured: Mapping[str, Any]) -> str:
+    """What a measured latency holds for, in words; studies of older versions do not say all of it.
+
+    >>> place_of({"machine": {"cpu": "Xeon"}, "runtime": "litert", "data_type": "int8", "threads": 1})
+    'Xeon, LiteRT, int8, 1 thread: measured'
+    >>> place_of({})
+    'a machine that was not recorded: measured'
+    """
+    machine = (measured.get("machine") or {}).get("cpu", "a machine that was not recorded")
+    runtime, threads = measured.get("runtime"), measured.get("threads")
+    words = [machine, TITLES.get(runtime, runtime) if runtime else None, measured.get("data_type")]
+    words.append(f"{threads} thread{'' if threads == 1 else 's'}" if threads else None)
+    return f"{', '.join(str(word) for word in words if word)}: measured"
+
+
+def places_of(found: Iterable[Candidate]) -> list[str]:
+    """What the latencies of networks hold for, each once, the most frequent first."""
+    counted = Counter(one.timed_on for one in found if one.timed_on is not None and "latency" in one.takes)
+    return [place for place, _ in counted.most_common()]
+
+
+def of_one_machine(found: Sequence[Candidate]) -> list[Candidate]:
+    """Networks without what was measured on other machines than that of most of them: it does not compare."""
+    places = places_of(found)
+    return [
+        one
+        if one.timed_on in (None, *places[:1])
+        else replace(
+            one, timed_on=None, takes={name: value for name, value in one.takes.items() if name not in MEASURED}
+        )
+        for one in found
+    ]
+
+
+def title_of(resource: Resource, found: Sequence[Candidate]) -> str:
+    """A resource as pages name it: a latency with what it holds for."""
+    places = places_of(found) if resource.name in MEASURED else []
+    return f"{resource.title} ({places[0]})" if places else resource.title
 
 
 def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recommendation:

@@ -12,11 +12,12 @@ import torch
 
 from pretrim.analysis.network import IntArray, Network
 from pretrim.cost.costs import costs
+from pretrim.cost.formula import Cost
 from pretrim.cost.microcontroller import arena_cost, artifact_cost
 from pretrim.devices import board
 from pretrim.errors import PretrimError, StudyError
 from pretrim.files import write_text
-from pretrim.planning.options import Options
+from pretrim.latency.on_board import costs_on, sketch
 from pretrim.planning.plan import Plan
 from pretrim.planning.search import make_plan, plan_of_widths
 from pretrim.runs.folder import remove_temporaries
@@ -26,8 +27,8 @@ from pretrim.surgery.apply import apply
 from pretrim.train import EpochRecord, Progress
 
 from . import rows
-from .inputs import TrialInputs
-from .settings import DENSE, StudyConfig, TrialSpec
+from .inputs import TrialInputs, latency_key
+from .settings import DENSE, RUNTIME, StudyConfig, TrialSpec
 
 RECORD = "trial.json"
 """In the folder of a finished trial: what the study's table holds of it"""
@@ -91,6 +92,8 @@ def run_trial(
         "asked": spec.to_json(),
         "costs": spent,
         "dense": costs_of(dense.network, dense.network.dense, config.dtype),
+        "on_boards": _on_boards(dense.network, {"dense": dense.network.dense, "slim": plan.widths}),
+        "predicted_on": {PREDICTED[runtime]: places(config, runtime) for runtime in inputs.latency},
         "widths": [int(width) for width in plan.widths],
         **_found(trained),
     }
@@ -130,15 +133,32 @@ def curve_point(epoch: EpochRecord) -> list[float | None]:
 
 
 def costs_of(network: Network, widths: IntArray, dtype: str) -> dict[str, int]:
-    """Everything that is known of a plan before it is trained: five costs, and flash and RAM of an int8 ``.tflite``."""
+    """Everything that is known of a plan before it is trained: five costs, and flash and RAM of an int8 ``.tflite``.
+
+    RAM as on a Cortex-M with CMSIS-NN; what other boards take is in a trial's ``on_boards``.
+    """
     functions = costs(network, dtype)  # type: ignore[arg-type]  # it checks the name
     found = {str(name): int(function(widths)) for name, function in functions.items()}
     try:
         found["artifact_bytes"] = int(artifact_cost(network, "int8")(widths))
-        found["arena_bytes"] = int(arena_cost(network, "int8")(widths))
+        found["arena_bytes"] = int(arena_cost(network, "int8", pointer_bytes=4, kernels="cmsis-nn")(widths))
     except PretrimError:  # a network that LiteRT has no model of: the others hold all the same
         pass
     return found
+
+
+def _on_boards(network: Network, widths: dict[str, IntArray]) -> dict[str, Any] | None:
+    """What any microcontroller has to know of the dense and the slim network; None where LiteRT has no model of it."""
+    try:
+        return {which: sketch(network, at) for which, at in widths.items()}
+    except PretrimError:
+        return None
+
+
+def places(config: StudyConfig, runtime: str) -> dict[str, Any]:
+    """What a predicted latency of this machine holds for."""
+    key = latency_key(config, runtime)
+    return {"machine": key.device, "runtime": key.runtime, "data_type": key.data_type, "threads": key.threads}
 
 
 def _spent(config: StudyConfig, inputs: TrialInputs, widths: IntArray) -> dict[str, int]:
@@ -154,13 +174,15 @@ def plan_of_trial(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> 
     if spec.mode == DENSE:
         made = plan_of_widths(network, network.dense, config.dtype)  # type: ignore[arg-type]  # it checks the name
     else:
-        options = Options(
-            mode=spec.mode,  # type: ignore[arg-type]
-            step=spec.step,  # type: ignore[arg-type]
-            round_to=spec.round_to,
-            seed=spec.seed,
-        )
-        timed = inputs.latency.get(spec.runtime) if spec.is_timed else None
-        handed = {} if timed is None else {timed.name: timed}
-        made = make_plan(network, spec.amounts, options, dtype, handed)  # type: ignore[arg-type]  # it checks the name
+        made = make_plan(network, spec.amounts, spec.options(), dtype, _costs(inputs, spec, dtype))  # type: ignore[arg-type]  # it checks the name
     return replace(made, model=None if dense.reference is None else dense.reference.to_json())
+
+
+def _costs(inputs: TrialInputs, spec: TrialSpec, dtype: str) -> dict[str, Cost]:
+    """What a microcontroller decides, or the latency of this machine where one is needed."""
+    network = inputs.dense.network
+    if spec.device and board(spec.device).kind == "microcontroller":
+        runtime = None if spec.runtime == RUNTIME else spec.runtime
+        return costs_on(network, board(spec.device), dtype, runtime, timed=spec.is_timed)  # type: ignore[arg-type]
+    timed = inputs.latency.get(spec.runtime) if spec.is_timed else None
+    return {} if timed is None else {timed.name: timed}

@@ -1,0 +1,143 @@
+"""`pretrim.toml`: what the commands in a folder take where the command line says nothing.
+
+At the top ``model`` and ``data``; in tables the options, by their names. Tables named after a command are for that
+command alone, the others for every command that has the option. The command line wins.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pretrim.errors import UsageError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+    from cyclopts.argument import Argument
+
+Arguments: TypeAlias = "Mapping[str, Argument]"
+"""What a command takes, by its long names without dashes, and MODEL"""
+FILE = Path("pretrim.toml")
+GROUPS = ("limits", "target", "search", "images", "recipe", "machine")
+"""Tables that are for every command; their names only order the file"""
+WITHOUT = ("init", "run", "demo")
+"""Commands that take nothing from the file"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the file.
+
+    Attributes:
+        command: the command that it is for; None: every one.
+        option: by its name on the command line, without dashes.
+        value: as TOML has it.
+    """
+
+    command: str | None
+    option: str
+    value: Any
+
+
+def with_project(app: App, given: Sequence[str]) -> list[str]:
+    """The command line, and what the project file adds to it.
+
+    Raises UsageError for a file that is no TOML, or has what no command knows.
+    """
+    if not given or given[0] in WITHOUT or given[0] not in app or not FILE.exists() or {"-h", "--help"} & {*given}:
+        return list(given)
+    command, *own = given
+    commands = {name: _arguments(app, name) for name in app if not name.startswith("-")}
+    arguments = commands[command]
+    typed = {word.partition("=")[0] for word in own if word.startswith("-")}
+    model: list[str] = []
+    options: list[str] = []
+    for setting in _settings(read(), commands):
+        if setting.command not in (None, command):
+            continue
+        if setting.option == "model" and "MODEL" in arguments:
+            model = [] if _has_positional(own, arguments) else [str(setting.value)]
+        elif (argument := arguments.get(setting.option)) is not None and not typed & {*argument.names}:
+            options += _words(setting, argument)
+    if model or options:
+        print(f"note: {FILE} adds {' '.join([*model, *options])}", file=sys.stderr)
+    return [command, *model, *own, *options]
+
+
+def read() -> dict[str, Any]:
+    """The file as it is. Raises UsageError."""
+    try:
+        return tomllib.loads(FILE.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        said = f"Expected TOML in {FILE}, but: {error}. Mend it, or write a new one by `pretrim init`."
+        raise UsageError(said) from None
+
+
+def _settings(content: Mapping[str, Any], commands: Mapping[str, Arguments]) -> Iterator[Setting]:
+    """Every line, checked against what the commands take."""
+    known = {"model"}.union(*commands.values())
+    for setting in _flat(content, commands):
+        options = known if setting.command is None else {*commands[setting.command]}
+        if setting.option not in options:
+            where = f"[{setting.command}] of " if setting.command else ""
+            hint = _hint(setting.option, options, "`pretrim COMMAND -h` lists them.")
+            raise UsageError(f"Expected options in {where}{FILE}, but {setting.option} is none: {hint}")
+        yield setting
+
+
+def _flat(content: Mapping[str, Any], commands: Mapping[str, Arguments]) -> Iterator[Setting]:
+    for name, value in content.items():
+        if not isinstance(value, dict):
+            yield Setting(None, name.replace("_", "-"), value)
+        elif name in GROUPS or name in commands:
+            command = None if name in GROUPS else name
+            yield from (Setting(command, option.replace("_", "-"), inner) for option, inner in value.items())
+        else:
+            hint = _hint(name, [*GROUPS, *commands], f"write one of {', '.join(GROUPS)}, or a command.")
+            raise UsageError(f"Expected tables of options in {FILE}, but got [{name}]: {hint}")
+
+
+def _hint(word: str, words: Iterable[str], otherwise: str) -> str:
+    close = get_close_matches(word, [*words], n=1)
+    return f"did you mean {close[0]}?" if close else otherwise
+
+
+def _arguments(app: App, command: str) -> Arguments:
+    found = app[command].assemble_argument_collection()
+    return {name.removeprefix("--"): argument for argument in found for name in argument.names if len(name) > 2}
+
+
+def _words(setting: Setting, argument: Argument) -> list[str]:
+    """A setting as it would be typed."""
+    name, value = f"--{setting.option}", setting.value
+    if setting.option == "model" and ".py:" not in str(value):  # the run of a network by name knows it itself
+        return []
+    if isinstance(value, bool):
+        return [name if value else f"--no-{setting.option}"]
+    if isinstance(value, dict):
+        return [word for key, inner in value.items() for word in (name, f"{key}={inner}")]
+    if isinstance(value, list):
+        repeats = argument.token_count()[1]
+        parts = [str(part) for part in value]
+        return [word for part in parts for word in (name, part)] if repeats else [name, ",".join(parts)]
+    return [name, str(value)]
+
+
+def _has_positional(words: Sequence[str], arguments: Arguments) -> bool:
+    """Whether a word stands on its own: neither an option, nor the value of one."""
+    flags = {"-h", *(name for each in arguments.values() if _is_flag(each) for name in each.names)}
+    is_value = False
+    for word in words:
+        if not word.startswith("-") and not is_value:
+            return True
+        is_value = word.startswith("-") and "=" not in word and word not in flags
+    return False
+
+
+def _is_flag(argument: Argument) -> bool:
+    return not argument.token_count()[0] or any(name.startswith("--no-") for name in argument.names)

@@ -1,0 +1,91 @@
+"""`pretrim report`: a study, or a single run, as a page that opens offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pretrim.errors import ArtifactError, CheckpointError, StudyError
+
+from .reporter import Reporter, Silent
+from .study import check_page, open_study, write_report
+
+
+def report(
+    path: Path,
+    output: Path,
+    figures: Path | None = None,
+    *,
+    watch: bool = False,
+    storage: str | None = None,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Write the page of a study or of a run, whichever the folder holds.
+
+    Args:
+        path: folder of `sweep` or of `compress`.
+        output: the page; it ends in ``.html``.
+        figures: a folder for the PNG and SVG figures of a study.
+        watch: write a study again whenever a trial ends.
+        storage: the database of a study, if it is not the folder's own.
+        reporter: told each time it was written.
+
+    Raises:
+        UsageError: a file that is no page, or a folder that is missing.
+        StudyError: neither a study nor a run, or a study that cannot be written.
+        CheckpointError: a run that is damaged.
+    """
+    from pretrim.runs.record import RECORD
+    from pretrim.study.sweep import RECORD as STUDY
+
+    check_page(output)
+    if (path / RECORD).is_file() and not (path / STUDY).is_file():
+        return write_run_report(path, output, reporter)
+    return write_report(open_study(path, storage), output, figures, watch=watch, reporter=reporter)
+
+
+def write_run_report(path: Path, output: Path, reporter: Reporter | None = None) -> Path:
+    """Write the page of a single run: before and after, widths, curve, where it errs.
+
+    Args:
+        path: folder of the run.
+        output: the page; it ends in ``.html``.
+        reporter: told that it was written.
+
+    Raises:
+        UsageError: a file that is no page, or a folder that is missing.
+        CheckpointError: the run is missing or damaged.
+        StudyError: the page cannot be written.
+    """
+    from pretrim.report import run_contents, write_page
+    from pretrim.runs.load import read
+
+    check_page(output)
+    shown = run_contents(path, read(path), artifacts_of(path))
+    try:
+        write_page(output, shown["study"], shown)
+    except OSError as error:
+        raise StudyError(f"Cannot write the report: {error.strerror}.") from error
+    (reporter or Silent()).say(f"{output}: run {path}, {output.stat().st_size / 2**20:.1f} MiB")
+    return output
+
+
+def artifacts_of(path: Path) -> list[str]:
+    """What was exported in a run's folder, in words; files that are damaged are left out.
+
+    Raises nothing: what is wrong with an artifact is said by the commands that use it.
+    """
+    from pretrim.deploy import SUFFIXES, TITLES, read
+    from pretrim.runs.record import ARTIFACT
+
+    found = []
+    for file in sorted(path.glob(f"{ARTIFACT}.*")):
+        if file.suffix not in SUFFIXES.values():
+            continue
+        try:
+            artifact = read(file)
+        except (ArtifactError, CheckpointError):
+            continue
+        proved = "not proved" if artifact.proof.get("failed") else "proved against PyTorch"
+        size = f"{artifact.file_bytes / 1024:,.0f} KiB"
+        found.append(f"{file.name} for {TITLES[artifact.runtime]}, {artifact.data_type}, {size}, {proved}")
+    return found

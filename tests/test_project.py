@@ -1,0 +1,117 @@
+"""The project file: every command reads it, the command line wins, and what is wrong with it is one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from pretrim.cli import main
+
+Call: TypeAlias = Callable[..., tuple[int, str, str]]
+NET = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Conv2d(1, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+"""
+PROJECT = """
+model = "net.py:build"
+data = "digits"
+input = "1x16x16"
+max_images = 200
+[limits]
+macs = "50%"
+[recipe]
+epochs = 1
+set = { ema = 0.9 }
+[machine]
+threads = 1
+precision = "float32"
+layout = "contiguous"
+[compress]
+output = "first"
+[sweep]
+modes = ["balanced", "uniform"]
+budget-fraction = [0.8]
+output = "study"
+"""
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(NET)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+def test_a_command_takes_what_the_file_says_and_the_command_line_wins(call: Call) -> None:
+    Path("pretrim.toml").write_text(PROJECT)
+    code, out, said = call("plan", "--json")
+    assert code == 0, said
+    assert said == "note: pretrim.toml adds net.py:build --input 1x16x16 --macs 50%\n"
+    plan = json.loads(out)
+    assert plan["limits"] == {"macs": "50%"} and plan["model"]["name"] == "net.py:build"
+    code, out, said = call("plan", "--macs", "0.3x", "--json")
+    assert json.loads(out)["limits"] == {"macs": "0.3x"} and "--macs" not in said
+    code, out, said = call("plan", "--json", "resnet20", "--input=1x16x16")
+    assert json.loads(out)["model"]["name"] == "resnet20" and "net.py" not in said
+    assert call("devices", "nrf52840")[2] == ""  # it takes nothing of these
+
+
+def test_the_whole_job_of_a_file(call: Call) -> None:
+    Path("pretrim.toml").write_text(PROJECT)
+    code, _, said = call("run")
+    assert code == 0, said
+    record = json.loads(Path("first/run.json").read_text())
+    assert record["plan"]["limits"] == {"macs": "50%"}
+    assert (record["results"]["recipe"]["epochs"], record["results"]["recipe"]["ema"]) == (1, 0.9)
+    assert Path("study/study.db").exists() and Path("study-report.html").exists()
+    assert "--set ema=0.9" in said and "--modes balanced --modes uniform" in said
+    again, _, said = call("run")
+    assert again == 0 and "first is finished" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch = 3", "Expected options in pretrim.toml, but epoch is none: did you mean epochs?"),
+        ("[recipes]", "Expected tables of options in pretrim.toml, but got [recipes]: did you mean recipe?"),
+        ("[devices]\nepochs = 3", "Expected options in [devices] of pretrim.toml, but epochs is none: "),
+        ("x = [", "Expected TOML in pretrim.toml, but: "),
+        ("x = " + "[" * 100_000, "Expected TOML in pretrim.toml, but: "),
+        ("model = 'resnet20'\nmacs = true", "--macs requires an argument"),
+        ("model = 'resnet20'\nmacs = 'half'", "Expected macs to be an amount such as '250k'"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(call: Call, text: str, said: str) -> None:
+    Path("pretrim.toml").write_text(text)
+    code, out, err = call("plan")
+    *notes, error = err.splitlines()
+    assert (code, out) == (2, "") and all(note.startswith("note: ") for note in notes)
+    assert error.startswith("error: ") and said in err
+
+
+def test_init_writes_a_file_that_every_command_takes(call: Call) -> None:
+    code, out, _ = call("init", "net.py:build", "--data", "my photos", "--device", "nrf52840")
+    assert code == 0 and "pretrim run" in out
+    code, _, said = call("plan", "--input", "1x16x16")
+    assert code == 0, said
+    assert "net.py:build --device nrf52840" in said
+    code, _, said = call("init")
+    assert code == 2 and "pretrim.toml is here" in said
+    Path("pretrim.toml").unlink()
+    code, _, said = call("init", "--device", "nrf52")
+    assert code == 2 and not Path("pretrim.toml").exists()
+    code, _, said = call("run")
+    assert code == 2 and "`pretrim init` writes one" in said
