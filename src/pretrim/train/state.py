@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -23,6 +23,7 @@ from pretrim.errors import CheckpointError
 from pretrim.files import write_bytes
 
 from .execution import Execution
+from .metric import ACCURACY
 
 KEY, FORMAT, VERSION = "pretrim", "pretrim-training", 2
 DIGEST, BLANK = "sha256", "0" * 64
@@ -35,17 +36,25 @@ MODEL, MOMENTUM, AVERAGE = "model.", "momentum.", "average."
 class EpochRecord:
     """What one epoch gave. What is of the validation images is None where nothing is held out.
 
-    `validation_loss` is None too where it is not finite, and in records of older versions.
+    `validation_loss` is None too where it is not finite, and in records of older versions. The scores are by `metric`;
+    that of the training images is None where the task has none that is cheap.
     """
 
     epoch: int
     train_loss: float
-    train_accuracy: float
-    validation_accuracy: float | None
+    train_score: float | None
+    validation_score: float | None
     learning_rate: float
     images_per_s: float
     seconds: float
     validation_loss: float | None = None
+    metric: str = ACCURACY.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; the scores have the name of the metric."""
+        plain = asdict(self)
+        metric = plain.pop("metric")
+        return {name.replace("score", metric): value for name, value in plain.items()}
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,8 @@ def write(state: State, path: Path) -> None:
         "made_of": state.made_of,
         "execution": state.execution.to_json(),
         "speeds": dict(state.speeds),
-        "epochs": [asdict(record) for record in state.epochs],
+        "metric": next((record.metric for record in state.epochs), ACCURACY.name),
+        "epochs": [record.to_json() for record in state.epochs],
         **{name: getattr(state, name) for name in ("step", "loss", "right", "seconds", "updates", "scaling")},
     }
     content = _sealed(tensors_to_bytes(on_cpu(state.tensors), {KEY: json.dumps(header), DIGEST: BLANK}))
@@ -136,13 +146,14 @@ class _Header:
     made_of: Mapping[str, Any]
     execution: Execution
     speeds: Mapping[str, float]
-    epochs: tuple[EpochRecord, ...]
+    epochs: tuple[Mapping[str, Any], ...]
     step: Count
     loss: float
     right: Count
     seconds: Annotated[float, msgspec.Meta(ge=0)]
     updates: Count
     scaling: Mapping[str, int | float] = field(default_factory=dict)
+    metric: str = ACCURACY.name
 
 
 def read(path: Path) -> State:
@@ -163,8 +174,19 @@ def read(path: Path) -> State:
         raise CheckpointError(
             f"The training's state in {path} is damaged or edited: its SHA-256 is another. Start again."
         )
-    header = records.convert(plain, _Header, source=path, error=CheckpointError, mend=mend)
-    return State(**vars(header), tensors=tensors)
+    stored = vars(records.convert(plain, _Header, source=path, error=CheckpointError, mend=mend))
+    metric, entries = stored.pop("metric"), stored.pop("epochs")
+    epochs = tuple(
+        records.convert(_epoch(entry, metric), EpochRecord, source=path, error=CheckpointError, mend=mend)
+        for entry in entries
+    )
+    return State(**stored, epochs=epochs, tensors=tensors)
+
+
+def _epoch(entry: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """An epoch by the names of its fields: stored scores have the name of the metric."""
+    names = {field.name: field.name.replace("score", metric) for field in fields(EpochRecord)}
+    return {field: entry[name] for field, name in names.items() if name in entry} | {"metric": metric}
 
 
 @torch.no_grad()
