@@ -3,7 +3,8 @@
     python benchmarks/scaling_sweep.py        # a minute or two; writes results/scaling_sweep.md
 
 No network is trained: a trial is claimed, finishes an epoch, is kept, seen by the sweep and told to Optuna, as a worker
-and a sweep do it, on SQLite in memory, so that the disk's time is left out. Each block of 250 trials is timed, up to 2,000 stored ones.
+and a sweep do it, on SQLite in memory, so that the disk's time is left out. Each block of 250 trials is timed, up to
+2,000 stored ones.
 """
 
 from __future__ import annotations

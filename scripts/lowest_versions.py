@@ -2,8 +2,8 @@
 
     python scripts/lowest_versions.py [FOLDER]     # a few hundred MB from the package index
 
-Each package is laid over the environment at its lowest version, into a folder of its own (`pip install --target`); torch
-stays the one that is there, and so does what these packages need themselves. Prints the versions, then each command.
+Each package is laid over the environment at its lowest version, into a folder of its own (`pip install --target`);
+torch stays the one that is there, and so does what these packages need themselves. Prints versions, then each command.
 """
 
 from __future__ import annotations
