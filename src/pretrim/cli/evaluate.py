@@ -11,7 +11,7 @@ def evaluate(run: Run, /, *, data: Data, model: RunModel = None, json: Json = Fa
     """Evaluate a saved network on the test images of a data set."""
     from pretrim.jobs.run import open_run
 
-    record = open_run(run, model).evaluate(data, Bars()).to_json()
+    record = open_run(run, model, Bars()).evaluate(data, Bars()).to_json()
     if json:
         render.print_json(record)
     else:

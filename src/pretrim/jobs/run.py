@@ -38,6 +38,7 @@ class Run:
         record: what ``run.json`` says; None in processes of a distributed training that write nothing.
         data: what it was trained on, where it is at hand.
         artifact: what `compress` exported, if it did.
+        is_fetched: whether the folder is the hub's cache, in which nothing is written.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Run:
     record: RunRecord | None
     data: DataSet | None = None
     artifact: Delivered | None = None
+    is_fetched: bool = False
 
     export: ClassVar[Callable[..., Delivered]]
     """Export to a runtime or for a board (``device=``): `jobs.export.export_run`, attached by `jobs.calls`."""
@@ -175,12 +177,13 @@ class Evaluated:
         return {**plain, "interval_95": list(self.interval), "classes": list(self.classes), "confusion": confusion}
 
 
-def open_run(path: str | Path, model: ModelSource | None = None) -> Run:
+def open_run(path: str | Path, model: ModelSource | None = None, reporter: Reporter | None = None) -> Run:
     """A run folder, with its network.
 
     Args:
-        path: of the folder.
+        path: of the folder, or ``hf:OWNER/NAME``: then its record and its weights are fetched from the hub.
         model: what rebuilds the dense network, for a network of your own; never taken from the run itself.
+        reporter: told what is fetched from where; without one it is said on stderr.
 
     Raises:
         CheckpointError: the run is missing, truncated, edited or foreign.
@@ -188,9 +191,12 @@ def open_run(path: str | Path, model: ModelSource | None = None) -> Run:
     """
     from pretrim.runs.load import load, read
 
-    folder = Path(path)
+    from .hub import fetch, is_on_hub
+
+    is_fetched = is_on_hub(path)
+    folder = fetch(path, reporter) if is_fetched else Path(path)
     record = read(folder)
-    return Run(folder, load(folder, model=model), record)
+    return Run(folder, load(folder, model=model), record, is_fetched=is_fetched)
 
 
 def evaluate_run(run: Run, data: DataSource, reporter: Reporter | None = None) -> Evaluated:

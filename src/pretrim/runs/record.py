@@ -23,10 +23,26 @@ LAYOUT = "NCHW"
 STATE, LOG, CURVE, TRACKING, DENSE = "training.safetensors", "log.jsonl", "curve.png", "tracking", "dense"
 # Where it errs on the test images: the confusion matrix and, on request, the images with the largest loss.
 CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE = "confusion.json", "confusion.png", "worst.json", "worst.png"
+CARD = "README.md"
+"""The model card (`card.py`)"""
 LOCK = ".lock"
 """There while a training runs in the folder (`lock.py`)"""
 OWN = frozenset(
-    {RECORD, WEIGHTS, STATE, LOG, CURVE, TRACKING, DENSE, CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE, LOCK}
+    {
+        RECORD,
+        WEIGHTS,
+        STATE,
+        LOG,
+        CURVE,
+        TRACKING,
+        DENSE,
+        CONFUSION,
+        CONFUSION_PICTURE,
+        WORST,
+        WORST_PICTURE,
+        CARD,
+        LOCK,
+    }
 )
 ARTIFACT = "model"
 """What `export` puts there: ``model.onnx``, ``model.int8.tflite``, and a record of each."""
