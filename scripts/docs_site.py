@@ -1,7 +1,7 @@
 """Stages the documentation for mkdocs: `python scripts/docs_site.py`, then `mkdocs build --strict` (`make docs`).
 
-The pages are the Markdown files of the repository. They are copied into build/docs with every file that they link to, at
-the same places, so that their links hold; the reference pages are written from the code.
+The pages are the Markdown files of the repository. They are copied into build/docs with every file that they link to,
+at the same places, so that their links hold; the reference pages are written from the code.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pretrim.cli import main
-from pretrim.deploy import micro, read
+from pretrim.deploy import arena_on, micro, read
+from pretrim.devices import board as find_board
 
 Call = Callable[..., tuple[int, str, str]]
 MCU = "pip install 'pretrim[mcu]'"
@@ -44,7 +45,12 @@ def test_from_the_question_whether_it_fits_to_a_verified_artifact(call: Call, tm
     made = read(file)
     board = record["artifact"]["board"]
     assert (board["verified"], board["problems"]) == (True, [])
-    assert board["arena_bytes"] == micro.arena(file.read_bytes()).total_bytes <= 0.15 * 131_072
+    assert board["host_arena_bytes"] == micro.arena(file.read_bytes()).total_bytes > board["arena_bytes"]
+    assert board["arena_bytes"] == arena_on(file.read_bytes(), find_board("stm32f407")).total_bytes
+    assert board["arena_bytes"] <= board["limits"]["arena_bytes"] <= 0.15 * 131_072
+    assert made.file_bytes <= board["limits"]["artifact_bytes"]
+    assert made.plan is not None and made.plan["device"]["converted"]["arena_bytes"] == board["arena_bytes"]
+    assert "Converted before the training: a file of" in said
     assert made.plan is not None and made.plan["device"]["name"] == "stm32f407"
     assert board["arena_bytes"] == pytest.approx(made.plan["device"]["slim"]["arena_bytes"], rel=0.03)
     assert made.file_bytes == pytest.approx(made.plan["device"]["slim"]["artifact_bytes"], rel=0.01)

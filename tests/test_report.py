@@ -37,7 +37,7 @@ from pretrim.study.recommend import BY_NAME, candidates, recommend
 from pretrim.study.rows import Trial
 from pretrim.study.settings import StudyConfig, TrialSpec
 
-EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!-- '\"&"
+EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!-- '\"&<a href='https://a.example'>x</a>"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
@@ -93,7 +93,7 @@ NETWORK = {
     "groups": [EVIL, "stage"],
     "channels": [16, 32],
     "layers": [f"{EVIL}{n}" for n in range(3)],
-    "shares": {"params": [0.1, 0.2, 0.7], "macs": [0.5, 0.3, 0.2], "memory": [0.6, 0.3, 0.1]},
+    "shares": {"params": [0.1, 0.2, 0.7], "macs": [0.5, 0.3, 0.2], "memory": [0.6, 0.3, 0.1], EVIL: [0.4, 0.3, 0.3]},
 }
 CONFIG = StudyConfig("resnet20", "cifar10:data", max_images=1000)
 
@@ -168,6 +168,7 @@ def test_hostile_names_stay_texts(browser: Any, file: Path) -> None:
     assert EVIL in opened.page.locator("#failed li").inner_text()
     assert EVIL in opened.page.locator("#about").inner_text()
     assert opened.page.locator("img").count() == 0
+    assert opened.page.locator("svg a").count() == 0, "Plotly makes links of names that are not escaped"
     opened.page.locator("#resource").select_option("params")
     assert opened.problems == [] and opened.requests == [file.as_uri()]
     opened.context.close()

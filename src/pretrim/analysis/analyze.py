@@ -24,12 +24,13 @@ from .constants import freeze_constants, trained_names
 from .copies import Example, describe_failure, named_tensors, with_batch
 from .declared_widths import declared_widths
 from .identity import describe, fingerprint
-from .narrower import Mismatch, check_narrow, narrow_stage, trial_widths
+from .narrower import Mismatch, check_narrow, narrow_stage, takes_by_number, trial_widths
 from .network import IntArray, Network
 from .observer import READS_VALUES, Site, Stage, stage
 from .rules import POINTWISE
 from .trace import StoredInteger, Trace, trace
 from .unread import freeze_unread
+from .unused import unused_operations
 
 MOST_TRIALS = 200
 MOST_NAMED = 3
@@ -85,6 +86,7 @@ class Analyst:
             try:
                 network = self._network()
                 self._try_narrower(network, trial_widths(network))
+                self._try_single_channels(network)
                 return self._with_declared_widths(network)
             except NeedsValues as error:
                 self.notes.append(str(error))
@@ -108,6 +110,7 @@ class Analyst:
         tie_shared(channels, [stored for each in traces for stored in each.stored_integers])
         freeze_constants(self.model, channels, labels, traces)
         unread = freeze_unread(self.model, channels, labels, traces)
+        unused = unused_operations(traces[0]) if self.stage.fake is not None else frozenset()
         trained = trained_names(self.model)
         buffers = {name for name, _ in self.model.named_buffers()}
         return build_network(
@@ -121,7 +124,13 @@ class Analyst:
                 others=tuple(traces[1:]),
                 example=describe(self.examples[0]),
                 fingerprint=fingerprint(self.model),
-                notes=(*self.notes, *dict.fromkeys(traces[0].uncounted), *map(unread_note, unread)),
+                notes=(
+                    *self.notes,
+                    *dict.fromkeys(traces[0].uncounted),
+                    *map(unread_note, unread),
+                    *unused_notes(traces[0], unused),
+                ),
+                unused=unused,
             )
         )
 
@@ -188,6 +197,17 @@ class Analyst:
                 check_narrow(replace(run, model=narrow.model), operators, network.sizes(widths))
             seen |= {operator.site for operator in operators}
 
+    def _try_single_channels(self, network: Network) -> None:
+        """Where numbers take channels, one too (`x[:, : max(2, c // 4)]`); torch may run other operators there."""
+        if not takes_by_number(network):
+            return
+        ones = np.ones_like(network.dense)
+        try:
+            check_narrow(narrow_stage(self.stage, network, ones), network.operators, network.sizes(ones))
+        except Mismatch as mismatch:
+            if not mismatch.other_operator:
+                raise
+
     def _with_declared_widths(self, network: Network) -> Network:
         """Let integers that only other methods read follow their widths; those that may mean several are named."""
         declared = declared_widths(self.model, network) if network.groups else []
@@ -246,6 +266,18 @@ def unread_note(module: str) -> str:
         f"no example runs {module or 'a parameter of the model'}: if forward has a way to it, give an example of each "
         f"way, analyze(model, [example1, example2])"
     )
+
+
+def unused_notes(inference: Trace, unused: frozenset[int]) -> list[str]:
+    """What is said of layers whose result no output depends on."""
+    found = (inference.operations[number] for number in sorted(unused))
+    names = list(
+        dict.fromkeys(operation.module or operation.op for operation in found if operation.filters is not None)
+    )
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return [
+        f"no output depends on {', '.join(names[:MOST_NAMED])}{more}: a converter leaves that out, so it is not counted"
+    ] * bool(names)
 
 
 def tie_shared(channels: Channels, stored_integers: Sequence[StoredInteger]) -> None:

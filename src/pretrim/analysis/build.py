@@ -66,6 +66,8 @@ class Analysis:
     example: Any
     fingerprint: str
     notes: tuple[str, ...]
+    unused: frozenset[int] = frozenset()
+    """Operators of inference that no output depends on"""
 
 
 def build_network(analysis: Analysis) -> Network:
@@ -80,7 +82,7 @@ def build_network(analysis: Analysis) -> Network:
         Parameter(p.name, p.shape, table.dims(p.shape, p.labels), p.is_trained, p.is_buffer)
         for p in analysis.parameters
     )
-    inference = _operators(analysis.inference, table, fuse=True)
+    inference = _operators(analysis.inference, table, fuse=True, unused=analysis.unused)
     others = tuple(_operators(other, table, fuse=False) for other in analysis.others)
     tensors = _lifetimes(analysis.inference, inference, table)
     stored_integers, stored_integer_dims = _stored_integers(traces, table)
@@ -129,8 +131,10 @@ def _number_channels(root: Ids, layers: Sequence[Operation], frozen_by: IntArray
     return number[root]
 
 
-def _operators(trace: Trace, table: SizeTable, *, fuse: bool) -> tuple[Operator, ...]:
-    fused = _fusions(trace) if fuse else {}
+def _operators(
+    trace: Trace, table: SizeTable, *, fuse: bool, unused: frozenset[int] = frozenset()
+) -> tuple[Operator, ...]:
+    fused = _fusions(trace, unused) if fuse else {}
     return tuple(
         Operator(
             op=o.op,
@@ -140,23 +144,24 @@ def _operators(trace: Trace, table: SizeTable, *, fuse: bool) -> tuple[Operator,
             writes=o.writes,
             parameters=o.parameters,
             outputs=tuple(table.dims(shape, labels) for shape, labels in zip(o.shapes, o.outputs, strict=True)),
-            factors=table.pairs(o.factors),
+            factors=table.pairs(o.factors) if number not in unused else (),
             filters=None if o.filters is None else table.row(len(o.filters), o.filters),
             weight=table.pairs(o.weight),
             fused_into=fused.get(number),
             mixes=any((table.channel_of[ids] >= 0).any() for ids in o.mixed),
             site=o.site,
+            is_unused=number in unused,
         )
         for number, o in enumerate(trace.operations)
     )
 
 
-def _fusions(trace: Trace) -> dict[int, int]:
+def _fusions(trace: Trace, unused: frozenset[int]) -> dict[int, int]:
     """Which operators run in place of their producer: elementwise ones that are the only reader of their input."""
     readers: dict[int, list[int]] = {}
     writer: dict[int, int] = {}
     for number, operation in enumerate(trace.operations):
-        for buffer in operation.reads:
+        for buffer in operation.reads if number not in unused else ():
             readers.setdefault(buffer, []).append(number)
         for buffer in operation.writes:
             writer[buffer] = number
@@ -166,7 +171,7 @@ def _fusions(trace: Trace) -> dict[int, int]:
         if not operation.fuses or len(operation.reads) != 1 or not operation.writes:
             continue
         source = operation.reads[0]
-        if source in writer and source not in kept and len(readers[source]) == 1:
+        if source in writer and source not in kept and len(readers.get(source, ())) == 1:
             fused[number] = fused.get(writer[source], writer[source])
     return fused
 
@@ -177,6 +182,8 @@ def _lifetimes(trace: Trace, operators: Sequence[Operator], table: SizeTable) ->
     birth = dict.fromkeys(trace.inputs, 0)
     death: dict[int, int] = {}
     for number, operator in enumerate(operators):
+        if operator.is_unused:
+            continue
         for buffer in operator.reads:
             death[home.get(buffer, buffer)] = number
         if operator.fused_into is not None:
@@ -227,8 +234,9 @@ def _layers(inference: Sequence[Operator], others: Sequence[Sequence[Operator]])
             if o.filters is None or (not runs and known & set(o.parameters)):
                 continue
             name = o.module or ", ".join(o.parameters)
+            place = number if runs and not o.is_unused else -1
             layers[(name, len(layers))] = Layer(
-                name, o.op, number if runs else -1, o.filters, o.weight, o.factors, o.outputs[0], o.parameters
+                name, o.op, place, o.filters, o.weight, o.factors, o.outputs[0], o.parameters
             )
         known |= {name for o in operators if o.filters is not None for name in o.parameters}
     return tuple(layers.values())
@@ -305,5 +313,5 @@ def _frozen_layers(
             continue
         freeze = channels.freezes[int(frozen_by[kept].max())]
         where = f" (in {freeze.module})" if freeze.module not in ("", name) else ""
-        found[name] = Frozen(name, len(kept), freeze.reason + where)
+        found[name] = Frozen(name, len(kept), freeze.reason + where, freeze.place)
     return tuple(found.values())

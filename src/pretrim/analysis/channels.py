@@ -21,11 +21,12 @@ Labels: TypeAlias = tuple[Label, ...]
 
 @dataclass(frozen=True)
 class Freeze:
-    """Why some channels may not be removed, and in which module that was seen."""
+    """Why some channels may not be removed, and in which module and line of source that was seen."""
 
     ids: Ids
     module: str
     reason: str
+    place: str = ""
 
 
 @dataclass
@@ -50,10 +51,10 @@ class Channels:
             self._left.append(left.ravel())
             self._right.append(right.ravel())
 
-    def freeze(self, ids: Ids, module: str, reason: str) -> None:
-        """Note that these channels may not be removed."""
+    def freeze(self, ids: Ids, module: str, reason: str, place: str = "") -> None:
+        """Note that these channels may not be removed, with the reason and the file and line that show it."""
         if ids.size:
-            self.freezes.append(Freeze(ids.ravel(), module, reason))
+            self.freezes.append(Freeze(ids.ravel(), module, reason, place))
 
     def mark(self) -> tuple[int, int, int]:
         """A point to come back to with :meth:`forget_since`."""

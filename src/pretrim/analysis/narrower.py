@@ -47,11 +47,16 @@ def trial_widths(network: Network) -> list[IntArray]:
     small = network.dense <= SMALL_GROUP
     apart = [np.where(small, np.where(places >> bit & 1, most, least), first) for bit in (0, 1)]
     trials = [first, *apart] if small.any() else [first]
-    if any(operator.op in BY_NUMBER and _takes_channels(network, operator) for operator in network.operators):
+    if takes_by_number(network):
         random = np.random.default_rng(0)
         trials += [random.integers(least, network.dense, endpoint=True) for _ in range(TRIALS_BY_NUMBER)]
         trials += [np.where(random.random(len(least)) < 0.5, least, network.dense) for _ in range(TRIALS_BY_NUMBER)]
     return trials
+
+
+def takes_by_number(network: Network) -> bool:
+    """Whether `forward` takes channels by a number (slices, splits, reshapes of them)."""
+    return any(operator.op in BY_NUMBER and _takes_channels(network, operator) for operator in network.operators)
 
 
 def _takes_channels(network: Network, operator: Operator) -> bool:

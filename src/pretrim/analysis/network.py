@@ -43,6 +43,8 @@ class Frozen:
     layer: str
     filters: int
     reason: str
+    place: str = ""
+    """File and line of the operator that is the reason; empty where it is none of the user's own code."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Operator:
     mixes: bool
     """Whether it reduces over prunable channels, so that removing some changes what the others see."""
     site: Site
+    is_unused: bool = False
+    """Whether no output of the network depends on it: converters drop it, and it has no costs."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Layer:
     name: str
     op: str
     operator: int
-    """Its place in `Network.operators`; -1 if it runs in training only."""
+    """Its place in `Network.operators`; -1 if it runs in training only, or nothing reads its result."""
     filters: int
     weight: tuple[int, ...]
     factors: tuple[int, ...]

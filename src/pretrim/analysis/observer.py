@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -187,14 +187,16 @@ class Stage:
         """The same model with other inputs."""
         return replace(self, example=_fake(self.fake, example))
 
-    def run(self, observer: Observer) -> Any:
-        """Run `forward` once under an observer."""
+    def run(self, observer: Observer, *modes: AbstractContextManager[Any]) -> Any:
+        """Run `forward` once under an observer, and under other modes of torch."""
         self.model.train(self.training)
         observer.outcome = self.outcome
         mode: AbstractContextManager[Any] = self.fake if self.fake is not None else nullcontext()
         with torch.no_grad(), plain_attention(), quiet_fake_tensors(), torch.random.fork_rng(devices=[]), mode:
             recurrent = RecurrentCalls(observer) if has_recurrence(self.model) else nullcontext()
-            with observer.watching(self.model), observer, recurrent:
+            with observer.watching(self.model), observer, ExitStack() as stack:
+                for context in (*modes, recurrent):
+                    stack.enter_context(context)
                 return call_model(self.model, self.example)
 
 

@@ -12,15 +12,29 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from .channels import Channels, Ids, Label, Labels
+from .sizes_read import Width
 
 # The largest block of a reshape whose indices are followed one by one (64 MB of ids).
 LARGEST_RESHAPE = 8_000_000
+
+
+def distinct(ids: Ids) -> Ids:
+    """Every id once, in the order of the first of each."""
+    _, first = np.unique(ids, return_index=True)
+    once: Ids = ids[np.sort(first)]
+    return once
+
+
+def no_widths(sizes: Sequence[int]) -> list[Width | None]:
+    """Of sizes that nobody read from a tensor."""
+    return [None] * len(sizes)
 
 
 @dataclass
@@ -34,6 +48,10 @@ class Call:
     channels: Channels
     look: Callable[[torch.Tensor], Labels]
     hint: str = ""
+    place: Callable[[], str] = str
+    """Gives the file and line of the user's code that called it; asked for where channels are frozen."""
+    sizes_read: Callable[[Sequence[int]], list[Width | None]] = no_widths
+    """Which of the sizes that it asks for were read from a tensor's channels."""
     integers: list[tuple[int, Ids]] = field(default_factory=list)
     factors: tuple[tuple[int, Label], ...] = ()
     """Sizes whose product is the number of multiply-accumulates, each with its label."""
@@ -76,11 +94,22 @@ class Call:
 
     def freeze(self, label: Label, reason: str) -> None:
         if label is not None:
-            self.channels.freeze(label, self.module, reason)
+            self.channels.freeze(label, self.module, reason, self.place())
 
     def mix(self, label: Label) -> None:
         if label is not None:
             self.mixed.append(label)
+
+    def follow_reads(self, widths: Sequence[Width | None], labels: Sequence[Label]) -> None:
+        """Tie dimensions, or parts of one, whose sizes were read from a tensor's channels to these."""
+        for width, label in zip(widths, labels, strict=True):
+            if width is not None and label is None:
+                self.freeze(width.ids, f"its width is asked for as a size of {self.op}")
+            elif width is not None and label is not None:
+                read, asked = distinct(width.ids), distinct(label)
+                share = Fraction(asked.size, read.size)
+                unit = self.tie_rows(read.reshape(share.denominator, -1))
+                self.channels.tie(self.tie_rows(asked.reshape(share.numerator, -1)), unit)
 
     def follow(self, value: int, ids: Label) -> None:
         """Note that the integer `value` among the arguments has to stay the number of `ids` that are kept."""
@@ -126,6 +155,7 @@ def factory(call: Call) -> Labels:
             call.freeze(ids, f"{call.op} makes values that mean something by their place")
             continue
         call.follow(value, ids)
+    call.follow_reads(call.sizes_read(out.shape), labels)
     return labels
 
 
@@ -573,6 +603,7 @@ def _parts(
 ) -> list[Labels]:
     labels = call.look(x)
     pieces = np.split(ids, np.cumsum(sizes)[:-1])
+    call.follow_reads(call.sizes_read(sizes), pieces)
     for size, piece in zip(follow, pieces, strict=False):
         call.follow(size, piece)
     return [(*labels[:dim], piece, *labels[dim + 1 :]) for piece in pieces]
@@ -595,6 +626,7 @@ def take_slice(call: Call) -> Labels:
         if call.hint == "whole":  # `x[:, : self.width // 2]`
             call.follow(size, ids)
             return tuple(labels)
+    call.follow_reads(call.sizes_read([start, end]), [ids[:start], ids[:end]])
     if start > 0:
         call.follow(int(call.args["start"]), ids[:start] if call.args["start"] > 0 else ids[start:])
     if end < size and call.args.get("end") not in (None, sys.maxsize):
@@ -698,6 +730,7 @@ def expand(call: Call) -> Labels:
             labels[place] = call.channels.new(size)
         if call.args["size"][place] != -1:
             call.follow(size, labels[place])
+    call.follow_reads(call.sizes_read(call.args["size"]), labels)
     return tuple(labels)
 
 
@@ -720,17 +753,26 @@ def view(call: Call) -> Labels:
     """Reshape: dimensions are matched in blocks of equal size, and in each the channels are followed."""
     x, out = call.args["self"], call.outputs[0]
     labels: list[Label] = [None] * out.dim()
+    asked = call.args.get("size", out.shape)
+    widths = call.sizes_read(asked)
     for ins, outs in blocks(x.shape, out.shape):
         here = [(x.shape[place], call.look(x)[place]) for place in ins]
         is_unflattened = len(ins) == 1 and len(outs) >= 3 and outs == list(range(1, out.dim()))
-        carried = _carry(call, here, [out.shape[place] for place in outs], channels_first=is_unflattened)
+        read = [at for at, place in enumerate(outs) if widths[place] is not None]
+        first = read[0] if len(read) == 1 else 0 if is_unflattened else None
+        carried = _carry(call, here, [out.shape[place] for place in outs], first)
         for place, label in zip(outs, carried, strict=True):
             labels[place] = label
-    asked = call.args.get("size", out.shape)
+    call.follow_reads([None if is_own(w, ids) else w for w, ids in zip(widths, labels, strict=True)], labels)
     for place, (value, label) in enumerate(zip(asked, labels, strict=True)):
         if value != -1 and out.shape[place] > 1:
             call.follow(value, label)
     return tuple(labels)
+
+
+def is_own(width: Width | None, label: Label) -> bool:
+    """Whether a width was read from these channels, so that a reshape of them needs no tie."""
+    return width is not None and label is not None and bool(np.isin(label, width.ids).all())
 
 
 def blocks(ins: Sequence[int], outs: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -756,10 +798,11 @@ def blocks(ins: Sequence[int], outs: Sequence[int]) -> list[tuple[list[int], lis
     return result
 
 
-def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], *, channels_first: bool = False) -> list[Label]:
+def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], first: int | None = None) -> list[Label]:
     """Which output dimension of one block carries the channels of its input dimensions.
 
-    Features that become a whole image (C x H x W, in a generator) are read as channels first.
+    Features that become a whole image (C x H x W, in a generator) are read as channels first, and a dimension whose
+    size was read from channels as these: `first` is then its place.
     """
     nothing: list[Label] = [None] * len(outs)
     labelled = [label for size, label in ins if label is not None and size > 1]
@@ -775,7 +818,8 @@ def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], *, channel
     wide = [place for place, size in enumerate(outs) if size > 1]
     carrier = next((place for place in reversed(wide) if _varies_only_along(flat, place)), None)
     if carrier is None:
-        carrier = _carrier_by_hint(wide[1:] + wide[:1] if channels_first else wide, call.hint)
+        likely = [place for place in wide if place == first]
+        carrier = _carrier_by_hint([place for place in wide if place != first] + likely, call.hint)
     rows = np.moveaxis(flat, carrier, -1).reshape(-1, outs[carrier])
     nothing[carrier] = call.tie_rows(rows) if not (rows == rows[0]).all() else rows[0]
     return nothing

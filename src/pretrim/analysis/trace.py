@@ -12,6 +12,8 @@ import linecache
 import sys
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -25,6 +27,7 @@ from .channels import Channels, Ids, Label, Labels
 from .copies import (
     HERE,
     TORCH,
+    call_model,
     named_tensors,
 )
 from .observer import (
@@ -33,6 +36,7 @@ from .observer import (
     Stage,
 )
 from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unknown
+from .sizes_read import SizesRead
 
 FREE_OF_WORK = frozenset(
     """
@@ -75,7 +79,8 @@ class Operation:
     shapes: tuple[tuple[int, ...], ...]
     outputs: tuple[Labels, ...]
     factors: tuple[tuple[int, Label], ...]
-    """Sizes whose product is the multiply-accumulates; empty for other operators."""
+    """Sizes whose product is the multiply-accumulates; empty for other operators, and for products of parameters alone,
+    which no runtime computes again (positions that are made anew for each image are counted)."""
     filters: Label
     """The ids of the filters, if this is a layer: a convolution or matrix product with a weight of its own."""
     weight: tuple[tuple[int, Label], ...]
@@ -134,6 +139,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         self.closed = closed
         self.trace = Trace()
         self.seen: Any = WeakIdKeyDictionary()
+        self.sizes_read = SizesRead(self.look)
 
     def know(self, tensor: torch.Tensor, seen: Seen) -> None:
         self.seen[tensor] = seen
@@ -148,7 +154,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
         frame, site = self.site(op)
-        call = Call(op, args, outputs, self.module, self.channels, self.look, self.hints.get(site, ""))
+        hint, place = self.hints.get(site, ""), partial(place_of, frame)
+        call = Call(op, args, outputs, self.module, self.channels, self.look, hint, place, self.sizes_read.of)
         labels = RULES.get(op, unknown)(call)
         self.count_unknown(call)
         per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
@@ -207,7 +214,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             parameters=tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters)),
             shapes=tuple(tuple(out.shape) for out in call.outputs),
             outputs=tuple(labels),
-            factors=call.factors if data else (),
+            factors=call.factors if data or any(not seen.parameters for seen in inputs) else (),
             filters=call.filters if own else None,
             weight=own,
             weight_names=weight.parameters if own and weight is not None else (),
@@ -241,7 +248,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             self.trace.stored_integers.extend(self.find_integers(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
-                call.freeze(ids, f"{call.op} with the integer {value}, kept from construction")
+                call.freeze(ids, f"{call.op} with the number {value}, which stays when the network is narrower")
         elif call.hint == "freeze all":
             freeze_inputs(call, f"{call.op} could not follow a narrower input")
             for label in (call.filters, *(ids for _, ids in call.integers)):
@@ -266,6 +273,16 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                     for attribute, index in on_line or found:
                         yield StoredInteger(site, name, attribute, index, ids, call.hint == "share")
                     break
+
+
+def place_of(frame: FrameType | None) -> str:
+    """File and line of the user's code, as ``model.py:41``; empty where torch's own modules ran without any."""
+    if frame is None:
+        return ""
+    caller = frame.f_back
+    while caller is not None and caller.f_code is not call_model.__code__:
+        caller = caller.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if caller is not None else ""
 
 
 def holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[tuple[str, int | None]]:
@@ -307,7 +324,7 @@ def trace(
             nothing: Labels = (None,) * leaf.dim()
             tracer.trace.inputs.append(tracer.new_buffer(leaf, nothing))
             tracer.know(leaf, Seen(nothing, tracer.trace.inputs[-1]))
-    result = run.run(tracer)
+    result = run.run(tracer, tracer.sizes_read)
     for leaf in outputs_of(result):
         seen = tracer.seen.get(leaf)
         tracer.trace.output_shapes.append(tuple(leaf.shape))

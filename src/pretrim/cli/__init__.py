@@ -17,6 +17,7 @@ from pretrim import __version__
 from pretrim.errors import PretrimError
 
 from . import (
+    check,
     compress,
     demo,
     devices,
@@ -63,7 +64,11 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     predict.predict,
     export.export,
     measure.measure,
+<<<<<<< HEAD
     push.push,
+=======
+    check.check,
+>>>>>>> main
     sweep.sweep,
     recommend.recommend,
     report.report,

@@ -50,3 +50,4 @@ def compress(
         render.print_json(run.to_json())
     else:
         tables.show_comparison(render.output(), run.to_json())
+    tables.check_board(run.to_json().get("artifact") or {})

@@ -47,3 +47,4 @@ def export(
         render.print_json(record)
     else:
         tables.show_artifact(render.output(), record)
+    tables.check_board(record)

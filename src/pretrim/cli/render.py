@@ -10,10 +10,10 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from .layout import Table, show
 
 if TYPE_CHECKING:
     pass
@@ -168,19 +168,7 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
     return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(width)
 
 
-def _table(*columns: str) -> Table:
-    """A table whose columns hold numbers, on the right; names and words, on the left, start with ``<``."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        words = column.startswith("<")
-        title = Text(column.removeprefix("<"))
-        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    return table
-
-
-def _show(console: Console, title: str, table: Table) -> None:
-    console.print(Text(title, style="bold"), soft_wrap=True)
-    console.print(table)
+_table, _show = Table, show
 
 
 # ---------------------------------------------------------------------------------------- profile
@@ -198,9 +186,11 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     for name, value in record["totals"].items():
         totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
     _show(console, "Total", totals)
-    groups = _table("<group", "channels", "<layers")
+    is_asked = any(group["least"] > 1 for group in record["groups"])
+    groups = _table("<group", "channels", *(["at least"] if is_asked else []), "<layers")
     for group in record["groups"]:
-        groups.add_row(Text(group["name"]), str(group["channels"]), Text(_names(group["layers"])))
+        numbers = [group["channels"], *([group["least"]] if is_asked else [])]
+        groups.add_row(Text(group["name"]), *map(str, numbers), Text(_names(group["layers"])))
     _show(console, "Channel groups: filters that live and die together", groups)
     if record["frozen"]:
         _show(console, "Frozen: filters that no plan removes", _frozen(record["frozen"]))
@@ -235,9 +225,11 @@ def _names(names: Sequence[str], most: int = 4) -> str:
 
 
 def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("<layer", "filters", "<reason")
+    is_seen = any(entry["place"] for entry in entries)
+    table = _table("<layer", "filters", "<reason", *(["<seen at"] if is_seen else []))
     for entry in entries:
-        table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]))
+        places = [Text(entry["place"])] if is_seen else []
+        table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]), *places)
     return table
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from pretrim.errors import PretrimError
+
 from . import render
 from .render import (
     BAR_WIDTH,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
 
 Record = Mapping[str, Any]
+SURE = 0.99
+"""Share of a limit up to which what is predicted to fit does: predictions of files and arenas are off by less"""
 ON_DEVICE = {"artifact_bytes": "model in flash", "arena_bytes": "tensor arena in RAM"}
 
 FORMULAS_OF_MEMORY = ("weight_bytes", "peak_activation_bytes")
@@ -192,6 +196,7 @@ def show_fit(console: Console, plan: Plan) -> None:
     from pretrim.planning.budget import Limit
 
     device, table = plan.device, render._table("<", "dense", "slim", "kept", "at most", "<")
+    verdicts: list[str] = []
 
     def row(title: str, cost: str, dense: str, slim: str) -> None:
         taken, whole = device["slim"][cost], device["dense"][cost]
@@ -201,7 +206,10 @@ def show_fit(console: Console, plan: Plan) -> None:
         limit = Limit.parse(cost, plan.limits[cost])
         most = limit.resolve(whole)
         text = size(most) if limit.quantity.unit == "bytes" else milliseconds(most * 1e-9)
-        table.add_row(title, dense, slim, percent(taken / whole), text, "fits" if taken <= most else "too large")
+        real = device.get("converted", {}).get(cost)
+        verdict = _verdict(taken if real is None else real, most, is_real=real is not None or cost == "latency_ns")
+        verdicts.append(verdict)
+        table.add_row(title, dense, slim, percent(taken / whole), text, verdict)
 
     for cost, title in ON_DEVICE.items():
         if cost in device["slim"]:
@@ -217,7 +225,24 @@ def show_fit(console: Console, plan: Plan) -> None:
             table.add_row(title, dense, slim, "", "-", "")
     name = device.get("name", device.get("latency_on", "the device"))
     render._show(console, f"On {name}, {plan.dtype}, predicted", table)
+    if (real := device.get("converted")) is not None:
+        sizes = f"a file of {real['artifact_bytes']:,} bytes and an arena of {real['arena_bytes']:,}"
+        console.print(Text(f"Converted before the training: {sizes}."), soft_wrap=True)
+    elif "within 1 % of it" in verdicts:
+        said = "Within 1 % of it: `pretrim compress` converts the network first, and trims it again where it must."
+        console.print(Text(said), soft_wrap=True)
     _show_what_counts(console, device)
+
+
+def _verdict(taken: int, most: int, *, is_real: bool) -> str:
+    """Whether something is within its limit. What is predicted to fit barely may not.
+
+    >>> _verdict(995, 1000, is_real=True), _verdict(995, 1000, is_real=False), _verdict(1001, 1000, is_real=True)
+    ('fits', 'within 1 % of it', 'too large')
+    """
+    if taken > most:
+        return "too large"
+    return "fits" if is_real or taken <= SURE * most else "within 1 % of it"
 
 
 def _show_what_counts(console: Console, device: Record) -> None:
@@ -245,17 +270,36 @@ def board_rows(board: Record | None) -> list[tuple[str, str]]:
     """What an artifact takes on its board."""
     if board is None:
         return []
+    limits = board["limits"]
     flash = f"{size(board['flash_bytes'])} with {size(board['runtime_flash_bytes'])} for the runtime"
     rows = [(f"flash of {board['name']}", f"{flash}, of {size(board['flash_of'])}")]
-    if not board["verified"]:
-        return [*rows, ("RAM", "not verified: pip install 'pretrim[mcu]'")]
-    rows.append((f"RAM of {board['name']}", f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}"))
-    rows.append(("outputs in TFLM", board["tflm"].removeprefix("TFLM: ")))
+    taken = board["flash_bytes"] - board["runtime_flash_bytes"]
+    rows += _limit_rows("file against its limit", taken, limits.get("artifact_bytes"))
+    how = "as TFLM placed it here" if board["verified"] else "not verified: pip install 'pretrim[mcu]'"
+    arena = f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}; {how}"
+    rows.append((f"RAM of {board['name']}", arena))
+    rows += _limit_rows("arena against its limit", board["arena_bytes"], limits.get("arena_bytes"))
+    if board["verified"]:
+        rows.append(("outputs in TFLM", board["tflm"].removeprefix("TFLM: ")))
     if (npu := board["ethos_u"]) is not None:
         rest = f"; {npu['cpu_operators']} operators on the processor" if npu["cpu_operators"] else ""
         time = f"{milliseconds(npu['seconds'])} by vela's estimate, {npu['cycles']:,} cycles{rest}"
         rows.append((npu["configuration"], time))
     return rows
+
+
+def check_board(record: Record) -> None:
+    """Raises PretrimError for an artifact that does not fit its board: everything is written, but nothing may go on."""
+    board = record.get("board")
+    if board is not None and board["problems"]:
+        raise PretrimError(f"{record['path']} does not fit {board['name']}: {'; '.join(board['problems'])}.")
+
+
+def _limit_rows(title: str, taken: int, limit: int | None) -> list[tuple[str, str]]:
+    """Whether what an artifact really takes is within the limit of its plan."""
+    if limit is None:
+        return []
+    return [(title, f"{'fits' if taken <= limit else 'too large'}: {taken:,} of {limit:,} bytes")]
 
 
 # ---------------------------------------------------------------------------------------- boards
@@ -313,3 +357,50 @@ def _show_systems(console: Console, record: Record) -> None:
             "-" if power is None else f"{power:.0f} mW",
         )
     render._show(console, f"Times that public measurements predict on {record['name']}, one core", table)
+
+
+# ---------------------------------------------------------------------------------------- check
+
+
+def show_check(console: Console, record: Record) -> None:
+    """A file on boards, a row each: does it fit, what does it take, how long would it run."""
+    table = render._table("<board", "<", "flash", "of", "RAM", "of", "<predicted time", "<runtime")
+    for entry in sorted(record["boards"], key=lambda entry: not entry["fits"]):
+        times = entry["times"] or [None]
+        for number, time in enumerate(times):
+            cells = _check_cells(entry) if number == 0 else [""] * 6
+            told = ["-", ""] if time is None else [time_text(time, "file"), time["runtime"]]
+            table.add_row(*(Text(cell) for cell in (*cells, *told)))
+    render._show(console, f"{record['path']}, {record['data_type']}", table)
+    for entry in record["boards"]:
+        if len(record["boards"]) == 1:
+            show_notes(console, entry["problems"])
+            for time in entry["times"]:
+                console.print(Text(f"latency, {time_label(time)}"), soft_wrap=True)
+    console.print(
+        Text("Limits: less a quarter for the application (--application), and 100 KiB of flash for the runtime."),
+        soft_wrap=True,
+    )
+    if len(record["boards"]) > 1:
+        console.print(Text("Times: one image, one core, with their range; `--device NAME` says what each rests on."))
+
+
+def _check_cells(entry: Record) -> list[str]:
+    """The first cells of a board's row."""
+    flash, arena = entry["flash_limit"], entry["arena_bytes"]
+    verdict = "fits" if entry["fits"] else _short(entry)
+    return [
+        entry["board"],
+        verdict,
+        size(entry["file_bytes"]),
+        "-" if flash is None else size(flash),
+        "-" if arena is None else size(arena),
+        size(entry["ram_limit"]),
+    ]
+
+
+def _short(entry: Record) -> str:
+    """Why a file does not fit, in a word."""
+    words = {"operators": "operators", "the file": "flash", "the arena": "RAM"}
+    found = [word for start, word in words.items() if any(text.startswith(start) for text in entry["problems"])]
+    return f"no: {', '.join(found) or 'format'}"

@@ -144,13 +144,14 @@ class Lowering:
 def lower(network: Network, dtype: DType = "float32") -> Lowering:
     """Follow the network's operators as LiteRT's converter and quantiser do."""
     low = Lowering(network, dtype)
-    written = {buffer for operator in network.operators for buffer in operator.writes}
+    operators = [operator for operator in network.operators if not operator.is_unused]
+    written = {buffer for operator in operators for buffer in operator.writes}
     shapes = _input_shapes(network)
-    inputs = [b for o in network.operators for b in o.reads if b not in written]
+    inputs = [b for o in operators for b in o.reads if b not in written]
     for buffer, shape in zip(dict.fromkeys(inputs), shapes, strict=False):
         low.home[buffer] = low.activation((float(math.prod(shape)), ()), "input")
-    read = {buffer for operator in network.operators for buffer in operator.reads}
-    for operator in network.operators:
+    read = {buffer for operator in operators for buffer in operator.reads}
+    for operator in operators:
         _lower(low, operator, read)
     _return(low)
     return low
@@ -162,10 +163,15 @@ def _return(low: Lowering) -> None:
     for activation in [number for number, death in enumerate(low.deaths) if death == UNREAD]:
         factor, dims = low.elements[activation]
         if len(dims) == 4 and math.prod(int(sizes[dim]) for dim in dims[2:]) > 1:
-            low.node("transpose", low.network.operators[-1], activation)
+            low.node("transpose", _last(low.network), activation)
             low.constants += 1
             low.constant_bytes += PERMUTATION_BYTES
             low.activation((factor, dims), "transpose")
+
+
+def _last(network: Network) -> Operator:
+    """The last operator that an output depends on."""
+    return next(operator for operator in reversed(network.operators) if not operator.is_unused)
 
 
 def _input_shapes(network: Network) -> list[Sequence[int]]:
@@ -309,7 +315,7 @@ def _others(low: Lowering, operator: Operator, reads: list[int], read: set[int])
     low.constant_bytes += 8 * (operator.op == "mean")
     if not operator.writes:
         low.home[operator.reads[0]] = low.activation(low.elements[reads[0]], operator.op)
-    last = operator is low.network.operators[-1]
+    last = operator is _last(low.network)
     for buffer, dims in zip(operator.writes, operator.outputs, strict=False):
         if buffer in read or last:
             low.home[buffer] = low.activation((1.0, dims), operator.op)

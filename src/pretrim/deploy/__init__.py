@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from .artifact import Artifact as Artifact
     from .artifact import read as read
     from .artifact import runtime_of as runtime_of
+    from .board import arena_on as arena_on
     from .board import check as check
     from .exporter import check_target as check_target
     from .exporter import export as export
+    from .exporter import litert_file as litert_file
     from .proof import Proof as Proof
     from .runtime import Conversion as Conversion
     from .runtime import Converted as Converted
@@ -40,10 +42,12 @@ _HOME = {
     "Runtime": "runtime",
     "RuntimeName": "runtime",
     "Session": "runtime",
+    "arena_on": "board",
     "check": "board",
     "check_installed": "runtimes",
     "check_target": "exporter",
     "export": "exporter",
+    "litert_file": "exporter",
     "open_session": "runtimes",
     "read": "artifact",
     "runtime_of": "artifact",

@@ -135,6 +135,21 @@ def export(
     return artifact
 
 
+def litert_file(network: nn.Module, images: torch.Tensor) -> bytes:
+    """An int8 ``.tflite`` for its sizes alone: neither proved nor written.
+
+    Args:
+        network: any module; it is not changed.
+        images: N x C x H x W, to take ranges from; any will do.
+
+    Raises:
+        UsageError: LiteRT's packages are missing.
+        ExportError: the network cannot be converted.
+    """
+    job = Conversion(PlainNetwork(network), (images[:1].contiguous(),), (images.numpy(),))
+    return _convert(find_runtime("litert"), job).content
+
+
 def check_target(path: Path, to: str, overwrite: bool) -> None:
     """Before long work: is there a place to write to? Raises UsageError."""
     suffix = find_runtime(to).suffix

@@ -48,11 +48,11 @@ def _plan_memory(schema: Any, model: Any) -> None:
     if len(model.subgraphs) != 1:
         return
     graph = model.subgraphs[0]
-    lives = _lives(graph)
-    sizes = [_bytes(schema, graph.tensors[tensor]) for tensor in lives]
+    lives = lives_of(graph)
+    sizes = [item_bytes(schema, graph.tensors[tensor]) for tensor in lives]
     if not all(sizes):  # a shape or a data type that is not known
         return
-    scratch = _scratch(schema, model)
+    scratch = scratch_of(schema, model)
     births, deaths = zip(*lives.values(), *((place, place) for place in scratch), strict=True)
     offsets = pack([*sizes, *scratch.values()], births, deaths)
     planned = np.full(len(graph.tensors), -1, dtype=np.int32)
@@ -66,7 +66,7 @@ def _plan_memory(schema: Any, model: Any) -> None:
     model.metadata.append(metadata)
 
 
-def _lives(graph: Any) -> dict[int, tuple[int, int]]:
+def lives_of(graph: Any) -> dict[int, tuple[int, int]]:
     """The activations, each with the first and the last operator it is needed by."""
     lives = {int(tensor): (0, 0) for tensor in graph.inputs}
     for number, operator in enumerate(graph.operators):
@@ -78,7 +78,7 @@ def _lives(graph: Any) -> dict[int, tuple[int, int]]:
     return lives | {int(tensor): (lives[int(tensor)][0], last) for tensor in graph.outputs}
 
 
-def _scratch(schema: Any, model: Any) -> dict[int, int]:
+def scratch_of(schema: Any, model: Any) -> dict[int, int]:
     """Bytes that kernels for microcontrollers work in, by operator: transposed convolutions in int8 sum up in int32."""
     graph, found = model.subgraphs[0], {}
     for number, operator in enumerate(graph.operators):
@@ -86,11 +86,11 @@ def _scratch(schema: Any, model: Any) -> dict[int, int]:
         output = graph.tensors[operator.outputs[0]]
         is_int8 = output.type == schema.TensorType.INT8
         if is_int8 and max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.TRANSPOSE_CONV:
-            found[number] = 4 * _bytes(schema, output)
+            found[number] = 4 * item_bytes(schema, output)
     return found
 
 
-def _bytes(schema: Any, tensor: Any) -> int:
+def item_bytes(schema: Any, tensor: Any) -> int:
     """Bytes of an activation; 0 if they are not known."""
     items = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT8: 1, schema.TensorType.INT32: 4}
     shape = [1] if tensor.shape is None else [int(size) for size in tensor.shape]

@@ -32,6 +32,9 @@ APPLICATION_SHARE = 0.25
 """of RAM and of flash, left to the application: drivers, network stack, buffers of the camera"""
 
 
+HELIUM = ("Cortex-M55", "Cortex-M85")
+
+
 @dataclass(frozen=True)
 class Board:
     """A device.
@@ -69,6 +72,26 @@ class Board:
     ram_whole_bytes: Amount | None = None
     ethos_u: str | None = None
     note: str | None = None
+
+    @property
+    def core_name(self) -> str:
+        """The core without its maker, and without what its suffix says of floats: Cortex-M4, not Arm Cortex-M4F.
+
+        >>> board("stm32f407").core_name, board("rp2040").core_name
+        ('Cortex-M4', 'Cortex-M0+')
+        """
+        name = self.core.removeprefix("Arm ").partition(" (")[0]
+        return name[:-1] if name.startswith("Cortex-M") and name.endswith("F") else name
+
+    @property
+    def has_helium(self) -> bool:
+        """Whether CMSIS-NN has kernels for Helium there, whose memory differs."""
+        return self.core_name in HELIUM
+
+    @property
+    def has_cmsis_nn(self) -> bool:
+        """Whether an interpreter there usually has CMSIS-NN's kernels, with memory of their own that can be counted."""
+        return self.core_name.startswith("Cortex-M") and not self.has_helium
 
     def limits(self, application: float = APPLICATION_SHARE) -> dict[str, int]:
         """The budget, by cost, once the application has its share of RAM and flash, and the runtime its flash.

@@ -89,7 +89,8 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     estimate: bool
     mode: Method | None
     round_to: int | None
-    min_width: int | None
+    min_width: int | Mapping[str, int] | None
+    freeze: Sequence[str]
     min_features: int | None
     seed: int | None
     step: Step | None
@@ -124,6 +125,8 @@ class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
     max_images: int | None
     step: Literal["fraction", "filter"] | None
     round_to: int | None
+    min_width: int | Mapping[str, int] | None
+    freeze: Sequence[str]
     dtype: Literal["float32", "float16", "int8"]
     runtime: str | None
     int8: bool | None

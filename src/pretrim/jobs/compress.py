@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pretrim.errors import UsageError
 
 from .data import DataSource, open_data
+from .fit import fitted
 from .options import DataOptions, JobOptions, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
 from .plan import check_before_analysis, check_plan, plan_for
 from .recipe import execution_of, recipe_of
@@ -110,7 +111,10 @@ class _Job:
         self.recipe: Recipe = recipe_of(name, options.training, self.seed, images=count, fine_tune=inherits)
         self.dense = self._open(model)
         made = self.given or plan_for(self.dense, self.target, options.search, reporter)
-        self.plan: Plan = check_plan(made, self.dense)
+        made = check_plan(made, self.dense)
+        if self.target.is_microcontroller and self.target.int8:  # in every process, and when resumed: the same plan
+            made = fitted(made, self.dense, self.target, None if self.given else options.search, reporter)
+        self.plan: Plan = made
         reporter.planned(self.plan)
 
     def _open(self, model: ModelSource) -> DenseModel:

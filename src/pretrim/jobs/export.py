@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from pretrim.data import DataSet, Split
     from pretrim.deploy import Artifact, RuntimeName
-    from pretrim.devices import Board
 
     from .run import Run
 
@@ -102,7 +102,7 @@ def export(
     artifact = write(run, file, found, material, options, reporter)
     _list_in_card(run, artifact, reporter)
     sources = () if options.sources is None else _write_sources(artifact, options.sources, reporter)
-    return Delivered(artifact, on_board(artifact, found.board, reporter), sources)
+    return Delivered(artifact, on_board(artifact, found, reporter), sources)
 
 
 def check_options(target: TargetOptions, options: ExportOptions, *, has_data: bool) -> Target:
@@ -148,7 +148,7 @@ def deliver(run: Run, target: Target, reporter: Reporter) -> Delivered:
             f"{error} The trained network is in {run.path}: `pretrim export` takes it from there."
         ) from error
     _list_in_card(run, artifact, reporter)
-    return Delivered(artifact, on_board(artifact, target.board, reporter))
+    return Delivered(artifact, on_board(artifact, target, reporter))
 
 
 def artifacts_in(run: Path) -> list[Artifact]:
@@ -175,15 +175,30 @@ def _list_in_card(run: Run, artifact: Artifact, reporter: Reporter) -> None:
         reporter.say(f"note: {run.path} has no model card with a place for exports: nothing is listed there")
 
 
-def on_board(artifact: Artifact, board: Board | None, reporter: Reporter) -> dict[str, Any] | None:
-    """Flash and RAM of a microcontroller that an artifact takes, by its own interpreter where that is installed."""
+def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str, Any] | None:
+    """What an artifact takes on a microcontroller, compared with the limits of its plan, by the board's interpreter
+    where that is installed."""
+    board = target.board
     if board is None or board.flash_bytes is None:
         return None
     from pretrim.deploy import check
 
-    found = check(artifact, board)
+    found = check(artifact, board, limits_in_bytes(target, artifact.plan))
     if found["problems"]:
         reporter.say(f"warning: on {board.name}, {'; '.join(found['problems'])}")
+    return found
+
+
+def limits_in_bytes(target: Target, plan: Mapping[str, Any] | None) -> dict[str, int]:
+    """The limits of file and arena as numbers; shares are of the dense network of the plan, where there is one."""
+    from pretrim.planning.budget import Limit
+
+    dense = ((plan or {}).get("device") or {}).get("dense", {})
+    found = {}
+    for name, text in target.limits.items():
+        limit = Limit.parse(name, text)
+        if limit.cost in ("artifact_bytes", "arena_bytes") and (not limit.is_share or limit.cost in dense):
+            found[limit.cost] = limit.resolve(dense.get(limit.cost, 0))
     return found
 
 

@@ -92,7 +92,7 @@ def measure(
     """
     how = options or MeasureOptions()
     _protocol(how)  # what is wrong with it is said before any file is looked at
-    return [_measured(found, how, against, reporter or Silent()) for found in _artifacts(path)]
+    return [_measured(found, how, against, reporter or Silent()) for found in artifacts_of(path)]
 
 
 def measure_file(
@@ -137,7 +137,7 @@ def _protocol(how: MeasureOptions) -> tuple[Protocol, Host | None]:
     return Protocol(threads=how.threads, runs=how.runs, processes=how.processes, providers=providers), host
 
 
-def _artifacts(path: Path) -> list[Artifact]:
+def artifacts_of(path: Path) -> list[Artifact]:
     """The artifact, or all of a run."""
     from pretrim.deploy import SUFFIXES, read
     from pretrim.runs.record import ARTIFACT

@@ -7,7 +7,7 @@ The command line reads names, types and texts from here; `group` is the section 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +21,9 @@ from pretrim.planning.options import Coupling, Method, Options, ShareUpdate, Ste
 
 Amount = str | int | float
 Changes = tuple[str, ...] | Mapping[str, Any]
+MinWidth = int | Mapping[str, int]
+LONGEST_NUMBER = 9
+"""digits of a number of filters"""
 
 LIMITS = Group("Limits", sort_key=1)
 TARGET = Group("Device and runtime", sort_key=2)
@@ -37,6 +40,30 @@ LAYOUTS = Literal["channels_last", "contiguous"]
 def _default(name: str) -> Parameter:
     """The default of the core, shown in the help."""
     return Parameter(show_default=lambda _: str(getattr(Options, name)))
+
+
+def read_widths(texts: Sequence[str]) -> int | dict[str, int]:
+    """What ``--min-width`` says: a number for all layers, and PATTERN=N for some.
+
+    Raises UsageError for anything else.
+
+    >>> read_widths(["4"]), read_widths(["4", "layer1=16"])
+    (4, {'*': 4, 'layer1': 16})
+    """
+    found: dict[str, int] = {}
+    for text in texts:
+        pattern, _, number = text.rpartition("=")
+        if not number.isdecimal() or len(number) > LONGEST_NUMBER or (not pattern and "=" in text):
+            raise UsageError(f"Expected --min-width N or PATTERN=N, such as 4 or layer1=16, but got {text!r}.")
+        found[pattern or "*"] = int(number)
+    return found["*"] if found.keys() == {"*"} else found
+
+
+def _widths(_: Any, tokens: Sequence[Any]) -> int | dict[str, int]:
+    return read_widths([str(token.value) for token in tokens])
+
+
+WIDTHS = Parameter(converter=_widths, n_tokens=1, accepts_keys=False, metavar="N", group=SEARCH)
 
 
 def _text(quantity: str) -> Parameter:
@@ -96,15 +123,29 @@ class TargetOptions:
 
 @Parameter(name="*", group=SEARCH)
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class Keeping:
+    """What layers keep whatever the limits are."""
+
+    min_width: Annotated[MinWidth | None, WIDTHS, _default("min_width")] = None
+    """Minimum number of filters in a layer, or PATTERN=N for some of them (see --freeze); any number of times."""
+    freeze: Annotated[tuple[str, ...], Parameter(metavar="PATTERN", group=SEARCH)] = ()
+    """Layers that keep all filters: a layer's or module's name, or a glob such as '*.conv1'; any number of times."""
+
+    def wishes(self) -> dict[str, Any]:
+        """What was asked for, by name."""
+        given = {field.name: getattr(self, field.name) for field in fields(Keeping)}
+        return {name: value for name, value in given.items() if value is not None and value != ()}
+
+
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True, kw_only=True)
+class Search(Keeping):
     """How widths are chosen; see `planning.options.Options`."""
 
     mode: Annotated[Method | None, _default("mode")] = None
     """balanced; the paper's sampling by params, macs or memory (PA, FA, MA) or jointly; latency; or a control."""
     round_to: int | None = None
     """Keep filters in multiples of this (default: 8, or the device's)."""
-    min_width: Annotated[int | None, _default("min_width")] = None
-    """Minimum number of filters in a layer."""
     min_features: int | None = None
     """Minimum input channels of the classifier (default, where widths are sampled: 2 per class, at most a quarter)."""
     seed: Annotated[int | None, _default("seed")] = None
@@ -122,7 +163,7 @@ class Search:
 
     def changes(self) -> dict[str, Any]:
         """What was asked for, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None and value != ()}
 
     def options(self, round_to: int | None = None) -> Options:
         """The core's options. Raises UsageError for a value that is none."""

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pretrim.errors import PlanError
+from pretrim.planning.options import Options
 
-from .options import Limits, Search, TargetOptions
+from .options import Keeping, Limits, Search, TargetOptions
 from .reporter import Reporter, Silent
 from .target import Target, find_target
 
@@ -56,7 +57,13 @@ class Profile:
         return {**asdict(self), **lists}
 
 
-def profile(model: ModelSource, shape: Shape, classes: int | None = None, dtype: DType = "float32") -> Profile:
+def profile(
+    model: ModelSource,
+    shape: Shape,
+    classes: int | None = None,
+    dtype: DType = "float32",
+    keeping: Keeping | None = None,
+) -> Profile:
     """What each layer costs, what is coupled, and what is frozen.
 
     Args:
@@ -64,19 +71,24 @@ def profile(model: ModelSource, shape: Shape, classes: int | None = None, dtype:
         shape: (channels, height, width) of one image.
         classes: number of outputs; None: the model's.
         dtype: the data type that bytes are counted in.
+        keeping: layers to show as frozen, and the fewest filters of others.
 
     Raises:
-        UsageError, ModelError: as `models.dense.open_model`.
+        UsageError: a pattern that names no layer; UsageError, ModelError: as `models.dense.open_model`.
     """
     from pretrim.models.dense import open_model
 
     dense = open_model(model, shape, classes)
     arguments = dense.reference.arguments if dense.reference is not None else {}
-    return profile_network(dense.network, dense.name, arguments, dtype)
+    return profile_network(dense.network, dense.name, arguments, dtype, keeping)
 
 
 def profile_network(
-    network: Network, name: str = "network", arguments: Mapping[str, int] | None = None, dtype: DType = "float32"
+    network: Network,
+    name: str = "network",
+    arguments: Mapping[str, int] | None = None,
+    dtype: DType = "float32",
+    keeping: Keeping | None = None,
 ) -> Profile:
     """The same of a network that was analysed already.
 
@@ -85,9 +97,12 @@ def profile_network(
         name: of the model, for people.
         arguments: that its builder was called with.
         dtype: the data type that bytes are counted in.
+        keeping: as in :func:`profile`.
     """
     from pretrim.cost.costs import costs
+    from pretrim.planning.wishes import frozen_by_wish
 
+    options = Options(**(keeping or Keeping()).wishes())
     first = network.example.get("shape", ()) if isinstance(network.example, Mapping) else ()
     return Profile(
         model=name,
@@ -96,10 +111,27 @@ def profile_network(
         dtype=dtype,
         totals={str(cost): int(function(network.dense)) for cost, function in costs(network, dtype).items()},
         layers=tuple(_layers(network, dtype)),
-        groups=tuple({"name": g.name, "channels": g.channels, "layers": list(g.layers)} for g in network.groups),
-        frozen=tuple(asdict(frozen) for frozen in network.frozen),
+        groups=tuple(_groups(network, options)),
+        frozen=tuple(asdict(frozen) for frozen in (*network.frozen, *frozen_by_wish(network, options.freeze))),
         notes=network.notes,
     )
+
+
+def _groups(network: Network, options: Options) -> list[dict[str, Any]]:
+    """The channel groups that a plan may cut, with the fewest channels that were asked for."""
+    from pretrim.planning.wishes import fewest_filters, frozen_groups
+
+    frozen, fewest = frozen_groups(network, options.freeze), fewest_filters(network, options.min_width)
+    return [
+        {
+            "name": group.name,
+            "channels": group.channels,
+            "least": min(-(-int(filters) // group.multiplicity), group.channels),
+            "layers": list(group.layers),
+        }
+        for group, is_frozen, filters in zip(network.groups, frozen, fewest, strict=True)
+        if not is_frozen
+    ]
 
 
 def _layers(network: Network, dtype: DType) -> list[dict[str, Any]]:

@@ -298,7 +298,7 @@ def write_report(
     """
     from pretrim.report import Shown, contents, write_figures, write_page
     from pretrim.study.description import read_network
-    from pretrim.study.sweep import TRIALS
+    from pretrim.study.places import TRIALS
 
     check_page(output)
     network, config, known = read_network(study.path), study.store.config(), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +16,7 @@ from pretrim.errors import PretrimError, UsageError
 
 from .data import DataSource, open_data, wanted_shape
 from .export import default_path, deliver
-from .options import DATA, SEARCH, Amount, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from .options import DATA, SEARCH, Amount, Keeping, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
 from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
 from .run import Run
@@ -68,7 +68,7 @@ class GridOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions:
+class SweepOptions(Keeping):
     """How a study's trials are trained and run."""
 
     input: Annotated[str | None, Parameter(group=DATA)] = None
@@ -155,6 +155,7 @@ def _specs(options: StudyOptions) -> list[TrialSpec]:
 
     given = options.grid
     own: dict[str, Any] = {"step": options.sweep.step, "round_to": options.sweep.round_to}
+    own |= asked_of_layers(options.sweep)
     budgets = _budgets(options)
     if budgets and given.limit_of is not None:
         raise UsageError("--limit-of names the cost of one limit: leave it out beside --device or limits.")
@@ -173,6 +174,16 @@ def _specs(options: StudyOptions) -> list[TrialSpec]:
         runtime=_on_board(options) or ("onnx" if options.sweep.runtime == "onnx" else TIMED_BY),
         **{name: value for name, value in own.items() if value is not None},
     )
+
+
+def asked_of_layers(keeping: Keeping) -> dict[str, Any]:
+    """What layers keep, as a trial says it. Raises UsageError for what is no width."""
+    from pretrim.planning.options import Options
+
+    options = Options(**keeping.wishes())
+    widths = options.min_width if isinstance(options.min_width, Mapping) else {"*": options.min_width}
+    asked = tuple((pattern, least) for pattern, least in sorted(widths.items()) if least > 1)
+    return {"freeze": options.freeze, "min_width": asked}
 
 
 def _on_board(options: StudyOptions) -> str | None:
@@ -250,6 +261,8 @@ def _check(options: StudyOptions, model: ModelSource, data: DataSource) -> None:
         raise UsageError(f"Expected --workers to be at least 1, but got {how.workers}.")
     if how.ray is not None and given.search:
         raise UsageError("--search runs on one machine: leave out --search or --ray.")
+    if given.search and how.wishes():
+        raise UsageError("--search chooses among all widths: leave out --search, or --freeze and --min-width.")
     if given.search < 0:
         raise UsageError(f"Expected --search to be at least 0, but got {given.search}.")
     if not _is_by_name(model, data) and (how.workers > 1 or how.ray is not None or given.search):

@@ -127,14 +127,8 @@ def _frozen(value: Any) -> Any:
 
 
 def core_of(board: Board) -> str:
-    """The core of a board as the measurements name it: without maker, and without what its suffix says of floats.
-
-    >>> from pretrim.devices import board
-    >>> core_of(board("stm32f407")), core_of(board("rp2040"))
-    ('Cortex-M4', 'Cortex-M0+')
-    """
-    name = board.core.removeprefix("Arm ").partition(" (")[0]
-    return name[:-1] if name.startswith("Cortex-M") and name.endswith("F") else name
+    """The core of a board as the measurements name it."""
+    return board.core_name
 
 
 def known_runtimes(board: Board, dtype: str | None = None) -> tuple[str, ...]:

@@ -10,11 +10,9 @@ from pretrim.cost.formula import Cost, DType
 from pretrim.cost.microcontroller import ArenaCost, Kernels, arena_cost
 from pretrim.devices import Board
 
-from .board_systems import Prediction, System, Work, core_of, find_system, known_runtimes
+from .board_systems import Prediction, System, Work, find_system, known_runtimes
 from .board_time import board_time, parts_of, work_of
 
-HELIUM = ("Cortex-M55", "Cortex-M85")
-"""Cores whose CMSIS-NN kernels work in memory that is not counted"""
 MOST_SHOWN = 3
 """runtimes whose times are shown where none was named"""
 TFLITE_LOADERS = ("st-edge-ai", "tflm")
@@ -28,9 +26,7 @@ def kernels_of(board: Board, runtime: str | None = None) -> Kernels:
         board: a microcontroller.
         runtime: as its user named it; ``tflm-reference`` has reference kernels everywhere.
     """
-    core = core_of(board)
-    has_cmsis = core.startswith("Cortex-M") and core not in HELIUM
-    return "cmsis-nn" if has_cmsis and not (runtime or "").startswith("tflm-reference") else "reference"
+    return "cmsis-nn" if board.has_cmsis_nn and not (runtime or "").startswith("tflm-reference") else "reference"
 
 
 def arena_text(board: Board, runtime: str | None = None) -> str:
@@ -38,9 +34,9 @@ def arena_text(board: Board, runtime: str | None = None) -> str:
     what = "RAM is the arena of TensorFlow Lite for Microcontrollers with 32-bit pointers"
     if kernels_of(board, runtime) == "cmsis-nn":
         what += ", with the memory that CMSIS-NN's kernels work in"
-    elif core_of(board) in HELIUM:
+    elif board.has_helium:
         what += ", without the memory that CMSIS-NN's kernels for Helium work in"
-    elif core_of(board).startswith("Xtensa") or "RISC-V" in core_of(board):
+    elif board.core_name.startswith("Xtensa") or "RISC-V" in board.core_name:
         what += ", without the memory that ESP-NN's kernels work in"
     if runtime is not None and not runtime.startswith(("tflm", "litert")):
         what += f"; {runtime} plans its memory otherwise"

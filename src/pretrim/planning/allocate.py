@@ -25,7 +25,8 @@ def allocate(network: Network, budget: ResolvedBudget, options: Options, count: 
         InfeasibleBudget: the narrowest legal network does not fit.
     """
     problem = Problem(network, budget, options)
-    budget.check_reachable(problem.smallest, sum("output" not in entry.reason for entry in network.frozen))
+    frozen = sum("output" not in entry.reason for entry in network.frozen)
+    budget.check_reachable(problem.smallest, frozen, is_asked=bool(options.freeze))
     if not network.groups:
         return np.zeros((count, 0), dtype=np.int64)
     return METHODS[options.mode](problem, count)

@@ -214,15 +214,22 @@ class ResolvedBudget:
         values = np.where(over > 0, np.minimum(self.measure(widths), self.values) - over, self.values)
         return replace(self, values=values)
 
-    def check_reachable(self, smallest: IntArray, frozen: int = 0) -> None:
-        """Raises InfeasibleBudget if even the narrowest legal network, with so many frozen layers, does not fit."""
+    def check_reachable(self, smallest: IntArray, frozen: int = 0, *, is_asked: bool = False) -> None:
+        """Raises InfeasibleBudget if even the narrowest legal network does not fit.
+
+        Args:
+            smallest: its widths.
+            frozen: how many of its layers the analysis froze.
+            is_asked: whether the user froze layers, too.
+        """
         for limit, most, value in zip(self.limits, self.values, self.measure(smallest), strict=True):
             if value > most:
                 needed = amount_text(limit.quantity.unit, int(value))
                 why = f" (frozen layers: {frozen}, `pretrim profile` says why)" if frozen else ""
+                or_less = "freeze fewer layers, or lower" if is_asked else "or lower"
                 raise InfeasibleBudget(
                     f"--{limit.name} {limit_text(limit, int(most))} cannot be met; the narrowest network needs "
-                    f"{needed}{why}: raise the limit, or lower --round-to, --min-width or --min-features."
+                    f"{needed}{why}: raise the limit, {or_less} --round-to, --min-width or --min-features."
                 )
 
 

@@ -13,6 +13,7 @@ from pretrim.analysis.network import Group, IntArray, Network
 
 from .budget import ResolvedBudget
 from .options import Options
+from .wishes import fewest_filters, frozen_groups
 
 FloatArray = NDArray[np.float64]
 
@@ -74,7 +75,11 @@ class Problem:
     @cached_property
     def legal(self) -> tuple[IntArray, ...]:
         o = self.options
-        narrow = tuple(legal_widths(group, o.round_to, o.min_width) for group in self.network.groups)
+        frozen, fewest = frozen_groups(self.network, o.freeze), fewest_filters(self.network, o.min_width)
+        narrow = tuple(
+            legal_widths(group, o.round_to, group.channels * group.multiplicity if is_frozen else int(least))
+            for group, is_frozen, least in zip(self.network.groups, frozen, fewest, strict=True)
+        )
         if o.min_features is None and o.mode in RULED:
             return narrow
         least = fewest_channels(self.network, o.min_features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from operator import index
 from typing import Literal, TypeAlias, get_args
@@ -52,7 +53,10 @@ class Options:
             sum of a residual stream is large, so it is cut first.
         round_to: filters are kept in multiples of it; smaller in layers of fewer than eight times as many. Unaligned
             widths buy nothing on real kernels (docs/planning.md).
-        min_width: the fewest filters that a layer keeps.
+        min_width: the fewest filters that a layer keeps; or by pattern, ``{"layer1": 16, "*": 4}``, the largest number
+            counts where several patterns name a layer.
+        freeze: patterns of layers that keep all their filters: names of layers or modules (``layer1``), or globs
+            (``*.conv1``); with them those that are coupled with them.
         min_features: the fewest channels that the last layer, the classifier, reads. None: two for each class, or a
             quarter of the dense network's where that is less, and fewer only if no network within the limits keeps
             them; ``balanced``, ``uniform`` and ``waterfill`` have their own rule. A residual stream is drawn as often
@@ -71,7 +75,8 @@ class Options:
     share_update: ShareUpdate = "static"
     coupling: Coupling = "sum"
     round_to: int = 8
-    min_width: int = 1
+    min_width: int | Mapping[str, int] = 1
+    freeze: tuple[str, ...] = ()
     min_features: int | None = None
     seed: int = 0
     block: int = 1
@@ -84,11 +89,13 @@ class Options:
         _one_of("coupling", self.coupling, get_args(Coupling))
         if not (isinstance(self.fraction, float) and SMALLEST_FRACTION <= self.fraction < 1):
             raise UsageError(f"Expected fraction to be from {SMALLEST_FRACTION} to below 1, but got {self.fraction!r}.")
-        for name in ("round_to", "min_width", "block", "seed", "min_features", "draws"):
+        for name in ("round_to", "block", "seed", "min_features", "draws"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
-        for name, least in (("round_to", 1), ("min_width", 1), ("block", 1), ("seed", 0)):
+        for name, least in (("round_to", 1), ("block", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
+        object.__setattr__(self, "min_width", _min_width(self.min_width))
+        object.__setattr__(self, "freeze", _patterns(self.freeze))
         if self.min_features is not None and self.min_features < 1:
             raise UsageError(f"Expected min_features to be at least 1, but got {self.min_features}.")
         if self.draws is not None and self.draws < 1:
@@ -112,6 +119,27 @@ class Options:
     def candidates(self) -> int:
         """Plans to draw."""
         return self.draws if self.draws is not None else LATENCY_DRAWS if self.mode == "latency" else 1
+
+
+def _min_width(given: int | Mapping[str, int]) -> int | dict[str, int]:
+    """Filters of every layer, or by pattern; at least one each."""
+    by_pattern = dict(given) if isinstance(given, Mapping) else {"": given}
+    checked = {}
+    for pattern, value in by_pattern.items():
+        name = f"min_width of {pattern}" if pattern else "min_width"
+        least = _whole(name, value)
+        if least is None or least < 1:
+            raise UsageError(f"Expected {name} to be at least 1, but got {value}.")
+        checked[str(pattern)] = least
+    return checked if isinstance(given, Mapping) else checked[""]
+
+
+def _patterns(given: object) -> tuple[str, ...]:
+    """Patterns of layers, from a list or from one of them."""
+    patterns = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (list, tuple)) else (None,)
+    if not all(isinstance(pattern, str) and pattern for pattern in patterns):
+        raise UsageError(f"Expected freeze to be a list of names of layers, but got {given!r}.")
+    return patterns
 
 
 def _whole(name: str, value: object) -> int | None:

@@ -57,7 +57,8 @@ def make_plan(
     resolved = budget.resolve(network, costs)
     widths = _within(network, resolved, options)
     texts = {limit.cost: limit.text for limit in budget.limits}
-    made = plan_of_widths(network, widths, dtype, limits=texts, options=asdict(options), costs=costs)
+    plain = {**asdict(options), "freeze": list(options.freeze)}
+    made = plan_of_widths(network, widths, dtype, limits=texts, options=plain, costs=costs)
     if options.mode == "uniform" or not network.groups:
         return made
     return replace(made, outlook=_outlook(network, resolved, options, widths).to_json())
@@ -83,7 +84,7 @@ def _within(network: Network, budget: ResolvedBudget, options: Options) -> IntAr
 
 def _outlook(network: Network, budget: ResolvedBudget, options: Options, widths: IntArray) -> Outlook:
     """What to expect of widths, beside uniform width under the same limits."""
-    same = {name: getattr(options, name) for name in ("round_to", "min_width", "min_features")}
+    same = {name: getattr(options, name) for name in ("round_to", "min_width", "freeze", "min_features")}
     try:
         uniform = _within(network, budget, Options(mode="uniform", **same))
     except InfeasibleBudget:

@@ -43,6 +43,8 @@ class TrialSpec:
         runtime: whose latency counts, where the mode or a limit is one: litert or onnx.
         limits: several limits at once, as pairs of name and amount, which `budget_fraction` scales together.
         device: the board that they are of; its data type is that of the plan.
+        freeze: patterns of layers that keep all filters.
+        min_width: the fewest filters of layers, as pairs of pattern and number.
     """
 
     mode: str
@@ -54,6 +56,8 @@ class TrialSpec:
     runtime: str = RUNTIME
     limits: tuple[tuple[str, str], ...] = ()
     device: str = ""
+    freeze: tuple[str, ...] = ()
+    min_width: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.mode == DENSE:
@@ -61,7 +65,7 @@ class TrialSpec:
         largest_is_open = not self.limits  # the whole of several limits is a question, the whole network is none
         if not (0 < self.budget_fraction < 1 or (self.budget_fraction == 1 and not largest_is_open)):
             raise UsageError(f"Expected budget fractions between 0 and 1, but got {self.budget_fraction:g}.")
-        Options(mode=self.mode, step=self.step, round_to=self.round_to, seed=self.seed)  # type: ignore[arg-type]
+        self.options()
         for name, amount in self.amounts.items():
             Limit.parse(name, amount)
 
@@ -73,6 +77,17 @@ class TrialSpec:
         if not self.limits:
             return {self.limit: f"{self.budget_fraction!r}x"}
         return {name: scaled(name, text, self.budget_fraction) for name, text in self.limits}
+
+    def options(self) -> Options:
+        """How its widths are chosen. Raises UsageError for what is no mode, step or width."""
+        return Options(
+            mode=self.mode,  # type: ignore[arg-type]  # it checks the name
+            step=self.step,  # type: ignore[arg-type]  # likewise
+            round_to=self.round_to,
+            seed=self.seed,
+            freeze=self.freeze,
+            min_width=dict(self.min_width) or Options.min_width,
+        )
 
     @property
     def is_timed(self) -> bool:
@@ -95,7 +110,9 @@ class TrialSpec:
         """Plain JSON. Fields of later versions are left out where they say nothing: keys stay what they were."""
         plain = {"mode": self.mode, "keep": self.budget_fraction, "limit": self.limit, "seed": self.seed}
         plain |= {"step": self.step, "round_to": self.round_to, "candidates": 1, "score": ""}
-        later = {"runtime": self.runtime, "limits": [list(pair) for pair in self.limits], "device": self.device}
+        later: dict[str, Any] = {"runtime": self.runtime, "device": self.device}
+        later |= {"limits": [list(pair) for pair in self.limits]}
+        later |= {"freeze": list(self.freeze), "min_width": [list(pair) for pair in self.min_width]}
         return plain | {name: value for name, value in later.items() if value not in (RUNTIME, [], "")}
 
     @classmethod
@@ -124,6 +141,8 @@ class TrialSpec:
         if self.device:
             extras.pop("round_to")  # it is the board's
         different = [f"{name} {getattr(self, name)}" for name, usual in extras.items() if getattr(self, name) != usual]
+        different += [f"freeze {pattern}" for pattern in self.freeze]
+        different += [f"min_width {pattern}={least}" for pattern, least in self.min_width]
         return ", ".join([about, *different])
 
 
@@ -140,6 +159,8 @@ class _Asked:
     runtime: str = RUNTIME
     limits: tuple[tuple[str, str], ...] = ()
     device: str = ""
+    freeze: tuple[str, ...] = ()
+    min_width: tuple[tuple[str, int], ...] = ()
 
 
 def scaled(name: str, text: str, fraction: float) -> str:

@@ -18,7 +18,6 @@ from pretrim.devices import board
 from pretrim.errors import PretrimError, StudyError
 from pretrim.files import write_text
 from pretrim.latency.on_board import costs_on, sketch
-from pretrim.planning.options import Options
 from pretrim.planning.plan import Plan
 from pretrim.planning.search import make_plan, plan_of_widths
 from pretrim.runs.folder import remove_temporaries
@@ -175,13 +174,7 @@ def plan_of_trial(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> 
     if spec.mode == DENSE:
         made = plan_of_widths(network, network.dense, config.dtype)  # type: ignore[arg-type]  # it checks the name
     else:
-        options = Options(
-            mode=spec.mode,  # type: ignore[arg-type]
-            step=spec.step,  # type: ignore[arg-type]
-            round_to=spec.round_to,
-            seed=spec.seed,
-        )
-        made = make_plan(network, spec.amounts, options, dtype, _costs(inputs, spec, dtype))  # type: ignore[arg-type]  # it checks the name
+        made = make_plan(network, spec.amounts, spec.options(), dtype, _costs(inputs, spec, dtype))  # type: ignore[arg-type]  # it checks the name
     return replace(made, model=None if dense.reference is None else dense.reference.to_json())
 
 

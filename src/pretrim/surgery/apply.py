@@ -19,6 +19,7 @@ from pretrim.analysis.network import IntArray, Network
 from pretrim.analysis.observer import Stage, stage
 from pretrim.analysis.stored_integers import retarget_modules
 from pretrim.analysis.trace import trace
+from pretrim.analysis.unused import unused_operations
 from pretrim.cost.costs import cost
 from pretrim.errors import ModelError, PlanError, UsageError
 from pretrim.planning.plan import Plan
@@ -153,7 +154,9 @@ def _counts_as_planned(run: Stage, network: Network, plan: Plan) -> bool:
     channels = Channels()
     labels = {name: parameter_labels(tensor, channels) for name, tensor in named_tensors(run.model)}
     seen = trace(run, channels, labels, {}, frozenset())
-    macs = sum(math.prod(size for size, _ in operation.factors) for operation in seen.operations if operation.factors)
+    unused = unused_operations(seen) if run.fake is not None else frozenset()
+    operations = [operation for number, operation in enumerate(seen.operations) if number not in unused]
+    macs = sum(math.prod(size for size, _ in operation.factors) for operation in operations if operation.factors)
     planned = int(cost(network, "macs")(plan.widths))
     same = macs == planned or (macs < planned and bool((plan.widths == 1).any()))
     return same and seen.output_shapes == list(network.output_shapes)

@@ -1,0 +1,122 @@
+"""Sizes that `forward` reads from one tensor and gives to another (``B, N, C = x.shape; y.reshape(B, N, h, C // h)``).
+
+Torch sees plain integers. Here what is read from a dimension with channels is an integer that remembers them, also
+divided or multiplied, until it is asked for as a size of another tensor: then the two follow each other.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from .channels import Ids, Labels
+
+KEEP_SIZES = ("einops",)
+"""Packages that keep what they read, and would give one tensor's size for another's."""
+SHAPE: Any = torch.Tensor.shape.__get__  # type: ignore[attr-defined]  # a property of C
+LIKE = frozenset(["view_as", "reshape_as", "expand_as"])
+
+
+class Width(int):
+    """A number of channels that was read from a tensor, or a multiple or a fraction of it."""
+
+    ids: Ids
+    share: Fraction
+    """This number over that of the channels."""
+
+    def __new__(cls, value: int, ids: Ids, share: Fraction = Fraction(1)) -> Width:
+        made = super().__new__(cls, value)
+        made.ids, made.share = ids, share
+        return made
+
+    def __mul__(self, other: Any) -> Any:
+        if type(other) is int and other > 0:
+            return Width(int(self) * other, self.ids, self.share * other)
+        return int(self) * other
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, Width) and np.array_equal(other.ids, self.ids):
+            return Width(int(self) + int(other), self.ids, self.share + other.share)
+        return int(self) + other
+
+    def __sub__(self, other: Any) -> Any:
+        if isinstance(other, Width) and other < self and np.array_equal(other.ids, self.ids):
+            return Width(int(self) - int(other), self.ids, self.share - other.share)
+        return int(self) - other
+
+    def __floordiv__(self, other: Any) -> Any:
+        if type(other) is int and other > 0 and int(self) % other == 0:
+            return Width(int(self) // other, self.ids, self.share / other)
+        return int(self) // other
+
+    def __deepcopy__(self, memo: Any) -> int:
+        return int(self)
+
+
+class SizesRead(TorchFunctionMode):
+    """Gives `forward` widths in the place of integers, and keeps those that the running call asks for."""
+
+    def __init__(self, look: Callable[[Tensor], Labels]) -> None:
+        super().__init__()
+        self.look = look
+        self.asked: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "size" or (name == "__get__" and func == SHAPE):
+            return self._read(args[0], func(*args, **kwargs), args[1:], kwargs)
+        outer, self.asked = self.asked, self._asked(name, args, kwargs)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.asked = outer
+
+    def _read(self, tensor: Tensor, result: Any, place: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The same sizes, as widths where they are of channels."""
+        if any(package in sys._getframe(2).f_code.co_filename for package in KEEP_SIZES):
+            return result
+        labels = self.look(tensor)
+        if isinstance(result, torch.Size):
+            return torch.Size([_width(size, label) for size, label in zip(result, labels, strict=True)])
+        return _width(result, labels[kwargs.get("dim", place[0] if place else 0)])
+
+    def _asked(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> list[int]:
+        """The integers among the arguments of a call, in order; nothing where none is a width."""
+        if name in LIKE:
+            other = args[1] if len(args) > 1 else kwargs["other"]
+            found = [_width(size, label) for size, label in zip(other.shape, self.look(other), strict=True)]
+        else:
+            found = [number for leaf in tree_leaves([*args, *kwargs.values()]) for number in _integers(leaf)]
+        return found if any(isinstance(number, Width) for number in found) else []
+
+    def of(self, sizes: Sequence[int]) -> list[Width | None]:
+        """Of each size that an operator asks for, the width that the running call gave for it, if it did.
+
+        By place, where the call has as many integers as the operator sizes, and else by a value that only a width has.
+        """
+        if len(self.asked) == len(sizes) and all(a in (b, -1) for a, b in zip(self.asked, sizes, strict=True)):
+            return [number if isinstance(number, Width) else None for number in self.asked]
+        by_value = {int(number): number for number in self.asked if isinstance(number, Width)}
+        unclear = {number for number in self.asked if by_value.get(int(number)) is not number}
+        return [None if size in unclear else by_value.get(size) for size in sizes]
+
+
+def _integers(argument: Any) -> list[int]:
+    """The integers in one argument: itself, or the ends of a slice."""
+    parts = (argument.start, argument.stop) if isinstance(argument, slice) else (argument,)
+    return [part for part in parts if isinstance(part, int)]
+
+
+def _width(size: int, label: Ids | None) -> int:
+    return size if label is None or size < 2 else Width(size, label)

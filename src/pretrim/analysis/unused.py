@@ -1,0 +1,54 @@
+"""Operators whose results nobody reads: converters drop them, so they cost nothing on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .rules import RESHAPES
+from .trace import Operation, Trace
+
+VIEWS = frozenset("slice select split split_with_sizes unbind permute transpose narrow diagonal unfold".split())
+"""Operators whose results share memory with their input: what is written into one is in the other (`x[:, :k] = y`)"""
+
+
+def unused_operations(trace: Trace) -> frozenset[int]:
+    """The places of the operators that no output of the network depends on.
+
+    One that gives no tensor counts as an output: it reads a value that decides the way, or checks one.
+    """
+    storage = _storage(trace)
+    needed = set(trace.outputs)
+    unused = []
+    for number in range(len(trace.operations) - 1, -1, -1):
+        operation = trace.operations[number]
+        if not operation.reads:  # it does not depend on the input
+            continue
+        if not operation.shapes or _is_needed(operation, needed, storage):
+            needed.update(operation.reads)
+        else:
+            unused.append(number)
+    return frozenset(unused)
+
+
+def _is_needed(operation: Operation, needed: set[int], storage: dict[int, int]) -> bool:
+    if operation.writes:
+        return not needed.isdisjoint(operation.writes)
+    if operation.op in RESHAPES:
+        return not needed.isdisjoint(operation.reads)
+    kept = {storage.get(buffer, buffer) for buffer in needed}
+    return any(storage.get(buffer, buffer) in kept for buffer in operation.reads)
+
+
+def _storage(trace: Trace) -> dict[int, int]:
+    """The first buffer of each memory, by the buffers that are views of it."""
+    storage: dict[int, int] = {}
+    for source, view in _views(trace):
+        storage[view] = storage.get(source, source)
+    return storage
+
+
+def _views(trace: Trace) -> Iterator[tuple[int, int]]:
+    for operation in trace.operations:
+        if operation.op in VIEWS and len(operation.reads) == 1:
+            for view in operation.writes:
+                yield operation.reads[0], view

@@ -1,0 +1,45 @@
+"""`pretrim check`: does a file fit a board, or which boards does it fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pretrim.errors import PretrimError
+
+from . import render, tables
+from .arguments import Json
+
+
+def check(
+    file: Annotated[Path, Parameter(metavar="FILE|RUN", help="A .tflite or .onnx of anybody's, or an exported run.")],
+    /,
+    *,
+    device: Annotated[str, Parameter(metavar="NAME", help="Board, or all.")],
+    runtime: Annotated[
+        str | None, Parameter(help="Runtime there whose time is predicted: st-edge-ai, tflm, ... (default: all known).")
+    ] = None,
+    application: Annotated[
+        float | None, Parameter(help="Share of flash and RAM reserved for your application (default: 0.25).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Tell whether a file fits a board: flash, RAM, operators, predicted time.
+
+    The exit code is 1 where it does not fit the board; with --device all, where it fits no
+    microcontroller.
+    """
+    from pretrim.jobs.check import ALL
+    from pretrim.jobs.check import check as check_file
+
+    found = check_file(file, device, runtime, application)
+    if json:
+        render.print_json(found.to_json())
+    else:
+        tables.show_check(render.output(), found.to_json())
+    if not found.fits:
+        where = "any microcontroller" if device == ALL else device
+        why = "" if device == ALL else f": {'; '.join(found.boards[0].problems)}"
+        raise PretrimError(f"{found.path} does not fit {where}{why}.")

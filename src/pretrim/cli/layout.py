@@ -1,0 +1,122 @@
+"""Tables that fit the terminal: nothing is cut, no name is broken over lines, no unit is parted from its number.
+
+Where a table is wider than the terminal, columns that matter least are left out and named below it; where it is still
+too wide, each row becomes a block of ``column  value`` lines. A pipe or file gets the whole table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Column
+from rich.table import Table as RichTable
+from rich.text import Text
+
+PROSE_WIDTH = 24
+"""The least width of a column of sentences; they wrap between words"""
+GAP = 3
+"""between columns, as Rich draws them"""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column, as it is written in code: marks, then its title.
+
+    ``<`` words, on the left (numbers are on the right); ``~`` sentences, which may wrap; ``?`` can be left out.
+
+    >>> Heading.parse("<?runtime")
+    Heading(title='runtime', is_words=True, is_prose=False, is_optional=True)
+    """
+
+    title: str
+    is_words: bool
+    is_prose: bool
+    is_optional: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Heading:
+        """Read the marks."""
+        title = text.lstrip("<~?")
+        marks = text[: len(text) - len(title)]
+        return cls(title, bool({"<", "~"} & {*marks}), "~" in marks, "?" in marks)
+
+
+class Table(RichTable):
+    """Rich's table, with columns that say what may happen to them on a narrow terminal."""
+
+    def __init__(self, *columns: str) -> None:
+        super().__init__(box=box.SIMPLE_HEAD, pad_edge=False)
+        self.headings: list[Heading] = []
+        for column in columns:
+            self.add(column)
+
+    def add(self, column: str) -> None:
+        """One more column, as `Heading` reads it."""
+        heading = Heading.parse(column)
+        self.headings.append(heading)
+        align = "left" if heading.is_words else "right"
+        self.add_column(Text(heading.title), justify=align, overflow="fold", no_wrap=not heading.is_prose)  # type: ignore[arg-type]
+
+
+def show(console: Console, title: str, table: Table) -> None:
+    """A title, and the table as it fits."""
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    if _width(table, [heading for heading in table.headings if not heading.is_optional]) > console.width:
+        _show_blocks(console, table)
+        return
+    left_out = _leave_out(table, console.width)
+    console.print(table)
+    if left_out:
+        console.print(Text(f"Left out at this width: {', '.join(left_out)}", style="dim"))
+
+
+def _leave_out(table: Table, width: int) -> list[str]:
+    """Drop optional columns, the last first, until the rest fits; their titles in the order of the table."""
+    dropped: list[str] = []
+    for place in reversed(range(len(table.headings))):
+        if _width(table, table.headings) <= width:
+            break
+        if table.headings[place].is_optional:
+            dropped.insert(0, table.headings.pop(place).title)
+            del table.columns[place]
+    return dropped
+
+
+def _width(table: Table, headings: Sequence[Heading]) -> int:
+    """What these columns need so that nothing breaks: every column's longest line, but sentences may wrap."""
+    total = 2 - GAP
+    for heading, column in zip(table.headings, table.columns, strict=True):
+        if heading in headings:
+            longest = max(cell_len(line) for line in _lines(column))
+            total += (min(longest, PROSE_WIDTH) if heading.is_prose else longest) + GAP
+    return total
+
+
+def _lines(column: Column) -> Iterator[str]:
+    yield _plain(column.header)
+    for cell in column.cells:
+        yield from _plain(cell).split("\n")
+
+
+def _plain(cell: object) -> str:
+    return cell.plain if isinstance(cell, Text) else str(cell)
+
+
+def _show_blocks(console: Console, table: Table) -> None:
+    """A row a block: its first cell, then a line for each other column that says something."""
+    titles = [heading.title for heading in table.headings]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        console.print(Text(f" {_plain(row[0])}"), soft_wrap=True)
+        block = RichTable.grid(padding=(0, 2))
+        block.add_column(no_wrap=True, style="dim")
+        block.add_column(overflow="fold")
+        for title, cell in zip(titles[1:], row[1:], strict=True):
+            if _plain(cell).strip() not in ("", "-"):
+                block.add_row(Text(title), cell if isinstance(cell, Text) else Text(str(cell)))
+        console.print(Padding(block, (0, 0, 0, 3)))
+    console.print()

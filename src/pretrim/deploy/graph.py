@@ -1,0 +1,238 @@
+"""A ``.tflite`` as a board sees it: its operators, the work in them, and the tensor arena that it needs there.
+
+This reads the file alone: no interpreter is run, so it also tells of pointers and kernels that this machine has not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from pretrim.compat.optional import need
+from pretrim.cost.arena import place, top
+from pretrim.cost.microcontroller import CHANNEL_BYTES, STRUCTURES, Kernels
+from pretrim.errors import ArtifactError
+
+from .tflite import IDENTIFIER, MEMORY_PLAN, item_bytes, lives_of, scratch_of
+
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+KEEPING = (*CONVOLUTIONS, "ADD", "SUB", "MUL", "MEAN")
+"""Operators whose kernels keep a structure of their own in the arena, beside fully connected layers"""
+
+
+@dataclass(frozen=True)
+class FileOperator:
+    """An operator of a file.
+
+    Attributes:
+        name: as LiteRT calls it.
+        macs: multiply-accumulates of one image.
+        reads: elements of its first input.
+        writes: elements of its outputs.
+        kernel: (height, width) of a convolution; (1, 1) for the others.
+        channels: filters of a layer with weights, where they are quantised by channel or convolved; 0 for the others.
+        scratch_bytes: that CMSIS-NN's int8 kernel works in.
+    """
+
+    name: str
+    macs: int
+    reads: int
+    writes: int
+    kernel: tuple[int, int]
+    channels: int
+    scratch_bytes: int
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """What a ``.tflite`` with one subgraph holds.
+
+    Attributes:
+        file_bytes: its size.
+        data_type: of its activations: int8, or float32 where any is.
+        operators: in the order in which they run.
+        tensors: of the graph, constants too.
+        births, deaths: the first and the last operator that each activation is needed by.
+        sizes: bytes of each activation, then of what kernels of transposed convolutions work in.
+        fixed: offsets of the activations that the file's memory plan has; empty without one.
+    """
+
+    file_bytes: int
+    data_type: Literal["int8", "float32"]
+    operators: tuple[FileOperator, ...]
+    tensors: int
+    births: tuple[int, ...]
+    deaths: tuple[int, ...]
+    sizes: tuple[int, ...]
+    fixed: tuple[int, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Operators, each once, in alphabetical order."""
+        return tuple(sorted({operator.name for operator in self.operators}))
+
+    def head(self, kernels: Kernels = "reference") -> int:
+        """Bytes of the activations and of what kernels work in, placed as the interpreter does it."""
+        scratch = {n: o.scratch_bytes for n, o in enumerate(self.operators) if o.scratch_bytes}
+        extra = scratch if kernels == "cmsis-nn" and self.data_type == "int8" else {}
+        sizes = [*self.sizes, *extra.values()]
+        births, deaths = (*self.births, *extra), (*self.deaths, *extra)
+        return top(sizes, place(sizes, births, deaths, fixed=self.fixed))
+
+    def tail(self, pointer_bytes: Literal[4, 8] = 4) -> int:
+        """Bytes of the interpreter's own structures."""
+        names = [operator.name for operator in self.operators]
+        kept = sum(name in KEEPING for name in names)
+        dense = names.count("FULLY_CONNECTED")
+        structures = STRUCTURES[pointer_bytes].tail(len(names), self.tensors, kept, dense)
+        return structures + CHANNEL_BYTES * sum(operator.channels for operator in self.operators)
+
+    def arena(self, kernels: Kernels = "reference", pointer_bytes: Literal[4, 8] = 4) -> int:
+        """Bytes of the tensor arena.
+
+        Args:
+            kernels: those of CMSIS-NN work in memory of their own.
+            pointer_bytes: 4 on a microcontroller, 8 on a 64-bit host.
+        """
+        return self.head(kernels) + self.tail(pointer_bytes)
+
+
+def read_graph(path: Path) -> FileGraph:
+    """The graph of a ``.tflite`` file. Raises ArtifactError for what is none, and UsageError without LiteRT."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"Expected a .tflite in {path}, but could not read it ({error.strerror}).") from error
+    if content[4:8] != IDENTIFIER:
+        raise ArtifactError(f"Expected a .tflite, but {path} is none: its identifier is missing.")
+    try:
+        return graph_of(content)
+    except ArtifactError:
+        raise
+    except Exception as error:  # a damaged flatbuffer raises whatever its bytes happen to mean
+        raise ArtifactError(f"Expected a .tflite, but {path} is damaged ({type(error).__name__}).") from error
+
+
+def graph_of(content: bytes) -> FileGraph:
+    """The same from the bytes of a file. Raises ArtifactError for several subgraphs."""
+    schema = need("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    if len(model.subgraphs) != 1:
+        raise ArtifactError(f"Expected a .tflite with one subgraph, but it has {len(model.subgraphs)}.")
+    graph = model.subgraphs[0]
+    lives, scratch = lives_of(graph), scratch_of(schema, model)
+    births, deaths = zip(*lives.values(), *((number, number) for number in scratch), strict=True)
+    types = {graph.tensors[tensor].type for tensor in lives}
+    return FileGraph(
+        file_bytes=len(content),
+        data_type="float32" if schema.TensorType.FLOAT32 in types else "int8",
+        operators=tuple(_operator(schema, model, operator) for operator in graph.operators),
+        tensors=len(graph.tensors),
+        births=births,
+        deaths=deaths,
+        sizes=(*(item_bytes(schema, graph.tensors[tensor]) for tensor in lives), *scratch.values()),
+        fixed=_planned(model, list(lives)),
+    )
+
+
+def _planned(model: Any, activations: Sequence[int]) -> tuple[int, ...]:
+    """Offsets of the activations in a file's own memory plan; empty where it has none for all of them."""
+    for entry in model.metadata or []:
+        if entry.name in (MEMORY_PLAN, MEMORY_PLAN.decode()):
+            data = np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes()
+            offsets = np.frombuffer(data, np.int32)[3:][activations]
+            return tuple(int(offset) for offset in offsets) if (offsets >= 0).all() else ()
+    return ()
+
+
+def _operator(schema: Any, model: Any, operator: Any) -> FileOperator:
+    graph, code = model.subgraphs[0], model.operatorCodes[operator.opcodeIndex]
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    shapes = [_shape(graph.tensors[tensor]) for tensor in operator.inputs if tensor >= 0]
+    written = [_shape(graph.tensors[tensor]) for tensor in operator.outputs]
+    source = shapes[2] if name == "TRANSPOSE_CONV" else shapes[0]
+    work = _WORK.get(name, _no_work)(source, shapes, written[0], operator.builtinOptions)
+    return FileOperator(
+        name=name,
+        macs=work.macs,
+        reads=math.prod(source),
+        writes=sum(math.prod(shape) for shape in written),
+        kernel=work.kernel,
+        channels=_channels(graph, operator, name, work.filters),
+        scratch_bytes=work.scratch,
+    )
+
+
+def _channels(graph: Any, operator: Any, name: str, filters: int) -> int:
+    """Filters with a multiplier of their own; those of a fully connected layer may share one."""
+    if name != "FULLY_CONNECTED":
+        return filters
+    quantisation = graph.tensors[operator.inputs[1]].quantization
+    scales = None if quantisation is None else quantisation.scale
+    return filters if scales is not None and len(scales) > 1 else 0
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+
+
+# ---------------------------------------------------------------------------------------- work by operator
+
+
+@dataclass(frozen=True)
+class _Work:
+    macs: int = 0
+    kernel: tuple[int, int] = (1, 1)
+    filters: int = 0
+    scratch: int = 0
+
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+def _no_work(source: Shape, shapes: Sequence[Shape], output: Shape, options: Any) -> _Work:
+    return _Work()
+
+
+def _convolution(source: Shape, shapes: Sequence[Shape], output: Shape, options: Any) -> _Work:
+    """Weights are filters x height x width x inputs; CMSIS-NN unfolds two columns to int16, but of plain 1x1 none."""
+    filters, height, width, inputs = shapes[1]
+    is_plain = height == width == options.strideH == options.strideW == 1
+    scratch = 0 if is_plain else 4 * height * width * inputs
+    return _Work(math.prod(output) * height * width * inputs, (height, width), filters, scratch)
+
+
+def _depthwise(source: Shape, shapes: Sequence[Shape], output: Shape, options: Any) -> _Work:
+    """Weights are 1 x height x width x filters; CMSIS-NN keeps them in int16."""
+    _, height, width, filters = shapes[1]
+    return _Work(math.prod(output) * height * width, (height, width), filters, 2 * height * width * filters)
+
+
+def _transposed(source: Shape, shapes: Sequence[Shape], output: Shape, options: Any) -> _Work:
+    filters, height, width, _ = shapes[1]
+    return _Work(math.prod(source) * height * width * filters, (height, width), filters)
+
+
+def _dense(source: Shape, shapes: Sequence[Shape], output: Shape, options: Any) -> _Work:
+    filters, inputs = shapes[1]
+    return _Work(math.prod(output) * inputs, filters=filters)
+
+
+def _product(source: Shape, shapes: Sequence[Shape], output: Shape, options: Any) -> _Work:
+    return _Work(math.prod(output) * source[-1])
+
+
+_WORK: dict[str, Callable[[Shape, Sequence[Shape], Shape, Any], _Work]] = {
+    "CONV_2D": _convolution,
+    "DEPTHWISE_CONV_2D": _depthwise,
+    "TRANSPOSE_CONV": _transposed,
+    "FULLY_CONNECTED": _dense,
+    "BATCH_MATMUL": _product,
+}

@@ -1,0 +1,92 @@
+"""Before a training: is the plan's network, converted for its microcontroller, really within the plan's limits?
+
+The file and the arena do not depend on the weights, so the untrained slim network says what the trained one will take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pretrim.errors import InfeasibleBudget
+
+from .export import limits_in_bytes
+from .options import Amount, Search
+from .plan import plan_network
+from .reporter import Reporter
+from .target import Target
+
+if TYPE_CHECKING:
+    from pretrim.models.dense import DenseModel
+    from pretrim.planning.plan import Plan
+
+ROUNDS = 5
+"""of converting and trimming again; one is enough where the prediction is off by the same bytes at other widths"""
+IMAGES = 4
+TITLES = {"artifact_bytes": "file", "arena_bytes": "arena"}
+
+
+def fitted(plan: Plan, dense: DenseModel, target: Target, search: Search | None, reporter: Reporter) -> Plan:
+    """The plan, proved on its converted network; or a narrower one that is, with the limits as its user wrote them.
+
+    Args:
+        plan: made for the target.
+        dense: the network that it is of.
+        target: a microcontroller, with the limits.
+        search: how widths are chosen; None for a plan that was given, which is not changed.
+        reporter: told what was really found.
+
+    Raises:
+        InfeasibleBudget: no plan was found whose file and arena are within the limits.
+        ExportError: the network cannot be converted.
+    """
+    limits, found = limits_in_bytes(target, plan.to_json()), plan
+    if not limits:
+        return plan
+    narrower = dict(limits)
+    for _ in range(ROUNDS):
+        real = converted(found, dense, target)
+        over = {name: real[name] - most for name, most in limits.items() if real[name] > most}
+        if not over:
+            return _proved(found, plan, real)
+        said = ", ".join(f"its {TITLES[name]} takes {real[name]:,} bytes of {limits[name]:,}" for name in over)
+        if search is None:
+            raise InfeasibleBudget(f"The plan does not fit once it is converted: {said}. Make it again with less.")
+        reporter.say(f"note: converted before the training, {said}: trimmed again")
+        narrower = {name: most - over.get(name, 0) for name, most in narrower.items()}
+        found = _again(found, narrower, dense, target, search, reporter)
+    raise InfeasibleBudget(f"No plan found whose converted network fits ({said}): lower the limit a little.")
+
+
+def converted(plan: Plan, dense: DenseModel, target: Target) -> dict[str, int]:
+    """Bytes of the int8 file and of the arena on the target's board, of the plan's network with fresh weights."""
+    import torch
+
+    from pretrim.compat.silence import silence
+    from pretrim.deploy import arena_on, litert_file
+    from pretrim.surgery.apply import apply
+
+    assert target.board is not None  # a microcontroller
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(IMAGES, *dense.input_shape, generator=generator)
+    with torch.random.fork_rng(devices=[]), silence():  # what is trained later keeps the weights it would have had
+        slim = apply(dense.module, plan, "fresh", dense.network).eval()
+        content = litert_file(slim, images)
+    return {"artifact_bytes": len(content), "arena_bytes": arena_on(content, target.board).total_bytes}
+
+
+def _again(
+    plan: Plan, limits: Mapping[str, int], dense: DenseModel, target: Target, search: Search, reporter: Reporter
+) -> Plan:
+    """A plan within narrower limits, with those of the first one for the record."""
+    others: dict[str, Amount] = {name: text for name, text in target.limits.items() if name not in TITLES}
+    narrower = replace(target, limits={**others, **limits})
+    made = plan_network(dense.network, narrower, search, target.costs(dense, reporter), reporter)
+    return replace(made, limits=plan.limits, model=plan.model)
+
+
+def _proved(found: Plan, asked: Plan, real: Mapping[str, int]) -> Plan:
+    """With what was really found, beside what was predicted."""
+    device: dict[str, Any] = {**(found.device or {}), "converted": dict(real)}
+    return replace(found, limits=asked.limits, device=device)

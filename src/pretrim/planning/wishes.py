@@ -1,0 +1,78 @@
+"""Layers that a user keeps by name: the patterns of `Options.freeze` and `Options.min_width`.
+
+A pattern is the name of a layer or of a module round it (``layer1``, ``stages.0``), or a glob (``*.conv1``); names are
+those that `pretrim profile` shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrim.analysis.network import Frozen, IntArray, Network
+from pretrim.errors import UsageError
+
+
+def is_meant(pattern: str, layer: str) -> bool:
+    """Whether a pattern names a layer, or a module that the layer is in.
+
+    >>> is_meant("layer1", "layer1.0.conv1"), is_meant("layer1", "layer10"), is_meant("*.conv1", "layer1.0.conv1")
+    (True, False, True)
+    """
+    return fnmatchcase(layer, pattern) or fnmatchcase(layer, f"{pattern}.*")
+
+
+def frozen_groups(network: Network, patterns: Sequence[str]) -> NDArray[np.bool_]:
+    """Of each group (G), whether a pattern names one of its layers. Raises UsageError for one that names no layer."""
+    for pattern in patterns:
+        _check_named(network, pattern, "freeze")
+    return np.array([_wish(group.layers, patterns) is not None for group in network.groups], dtype=bool)
+
+
+def fewest_filters(network: Network, min_width: int | Mapping[str, int]) -> IntArray:
+    """Of each group (G), the fewest filters that its layers may keep: the largest number asked for one of them.
+
+    Raises UsageError for a pattern that names no layer.
+    """
+    wishes = min_width if isinstance(min_width, Mapping) else {"*": min_width}
+    for pattern in wishes:
+        _check_named(network, pattern, "min_width")
+    return np.array(
+        [
+            max((n for p, n in wishes.items() if any(is_meant(p, layer) for layer in group.layers)), default=1)
+            for group in network.groups
+        ],
+        dtype=np.int64,
+    )
+
+
+def frozen_by_wish(network: Network, patterns: Sequence[str]) -> tuple[Frozen, ...]:
+    """The layers that patterns freeze, those that are coupled with them too, each with the reason."""
+    found = {}
+    wanted = frozen_groups(network, patterns)
+    for group, _ in (pair for pair in zip(network.groups, wanted, strict=True) if pair[1]):
+        named = next(layer for layer in group.layers if _wish([layer], patterns) is not None)
+        for layer in group.layers:
+            own = _wish([layer], patterns)
+            reason = f"frozen as asked ({own})" if own is not None else f"coupled with {named}, frozen as asked"
+            found[layer] = Frozen(layer, group.channels * group.multiplicity, reason)
+    return tuple(found.values())
+
+
+def _wish(layers: Iterable[str], patterns: Sequence[str]) -> str | None:
+    """The first pattern that names one of these layers."""
+    return next((pattern for layer in layers for pattern in patterns if is_meant(pattern, layer)), None)
+
+
+def _check_named(network: Network, pattern: str, option: str) -> None:
+    names = list(dict.fromkeys(layer.name for layer in network.layers))
+    if pattern == "*" or any(is_meant(pattern, name) for name in names):
+        return
+    modules = {name[:end] for name in names for end in range(1, len(name) + 1) if name[end : end + 1] in ("", ".")}
+    close = get_close_matches(pattern, sorted(modules), n=1)
+    hint = f"did you mean {close[0]}?" if close else "`pretrim profile` shows their names."
+    raise UsageError(f"No layer is named by {option} {pattern!r}: {hint}")

@@ -1,0 +1,123 @@
+"""What is said to fit does: the untrained network is converted, and the plan trimmed again where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from small import SHAPE, images, small
+
+import pretrim
+from pretrim.cli.tables import _verdict
+from pretrim.deploy import arena_on, litert_file, micro
+from pretrim.deploy.graph import FileGraph, graph_of, read_graph
+from pretrim.devices import board
+from pretrim.errors import ArtifactError, InfeasibleBudget
+from pretrim.jobs.fit import fitted
+from pretrim.jobs.options import Search, TargetOptions
+from pretrim.jobs.plan import plan_for
+from pretrim.jobs.reporter import Silent
+from pretrim.jobs.target import Target, find_target
+from pretrim.latency.on_board import sketch
+from pretrim.latency.on_file import sketch_of_file
+from pretrim.models.dense import DenseModel, open_model
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return litert_file(small(), images(8))
+
+
+@pytest.fixture(scope="module")
+def graph(content: bytes) -> FileGraph:
+    return graph_of(content)
+
+
+@pytest.fixture(scope="module")
+def dense() -> DenseModel:
+    return open_model(small(), SHAPE, None)
+
+
+# ---------------------------------------------------------------------------------------- the file as a board sees it
+
+
+def test_a_file_tells_its_work_and_its_arena(graph: FileGraph, content: bytes) -> None:
+    """As the network's own analysis, operator by operator; the activations as the real interpreter places them."""
+    network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
+    of_network, of_file = sketch(network, network.dense), sketch_of_file(graph)
+    assert of_file == {name: of_network[name] for name in ("work", "left_out")}
+    assert {kind: graph.arena(kind) for kind in ("reference", "cmsis-nn")} == of_network["arena_bytes"]
+    real = micro.arena(content)
+    assert graph.head() == real.head_bytes
+    assert graph.arena(pointer_bytes=8) == pytest.approx(real.total_bytes, rel=0.02)
+    assert graph.names == ("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "PAD")
+
+
+def test_a_file_without_a_memory_plan_is_placed_as_the_interpreter_does(content: bytes) -> None:
+    from pretrim.deploy.tflite import MEMORY_PLAN
+
+    plain = content.replace(MEMORY_PLAN, b"x" * len(MEMORY_PLAN))
+    assert graph_of(plain).fixed == () and graph_of(plain).head() == micro.arena(plain).head_bytes
+
+
+def test_the_arena_of_a_board_is_not_the_hosts(content: bytes) -> None:
+    found = arena_on(content, board("nrf52840"))
+    assert found.verified and found.host_bytes == micro.arena(content).total_bytes > found.total_bytes
+    assert found.total_bytes >= graph_of(content).arena("cmsis-nn")
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 200, None])
+def test_a_damaged_file_is_one_line(content: bytes, damage: bytes | None, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "model.tflite"
+    file.write_bytes(content[:8] + b"\xff" * 300 if damage is None else damage)
+    with pytest.raises(ArtifactError, match=r"Expected a \.tflite") as caught:
+        read_graph(file)
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------- the loop
+
+
+def target_of(limits: dict[str, int], search: Search) -> Target:
+    return find_target(TargetOptions(device="nrf52840"), dict(limits), search)
+
+
+class Heard(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_plan_that_fits_by_prediction_alone_is_trimmed_again(dense: DenseModel) -> None:
+    """The limit is the file that is predicted; what is really made is larger, until the plan is narrower."""
+    search, heard = Search(round_to=1), Heard()
+    half = pretrim.plan(dense.network, device="nrf52840", macs="0.5x", round_to=1)
+    assert half.device is not None
+    target = target_of({"artifact_bytes": half.device["slim"]["artifact_bytes"]}, search)
+    plan = plan_for(dense, target, search, heard)
+    found = fitted(plan, dense, target, search, heard)
+    assert found.device is not None and found.limits == plan.limits
+    assert found.device["converted"]["artifact_bytes"] <= int(target.limits["artifact_bytes"])
+    assert any("trimmed again" in line for line in heard.lines), "the prediction of this network is not too low"
+    assert (found.widths != plan.widths).any()
+
+
+def test_a_plan_that_was_given_is_refused_and_not_changed(dense: DenseModel) -> None:
+    plan = pretrim.plan(dense.network, device="nrf52840", macs="0.5x")
+    target = target_of({"artifact_bytes": 4000}, Search())
+    before = torch.get_rng_state()
+    with pytest.raises(InfeasibleBudget, match=r"does not fit once it is converted: its file takes .* bytes of 4,0"):
+        fitted(plan, dense, target, None, Silent())
+    assert torch.equal(before, torch.get_rng_state()), "what is trained later has the weights it would have had"
+
+
+def test_what_is_predicted_to_fit_barely_is_not_said_to_fit() -> None:
+    verdicts: Sequence[str] = [_verdict(taken, 1000, is_real=False) for taken in (980, 999, 1001)]
+    assert verdicts == ["fits", "within 1 % of it", "too large"]
+    assert np.unique(verdicts).size == 3

@@ -1,0 +1,80 @@
+"""Layers whose result nobody reads: converters drop them, so costs, lifetimes and the arena leave them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from networks import Net, conv
+from torch import Tensor, nn
+
+import pretrim
+from pretrim.cost.costs import costs
+from pretrim.cost.microcontroller import arena_cost, artifact_cost
+
+
+def with_branch(m: Any, x: Tensor) -> Tensor:
+    x = torch.relu(m.a(x))
+    torch.relu(m.norm(m.dead(x)))  # computed, and lost
+    return m.c(x)  # type: ignore[no-any-return]
+
+
+def without(m: Any, x: Tensor) -> Tensor:
+    return m.c(torch.relu(m.a(x)))  # type: ignore[no-any-return]
+
+
+def layers() -> dict[str, nn.Module]:
+    return {"a": conv(3, 8), "c": conv(8, 2)}
+
+
+def test_a_branch_that_nobody_reads_costs_nothing() -> None:
+    image = torch.zeros(1, 3, 8, 8)
+    branch = Net(with_branch, **layers(), dead=conv(8, 64), norm=nn.BatchNorm2d(64))
+    found, plain = pretrim.analyze(branch, image), pretrim.analyze(Net(without, **layers()), image)
+    for name in ("macs", "activation_bytes", "peak_activation_bytes"):
+        assert costs(found)[name](found.dense) == costs(plain)[name](plain.dense), name  # type: ignore[index]
+    for cost in (arena_cost, artifact_cost):
+        assert cost(found)(found.dense) == cost(plain)(plain.dense)
+    assert "no output depends on dead" in found.notes[0]
+    slim = found.plan(macs="0.6x", round_to=1).apply(branch, network=found)
+    assert slim(image).shape == branch(image).shape
+
+
+def written_by_slices(m: Any, x: Tensor) -> Tensor:
+    x = m.a(x)
+    out = torch.zeros_like(x)
+    out[:, :4] = m.b(x)[:, :4]
+    out[:, 4:].add_(x[:, 4:])
+    return m.c(out)  # type: ignore[no-any-return]
+
+
+def in_place(m: Any, x: Tensor) -> Tensor:
+    x = m.a(x)
+    x.view(x.shape[0], 8, -1).mul_(m.b(x).flatten(2))
+    return m.c(x)  # type: ignore[no-any-return]
+
+
+def transposed(m: Any, x: Tensor) -> Tensor:
+    x = m.a(x)
+    y = x.clone()
+    y.transpose(2, 3).copy_(m.b(x))
+    return m.c(y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("forward", [written_by_slices, in_place, transposed])
+def test_what_is_written_into_a_part_of_a_tensor_is_used(forward: Callable[[Any, Tensor], Tensor]) -> None:
+    network = pretrim.analyze(Net(forward, **layers(), b=conv(8, 8)), torch.zeros(1, 3, 8, 8))
+    assert all(layer.operator >= 0 for layer in network.layers) and not network.notes
+    assert costs(network)["macs"](network.dense) == 64 * 9 * (3 * 8 + 8 * 8 + 8 * 2)
+
+
+def of_positions(m: Any, x: Tensor) -> Tensor:
+    places = torch.linspace(-1, 1, 8).expand(1, 2, 8, 8)
+    return m.c(m.a(x) + m.positions(places))  # type: ignore[no-any-return]
+
+
+def test_a_layer_of_positions_is_counted_though_no_image_goes_in() -> None:
+    network = pretrim.analyze(Net(of_positions, **layers(), positions=conv(2, 8)), torch.zeros(1, 3, 8, 8))
+    assert costs(network)["macs"](network.dense) == 64 * 9 * (3 * 8 + 2 * 8 + 8 * 2)
