@@ -64,11 +64,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     predict.predict,
     export.export,
     measure.measure,
-<<<<<<< HEAD
-    push.push,
-=======
     check.check,
->>>>>>> main
+    push.push,
     sweep.sweep,
     recommend.recommend,
     report.report,

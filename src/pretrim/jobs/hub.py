@@ -113,8 +113,7 @@ def push(run: str | Path, name: str, *, private: bool = False, reporter: Reporte
 
 def _files(folder: Path) -> Iterator[Path]:
     """What is pushed of a run: its record, weights, card, log, pictures, and artifacts with theirs."""
-    from pretrim.runs.card import CARD
-    from pretrim.runs.record import ARTIFACT, CONFUSION, CONFUSION_PICTURE, CURVE, LOG
+    from pretrim.runs.record import ARTIFACT, CARD, CONFUSION, CONFUSION_PICTURE, CURVE, LOG
 
     for name in (*NEEDED, CARD, LOG, CURVE, CONFUSION, CONFUSION_PICTURE):
         if (folder / name).is_file():
@@ -124,7 +123,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _content(file: Path, name: str) -> bytes:
     """A file as it is pushed: the card says where its run is now."""
-    from pretrim.runs.card import CARD, HERE
+    from pretrim.runs.card import HERE
+    from pretrim.runs.record import CARD
 
     content = file.read_bytes()
     if file.name != CARD:
@@ -144,10 +144,10 @@ def _package() -> Any:
     try:
         import huggingface_hub
         import huggingface_hub.constants
-        import huggingface_hub.utils
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError:
         raise UsageError("hf: names need the package huggingface_hub: pip install 'pretrim[hub]'.") from None
-    huggingface_hub.utils.disable_progress_bars()
+    disable_progress_bars()
     return huggingface_hub
 
 

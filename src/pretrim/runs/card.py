@@ -152,7 +152,7 @@ def _summary(record: RunRecord) -> str:
 def _costs(record: RunRecord) -> str:
     plan, device, results = record.plan, record.plan.device or {}, record.results or {}
     dense_results = results.get("dense") or {"test": results.get("inherited", {}).get("dense_test")}
-    rows = [
+    rows: list[Sequence[str]] = [
         (f"{part} accuracy", accuracy(dense_results.get(part)), accuracy(results.get(part)), "")
         for part in ("test", "validation")
         if results.get(part)
