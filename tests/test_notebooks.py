@@ -21,7 +21,7 @@ def test_a_notebook_runs(name: str, tmp_path: Path) -> None:
     book = nbformat.read(EXAMPLES / name, as_version=4)
     assert all(not cell.get("outputs") for cell in book.cells)  # none that nobody ran today
     place = {"metadata": {"path": tmp_path}}
-    done = NotebookClient(book, timeout=300, kernel_name="python3", resources=place).execute()
+    done = NotebookClient(book, timeout=600, kernel_name="python3", resources=place).execute()
     shown = str([cell.get("outputs") for cell in done.cells])
     assert all(words in shown for words in SHOWN[name])
     nbformat.write(done, tmp_path / name)
