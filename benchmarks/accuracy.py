@@ -308,7 +308,7 @@ def _train(
     epochs = [
         {
             "loss": round(epoch.train_loss, 5),
-            "validation": epoch.validation_accuracy,
+            "validation": epoch.validation_score,
             "test": peeks.get(str(epoch.epoch)),
         }
         for epoch in training.epochs

@@ -58,7 +58,7 @@ def run(way: str, seed: int, folder: str) -> dict[str, Any]:
         "training_cpu_s": trained - started,
         "recalibration_cpu_s": took,
         "recalibration_images": images,
-        "validation_by_epoch": [epoch.validation_accuracy for epoch in training.epochs],
+        "validation_by_epoch": [epoch.validation_score for epoch in training.epochs],
         "averages": averages.accuracy,
         "recalibrated": recalibrated.accuracy,
         "plain": plain.accuracy,

@@ -241,7 +241,7 @@ def run(task: Task) -> Record | None:
         "machine": machine(),
         "training_s": round(sum(epoch.seconds for epoch in training.epochs), 2),
         "train_loss": [round(epoch.train_loss, 4) for epoch in training.epochs],
-        "train_accuracy": training.epochs[-1].train_accuracy,
+        "train_accuracy": training.epochs[-1].train_score,
         "test_accuracy": test.accuracy,
         "test_loss": test.plain_loss,
     }

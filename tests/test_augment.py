@@ -9,7 +9,7 @@ from pretrim.data import Augmentation, Draws, augment, cut_out, draw
 
 
 def drawn(count: int, size: tuple[int, int], how: Augmentation, seed: int = 3) -> Draws:
-    return draw(count, *size, how, torch.Generator().manual_seed(seed))
+    return draw(count, size, how, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import SHAPE, small
 from torch import nn
@@ -211,6 +211,7 @@ def test_layers_add_up_to_what_is_not_elsewhere(networks: dict[str, Network]) ->
     assert cost(rows).tolist() == [int(cost(row)) for row in rows]
 
 
+@settings(deadline=None)  # on a machine that is busy
 @given(st.data())
 def test_it_never_falls_when_a_width_grows(networks: dict[str, Network], data: st.DataObject) -> None:
     network = networks["vww"]

@@ -26,15 +26,16 @@ MAY_IMPORT = {
     "models": BASE | {"analysis"},
     "data": BASE,
     "train": BASE | {"analysis", "compat", "data"},
+    "tasks": BASE | {"data", "deploy", "models", "train"},
     "runs": BASE | {"analysis", "planning", "surgery", "models", "data", "train"},
     "deploy": BASE | CORE | {"compat", "devices"},
     "measure": BASE | {"compat", "deploy"},
     "latency": BASE | CORE | {"compat", "devices", "deploy", "measure"},
-    "study": BASE | CORE | {"devices", "models", "data", "train", "runs", "deploy", "measure", "latency"},
+    "study": BASE | CORE | {"devices", "models", "data", "train", "tasks", "runs", "deploy", "measure", "latency"},
     "report": BASE | {"devices", "planning", "runs", "study", "train"},
     "jobs": BASE
     | CORE
-    | {"core", "compat", "devices", "models", "data", "train", "runs", "deploy", "measure", "latency"}
+    | {"core", "compat", "devices", "models", "data", "train", "tasks", "runs", "deploy", "measure", "latency"}
     | {"study", "report"},
     "cli": BASE | {"analysis", "devices", "planning", "train", "study", "jobs"},
     "__main__": {"cli"},

@@ -161,10 +161,22 @@ def test_help_has_every_option_once_in_sections(call: Call) -> None:
     assert re.findall(r"╭─ (.+?) ─+╮", text) == titles
     limits = text.partition("╭─ Limits ")[2].partition("╭─ Device")[0]
     assert re.findall(r"│ (--[a-z-]+)", limits) == [
-        f"--{name}" for name in ("params", "macs", "flash", "ram", "activation", "latency", "at-most")
+        f"--{name}"
+        for name in (
+            "params",
+            "macs",
+            "flash",
+            "ram",
+            "activation",
+            "latency",
+            "at-most",
+            "drop",
+            "accuracy",
+            "limit-of",
+        )
     ]
     shown = re.findall(r"│ [* ]*(--[a-z0-9-]+)", text)
-    assert len(shown) == len(set(shown)) == 52
+    assert len(shown) == len(set(shown)) == 57
 
 
 def test_options_of_earlier_versions_keep_working_with_a_notice(call: Call) -> None:
@@ -454,7 +466,12 @@ PLAN = ("plan", "resnet20", *SMALL)
     ("arguments", "code", "said"),
     [
         (("profile", "resnet21"), 2, "Expected a model that pretrim knows .* but got 'resnet21'. Did you mean"),
-        (("profile", "resnet20", "--input", "32x32"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '32x32'"),
+        (("profile", "resnet20", "--input", "32"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '32'"),
+        (
+            ("profile", "resnet20", "--input", "32x32"),
+            2,
+            r"input_shape to be \(channels, height, width\), but got \(32, 32\)",
+        ),
         (("profile", "resnet20", "--input", "0x8x8"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '0x8x8'"),
         (("profile", "resnet20", "--input", "3x99999999x99999999"), 2, "An input of 3x9+x9+ does not fit in memory"),
         (("profile", "vgg16", "--input", "3x8x8"), 1, "run on an input of 1x3x8x8, but its forward raised .*Error"),
@@ -625,7 +642,11 @@ def test_compress_refuses_before_it_trains(call: Call, net: Path, tmp_path: Path
         ((*COMPRESS, "--data", "digits", "-o", tmp_path / "there"), 1, "there exists: choose another, or --overwrite"),
         ((*COMPRESS, "--data", "digits", "-o", tmp_path / "file" / "x"), 1, "Expected to write the folder"),
         ((*COMPRESS, "--data", "digitz", *out), 2, "but got 'digitz'. Did you mean digits?"),
-        ((*COMPRESS, "--data", "digits", "--input", "1x8x9", *out), 2, "Expected square images, but got 8x9"),
+        (
+            (*COMPRESS, "--data", "digits", "--input", "1x8", *out),
+            2,
+            "Expected --input CxHxW for images, but got 1x8: signals",
+        ),
         ((*COMPRESS, "--data", "digits", "--lr", "0", *out), 2, "Expected learning_rate to be more than 0"),
         ((*COMPRESS, "--data", "digits", "--epochs", "0", *out), 2, "Expected epochs to be at least 1"),
         (("compress", "resnet20", "--data", "digits", *out), 2, "No limit given"),

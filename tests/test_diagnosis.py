@@ -40,7 +40,7 @@ def test_a_training_that_learns_by_heart_is_said(digits: DataSet) -> None:
     """The validation labels are of other images: nothing that is learnt helps there."""
     wrong = replace(digits, validation=shuffled(digits.validation))
     training = train(small(), wrong, Recipe(epochs=6, batch_size=32, learning_rate=0.05), execution=HOW)
-    assert training.epochs[-1].train_accuracy > 0.6
+    assert training.epochs[-1].train_score > 0.6
     said = [text for text in training.warnings if "no better than always one class" in text]
     assert len(said) == 1 and "while training accuracy climbed to" in said[0]
     assert said == [text for text in training.to_json()["warnings"] if "no better" in text]
@@ -49,7 +49,7 @@ def test_a_training_that_learns_by_heart_is_said(digits: DataSet) -> None:
 
 def test_a_sound_training_is_not_warned_of(digits: DataSet) -> None:
     training = train(small(), digits, Recipe(epochs=25, batch_size=32, learning_rate=0.05), execution=HOW)
-    assert (training.epochs[-1].validation_accuracy or 0) > 0.8
+    assert (training.epochs[-1].validation_score or 0) > 0.8
     assert training.warnings == ()
 
 
@@ -156,7 +156,7 @@ def test_balanced_sampling_draws_every_class_as_often(digits: DataSet) -> None:
     feed = Feed(data, Recipe(batch_size=50, balance="sampling"), torch.device("cpu"))
 
     def drawn(epoch: int) -> torch.Tensor:
-        return torch.cat([batch.labels for step in feed.epoch(epoch) for batch in step])
+        return torch.cat([batch.targets for step in feed.epoch(epoch) for batch in step])
 
     counts = torch.bincount(drawn(1), minlength=10)
     assert int(counts.max()) - int(counts.min()) <= 1 and int(counts.sum()) == feed.steps * 50
@@ -173,7 +173,7 @@ def test_sampled_images_are_of_their_class() -> None:
     for epoch in range(1, 6):
         for batch in next(iter(feed.epoch(epoch))):
             places = batch.images[:, 0, 0, 0].round().long()
-            assert torch.equal(labels[places], batch.labels)
+            assert torch.equal(labels[places], batch.targets)
             seen |= set(places.tolist())
     assert seen >= set(range(90, 100)) and len(seen) > 80
 

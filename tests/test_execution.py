@@ -78,7 +78,7 @@ def test_timing_leaves_the_network_as_it_was(digits: DataSet, monkeypatch: pytes
         again = small()
         repeated = train(again, digits, Recipe(epochs=2, batch_size=32), execution=pinned)
         assert [e.train_loss for e in training.epochs] == [e.train_loss for e in repeated.epochs]
-        assert [e.train_accuracy for e in training.epochs] == [e.train_accuracy for e in repeated.epochs]
+        assert [e.train_score for e in training.epochs] == [e.train_score for e in repeated.epochs]
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
         return [p.detach() for p in model.parameters()]
 

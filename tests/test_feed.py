@@ -32,7 +32,7 @@ def test_processes_share_the_batches_of_one(digits: DataSet, recipe: Recipe, wor
     assert len(alone) == len(digits.train) // 48 == len(shares[0])
     for step, whole in enumerate(joined(alone)):
         assert torch.equal(torch.cat([joined(share)[step] for share in shares]), whole)
-        for part in ("labels", "others"):
+        for part in ("targets", "others"):
             parts = [getattr(batch, part) for share in shares for batch in share[step]]
             wanted = [getattr(batch, part) for batch in alone[step]]
             assert parts[0] is wanted[0] is None or torch.equal(torch.cat(parts), torch.cat(wanted))

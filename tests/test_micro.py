@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 from small import images, small
 
+from pretrim.cli.tables import board_rows, check_board
 from pretrim.deploy import Artifact, check, export, vela, write_sources
 from pretrim.devices import board
-from pretrim.errors import ExportError, UsageError
+from pretrim.errors import ExportError, PretrimError, UsageError
+from pretrim.jobs.export import limits_in_bytes
+from pretrim.jobs.options import Search, TargetOptions
+from pretrim.jobs.target import find_target
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,31 @@ def test_a_board_that_has_room_and_one_that_has_not(artifact: Artifact) -> None:
     assert len(problems) == 2 and "bytes of flash, of 50,000" in problems[0] and "of RAM, of 4,096" in problems[1]
     with pytest.raises(UsageError, match="for the microcontroller nrf52840, but got one for onnx"):
         check(replace(artifact, runtime="onnx"), board("nrf52840"))
+
+
+def test_a_file_is_compared_with_the_limits_of_its_plan_and_not_with_the_whole_board(artifact: Artifact) -> None:
+    """It fits the board many times over, and is refused all the same: the rest is the application's."""
+    board_arena = check(artifact, board("nrf52840"))["arena_bytes"]
+    limits = {"artifact_bytes": artifact.file_bytes - 1, "arena_bytes": board_arena}
+    found = check(artifact, board("nrf52840"), limits)
+    assert found["problems"] == [
+        f"its file takes {artifact.file_bytes:,} bytes, more than the limit of {artifact.file_bytes - 1:,}"
+    ]
+    with pytest.raises(PretrimError, match=r"model.tflite does not fit nrf52840: its file takes"):
+        check_board({**artifact.to_json(), "path": str(artifact.path), "board": found})
+    rows = dict(board_rows(found))
+    assert rows["file against its limit"].startswith("too large") and rows["arena against its limit"].startswith("fits")
+
+
+def test_limits_are_those_of_the_plan_where_it_was_made_for_this_board() -> None:
+    """A share is of the plan's dense network; of the target's limit and the plan's the smaller one counts."""
+    target = find_target(TargetOptions(device="nrf52840"), {}, Search(), exports=False)
+    dense = {"artifact_bytes": 40_000, "arena_bytes": 20_000}
+    plan = {"device": {"name": "nrf52840", "dense": dense}, "limits": {"arena_bytes": "0.5x", "macs": "0.5x"}}
+    own = board("nrf52840").limits()
+    assert limits_in_bytes(target, plan) == {**own, "arena_bytes": 10_000}
+    assert limits_in_bytes(target, {**plan, "device": {"name": "rp2040", "dense": dense}}) == own
+    assert limits_in_bytes(target, None) == own
 
 
 def test_vela(artifact: Artifact, tmp_path: Path) -> None:

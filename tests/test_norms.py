@@ -40,12 +40,12 @@ def test_a_short_training_is_no_longer_validated_at_chance(digits: DataSet) -> N
     without = train(resnet(), digits, Recipe(**{**vars(SHORT), "recalibration": 0}), execution=HOW)
     model = resnet()
     training = train(model, digits, SHORT, execution=HOW)
-    assert without.epochs[1].validation_accuracy == pytest.approx(0.1, abs=0.02), "this was at chance"
-    assert [e.train_accuracy for e in training.epochs] == [e.train_accuracy for e in without.epochs]
+    assert without.epochs[1].validation_score == pytest.approx(0.1, abs=0.02), "this was at chance"
+    assert [e.train_score for e in training.epochs] == [e.train_score for e in without.epochs]
     for now, before in zip(training.epochs, without.epochs, strict=True):
-        assert (now.validation_accuracy or 0) >= (before.validation_accuracy or 0)
-    assert (training.epochs[1].validation_accuracy or 0) > 0.2
-    assert (training.epochs[-1].validation_accuracy or 0) > (without.epochs[-1].validation_accuracy or 0) + 0.1
+        assert (now.validation_score or 0) >= (before.validation_score or 0)
+    assert (training.epochs[1].validation_score or 0) > 0.2
+    assert (training.epochs[-1].validation_score or 0) > (without.epochs[-1].validation_score or 0) + 0.1
     assert evaluate(model, digits.test, digits.mean, digits.std).accuracy > 0.8
     assert (without.recalibration_images, training.recalibration_images) == (0, 256)
     assert training.to_json()["recalibration_images"] == 256
@@ -56,7 +56,7 @@ def test_what_is_kept_is_what_was_validated_last(tiny: DataSet) -> None:
         model = small()
         recipe = Recipe(epochs=3, batch_size=64, ema=ema, crop=0.0, flip=False)  # as `_seen` takes them
         records = train(model, tiny, recipe, execution=HOW).epochs
-        assert records[-1].validation_accuracy == evaluate(model, tiny.validation, tiny.mean, tiny.std).accuracy
+        assert records[-1].validation_score == evaluate(model, tiny.validation, tiny.mean, tiny.std).accuracy
         seen = _seen(model.conv, tiny)
         assert torch.allclose(model.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-2)  # type: ignore[arg-type]
 
@@ -214,7 +214,7 @@ def test_the_statistics_are_of_images_as_the_training_sees_them(tiny: DataSet) -
         for batches in feed.epoch(epoch):
             for batch in batches:
                 reference(batch.images)
-    how = recipe.augmentation(tiny.input_shape[1], tiny.flip)
+    how = recipe.augmentation(tiny.input_shape, tiny.flip)
     head = nn.Conv2d(tiny.input_shape[0], 1, 1)
     recalibrate(nn.Sequential(augmented, head), tiny, images=len(tiny.train), how=how)
     recalibrate(nn.Sequential(plain, head), tiny, images=len(tiny.train))

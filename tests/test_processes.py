@@ -41,7 +41,7 @@ training = train(model, data, recipe, execution=Execution(device="cpu", channels
 if is_main():
     accuracy = evaluate(model, data.test, data.mean, data.std).accuracy
     last = training.epochs[-1]
-    metadata = {"accuracy": str(accuracy), "loss": str(last.train_loss), "validation": str(last.validation_accuracy)}
+    metadata = {"accuracy": str(accuracy), "loss": str(last.train_loss), "validation": str(last.validation_score)}
     metadata |= {"steps": str(len(data.train) // 64), "processes": str(training.processes)}
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path, metadata)
 """

@@ -784,7 +784,11 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
         (("--threads", "0"), 2, "error: Expected threads to be from 1 to 1024, but got 0."),
         (("--dtype", "int4"), 2, 'error: Invalid value "int4" for --dtype. Choose from: "float32", "float16", "int8"'),
         (("--train-on", "tpu"), 2, "error: Expected a device of this machine (auto, cpu, cuda), but got 'tpu': "),
-        (("--input", "1x8x9"), 2, "error: Expected square images, but got 8x9: data are cropped to a square."),
+        (
+            ("--input", "1x8"),
+            2,
+            "error: Expected --input CxHxW for images, but got 1x8: signals and volumes come from ",
+        ),
         (("--limit-of", "colour"), 2, "error: Expected a limit on one of params, "),
         (("--storage", "nonsense"), 1, "error: Expected a database as SQLAlchemy names it, such as postgresql+psycopg"),
     ],

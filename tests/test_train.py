@@ -55,7 +55,7 @@ def test_it_learns_and_records_every_epoch(digits: DataSet) -> None:
     records = train(model, digits, Recipe(epochs=8, batch_size=32, learning_rate=0.1)).epochs
     assert [record.epoch for record in records] == list(range(1, 9))
     assert records[-1].train_loss < 0.5 * records[0].train_loss
-    assert records[-1].validation_accuracy == evaluate(model, digits.validation, digits.mean, digits.std).accuracy
+    assert records[-1].validation_score == evaluate(model, digits.validation, digits.mean, digits.std).accuracy
     assert evaluate(model, digits.test, digits.mean, digits.std).accuracy > 0.8
     assert all(record.images_per_s > 0 and record.seconds > 0 for record in records)
     assert not model.training
@@ -78,8 +78,8 @@ def test_progress_is_told_after_every_step_and_epoch(digits: DataSet) -> None:
     records = train(small(), digits, Recipe(epochs=2, batch_size=128), on_step=told.append).epochs
     steps = len(digits.train) // 128
     assert [(p.epoch, p.step) for p in told] == [(e, s) for e in (1, 2) for s in [*range(1, steps + 1), steps]]
-    assert told[0].validation_accuracy is None
-    assert told[-1].validation_accuracy == records[-1].validation_accuracy
+    assert told[0].validation_score is None
+    assert told[-1].validation_score == records[-1].validation_score
     assert told[-1].loss == records[-1].train_loss
     assert told[-1].seconds_left == 0
     assert [p.ends_epoch for p in told] == ([False] * steps + [True]) * 2
@@ -187,7 +187,7 @@ def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
     data = tiny(Split(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 2))
     records = train(small(classes=2), data, Recipe(epochs=2, batch_size=128)).epochs
     assert len(records) == 2
-    assert records[0].validation_accuracy is None
+    assert records[0].validation_score is None
 
 
 def tiny(split: Split) -> DataSet:
@@ -291,7 +291,7 @@ def test_the_average_is_that_of_a_loop_and_is_what_is_kept(digits: DataSet) -> N
         average = decay * average + (1 - decay) * value
     assert torch.allclose(model.head.weight, average, atol=1e-6)
     assert not torch.allclose(model.head.weight, weights[-1], atol=1e-4)
-    assert records[-1].validation_accuracy == evaluate(model, digits.validation, digits.mean, digits.std).accuracy
+    assert records[-1].validation_score == evaluate(model, digits.validation, digits.mean, digits.std).accuracy
 
 
 def test_recalibrated_statistics_are_those_of_the_images(digits: DataSet) -> None:
@@ -313,7 +313,7 @@ def test_training_accuracy_is_that_of_the_images_as_they_are_trained_on(digits: 
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     before = evaluate(model, digits.train, digits.mean, digits.std).accuracy
     record: EpochRecord = train(model, digits, Recipe(epochs=1, batch_size=len(digits.train), crop=0)).epochs[0]
-    assert record.train_accuracy == before
+    assert record.train_score == before
 
 
 def test_wrong_outputs_are_said(digits: DataSet) -> None:

@@ -17,7 +17,19 @@ Run: TypeAlias = Annotated[
 ]
 Study: TypeAlias = Annotated[Path, Parameter(metavar="STUDY", help="Folder of `pretrim sweep`.")]
 Data: TypeAlias = Annotated[
-    str, Parameter(metavar="DATA", help="digits, fashion-mnist, cifar10:FOLDER, hf:OWNER/NAME, or a folder of images.")
+    str | None,
+    Parameter(
+        metavar="DATA",
+        help="digits, fashion-mnist, cifar10:FOLDER, hf:OWNER/NAME, or a folder of images (default: the task's own).",
+    ),
+]
+RunTask: TypeAlias = Annotated[
+    str | None,
+    Parameter(
+        name="--task",
+        metavar="TASK",
+        help="Task of a run of your own: FILE.py:CLASS, which is executed. Never taken from the run itself.",
+    ),
 ]
 Input: TypeAlias = Annotated[
     str | None,

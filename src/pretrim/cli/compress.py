@@ -7,7 +7,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pretrim.jobs.options import DataOptions, JobOptions, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from pretrim.jobs.options import (
+    DataOptions,
+    GoalOptions,
+    JobOptions,
+    Limits,
+    MachineOptions,
+    Search,
+    TargetOptions,
+    TrainingOptions,
+)
 
 from . import render, tables
 from .arguments import Data, Json, Model
@@ -18,10 +27,11 @@ def compress(
     model: Model,
     /,
     *,
-    data: Data,
+    data: Data = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"], metavar="RUN", help="New folder to save in.")],
     json: Json = False,
     limits: Limits | None = None,
+    goal: GoalOptions | None = None,
     target: TargetOptions | None = None,
     search: Search | None = None,
     images: DataOptions | None = None,
@@ -36,6 +46,7 @@ def compress(
 
     options = CompressOptions(
         limits=limits or Limits(),
+        goal=goal or GoalOptions(),
         target=target or TargetOptions(),
         search=search or Search(),
         data=images or DataOptions(),

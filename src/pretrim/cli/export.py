@@ -10,7 +10,7 @@ from pretrim.jobs.export import ExportOptions
 from pretrim.jobs.options import TargetOptions
 
 from . import render, tables
-from .arguments import Json, Run, RunModel
+from .arguments import Json, Run, RunModel, RunTask
 from .progress import Bars
 
 
@@ -28,6 +28,7 @@ def export(
         ),
     ] = None,
     model: RunModel = None,
+    task: RunTask = None,
     json: Json = False,
     target: TargetOptions | None = None,
     how: Annotated[ExportOptions | None, Parameter(name="*")] = None,
@@ -42,7 +43,7 @@ def export(
 
     target, how = target or TargetOptions(), how or ExportOptions()
     check_options(target, how, has_data=calibrate is not None)
-    record = export_job(open_run(run, model, Bars()), target, how, calibrate, Bars()).to_json()
+    record = export_job(open_run(run, model, task, Bars()), target, how, calibrate, Bars()).to_json()
     if json:
         render.print_json(record)
     else:

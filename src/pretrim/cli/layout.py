@@ -53,11 +53,10 @@ class Table(RichTable):
         super().__init__(box=box.SIMPLE_HEAD, pad_edge=False)
         self.headings: list[Heading] = []
         for column in columns:
-            self.add(column)
+            self.add(Heading.parse(column))
 
-    def add(self, column: str) -> None:
-        """One more column, as `Heading` reads it."""
-        heading = Heading.parse(column)
+    def add(self, heading: Heading) -> None:
+        """One more column."""
         self.headings.append(heading)
         align = "left" if heading.is_words else "right"
         self.add_column(Text(heading.title), justify=align, overflow="fold", no_wrap=not heading.is_prose)  # type: ignore[arg-type]
@@ -69,22 +68,33 @@ def show(console: Console, title: str, table: Table) -> None:
     if _width(table, [heading for heading in table.headings if not heading.is_optional]) > console.width:
         _show_blocks(console, table)
         return
-    left_out = _leave_out(table, console.width)
-    console.print(table)
+    places = _that_fit(table, console.width)
+    console.print(_only(table, places))
+    left_out = [heading.title for place, heading in enumerate(table.headings) if place not in places and heading.title]
     if left_out:
         console.print(Text(f"Left out at this width: {', '.join(left_out)}", style="dim"))
 
 
-def _leave_out(table: Table, width: int) -> list[str]:
-    """Drop optional columns, the last first, until the rest fits; their titles in the order of the table."""
-    dropped: list[str] = []
-    for place in reversed(range(len(table.headings))):
-        if _width(table, table.headings) <= width:
+def _that_fit(table: Table, width: int) -> list[int]:
+    """The columns that stay: optional ones are left out, the last first, until the rest fits."""
+    places = list(range(len(table.headings)))
+    for place in reversed(places.copy()):
+        if _width(table, [table.headings[other] for other in places]) <= width:
             break
         if table.headings[place].is_optional:
-            dropped.insert(0, table.headings.pop(place).title)
-            del table.columns[place]
-    return dropped
+            places.remove(place)
+    return places
+
+
+def _only(table: Table, places: Sequence[int]) -> Table:
+    """A table with some of the columns of another."""
+    made = Table()
+    for place in places:
+        made.add(table.headings[place])
+    cells = [list(table.columns[place].cells) for place in places]
+    for number, row in enumerate(table.rows):
+        made.add_row(*(column[number] for column in cells), end_section=row.end_section)
+    return made
 
 
 def _width(table: Table, headings: Sequence[Heading]) -> int:
@@ -92,8 +102,10 @@ def _width(table: Table, headings: Sequence[Heading]) -> int:
     total = 2 - GAP
     for heading, column in zip(table.headings, table.columns, strict=True):
         if heading in headings:
-            longest = max(cell_len(line) for line in _lines(column))
-            total += (min(longest, PROSE_WIDTH) if heading.is_prose else longest) + GAP
+            lines = list(_lines(column))
+            longest = max(map(cell_len, lines))
+            word = max((cell_len(word) for line in lines for word in line.split()), default=0)
+            total += (min(longest, max(word, PROSE_WIDTH)) if heading.is_prose else longest) + GAP
     return total
 
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from . import render
-from .arguments import Json, Run, RunModel
+from .arguments import Json, Run, RunModel, RunTask
 from .progress import Bars
 
 
@@ -18,6 +18,7 @@ def predict(
     /,
     *images: Annotated[Path, Parameter(metavar="IMAGE", help="Image files.")],
     model: RunModel = None,
+    task: RunTask = None,
     top: Annotated[int, Parameter(validator=Number(gte=1), help="Number of classes to show per image.")] = 3,
     json: Json = False,
 ) -> None:
@@ -27,7 +28,7 @@ def predict(
 
     if not images:
         raise UsageError("No image given: name one or more files.")
-    record = open_run(run, model, Bars()).predict(images, top)
+    record = open_run(run, model, task, Bars()).predict(images, top)
     if json:
         render.print_json(record)
     else:

@@ -77,7 +77,8 @@ def _state(progress: Progress) -> str:
     minutes, seconds = divmod(round(progress.seconds_left), 60)
     hours, minutes = divmod(minutes, 60)
     left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    score = progress.metric.show(progress.validation_score)
     return (
-        f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  "
-        f"validation {render.percent(progress.validation_accuracy)}  {progress.images_per_s:,.0f} images/s  {left} left"
+        f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  validation {score}  "
+        f"{progress.images_per_s:,.0f} images/s  {left} left"
     )

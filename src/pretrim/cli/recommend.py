@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from pretrim.errors import InfeasibleBudget
-from pretrim.jobs.options import TARGET, Limits
+from pretrim.jobs.options import TARGET, GoalOptions, Limits
 
 from . import render
 from .arguments import Json, Storage, Study
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pretrim.jobs.study import Advice
     from pretrim.study.recommend import Candidate, Recommendation
+    from pretrim.train import Metric
 
 
 def recommend(
@@ -37,15 +38,16 @@ def recommend(
     storage: Storage = None,
     json: Json = False,
     limits: Limits | None = None,
+    goal: GoalOptions | None = None,
 ) -> None:
     """Choose the most accurate network of a study within limits.
 
-    By validation accuracy; it also says what a little more of each resource would buy.
+    By validation accuracy, or the metric of the task; it also says what a little more of each resource would buy.
     """
     from pretrim.jobs.study import open_study
     from pretrim.jobs.study import recommend as choose
 
-    advice = choose(open_study(study, storage), limits or Limits(), device, application, runtime)
+    advice = choose(open_study(study, storage), limits or Limits(), device, application, runtime, goal)
     if json:
         render.print_json(advice.to_json())
     else:
@@ -67,33 +69,36 @@ def show(console: Console, advice: Advice) -> None:
     """The choice, the next best, and what more would buy."""
     from pretrim.study.recommend import BY_NAME
 
-    from .study_table import amount
+    from .study_table import amount, titled
 
     found, limits = advice.found, advice.limits
     if found.best is None:
         return
+    metric = found.best.metric
     asked = ", ".join(f"{BY_NAME[name].title} {amount(BY_NAME[name].unit, value)}" for name, value in limits.items())
-    console.print(Text(f"{found.fitting} of {found.of} networks fit{f' ({asked})' if asked else ''}", style="bold"))
+    title = f"{found.fitting} of {found.of} networks fit{f' ({asked})' if asked else ''}"
     shown = _shown(found.best, limits, is_wide=console.width >= render.WIDE)
     is_known = found.best.validated is not None  # studies of older versions do not say
     columns = [BY_NAME[name].title for name in shown]
-    table = render._table("<", "<network", "seed", *columns, "validation", *(["95 %"] if is_known else []))
-    for title, one in (("best", found.best), ("next best", found.next_best)):
+    table = render._table(
+        "<", "<network", "?seed", *columns, titled("validation", metric), *(["?95 %"] if is_known else [])
+    )
+    for rank, one in (("best", found.best), ("next best", found.next_best)):
         if one is not None:
             cells = [amount(BY_NAME[name].unit, one.takes[name]) if name in one.takes else "-" for name in shown]
-            sure = [_interval(one.validated)] if is_known else []
-            table.add_row(title, one.name, str(one.seed), *cells, render.percent(one.validation), *sure)
-    console.print(table)
+            sure = [_interval(one.validated, metric)] if is_known else []
+            table.add_row(rank, one.name, str(one.seed), *cells, metric.show(one.validation), *sure)
+    render._show(console, title, table)
     if found.comparison is not None:
         pair = render.compared(found.comparison.to_json())
         console.print(Text(f"best against next best: {pair}"), soft_wrap=True)
-    of_test = f" ({_interval(found.best.tested)})" if found.best.tested is not None else ""
-    console.print(
-        Text(f"test accuracy of the best, on images that nothing was chosen by: {found.best.test:.2%}{of_test}")
-    )
+    of_test = f" ({_interval(found.best.tested, metric)})" if found.best.tested is not None else ""
+    of_best = f"{found.best.test:.2%}" if metric.is_share else metric.show(found.best.test)
+    console.print(Text(f"test {metric.title} of the best, on images that nothing was chosen by: {of_best}{of_test}"))
     for buy in found.buys:
         more = amount(buy.resource.unit, buy.more)
-        said = f"+{100 * buy.gain:.1f} points for +{more} {buy.resource.title}: {_named(buy.candidate)}"
+        gain = f"+{100 * buy.gain:.1f} points" if metric.is_share else f"{metric.title} better by {buy.gain:.3g}"
+        said = f"{gain} for +{more} {buy.resource.title}: {_named(buy.candidate)}"
         if buy.comparison is not None and not buy.comparison.is_significant:
             said += f" (McNemar p = {buy.comparison.p_value:.2g}: cannot be told apart)"
         console.print(Text(said), soft_wrap=True)
@@ -102,11 +107,11 @@ def show(console: Console, advice: Advice) -> None:
     console.print(Text(f"run: {advice.path}"), soft_wrap=True)
 
 
-def _interval(evaluation: Mapping[str, Any] | None) -> str:
+def _interval(evaluation: Mapping[str, Any] | None, metric: Metric) -> str:
     """The 95 % interval, and of how many images; a dash in studies of older versions."""
     if evaluation is None:
         return "-"
-    return f"{render.interval(evaluation['interval_95'])}, n = {evaluation['images']:,}"
+    return f"{render.interval(evaluation['interval_95'], metric=metric)}, n = {evaluation['images']:,}"
 
 
 def _shown(best: Candidate, limits: Mapping[str, float], *, is_wide: bool) -> list[str]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from .layout import Table, show
 
 if TYPE_CHECKING:
-    pass
+    from pretrim.train import Metric
 
 PIPE_WIDTH = 140
 """Columns of a table that is not read on a terminal: wide enough not to cut names."""
@@ -132,12 +132,14 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def interval(ends: Sequence[float] | None, digits: int = 1) -> str:
-    """An interval of shares in percent; '-' where there is none.
+def interval(ends: Sequence[float] | None, digits: int = 1, metric: Metric | None = None) -> str:
+    """An interval of shares in percent, or of a metric that is none; '-' where there is none.
 
     >>> interval([0.131, 0.336])
     '13.1 to 33.6 %'
     """
+    if ends is not None and metric is not None and not metric.is_share:
+        return f"{metric.show(ends[0])} to {metric.show(ends[1])}"
     return "-" if ends is None else f"{100 * ends[0]:.{digits}f} to {100 * ends[1]:.{digits}f} %"
 
 
@@ -187,7 +189,7 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
         totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
     _show(console, "Total", totals)
     is_asked = any(group["least"] > 1 for group in record["groups"])
-    groups = _table("<group", "channels", *(["at least"] if is_asked else []), "<layers")
+    groups = _table("<group", "channels", *(["at least"] if is_asked else []), "<~layers")
     for group in record["groups"]:
         numbers = [group["channels"], *([group["least"]] if is_asked else [])]
         groups.add_row(Text(group["name"]), *map(str, numbers), Text(_names(group["layers"])))
@@ -200,7 +202,7 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
 def _layers(layers: Sequence[Mapping[str, Any]], console: Console) -> Table:
     wide = console.width >= WIDE
     table = _table(
-        "<layer", *(["<kind"] if wide else []), "filters", "weights", "MACs", "output", *MODE_TITLES.values()
+        "<layer", *(["<kind"] if wide else []), "filters", "?weights", "MACs", "?output", *MODE_TITLES.values()
     )
     most = {mode: max((layer["shares"][mode] for layer in layers), default=0.0) or 1.0 for mode in MODE_TITLES}
     for layer in layers:
@@ -226,7 +228,7 @@ def _names(names: Sequence[str], most: int = 4) -> str:
 
 def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
     is_seen = any(entry["place"] for entry in entries)
-    table = _table("<layer", "filters", "<reason", *(["<seen at"] if is_seen else []))
+    table = _table("<layer", "filters", "<~reason", *(["<?seen at"] if is_seen else []))
     for entry in entries:
         places = [Text(entry["place"])] if is_seen else []
         table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]), *places)
@@ -243,23 +245,32 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
 
 
 def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
-    """Accuracy over a test set, and by class."""
-    table = _table("<class", "images", "accuracy", "95 % interval")
-    for entry in record["classes"]:
+    """The score over a test set with its interval; before it each class, or every metric."""
+    from pretrim.train.metric import Metric
+
+    metric = Metric.from_json(record["metric"])
+    table = _table("<~class" if "classes" in record else "<", "images", metric.title, "?95 % interval")
+    for entry in record.get("classes", ()):
         cells = (str(entry["images"]), percent(entry["accuracy"]), interval(entry["interval_95"]))
         table.add_row(Text(entry["name"]), *cells)
+    for name, value in record.get("metrics", {}).items():
+        if name != metric.name:
+            table.add_row(Text(name), "", "-" if value is None else f"{value:.4g}", "")
     table.add_section()
-    table.add_row("all", str(record["images"]), percent(record["accuracy"], 2), interval(record["interval_95"]))
+    whole = (metric.show(record[metric.name], 2), interval(record["interval_95"], metric=metric))
+    table.add_row("all", str(record["images"]), *whole)
     _show(console, f"{record['run']} on {record['data']['source']}", table)
 
 
 def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> None:
-    """The likeliest classes of each image."""
-    table = _table("<image", "<class", "probability")
+    """The likeliest classes of each image, or its values."""
+    is_of_classes = all("class" in label for entry in record for label in entry["predictions"])
+    table = _table("<image", *(("<~class", "probability") if is_of_classes else ("<output", "value")))
     for entry in record:
         for place, label in enumerate(entry["predictions"]):
             name = Text(entry["image"]) if place == 0 else ""
-            table.add_row(name, Text(label["class"]), percent(label["probability"]))
+            said = percent(label["probability"]) if is_of_classes else f"{label['value']:.4g}"
+            table.add_row(name, Text(label["class" if is_of_classes else "output"]), said)
     console.print(table)
 
 
@@ -279,7 +290,7 @@ def milliseconds(seconds: float) -> str:
 
 def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
     """Time, size, memory and energy, an artifact a row."""
-    table = _table("<artifact", "<runs on", "median", "p90", "std", "of the other", "file", "memory", "energy")
+    table = _table("<artifact", "<~runs on", "median", "p90", "?std", "of the other", "?file", "?memory", "?energy")
     for record in records:
         table.add_row(*_measured(record, percent(record["ratio"])))
         if record["against"] is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
     from pretrim.study.rows import Trial
     from pretrim.study.sweep import Status
+    from pretrim.train import Metric
 
 MOST_ROWS = 12
 """of the front, in the live view"""
@@ -56,8 +57,8 @@ def _said(trial: Trial) -> str:
     name = f"{trial.spec.name}, seed {trial.spec.seed}"
     if trial.state == "failed":
         return f"{name}: failed: {trial.error}"
-    accuracy = render.percent((trial.record or {}).get("validation_accuracy"))
-    return f"{name}: validation {accuracy}{' (stopped: hopeless)' if trial.state == 'stopped' else ''}"
+    score = trial.metric.show(trial.validation)
+    return f"{name}: validation {score}{' (stopped: hopeless)' if trial.state == 'stopped' else ''}"
 
 
 def _view(status: Status, found: Sequence[Trial], since: int) -> Group:
@@ -81,14 +82,19 @@ def _view(status: Status, found: Sequence[Trial], since: int) -> Group:
 def _front_table(there: Sequence[Candidate]) -> Any:
     from pretrim.study.pareto import front
 
-    chosen = front([one.takes["macs"] for one in there], [one.validation for one in there])
+    chosen = front([one.takes["macs"] for one in there], [one.worth for one in there])
     rows = sorted((one for one, on in zip(there, chosen, strict=True) if on), key=lambda one: one.takes["macs"])
-    table = render._table("<front so far", "MACs", "parameters", "RAM", "validation")
+    table = render._table("<front so far", "?MACs", "parameters", "?RAM", titled("validation", there[0].metric))
     for one in rows[-MOST_ROWS:]:
         takes = one.takes
         cells = [render.count(takes["macs"]), render.count(takes["params"]), render.size(takes["ram"])]
-        table.add_row(one.name, *cells, render.percent(one.validation))
+        table.add_row(one.name, *cells, one.metric.show(one.validation))
     return table
+
+
+def titled(part: str, metric: Metric) -> str:
+    """The heading of a column of scores: accuracies are not named, as they are the rule."""
+    return part if metric.name == "accuracy" else f"{part} {metric.title}"
 
 
 def _clock(seconds: float) -> str:
@@ -100,12 +106,22 @@ def _clock(seconds: float) -> str:
 def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     """Every trial by its share of MACs; the mean over seeds is the report's. A narrow terminal has fewer columns."""
     from pretrim.study.recommend import place_of
+    from pretrim.train import ACCURACY
 
     is_wide = console.width >= render.WIDE
+    metric = next((trial.metric for trial in trials if trial.record), ACCURACY)
     has_latency = is_wide or any(trial.measured for trial in trials)
     more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
     table = render._table(
-        "<trial", "seed", "MACs", "parameters", *more, "validation", *(["95 %"] if is_wide else []), "s", "<"
+        "<trial",
+        "?seed",
+        "MACs",
+        "parameters",
+        *more,
+        titled("validation", metric),
+        *(["?95 %"] if is_wide else []),
+        "?s",
+        "<?",
     )
     there = [trial for trial in trials if trial.record is not None]
     for trial in sorted(there, key=lambda trial: -(trial.record or {})["costs"]["macs"]):
@@ -119,8 +135,8 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             *([render.size(costs["weight_bytes"])] if is_wide else []),
             render.size(costs["peak_activation_bytes"]),
             *(["-" if latency is None else f"{1e3 * latency:.2f} ms"] if has_latency else []),
-            render.percent(record["validation_accuracy"]),
-            *([render.interval(record.get("validation", {}).get("interval_95"))] if is_wide else []),
+            metric.show(trial.validation),
+            *([render.interval(record.get("validation", {}).get("interval_95"), metric=metric)] if is_wide else []),
             f"{record['seconds']:.0f}" if "seconds" in record else "-",
             "stopped" if trial.state == "stopped" else "",
         )

@@ -19,7 +19,7 @@ def sweep(
     model: Model,
     /,
     *,
-    data: Data,
+    data: Data = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"], metavar="STUDY", help="Folder of the study.")],
     json: Json = False,
     tried: GridOptions | None = None,

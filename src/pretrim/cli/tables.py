@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from pretrim.errors import PretrimError
@@ -58,7 +59,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
     show_fit(console, plan)
     render._show(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
-    widths = render._table("<group", "layers", "dense", "kept", "")
+    widths = render._table("<group", "?layers", "dense", "kept", "?")
     for group in plan.groups:
         share = group.kept / group.channels
         drawn = bar(share, 2 * BAR_WIDTH, ascii_only=console.options.ascii_only)
@@ -96,10 +97,7 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
         table.add_row(COSTS[name][0], amount(name, dense), amount(name, slim), kept)
     for row in device_rows(device):
         table.add_row(*row)
-    both = [record[which] for which in ("dense", "slim")]
-    table.add_row("test accuracy", *(percent(one["test_accuracy"], 2) for one in both), "")
-    if (images := both[1].get("test_images")) is not None:
-        table.add_row(f"95 % interval, n = {images:,}", *(interval(one["test_interval_95"]) for one in both), "")
+    _add_scores(table, record)
     render._show(console, f"{record['model']} on {record['data']['source']}", table)
     if record.get("comparison") is not None:
         console.print(Text(f"slim against dense: {compared(record['comparison'])}"), soft_wrap=True)
@@ -109,13 +107,25 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
         show_artifact(console, record["artifact"])
 
 
+def _add_scores(table: Table, record: Record) -> None:
+    """The test score of both networks, by the metric of their task, and its interval."""
+    from pretrim.train import Metric
+
+    metric = Metric.from_json(record.get("metric"))
+    both = [record[which] for which in ("dense", "slim")]
+    table.add_row(f"test {metric.title}", *(metric.show(one[f"test_{metric.name}"], 2) for one in both), "")
+    if (images := both[1].get("test_images")) is not None:
+        sure = (interval(one["test_interval_95"], metric=metric) for one in both)
+        table.add_row(f"95 % interval, n = {images:,}", *sure, "")
+
+
 # ---------------------------------------------------------------------------------------- export
 
 
 def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
     """What an artifact is, how it was proved, and what it takes on its board."""
     proof, given = record["proof"], record["input"]
-    table = render._table("<", "<")
+    table = render._table("<", "<~")
     table.add_row("input", f"{given['layout']} {'x'.join(map(str, given['shape']))}, {given['data_type']}")
     table.add_row("size", f"{size(record['file_bytes'])} ({record['file_bytes']:,} bytes)")
     if record["calibration"] is not None:
@@ -129,6 +139,8 @@ def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
         table.add_row("same class", percent(proof["agreement"], 2))
     if proof["accuracy"] is not None:
         table.add_row("accuracy", "{} (PyTorch: {})".format(*(percent(part, 2) for part in proof["accuracy"][::-1])))
+    if (judged := proof.get("metric")) is not None:
+        table.add_row(judged["name"], "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**judged))
     for row in board_rows(record.get("board")):
         table.add_row(*row)
     render._show(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)
@@ -195,7 +207,7 @@ def show_fit(console: Console, plan: Plan) -> None:
         return
     from pretrim.planning.budget import Limit
 
-    device, table = plan.device, render._table("<", "dense", "slim", "kept", "at most", "<")
+    device, table = plan.device, render._table("<", "?dense", "slim", "?kept", "at most", "<")
     verdicts: list[str] = []
 
     def row(title: str, cost: str, dense: str, slim: str) -> None:
@@ -308,7 +320,7 @@ def _limit_rows(title: str, taken: int, limit: int | None) -> list[tuple[str, st
 def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -> None:
     """Boards, one a row; with sources, where each figure comes from and which times are known."""
     table = render._table(
-        "<name", "<core", "clock", "flash", "RAM", "flash limit", "RAM limit", "round to", "<runtime", "times"
+        "<name", "<core", "?clock", "?flash", "?RAM", "flash limit", "RAM limit", "?round to", "<?runtime", "?times"
     )
     for record in records:
         limits, times = record["limits"], record["times_of"]
@@ -344,7 +356,7 @@ def _show_systems(console: Console, record: Record) -> None:
     if not record["times_of"]:
         console.print(Text(f"no public measurement of times on {record['core'].removeprefix('Arm ')} is known"))
         return
-    table = render._table("<runtime", "<data type", "networks", "median error", "p90 error", "<range", "power")
+    table = render._table("<runtime", "<data type", "?networks", "median error", "?p90 error", "<range", "?power")
     for entry in record["times_of"]:
         power = entry["power_mw"]
         table.add_row(
@@ -353,10 +365,14 @@ def _show_systems(console: Console, record: Record) -> None:
             str(entry["networks"]),
             percent(entry["median_error"], 0),
             percent(entry["p90_error"], 0),
-            f"{entry['range'][0]:.2f} to {entry['range'][1]:.2f} of the prediction",
+            f"{entry['range'][0]:.2f} to {entry['range'][1]:.2f} x",
             "-" if power is None else f"{power:.0f} mW",
         )
     render._show(console, f"Times that public measurements predict on {record['name']}, one core", table)
+    console.print(
+        Text("range: of the predicted time; four in five networks that were left out of the fit were within it"),
+        soft_wrap=True,
+    )
 
 
 # ---------------------------------------------------------------------------------------- check
@@ -364,7 +380,7 @@ def _show_systems(console: Console, record: Record) -> None:
 
 def show_check(console: Console, record: Record) -> None:
     """A file on boards, a row each: does it fit, what does it take, how long would it run."""
-    table = render._table("<board", "<", "flash", "of", "RAM", "of", "<predicted time", "<runtime")
+    table = render._table("<board", "<", "flash", "?of", "RAM", "?of", "<predicted time", "<~runtime")
     for entry in sorted(record["boards"], key=lambda entry: not entry["fits"]):
         times = entry["times"] or [None]
         for number, time in enumerate(times):

@@ -1,8 +1,9 @@
 """Data sets by name or folder, each with train, validation and test parts, in memory or streamed.
 
 ``digits``, ``hard-digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (parquet, as on the hub),
-``hf:OWNER/NAME`` or ``hf:FOLDER`` (by the package `datasets`), or a folder: images with one folder per class, parquet
-files, or IDX files, told apart by what is in it.
+``hf:OWNER/NAME`` or ``hf:FOLDER`` (by the package `datasets`), a CSV or parquet file that names images and targets, or
+a folder: with such a table, with ``images/`` and ``masks/``, with images in one folder per class, with parquet files,
+or with IDX files, told apart by what is in it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import torch
 
 from pretrim.errors import DataError, UsageError
 
-from . import digits, fashion_mnist, folder, hub, parquet
+from . import boxes, digits, fashion_mnist, folder, hub, masks, parquet, table
 from .augment import Augmentation, Draws, augment, cut_out, draw, normalise
-from .images import decode_image, with_channels
+from .images import FITS, MODES, Fit, Resize, decode_image, remarks, with_channels
 from .record import DataSet, Parts, Split, batches, held, statistics
 from .split import complete, limited
 from .stream import Streamed, free_bytes, prefetched
@@ -27,9 +28,11 @@ from .stream import Streamed, free_bytes, prefetched
 NAMES = ("digits", "hard-digits", "fashion-mnist", "cifar10")
 
 __all__ = [
+    "FITS",
     "Augmentation",
     "DataSet",
     "Draws",
+    "Fit",
     "Split",
     "Streamed",
     "augment",
@@ -47,7 +50,8 @@ def load(
     spec: str,
     *,
     seed: int = 0,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    fit: Fit = "crop",
     channels: int | None = None,
     validation: float = 0.1,
     limit: int | None = None,
@@ -59,9 +63,12 @@ def load(
     Args:
         spec: a name, ``NAME:FOLDER``, or a folder.
         seed: of the parts that are split off (stratified, the same on every machine); it is saved with a run.
-        image_size: height and width; without it 32 for the named sets, 64 for folders of images, and the stored size
+        image_size: (height, width), or one number for both; without it 32 for the named sets, 64 for folders
+            of images, and the stored size
             for parquet and other IDX files.
-        channels: 1 or 3; grey images are repeated, colours made grey. Without it as the images are stored.
+        fit: how images of other proportions get that size: crop, pad or stretch (`images.Resize`).
+        channels: 1, 3, or 4 with the transparency of files that have it; grey images are repeated, colours made grey.
+            Without it as the images are stored.
         validation: share of the training part that is split off where the set brings no validation (or no test) part.
         limit: keep so many training images, of every class its share and at least one, for quick trials.
         memory: bytes that pixels may take; by default half of what is free. Larger folders and parquet files are
@@ -72,16 +79,21 @@ def load(
         UsageError: an unknown name, an option out of range, or a package that is missing.
         DataError: missing, empty or damaged data.
     """
-    _check_options(seed, image_size, channels, validation)
+    _check_options(seed, channels, validation)
+    resize = Resize((image_size, image_size) if isinstance(image_size, int) else image_size, fit)
     try:
         say = announce or (lambda line: print(line, file=sys.stderr))
-        parts = _read(spec, image_size, channels, say)
+        parts = _read(spec, resize, channels, say)
     except OSError as error:
         raise DataError(f"Expected to read {spec}, but got {error}: check its permissions.") from error
+    if isinstance(parts.train.images, Streamed):
+        for remark in remarks(parts.train.images.items, parts.train.images.channels):
+            say(f"note: {remark}")
     train, valid, test, note = complete(parts, seed, validation)
     if limit is not None:
-        if limit < len(parts.classes):
-            raise UsageError(f"Expected a limit of at least {len(parts.classes)} images, but got {limit}.")
+        least = len(parts.classes) if parts.task == "classification" else 2
+        if limit < least:
+            raise UsageError(f"Expected a limit of at least {least} images, but got {limit}.")
         train = limited(train, limit, seed)
         note = f"{note}; {len(train):,} training images"
     train, valid, test = held((train, valid, test), free_bytes() if memory is None else memory)
@@ -101,44 +113,52 @@ def load(
         split_seed=seed,
         split_note=note,
         padding=parts.padding,
+        fit=fit,
+        task=parts.task,
     )
 
 
 def _with_channels(split: Split, channels: int) -> Split:
     """Streamed images are decoded with the channels that are wanted."""
     images = split.images
-    return Split(with_channels(images, channels), split.labels) if isinstance(images, torch.Tensor) else split
+    return Split(with_channels(images, channels), split.targets) if isinstance(images, torch.Tensor) else split
 
 
-def _check_options(seed: int, image_size: int | None, channels: int | None, validation: float) -> None:
+def _check_options(seed: int, channels: int | None, validation: float) -> None:
     if not 0 < validation < 1:
         raise UsageError(f"Expected the validation share to be between 0 and 1, but got {validation}.")
     if seed < 0:
         raise UsageError(f"Expected a seed of 0 or more, but got {seed}.")
-    if image_size is not None and image_size < 1:
-        raise UsageError(f"Expected an image size of 1 or more, but got {image_size}.")
-    if channels not in (None, 1, 3):
-        raise UsageError(f"Expected 1 channel (grey) or 3 (colour), but got {channels}.")
+    if channels not in (None, *MODES):
+        raise UsageError(f"Expected 1 channel (grey), 3 (colour) or 4 (with transparency), but got {channels}.")
 
 
-def _read(spec: str, image_size: int | None, channels: int | None, announce: Callable[[str], None]) -> Parts:
+def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[str], None]) -> Parts:
     name, colon, rest = spec.partition(":")
     if name in NAMES:
-        return _read_named(name, _folder(name, rest) if colon else None, image_size, channels, announce)
+        return _read_named(name, _folder(name, rest) if colon else None, resize, channels, announce)
     if name == "hf" and colon:
-        return hub.read(rest, image_size, channels, announce)
+        return hub.read(rest, resize, channels, announce)
     path = Path(spec)
+    if path.suffix in (".csv", ".parquet") and path.is_file():
+        return table.read(path, resize, channels)
     if not spec or not path.is_dir():
         close = get_close_matches(name.lower(), NAMES, n=1)
         hint = f"Did you mean {close[0]}?" if close else "Check the path."
         raise UsageError(f"Expected {', '.join(NAMES)}, hf:OWNER/NAME or a folder as data, but got {spec!r}. {hint}")
+    if (found := table.find(path)) is not None:
+        return table.read(found, resize, channels)
+    if masks.is_here(path):
+        return masks.read(path, resize, channels)
+    if (kind := boxes.format_of(path)) is not None:
+        raise boxes.refuse(path, kind)
     if parquet.is_here(path):
-        return parquet.read(path, path.resolve().name, image_size, channels)
+        return parquet.read(path, path.resolve().name, resize, channels)
     if fashion_mnist.is_here(path):
-        return fashion_mnist.read_folder(path, image_size)
+        return fashion_mnist.read_folder(path, resize)
     if not any(path.iterdir()):
         raise DataError(f"Expected images in {path}, but the folder is empty: put them in {path}/CLASS/.")
-    return folder.read(path, image_size, channels)
+    return folder.read(path, resize, channels)
 
 
 def _folder(name: str, rest: str) -> Path:
@@ -149,14 +169,14 @@ def _folder(name: str, rest: str) -> Path:
 
 
 def _read_named(
-    name: str, place: Path | None, image_size: int | None, channels: int | None, announce: Callable[[str], None]
+    name: str, place: Path | None, resize: Resize, channels: int | None, announce: Callable[[str], None]
 ) -> Parts:
     if name == "fashion-mnist":
-        return fashion_mnist.read(place, image_size, announce)
+        return fashion_mnist.read(place, resize, announce)
     if name in ("digits", "hard-digits"):
         if place is not None:
             raise UsageError(f"Expected {name} alone, which ship with scikit-learn, but got {name}:{place}.")
-        return digits.read(image_size) if name == "digits" else digits.read_hard(image_size)
+        return digits.read(resize) if name == "digits" else digits.read_hard(resize)
     if place is None:
         raise UsageError("Expected the folder of the parquet files, but got 'cifar10' alone: write cifar10:FOLDER.")
-    return parquet.read(place, name, image_size, channels)
+    return parquet.read(place, name, resize, channels)

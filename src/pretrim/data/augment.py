@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 from torch.nn import functional
@@ -63,17 +64,17 @@ class Draws:
         return (self.corner, self.box, self.mirrored, self.hole)
 
 
-def draw(count: int, height: int, width: int, how: Augmentation, generator: torch.Generator) -> Draws:
-    """Draw for so many images of one size; on the CPU, in the order crop, mirror, cut-out."""
+def draw(count: int, size: Sequence[int], how: Augmentation, generator: torch.Generator) -> Draws:
+    """Draw for so many images of one size (H, W); on the CPU, in the order crop, mirror, cut-out."""
     corner, box, mirrored, hole = None, None, None, None
     if how.resize:
-        box = _boxes(count, height, width, how.resize, generator)
+        box = _boxes(count, size[0], size[1], how.resize, generator)
     elif how.padding:
         corner = torch.randint(0, 2 * how.padding + 1, (count, 2), generator=generator)
     if how.flip:
         mirrored = torch.randint(0, 2, (count,), generator=generator).bool()
     if how.cutout:
-        hole = (torch.rand((count, 2), generator=generator) * torch.tensor([height, width])).long()
+        hole = (torch.rand((count, 2), generator=generator) * torch.tensor(size)).long()
     return Draws(corner, box, mirrored, hole)
 
 
@@ -87,13 +88,17 @@ def _boxes(count: int, height: int, width: int, least: float, generator: torch.G
     return torch.cat([centre, half], dim=1).float()
 
 
-def augment(images: torch.Tensor, draws: Draws, how: Augmentation) -> torch.Tensor:
+def augment(
+    images: torch.Tensor, draws: Draws, how: Augmentation, mode: Literal["bilinear", "nearest"] = "bilinear"
+) -> torch.Tensor:
     """Crop and mirror images, N x C x H x W of any type, as drawn. Resized crops of uint8 come back as float32.
+
+    `mode` is how resized crops are sampled: masks have no values between two.
 
     Cut-outs are made after :func:`normalise`, by :func:`cut_out`: they are filled with the mean.
     """
     if draws.box is not None:
-        return _resized_crop(images, draws.box, draws.mirrored)
+        return _resized_crop(images, draws.box, draws.mirrored, mode)
     if draws.corner is None and draws.mirrored is None:
         return images
     return _shifted(images, draws, how.padding)
@@ -115,8 +120,8 @@ def _shifted(images: torch.Tensor, draws: Draws, padding: int) -> torch.Tensor:
     return padded.flatten(2).gather(2, places.expand(count, channels, height * width)).view_as(images)
 
 
-def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tensor | None) -> torch.Tensor:
-    """Bilinear, no wider than the image, so that nothing outside it is read."""
+def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tensor | None, mode: str) -> torch.Tensor:
+    """No wider than the image, so that nothing outside it is read."""
     images = images if images.is_floating_point() else images.float()
     centre_y, centre_x, half_y, half_x = box.to(images.dtype).unbind(1)
     if mirrored is not None:
@@ -124,7 +129,7 @@ def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tenso
     zero = torch.zeros_like(half_x)
     theta = torch.stack([half_x, zero, centre_x, zero, half_y, centre_y], dim=1).view(-1, 2, 3)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return functional.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def cut_out(images: torch.Tensor, draws: Draws, side: int) -> torch.Tensor:
@@ -139,7 +144,7 @@ def cut_out(images: torch.Tensor, draws: Draws, side: int) -> torch.Tensor:
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Images of 0..255, N x C x H x W, to float32 with mean 0 and deviation 1 per channel: ``(x / 255 - mean) / std``.
+    """Images of 0..255, N x C x ..., to float32 with mean 0 and deviation 1 per channel: ``(x / 255 - mean) / std``.
 
     Raises UsageError unless there is one mean and one deviation per channel.
     """
@@ -149,7 +154,8 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
             f"{len(std)}: give those of the data set that the network was trained on."
         )
     scale, shift = _affine(tuple(mean), tuple(std), images.device)
-    return images.float() * scale - shift
+    each = (1, -1) + (1,) * (images.ndim - 2)
+    return images.float() * scale.view(each) - shift.view(each)
 
 
 @cache
@@ -157,4 +163,4 @@ def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.devic
     """Kept on the device: made anew, they would be copied there at every step."""
     scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device)
-    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
+    return scale, shift

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pretrim.errors import UsageError
 
-from .images import resized
+from .images import Resize, resized
 from .record import Parts, Split
 
 DEFAULT_SIZE = 32
@@ -20,19 +20,19 @@ ANGLE, SHIFT, SCALE, NOISE = 35.0, 0.3, (0.65, 1.1), 60.0
 """of `hard-digits`: degrees and parts of half the image, both ways; size; standard deviation in grey levels of 255"""
 
 
-def read(image_size: int | None) -> Parts:
+def read(resize: Resize) -> Parts:
     """8x8 grey images (Alpaydin and Kaynak 1998, UCI), enlarged to 32x32 unless another size is asked for."""
-    images, labels = _enlarged(image_size or DEFAULT_SIZE)
+    images, labels = _enlarged(resize.or_square(DEFAULT_SIZE))
     return _parts("digits", "digits of scikit-learn, 8x8 enlarged", images, labels)
 
 
-def read_hard(image_size: int | None) -> Parts:
+def read_hard(resize: Resize) -> Parts:
     """The digits turned, moved, made larger or smaller, and noisy, each once and always in the same way.
 
     Networks of any width read the plain digits almost perfectly; on these the larger ones are better, so that a
     trade-off shows. Made for demonstrations, not a benchmark that others use.
     """
-    images, labels = _enlarged(image_size or DEFAULT_SIZE)
+    images, labels = _enlarged(resize.or_square(DEFAULT_SIZE))
     made = _distorted(images, torch.Generator().manual_seed(0))
     return _parts("hard-digits", "digits of scikit-learn, turned, moved, scaled and noisy", made, labels)
 
@@ -42,8 +42,8 @@ def _parts(name: str, source: str, images: torch.Tensor, labels: torch.Tensor) -
     return Parts(name, source, names, Split(images, labels), None, None, flip=False)
 
 
-def _enlarged(side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images N x 1 x side x side in uint8, and their classes."""
+def _enlarged(resize: Resize) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images N x 1 x H x W in uint8, and their classes."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -52,7 +52,7 @@ def _enlarged(side: int) -> tuple[torch.Tensor, torch.Tensor]:
         ) from None
     raw = load_digits()
     pixels = np.rint(raw.images * (255 / 16)).astype(np.uint8)
-    return resized(torch.from_numpy(pixels)[:, None], side), torch.from_numpy(raw.target.astype(np.int64))
+    return resized(torch.from_numpy(pixels)[:, None], resize), torch.from_numpy(raw.target.astype(np.int64))
 
 
 def _distorted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -20,7 +20,7 @@ import torch
 from pretrim.errors import DataError
 from pretrim.files import write_atomically
 
-from .images import resized
+from .images import Resize, resized
 from .record import Parts, Split, check_labels
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -55,7 +55,7 @@ FILES = {
 }
 
 
-def read(folder: Path | None, image_size: int | None, announce: Callable[[str], None]) -> Parts:
+def read(folder: Path | None, resize: Resize, announce: Callable[[str], None]) -> Parts:
     """28x28 grey images (Xiao, Rasul, Vollgraf 2017), padded with zeros to 32x32, or resized to another size.
 
     Raises DataError where the files are missing, damaged, or cannot be downloaded.
@@ -63,22 +63,22 @@ def read(folder: Path | None, image_size: int | None, announce: Callable[[str], 
     place = folder if folder is not None else _find(announce)
     contents = _contents(place)
     copy = "" if is_published(contents) else ", not the published ones"
-    train, test, padding = _splits(place, contents, image_size)
+    train, test, padding = _splits(place, contents, resize)
     for split in (train, test):
         check_labels(split.labels, len(CLASSES), str(place))
     source = f"Fashion-MNIST, IDX files in {place}{copy}"
     return Parts("fashion-mnist", source, CLASSES, train, None, test, padding=padding)
 
 
-def read_folder(folder: Path, image_size: int | None) -> Parts:
+def read_folder(folder: Path, resize: Resize) -> Parts:
     """IDX files that the user named by their folder alone: Fashion-MNIST if it is that, byte for byte.
 
     MNIST and its kin have the same file names. Their classes are numbered and never mirrored: they may be signs.
     """
     contents = _contents(folder)
     if is_published(contents):
-        return read(folder, image_size, lambda _: None)
-    train, test, padding = _splits(folder, contents, image_size)
+        return read(folder, resize, lambda _: None)
+    train, test, padding = _splits(folder, contents, resize)
     classes = tuple(str(label) for label in range(int(train.labels.max()) + 1))
     check_labels(test.labels, len(classes), str(folder))
     if len(classes) < 2:
@@ -176,23 +176,23 @@ def _unpacked(data: bytes, where: str) -> bytes:
         raise DataError(f"Expected an IDX file in {where}, but it cannot be read ({error}): fetch it again.") from error
 
 
-def _splits(folder: Path, contents: dict[str, bytes], image_size: int | None) -> tuple[Split, Split, int]:
+def _splits(folder: Path, contents: dict[str, bytes], resize: Resize) -> tuple[Split, Split, int]:
     """Training and test part, and the zeros round their images.
 
     28x28 is padded to 32x32, whether asked for or not, so that a run and its evaluation see the same images.
     """
     train, test = (_part(folder, contents, part) for part in ("train", "t10k"))
     is_native = all(part.images.shape[-2:] == (NATIVE, NATIVE) for part in (train, test))
-    padding = (PADDED - NATIVE) // 2 if is_native and image_size in (None, PADDED) else 0
-    return _sized(train, image_size, padding), _sized(test, image_size, padding), padding
+    padding = (PADDED - NATIVE) // 2 if is_native and resize.size in (None, (PADDED, PADDED)) else 0
+    return _sized(train, resize, padding), _sized(test, resize, padding), padding
 
 
-def _sized(split: Split, image_size: int | None, padding: int) -> Split:
+def _sized(split: Split, resize: Resize, padding: int) -> Split:
     pixels = split.images[:]
     if padding:
         pixels = torch.nn.functional.pad(pixels, [padding] * 4)
-    elif image_size is not None:
-        pixels = resized(pixels, image_size)
+    else:
+        pixels = resized(pixels, resize)
     return Split(pixels, split.labels)
 
 

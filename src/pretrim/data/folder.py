@@ -10,7 +10,7 @@ import torch
 
 from pretrim.errors import DataError
 
-from .images import SUFFIXES, channels_of
+from .images import SUFFIXES, Resize, channels_of
 from .record import Parts, Split
 from .stream import Streamed
 
@@ -21,7 +21,7 @@ DEFAULT_SIZE = 64
 Labelled = list[tuple[Path, int]]
 
 
-def read(folder: Path, image_size: int | None, channels: int | None) -> Parts:
+def read(folder: Path, resize: Resize, channels: int | None) -> Parts:
     """Images by class, resized to 64x64 unless another size is asked for; classes in the order of their names.
 
     Without `channels` the images are grey where every one is stored in grey, else in colour.
@@ -32,9 +32,9 @@ def read(folder: Path, image_size: int | None, channels: int | None) -> Parts:
     classes = _classes(places["train"])
     _check_classes(classes, places["train"])
     files = {part: _files(place, classes) for part, place in places.items()}
-    size = image_size or DEFAULT_SIZE
+    resize = resize.or_square(DEFAULT_SIZE)
     channels = channels or channels_of(path for found in files.values() for path, _ in found)
-    splits = {part: _split(found, str(folder), size, channels) for part, found in files.items()}
+    splits = {part: _split(found, str(folder), resize, channels) for part, found in files.items()}
     name = folder.resolve().name
     return Parts(name, f"images in {folder}", classes, splits["train"], splits.get("validation"), splits.get("test"))
 
@@ -56,10 +56,10 @@ def _places(folder: Path) -> dict[str, Path]:
 
 def _classes(root: Path) -> tuple[str, ...]:
     folders = (entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return tuple(sorted(entry.name for entry in folders if any(_images(entry))))
+    return tuple(sorted(entry.name for entry in folders if any(images_in(entry))))
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def images_in(folder: Path) -> Iterator[Path]:
     """Image files at any depth, in no order; hidden ones (`._cat.png` of macOS) are not images.
 
     Raises OSError for a folder that cannot be read: its class must not get lost.
@@ -94,10 +94,11 @@ def _files(root: Path, classes: tuple[str, ...]) -> Labelled:
     return [
         (path, label)
         for label, name in enumerate(classes)
-        for path in sorted(_images(root / name), key=lambda path: path.relative_to(root).parts)
+        for path in sorted(images_in(root / name), key=lambda path: path.relative_to(root).parts)
     ]
 
 
-def _split(files: Labelled, where: str, size: int, channels: int) -> Split:
-    images = Streamed([path for path, _ in files], where, channels, size, size)
+def _split(files: Labelled, where: str, resize: Resize, channels: int) -> Split:
+    assert resize.size is not None
+    images = Streamed([path for path, _ in files], where, channels, *resize.size, fit=resize.fit)
     return Split(images, torch.tensor([label for _, label in files]))

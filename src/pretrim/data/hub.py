@@ -10,14 +10,14 @@ import numpy as np
 
 from pretrim.errors import DataError, UsageError
 
-from .images import channels_of
+from .images import Resize, channels_of
 from .parquet import Encoded, streamed
 from .record import Parts
 
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
-def read(name: str, image_size: int | None, channels: int | None, announce: Callable[[str], None]) -> Parts:
+def read(name: str, resize: Resize, channels: int | None, announce: Callable[[str], None]) -> Parts:
     """The parts of a data set with one column of images and one of classes, whose names it brings.
 
     Raises:
@@ -33,7 +33,7 @@ def read(name: str, image_size: int | None, channels: int | None, announce: Call
     image, label, classes = _columns(by_part["train"].features, name)
     parts = {part: _encoded(table, image, label, name) for part, table in by_part.items() if table is not None}
     channels = channels or channels_of(item for part in parts.values() for item in part.images)
-    splits = streamed(parts, name, len(classes), image_size, channels)
+    splits = streamed(parts, name, len(classes), resize, channels)
     source = f"{name}, by Hugging Face datasets"
     return Parts(
         name.rstrip("/").rpartition("/")[2],

@@ -6,8 +6,9 @@ import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -26,21 +27,70 @@ LYING = (5, 6, 7, 8)
 
 Item = TypeVar("Item")
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Fit: TypeAlias = Literal["crop", "pad", "stretch"]
+FITS: tuple[Fit, ...] = get_args(Fit)
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's name for images of so many channels"""
+MODES_WITH_ALPHA = 4
+LOOKED_AT = 64
+"""Images whose headers are read to say what is special about them"""
 
 
-def decode(source: bytes | Path, where: str, *, channels: int, size: tuple[int, int] | None) -> Pixels:
-    """One image as uint8, H x W x C; with a size (H, W) its shorter side is resized and its centre cropped.
+@dataclass(frozen=True)
+class Resize:
+    """The size that images get.
+
+    Attributes:
+        size: (height, width) in pixels; None keeps the stored size.
+        fit: what is done where the proportions differ: ``"crop"`` fills the size and cuts off what is over,
+            ``"pad"`` shows the whole image with zeros beside it, ``"stretch"`` gives up the proportions.
+    """
+
+    size: tuple[int, int] | None = None
+    fit: Fit = "crop"
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < 1:
+            raise UsageError(f"Expected an image size of 1 or more, but got {min(self.size)}.")
+        if self.fit not in FITS:
+            raise UsageError(f"Expected fit to be {', '.join(FITS)}, but got {self.fit!r}.")
+
+    def or_square(self, side: int) -> Resize:
+        """With a size: its own, or this square."""
+        return self if self.size is not None else Resize((side, side), self.fit)
+
+
+def decode(
+    source: bytes | Path, where: str, *, channels: int, size: tuple[int, int] | None, fit: Fit = "crop"
+) -> Pixels:
+    """One image as uint8, H x W x C.
+
+    Args:
+        source: a file, or the bytes of one.
+        where: it is, for errors.
+        channels: 1, 3, or 4 with the transparency.
+        size: (height, width) that it gets; None: its own.
+        fit: how, where its proportions are others.
 
     Raises DataError, naming the file, for anything that is not a readable image of 8 or 16 bits.
     """
     try:
         with _open(source) as opened:
-            image = _plain(opened, "RGB" if channels == 3 else "L")
+            image = _plain(opened, MODES[channels])
             if size is not None and image.size != (size[1], size[0]):
-                image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
+                image = _sized(image, (size[1], size[0]), fit)
             return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
     except Exception as error:  # Pillow raises many kinds for damaged files; each means the same to the user
         raise _unreadable(where, error) from error
+
+
+def _sized(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    """An image of another size (width, height)."""
+    if fit == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    if fit == "pad":
+        return ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=0 if image.mode == "L" else None)
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def _unreadable(where: str, error: Exception) -> DataError:
@@ -56,7 +106,7 @@ def _open(source: bytes | Path) -> Image.Image:
 
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """Upright, in RGB or L; 16-bit grey is stretched (Pillow's own conversion makes nearly all of it white)."""
+    """Upright, in RGB, RGBA or L; 16-bit grey is stretched (Pillow's own conversion makes nearly all of it white)."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in DEEP_GREY:
         image = Image.fromarray(_stretched(np.asarray(image)))
@@ -91,6 +141,31 @@ def _is_grey(source: bytes | Path) -> bool:
         return True
 
 
+def remarks(sources: Sequence[bytes | Path], channels: int) -> list[str]:
+    """What a user should know of how images are read: 16 bits become 8, and transparency is left out.
+
+    Args:
+        sources: images, of which the headers of some, evenly spaced, are read.
+        channels: that they are read with.
+    """
+    step = max(1, len(sources) // LOOKED_AT)
+    modes = {_mode(source) for source in sources[::step]}
+    found = []
+    if modes & DEEP_GREY:
+        found.append("16-bit images are read in 8 bits, each from its darkest value to its brightest")
+    if channels != MODES_WITH_ALPHA and modes & {"RGBA", "LA", "PA"}:
+        found.append("transparency is left out (--input 4xHxW keeps it as a channel)")
+    return found
+
+
+def _mode(source: bytes | Path) -> str:
+    try:
+        with _open(source) as opened:
+            return opened.mode
+    except Exception:  # a damaged image is named when it is decoded
+        return ""
+
+
 def size_of(source: bytes | Path, where: str) -> tuple[int, int]:
     """Height and width of the upright image, by its header. Raises DataError for what is no image."""
     try:
@@ -101,25 +176,28 @@ def size_of(source: bytes | Path, where: str) -> tuple[int, int]:
         raise _unreadable(where, error) from error
 
 
-def decode_image(path: str | Path, input_shape: tuple[int, int, int], padding: int = 0) -> torch.Tensor:
-    """One image file as uint8, C x H x W, resized and cropped to a network's input.
+def decode_image(path: str | Path, input_shape: tuple[int, ...], padding: int = 0, fit: Fit = "crop") -> torch.Tensor:
+    """One image file as uint8, C x H x W, resized to a network's input.
 
     Args:
         path: the file.
         input_shape: C, H, W, with the padding.
         padding: of zeros round the images that the network was trained on; the image goes inside of it.
+        fit: how an image of other proportions gets there.
 
-    Raises DataError for a file that is missing or damaged, and for an input of other than 1 or 3 channels.
+    Raises DataError for a file that is missing or damaged, and for an input that is no image of 1, 3 or 4 channels.
     """
+    if len(input_shape) != 3:
+        raise DataError(f"Expected a network for images, but its input is {'x'.join(map(str, input_shape))}.")
     channels, height, width = input_shape
-    if channels not in (1, 3):
-        raise DataError(f"Expected a network for images of 1 or 3 channels, but its input has {channels}.")
+    if channels not in MODES:
+        raise DataError(f"Expected a network for images of 1, 3 or 4 channels, but its input has {channels}.")
     if Path(path).is_dir():
         raise DataError(f"Expected an image file, but {path} is a folder: give the files in it.")
     if not Path(path).is_file():
         raise DataError(f"Expected an image file, but {path} is not there: check the path.")
     size = (height - 2 * padding, width - 2 * padding)
-    pixels = decode(Path(path), str(path), channels=channels, size=size)
+    pixels = decode(Path(path), str(path), channels=channels, size=size, fit=fit)
     return torch.nn.functional.pad(torch.from_numpy(pixels.transpose(2, 0, 1).copy()), [padding] * 4)
 
 
@@ -149,16 +227,39 @@ def decode_all(
     return torch.from_numpy(images)
 
 
-def resized(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 images, N x C x H x W, resized bilinearly to size x size. Raises UsageError if memory is too small."""
-    if images.shape[-2:] == (size, size):
+def resized(images: torch.Tensor, how: Resize) -> torch.Tensor:
+    """uint8 images, N x C x H x W, resized bilinearly. Raises UsageError if memory is too small."""
+    if how.size is None or images.shape[-2:] == how.size:
         return images
+    height, width = how.size
     try:
-        scaled = torch.nn.functional.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+        scaled = torch.nn.functional.interpolate(
+            images.float(), size=_inner_size(images.shape[-2:], how), mode="bilinear", antialias=True
+        )
     except RuntimeError as error:
-        wanted = f"{len(images):,} images of {size}x{size}"
+        wanted = f"{len(images):,} images of {height}x{width}"
         raise UsageError(f"Expected {wanted} to fit in memory, but they do not: give a smaller image size.") from error
-    return scaled.round().clamp(0, 255).to(torch.uint8)
+    return _placed(scaled.round().clamp(0, 255).to(torch.uint8), height, width)
+
+
+def _inner_size(stored: Sequence[int], how: Resize) -> tuple[int, int]:
+    """The size that images are scaled to before they are cropped or padded."""
+    assert how.size is not None
+    ratios = [wanted / there for wanted, there in zip(how.size, stored, strict=True)]
+    if how.fit == "stretch" or ratios[0] == ratios[1]:
+        return how.size
+    scale = max(ratios) if how.fit == "crop" else min(ratios)
+    return max(1, round(stored[0] * scale)), max(1, round(stored[1] * scale))
+
+
+def _placed(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The centre of larger images, or smaller ones in the centre of zeros."""
+    over = (images.shape[-2] - height, images.shape[-1] - width)
+    before = [-(size // 2) for size in over]
+    after = [-(size - size // 2) for size in over]
+    if over == (0, 0):
+        return images
+    return torch.nn.functional.pad(images, [before[1], after[1], before[0], after[0]])
 
 
 def with_channels(images: torch.Tensor, channels: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ data set is asked for each image again in every epoch, so that random transforms
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from pretrim.errors import DataError, UsageError
 from .record import DataSet, Parts, Split, statistics
 from .split import complete
 
+IGNORED = 255
+"""The class of pixels of a mask that count nowhere"""
 READY_MEAN, READY_STD = 0.0, 1.0 / 255.0
 """By which `normalise` leaves an image as it is: ``(x / 255 - 0) / (1 / 255)``"""
 
@@ -32,6 +34,8 @@ class FromDataset:
     dataset: Dataset[Any]
     places: Sequence[int]
     image_shape: tuple[int, ...]
+    target_shape: tuple[int, ...] = ()
+    """of `pairs`"""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -45,26 +49,70 @@ class FromDataset:
         """Those images as float32. Raises DataError where one has another shape."""
         chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
         images = [self.dataset[self.places[place]][0].float() for place in chosen]
-        for image in images:
-            if tuple(image.shape) != self.image_shape:
-                raise DataError(
-                    f"Expected images of one shape, but got {_shown(self.image_shape)} and {_shown(image.shape)}: "
-                    f"resize them in the data set's transform."
-                )
-        return torch.stack(images) if images else torch.zeros(0, *self.image_shape)
+        checked = [_of_shape(image, self.image_shape) for image in images]
+        return torch.stack(checked) if checked else torch.zeros(0, *self.image_shape)
 
     def take(self, places: Sequence[int]) -> FromDataset:
         """The images at these places, in this order."""
-        return FromDataset(self.dataset, [self.places[place] for place in places], self.image_shape)
+        return replace(self, places=[self.places[place] for place in places])
+
+    def pairs(self, places: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those images and their targets, each item asked for once. Raises DataError where one has another shape."""
+        chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
+        items = [_item(self.dataset, self.places[place]) for place in chosen]
+        images = [_of_shape(image.float(), self.image_shape) for image, _ in items]
+        targets = [_checked(_target(target, place), self.target_shape) for place, (_, target) in enumerate(items)]
+        return torch.stack(images), torch.stack(targets)
 
 
-def from_torch(parts: Sequence[Any], *, seed: int = 0, validation: float = 0.1) -> DataSet:
+@dataclass(frozen=True)
+class TargetsOf:
+    """The targets of images that are asked for, indexed like a tensor."""
+
+    images: FromDataset
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, ...)."""
+        return len(self.images), *self.images.target_shape
+
+    def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
+        """Those targets."""
+        return self.images.pairs(places)[1]
+
+    def take(self, places: Sequence[int]) -> TargetsOf:
+        """The targets at these places, in this order."""
+        return TargetsOf(self.images.take(places))
+
+
+def _of_shape(image: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    if tuple(image.shape) != shape:
+        raise DataError(
+            f"Expected images of one shape, but got {_shown(shape)} and {_shown(image.shape)}: "
+            f"resize them in the data set's transform."
+        )
+    return image
+
+
+def from_torch(
+    parts: Sequence[Any],
+    *,
+    seed: int = 0,
+    validation: float = 0.1,
+    task: str = "classification",
+    names: Sequence[str] | None = None,
+) -> DataSet:
     """A data set of pretrim from torch data sets or loaders.
 
     Args:
-        parts: (train, test) or (train, validation, test); of a loader its data set is taken. Items are (image, label).
+        parts: (train, test) or (train, validation, test); of a loader its data set is taken. Items are (image, target).
         seed: of the validation part, where it is split off the training part.
         validation: its share.
+        task: what the targets are of; those of a classification are class numbers, others any numbers of one shape.
+        names: of the outputs, where the task says; None: as the data have them.
 
     Raises:
         UsageError: neither a pair nor a triple of data sets with a length.
@@ -73,16 +121,19 @@ def from_torch(parts: Sequence[Any], *, seed: int = 0, validation: float = 0.1) 
     if len(parts) not in (2, 3):
         raise UsageError(f"Expected data as (train, test) or (train, validation, test), but got {len(parts)} parts.")
     datasets = [_dataset(part) for part in parts]
-    splits = [_split(dataset) for dataset in datasets]
-    names = _classes(datasets[0], splits)
+    is_of_classes = task == "classification"
+    splits = [_split(dataset) if is_of_classes else _joint(dataset) for dataset in datasets]
+    if names is None:
+        names = _classes(datasets[0], splits) if is_of_classes else _outputs(datasets[0], splits[0], task)
     given = Parts(
         name="your own data",
         source=f"{type(datasets[0]).__name__} of {len(splits[0]):,} training images",
-        classes=names,
+        classes=tuple(names),
         train=splits[0],
         validation=splits[1] if len(splits) == 3 else None,
         test=splits[-1],
         flip=False,
+        task=task,
     )
     train, valid, test, note = complete(given, seed, validation)
     channels = train.images.shape[1]
@@ -90,7 +141,20 @@ def from_torch(parts: Sequence[Any], *, seed: int = 0, validation: float = 0.1) 
         mean, std = (READY_MEAN,) * channels, (READY_STD,) * channels
     else:
         mean, std = statistics(train.images)
-    return DataSet(given.name, given.source, names, train, valid, test, mean, std, given.flip, seed, note)
+    return DataSet(
+        name=given.name,
+        source=given.source,
+        classes=given.classes,
+        train=train,
+        validation=valid,
+        test=test,
+        mean=mean,
+        std=std,
+        flip=given.flip,
+        split_seed=seed,
+        split_note=note,
+        task=task,
+    )
 
 
 def _dataset(part: Any) -> Dataset[Any]:
@@ -113,6 +177,48 @@ def _split(dataset: Dataset[Any]) -> Split:
     if isinstance(image, torch.Tensor) and image.is_floating_point():
         return Split(FromDataset(dataset, range(count), tuple(image.shape)), labels)
     return Split(torch.stack([_pixels(_item(dataset, place)[0]) for place in range(count)]), labels)
+
+
+def _joint(dataset: Dataset[Any]) -> Split:
+    """Images and targets of any shape. Where images are float tensors, both are asked for together at each access."""
+    image, target = _item(dataset, 0)
+    count, shape = len(dataset), tuple(_target(target, 0).shape)  # type: ignore[arg-type]  # it was checked
+    if isinstance(image, torch.Tensor) and image.is_floating_point():
+        images = FromDataset(dataset, range(count), tuple(image.shape), shape)
+        return Split(images, TargetsOf(images))
+    items = [_item(dataset, place) for place in range(count)]
+    targets = [_checked(_target(target, place), shape) for place, (_, target) in enumerate(items)]
+    return Split(torch.stack([_pixels(image) for image, _ in items]), torch.stack(targets))
+
+
+def _target(target: Any, place: int) -> torch.Tensor:
+    try:
+        found = torch.as_tensor(np.asarray(target) if isinstance(target, Image.Image) else target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"Expected numbers as the target of item {place}, but got a {type(target).__name__}."
+        ) from error
+    return found.float() if found.dtype == torch.float64 else found
+
+
+def _checked(target: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    if tuple(target.shape) != shape:
+        raise DataError(
+            f"Expected targets of one shape, but got {_shown(shape) or 'one number'} and "
+            f"{_shown(target.shape) or 'one number'}: pad those of different lengths."
+        )
+    return target
+
+
+def _outputs(dataset: Any, split: Split, task: str) -> tuple[str, ...]:
+    """Names of the outputs of a task: the data set's, or the numbers of its values; masks say their classes."""
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, Sequence) and len(names):
+        return tuple(map(str, names))
+    if task == "segmentation":
+        known = split.targets[:]
+        return tuple(map(str, range(int(known[known != IGNORED].max()) + 1)))
+    return tuple(map(str, range(split.targets.shape[1] if len(split.targets.shape) > 1 else 1)))
 
 
 def _item(dataset: Dataset[Any], place: int) -> tuple[Any, Any]:

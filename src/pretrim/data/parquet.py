@@ -12,7 +12,7 @@ import torch
 
 from pretrim.errors import DataError, UsageError
 
-from .images import channels_of, size_of
+from .images import Resize, channels_of, size_of
 from .record import Parts, Split, check_labels
 from .stream import Streamed
 
@@ -34,7 +34,7 @@ def is_here(folder: Path) -> bool:
     return bool(_files(folder, "train"))
 
 
-def read(folder: Path, name: str, image_size: int | None, channels: int | None) -> Parts:
+def read(folder: Path, name: str, resize: Resize, channels: int | None) -> Parts:
     """The parts that the folder holds.
 
     Classes have the names that the files bring as the hub writes them, CIFAR-10's in a set of that name, or numbers.
@@ -49,7 +49,7 @@ def read(folder: Path, name: str, image_size: int | None, channels: int | None) 
     named = parts["train"].classes or (CIFAR10 if name == "cifar10" else ())
     classes = named or _numbered(parts["train"].labels, folder)
     channels = channels or channels_of(image for part in parts.values() for image in part.images)
-    splits = streamed(parts, str(folder), len(classes), image_size, channels)
+    splits = streamed(parts, str(folder), len(classes), resize, channels)
     source = f"{_title(folder) or name}, parquet files in {folder}"
     return Parts(name, source, classes, splits["train"], splits.get("validation"), splits.get("test"))
 
@@ -92,17 +92,17 @@ def _encoded(files: list[Path]) -> Encoded:
     return together
 
 
-def streamed(
-    parts: Mapping[str, Encoded], where: str, classes: int, image_size: int | None, channels: int
-) -> dict[str, Split]:
+def streamed(parts: Mapping[str, Encoded], where: str, classes: int, resize: Resize, channels: int) -> dict[str, Split]:
     """The parts, whose images are yet to be decoded. Without an image size the first of them gives it."""
     part, first = next(iter(parts.items()))
-    height, width = (image_size,) * 2 if image_size is not None else size_of(first.images[0], f"{where} ({part})")
+    height, width = resize.size or size_of(first.images[0], f"{where} ({part})")
     splits = {}
     for name, encoded in parts.items():
         labels = torch.from_numpy(encoded.labels)
         check_labels(labels, classes, f"{where} ({name})")
-        images = Streamed(encoded.images, f"{where} ({name})", channels, height, width, image_size is not None)
+        images = Streamed(
+            encoded.images, f"{where} ({name})", channels, height, width, resize.size is not None, resize.fit
+        )
         splits[name] = Split(images, labels)
     return splits
 

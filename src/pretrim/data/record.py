@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from pretrim.errors import DataError, UsageError
 
+from .images import Fit
 from .stream import Streamed, prefetched
 
 SAMPLE = 4096
@@ -36,24 +37,46 @@ class OnDemand(Protocol):
         """The images at these places, in this order."""
 
 
+@runtime_checkable
+class Joint(Protocol):
+    """Images whose targets come with them."""
+
+    def pairs(self, places: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those images and their targets."""
+
+
 @dataclass(frozen=True)
 class Split:
-    """Images and labels of one part."""
+    """Images and targets of one part."""
 
     images: torch.Tensor | OnDemand
     """uint8, N x C x H x W; those on demand are decoded when they are indexed"""
-    labels: torch.Tensor
-    """int64, N"""
+    targets: torch.Tensor | OnDemand
+    """what the network is to say of each image, N x ...: class numbers (int64, N), values, masks"""
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The targets of a classification: int64, N. Raises DataError where they are read on demand."""
+        if not isinstance(self.targets, torch.Tensor):
+            raise DataError("Expected a class for each image, but the targets are read with the images: set the task.")
+        return self.targets
+
+    def pairs(self, places: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those images and their targets, from one access where a data set has both: its transforms may be random."""
+        if isinstance(self.images, Joint) and not isinstance(self.targets, torch.Tensor):
+            return self.images.pairs(places)
+        return self.images[places], self.targets[places]
 
     def take(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Split:
         """The images at these places, in this order."""
-        index = torch.from_numpy(places)
-        if not isinstance(self.images, torch.Tensor):
-            return Split(self.images.take(places.tolist()), self.labels[index])
-        return Split(self.images[index], self.labels[index])
+        return Split(_taken(self.images, places), _taken(self.targets, places))
+
+
+def _taken(values: torch.Tensor | OnDemand, places: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor | OnDemand:
+    return values[torch.from_numpy(places)] if isinstance(values, torch.Tensor) else values.take(places.tolist())
 
 
 def held(splits: Sequence[Split], memory: int) -> list[Split]:
@@ -61,8 +84,14 @@ def held(splits: Sequence[Split], memory: int) -> list[Split]:
 
     What is split off is split off before: parts of tensors would be copied, and pixels be in memory several times.
     """
-    needed = sum(prod(split.images.shape) for split in splits if isinstance(split.images, Streamed))
-    return [Split(split.images[:], split.labels) if needed <= memory else split for split in splits]
+    streamed = [part for split in splits for part in (split.images, split.targets) if isinstance(part, Streamed)]
+    if sum(prod(part.shape) for part in streamed) > memory:
+        return list(splits)
+    return [Split(_held(split.images), _held(split.targets)) for split in splits]
+
+
+def _held(values: torch.Tensor | OnDemand) -> torch.Tensor | OnDemand:
+    return values[:] if isinstance(values, Streamed) else values
 
 
 @dataclass(frozen=True)
@@ -75,13 +104,15 @@ class DataSet:
     Attributes:
         name: as the user named it.
         source: which copy this is; shown wherever a figure is shown.
-        classes: their names, in the order of the labels.
+        classes: names of the outputs: of the classes, in the order of the labels, or of the values; empty if unknown.
         mean: per channel, of the training images scaled to 0..1.
         std: likewise.
         flip: whether a mirrored image is still of its class (a mirrored digit is not).
         split_seed: the seed of any part that was split off.
         split_note: in words, which parts were split off and how large they are.
         padding: pixels of zeros round each image, which are part of its shape.
+        fit: how images of other proportions got their shape (`images.Resize`).
+        task: what the targets are of, by the name of the task.
     """
 
     name: str
@@ -96,17 +127,19 @@ class DataSet:
     split_seed: int
     split_note: str
     padding: int = 0
+    fit: Fit = "crop"
+    task: str = "classification"
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels, height, width; of signals channels and length, of volumes channels, depth, height, width."""
+        return tuple(self.train.images.shape[1:])
 
     @property
     def streamed(self) -> bool:
         """Whether any part is decoded when it is asked for."""
-        return any(not isinstance(part.images, torch.Tensor) for part in (self.train, self.validation, self.test))
+        parts = (self.train, self.validation, self.test)
+        return any(not isinstance(part.images, torch.Tensor) for part in parts)
 
     def to_json(self) -> dict[str, Any]:
         """What a run remembers: plain JSON, without the images."""
@@ -121,6 +154,8 @@ class DataSet:
             "split_seed": self.split_seed,
             "split_note": self.split_note,
             "padding": self.padding,
+            **({"fit": self.fit} if self.fit != "crop" else {}),
+            **({"task": self.task} if self.task != "classification" else {}),
         }
 
 
@@ -136,6 +171,7 @@ class Parts:
     test: Split | None
     flip: bool = True
     padding: int = 0
+    task: str = "classification"
 
 
 def statistics(images: torch.Tensor | OnDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -167,7 +203,7 @@ def _histograms(images: torch.Tensor | OnDemand) -> np.ndarray[Any, np.dtype[np.
 def batches(
     split: Split, batch_size: int, *, generator: torch.Generator | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Images and labels in batches: in a random order with a generator, else in their own. The last may be smaller.
+    """Images and targets in batches: in a random order with a generator, else in their own. The last may be smaller.
 
     Raises UsageError for a batch size below 1.
     """
@@ -179,7 +215,7 @@ def batches(
     def fetch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = slice(number * batch_size, (number + 1) * batch_size)
         places = chosen if order is None else order[chosen]
-        return split.images[places], split.labels[places]
+        return split.pairs(places)
 
     numbers = range(-(-count // batch_size))
     return map(fetch, numbers) if isinstance(split.images, torch.Tensor) else prefetched(fetch, len(numbers))

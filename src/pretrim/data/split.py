@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from pretrim.errors import DataError
 
@@ -50,6 +51,7 @@ def complete(parts: Parts, seed: int, share: float) -> tuple[Split, Split, Split
     train, validation, test, notes = parts.train, parts.validation, parts.test, []
     if validation is None or test is None:
         _check_sizes(parts)
+    _check_not_empty(parts)
     total = len(train)
     if test is None:
         train, test = _split_off(train, share, seed)
@@ -62,11 +64,30 @@ def complete(parts: Parts, seed: int, share: float) -> tuple[Split, Split, Split
 
 
 def _split_off(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    drawn, rest = draw(split.labels.numpy(), share, seed)
+    drawn, rest = draw(strata(split), share, seed)
     return split.take(rest), split.take(drawn)
 
 
+def strata(split: Split) -> Places:
+    """The class of each image, of which every part gets its share; one class where the targets are none."""
+    targets = split.targets
+    if isinstance(targets, torch.Tensor) and targets.ndim == 1 and targets.dtype == torch.int64:
+        return np.asarray(targets.numpy())
+    return np.zeros(len(split), dtype=np.int64)
+
+
+def _check_not_empty(parts: Parts) -> None:
+    for name in ("train", "validation", "test"):
+        part = getattr(parts, name)
+        if part is not None and not len(part):
+            raise DataError(f"Expected images in the {name} part of {parts.name}, but it is empty: add some.")
+
+
 def _check_sizes(parts: Parts) -> None:
+    if parts.task != "classification":
+        if len(parts.train) < 3:
+            raise DataError(f"Expected at least 3 training images in {parts.name}, but got {len(parts.train)}.")
+        return
     counts = np.bincount(parts.train.labels.numpy(), minlength=len(parts.classes))
     for name, count in zip(parts.classes, counts, strict=True):
         if count < 3:
@@ -80,7 +101,7 @@ def limited(split: Split, limit: int, seed: int) -> Split:
     """`limit` images, of every class its share and at least one, for quick trials; drawn with `seed + 2`."""
     if limit >= len(split):
         return split
-    labels = split.labels.numpy()
+    labels = strata(split)
     classes, sizes = np.unique(labels, return_counts=True)
     return split.take(_smallest(labels, classes, _shares(sizes, limit), seed + 2))
 

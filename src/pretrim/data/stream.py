@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ import torch
 
 from pretrim.errors import DataError
 
-from .images import Pixels, decode, decode_all
+from .images import Fit, Pixels, decode, decode_all
 
 AHEAD = 2
 """Batches that are decoded before they are asked for."""
@@ -36,10 +36,11 @@ class Streamed:
     Attributes:
         items: a file, or the bytes of one, an image.
         where: where they are, for errors.
-        channels: 1 or 3.
+        channels: 1, 3, or 4 with the transparency.
         height: of the pixels.
         width: likewise.
-        resize: whether images of other sizes are resized and cropped; otherwise they are an error.
+        resize: whether images of other sizes are resized; otherwise they are an error.
+        fit: how, where their proportions are others.
     """
 
     items: Sequence[Path | bytes]
@@ -48,6 +49,7 @@ class Streamed:
     height: int
     width: int
     resize: bool = True
+    fit: Fit = "crop"
 
     def __len__(self) -> int:
         return len(self.items)
@@ -65,7 +67,7 @@ class Streamed:
     def _decoded(self, item: Path | bytes) -> Pixels:
         where = str(item) if isinstance(item, Path) else self.where
         size = (self.height, self.width)
-        pixels = decode(item, where, channels=self.channels, size=size if self.resize else None)
+        pixels = decode(item, where, channels=self.channels, size=size if self.resize else None, fit=self.fit)
         if pixels.shape[:2] != size:
             raise DataError(
                 f"Expected images of one size in {self.where}, but got {self.height}x{self.width} and "
@@ -76,7 +78,7 @@ class Streamed:
     def take(self, places: Sequence[int]) -> Streamed:
         """The images at these places, in this order."""
         items = [self.items[place] for place in places]
-        return Streamed(items, self.where, self.channels, self.height, self.width, self.resize)
+        return replace(self, items=items)
 
 
 def free_bytes() -> int:

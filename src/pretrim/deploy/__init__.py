@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .exporter import check_target as check_target
     from .exporter import export as export
     from .exporter import litert_file as litert_file
+    from .proof import Judge as Judge
     from .proof import Proof as Proof
     from .runtime import Conversion as Conversion
     from .runtime import Converted as Converted
@@ -38,6 +39,7 @@ _HOME = {
     "Artifact": "artifact",
     "Conversion": "runtime",
     "Converted": "runtime",
+    "Judge": "proof",
     "Proof": "proof",
     "Runtime": "runtime",
     "RuntimeName": "runtime",

@@ -30,7 +30,7 @@ from .inputs import (
     own_rounding,
 )
 from .parts import parts_of
-from .proof import LARGEST_ERROR, Proof, prove
+from .proof import LARGEST_ERROR, Judge, Proof, prove
 from .runtime import Conversion, ConversionOptions, Converted, Outputs, Runtime, Session
 from .runtimes import runtime as find_runtime
 from .vendor_errors import export_error
@@ -47,6 +47,7 @@ def export(
     images: torch.Tensor | Inputs,
     inputs: str = "images that were given",
     labels: torch.Tensor | None = None,
+    judge: Judge | None = None,
     calibration: torch.Tensor | Inputs | None = None,
     calibrated_on: str = "images that were given",
     normalisation: Normalisation | None = None,
@@ -66,6 +67,7 @@ def export(
             N x C x L, volumes N x C x D x H x W); for several inputs a tuple of one tensor for each.
         inputs: what they are, for the record.
         labels: their classes (N), so that accuracies can be compared.
+        judge: the metric of a task that is no classification, in the place of labels.
         calibration: images (likewise) to take the ranges of activations from: makes int8. None: float32.
         calibrated_on: what they are, for the record.
         normalisation: (mean, std) of each channel of the first input, for the record.
@@ -106,6 +108,7 @@ def export(
         inputs=inputs,
         labels=None if labels is None else labels.cpu().numpy(),
         regions=parts_of(plain, job.examples),
+        judge=judge,
     )
     data_type: DataType = "float32" if sample is None else "int8"
     if proof.failed and not force:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,25 @@ UNEQUAL = 16.0
 """Ranges that differ by more under one scale leave fewer than 16 of the 256 levels to the smaller one."""
 LEVELS = 255
 MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The metric of a task, by which an artifact is judged beside PyTorch.
+
+    Attributes:
+        metric: its name.
+        higher_is_better: its direction.
+        is_share: whether it is from 0 to 1.
+        largest_loss: what int8 may cost: a difference for shares, a part of PyTorch's value for others.
+        scores: of the outputs of all images, and then of images drawn with replacement, the same draws each time.
+    """
+
+    metric: str
+    higher_is_better: bool
+    is_share: bool
+    largest_loss: float
+    scores: Callable[[Outputs], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,7 @@ class Proof:
         failed: what fell short, in words; empty if nothing did.
         parts: every output where there are several, and the parts of concatenated ones.
         advice: how to mend what one int8 scale over unequal ranges spoils, in words; empty where there is none.
+        metric: by which a task judges: its name, direction, and the values of PyTorch and of the artifact.
     """
 
     images: int
@@ -82,6 +102,7 @@ class Proof:
     failed: tuple[str, ...]
     parts: tuple[Part, ...] = ()
     advice: tuple[str, ...] = ()
+    metric: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -98,6 +119,7 @@ def prove(
     inputs: str,
     labels: NDArray[np.int64] | None = None,
     regions: Sequence[Region] = (),
+    judge: Judge | None = None,
 ) -> Proof:
     """Compare outputs, each output and each part of one on its own scale.
 
@@ -111,6 +133,7 @@ def prove(
         inputs: what they were, for the record.
         labels: classes (N), for accuracies.
         regions: parts of outputs (`parts.parts_of`).
+        judge: the metric of a task that is no classification.
     """
     shapes = [list(part.shape) for part in wanted], [list(part.shape) for part in got]
     if shapes[0] != shapes[1]:
@@ -138,8 +161,9 @@ def prove(
             said for part, least in judged if (said := _shortfall(part, least) if is_int8 else _difference(part))
         ]
     agreement, accuracy, loss = _scores(wanted, got, labels)
-    if is_int8 and loss is not None:
-        problems.append(loss)
+    metric, worse = (None, None) if judge is None or not finite else _judged(judge, wanted, got)
+    if is_int8:
+        problems += [said for said in (loss, worse) if said is not None]
     errors = [part.relative_error for part in whole if part.relative_error is not None]
     noise = [part.sqnr_db for part in whole if part.sqnr_db is not None]
     return Proof(
@@ -152,7 +176,32 @@ def prove(
         failed=tuple(problems),
         parts=(*(whole if several else []), *split),
         advice=tuple(_advice(whole, split, wanted, got)) if is_int8 and finite else (),
+        metric=metric,
     )
+
+
+def _judged(judge: Judge, wanted: Outputs, got: Outputs) -> tuple[dict[str, Any], str | None]:
+    """A task's metric of both; and, in words, a loss of it that is larger than may be.
+
+    As exactly as the images can tell: the loss counts by the lower end of its 95 % interval.
+    """
+    reference, found = np.array(judge.scores(wanted)), np.array(judge.scores(got))
+    lost = (reference - found) * (1.0 if judge.higher_is_better else -1.0)
+    allowed = judge.largest_loss * (1.0 if judge.is_share else abs(float(reference[0])))
+    record = {
+        "name": judge.metric,
+        "higher_is_better": judge.higher_is_better,
+        "is_share": judge.is_share,
+        "pytorch": float(reference[0]),
+        "artifact": float(found[0]),
+        "loss": float(lost[0]),
+    }
+    drawn = lost[1:][np.isfinite(lost[1:])]
+    sure = float(np.percentile(drawn, 2.5)) if len(drawn) else float(lost[0])
+    if min(sure, float(lost[0])) <= allowed:
+        return record, None
+    values = f"from {reference[0]:.4g} to {found[0]:.4g}"
+    return record, f"{judge.metric} gets worse, {values}, by more than {allowed:.2g}"
 
 
 def _part(name: str, output: int, wanted: NDArray[Any], got: NDArray[Any]) -> Part:

@@ -22,6 +22,7 @@ from .measure import measure_file
 from .options import (
     Amount,
     DataOptions,
+    GoalOptions,
     JobOptions,
     Limits,
     MachineOptions,
@@ -78,6 +79,9 @@ class TrainingKeywords(TypedDict, total=False):
 class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     """The options of :func:`compress`; see `pretrim compress --help`."""
 
+    drop: float | None
+    accuracy: str | float | None
+    limit_of: str
     device: str | None
     runtime: str | None
     int8: bool | None
@@ -99,7 +103,9 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     coupling: Coupling | None
     draws: int | None
     input: str | None
+    fit: Literal["crop", "pad", "stretch"] | None
     max_images: int | None
+    task: Any
     mean: str | None
     std: str | None
     plan: Path | None
@@ -122,6 +128,8 @@ class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
     search: int
     stop_hopeless: bool
     input: str | None
+    fit: Literal["crop", "pad", "stretch"] | None
+    task: Any
     max_images: int | None
     step: Literal["fraction", "filter"] | None
     round_to: int | None
@@ -183,7 +191,7 @@ def plan(
 
 def compress(
     model: ModelSource,
-    data: DataSource,
+    data: DataSource | None = None,
     *,
     output: str | Path,
     weights: str | Path | None = None,
@@ -195,11 +203,12 @@ def compress(
     Args:
         model: a name (``"resnet20"``, ``"my_net.py:build"``), a module, or a function that builds one.
         data: a name or folder as on the command line, or torch data sets or loaders of your own: (train, test) or
-            (train, validation, test).
+            (train, validation, test). None: those of the task.
         output: the new run folder.
         weights: a file of trained weights to start from; the filters with the largest L1 norm stay.
         reporter: told of remarks and progress; nothing is printed without one.
-        options: as on the command line: ``macs="0.5x"``, ``device="stm32h743"``, ``epochs=20``, ``mode="uniform"`` ...
+        options: as on the command line: ``macs="0.5x"``, ``device="stm32h743"``, ``epochs=20``, ``mode="uniform"`` ...;
+            ``task=`` may be a name, or an object of your own (`tasks.own`).
 
     Returns:
         The run: its ``model``, ``accuracy``, ``plan``; `Run.export`, `Run.evaluate`, `Run.predict` go on with it.
@@ -210,17 +219,24 @@ def compress(
         PretrimError: the training failed; its state stays in the folder, for ``resume=True``.
     """
     given: dict[str, Any] = {**options, **({} if weights is None else {"from": Path(weights)})}
-    kinds = (Limits, TargetOptions, Search, DataOptions, TrainingOptions, MachineOptions, JobOptions)
-    limits, target, search, images, training, machine, job = gather(given, *kinds)
+    kinds = (Limits, GoalOptions, TargetOptions, Search, DataOptions, TrainingOptions, MachineOptions, JobOptions)
+    limits, goal, target, search, images, training, machine, job = gather(given, *kinds)
     asked = CompressOptions(
-        limits=limits, target=target, search=search, data=images, training=training, machine=machine, job=job
+        limits=limits,
+        goal=goal,
+        target=target,
+        search=search,
+        data=images,
+        training=training,
+        machine=machine,
+        job=job,
     )
     return run_compress(model, data, Path(output), asked, reporter)
 
 
 def sweep(
     model: ModelSource,
-    data: DataSource,
+    data: DataSource | None = None,
     *,
     output: str | Path,
     keep: Sequence[float] | None = None,
@@ -231,7 +247,7 @@ def sweep(
 
     Args:
         model: a name, a module, or a function that builds one.
-        data: a name or folder, or torch data sets or loaders of your own.
+        data: a name or folder, or torch data sets or loaders of your own; None: those of the task.
         output: the study's folder.
         keep: fractions of the limited cost to try; the same as ``budget_fraction``.
         reporter: told of remarks and progress.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from pretrim.errors import UsageError
 
 from .data import DataSource, open_data
 from .fit import fitted
-from .options import DataOptions, JobOptions, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from .options import CompressOptions as CompressOptions
 from .plan import check_before_analysis, check_plan, plan_for
 from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
@@ -31,22 +31,9 @@ if TYPE_CHECKING:
     from pretrim.train import Choice, EpochRecord, Execution, Progress, Recipe, Teacher
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompressOptions:
-    """All that `compress` can be asked for, by concept."""
-
-    limits: Limits = field(default_factory=Limits)
-    target: TargetOptions = field(default_factory=TargetOptions)
-    search: Search = field(default_factory=Search)
-    data: DataOptions = field(default_factory=DataOptions)
-    training: TrainingOptions = field(default_factory=TrainingOptions)
-    machine: MachineOptions = field(default_factory=MachineOptions)
-    job: JobOptions = field(default_factory=JobOptions)
-
-
 def compress(
     model: ModelSource,
-    data: DataSource,
+    data: DataSource | None,
     output: Path,
     options: CompressOptions | None = None,
     reporter: Reporter | None = None,
@@ -57,7 +44,7 @@ def compress(
 
     Args:
         model: name, module, or function that builds one.
-        data: name, folder, or data sets.
+        data: name, folder, or data sets; None: those of the task.
         output: the new run folder.
         options: limits, target, and everything else.
         reporter: told of remarks and progress.
@@ -67,7 +54,12 @@ def compress(
         InfeasibleBudget: no network meets a limit.
         PretrimError: the training failed; its state stays in the folder, for ``resume``.
     """
+    from .smallest import compress_within
+
     options, reporter = options or CompressOptions(), reporter or Silent()
+    goal = options.goal.goal()
+    if goal is not None:
+        return compress_within(model, data, output, options, goal, reporter)
     job = _Job(model, data, output, options, reporter)
     return job.run()
 
@@ -76,8 +68,10 @@ class _Job:
     """One call of `compress`: first all that can be wrong before anything is written, then the work."""
 
     def __init__(
-        self, model: ModelSource, data: DataSource, output: Path, options: CompressOptions, reporter: Reporter
+        self, model: ModelSource, data: DataSource | None, output: Path, options: CompressOptions, reporter: Reporter
     ) -> None:
+        import torch
+
         from pretrim.runs.folder import is_finished, prepare_output
         from pretrim.runs.lock import check_free
         from pretrim.train import is_main
@@ -104,12 +98,15 @@ class _Job:
             raise UsageError(f"The run in {output} is finished, there is nothing to resume: evaluate it.")
         if is_main():
             prepare_output(output, job.overwrite, job.resume)
-        self.data: DataSet = open_data(
+        self.data: DataSet
+        self.data, self.task = open_data(
             data, options.data, model=model, plan=self.given, seed=self.seed, reporter=reporter
         )
         count = len(self.data.train)
         self.recipe: Recipe = recipe_of(name, options.training, self.seed, images=count, fine_tune=inherits)
         self.dense = self._open(model)
+        self.task.check(self.dense.module, self.data)
+        self.task.objective(self.recipe, self.data, torch.device("cpu"), None)  # says what the recipe may not ask
         made = self.given or plan_for(self.dense, self.target, options.search, reporter)
         made = check_plan(made, self.dense)
         if self.target.is_microcontroller and self.target.int8:  # in every process, and when resumed: the same plan
@@ -120,7 +117,7 @@ class _Job:
     def _open(self, model: ModelSource) -> DenseModel:
         from pretrim.models.dense import open_model
 
-        return open_model(model, self.data.input_shape, len(self.data.classes), self.seed)
+        return open_model(model, self.data.input_shape, len(self.data.classes) or None, self.seed)
 
     def run(self) -> Run:
         """Train, save, export. Every process does it; the main one writes."""
@@ -207,6 +204,7 @@ class _Job:
             made_of={"weights": weights, "plan": digest(plan)},
             resume=self.options.job.resume,
             worst=self.options.job.worst,
+            task=self.task,
         )
         with self.reporter.training(name) as on_step:
             hooks = self._hooks(name, self._watched(on_step), accelerator)
@@ -264,22 +262,21 @@ class _Job:
 
     def _inherited(self, slim: nn.Module, file: Path) -> dict[str, Any]:
         """How accurate the trained network is, and what is left of that once it is cut, before it is fine-tuned."""
-        from pretrim.train import evaluate, recalibrate
+        from pretrim.train import recalibrate
 
-        data = self.data
+        data, metric = self.data, self.task.metric
         recalibrate(slim, data)
-        dense = evaluate(self.dense.module, data.test, data.mean, data.std)
-        found = {
+        dense, cut = (self.task.assess(model, data.test, data.mean, data.std) for model in (self.dense.module, slim))
+        self.reporter.say(
+            f"inherited: test {metric.title} {metric.show(dense.score, 2)} dense, "
+            f"{metric.show(cut.score, 2)} cut and recalibrated"
+        )
+        return {
             "file": str(file),
-            "dense_test_accuracy": dense.accuracy,
-            "cut_test_accuracy": evaluate(slim, data.test, data.mean, data.std).accuracy,
+            f"dense_test_{metric.name}": dense.score,
+            f"cut_test_{metric.name}": cut.score,
             "dense_test": dense.to_json(),
         }
-        self.reporter.say(
-            f"inherited: test accuracy {found['dense_test_accuracy']:.2%} dense, "
-            f"{found['cut_test_accuracy']:.2%} cut and recalibrated"
-        )
-        return found
 
     def _save(self, model: nn.Module, folder: Path, results: dict[str, Any]) -> None:
         from pretrim.runs.training import save_trained
@@ -293,8 +290,8 @@ class _Job:
         from .run import Run
 
         if not is_main():
-            return Run(self.output, slim, None, self.data)
-        run = Run.opened(self.output, slim, self.data)
+            return Run(self.output, slim, None, self.data, task=self.task)
+        run = Run.opened(self.output, slim, self.data, self.task)
         if self.target.runtime is None:
             return run
         from .export import deliver

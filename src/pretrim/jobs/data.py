@@ -19,22 +19,25 @@ if TYPE_CHECKING:
     from pretrim.models.dense import ModelSource, Shape
     from pretrim.planning.plan import Plan
     from pretrim.runs.record import RunRecord
+    from pretrim.train import Task
 
 DataSource: TypeAlias = "str | Path | DataSet | Sequence[Any]"
 """A name or folder, a data set of pretrim, or torch data sets as (train, test) or (train, validation, test)"""
-_SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
+_SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*){1,3}")
 
 
 def parse_shape(text: str) -> Shape:
-    """Read ``CxHxW``. Raises UsageError for anything else.
+    """Read ``CxHxW``, ``CxL`` of a signal or ``CxDxHxW`` of a volume. Raises UsageError for anything else.
 
-    >>> parse_shape("3x32x32")
-    (3, 32, 32)
+    >>> parse_shape("3x120x160"), parse_shape("1x16000")
+    ((3, 120, 160), (1, 16000))
     """
-    match = _SHAPE.fullmatch(text.strip())
-    if match is None or 0 in (shape := (int(match[1]), int(match[2]), int(match[3]))):
-        raise UsageError(f"Expected --input to be CHANNELSxHEIGHTxWIDTH such as 3x32x32, but got {text!r}.")
-    return shape
+    if _SHAPE.fullmatch(text.strip()) is None:
+        raise UsageError(
+            f"Expected --input to be CHANNELSxHEIGHTxWIDTH such as 3x32x32 (1x16000 for a signal, 1x8x32x32 for a "
+            f"volume), but got {text!r}."
+        )
+    return tuple(int(size) for size in text.strip().split("x"))
 
 
 def input_shape(model: str, text: str | None) -> Shape:
@@ -49,61 +52,93 @@ def input_shape(model: str, text: str | None) -> Shape:
 
 
 def wanted_shape(text: str | None, plan: Plan | None) -> Shape | None:
-    """The input that was asked for, or else that of the plan. Raises UsageError unless it is square."""
+    """The input that was asked for, or else that of the plan."""
     from pretrim.runs.record import image_shape
 
-    shape = parse_shape(text) if text is not None else image_shape(plan) if plan is not None else None
-    if shape is not None and shape[1] != shape[2]:
-        raise UsageError(f"Expected square images, but got {shape[1]}x{shape[2]}: data are cropped to a square.")
-    return shape
+    return parse_shape(text) if text is not None else image_shape(plan) if plan is not None else None
 
 
 def open_data(
-    source: DataSource,
+    source: DataSource | None,
     options: DataOptions,
     *,
     model: ModelSource = "",
     plan: Plan | None = None,
     seed: int = 0,
     reporter: Reporter,
-) -> DataSet:
-    """Load the data of a job.
+) -> tuple[DataSet, Task]:
+    """Load the data of a job, and find what its network is for.
 
     Args:
-        source: name, folder, data set, or torch data sets.
-        options: shape, number of images, normalisation.
+        source: name, folder, data set, or torch data sets; None: those of the task.
+        options: shape, number of images, normalisation, task.
         model: all networks of torchvision take colour images.
         plan: whose input shape is taken where none is given.
         seed: of the parts that are split off.
         reporter: told where the data are from.
 
     Raises:
-        UsageError: no such data, or options that do not fit it.
+        UsageError: no such data or task, or options that do not fit them.
         DataError: missing, empty or damaged data.
     """
+    from pretrim.tasks import find
+
     shape = wanted_shape(options.input, plan)
-    data = _named(source, shape, model, seed, options.max_images, reporter)
+    named = None if options.task is None else find(options.task)
+    data = _named(source, shape, model, seed, options, reporter, named)
     if shape is not None and data.input_shape != shape:
         wanted, got = ("x".join(map(str, part)) for part in (shape, data.input_shape))
         raise DataError(f"Expected images of {wanted}, but the data have {got}: give data of that shape.")
     reporter.say(f"data: {data.source} ({data.split_note})")
-    return _normalised_by(data, options.mean, options.std)
+    return _normalised_by(data, options.mean, options.std), named or find(data.task)
 
 
 def _named(
-    source: DataSource, shape: Shape | None, model: ModelSource, seed: int, most: int | None, reporter: Reporter
+    source: DataSource | None,
+    shape: Shape | None,
+    model: ModelSource,
+    seed: int,
+    options: DataOptions,
+    reporter: Reporter,
+    task: Task | None,
 ) -> DataSet:
     from pretrim.data import DataSet, load
     from pretrim.data.own import from_torch
+    from pretrim.tasks import of_task, own_data
 
+    if source is None:
+        return own_data(task, seed)
     if isinstance(source, DataSet):
-        return source
+        return source if task is None else of_task(source, task)
     if not isinstance(source, str | Path):
-        return from_torch(source, seed=seed)
-    channels, size = (shape[0], shape[1]) if shape is not None else (None, None)
-    if channels is None and isinstance(model, str) and model.startswith("torchvision:"):
-        channels = 3
-    return load(str(source), seed=seed, image_size=size, channels=channels, limit=most, announce=reporter.say)
+        data = from_torch(source, seed=seed, task="classification" if task is None else task.name)
+        return data if task is None else of_task(data, task)
+    channels, size = image_format(shape, model)
+    found = load(
+        str(source),
+        seed=seed,
+        image_size=size,
+        fit=options.fit or "crop",
+        channels=channels,
+        limit=options.max_images,
+        announce=reporter.say,
+    )
+    return found if task is None else of_task(found, task)
+
+
+def image_format(shape: Shape | None, model: ModelSource) -> tuple[int | None, tuple[int, int] | None]:
+    """Channels and (height, width) that images are read with; None as they are stored.
+
+    Raises UsageError for the shape of a signal or volume: files of those are read by a task of the user's own.
+    """
+    if shape is None:
+        return (3 if isinstance(model, str) and model.startswith("torchvision:") else None), None
+    if len(shape) != 3:
+        raise UsageError(
+            f"Expected --input CxHxW for images, but got {'x'.join(map(str, shape))}: signals and volumes come from "
+            f"torch data sets, in Python or by --task."
+        )
+    return shape[0], (shape[1], shape[2])
 
 
 def _normalised_by(data: DataSet, mean: str | None, std: str | None) -> DataSet:
@@ -136,13 +171,20 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         ) from None
 
 
-def load_like_run(source: DataSource, record: RunRecord, reporter: Reporter) -> DataSet:
+def load_like_run(source: DataSource | None, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:
     """A data set in the run's input shape, split by the run's seed, so that no training image gets into the test.
+
+    Args:
+        source: name, folder, or data sets; None: those of the task.
+        record: of the run.
+        task: what its network is for.
+        reporter: told where the data are from.
 
     Raises DataError where its classes or its input are not the run's.
     """
     shape, seed = record.input_shape, (record.data or {}).get("split_seed", 0)
-    data = _named(source, shape, "", seed, None, reporter)
+    fit = (record.data or {}).get("fit")
+    data = _named(source, shape, "", seed, DataOptions(fit=fit), reporter, task)
     if data.classes != record.classes:
         raise DataError(
             f"Expected the run's classes ({_shown(record.classes or ())}), but {data.name} has {_shown(data.classes)}: "

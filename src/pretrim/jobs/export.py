@@ -95,7 +95,7 @@ def export(
     reporter = reporter or Silent()
     found = check_options(target, options, has_data=data is not None or run.data is not None)
     assert found.runtime is not None  # that is checked
-    material = run.data if data is None else load_like_run(data, run.classifier.record, reporter)
+    material = run.data if data is None else load_like_run(data, run.classifier.record, run.purpose, reporter)
     folder = Path() if run.is_fetched else run.path
     file = options.output or default_path(folder, found.runtime, found.int8)
     check_target(file, found.runtime, options.overwrite)
@@ -190,15 +190,20 @@ def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str
 
 
 def limits_in_bytes(target: Target, plan: Mapping[str, Any] | None) -> dict[str, int]:
-    """The limits of file and arena as numbers; shares are of the dense network of the plan, where there is one."""
+    """The limits of file and arena as numbers: the target's, and those of the plan where it was made for this board.
+
+    Shares are of the dense network of the plan; of two limits the smaller one counts.
+    """
     from pretrim.planning.budget import Limit
 
-    dense = ((plan or {}).get("device") or {}).get("dense", {})
-    found = {}
-    for name, text in target.limits.items():
-        limit = Limit.parse(name, text)
+    device = (plan or {}).get("device") or {}
+    is_its_board = target.board is not None and device.get("name") == target.board.name
+    texts = [*target.limits.items(), *((plan or {}).get("limits", {}).items() if is_its_board else ())]
+    dense, found = device.get("dense", {}), dict[str, int]()
+    for limit in (Limit.parse(name, text) for name, text in texts):
         if limit.cost in ("artifact_bytes", "arena_bytes") and (not limit.is_share or limit.cost in dense):
-            found[limit.cost] = limit.resolve(dense.get(limit.cost, 0))
+            most = limit.resolve(dense.get(limit.cost, 0))
+            found[limit.cost] = min(most, found.get(limit.cost, most))
     return found
 
 
@@ -254,8 +259,9 @@ def write(
         about = "random pixels"
     else:
         proof = _spread(data.test, PROOF_IMAGES)
-        inputs, about = ready(proof.images[:]), f"{len(proof):,} test images of {data.name}"
-        material["labels"] = proof.labels
+        pixels, targets = proof.pairs(slice(None))
+        inputs, about = ready(pixels), f"{len(proof):,} test images of {data.name}"
+        material |= run.purpose.proof_material(opened.network, inputs, targets)
         if target.int8:
             material["calibration"] = ready(_spread(data.train, options.images).images[:])
             material["calibrated_on"] = f"training images of {data.name}"
@@ -268,7 +274,7 @@ def write(
         images=inputs,
         inputs=about,
         normalisation=opened.normalisation,
-        classes=opened.classes,
+        classes=opened.classes or None,
         opset=options.opset,
         signed=options.arm or target.signed,
         force=options.force,

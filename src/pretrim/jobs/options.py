@@ -8,16 +8,19 @@ The command line reads names, types and texts from here; `group` is the section 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 from cyclopts import Group, Parameter
 
 from pretrim.cost.quantities import by_option
 from pretrim.errors import UsageError
 from pretrim.planning.options import Coupling, Method, Options, ShareUpdate, Step
+
+if TYPE_CHECKING:
+    from pretrim.study.goal import Goal
 
 Amount = str | int | float
 Changes = tuple[str, ...] | Mapping[str, Any]
@@ -35,6 +38,9 @@ MACHINE = Group("Where to train", sort_key=7)
 
 PRECISIONS = Literal["float32", "bfloat16", "float16"]
 LAYOUTS = Literal["channels_last", "contiguous"]
+Fit = Literal["crop", "pad", "stretch"]
+TaskName = Annotated[Any, Parameter(metavar="TASK", converter=lambda _, tokens: str(tokens[0].value), n_tokens=1)]
+"""A name on the command line; Python users may give an object"""
 
 
 def _default(name: str) -> Parameter:
@@ -171,13 +177,40 @@ class Search(Keeping):
         return Options(**{**rounding, **self.changes()})
 
 
+@Parameter(name="*", group=LIMITS)
+@dataclass(frozen=True, kw_only=True)
+class GoalOptions:
+    """What is good enough, in the place of limits: the smallest network that is."""
+
+    drop: Annotated[float | None, Parameter(metavar="POINTS")] = None
+    """Find the smallest network at most this many points below the dense one (percent, for metrics that are no
+    shares)."""
+    accuracy: Annotated[str | float | None, Parameter(metavar="SHARE")] = None
+    """Find the smallest network of this validation accuracy, 90% or 0.9, or of this value of the task's metric."""
+    limit_of: Annotated[str, Parameter(metavar="COST")] = "macs"
+    """Cost by which networks are small: macs, params, flash, ram, activation."""
+
+    def goal(self) -> Goal | None:
+        """What is good enough, if that was asked for. Raises UsageError for both at once, or what is no score."""
+        from pretrim.study.goal import Goal, parse_score
+
+        if self.drop is None and self.accuracy is None:
+            return None
+        return Goal(self.drop, None if self.accuracy is None else parse_score(self.accuracy))
+
+
 @Parameter(name="*", group=DATA)
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """How the data are read."""
 
     input: str | None = None
-    """Shape of one image, CxHxW, such as 3x32x32 (default: the data's)."""
+    """Shape of one image, CxHxW, such as 3x32x32 or 3x120x160; CxL for signals (default: the data's)."""
+    fit: Fit | None = None
+    """How images of other proportions get that shape: crop (default), pad with zeros, or stretch."""
+    task: TaskName = None
+    """What the network is for: classification, multilabel, regression, segmentation, keypoints, or FILE.py:CLASS
+    (default: the data's)."""
     max_images: int | None = None
     """Train on at most this many images, for a quick trial."""
     mean: str | None = None
@@ -241,6 +274,20 @@ class JobOptions:
     """Continue the training that was stopped in RUN."""
     overwrite: bool = False
     """Replace the run that is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions:
+    """All that `compress` can be asked for, by concept."""
+
+    limits: Limits = field(default_factory=Limits)
+    goal: GoalOptions = field(default_factory=GoalOptions)
+    target: TargetOptions = field(default_factory=TargetOptions)
+    search: Search = field(default_factory=Search)
+    data: DataOptions = field(default_factory=DataOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+    job: JobOptions = field(default_factory=JobOptions)
 
 
 Record = TypeVar("Record")

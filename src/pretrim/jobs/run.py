@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pretrim.errors import CheckpointError, ModelError
+from pretrim.errors import CheckpointError, ModelError, UsageError
 
 from .data import DataSource, load_like_run
 from .reporter import Reporter, Silent
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
     from pretrim.runs.classifier import TrainedClassifier
     from pretrim.runs.record import RunRecord
-    from pretrim.train import Comparison
+    from pretrim.train import Comparison, Metric, Task
 
     from .delivered import Delivered
 
@@ -39,6 +39,7 @@ class Run:
         data: what it was trained on, where it is at hand.
         artifact: what `compress` exported, if it did.
         is_fetched: whether the folder is the hub's cache, in which nothing is written.
+        task: what the network is for; None: as the record says.
     """
 
     path: Path
@@ -47,16 +48,17 @@ class Run:
     data: DataSet | None = None
     artifact: Delivered | None = None
     is_fetched: bool = False
+    task: Task | None = None
 
     export: ClassVar[Callable[..., Delivered]]
     """Export to a runtime or for a board (``device=``): `jobs.export.export_run`, attached by `jobs.calls`."""
 
     @classmethod
-    def opened(cls, path: Path, model: nn.Module, data: DataSet | None = None) -> Run:
+    def opened(cls, path: Path, model: nn.Module, data: DataSet | None = None, task: Task | None = None) -> Run:
         """A run whose network is in memory already."""
         from pretrim.runs.load import read
 
-        return cls(path, model.eval(), read(path), data)
+        return cls(path, model.eval(), read(path), data, task=task)
 
     @property
     def plan(self) -> Plan:
@@ -64,17 +66,45 @@ class Run:
         return self._record.plan
 
     @property
-    def accuracy(self) -> float | None:
-        """Test accuracy, 0..1; None where the run was saved without."""
-        found = self.results.get("test_accuracy")
+    def purpose(self) -> Task:
+        """What the network is for. Raises UsageError for a task of a user's file that was not named again."""
+        from pretrim.tasks import BUILTIN, find
+
+        name = (self._record.data or {}).get("task", "classification")
+        if self.task is None and name not in BUILTIN:
+            raise UsageError(f"The run is of a task of your own: name it again, --task {name}, which runs that file.")
+        return self.task or find(name)
+
+    @property
+    def metric(self) -> Metric:
+        """That the scores are by."""
+        from pretrim.train import Metric
+
+        return Metric.from_json(self.results.get("metric"))
+
+    @property
+    def score(self) -> float | None:
+        """Of the test images, by the metric that chooses; None where the run was saved without."""
+        found = self.results.get(f"test_{self.metric.name}")
         return None if found is None else float(found)
+
+    @property
+    def dense_score(self) -> float | None:
+        """The same of the dense network, where it was trained or given."""
+        name = self.metric.name
+        dense = self.results.get("dense", {}).get(f"test_{name}")
+        found = dense if dense is not None else self.results.get("inherited", {}).get(f"dense_test_{name}")
+        return None if found is None else float(found)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Test accuracy of a classification, 0..1; None for other tasks, and where the run was saved without."""
+        return self.score if self.metric.name == "accuracy" else None
 
     @property
     def dense_accuracy(self) -> float | None:
         """Test accuracy of the dense network, where it was trained or given; 0..1."""
-        dense = self.results.get("dense", {}).get("test_accuracy")
-        found = dense if dense is not None else self.results.get("inherited", {}).get("dense_test_accuracy")
-        return None if found is None else float(found)
+        return self.dense_score if self.metric.name == "accuracy" else None
 
     @property
     def dense_test(self) -> dict[str, Any] | None:
@@ -84,11 +114,14 @@ class Run:
 
     @property
     def comparison(self) -> Comparison | None:
-        """The slim network against the dense one on the same test images; None where one of them was not tested."""
+        """The slim network against the dense one on the same test images; None where one of them was
+        not tested, or the task has no images that are right or wrong."""
         from pretrim.train import compare, unpack
 
         slim, dense = self.results.get("test"), self.dense_test
-        return None if slim is None or dense is None else compare(unpack(dense["right"]), unpack(slim["right"]))
+        if slim is None or dense is None or "right" not in slim or "right" not in dense:
+            return None
+        return compare(unpack(dense["right"]), unpack(slim["right"]))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -113,8 +146,8 @@ class Run:
 
         return as_classifier(self.path, self._record, self.model)
 
-    def evaluate(self, data: DataSource, reporter: Reporter | None = None) -> Evaluated:
-        """Accuracy on the test images of a data set; see `evaluate_run`."""
+    def evaluate(self, data: DataSource | None = None, reporter: Reporter | None = None) -> Evaluated:
+        """Metrics on the test images of a data set; see `evaluate_run`."""
         return evaluate_run(self, data, reporter)
 
     def predict(self, images: Sequence[str | Path], top: int = 3) -> list[dict[str, Any]]:
@@ -124,13 +157,14 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """What `pretrim compress --json` prints."""
         plan, record = self.plan, self._record
-        comparison = self.comparison
+        comparison, name = self.comparison, f"test_{self.metric.name}"
         return {
             "run": str(self.path),
             "model": record.reference.name if record.reference is not None else type(self.model).__name__,
             "data": dict(record.data or {}),
-            "dense": {**plan.dense, "test_accuracy": self.dense_accuracy, **_sureness(self.dense_test)},
-            "slim": {**plan.slim, "test_accuracy": self.accuracy, **_sureness(self.results.get("test"))},
+            "metric": self.metric.to_json(),
+            "dense": {**plan.dense, name: self.dense_score, **_sureness(self.dense_test)},
+            "slim": {**plan.slim, name: self.score, **_sureness(self.results.get("test"))},
             "device": None if plan.device is None else dict(plan.device),
             "comparison": None if comparison is None else comparison.to_json(),
             "warnings": list(self.warnings),
@@ -148,41 +182,57 @@ def _sureness(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Accuracy of a run on the test images of a data set.
+    """How well a run does on the test images of a data set.
 
     Attributes:
         run: its folder.
         data: the data set, as it describes itself.
-        accuracy: of all images, 0..1.
-        loss: cross-entropy; None where it is not finite.
+        metric: that the score is by.
+        score: of all images.
+        loss: mean over the images; None where it is not finite.
         images: how many.
-        interval: 95 %, of the accuracy (Wilson).
-        classes: of each its name, images, accuracy and the interval of that.
-        confusion: images of each class (rows), by the class that the network says (columns).
+        interval: 95 %, of the score; None where it is not known.
+        details: what the task tells beside: of a classification each class and the confusion matrix, of others all
+            metrics.
     """
 
     run: str
     data: dict[str, Any]
-    accuracy: float
+    metric: Metric
+    score: float
     loss: float | None
     images: int
-    interval: tuple[float, float]
-    classes: tuple[dict[str, Any], ...]
-    confusion: tuple[tuple[int, ...], ...]
+    interval: tuple[float, float] | None
+    details: dict[str, Any]
+
+    @property
+    def accuracy(self) -> float | None:
+        """The score of a classification."""
+        return self.score if self.metric.name == "accuracy" else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        plain = {name: value for name, value in vars(self).items() if name != "interval"}
-        confusion = [list(row) for row in self.confusion]
-        return {**plain, "interval_95": list(self.interval), "classes": list(self.classes), "confusion": confusion}
+        return {
+            "run": self.run,
+            "data": self.data,
+            "metric": self.metric.to_json(),
+            self.metric.name: self.score,
+            "loss": self.loss,
+            "images": self.images,
+            "interval_95": None if self.interval is None else list(self.interval),
+            **self.details,
+        }
 
 
-def open_run(path: str | Path, model: ModelSource | None = None, reporter: Reporter | None = None) -> Run:
+def open_run(
+    path: str | Path, model: ModelSource | None = None, task: Any = None, reporter: Reporter | None = None
+) -> Run:
     """A run folder, with its network.
 
     Args:
         path: of the folder, or ``hf:OWNER/NAME``: then its record and its weights are fetched from the hub.
         model: what rebuilds the dense network, for a network of your own; never taken from the run itself.
+        task: what the network is for, where that is a task of your own: ``"FILE.py:CLASS"``, or an object.
         reporter: told what is fetched from where; without one it is said on stderr.
 
     Raises:
@@ -190,48 +240,41 @@ def open_run(path: str | Path, model: ModelSource | None = None, reporter: Repor
         UsageError: `model` is needed, or names nothing.
     """
     from pretrim.runs.load import load, read
+    from pretrim.tasks import find
 
     from .hub import fetch, is_on_hub
 
     is_fetched = is_on_hub(path)
     folder = fetch(path, reporter) if is_fetched else Path(path)
     record = read(folder)
-    return Run(folder, load(folder, model=model), record, is_fetched=is_fetched)
+    named = None if task is None else find(task)
+    return Run(folder, load(folder, model=model), record, is_fetched=is_fetched, task=named)
 
 
-def evaluate_run(run: Run, data: DataSource, reporter: Reporter | None = None) -> Evaluated:
+def evaluate_run(run: Run, data: DataSource | None, reporter: Reporter | None = None) -> Evaluated:
     """Evaluate a run on the test images of a data set, which must have its classes and its shape.
 
     Args:
-        run: a run with a classifier.
-        data: name, folder, or data sets.
+        run: a run that says what its network takes.
+        data: name, folder, or data sets; None: those of the task.
         reporter: told where the data are from.
 
     Raises:
         DataError: data with other classes or another shape.
         CheckpointError: the network has other outputs than the run has classes.
     """
-    from pretrim.train import confusion_json, evaluate
-
-    opened = run.classifier
-    dataset = load_like_run(data, opened.record, reporter or Silent())
-    found = evaluate(opened.network, dataset.test, *opened.normalisation)
-    if len(found.per_class) != len(opened.classes):
-        raise CheckpointError(
-            f"Expected a network with {len(opened.classes)} outputs, one a class, but got {len(found.per_class)}: "
-            f"the run is edited, or was saved with other classes."
-        )
+    opened, task = run.classifier, run.purpose
+    dataset = load_like_run(data, opened.record, task, reporter or Silent())
+    found = task.assess(opened.network, dataset.test, *opened.normalisation)
     return Evaluated(
         run=str(run.path),
         data=dataset.to_json(),
-        accuracy=found.accuracy,
+        metric=task.metric,
+        score=found.score,
         loss=found.plain_loss,
         images=found.n,
-        interval=(found.interval.low, found.interval.high),
-        classes=tuple(
-            {"name": entry.pop("class"), **entry} for entry in confusion_json(found, opened.classes)["classes"]
-        ),
-        confusion=found.confusion,
+        interval=found.ends,
+        details=found.details(opened.classes),
     )
 
 
@@ -250,24 +293,14 @@ def predict_images(run: Run, images: Sequence[Path], top: int = 3) -> list[dict[
     import torch
 
     from pretrim.data import decode_image
-    from pretrim.train import check_logits, scores
+    from pretrim.train import main_output
 
-    opened = run.classifier
-    decoded = [decode_image(path, opened.input_shape, opened.padding) for path in images]
+    opened, task = run.classifier, run.purpose
+    decoded = [decode_image(path, opened.input_shape, opened.padding, opened.fit) for path in images]
     parts = [torch.stack(decoded[start : start + BATCH]) for start in range(0, len(decoded), BATCH)]
-    logits = torch.cat([scores(opened.network, part, *opened.normalisation) for part in parts])
-    check_logits(logits, len(opened.classes))
-    for path, some in zip(images, logits, strict=True):
+    outputs = torch.cat([main_output(opened.network, part, *opened.normalisation) for part in parts])
+    for path, some in zip(images, outputs, strict=True):
         if not some.isfinite().all():
             raise ModelError(f"Expected finite scores for {path}, but the network gives others: train it again.")
-    likeliest = logits.softmax(dim=1).topk(min(top, len(opened.classes)), dim=1)
-    return [
-        {
-            "image": str(path),
-            "predictions": [
-                {"class": opened.classes[place], "probability": probability}
-                for probability, place in zip(values, places, strict=True)
-            ],
-        }
-        for path, values, places in zip(images, likeliest.values.tolist(), likeliest.indices.tolist(), strict=True)
-    ]
+    answers = task.answer(outputs, opened.classes, top)
+    return [{"image": str(path), "predictions": answer} for path, answer in zip(images, answers, strict=True)]

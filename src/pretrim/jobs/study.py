@@ -13,7 +13,7 @@ from pretrim.devices import APPLICATION_SHARE, Board, board
 from pretrim.errors import InfeasibleBudget, StudyError, UsageError
 from pretrim.latency.board_systems import System, find_system, known_runtimes
 
-from .options import Amount, Limits, gather
+from .options import Amount, GoalOptions, Limits, gather
 from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ class Study:
         device: str | None = None,
         application: float | None = None,
         runtime: str | None = None,
+        drop: float | None = None,
+        accuracy: str | float | None = None,
+        limit_of: str = "macs",
         **limits: Amount,
     ) -> Advice:
         """The most accurate network within limits (``ram="256KiB"``, ``macs="0.5x"``, ``device="stm32h743"``).
@@ -85,6 +88,9 @@ class Study:
             device: a board, whose flash and RAM become limits.
             application: share of flash and RAM reserved for the application.
             runtime: on a microcontroller, whose time is meant: ``"st-edge-ai"``, ``"tflm-cmsis-nn"`` ...
+            drop: instead of the most accurate network the smallest, at most so many points below the dense one.
+            accuracy: likewise, the smallest of this validation accuracy (``"90%"``).
+            limit_of: the cost by which networks are small.
             limits: amounts, or shares of the dense network.
 
         Raises:
@@ -92,7 +98,8 @@ class Study:
             InfeasibleBudget: no trial is done.
         """
         (given,) = gather(limits, Limits)
-        return recommend(self, given, device, application, runtime)
+        goal = GoalOptions(drop=drop, accuracy=accuracy, limit_of=limit_of)
+        return recommend(self, given, device, application, runtime, goal)
 
     def report(self, output: str | Path = "report.html", figures: str | Path | None = None) -> Path:
         """Write the trade-off as one page that opens offline; see `write_report`."""
@@ -121,8 +128,18 @@ def recommend(
     device: str | None = None,
     application: float | None = None,
     runtime: str | None = None,
+    wanted: GoalOptions | None = None,
 ) -> Advice:
-    """Choose by validation accuracy within limits; see `Study.recommend`."""
+    """Choose by validation score within limits; see `Study.recommend`.
+
+    Args:
+        study: what was tried.
+        limits: amounts, or shares of the dense network.
+        device: a board, whose flash and RAM become limits.
+        application: share of flash and RAM reserved for the application.
+        runtime: on a microcontroller, whose time is meant.
+        wanted: what is good enough; the smallest network that is, is chosen.
+    """
     from pretrim.study import recommend as choosing
 
     trials, given = study.trials, limits.given()
@@ -136,7 +153,10 @@ def recommend(
     if "latency" in given:
         _check_one_place(choosing.places_of(found), study)
     values = limits_of(given, trials, device, application, dense_ns)
-    chosen = choosing.recommend(choosing.of_one_machine(found), values)
+    comparable = choosing.of_one_machine(found)
+    chosen = choosing.recommend(comparable, values)
+    if wanted is not None and chosen.best is not None:
+        chosen = _smallest(chosen, comparable, values, wanted)
     if chosen.best is None and not chosen.relax and not chosen.of:
         raise InfeasibleBudget(f"No trial of {study.path} is done yet: run `pretrim sweep`.")
     places = choosing.places_of(found)
@@ -218,6 +238,26 @@ def _seen_by(
     low, high = (f"{factor:.2f}" for factor in basis.range)
     said = f"{basis.label}: predicted, {low} to {high} of it"
     return replace(plain, takes={**takes, "latency": ns * 1e-9}, timed_on=said)
+
+
+def _smallest(
+    found: Recommendation, there: list[Candidate], limits: dict[str, float], wanted: GoalOptions
+) -> Recommendation:
+    """The smallest that is good enough in the place of the best, where that was asked for."""
+    from pretrim.study.goal import dense_score, good_enough, unreached
+    from pretrim.study.recommend import compared
+
+    goal = wanted.goal()
+    if goal is None:
+        return found
+    within = [one for one in there if all(one.takes.get(n, float("inf")) <= most for n, most in limits.items())]
+    threshold = goal.threshold(there[0].metric, dense_score(there))
+    reached = good_enough(within, threshold, wanted.limit_of)
+    if not reached:
+        raise unreached(within, goal, threshold)
+    best, after = reached[0], reached[1] if len(reached) > 1 else None
+    pair = None if after is None else compared(after, best)
+    return replace(found, best=best, next_best=after, buys=(), comparison=pair)
 
 
 def limits_of(

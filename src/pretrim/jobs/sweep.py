@@ -16,7 +16,22 @@ from pretrim.errors import PretrimError, UsageError
 
 from .data import DataSource, open_data, wanted_shape
 from .export import default_path, deliver
-from .options import DATA, SEARCH, Amount, Keeping, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from .options import (
+    DATA,
+    SEARCH,
+    WIDTHS,  # noqa: F401  # the annotations of `Keeping` are read with the names of this module, by its heir below
+    Amount,
+    Fit,
+    Keeping,
+    Limits,
+    MachineOptions,
+    MinWidth,  # noqa: F401
+    Search,
+    TargetOptions,
+    TaskName,
+    TrainingOptions,
+    _default,  # noqa: F401
+)
 from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
 from .run import Run
@@ -73,6 +88,10 @@ class SweepOptions(Keeping):
 
     input: Annotated[str | None, Parameter(group=DATA)] = None
     """Shape of one image, CxHxW (default: the data's)."""
+    fit: Annotated[Fit | None, Parameter(group=DATA)] = None
+    """How images of other proportions get that shape: crop (default), pad with zeros, or stretch."""
+    task: Annotated[TaskName, Parameter(group=DATA)] = None
+    """What the network is for, by name, or FILE.py:CLASS (default: the data's)."""
     max_images: Annotated[int | None, Parameter(group=DATA)] = None
     """Train on at most this many images, for a quick trial."""
     step: Annotated[Literal["fraction", "filter"] | None, Parameter(group=SEARCH)] = None
@@ -110,7 +129,7 @@ class StudyOptions:
 
 def sweep(
     model: ModelSource,
-    data: DataSource,
+    data: DataSource | None,
     output: Path,
     options: StudyOptions | None = None,
     reporter: Reporter | None = None,
@@ -121,7 +140,7 @@ def sweep(
 
     Args:
         model: name, module, or function that builds one.
-        data: name, folder, or data sets.
+        data: name, folder, or data sets; None: those of the task.
         output: the study's folder.
         options: what is tried, and how.
         reporter: told of remarks and progress.
@@ -142,7 +161,7 @@ def sweep(
     if options.sweep.retry:
         again = store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
         reporter.say(f"{again} failed trials are run again")
-    _run(output, store, inputs, options, reporter, by_name=_is_by_name(model, data))
+    _run(output, store, inputs, options, reporter, by_name=_is_by_name(model, data, options.sweep.task))
     if target.runtime is not None:
         _measure_all(output, store, inputs, target, reporter)
     return Study(output, store)
@@ -250,12 +269,12 @@ def _fractions(text: str | Sequence[float]) -> list[float]:
         raise UsageError(f"Expected --budget-fraction with fractions such as 0.7,0.5, but got {text!r}.") from None
 
 
-def _is_by_name(model: ModelSource, data: DataSource) -> bool:
-    """Whether other processes can open model and data."""
-    return isinstance(model, str) and isinstance(data, str | Path)
+def _is_by_name(model: ModelSource, data: DataSource | None, task: Any) -> bool:
+    """Whether other processes can open model, data and task."""
+    return isinstance(model, str) and isinstance(data, str | Path | None) and isinstance(task, str | None)
 
 
-def _check(options: StudyOptions, model: ModelSource, data: DataSource) -> None:
+def _check(options: StudyOptions, model: ModelSource, data: DataSource | None) -> None:
     how, given = options.sweep, options.grid
     if how.workers < 1:
         raise UsageError(f"Expected --workers to be at least 1, but got {how.workers}.")
@@ -265,14 +284,14 @@ def _check(options: StudyOptions, model: ModelSource, data: DataSource) -> None:
         raise UsageError("--search chooses among all widths: leave out --search, or --freeze and --min-width.")
     if given.search < 0:
         raise UsageError(f"Expected --search to be at least 0, but got {given.search}.")
-    if not _is_by_name(model, data) and (how.workers > 1 or how.ray is not None or given.search):
+    if not _is_by_name(model, data, how.task) and (how.workers > 1 or how.ray is not None or given.search):
         raise UsageError(
             "A module or data sets of your own are trained in this process: name model and data, as on the command "
             "line, for several workers, Ray or a search."
         )
 
 
-def _config(model: ModelSource, data: DataSource, options: StudyOptions) -> StudyConfig:
+def _config(model: ModelSource, data: DataSource | None, options: StudyOptions) -> StudyConfig:
     """What all trials share; threads and layout are pinned, since they change results and times."""
     from pretrim.cost.formula import item_bytes
     from pretrim.study.settings import StudyConfig
@@ -283,6 +302,8 @@ def _config(model: ModelSource, data: DataSource, options: StudyOptions) -> Stud
         model=model if isinstance(model, str) else "",
         data=name,
         image=wanted_shape(how.input, None),
+        fit=how.fit or "crop",
+        task=how.task if isinstance(how.task, str) else "" if how.task is None else type(how.task).__name__,
         max_images=how.max_images,
         recipe=recipe_of(name, options.training, 0),
         execution=_execution(options),
@@ -315,7 +336,7 @@ def _prepared(
     folder: Path,
     config: StudyConfig,
     model: ModelSource,
-    data: DataSource,
+    data: DataSource | None,
     target: Target,
     options: StudyOptions,
     reporter: Reporter,
@@ -332,16 +353,19 @@ def _prepared(
         config = replace(config, execution=replace(config.execution, threads=there.threads))
     from .options import DataOptions
 
-    images = DataOptions(input=how.input, max_images=how.max_images)
-    dataset = open_data(data, images, model=model, seed=config.split_seed, reporter=reporter)
-    dense = open_model(model, dataset.input_shape, len(dataset.classes))
+    images = DataOptions(input=how.input, fit=how.fit, max_images=how.max_images, task=how.task)
+    dataset, task = open_data(data, images, model=model, seed=config.split_seed, reporter=reporter)
+    dense = open_model(model, dataset.input_shape, len(dataset.classes) or None)
+    task.check(dense.module, dataset)
+    if options.grid.stop_hopeless and not (task.metric.is_share and task.metric.higher_is_better):
+        raise UsageError(f"--stop-hopeless compares by points of accuracy, which {task.metric.title} is not.")
     recipe = recipe_of(config.data, options.training, 0, images=len(dataset.train))
-    config = replace(config, recipe=recipe)
-    if not _is_by_name(model, data):
+    config = replace(config, recipe=recipe, metric=task.metric)
+    if not _is_by_name(model, data, how.task):
         config = replace(config, model=config.model or _identity(dense), data=config.data or dataset.source)
     target.costs(dense, reporter)  # single layers on this machine, before workers keep it busy; they find the table
     store = make_study(folder, config, how.storage, how.name)
-    inputs = TrialInputs(dense, dataset, known_latencies(config, dense))
+    inputs = TrialInputs(dense, dataset, known_latencies(config, dense), task)
     write_network(folder, inputs)
     return store, inputs
 
@@ -405,7 +429,7 @@ def _measure(
     if not path.exists():
         source: ModelSource | None = inputs.dense.source
         network = load(run, model=source if not isinstance(source, str) or ".py" in source else None)
-        deliver(Run.opened(run, network, inputs.data), target, reporter)
+        deliver(Run.opened(run, network, inputs.data, inputs.task), target, reporter)
     artifact = read(path)
     found = measure([artifact])[0]
     record = {

@@ -18,7 +18,8 @@ from .resolve import ModelReference, build, resolve
 
 ModelSource: TypeAlias = str | nn.Module | Callable[[], nn.Module]
 """A name as on the command line, a module, or a function that builds one"""
-Shape: TypeAlias = tuple[int, int, int]
+Shape: TypeAlias = tuple[int, ...]
+"""Channels, then one to three spatial sizes"""
 
 
 @dataclass(frozen=True)

@@ -78,15 +78,14 @@ class ModelReference:
         return cls(data["name"], data["arguments"])
 
 
-def resolve(
-    name: str, *, num_classes: int | None = None, input_shape: tuple[int, int, int] | None = None
-) -> ModelReference:
+def resolve(name: str, *, num_classes: int | None = None, input_shape: tuple[int, ...] | None = None) -> ModelReference:
     """Find the model `name`, and choose the arguments that its builder takes.
 
     Args:
         name: built-in name, ``torchvision:NAME``, ``timm:NAME``, or ``FILE.py:FUNCTION`` (runs the file).
         num_classes: number of outputs; None leaves it to the builder.
-        input_shape: (channels, height, width) of one image; None leaves it to the builder.
+        input_shape: (channels, height, width) of one image, (channels, length) of a signal, (channels, depth, height,
+            width) of a volume; None leaves it to the builder.
 
     A function of a user's file is given those of num_classes, in_channels (or in_chans) and image_size (or
     img_size, or input_size) that are named in its signature, or nothing. An image size is one integer, so the
@@ -155,25 +154,25 @@ def _unknown(name: str) -> str:
     return f"Expected a model that pretrim knows ({forms}), but got '{name}'.{hint}"
 
 
-def _parameters(name: str, builder: Callable[..., object], input_shape: tuple[int, int, int] | None) -> Collection[str]:
+def _parameters(name: str, builder: Callable[..., object], input_shape: tuple[int, ...] | None) -> Collection[str]:
     """The names under which a builder takes arguments."""
     if name.startswith(_TORCHVISION):
         return zoo.torchvision_parameters(name.removeprefix(_TORCHVISION))
     if name.startswith(_TIMM):
-        return zoo.timm_parameters(name.removeprefix(_TIMM), None if input_shape is None else input_shape[1:])
+        return zoo.timm_parameters(name.removeprefix(_TIMM), _image_size(input_shape))
     return inspect.signature(builder).parameters
 
 
 def _choose(
-    name: str, parameters: Collection[str], num_classes: int | None, input_shape: tuple[int, int, int] | None
+    name: str, parameters: Collection[str], num_classes: int | None, input_shape: tuple[int, ...] | None
 ) -> dict[str, int]:
     """What is known of the data, under the names that the builder takes."""
     known = {} if num_classes is None else {"num_classes": num_classes}
     if input_shape is not None:
-        channels, height, width = input_shape
-        known |= dict.fromkeys(_CHANNEL_PARAMETERS, channels) | dict.fromkeys(_SIZE_PARAMETERS, height)
-        if height != width and (taken := [size for size in _SIZE_PARAMETERS if size in parameters]):
-            got = f"{height}x{width}"
+        channels, *sizes = input_shape
+        known |= dict.fromkeys(_CHANNEL_PARAMETERS, channels) | dict.fromkeys(_SIZE_PARAMETERS, sizes[0])
+        if len({*sizes}) > 1 and (taken := [size for size in _SIZE_PARAMETERS if size in parameters]):
+            got = "x".join(map(str, sizes))
             raise UsageError(f"Expected square images for {name} (its {taken[0]} is one number), but got {got}.")
     return {parameter: value for parameter, value in known.items() if parameter in parameters}
 
@@ -190,10 +189,18 @@ def _check_call(name: str, builder: Callable[..., object], arguments: Mapping[st
         ) from error
 
 
-def _check_shape(name: str, input_shape: tuple[int, int, int]) -> None:
-    if len(input_shape) != 3:
-        raise UsageError(f"Expected input_shape to be (channels, height, width), but got {input_shape}.")
-    for part, value in zip(("channels", "height", "width"), input_shape, strict=True):
+def _image_size(input_shape: tuple[int, ...] | None) -> tuple[int, int] | None:
+    """(height, width) of an image; None for what is none."""
+    return (input_shape[1], input_shape[2]) if input_shape is not None and len(input_shape) == 3 else None
+
+
+def _check_shape(name: str, input_shape: tuple[int, ...]) -> None:
+    dimensions = (2, 3, 4) if _user_file(name) is not None else (3,)
+    if len(input_shape) not in dimensions:
+        others = ", (channels, length) or (channels, depth, height, width)" if len(dimensions) > 1 else ""
+        raise UsageError(f"Expected input_shape to be (channels, height, width){others}, but got {input_shape}.")
+    parts = ("channels", "height", "width") if len(input_shape) == 3 else ("channels", "length", "height", "width")
+    for part, value in zip(parts, input_shape, strict=False):
         _check_positive(part, value)
     if name.startswith(_TORCHVISION) and input_shape[0] != 3:
         raise UsageError(

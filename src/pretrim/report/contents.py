@@ -12,6 +12,7 @@ from typing import Any
 from pretrim.devices import APPLICATION_SHARE, RUNTIME_FLASH_BYTES, boards
 from pretrim.planning.budget import Limit
 from pretrim.study.command import own_command, shared_command
+from pretrim.study.goal import Goal, dense_score, good_enough
 from pretrim.study.pareto import front
 from pretrim.study.recommend import (
     COST_OF,
@@ -25,7 +26,7 @@ from pretrim.study.recommend import (
 )
 from pretrim.study.rows import Trial
 from pretrim.study.settings import DENSE, StudyConfig
-from pretrim.train import wilson
+from pretrim.train import ACCURACY, wilson
 
 DETAILED = 400
 """Trials whose curves and widths are in the page: those of the front first, then the most accurate ones."""
@@ -35,6 +36,8 @@ MOST_CELLS = 400_000
 """Entries of all confusion matrices and lists of classes together, which is about a megabyte"""
 STATES = ("done", "running", "waiting", "failed", "stopped")
 CONFUSION = "confusion.json"
+DROPS = (0.5, 1.0, 2.0)
+"""Points below the dense network, within which the smallest network is named"""
 LIMIT_OF = {cost: name for name, cost in COST_OF.items()} | {"latency_ns": "latency", "latency": "latency"}
 
 
@@ -72,9 +75,11 @@ def contents(shown: Shown) -> dict[str, Any]:
             {**vars(one), "detail": place if one.name in MEASURED else ""} for one in RESOURCES if one.name in names
         ],
         "network": shown.network,
+        "metric": (found[0].metric if found else ACCURACY).to_json(),
         "trials": [_row(one, by_key[one.key], names) for one in found],
         "details": details([by_key[key] for key in detailed], shown.folder),
         "pairs": pairs(found),
+        "smallest": smallest(found),
         "dense": _dense(trials, names),
         "limits": {name: value for name, value in limits.items() if name in names},
         "board": device if {"file", "arena"} <= set(names) else "",
@@ -92,12 +97,12 @@ def _row(one: Candidate, trial: Trial, names: Iterable[str]) -> dict[str, Any]:
         "mode": trial.spec.mode,
         "keep": trial.spec.budget_fraction,
         "seed": one.seed,
-        "accuracy": round(one.validation, 6),
-        "test": round(one.test, 6),
+        "accuracy": float(f"{one.validation:.7g}"),
+        "test": float(f"{one.test:.7g}"),
         "takes": [short(one.takes.get(resource)) for resource in names],
-        "interval": None if one.validated is None else _ends(one.validated),
+        "interval": _ends(one.validated),
         "images": None if one.validated is None else one.validated["images"],
-        "testInterval": None if one.tested is None else _ends(one.tested),
+        "testInterval": _ends(one.tested),
         "testImages": None if one.tested is None else one.tested["images"],
         "command": own_command(trial.spec),
     }
@@ -114,9 +119,10 @@ def short(value: float | None) -> float | int | None:
     return float(f"{value:.9g}")
 
 
-def _ends(evaluation: Mapping[str, Any]) -> list[float]:
-    """The 95 % interval, as exactly as anybody reads it."""
-    return [round(end, 5) for end in evaluation["interval_95"]]
+def _ends(evaluation: Mapping[str, Any] | None) -> list[float] | None:
+    """The 95 % interval, as exactly as anybody reads it; None where there is none."""
+    ends = None if evaluation is None else evaluation.get("interval_95")
+    return None if ends is None else [float(f"{end:.6g}") for end in ends]
 
 
 def _detailed(found: Sequence[Candidate]) -> list[str]:
@@ -126,9 +132,9 @@ def _detailed(found: Sequence[Candidate]) -> list[str]:
     for cost in COST_OF:
         there = [one for one in found if cost in one.takes]
         if there:
-            chosen = front([one.takes[cost] for one in there], [one.validation for one in there])
+            chosen = front([one.takes[cost] for one in there], [one.worth for one in there])
             on_front |= {one.key for one, on in zip(there, chosen, strict=True) if on}
-    best = sorted(found, key=lambda one: -one.validation)
+    best = sorted(found, key=lambda one: -one.worth)
     return list(dict.fromkeys([*dense, *sorted(on_front), *(one.key for one in best)]))[:DETAILED]
 
 
@@ -144,6 +150,18 @@ def pairs(found: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
         if (comparison := compared(first, second)) is not None:
             values = (comparison.difference, *comparison.interval.to_json(), comparison.p_value)
             rows.setdefault(first.key, {})[second.key] = [float(f"{value:.4g}") for value in values]
+    return rows
+
+
+def smallest(found: Sequence[Candidate]) -> list[dict[str, str]]:
+    """The network with the fewest MACs within some points of the dense one; nothing without a dense one."""
+    dense = dense_score(found)
+    rows = []
+    for drop in DROPS if dense is not None else ():
+        goal = Goal(drop=drop)
+        reached = good_enough(found, goal.threshold(found[0].metric, dense))
+        if reached:
+            rows.append({"words": goal.words(found[0].metric), "key": reached[0].key})
     return rows
 
 

@@ -62,7 +62,7 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
         figure = Figure(figsize=SIZE_INCHES, layout="constrained", dpi=200)
         _draw(figure.add_subplot(), there, resource, modes)
         for suffix in ("png", "svg"):
-            path = folder / f"accuracy-{resource.name}.{suffix}"
+            path = folder / f"{found[0].metric.name}-{resource.name}.{suffix}"
 
             def write(temporary: Path, kind: str = suffix, drawn: Any = figure) -> None:
                 drawn.savefig(temporary, format=kind)
@@ -80,10 +80,12 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
     def x(one: Candidate) -> float:
         return scale * one.takes[resource.name]
 
-    on_front = front([x(one) for one in there], [one.validation for one in there])
+    metric = there[0].metric
+    share = 100.0 if metric.is_share else 1.0
+    on_front = front([x(one) for one in there], [one.worth for one in there])
     best = sorted((one for one, on in zip(there, on_front, strict=True) if on), key=x)
     axes.step(
-        [x(one) for one in best], [100 * one.validation for one in best], where="post", color="0.5", lw=0.8, ls=":"
+        [x(one) for one in best], [share * one.validation for one in best], where="post", color="0.5", lw=0.8, ls=":"
     )
     for mode in dict.fromkeys(modes[one.key] for one in there):
         groups: dict[str, list[Candidate]] = {}
@@ -93,9 +95,9 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
         rows = sorted(groups.values(), key=lambda group: fmean(map(x, group)))
         axes.errorbar(
             [fmean(map(x, group)) for group in rows],
-            [100 * fmean(one.validation for one in group) for group in rows],
+            [share * fmean(one.validation for one in group) for group in rows],
             xerr=[stdev(map(x, group)) if len(group) > 1 else 0 for group in rows],
-            yerr=[100 * stdev(one.validation for one in group) if len(group) > 1 else 0 for group in rows],
+            yerr=[share * stdev(one.validation for one in group) if len(group) > 1 else 0 for group in rows],
             color=COLOURS.get(mode, "0.3"),
             marker=MARKERS.get(mode, "."),
             ls="--" if mode == "uniform" else "-" if mode != DENSE else "",
@@ -115,7 +117,7 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
     axes.xaxis.set_major_formatter(plain if unit else EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(fill(f"{title_of(resource, there)}{unit and f', {unit}'}", LONGEST_LINE))
-    axes.set_ylabel("validation accuracy (%)")
+    axes.set_ylabel(f"validation {metric.title}{' (%)' if metric.is_share else ''}")
     axes.grid(alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pretrim.runs.record import RunRecord
 from pretrim.study.recommend import COST_OF, RESOURCES
-from pretrim.train import compare, unpack
+from pretrim.train import Metric, compare, unpack
 
 from .contents import board_menu, class_rows, read_confusion
 
@@ -36,6 +36,8 @@ def run_contents(folder: Path, record: RunRecord, artifacts: Sequence[str] = ())
         "about": f"Trained {_epochs(results)}.{exported}",
         "resources": [{**vars(one), "detail": _detail(record, one.name)} for one in shown],
         "network": _network(record),
+        "metric": _metric(results).to_json(),
+        "smallest": [],
         "trials": [
             *([_row(DENSE, dense, takes[DENSE], names)] if (dense := dense_results(results)) else []),
             _row(SLIM, results, takes[SLIM], names),
@@ -70,7 +72,13 @@ def dense_results(results: Mapping[str, Any]) -> dict[str, Any] | None:
     if results.get("dense"):
         return dict(results["dense"])
     test = results.get("inherited", {}).get("dense_test")
-    return None if test is None else {"test": test, "test_accuracy": test["accuracy"]}
+    name = _metric(results).name
+    return None if test is None else {"test": test, f"test_{name}": test[name], "metric": results.get("metric")}
+
+
+def _metric(results: Mapping[str, Any]) -> Metric:
+    """That the scores are by."""
+    return Metric.from_json(results.get("metric"))
 
 
 def costs_of(record: RunRecord, which: str) -> dict[str, float]:
@@ -118,14 +126,15 @@ def _network(record: RunRecord) -> dict[str, Any] | None:
 
 def _row(which: str, results: Mapping[str, Any], takes: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
     validated, tested = results.get("validation") or {}, results.get("test") or {}
+    metric = _metric(results)
     return {
         "key": which,
         "name": f"the {which} network",
         "mode": which,
         "keep": 1.0,
         "seed": 0,
-        "accuracy": results.get("validation_accuracy"),
-        "test": results.get("test_accuracy"),
+        "accuracy": results.get(f"validation_{metric.name}"),
+        "test": results.get(f"test_{metric.name}"),
         "takes": [takes.get(name) for name in names],
         "interval": validated.get("interval_95"),
         "images": validated.get("images"),
@@ -138,7 +147,7 @@ def _row(which: str, results: Mapping[str, Any], takes: Mapping[str, float], nam
 def _pairs(results: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
     """The slim network against the dense one on the same test images; see `contents.pairs`."""
     dense, slim = (dense_results(results) or {}).get("test"), results.get("test")
-    if dense is None or slim is None:
+    if dense is None or slim is None or "right" not in dense or "right" not in slim:
         return {}
     found = compare(unpack(dense["right"]), unpack(slim["right"]))
     values = (found.difference, *found.interval.to_json(), found.p_value)
@@ -146,7 +155,8 @@ def _pairs(results: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
 
 
 def _curve(results: Mapping[str, Any]) -> list[list[float | None]] | None:
-    names = ("train_loss", "train_accuracy", "validation_accuracy")
+    metric = _metric(results).name
+    names = ("train_loss", f"train_{metric}", f"validation_{metric}")
     epochs = results.get("epochs")
     return [[epoch.get(name) for name in names] for epoch in epochs] if epochs else None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrim.files import write_text
+from pretrim.train import Metric
 
 from .record import CARD, RunRecord
 
@@ -20,6 +21,7 @@ HERE = "."
 """Where a card says that its run is, until the run is pushed"""
 EXPORTS_BEGIN, EXPORTS_END = "<!-- exports -->", "<!-- /exports -->"
 """`export` writes between these alone: the rest may be edited"""
+CLASSIFICATION = "image-classification"
 COSTS = {
     "params": ("parameters", False),
     "macs": ("MACs", False),
@@ -113,6 +115,12 @@ def _data(record: RunRecord) -> str:
     return str((record.data or {}).get("name", "its data"))
 
 
+def _task(record: RunRecord) -> str:
+    """As the hub names tasks, for those that it has a name for."""
+    metric = Metric.from_json((record.results or {}).get("metric"))
+    return CLASSIFICATION if metric.name == "accuracy" and record.classes is not None else "other"
+
+
 def _header(record: RunRecord) -> str:
     """YAML; texts in the form of JSON, which YAML reads as they are."""
     name, results = json.dumps(_title(record)), record.results or {}
@@ -120,18 +128,20 @@ def _header(record: RunRecord) -> str:
         "---",
         "license: unknown  # the owner chooses: https://huggingface.co/docs/hub/repositories-licenses",
         "library_name: pretrim",
-        "pipeline_tag: image-classification",
-        "tags: [pretrim, pruning, image-classification]",
+        *([f"pipeline_tag: {_task(record)}"] if _task(record) == CLASSIFICATION else []),
+        "tags: [pretrim, pruning]",
     ]
-    if "test_accuracy" in results:
-        data = json.dumps(_data(record))
+    metric = Metric.from_json(results.get("metric"))
+    if results.get(f"test_{metric.name}") is not None:
+        data, kind = json.dumps(_data(record)), json.dumps(metric.name)
+        value = f"{results[f'test_{metric.name}']:.6g}"
         lines += [
             "model-index:",
             f"- name: {name}",
             "  results:",
-            "  - task: {type: image-classification}",
+            f"  - task: {{type: {json.dumps(_task(record))}}}",
             f"    dataset: {{name: {data}, type: {data}}}",
-            f"    metrics: [{{type: accuracy, name: Test accuracy, value: {results['test_accuracy']:.4f}}}]",
+            f"    metrics: [{{type: {kind}, name: Test {metric.title}, value: {value}}}]",
         ]
     return "\n".join([*lines, "---"])
 
@@ -151,9 +161,10 @@ def _summary(record: RunRecord) -> str:
 
 def _costs(record: RunRecord) -> str:
     plan, device, results = record.plan, record.plan.device or {}, record.results or {}
+    metric = Metric.from_json(results.get("metric"))
     dense_results = results.get("dense") or {"test": results.get("inherited", {}).get("dense_test")}
     rows: list[Sequence[str]] = [
-        (f"{part} accuracy", accuracy(dense_results.get(part)), accuracy(results.get(part)), "")
+        (f"{part} {metric.title}", score(dense_results.get(part), metric), score(results.get(part), metric), "")
         for part in ("test", "validation")
         if results.get(part)
     ]
@@ -165,12 +176,13 @@ def _costs(record: RunRecord) -> str:
     return _table(("", "dense", "slim", "kept"), rows)
 
 
-def accuracy(evaluation: Mapping[str, Any] | None) -> str:
-    """With the 95 % interval, and of how many images; a dash where it is not known."""
-    if not evaluation:
+def score(evaluation: Mapping[str, Any] | None, metric: Metric) -> str:
+    """With the 95 % interval, where there is one, and of how many images it is; a dash where it is not known."""
+    if not evaluation or evaluation.get(metric.name) is None:
         return "-"
-    low, high = evaluation["interval_95"]
-    return f"{evaluation['accuracy']:.1%} (95 %: {low:.1%} to {high:.1%}, n = {evaluation['images']:,})"
+    ends = evaluation.get("interval_95")
+    interval = f"95 %: {metric.show(ends[0])} to {metric.show(ends[1])}, " if ends else ""
+    return f"{metric.show(evaluation[metric.name])} ({interval}n = {evaluation['images']:,})"
 
 
 def _trimming(record: RunRecord) -> str:

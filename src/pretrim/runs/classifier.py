@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from pretrim.data import FITS, Fit
 from pretrim.errors import CheckpointError
 
 from .load import ModelSource, load, read
@@ -29,6 +30,12 @@ class TrainedClassifier:
         padding = (self.record.data or {}).get("padding", 0)
         inside = min(self.input_shape[1:]) - 1
         return padding if isinstance(padding, int) and 0 <= 2 * padding <= inside else 0
+
+    @property
+    def fit(self) -> Fit:
+        """How images of other proportions got its shape."""
+        said = (self.record.data or {}).get("fit")
+        return next((fit for fit in FITS if fit == said), "crop")
 
 
 def open_classifier(path: Path, model: ModelSource | None = None) -> TrainedClassifier:

@@ -12,6 +12,7 @@ from pretrim.analysis.identity import make_example
 from pretrim.errors import CheckpointError, PretrimError
 from pretrim.models.resolve import ModelReference
 from pretrim.planning.plan import Plan
+from pretrim.train import CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE
 
 FORMAT = "pretrim-run"
 VERSION = 1
@@ -21,8 +22,6 @@ LAYOUT = "NCHW"
 # What a training adds to a run folder: its state (only until it is finished), a line an epoch, a picture, what trackers
 # write, and the dense network's own run.
 STATE, LOG, CURVE, TRACKING, DENSE = "training.safetensors", "log.jsonl", "curve.png", "tracking", "dense"
-# Where it errs on the test images: the confusion matrix and, on request, the images with the largest loss.
-CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE = "confusion.json", "confusion.png", "worst.json", "worst.png"
 CARD = "README.md"
 """The model card (`card.py`)"""
 LOCK = ".lock"
@@ -48,7 +47,8 @@ ARTIFACT = "model"
 """What `export` puts there: ``model.onnx``, ``model.int8.tflite``, and a record of each."""
 
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
-Shape: TypeAlias = tuple[int, int, int]
+Shape: TypeAlias = tuple[int, ...]
+"""Channels, then one to three spatial sizes"""
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,9 @@ def _checked_classes(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked_shape(shape: Sequence[int]) -> Shape:
-    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+    if not 2 <= len(shape) <= 4 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"the input shape is {shape!r}")
-    return (shape[0], shape[1], shape[2])
+    return tuple(shape)
 
 
 def _checked_pair(pair: Sequence[Sequence[float]]) -> Normalisation:
@@ -180,8 +180,8 @@ def _checked_pair(pair: Sequence[Sequence[float]]) -> Normalisation:
 
 
 def image_shape(plan: Plan) -> Shape | None:
-    """(channels, height, width) of the plan's example, if that is one batch of images."""
+    """Channels and spatial sizes of the plan's example, if that is one batch of images, signals or volumes."""
     shape = plan.example.get("shape") if isinstance(plan.example, Mapping) else None
-    if not isinstance(shape, list) or len(shape) != 4:
+    if not isinstance(shape, list) or not 3 <= len(shape) <= 5:
         return None
     return _checked_shape(shape[1:]) if all(isinstance(size, int) and size > 0 for size in shape) else None

@@ -17,26 +17,25 @@ from torch import nn
 from pretrim.models.resolve import ModelReference
 from pretrim.planning.plan import Plan
 from pretrim.train import (
+    ACCURACY,
+    Assessment,
     Choice,
+    Classification,
     EpochRecord,
-    Evaluation,
     Execution,
+    Metric,
     Progress,
     Recipe,
+    Task,
     Teacher,
     Training,
-    draw_confusion,
     draw_curve,
-    draw_worst,
-    evaluate,
     is_main,
     train,
-    write_confusion,
     write_log,
-    write_worst,
 )
 
-from .record import CONFUSION, CONFUSION_PICTURE, CURVE, LOG, STATE, WORST, WORST_PICTURE
+from .record import CURVE, LOG, STATE
 from .save import save
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ class TrainingSpec:
         made_of: plain JSON that a resumed training must agree with, beside recipe, data and plan.
         resume: go on from the state in the folder, if there is one.
         worst: test images with the largest loss that are kept as a picture and a list.
+        task: what the network is for.
     """
 
     recipe: Recipe
@@ -66,6 +66,7 @@ class TrainingSpec:
     made_of: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     worst: int = 0
+    task: Task = field(default_factory=Classification)
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,21 @@ class Trained:
         training: its epochs, and how it was run.
         validation: on the images that choices may be made by.
         test: on those that nothing was chosen by.
+        metric: that the scores are by.
     """
 
     training: Training
-    validation: Evaluation
-    test: Evaluation
+    validation: Assessment
+    test: Assessment
+    metric: Metric = ACCURACY
 
     def to_json(self) -> dict[str, Any]:
         """The results of a run record, plain JSON."""
         return {
-            "test_accuracy": self.test.accuracy,
+            "metric": self.metric.to_json(),
+            f"test_{self.metric.name}": self.test.score,
             "test_loss": self.test.plain_loss,
-            "validation_accuracy": self.validation.accuracy,
+            f"validation_{self.metric.name}": self.validation.score,
             "test": self.test.to_json(),
             "validation": self.validation.to_json(),
             **self.training.to_json(),
@@ -144,36 +148,16 @@ def train_into(
         on_step=hooks.on_step,
         on_epoch=on_epoch,
         accelerator=accelerator,
+        task=spec.task,
     )
-    validation = evaluate(model, data.validation, data.mean, data.std)
-    trained = Trained(training, validation, evaluate(model, data.test, data.mean, data.std))
+    task = spec.task
+    validation = task.assess(model, data.validation, data.mean, data.std)
+    trained = Trained(training, validation, task.assess(model, data.test, data.mean, data.std), task.metric)
     if is_main():
         write_log(training.epochs, folder / LOG)
-        draw_curve(training.epochs, spec.title, folder / CURVE, training.chance)
-        write_mistakes(folder, trained.test, data, spec.title, spec.worst)
+        draw_curve(training.epochs, spec.title, folder / CURVE, training.chance, task.metric, training.chance_words)
+        task.write_details(folder, trained.test, data, spec.title, spec.worst)
     return trained
-
-
-def write_mistakes(folder: Path, test: Evaluation, data: DataSet, title: str, worst: int = 0) -> None:
-    """The confusion matrix of the test images and, if asked for, the worst of them; as JSON and PNG.
-
-    Args:
-        folder: of the run.
-        test: of the test images.
-        data: they are its.
-        title: of the pictures.
-        worst: how many of the worst images; 0 removes those of an earlier run.
-
-    Raises CheckpointError if they cannot be written.
-    """
-    write_confusion(test, data.classes, folder / CONFUSION)
-    draw_confusion(test, data.classes, title, folder / CONFUSION_PICTURE)
-    if worst:
-        write_worst(test, data.classes, worst, folder / WORST)
-        draw_worst(test, data.test, data.classes, worst, folder / WORST_PICTURE, title)
-        return
-    for name in (WORST, WORST_PICTURE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def save_trained(

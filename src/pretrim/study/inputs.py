@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from pretrim.data import DataSet, load
 from pretrim.models.dense import DenseModel, open_model
+from pretrim.tasks import find, of_task, own_data
+from pretrim.train import Classification, Task
 
 from .settings import StudyConfig
 
@@ -24,11 +26,13 @@ class TrialInputs:
         dense: the dense network and its analysis.
         data: what to train and test on.
         latency: measured costs by runtime, where a mode or a limit asks for them.
+        task: what the network is for.
     """
 
     dense: DenseModel
     data: DataSet
     latency: Mapping[str, LatencyCost] = field(default_factory=dict)
+    task: Task = field(default_factory=Classification)
 
 
 def open_inputs(config: StudyConfig) -> TrialInputs:
@@ -37,20 +41,30 @@ def open_inputs(config: StudyConfig) -> TrialInputs:
     Raises:
         UsageError, ModelError, DataError: as the names in the configuration deserve.
     """
+    named = find(config.task) if config.task else None
+    data = _data(config, named)
+    dense = open_model(config.model, data.input_shape, len(data.classes) or None)
+    return TrialInputs(dense, data, known_latencies(config, dense), named or find(data.task))
+
+
+def _data(config: StudyConfig, task: Task | None) -> DataSet:
+    """The data by name, or those of the task."""
+    if not config.data:
+        return own_data(task, config.split_seed)
     image = config.image
-    channels, size = (image[0], image[1]) if image is not None else (None, None)
+    channels, size = (image[0], image[1:]) if image is not None else (None, None)
     if channels is None and config.model.startswith("torchvision:"):
         channels = 3  # all of its networks take colour images
     data = load(
         config.data,
         seed=config.split_seed,
-        image_size=size,
+        image_size=None if size is None else (size[0], size[1]),
+        fit=config.fit,
         channels=channels,
         limit=config.max_images,
         announce=lambda line: None,
     )
-    dense = open_model(config.model, data.input_shape, len(data.classes))
-    return TrialInputs(dense, data, known_latencies(config, dense))
+    return data if task is None else of_task(data, task)
 
 
 def latency_key(config: StudyConfig, runtime: str) -> LatencyKey:

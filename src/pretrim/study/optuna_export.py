@@ -44,13 +44,16 @@ class OptunaExport:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.store, self.settings = store, settings
         self.waits_s = () if store.url.startswith("sqlite") else WAITS_S
-        names = ["validation accuracy", *settings.objectives]
+        names = [f"validation {settings.metric.title}", *settings.objectives]
         try:
             self.storage = _storage(store.url)
             self.study = optuna.create_study(
                 storage=self.storage,
                 study_name=store.name,
-                directions=[MAXIMIZE, *[MINIMIZE] * len(settings.objectives)],
+                directions=[
+                    MAXIMIZE if settings.metric.higher_is_better else MINIMIZE,
+                    *[MINIMIZE] * len(settings.objectives),
+                ],
                 sampler=optuna.samplers.NSGAIISampler(population_size=16, seed=seed),
                 load_if_exists=True,
             )
@@ -125,7 +128,7 @@ class OptunaExport:
     def _values(self, trial: Trial) -> list[float] | None:
         if trial.state != "done" or trial.record is None:
             return None
-        values = [trial.record["validation_accuracy"], *(trial.record["costs"][n] for n in self.settings.objectives)]
+        values = [trial.validation, *(trial.record["costs"][n] for n in self.settings.objectives)]
         return values if all(math.isfinite(value) for value in values) else None
 
     def suggest(self, seed: int) -> tuple[TrialSpec, int]:

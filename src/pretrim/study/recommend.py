@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrim.deploy.runtimes import TITLES
 from pretrim.errors import UsageError
+from pretrim.train import ACCURACY, Metric
 
 from .rows import Trial
 
@@ -55,7 +56,7 @@ COST_OF: Mapping[str, str] = {
 MEASURED = ("latency", "energy")
 """What is of one machine, runtime, data type and number of threads"""
 LEAST_GAIN = 0.001
-"""of accuracy, that is worth a mention"""
+"""of a share, that is worth a mention"""
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,13 @@ class Candidate:
         key: of its trial; its run is in ``trials/KEY``.
         name: what was asked for.
         seed: of its plan and training.
-        validation: accuracy that it is chosen by.
-        test: accuracy on images that nothing was chosen by.
+        validation: score that it is chosen by.
+        test: score on images that nothing was chosen by.
         takes: of each resource, where it is known.
         validated: its evaluation on the validation images (`train.Evaluation.to_json`); None in older studies.
         tested: likewise on the test images.
         timed_on: what its latency holds for: machine, runtime, data type, threads; None without a latency.
+        metric: that the scores are by.
     """
 
     key: str
@@ -83,6 +85,12 @@ class Candidate:
     validated: Mapping[str, Any] | None = None
     tested: Mapping[str, Any] | None = None
     timed_on: str | None = None
+    metric: Metric = ACCURACY
+
+    @property
+    def worth(self) -> float:
+        """The validation score, turned so that more is better."""
+        return self.metric.worth(self.validation)
 
 
 @dataclass(frozen=True)
@@ -139,12 +147,13 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
                 key=trial.key,
                 name=trial.spec.name,
                 seed=trial.spec.seed,
-                validation=float(record["validation_accuracy"]),
-                test=float(record["test_accuracy"]),
+                validation=trial.validation,
+                test=trial.test,
                 takes=takes,
                 validated=record.get("validation"),
                 tested=record.get("test"),
                 timed_on=None if trial.measured is None else place_of(trial.measured),
+                metric=trial.metric,
             )
         )
     return found
@@ -191,7 +200,7 @@ def title_of(resource: Resource, found: Sequence[Candidate]) -> str:
 
 
 def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recommendation:
-    """Choose by validation accuracy among the networks that meet every limit; of equal ones the one with fewer MACs.
+    """Choose by validation score among the networks that meet every limit; of equal ones the one with fewer MACs.
 
     Args:
         found: what is there.
@@ -212,7 +221,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
         return all(candidate.takes.get(name, float("inf")) <= limits[name] for name in names)
 
     def worth(candidate: Candidate) -> tuple[float, float]:
-        return candidate.validation, -candidate.takes.get("macs", 0.0)
+        return candidate.worth, -candidate.takes.get("macs", 0.0)
 
     fitting = sorted((one for one in found if meets(one, limits)), key=worth, reverse=True)
     best = fitting[0] if fitting else None
@@ -222,13 +231,13 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
         beyond = [one for one in found if meets(one, others) and one.takes.get(name, float("inf")) > limits[name]]
         beyond = [one for one in beyond if name in one.takes]
         if best is None and beyond:
-            least = min(beyond, key=lambda one: (one.takes[name], -one.validation))
+            least = min(beyond, key=lambda one: (one.takes[name], -one.worth))
             relax.append(Relax(BY_NAME[name], limits[name], least.takes[name], least))
         elif best is not None:
-            better = [one for one in beyond if one.validation >= best.validation + LEAST_GAIN]
+            better = [one for one in beyond if one.worth >= best.worth + least_gain(best)]
             if better:  # the next step up, not the largest
-                least = min(better, key=lambda one: (one.takes[name], -one.validation))
-                gain = least.validation - best.validation
+                least = min(better, key=lambda one: (one.takes[name], -one.worth))
+                gain = least.worth - best.worth
                 more = least.takes[name] - limits[name]
                 buys.append(Buy(BY_NAME[name], more, gain, least, compared(best, least)))
     next_best = fitting[1] if len(fitting) > 1 else None
@@ -243,8 +252,16 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
     )
 
 
+def least_gain(best: Candidate) -> float:
+    """What is worth a mention: a tenth of a point, or a thousandth of a metric that is no share."""
+    return LEAST_GAIN if best.metric.is_share else LEAST_GAIN * abs(best.validation)
+
+
 def compared(first: Candidate, second: Candidate) -> Comparison | None:
-    """The second network against the first on the validation images of their study; None in older studies."""
+    """The second network against the first on the validation images of their study.
+
+    None in older studies, and where the task has no images that are right or wrong.
+    """
     from pretrim.train import compare, unpack
 
     first_right, second_right = ((one.validated or {}).get("right") for one in (first, second))
@@ -279,16 +296,18 @@ def to_json(found: Recommendation) -> dict[str, Any]:
 
 
 def candidate_json(candidate: Candidate, *, test: bool = True) -> dict[str, Any]:
-    """Plain JSON; the test accuracy of the chosen one alone, so that nobody chooses by it."""
+    """Plain JSON; the test score of the chosen one alone, so that nobody chooses by it."""
     plain = {
         "key": candidate.key,
         "name": candidate.name,
         "seed": candidate.seed,
-        "validation_accuracy": candidate.validation,
+        f"validation_{candidate.metric.name}": candidate.validation,
         "takes": dict(candidate.takes),
         **_sureness("validation", candidate.validated),
     }
-    return plain | ({"test_accuracy": candidate.test, **_sureness("test", candidate.tested)} if test else {})
+    return plain | (
+        {f"test_{candidate.metric.name}": candidate.test, **_sureness("test", candidate.tested)} if test else {}
+    )
 
 
 def _sureness(part: str, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -13,7 +13,7 @@ import sqlalchemy as sql
 from pretrim import records
 from pretrim.cost.costs import COSTS
 from pretrim.errors import StudyError
-from pretrim.train import unpack
+from pretrim.train import ACCURACY, Metric, unpack
 
 from .settings import TrialSpec, question_key
 
@@ -52,6 +52,7 @@ BY_STATE = sql.Index("pretrim_trials_by_state", TRIALS.c.study, TRIALS.c.state, 
 BY_NUMBER = sql.Index("pretrim_trials_by_number", TRIALS.c.study, TRIALS.c.number, TRIALS.c.state)
 
 Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Finite: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -81,13 +82,28 @@ class Trial:
     optuna: int | None = None
     published: bool = False
 
+    @property
+    def metric(self) -> Metric:
+        """That the scores are by."""
+        return Metric.from_json((self.record or {}).get("metric"))
+
+    @property
+    def validation(self) -> float:
+        """Score of the validation images. Raises KeyError where nothing is known."""
+        return float((self.record or {})[f"validation_{self.metric.name}"])
+
+    @property
+    def test(self) -> float:
+        """Score of the test images, likewise."""
+        return float((self.record or {})[f"test_{self.metric.name}"])
+
 
 @dataclass(frozen=True)
 class _Evaluation:
     """What is read of an evaluation."""
 
     images: Count
-    interval_95: tuple[float, float]
+    interval_95: tuple[float, float] | None
     right: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -100,7 +116,6 @@ class _Stopped:
     """What is read of the record of a trial that was stopped."""
 
     costs: Mapping[str, Count]
-    validation_accuracy: Share
     epochs: tuple[tuple[float | None, float | None, float | None], ...]
 
 
@@ -108,7 +123,6 @@ class _Stopped:
 class _Done(_Stopped):
     """What is read of the record of a trial that is done."""
 
-    test_accuracy: Share
     dense: Mapping[str, Count]
     widths: tuple[Count, ...] | None = None
     validation: _Evaluation | None = None
@@ -166,7 +180,19 @@ def read_record(text: str | None, state: str, source: str) -> Mapping[str, Any] 
     """
     if state == "done" and text is None:
         raise StudyError(f"{source} is missing: {_MEND}.")
-    return _read(text, {"done": _Done, "stopped": _Stopped}.get(state, dict), source)
+    found = _read(text, {"done": _Done, "stopped": _Stopped}.get(state, dict), source)
+    if found is not None and state in ("done", "stopped"):
+        _check_scores(found, ("validation", "test") if state == "done" else ("validation",), source)
+    return found
+
+
+def _check_scores(record: Mapping[str, Any], splits: Sequence[str], source: str) -> None:
+    """Raises StudyError unless the scores of these splits are there, by the metric that the record names."""
+    given = record.get("metric")
+    metric = ACCURACY if given is None else records.convert(given, Metric, source=source, error=StudyError, mend=_MEND)
+    kind = Share if metric.is_share else Finite
+    scores = msgspec.defstruct("Scores", [(f"{split}_{metric.name}", kind) for split in splits])
+    records.convert(dict(record), scores, source=source, error=StudyError, mend=_MEND)
 
 
 def _read(text: str | None, kind: type[Any], source: str) -> Mapping[str, Any] | None:

@@ -13,10 +13,11 @@ import msgspec
 
 from pretrim import records
 from pretrim.cost.quantities import by_option
+from pretrim.data import Fit
 from pretrim.errors import PretrimError, StudyError, UsageError
 from pretrim.planning.budget import Limit
 from pretrim.planning.options import Method, Options
-from pretrim.train import Execution, Recipe
+from pretrim.train import ACCURACY, Execution, Metric, Recipe
 
 DENSE = "dense"
 LIMIT_OF_MODE: Mapping[str, str] = {"params": "params", "macs": "macs", "memory": "activation", "latency": "latency"}
@@ -25,6 +26,8 @@ RUNTIME = "litert"
 """Whose latency counts, where a trial does not say"""
 EARLIER = {"max_images": "limit", "stop_hopeless": "hopeless"}
 """Names in files that are kept, so that the keys of trials stay what they were"""
+LATER: Mapping[str, Any] = {"fit": "crop", "task": "", "metric": ACCURACY.to_json()}
+"""Fields that studies of older versions do not have, with what those did"""
 SAMPLED = ("params", "macs", "memory", "latency", "joint")
 """Modes that draw layers, and so have a step"""
 
@@ -185,18 +188,21 @@ class StudyConfig:
         model: its name, as the user typed it.
         data: the data set, likewise.
         image: shape of an image, or None for that of the data.
+        fit: how images of other proportions get it.
         max_images: number of training images, or None for all.
         recipe: the training.
         execution: device, precision, channels_last, threads.
         dtype: data type that bytes are counted in.
         objectives: costs that the Optuna study minimises, beside the accuracy.
         split_seed: of the parts of the data.
+        task: what the network is for, by name; empty: what the data are of.
+        metric: that trials are chosen by.
         stop_hopeless: whether a trial is stopped once a cheaper one leads by 10 points (`stopping.py`).
     """
 
     model: str
     data: str
-    image: tuple[int, int, int] | None = None
+    image: tuple[int, ...] | None = None
     max_images: int | None = None
     recipe: Recipe = field(default_factory=Recipe)
     execution: Execution = field(default_factory=Execution)
@@ -204,11 +210,15 @@ class StudyConfig:
     objectives: tuple[str, ...] = ("params", "macs", "peak_activation_bytes")
     split_seed: int = 0
     stop_hopeless: bool = False
+    fit: Fit = "crop"
+    task: str = ""
+    metric: Metric = ACCURACY
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Plain JSON; fields of later versions only where they say something, so that keys of trials stay the same."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {EARLIER.get(name, name): value for name, value in plain.items()}
+        said = {name: value for name, value in plain.items() if name not in LATER or value != LATER[name]}
+        return {EARLIER.get(name, name): value for name, value in said.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StudyConfig:

@@ -34,7 +34,7 @@ from .rows import (
     read_trial,
     tables,
 )
-from .settings import StudyConfig, TrialSpec, question_key
+from .settings import LATER, StudyConfig, TrialSpec, question_key
 
 VERSION = 1
 GRACE_S = 60.0
@@ -91,10 +91,11 @@ class Store:
                 pass  # it is there
 
         self.database.run(make)
-        there = self.config().to_json()
-        for part, value in settings.to_json().items():
-            if there[part] != value:
-                inner = _difference(there[part], value)
+        there, asked = self.config().to_json(), settings.to_json()
+        for part in {**there, **asked}:
+            before, value = there.get(part, LATER.get(part)), asked.get(part, LATER.get(part))
+            if before != value:
+                inner = _difference(before, value)
                 raise StudyError(
                     f"Expected the study's own {part}, but {inner}: all trials of a study share it; "
                     f"give what was given then, or another folder."

@@ -78,7 +78,7 @@ def run_trial(
 
     def after(records: tuple[EpochRecord, ...]) -> None:
         if on_epoch is not None:
-            on_epoch(spent, tuple(record.validation_accuracy or 0.0 for record in records))
+            on_epoch(spent, tuple(record.validation_score or 0.0 for record in records))
 
     training = TrainingSpec(
         recipe=replace(config.recipe, seed=spec.seed),
@@ -86,6 +86,7 @@ def run_trial(
         title=f"{dense.name}, {spec.name}, seed {spec.seed}",
         made_of={"plan": [int(width) for width in plan.widths]},
         resume=True,
+        task=inputs.task,
     )
     trained = train_into(folder, slim, data, training, Hooks(on_step=on_step, on_epoch=after))
     record = {
@@ -104,11 +105,12 @@ def run_trial(
 
 
 def _found(trained: Trained) -> dict[str, Any]:
-    """Accuracies, curve and time."""
-    epochs = trained.training.epochs
+    """Scores, curve and time."""
+    epochs, metric = trained.training.epochs, trained.metric
     return {
-        "validation_accuracy": trained.validation.accuracy,
-        "test_accuracy": trained.test.accuracy,
+        "metric": metric.to_json(),
+        f"validation_{metric.name}": trained.validation.score,
+        f"test_{metric.name}": trained.test.score,
         "validation": trained.validation.to_json(),
         "test": trained.test.to_json(),
         "warnings": list(trained.training.warnings),
@@ -127,8 +129,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def curve_point(epoch: EpochRecord) -> list[float | None]:
-    """Loss, training and validation accuracy."""
-    values = (epoch.train_loss, epoch.train_accuracy, epoch.validation_accuracy)
+    """Loss, score of the training and of the validation images."""
+    values = (epoch.train_loss, epoch.train_score, epoch.validation_score)
     return [None if value is None else round(value, 5) for value in values]
 
 

@@ -118,7 +118,12 @@ def run_claimed(
             store.finish(trial.key, run_trial(config, inputs(), trial.spec, at, on_step=on_step, on_epoch=on_epoch))
         except Stopped as stopped:
             spent, curve = stopped.args
-            record = {"costs": spent, "validation_accuracy": curve[-1], "epochs": [[None, None, v] for v in curve]}
+            record = {
+                "costs": spent,
+                "metric": config.metric.to_json(),
+                f"validation_{config.metric.name}": curve[-1],
+                "epochs": [[None, None, value] for value in curve],
+            }
             store.finish(trial.key, record, "stopped")
         except (NoLonger, Interrupted, KeyboardInterrupt):
             store.release(trial.key)

@@ -8,6 +8,7 @@ import torch
 
 from pretrim.data import DataSet
 
+from .metric import ACCURACY, Baseline, Metric
 from .recipe import Recipe
 from .state import EpochRecord
 from .uncertainty import wilson
@@ -45,7 +46,7 @@ def diagnose(records: Sequence[EpochRecord], data: DataSet, recipe: Recipe) -> t
 
 def at_chance(records: Sequence[EpochRecord], data: DataSet) -> str | None:
     """Whether the validation accuracy cannot be told from that of always saying one class (95 %, Wilson)."""
-    if not records or (accuracy := records[-1].validation_accuracy) is None:
+    if not records or (accuracy := records[-1].validation_score) is None:
         return None
     images, base = len(data.validation), max(majority_share(data.validation.labels), 1 / len(data.classes))
     if wilson(round(accuracy * images), images).low > base:
@@ -54,41 +55,56 @@ def at_chance(records: Sequence[EpochRecord], data: DataSet) -> str | None:
     said = f"validation accuracy {accuracy:.1%} of {images:,} images is no better than always one class ({base:.1%})"
     if learnt:
         return (
-            f"{said}, while training accuracy climbed to {records[-1].train_accuracy:.1%}: the network learns its "
+            f"{said}, while training accuracy climbed to {records[-1].train_score:.1%}: the network learns its "
             f"training images and nothing else. Check that the labels of both parts agree; give more images, or more "
             f"augmentation."
         )
-    return f"{said}, and so is training accuracy ({records[-1].train_accuracy:.1%}): train longer, or change --lr."
+    return f"{said}, and so is training accuracy ({records[-1].train_score:.1%}): train longer, or change --lr."
 
 
 def _is_learning(records: Sequence[EpochRecord], data: DataSet) -> bool:
     """Whether training accuracy is above that of one class, and above where it began."""
-    images, last = len(data.train), records[-1].train_accuracy
+    images, first, last = len(data.train), records[0].train_score or 0.0, records[-1].train_score or 0.0
     base = max(majority_share(data.train.labels), 1 / len(data.classes))
-    return wilson(round(last * images), images).low > base and (len(records) == 1 or last > records[0].train_accuracy)
+    return wilson(round(last * images), images).low > base and (len(records) == 1 or last > first)
 
 
-def still_climbing(records: Sequence[EpochRecord], recipe: Recipe) -> str | None:
-    """Whether accuracy still rose in the last tenth of the epochs, and the training images are not learnt by heart."""
-    window = max(1, round(LAST * len(records)))
-    if len(records) < 2 * window or records[-1].train_accuracy > FITTED:
+def no_better(records: Sequence[EpochRecord], metric: Metric, baseline: Baseline | None) -> str | None:
+    """Whether the last validation is no better than an answer without looking."""
+    if not records or baseline is None or (score := records[-1].validation_score) is None:
         return None
-    name, curve = _curve(records)
-    gain = _mean(curve[-window:]) - _mean(curve[-2 * window : -window])
-    if gain <= CLIMB:
+    if metric.worth(score) > metric.worth(baseline.score):
         return None
-    epochs = f"the last {window} epochs" if window > 1 else "the last epoch"
     return (
-        f"{name} accuracy still climbed in {epochs} (+{100 * gain:.1f} points): train longer, "
-        f"e.g. --epochs {2 * recipe.epochs}."
+        f"validation {metric.title} {metric.show(score)} is no better than {baseline.words} "
+        f"({metric.show(baseline.score)}): train longer, or change --lr."
     )
 
 
+def still_climbing(records: Sequence[EpochRecord], recipe: Recipe, metric: Metric = ACCURACY) -> str | None:
+    """Whether the score still rose in the last tenth of the epochs, and the training images are not learnt by heart.
+
+    Shares count from a point on, other metrics from a hundredth of their value.
+    """
+    window = max(1, round(LAST * len(records)))
+    if len(records) < 2 * window or (records[-1].train_score or 0.0) > FITTED:
+        return None
+    name, curve = _curve(records)
+    before, now = _mean(curve[-2 * window : -window]), _mean(curve[-window:])
+    gain = metric.worth(now) - metric.worth(before)
+    if gain <= (CLIMB if metric.is_share else CLIMB * abs(before)):
+        return None
+    by = f"{100 * gain:.1f} points" if metric.is_share else f"{gain:.2g}"
+    said = f"climbed in {{}} (+{by})" if metric.higher_is_better else f"fell in {{}} (-{by})"
+    epochs = f"the last {window} epochs" if window > 1 else "the last epoch"
+    return f"{name} {metric.title} still {said.format(epochs)}: train longer, e.g. --epochs {2 * recipe.epochs}."
+
+
 def _curve(records: Sequence[EpochRecord]) -> tuple[str, list[float]]:
-    held_out = [record.validation_accuracy for record in records if record.validation_accuracy is not None]
+    held_out = [record.validation_score for record in records if record.validation_score is not None]
     if len(held_out) == len(records):
         return "validation", held_out
-    return "training", [record.train_accuracy for record in records]
+    return "training", [record.train_score or 0.0 for record in records]
 
 
 def _mean(values: Sequence[float]) -> float:

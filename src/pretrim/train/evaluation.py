@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from pretrim.data import Split, batches, normalise
-from pretrim.errors import DataError, ModelError
+from pretrim.errors import CheckpointError, DataError, ModelError
 
 from .outputs import forward, modes_kept, split_outputs
 from .uncertainty import Interval, pack, wilson
@@ -48,6 +48,37 @@ class Evaluation:
     def plain_loss(self) -> float | None:
         """The loss as JSON has it: None for that of a network whose scores overflow."""
         return self.loss if math.isfinite(self.loss) else None
+
+    @property
+    def score(self) -> float:
+        """The accuracy."""
+        return self.accuracy
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Those of the interval."""
+        return self.interval.low, self.interval.high
+
+    def details(self, names: Sequence[str]) -> dict[str, Any]:
+        """Accuracy by class with its 95 % interval, and the matrix: rows are classes, columns what is said."""
+        if len(names) != len(self.per_class):
+            raise CheckpointError(
+                f"Expected a network with {len(names)} outputs, one a class, but got {len(self.per_class)}: "
+                f"the run is edited, or was saved with other classes."
+            )
+        rows = zip(names, self.images_per_class, self.per_class, self.confusion, strict=True)
+        return {
+            "classes": [
+                {
+                    "name": name,
+                    "images": images,
+                    "accuracy": accuracy,
+                    "interval_95": wilson(row[place], images).to_json() if images else None,
+                }
+                for place, (name, images, accuracy, row) in enumerate(rows)
+            ],
+            "confusion": [list(row) for row in self.confusion],
+        }
 
     @property
     def right(self) -> torch.Tensor:
@@ -123,13 +154,18 @@ def _evaluation(logits: torch.Tensor, labels: torch.Tensor, classes: int) -> Eva
 
 
 @torch.no_grad()
-def scores(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Class scores (n x classes, float32, on the CPU) of uint8 images; the model's modes are restored."""
+def main_output(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """The main output (float32, on the CPU) for uint8 images; the model's modes are restored."""
     first = next(model.parameters(), torch.zeros(0))
     with modes_kept(model):
         model.eval()
         outputs = forward(model, normalise(images.to(first.device), mean, std).to(first.dtype))
-    logits = split_outputs(outputs)[0].float().cpu()
+    return split_outputs(outputs)[0].float().cpu()
+
+
+def scores(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Class scores (n x classes, float32, on the CPU) of uint8 images; the model's modes are restored."""
+    logits = main_output(model, images, mean, std)
     if logits.dim() != 2:
         raise ModelError(f"Expected the model to return class scores, but got the shape {tuple(logits.shape)}.")
     return logits

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pretrim.data import DataSet, Draws, augment, cut_out, draw, normalise, prefetched
+from pretrim.data import DataSet, Draws, Split, augment, cut_out, draw, normalise, prefetched
 from pretrim.errors import DataError, UsageError
 
+from .batch import Batch
 from .recipe import Recipe
+from .task import Task
 
 ORDER, STEP = 0, 1
 """What a seed is for: an epoch's order and augmentation, or a step's dropout."""
@@ -23,18 +25,6 @@ CALIBRATION_BATCH = 256
 """Images of a forward pass that sets statistics of norms: as many as of an evaluation, which has the memory for them"""
 DEVICE_SHARE = 0.5
 """Of a GPU's free memory, what the training images may take."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images of one forward pass, normalised, N x C x H x W, and their classes."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    others: torch.Tensor | None = None
-    """the classes of the images that were mixed in"""
-    share: float = 1.0
-    """what the first image has of a mixed one"""
 
 
 @dataclass(frozen=True)
@@ -76,17 +66,20 @@ class Feed:
         world: int = 1,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
+        task: Task | None = None,
     ) -> None:
         self.data, self.recipe, self.device, self.rank, self.dtype = data, recipe, device, rank, dtype
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         self.batch_size = _batch_size(len(data.train), recipe, world)
         self.share = self.batch_size // world
         self.steps = len(data.train) // self.batch_size
-        self.how = recipe.augmentation(data.input_shape[1], data.flip)
-        images = data.train.images
-        self.images = _on_device(images, device) if isinstance(images, torch.Tensor) else images
-        self.near = self.images.device if isinstance(self.images, torch.Tensor) else torch.device("cpu")
-        self.labels = data.train.labels.to(device)
+        how = recipe.augmentation(data.input_shape, data.flip)
+        self.how = how if task is None else task.augmentation(how)
+        self.task = task
+        images, targets = data.train.images, data.train.targets
+        held = _on_device(images, device) if isinstance(images, torch.Tensor) else images
+        self.near = held.device if isinstance(held, torch.Tensor) else torch.device("cpu")
+        self.part = Split(held, targets.to(self.near) if isinstance(targets, torch.Tensor) else targets)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
         """For each step from `first` (counted from 0), this process's images as one batch a forward pass."""
@@ -97,7 +90,7 @@ class Feed:
             return self._step(order, first + step)
 
         # Decoding takes long and lets go of the lock; images in memory are ready sooner than a thread wakes up.
-        if isinstance(self.images, torch.Tensor):
+        if isinstance(self.part.images, torch.Tensor):
             return (fetch(step) for step in range(count))
         return prefetched(fetch, count)
 
@@ -115,14 +108,14 @@ class Feed:
             batch, _ = self._prepared(order, places.to(self.near))
             if alpha:  # each image by a share of its own: one share for a whole pass would decide the variance
                 draws = np.random.Generator(np.random.PCG64(int(places[0]))).beta(alpha, alpha, len(places))
-                batch = batch.lerp(batch.flip(0), torch.from_numpy(draws).to(batch).view(-1, 1, 1, 1))
-            yield batch.to(self.dtype).contiguous(memory_format=self.layout)
+                batch = batch.lerp(batch.flip(0), torch.from_numpy(draws).to(batch).view(-1, *[1] * (batch.ndim - 1)))
+            yield self._laid_out(batch)
 
     def _order(self, epoch: int) -> Order:
         generator = torch.Generator().manual_seed(seed := seed_of(self.recipe.seed, ORDER, epoch))
-        count, (_, height, width) = self.steps * self.batch_size, self.data.input_shape
+        count = self.steps * self.batch_size
         images = self._chosen(count, generator)
-        draws = draw(count, height, width, self.how, generator).to(self.device)
+        draws = draw(count, self.data.input_shape[1:], self.how, generator).to(self.device)
         if not self.recipe.mixup:
             return Order(images.to(self.near), draws, None, [1.0] * self.steps)
         partners = torch.rand((self.steps, self.batch_size), generator=generator).argsort(dim=1)
@@ -132,7 +125,7 @@ class Feed:
     def _chosen(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """The images of an epoch, in order: each at most once or, with balanced sampling, drawn with replacement."""
         if self.recipe.balance != "sampling":
-            return torch.randperm(len(self.labels), generator=generator)[:count]
+            return torch.randperm(len(self.part), generator=generator)[:count]
         labels = self.data.train.labels
         counts = torch.bincount(labels)
         present = torch.nonzero(counts).flatten()
@@ -144,25 +137,32 @@ class Feed:
     def _step(self, order: Order, step: int) -> list[Batch]:
         own = slice(self.rank * self.share, (self.rank + 1) * self.share)
         start = step * self.batch_size
-        images, labels = self._prepared(order, torch.arange(start + own.start, start + own.stop, device=self.near))
+        images, targets = self._prepared(order, torch.arange(start + own.start, start + own.stop, device=self.near))
         others, share = None, order.shares[step]
         if order.partners is not None:
             mixed_in, others = self._prepared(order, start + order.partners[step, own])
             images = share * images + (1.0 - share) * mixed_in
-        images = images.to(self.dtype).contiguous(memory_format=self.layout)
+        images = self._laid_out(images)
         size = self.share // self.recipe.accumulate
         return [
-            Batch(images[part], labels[part], None if others is None else others[part], share)
+            Batch(images[part], targets[part], None if others is None else others[part], share)
             for part in (slice(at, at + size) for at in range(0, self.share, size))
         ]
 
+    def _laid_out(self, images: torch.Tensor) -> torch.Tensor:
+        """In the network's data type and memory layout; that of channels last is one of images."""
+        last = self.channels_last and images.ndim == 4
+        return images.to(self.dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
     def _prepared(self, order: Order, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The images at some places of the order, augmented and normalised, and their labels."""
-        chosen = order.images[places]
-        images = self.images[chosen].to(self.device, non_blocking=True)
+        """The images at some places of the order, augmented and normalised, and their targets."""
+        images, targets = self.part.pairs(order.images[places])
+        images, targets = (values.to(self.device, non_blocking=True) for values in (images, targets))
         draws = order.draws.take(places.to(self.device))
         images = normalise(augment(images, draws, self.how), self.data.mean, self.data.std)
-        return cut_out(images, draws, self.how.cutout), self.labels[chosen.to(self.device)]
+        if self.task is not None:
+            targets = self.task.augmented(targets, draws, self.how)
+        return cut_out(images, draws, self.how.cutout), targets
 
 
 def _batch_size(images: int, recipe: Recipe, world: int) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrim.errors import CheckpointError, UsageError
 from pretrim.files import write_atomically, write_text
 
+from .metric import ACCURACY, Metric
 from .state import EpochRecord
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NEAR, LIFT = 0.08, 6.0
 
 def write_log(records: Sequence[EpochRecord], path: Path) -> None:
     """All epochs, one JSON object a line, whole or not at all. Raises CheckpointError if it cannot be written."""
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    lines = "".join(json.dumps(record.to_json()) + "\n" for record in records)
     try:
         write_text(path, lines)
     except OSError as error:
@@ -48,7 +48,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 def track(accelerator: Accelerator, network: str, record: EpochRecord) -> None:
     """Hand an epoch to the trackers that were asked for."""
-    entries = {key: value for key, value in asdict(record).items() if key != "epoch" and value is not None}
+    entries = {key: value for key, value in record.to_json().items() if key != "epoch" and value is not None}
     accelerator.log({f"{network}/{key}": value for key, value in entries.items()}, step=record.epoch)
 
 
@@ -64,48 +64,63 @@ class Curve(NamedTuple):
     values: list[float]
 
 
-def curves(records: Sequence[EpochRecord]) -> tuple[list[Curve], list[Curve]]:
-    """The lines of the upper picture (loss) and of the lower one (accuracies in percent)."""
+def curves(records: Sequence[EpochRecord], metric: Metric = ACCURACY) -> tuple[list[Curve], list[Curve]]:
+    """The lines of the upper picture (loss) and of the lower one (scores; shares in percent)."""
+    scale = 100.0 if metric.is_share else 1.0
     epochs = [record.epoch for record in records]
     loss = Curve("training", TRAINING, epochs, [record.train_loss for record in records])
-    lost = _of_validation(records, lambda record: record.validation_loss, 1.0)
-    train = Curve("training", TRAINING, epochs, [100 * record.train_accuracy for record in records])
-    validation = _of_validation(records, lambda record: record.validation_accuracy, 100.0)
-    return [loss, *lost], [train, *validation]
+    lost = _known("validation", VALIDATION, records, lambda record: record.validation_loss)
+    train = _known("training", TRAINING, records, lambda record: record.train_score, scale)
+    validation = _known("validation", VALIDATION, records, lambda record: record.validation_score, scale)
+    return [loss, *lost], [*train, *validation]
 
 
-def _of_validation(
-    records: Sequence[EpochRecord], value_of: Callable[[EpochRecord], float | None], scale: float
+def _known(
+    label: str,
+    colour: str,
+    records: Sequence[EpochRecord],
+    value_of: Callable[[EpochRecord], float | None],
+    scale: float = 1.0,
 ) -> list[Curve]:
-    """The line of what is known of the validation images, if anything is."""
+    """The line of a value of the epochs in which it is known, if there are any."""
     known = [(record.epoch, scale * value) for record in records if (value := value_of(record)) is not None]
     if not known:
         return []
-    return [Curve("validation", VALIDATION, [epoch for epoch, _ in known], [value for _, value in known])]
+    return [Curve(label, colour, [epoch for epoch, _ in known], [value for _, value in known])]
 
 
-def draw_curve(records: Sequence[EpochRecord], title: str, path: Path, chance: float | None = None) -> None:
-    """Loss and accuracy by epoch, as a PNG.
+def draw_curve(
+    records: Sequence[EpochRecord],
+    title: str,
+    path: Path,
+    chance: float | None = None,
+    metric: Metric = ACCURACY,
+    chance_words: str = "most common class",
+) -> None:
+    """Loss and score by epoch, as a PNG.
 
     Args:
         records: of the epochs.
         title: of the picture.
         path: of the file.
-        chance: accuracy, 0..1, of always saying the most common class; a dashed line, below which nothing is learnt.
+        chance: score of an answer without looking, such as always the most common class; a dashed line.
+        metric: that the scores are by.
+        chance_words: which answer that is.
 
     Raises CheckpointError if it cannot be written.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    upper, lower = curves(records)
+    upper, lower = curves(records, metric)
+    unit, scale = (", %", 100.0) if metric.is_share else ("", 1.0)
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes: Any = figure.subplots(2, 1, sharex=True)
-    for place, lines, name in zip(axes, (upper, lower), ("loss", "accuracy, %"), strict=True):
+    for place, lines, name in zip(axes, (upper, lower), ("loss", f"{metric.title}{unit}"), strict=True):
         _draw_lines(place, lines, name)
     axes[0].set_ylim(bottom=0)
     if chance is not None:
-        _draw_chance(axes[1], 100 * chance)
+        _draw_chance(axes[1], scale * chance, chance_words)
     axes[1].set_xlabel("epoch")
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(title, fontsize=11)
@@ -125,10 +140,10 @@ def save_picture(figure: Figure, path: Path) -> None:
         raise CheckpointError(f"Expected to write {path}, but got: {error.strerror or error}. Make room.") from error
 
 
-def _draw_chance(axes: Axes, value: float) -> None:
+def _draw_chance(axes: Axes, value: float, words: str) -> None:
     axes.axhline(value, color=CHANCE, linewidth=1.2, linestyle="--")
     place = {"xy": (0, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(f"most common class {value:.3g}", xytext=(4, 3), color=CHANCE, fontsize=8, **place)  # type: ignore[arg-type]
+    axes.annotate(f"{words} {value:.3g}", xytext=(4, 3), color=CHANCE, fontsize=8, **place)  # type: ignore[arg-type]
 
 
 def _draw_lines(axes: Axes, lines: Sequence[Curve], name: str) -> None:

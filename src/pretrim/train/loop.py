@@ -20,17 +20,20 @@ from pretrim.errors import ModelError, PretrimError, UsageError
 
 from . import rounding
 from . import state as states
-from .diagnosis import diagnose, majority_share
-from .evaluation import evaluate
-from .execution import Choice, Execution, choose, kernels, threads
-from .feed import STEP, Batch, Feed, seed_of
+from .batch import Batch
+from .classification import Classification
+from .execution import Choice, Execution, choose, kernels, lay_out, threads
+from .feed import STEP, Feed, seed_of
+from .metric import ACCURACY, Metric
 from .norms import learning_norms, recalibration_images, set_statistics, statistics_kept
 from .optimizer import Average, learning_rate_at, make_optimizer
-from .outputs import Loss, Teacher, class_weights, forward, renormalised
+from .outputs import forward
 from .processes import agreed, from_main, make_accelerator, same_on_all, total, wanted_precision
 from .recipe import Recipe
 from .state import EpochRecord, State
 from .stop import Interrupted, Wish, listening
+from .task import Task
+from .teacher import Teacher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -41,7 +44,7 @@ LOOK_EVERY = 25
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is, after a step and, with a new validation accuracy, after an epoch.
+    """Where a training is, after a step and, with a new validation score, after an epoch.
 
     Epochs and steps count from 1; `loss` is the epoch's mean up to now (on a GPU up to the last look at it).
     """
@@ -51,11 +54,13 @@ class Progress:
     step: int
     steps: int
     loss: float
-    validation_accuracy: float | None
+    validation_score: float | None
     images_per_s: float
     seconds_left: float
     ends_epoch: bool
     """Whether this is the call after the epoch's validation."""
+    metric: Metric = ACCURACY
+    """that the score is by"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class Training:
         processes: that it ran in.
         recalibration_images: training images by which the running statistics of norms were set anew before every
             validation and at the end; 0 for a network without such norms.
-        chance: validation accuracy of always saying the most common class; None where nothing is held out.
+        chance: validation score of an answer without looking (always the most common class); None where there is none.
+        chance_words: which answer.
         warnings: what to know before believing the accuracies, a sentence each (`diagnosis.py`).
     """
 
@@ -79,6 +85,7 @@ class Training:
     processes: int = 1
     recalibration_images: int = 0
     chance: float | None = None
+    chance_words: str = ""
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +98,7 @@ class Training:
             "recalibration_images": self.recalibration_images,
             "chance": self.chance,
             "warnings": list(self.warnings),
-            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "epochs": [epoch.to_json() for epoch in self.epochs],
         }
 
 
@@ -109,8 +116,9 @@ def train(
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None = None,
     accelerator: Accelerator | None = None,
+    task: Task | None = None,
 ) -> Training:
-    """Train a model **in place** on the training split; accuracies on the validation split are recorded, not used.
+    """Train a model **in place** on the training split; scores on the validation split are recorded, not used.
 
     Before each validation, and at the end, the running statistics of norms are set anew from training images; the
     training itself goes on with those that it had.
@@ -119,7 +127,7 @@ def train(
     eval mode on the device that was used. The random state of the caller is not touched.
 
     Args:
-        model: any classifier; its outputs may be a tensor, a tuple or a dict (main output first, or called ``"out"``).
+        model: any network; its outputs may be a tensor, a tuple or a dict (main output first, or called ``"out"``).
         data: what to train on.
         recipe: what is done; by default the plain one.
         execution: how it is run; what it leaves open is chosen, by timing a few steps where that pays.
@@ -132,12 +140,13 @@ def train(
         on_step: is told the progress after every step and every epoch, in the main process.
         on_epoch: gets the records of all epochs after each one, in the main process.
         accelerator: an Accelerator of yours; by default one is made.
+        task: what the network is for; by default classification.
 
     Raises:
         PretrimError: the loss is no longer a finite number. The checkpoint is then the last good one.
         Interrupted: a signal stopped it, after the state was saved.
         DataError: fewer than 2 training images.
-        ModelError: a forward that fails, or outputs that are no class scores or that nothing can be learnt from.
+        ModelError: a forward that fails, or outputs that the task cannot judge or that nothing can be learnt from.
         UsageError: a state to resume of another training, or a device that is not there.
         CheckpointError: the state cannot be written or read.
     """
@@ -154,7 +163,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(onednn.avoided(model, active=device.type == "cpu"))
-        run = _Training(model, data, recipe, device, accelerator, teacher, on_step, on_epoch)
+        run = _Training(model, data, recipe, device, accelerator, teacher, on_step, on_epoch, task or Classification())
         choice = Choice(before.execution, before.speeds) if before else run.choose(wish)
         stack.enter_context(threads(choice.execution.threads))
         stack.enter_context(kernels(choice.execution))
@@ -211,20 +220,19 @@ class _Training:
         teacher: Teacher | None,
         on_step: Callable[[Progress], None] | None,
         on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None,
+        task: Task,
     ) -> None:
         self.model, self.data, self.recipe, self.device = model.to(device), data, recipe, device
-        self.accelerator, self.teacher = accelerator, teacher
+        self.accelerator, self.teacher, self.task = accelerator, teacher, task
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         main = accelerator.is_main_process
         self.on_step, self.on_epoch = (on_step, on_epoch) if main else (None, None)
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        self.feed = Feed(data, recipe, device, rank=self.rank, world=self.world, dtype=dtype)
+        self.feed = Feed(data, recipe, device, rank=self.rank, world=self.world, dtype=dtype, task=task)
         self.steps, self.batch_size = self.feed.steps, self.feed.batch_size
         self.look_every = LOOK_EVERY if device.type == "cuda" else 1
-        teach = None if teacher is None else renormalised(self._ready(teacher), data.mean, data.std)
-        weighs = recipe.balance == "loss"
-        weights = class_weights(data.train.labels, len(data.classes)).to(device) if weighs else None
-        self.loss_of = Loss(recipe, len(data.classes), teach, weights)
+        self.loss_of = task.objective(recipe, data, device, None if teacher is None else self._ready(teacher))
+        self.has_train_score = True
         self.records: tuple[EpochRecord, ...] = ()
         self.step, self.seconds = 0, 0.0
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -265,11 +273,10 @@ class _Training:
             torch.cuda.synchronize(self.device)
 
     def _lay_out(self, option: Execution) -> None:
-        layout = torch.channels_last if option.channels_last else torch.contiguous_format
-        self.model.to(memory_format=layout)  # type: ignore[call-overload]
-        self.feed.layout = layout
+        self.feed.channels_last = bool(option.channels_last)
+        lay_out(self.model, channels_last=bool(option.channels_last))
         if self.teacher is not None:
-            self.teacher.model.to(memory_format=layout)  # type: ignore[call-overload]
+            lay_out(self.teacher.model, channels_last=bool(option.channels_last))
 
     def prepare(self, choice: Choice, before: State | None) -> None:
         """Everything that depends on how the steps are run; the values of a state to go on from."""
@@ -299,15 +306,16 @@ class _Training:
             self.average.keep()
         used = self._recalibrate(rounds=self.recipe.qat > 0)
         self.model.eval()
-        held_out = self.data.validation
+        baseline = self.task.baseline(self.data) if len(self.data.validation) else None
         return Training(
             epochs=self.records,
             execution=self.choice.execution,
             speeds=self.choice.speeds,
             processes=self.world,
             recalibration_images=used,
-            chance=majority_share(held_out.labels) if len(held_out) else None,
-            warnings=diagnose(self.records, self.data, self.recipe),
+            chance=None if baseline is None else baseline.score,
+            chance_words="" if baseline is None else baseline.words,
+            warnings=self.task.warnings(self.records, self.data, self.recipe),
         )
 
     def _epoch(self, stop: Wish) -> bool:
@@ -357,7 +365,7 @@ class _Training:
         """Forward and backward; nothing waits for a GPU."""
         with torch.autocast(self.device.type, execution.dtype, enabled=execution.precision != "float32"):
             outputs = forward(model, batch.images, rounding.forward if self._rounds() else None)
-            loss, scores = self.loss_of(outputs, batch)
+            loss, score = self.loss_of(outputs, batch)
         if not loss.requires_grad:
             raise ModelError(
                 "Expected a model with parameters to train, but its outputs need no gradient: "
@@ -365,7 +373,10 @@ class _Training:
             )
         self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         self.loss += loss.detach() * share
-        self.right += (scores.detach().argmax(dim=1) == batch.labels).sum()
+        if score is None:
+            self.has_train_score = False
+        else:
+            self.right += score
 
     def _rounds(self) -> bool:
         """Whether this is one of the last epochs, that are quantisation-aware."""
@@ -396,9 +407,19 @@ class _Training:
         loss, right = total(self.accelerator, self.loss / self.world, self.right)
         speed = self.steps * self.batch_size / self.seconds
         rate = self.optimizer.param_groups[0]["lr"]
-        accuracy = right / (self.steps * self.batch_size)
+        score = right / (self.steps * self.batch_size) if self.has_train_score else None
         validation, validation_loss = self._validate()
-        record = EpochRecord(epoch, loss / self.steps, accuracy, validation, rate, speed, self.seconds, validation_loss)
+        record = EpochRecord(
+            epoch=epoch,
+            train_loss=loss / self.steps,
+            train_score=score,
+            validation_score=validation,
+            learning_rate=rate,
+            images_per_s=speed,
+            seconds=self.seconds,
+            validation_loss=validation_loss,
+            metric=self.task.metric.name,
+        )
         self.records = (*self.records, record)
         self._tell(ends=True)
         self._forget()
@@ -410,21 +431,27 @@ class _Training:
         self.right.zero_()
 
     def _validate(self) -> tuple[float | None, float | None]:
-        """Accuracy and loss on the validation split, with averaged weights, if any; each process takes a part of it."""
+        """Score and loss on the validation split, with averaged weights, if any.
+
+        Each process takes a part of it where the score of the whole is the mean over its images.
+        """
         split = self.data.validation
         if not len(split):
             return None, None
         same_on_all(self.accelerator, self.model, self.average)
-        part = split.take(np.arange(self.rank, len(split), self.world)) if self.world > 1 else split
-        right, loss = 0, 0.0
+        divided = self.task.divides and self.world > 1
+        part = split.take(np.arange(self.rank, len(split), self.world)) if divided else split
+        score, loss = 0.0, 0.0
         with statistics_kept(self.norms), self.average.in_place() if self.average is not None else nullcontext():
             self._recalibrate(rounds=self._rounds())
             if len(part):
-                found = evaluate(self.model, part, self.data.mean, self.data.std)
-                right, loss = int(found.right.sum()), found.loss * len(part)
-        sums = torch.tensor([right, loss], dtype=torch.float64, device=self.device)
-        all_right, all_loss = total(self.accelerator, sums[0], sums[1])
-        return all_right / len(split), all_loss / len(split) if math.isfinite(all_loss) else None
+                found = self.task.assess(self.model, part, self.data.mean, self.data.std, is_final=False)
+                score, loss = found.score, found.loss * len(part)
+        if divided:
+            sums = torch.tensor([round(score * len(part)), loss], dtype=torch.float64, device=self.device)
+            summed, loss = total(self.accelerator, sums[0], sums[1])
+            score = summed / len(split)
+        return score, loss / len(split) if math.isfinite(loss) else None
 
     def _recalibrate(self, *, rounds: bool) -> int:
         """Set the running statistics to those of the weights as they are; the images that it took."""
@@ -440,10 +467,10 @@ class _Training:
         done = (epoch - 1) * self.steps + self.step
         each = (time.perf_counter() - self.started) / max(done - self.done_before, 1)
         left = each * (self.recipe.epochs * self.steps - done)
-        validation = self.records[-1].validation_accuracy if self.records else None
+        validation = self.records[-1].validation_score if self.records else None
         speed = self.step * self.batch_size / self.seconds
         place = (epoch, self.recipe.epochs, self.step, self.steps)
-        self.on_step(Progress(*place, self.looked, validation, speed, left, ends))
+        self.on_step(Progress(*place, self.looked, validation, speed, left, ends, self.task.metric))
 
     # ------------------------------------------------------------------------------------ its state
 

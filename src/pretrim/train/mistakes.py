@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrim.data import Split
+from pretrim.data import DataSet, Split
 from pretrim.errors import CheckpointError
 from pretrim.files import write_text
 
 from .evaluation import Evaluation
 from .log import save_picture
-from .uncertainty import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMED, COUNTED = 40, 20
 """The most classes whose names, and whose counts, are written into the picture: more could not be read"""
+CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE = "confusion.json", "confusion.png", "worst.json", "worst.png"
+"""Files in the folder of a run"""
 COLUMNS = 8
 """of a sheet of images"""
 
@@ -30,21 +31,31 @@ COLUMNS = 8
 def confusion_json(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, Any]:
     """Accuracy by class with its 95 % interval, and the matrix; plain JSON. Rows are classes, columns what is said."""
     whole = {name: value for name, value in evaluation.to_json().items() if "per_class" not in name}
-    return {
-        **whole,
-        "classes": [
-            {
-                "class": name,
-                "images": images,
-                "accuracy": accuracy,
-                "interval_95": wilson(row[place], images).to_json() if images else None,
-            }
-            for place, (name, images, accuracy, row) in enumerate(
-                zip(classes, evaluation.images_per_class, evaluation.per_class, evaluation.confusion, strict=True)
-            )
-        ],
-        "confusion": [list(row) for row in evaluation.confusion],
-    }
+    found = evaluation.details(classes)
+    named = [{"class": entry["name"], **{k: v for k, v in entry.items() if k != "name"}} for entry in found["classes"]]
+    return {**whole, "classes": named, "confusion": found["confusion"]}
+
+
+def write_mistakes(folder: Path, test: Evaluation, data: DataSet, title: str, worst: int = 0) -> None:
+    """The confusion matrix of the test images and, if asked for, the worst of them; as JSON and PNG.
+
+    Args:
+        folder: of the run.
+        test: of the test images.
+        data: they are its.
+        title: of the pictures.
+        worst: how many of the worst images; 0 removes those of an earlier run.
+
+    Raises CheckpointError if they cannot be written.
+    """
+    write_confusion(test, data.classes, folder / CONFUSION)
+    draw_confusion(test, data.classes, title, folder / CONFUSION_PICTURE)
+    if worst:
+        write_worst(test, data.classes, worst, folder / WORST)
+        draw_worst(test, data.test, data.classes, worst, folder / WORST_PICTURE, title)
+        return
+    for name in (WORST, WORST_PICTURE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_confusion(evaluation: Evaluation, classes: Sequence[str], path: Path) -> None:

@@ -88,7 +88,7 @@ def recalibrate(
 
     def prepared(places: torch.Tensor) -> torch.Tensor:
         pixels = data.train.images[places].to(first.device)
-        drawn = draw(len(places), *data.input_shape[1:], how, generator).to(first.device)
+        drawn = draw(len(places), data.input_shape[1:], how, generator).to(first.device)
         batch = cut_out(normalise(augment(pixels, drawn, how), data.mean, data.std), drawn, how.cutout)
         return batch.to(first.dtype)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,30 +13,14 @@ from torch.nn import functional
 from pretrim.analysis.copies import describe_failure
 from pretrim.errors import ModelError
 
-from .feed import Batch
+from .batch import Batch
 from .recipe import Recipe
+from .teacher import Teacher
 
 AUXILIARY_WEIGHT = 0.3
 """Of the loss of each auxiliary head (GoogLeNet: Szegedy et al. 2015, section 5)."""
 MAIN_OUTPUT = "out"
 """The key of the main output, where a model returns a dict."""
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A trained network whose scores a smaller one learns from (Hinton et al. 2015).
-
-    Attributes:
-        model: the network; it is put in eval mode and not trained.
-        mean: by which its images are normalised, per channel, for pixels of 0..1.
-        std: likewise.
-        name: what a resumed training has to be given again, e.g. the SHA-256 of its weights.
-    """
-
-    model: nn.Module
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    name: str = ""
 
 
 def forward(model: nn.Module, images: torch.Tensor, run: Callable[..., Any] | None = None) -> Any:
@@ -104,7 +87,7 @@ class Loss:
         self.recipe, self.classes, self.teach, self.weights = recipe, classes, teach, weights
 
     def __call__(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss, and the main scores."""
+        """The loss, and how many images are classified right."""
         main, auxiliary = split_outputs(outputs)
         check_logits(main, self.classes)
         main = main if main.dtype == torch.float64 else main.float()
@@ -114,10 +97,10 @@ class Loss:
             loss = (1.0 - share) * loss + share * self._distilled(main, self.teach(batch.images))
         for output in auxiliary:
             loss = loss + AUXILIARY_WEIGHT * self._labels(output.to(main.dtype), batch)
-        return loss, main
+        return loss, (main.detach().argmax(dim=1) == batch.targets).sum()
 
     def _labels(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        loss = self._cross_entropy(logits, batch.labels)
+        loss = self._cross_entropy(logits, batch.targets)
         if batch.others is None:
             return loss
         return batch.share * loss + (1.0 - batch.share) * self._cross_entropy(logits, batch.others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
@@ -106,8 +106,11 @@ class Recipe:
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         return f"{epochs}, batches of {self.batch_size}, learning rate {self.learning_rate:g}"
 
-    def augmentation(self, height: int, flip: bool) -> Augmentation:
-        """What it does to images of a height, in pixels; `flip` is what the data set allows."""
+    def augmentation(self, shape: Sequence[int], flip: bool) -> Augmentation:
+        """What it does to images (C, H, W), where `flip` is what the data allow; nothing to signals and volumes."""
+        if len(shape) != 3:
+            return Augmentation(padding=0, flip=False)
+        height = shape[1]
         return Augmentation(
             padding=round(self.crop * height),
             flip=flip if self.flip is None else self.flip,

@@ -19,6 +19,7 @@ from pretrim.errors import CheckpointError
 from pretrim.files import write_bytes
 
 from .execution import Execution
+from .metric import ACCURACY
 
 KEY, FORMAT, VERSION = "pretrim", "pretrim-training", 1
 MODEL, MOMENTUM, AVERAGE = "model.", "momentum.", "average."
@@ -28,17 +29,25 @@ MODEL, MOMENTUM, AVERAGE = "model.", "momentum.", "average."
 class EpochRecord:
     """What one epoch gave. What is of the validation images is None where nothing is held out.
 
-    `validation_loss` is None too where it is not finite, and in records of older versions.
+    `validation_loss` is None too where it is not finite, and in records of older versions. The scores are by `metric`;
+    that of the training images is None where the task has none that is cheap.
     """
 
     epoch: int
     train_loss: float
-    train_accuracy: float
-    validation_accuracy: float | None
+    train_score: float | None
+    validation_score: float | None
     learning_rate: float
     images_per_s: float
     seconds: float
     validation_loss: float | None = None
+    metric: str = ACCURACY.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; the scores have the name of the metric."""
+        plain = asdict(self)
+        metric = plain.pop("metric")
+        return {name.replace("score", metric): value for name, value in plain.items()}
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,8 @@ def write(state: State, path: Path) -> None:
         "made_of": state.made_of,
         "execution": state.execution.to_json(),
         "speeds": dict(state.speeds),
-        "epochs": [asdict(record) for record in state.epochs],
+        "metric": next((record.metric for record in state.epochs), ACCURACY.name),
+        "epochs": [record.to_json() for record in state.epochs],
         **{name: getattr(state, name) for name in ("step", "loss", "right", "seconds", "updates", "scaling")},
     }
     content = tensors_to_bytes(on_cpu(state.tensors), {KEY: json.dumps(header)})
@@ -126,7 +136,7 @@ def read(path: Path) -> State:
             made_of=header["made_of"],
             execution=Execution.from_json(header["execution"]),
             speeds=header["speeds"],
-            epochs=tuple(_epoch(entry) for entry in header["epochs"]),
+            epochs=tuple(_epoch(entry, header.get("metric", ACCURACY.name)) for entry in header["epochs"]),
             **{name: header[name] for name in ("step", "loss", "right", "seconds", "updates")},
             scaling=header.get("scaling", {}),
             tensors=tensors,
@@ -135,9 +145,11 @@ def read(path: Path) -> State:
         raise CheckpointError(f"Expected a complete state in {path}, but {error!r}: start again.") from error
 
 
-def _epoch(entry: Mapping[str, Any]) -> EpochRecord:
+def _epoch(entry: Mapping[str, Any], metric: str) -> EpochRecord:
     """Of older versions too, whose records have fewer fields."""
-    return EpochRecord(**{field.name: entry[field.name] for field in fields(EpochRecord) if field.name in entry})
+    names = {field.name: field.name.replace("score", metric) for field in fields(EpochRecord)}
+    there = {field: entry[name] for field, name in names.items() if name in entry}
+    return EpochRecord(**there | {"metric": metric})
 
 
 @torch.no_grad()

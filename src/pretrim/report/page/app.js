@@ -83,7 +83,7 @@ const buildBoards = () => {
 
 const describe = () => {
   const { network, counts } = data;
-  at("title").textContent = data.kind === "run" ? data.study : `${data.study}: what does accuracy cost?`;
+  at("title").textContent = data.kind === "run" ? data.study : `${data.study}: what does ${METRIC} cost?`;
   const about = network ? `${network.model} on ${network.data}, images of ${network.input_shape.join("×")}, ${network.classes.length} classes. ` : "";
   if (data.kind === "run") at("plan-title").textContent = "The slim network";
   const others = ["running", "waiting", "failed", "stopped"].filter((one) => counts[one]).map((one) => `${counts[one]} ${one}`);

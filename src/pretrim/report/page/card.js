@@ -16,19 +16,23 @@ const drawAnswer = () => {
     nothingFits(box);
     return;
   }
-  make("strong", `${named(best)}: ${percent(best.accuracy)} validation${sureness(best.interval, best.images)}`, box);
-  make("p", `${why()} Test accuracy ${percent(best.test)}${sureness(best.testInterval, best.testImages)}.`, box, { className: "hint" });
-  const next = inside.find((trial) => trial !== best && trial.accuracy <= best.accuracy);
+  make("strong", `${named(best)}: ${score(best.accuracy)} ${IS_ACCURACY ? "" : `${METRIC} in `}validation${sureness(best.interval, best.images)}`, box);
+  make("p", `${why()} Test ${METRIC} ${score(best.test)}${sureness(best.testInterval, best.testImages)}.`, box, { className: "hint" });
+  const next = inside.find((trial) => trial !== best && trial.worth <= best.worth);
   const said = next && isLimited() ? against(next, best) : "";
   if (said) make("p", `Against the next best, ${named(next)}: ${said}.`, box, { className: "hint" });
   const list = make("ul", null, box);
+  (data.smallest ?? []).forEach((row) => {
+    const trial = byKey.get(row.key);
+    make("li", `Smallest ${row.words}: ${named(trial)}, ${amount("", trial.takes[SIZE])} ${resources[SIZE].title}`, list);
+  });
   state.limits.forEach((limit, place) => {
     const better = limit === Infinity ? []
-      : trials.filter((t) => fits(t, place) && t.takes[place] > limit && t.accuracy >= best.accuracy + GAIN);
+      : trials.filter((t) => fits(t, place) && t.takes[place] > limit && t.worth >= best.worth + part(GAIN, best));
     if (!better.length) return;
     const least = better.reduce((a, b) => (b.takes[place] < a.takes[place] ? b : a));
     const more = amount(resources[place].unit, least.takes[place] - limit);
-    make("li", `${points(least.accuracy - best.accuracy)} points for +${more} ${resources[place].title}: ${named(least)}${unsure(best, least)}`, list);
+    make("li", `${change(least.accuracy - best.accuracy)} for +${more} ${resources[place].title}: ${named(least)}${unsure(best, least)}`, list);
   });
 };
 
@@ -54,8 +58,8 @@ const drawCard = () => {
     : trial === best ? "Before and after: the recommended network" : `Before and after: ${named(trial)}`;
   const body = at("before-after").tBodies[0];
   body.replaceChildren();
-  accuracyRow(body, "Validation accuracy", dense && [dense.accuracy, dense.interval], [trial.accuracy, trial.interval]);
-  accuracyRow(body, "Test accuracy", dense && [dense.test, dense.testInterval], [trial.test, trial.testInterval]);
+  accuracyRow(body, `Validation ${METRIC}`, dense && [dense.accuracy, dense.interval], [trial.accuracy, trial.interval]);
+  accuracyRow(body, `Test ${METRIC}`, dense && [dense.test, dense.testInterval], [trial.test, trial.testInterval]);
   resources.forEach((resource, place) => {
     const before = dense?.takes[place] ?? data.dense?.[place] ?? null;
     if (trial.takes[place] !== null) amountRow(body, resource, before, trial.takes[place]);
@@ -71,11 +75,11 @@ const accuracyRow = (body, title, before, after) => {
   const row = make("tr", null, body);
   make("th", title, row, { scope: "row" });
   for (const found of [before, after]) {
-    const cell = make("td", found ? percent(found[0]) : "-", row);
+    const cell = make("td", found ? score(found[0]) : "-", row);
     if (found && found[1]) make("small", interval(found[1]), cell);
   }
   const known = before && before[0] !== null && before[0] !== undefined;
-  make("td", known ? `${points(after[0] - before[0])} points` : "", row, { className: "change" });
+  make("td", known ? change(after[0] - before[0]) : "", row, { className: "change" });
 };
 
 const amountRow = (body, resource, before, after) => {
@@ -128,7 +132,7 @@ const drawChosen = () => {
   const trial = shownTrial(), detail = trial ? data.details[trial.key] : null;
   const where = data.kind === "run" ? "" : trial ? ` Its run: trials/${trial.key}` : "";
   at("chosen").textContent = trial
-    ? `${named(trial)}: validation ${percent(trial.accuracy)}${sureness(trial.interval, trial.images)}.${where}` : "No network is chosen.";
+    ? `${named(trial)}: validation ${score(trial.accuracy)}${sureness(trial.interval, trial.images)}.${where}` : "No network is chosen.";
   at("reproduce").hidden = !(data.command && trial?.command);
   at("command").textContent = trial ? `${data.command} ${trial.command}` : "";
   drawWidths(detail);

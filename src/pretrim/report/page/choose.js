@@ -2,11 +2,14 @@
 // The state of the page (limits, board, the one chosen network, how plots and table are shown), what it recommends,
 // and the address that keeps it.
 
-const GAIN = 0.001; // of accuracy, that is worth a mention
-const CLOSE = 0.01; // to the dense network's accuracy: what a network may lose where nobody set a limit
+const GAIN = 0.001; // of a share, or of the value of another metric, that is worth a mention
+const CLOSE = 0.01; // to the dense network's score: what a network may lose where nobody set a limit, likewise
+const part = (share, of) => share * (metric.is_share ? 1 : Math.abs(of.worth));
+const POINT = metric.is_share ? "1 point" : "1 %";
+const MOST = IS_ACCURACY ? "most accurate" : "best";
 const state = {
   limits: resources.map(() => Infinity), board: "", chosen: null, axis: 0, means: false, logarithmic: true,
-  order: { column: "accuracy", down: true },
+  order: { column: "accuracy", down: metric.higher_is_better },
 };
 let best = null, inside = [];
 
@@ -24,7 +27,7 @@ const fits = (trial, skip) =>
 
 // By this networks are called small: MACs, where they are known.
 const SIZE = Math.max(placeOf("macs"), 0);
-const worth = (a, b) => b.accuracy - a.accuracy || (a.takes[SIZE] ?? 0) - (b.takes[SIZE] ?? 0);
+const worth = (a, b) => b.worth - a.worth || (a.takes[SIZE] ?? 0) - (b.takes[SIZE] ?? 0);
 
 // The accuracy that a network may not fall below where no limit is set: a point below the dense one.
 const reference = () => {
@@ -32,22 +35,24 @@ const reference = () => {
   return dense ?? [...trials].sort(worth)[0] ?? null;
 };
 
+const isClose = (trial, than) => trial.worth >= than.worth - part(CLOSE, than) - 1e-9;
+
 // The best slim network within the limits or, without limits, the smallest within a point of the dense network.
 const recommended = () => {
   inside = trials.filter((trial) => fits(trial)).sort(worth);
   const slim = inside.filter((trial) => !isDense(trial));
   if (isLimited() || !slim.length) return slim[0] ?? null;
-  const enough = slim.filter((trial) => trial.accuracy >= reference().accuracy - CLOSE - 1e-9);
+  const enough = slim.filter((trial) => isClose(trial, reference()));
   const smaller = (a, b) => (a.takes[SIZE] ?? Infinity) - (b.takes[SIZE] ?? Infinity) || worth(a, b);
   return enough.sort(smaller)[0] ?? slim[0];
 };
 const why = () => {
-  if (isLimited()) return `The most accurate network within the limits; ${inside.length} of ${trials.length} networks fit.`;
+  if (isLimited()) return `The ${MOST} network within the limits; ${inside.length} of ${trials.length} networks fit.`;
   const title = resources[SIZE]?.title ?? "parameters", than = reference();
-  const what = isDense(than) ? "the dense network" : "the most accurate one";
-  return best.accuracy >= than.accuracy - CLOSE - 1e-9
-    ? `No limit is set: the network with the fewest ${title} within 1 point of ${what}.`
-    : `No limit is set, and no slim network is within 1 point of ${what}: the most accurate of them.`;
+  const what = isDense(than) ? "the dense network" : `the ${MOST} one`;
+  return isClose(best, than)
+    ? `No limit is set: the network with the fewest ${title} within ${POINT} of ${what}.`
+    : `No limit is set, and no slim network is within ${POINT} of ${what}: the ${MOST} of them.`;
 };
 
 // The second network minus the first on the same validation images, as Python compared them (McNemar's test).
@@ -98,7 +103,7 @@ const fromAddress = () => {
   state.axis = Math.max(axis, 0);
   state.means = parts.get("means") === "1";
   state.logarithmic = parts.get("scale") !== "linear";
-  const sort = parts.get("sort") ?? "-accuracy", column = sort.replace(/^-/, "");
+  const sort = parts.get("sort") ?? (metric.higher_is_better ? "-accuracy" : "accuracy"), column = sort.replace(/^-/, "");
   const known = ["name", "seed", "accuracy", ...resources.map((r) => r.name)].includes(column);
-  state.order = known ? { column, down: sort.startsWith("-") } : { column: "accuracy", down: true };
+  state.order = known ? { column, down: sort.startsWith("-") } : { column: "accuracy", down: metric.higher_is_better };
 };

@@ -34,7 +34,16 @@ const amount = (unit, value) => {
 };
 const percent = (share) => (share === null || share === undefined ? "-" : `${(100 * share).toFixed(1)} %`);
 const points = (share) => `${share < 0 ? "" : "+"}${(100 * share).toFixed(1)}`;
-const interval = (ends) => (ends ? `95 %: ${(100 * ends[0]).toFixed(1)} to ${percent(ends[1])}` : "");
+// The metric that networks are chosen by: a share is shown in percent, others as numbers; less may be better.
+const metric = data.metric, IS_ACCURACY = metric.name === "accuracy";
+const METRIC = metric.name.replaceAll("_", " "), SCALE = metric.is_share ? 100 : 1, UNIT = metric.is_share ? ", %" : "";
+// Turned so that more is better.
+for (const trial of trials) trial.worth = metric.higher_is_better || trial.accuracy === null ? trial.accuracy : -trial.accuracy;
+const score = (value) =>
+  (metric.is_share ? percent(value) : value === null || value === undefined ? "-" : String(Number(value.toPrecision(3))));
+const change = (more) => (metric.is_share ? `${points(more)} points` : `${more < 0 ? "" : "+"}${Number(more.toPrecision(3))}`);
+const interval = (ends) =>
+  (ends ? `95 %: ${metric.is_share ? (100 * ends[0]).toFixed(1) : score(ends[0])} to ${score(ends[1])}` : "");
 const sureness = (ends, images) =>
   (ends ? ` (${interval(ends)}${images ? `, n = ${images.toLocaleString("en")}` : ""})` : "");
 const named = (trial) => (data.kind === "run" ? trial.name : `${trial.name}, seed ${trial.seed}`);

@@ -44,16 +44,16 @@ const clear = (id) => { at(id).hidden = true; };
 // ---------------------------------------------------------------------------------- accuracy against a resource
 
 const frontOf = (all) => {
-  const sorted = [...all].sort((a, b) => a.x - b.x || b.y - a.y);
+  const sorted = [...all].sort((a, b) => a.x - b.x || worth(a.trial, b.trial));
   let top = -Infinity;
-  return sorted.filter((point) => point.y > top && ((top = point.y), true));
+  return sorted.filter((point) => point.trial.worth > top && ((top = point.trial.worth), true));
 };
 const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
 const spread = (list) => (list.length < 2 ? 0 : Math.sqrt(list.reduce((a, b) => a + (b - mean(list)) ** 2, 0) / (list.length - 1)));
 
 const hover = (trial, place) => [
   escaped(named(trial)), `${escaped(resources[place].title)} ${amount(resources[place].unit, trial.takes[place])}`,
-  `validation ${percent(trial.accuracy)}${trial.interval ? ` (${interval(trial.interval)})` : ""}`,
+  `validation ${score(trial.accuracy)}${trial.interval ? ` (${interval(trial.interval)})` : ""}`,
 ].join("<br>");
 
 const meanTrace = (mode, own, place, scale) => {
@@ -61,9 +61,9 @@ const meanTrace = (mode, own, place, scale) => {
   own.forEach((t) => groups.set(t.name, [...(groups.get(t.name) ?? []), t]));
   const { unit, title } = resources[place], [colour, symbol] = look(mode);
   const rows = [...groups.values()].map((list) => {
-    const xs = list.map((t) => t.takes[place]), ys = list.map((t) => 100 * t.accuracy);
+    const xs = list.map((t) => t.takes[place]), ys = list.map((t) => SCALE * t.accuracy);
     return { x: scale * mean(xs), y: mean(ys), ex: scale * spread(xs), ey: spread(ys),
-      text: `${escaped(list[0].name)}, n = ${list.length}<br>${escaped(title)} ${amount(unit, mean(xs))}<br>validation ${mean(ys).toFixed(1)} ± ${spread(ys).toFixed(1)} %` };
+      text: `${escaped(list[0].name)}, n = ${list.length}<br>${escaped(title)} ${amount(unit, mean(xs))}<br>validation ${score(mean(ys) / SCALE)} ± ${score(spread(ys) / SCALE)}` };
   }).sort((a, b) => a.x - b.x);
   return {
     x: rows.map((r) => r.x), y: rows.map((r) => r.y), mode: "lines+markers", name: titleOf(mode), text: rows.map((r) => r.text), hoverinfo: "text",
@@ -75,7 +75,7 @@ const meanTrace = (mode, own, place, scale) => {
 const pointTraces = (mode, own, place, scale) => {
   const [colour, symbol] = look(mode), grey = css("--grey"), fitting = own.map((t) => fits(t));
   return [{
-    x: own.map((t) => scale * t.takes[place]), y: own.map((t) => 100 * t.accuracy), mode: "markers", name: titleOf(mode),
+    x: own.map((t) => scale * t.takes[place]), y: own.map((t) => SCALE * t.accuracy), mode: "markers", name: titleOf(mode),
     showlegend: false, legendgroup: mode, customdata: own.map((t) => t.key), text: own.map((t) => hover(t, place)), hoverinfo: "text",
     marker: { symbol, size: 9, color: fitting.map((fit) => (fit ? colour : grey)), opacity: fitting.map((fit) => (fit ? 0.9 : 0.5)) },
   },
@@ -109,10 +109,10 @@ const boundary = (place, scale, isLog, xs) => {
     };
   }
   if (isLimited() || !than) return { shapes: [], annotations: [] };
-  const y = 100 * (than.accuracy - CLOSE), what = isDense(than) ? "dense" : "best";
+  const y = SCALE * (than.accuracy - (metric.higher_is_better ? 1 : -1) * part(CLOSE, than)), what = isDense(than) ? "dense" : "best";
   return {
     shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: accent, width: 1.5, dash: "dash" } }],
-    annotations: [{ xref: "paper", x: 0, y, xanchor: "left", yanchor: "bottom", showarrow: false, font: { color: accent, size: 12 }, text: `${what} − 1 point` }],
+    annotations: [{ xref: "paper", x: 0, y, xanchor: "left", yanchor: "bottom", showarrow: false, font: { color: accent, size: 12 }, text: `${what} ${metric.higher_is_better ? "−" : "+"} ${POINT}` }],
   };
 };
 
@@ -131,7 +131,7 @@ const drawTradeoff = () => {
   if (!resource) return;
   const there = trials.filter((t) => t.takes[place] !== null);
   const [scale, unit] = axisOf(resource);
-  const front = frontOf(there.map((t) => ({ x: t.takes[place], y: 100 * t.accuracy, trial: t })));
+  const front = frontOf(there.map((t) => ({ x: t.takes[place], y: SCALE * t.accuracy, trial: t })));
   const traces = [{
     x: front.map((p) => p.x * scale), y: front.map((p) => p.y), mode: "lines", name: "front", hoverinfo: "skip",
     line: { color: css("--soft"), width: 1.5, dash: "dot", shape: "hv" },
@@ -143,7 +143,7 @@ const drawTradeoff = () => {
   const chosen = shownTrial();
   if (chosen && chosen.takes[place] !== null) {
     traces.push({
-      x: [scale * chosen.takes[place]], y: [100 * chosen.accuracy], mode: "markers", showlegend: false, hoverinfo: "skip", name: "chosen",
+      x: [scale * chosen.takes[place]], y: [SCALE * chosen.accuracy], mode: "markers", showlegend: false, hoverinfo: "skip", name: "chosen",
       marker: { symbol: "circle-open", size: 20, color: css("--accent"), line: { width: 3 } },
     });
   }
@@ -155,7 +155,7 @@ const drawTradeoff = () => {
       title: { text: axisTitle(resource, unit) }, type: isLog ? "log" : "linear", range: xs, ...(isLog && isWide ? { dtick: "D2" } : {}),
       tickformat: unit ? ",~f" : "~s",
     },
-    yaxis: { title: { text: "validation accuracy, %" }, range: rangeOf(there.map((t) => 100 * t.accuracy), false) },
+    yaxis: { title: { text: `validation ${escaped(METRIC)}${UNIT}` }, range: rangeOf(there.map((t) => SCALE * t.accuracy), false) },
     ...boundary(place, scale, isLog, xs),
     uirevision: `${resource.name} ${isLog} ${innerWidth}`,
   });
@@ -167,7 +167,7 @@ const kneeText = (front, resource) => {
   const [first, last] = [front[0], front[front.length - 1]];
   const above = front.map((p) => (p.y - first.y) / (last.y - first.y) - (p.x - first.x) / (last.x - first.x));
   const knee = front[above.indexOf(Math.max(...above))];
-  return `Knee: after ${named(knee.trial)} (${amount(resource.unit, knee.x)}, ${knee.y.toFixed(1)} %), more ${resource.title} buys the least.`;
+  return `Knee: after ${named(knee.trial)} (${amount(resource.unit, knee.x)}, ${score(knee.trial.accuracy)}), more ${resource.title} buys the least.`;
 };
 
 // ---------------------------------------------------------------------------------- all resources at once
@@ -179,7 +179,7 @@ const parallelAxes = () => {
     title: resources[place].title, value: (t) => (t.takes[place] === null ? null : Math.log(t.takes[place])),
     say: (v) => amount(resources[place].unit, Math.exp(v)), limit: state.limits[place] === Infinity ? null : Math.log(state.limits[place]),
   }));
-  axes.push({ title: "Accuracy", value: (t) => t.accuracy, say: percent, limit: null });
+  axes.push({ title: METRIC[0].toUpperCase() + METRIC.slice(1), value: (t) => t.accuracy, say: score, limit: null });
   for (const axis of axes) {
     const values = trials.map(axis.value).filter((v) => v !== null && Number.isFinite(v));
     [axis.low, axis.high] = [Math.min(...values), Math.max(...values)];
@@ -265,11 +265,11 @@ const drawCurve = (detail) => {
   if (!curve) return;
   const epochs = curve.map((_, n) => n + 1);
   const line = (column, name, colour) => ({
-    x: epochs, y: curve.map((row) => (row[column] === null ? null : 100 * row[column])), mode: "lines+markers", name, line: { color: colour },
-    hovertemplate: `epoch %{x}<br>${name} accuracy %{y:.1f} %<extra></extra>`,
+    x: epochs, y: curve.map((row) => (row[column] === null ? null : SCALE * row[column])), mode: "lines+markers", name, line: { color: colour },
+    hovertemplate: `epoch %{x}<br>${name} ${escaped(METRIC)} %{y:${metric.is_share ? ".1f} %" : ".3g}"}<extra></extra>`,
   });
   draw("curve", [line(1, "training", "#e69f00"), line(2, "validation", css("--accent"))], {
-    xaxis: { title: { text: "epoch" }, dtick: Math.max(1, Math.ceil(epochs.length / 15)) }, yaxis: { title: { text: "accuracy, %" } },
+    xaxis: { title: { text: "epoch" }, dtick: Math.max(1, Math.ceil(epochs.length / 15)) }, yaxis: { title: { text: `${escaped(METRIC)}${UNIT}` } },
   });
 };
 

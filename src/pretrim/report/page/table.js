@@ -4,7 +4,7 @@
 const columns = [
   { id: "name", title: "network", value: (t) => t.name, show: (t) => t.name },
   { id: "seed", title: "seed", value: (t) => t.seed, show: (t) => String(t.seed) },
-  { id: "accuracy", title: "validation", value: (t) => t.accuracy, show: (t) => percent(t.accuracy) + sureness(t.interval) },
+  { id: "accuracy", title: IS_ACCURACY ? "validation" : `validation ${METRIC}`, value: (t) => t.accuracy, show: (t) => score(t.accuracy) + sureness(t.interval) },
   ...resources.map((resource, place) => ({
     id: resource.name, title: resource.title, detail: resource.detail, value: (t) => t.takes[place], show: (t) => amount(resource.unit, t.takes[place]),
   })),
@@ -29,7 +29,7 @@ const drawHead = () => {
     button.dataset.column = column.id;
     button.addEventListener("click", () => {
       const active = state.order.column === column.id;
-      state.order = { column: column.id, down: active ? !state.order.down : column.id === "accuracy" };
+      state.order = { column: column.id, down: active ? !state.order.down : column.id === "accuracy" && metric.higher_is_better };
       drawTable();
       keepAddress();
     });
@@ -63,7 +63,7 @@ const cellOf = (value) => {
   return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
 };
 const csv = () => {
-  const head = ["key", "name", "mode", "keep", "seed", ...resources.map((r) => (r.unit ? `${r.name}_${r.unit}` : r.name)), "validation_accuracy", "validation_low_95", "validation_high_95"];
+  const head = ["key", "name", "mode", "keep", "seed", ...resources.map((r) => (r.unit ? `${r.name}_${r.unit}` : r.name)), `validation_${metric.name}`, "validation_low_95", "validation_high_95"];
   const lines = sorted().map((t) => [t.key, t.name, t.mode, t.keep, t.seed, ...t.takes, t.accuracy, ...(t.interval ?? [null, null])]);
   return [head, ...lines].map((line) => line.map(cellOf).join(",")).join("\r\n") + "\r\n";
 };

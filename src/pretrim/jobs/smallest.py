@@ -1,0 +1,176 @@
+"""The smallest network that is good enough: a short bisection over budgets, each step a trial that a study keeps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrim.errors import UsageError
+from pretrim.files import write_text
+
+from .data import DataSource, open_data
+from .options import CompressOptions, DataOptions, JobOptions
+from .reporter import Reporter
+from .run import Run
+from .study import Study
+from .sweep import GridOptions, StudyOptions, SweepOptions
+from .sweep import sweep as run_sweep
+from .target import Target, find_target
+
+if TYPE_CHECKING:
+    from pretrim.models.dense import ModelSource
+    from pretrim.study.goal import Goal
+    from pretrim.study.recommend import Candidate
+
+STEPS = 5
+"""Of the bisection: the budget is found to a 32nd of the dense network's"""
+
+
+def compress_within(
+    model: ModelSource, data: DataSource | None, output: Path, options: CompressOptions, goal: Goal, reporter: Reporter
+) -> Run:
+    """Find the smallest network that is good enough, and make its trial the run.
+
+    The study is beside the run, ``OUTPUT-study``; called again, it goes on with what is there.
+
+    Args:
+        model: name, module, or function that builds one.
+        data: name, folder, or data sets; None: those of the task.
+        output: the new run folder.
+        options: everything but limits.
+        goal: what is good enough.
+        reporter: told each step.
+
+    Raises:
+        UsageError: options that the search has no use for.
+        InfeasibleBudget: not even the dense network is good enough.
+    """
+    from pretrim.runs.folder import prepare_output
+
+    _check(options)
+    target = find_target(options.target, {"params": "1x"}, options.search)
+    prepare_output(output, options.job.overwrite, options.job.resume)
+    folder = output.with_name(f"{output.name}-study")
+    best, study = _bisect(model, data, folder, options, goal, reporter)
+    _take_over(study, best, output)
+    return _finished(model, data, output, options, target, reporter)
+
+
+def _check(options: CompressOptions) -> None:
+    """Raises UsageError for options that say what the search finds, or that trials do not have."""
+    if options.limits.given():
+        name = next(iter(options.limits.given()))
+        raise UsageError(
+            f"--drop and --accuracy find the limit: leave out --{name}, or name its cost, --limit-of {name}."
+        )
+    plain = JobOptions(resume=options.job.resume, overwrite=options.job.overwrite, with_dense=options.job.with_dense)
+    for part, default in ((options.job, plain), (options.data, DataOptions())):
+        for field in fields(part):
+            kept = field.name in ("input", "fit", "task", "max_images")
+            if not kept and getattr(part, field.name) != getattr(default, field.name):
+                name = field.name.removesuffix("_").replace("_", "-")
+                raise UsageError(f"--{name} is of one training: leave it out beside --drop and --accuracy.")
+
+
+def _bisect(
+    model: ModelSource, data: DataSource | None, folder: Path, options: CompressOptions, goal: Goal, reporter: Reporter
+) -> tuple[Candidate, Study]:
+    """The smallest network that is good enough, among all that the study has tried."""
+    from pretrim.study.goal import dense_score, good_enough, unreached
+    from pretrim.study.recommend import candidates
+
+    cost = options.goal.limit_of
+    study = _tried(model, data, folder, options, None, reporter)
+    found = candidates(study.trials)
+    if not found:
+        study.check_any_done()
+        raise UsageError(f"The dense network was not trained: see the trials of {folder}.")
+    metric = found[0].metric
+    threshold = goal.threshold(metric, dense_score(found))
+    reporter.say(f"wanted: {metric.show(threshold)} ({goal.words(metric)}); each step is a trial of {folder}")
+    if not good_enough(found, threshold, cost):
+        raise unreached(found, goal, threshold)
+    low, high = 0.0, 1.0
+    for step in range(1, STEPS + 1):
+        middle = (low + high) / 2
+        study = _tried(model, data, folder, options, middle, reporter)
+        reached = _reached(study, middle, threshold)
+        low, high = (low, middle) if reached else (middle, high)
+        reporter.say(f"step {step}/{STEPS}: {middle:.4g}x of {cost}: {'good enough' if reached else 'not good enough'}")
+    return good_enough(candidates(study.trials), threshold, cost)[0], study
+
+
+def _reached(study: Study, fraction: float, threshold: float) -> bool:
+    """Whether a budget's trial is good enough; one that no network meets is not."""
+    from pretrim.study.recommend import candidates
+
+    keys = {trial.key for trial in study.trials if trial.spec.budget_fraction == fraction and trial.state == "done"}
+    return any(one.worth >= one.metric.worth(threshold) for one in candidates(study.trials) if one.key in keys)
+
+
+def _tried(
+    model: ModelSource,
+    data: DataSource | None,
+    folder: Path,
+    options: CompressOptions,
+    fraction: float | None,
+    reporter: Reporter,
+) -> Study:
+    """The study with the trial of one budget more; of the dense network where there is none."""
+    search, images = options.search, options.data
+    own = {name: value for name, value in search.changes().items() if name in ("step", "round_to")}
+    extra = sorted(set(search.changes()) - {*own, "mode"})
+    if extra:
+        raise UsageError(f"--{extra[0].replace('_', '-')} is not an option of trials: leave it out beside --drop.")
+    grid = GridOptions(
+        modes=search.options().mode,
+        budget_fraction=(0.5 if fraction is None else fraction,),
+        limit_of=options.goal.limit_of,
+    )
+    how = SweepOptions(input=images.input, fit=images.fit, task=images.task, max_images=images.max_images, **own)
+    asked = StudyOptions(grid=grid, sweep=how, training=options.training, machine=options.machine)
+    return run_sweep(model, data, folder, asked, reporter)
+
+
+def _take_over(study: Study, best: Candidate, output: Path) -> None:
+    """The run of a trial, in a folder of its own, with the dense network's results beside its own."""
+    from pretrim.runs.folder import output_folder
+    from pretrim.runs.load import read
+    from pretrim.runs.record import OWN, RECORD
+    from pretrim.study.settings import DENSE
+
+    trials = study.path / "trials"
+    dense = next((trial for trial in study.trials if trial.spec.mode == DENSE and trial.state == "done"), None)
+    record = read(trials / best.key)
+    results: dict[str, Any] = {**(record.results or {}), "study": str(study.path), "trial": best.key}
+    if dense is not None:
+        results["dense"] = dict(read(trials / dense.key).results or {})
+    with output_folder(output):
+        for file in sorted((trials / best.key).iterdir()):
+            if file.is_file() and file.name in OWN and file.name != RECORD:
+                shutil.copy2(file, output / file.name)
+        write_text(output / RECORD, json.dumps(replace(record, results=results).to_json(), indent=2) + "\n")
+
+
+def _finished(
+    model: ModelSource,
+    data: DataSource | None,
+    output: Path,
+    options: CompressOptions,
+    target: Target,
+    reporter: Reporter,
+) -> Run:
+    """The run, exported where a runtime was named."""
+    from pretrim.runs.load import load
+    from pretrim.runs.load import read as read_run
+
+    from .export import deliver
+
+    record = read_run(output)
+    is_own = not isinstance(model, str) or ".py" in model
+    found, task = open_data(data, options.data, model=model, plan=record.plan, reporter=reporter)
+    run = Run.opened(output, load(output, model=model if is_own else None), found, task)
+    return run if target.runtime is None else replace(run, artifact=deliver(run, target, reporter))

@@ -1,0 +1,75 @@
+"""Classification: one class an image, cross-entropy, accuracy. The task of a training where none is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretrim.data import Augmentation, DataSet, Split
+
+from .diagnosis import diagnose, majority_share
+from .evaluation import Evaluation, evaluate
+from .metric import ACCURACY, Baseline
+from .mistakes import write_mistakes
+from .outputs import Loss, check_logits, class_weights, renormalised
+from .recipe import Recipe
+from .state import EpochRecord
+from .task import Assessment, Objective, Task
+from .teacher import Teacher
+
+
+class Classification(Task):
+    """One class an image: targets are class numbers (int64, N), outputs N x classes."""
+
+    name = "classification"
+    metric = ACCURACY
+    divides = True
+
+    def objective(self, recipe: Recipe, data: DataSet, device: torch.device, teacher: Teacher | None) -> Objective:
+        """Cross-entropy, with what the recipe asks for; the score counts the images that are right."""
+        teach = None if teacher is None else renormalised(teacher, data.mean, data.std)
+        weighs = recipe.balance == "loss"
+        weights = class_weights(data.train.labels, len(data.classes)).to(device) if weighs else None
+        return Loss(recipe, len(data.classes), teach, weights)
+
+    def assess(
+        self, model: nn.Module, split: Split, mean: Sequence[float], std: Sequence[float], *, is_final: bool = True
+    ) -> Evaluation:
+        """Accuracy and cross-entropy; see `evaluation.evaluate`."""
+        return evaluate(model, split, mean, std)
+
+    def augmentation(self, how: Augmentation) -> Augmentation:
+        """All of it: a class is that of the whole image."""
+        return how
+
+    def baseline(self, data: DataSet) -> Baseline | None:
+        """The most common class of the validation images."""
+        if not len(data.validation):
+            return None
+        return Baseline(majority_share(data.validation.labels), "most common class")
+
+    def warnings(self, records: Sequence[EpochRecord], data: DataSet, recipe: Recipe) -> tuple[str, ...]:
+        """At chance, still climbing, imbalanced classes."""
+        return diagnose(records, data, recipe)
+
+    def write_details(self, folder: Path, test: Assessment, data: DataSet, title: str, worst: int = 0) -> None:
+        """The confusion matrix, and the worst images where they are asked for."""
+        assert isinstance(test, Evaluation)  # `assess` made it
+        write_mistakes(folder, test, data, title, worst)
+
+    def proof_material(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
+        """The classes."""
+        return {"labels": targets}
+
+    def answer(self, outputs: torch.Tensor, names: Sequence[str], top: int) -> list[list[dict[str, Any]]]:
+        """The likeliest classes with their probabilities."""
+        check_logits(outputs, len(names))
+        likeliest = outputs.softmax(dim=1).topk(min(top, len(names)), dim=1)
+        return [
+            [{"class": names[place], "probability": value} for value, place in zip(values, places, strict=True)]
+            for values, places in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True)
+        ]

@@ -1,0 +1,66 @@
+"""The numbers that networks are judged and chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good a network is.
+
+    Attributes:
+        name: as in records: ``accuracy``, ``mean_iou``, ``mae``.
+        higher_is_better: its direction.
+        is_share: whether it is from 0 to 1, and shown in percent.
+    """
+
+    name: str
+    higher_is_better: bool = True
+    is_share: bool = True
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.name.replace("_", " ")
+
+    def worth(self, value: float) -> float:
+        """The value, turned so that more is better."""
+        return value if self.higher_is_better else -value
+
+    def show(self, value: float | None, digits: int = 1) -> str:
+        """A value for people; '-' where there is none.
+
+        >>> Metric("accuracy").show(0.5), Metric("mae", False, False).show(12.345)
+        ('50.0 %', '12.3')
+        """
+        if value is None:
+            return "-"
+        return f"{100 * value:.{digits}f} %" if self.is_share else f"{value:.{digits + 2}g}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"name": self.name, "higher_is_better": self.higher_is_better, "is_share": self.is_share}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Metric:
+        """Read what :meth:`to_json` wrote; records of older versions have none, and are of accuracies."""
+        return ACCURACY if data is None else cls(**data)
+
+
+ACCURACY = Metric("accuracy")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What an answer without looking reaches.
+
+    Attributes:
+        score: by the metric that chooses.
+        words: which answer: "always one class".
+    """
+
+    score: float
+    words: str

@@ -1,0 +1,142 @@
+"""The examples, run as their pages say, on small data made here."""
+
+import importlib.util
+import json
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pretrim
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+FEW: dict[str, Any] = {"train_on": "cpu", "threads": 1, "precision": "float32", "macs": "0.5x"}
+
+
+def module(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def say(folder: Path, words: tuple[float, ...] = (400.0, 900.0, 2000.0), count: int = 30) -> Path:
+    """Words that are tones of their own pitch, with noise, at random moments."""
+    generator = np.random.default_rng(0)
+    for word, pitch in enumerate(words):
+        place = folder / f"word{word}"
+        place.mkdir(parents=True)
+        for number in range(count):
+            time = np.arange(16_000) / 16_000
+            start = generator.uniform(0, 0.5)
+            tone = np.sin(2 * np.pi * pitch * generator.uniform(0.9, 1.1) * time) * (
+                (time > start) & (time < start + 0.4)
+            )
+            sound = 0.3 * tone + 0.02 * generator.standard_normal(16_000)
+            with wave.open(str(place / f"{number:02}.wav"), "wb") as file:
+                file.setnchannels(1), file.setsampwidth(2), file.setframerate(16_000)
+                file.writeframes((sound * 32767).astype("<i2").tobytes())
+    return folder
+
+
+def test_keyword_spotting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYWORDS", str(say(tmp_path / "words")))
+    file = EXAMPLES / "keyword_spotting" / "keywords.py"
+    run = pretrim.compress(
+        f"{file}:build", task=f"{file}:Keywords", output=tmp_path / "run", device="nrf52840", epochs=6, batch_size=8,
+        lr=0.02, **FEW,
+    )  # fmt: skip
+    assert run.record is not None and run.record.input_shape == (1, 49, 10)
+    assert run.record.classes == ("word0", "word1", "word2")
+    assert run.score is not None and run.score > 0.8
+    assert run.artifact is not None and run.artifact.board is not None and run.artifact.board["verified"]
+    assert run.artifact.artifact.proof["metric"]["name"] == "accuracy"
+
+
+def test_the_spectrogram_of_a_tone_is_brightest_in_its_band() -> None:
+    keywords = module(EXAMPLES / "keyword_spotting" / "keywords.py")
+    bands = keywords.mel_bands()
+    for pitch in (300, 1000, 3000):
+        tone = np.sin(2 * np.pi * pitch * np.arange(16_000) / 16_000)
+        band = int(keywords.log_mel(tone)[0].mean(dim=0).argmax())
+        assert band == int(bands[:, round(pitch * keywords.WINDOW / keywords.RATE)].argmax())
+
+
+def test_defects(tmp_path: Path) -> None:
+    """Grey parts, a third of them with a dark scratch."""
+    generator = np.random.default_rng(0)
+    for number in range(72):
+        defect = number % 3 == 0
+        pixels = 150 + 15 * generator.standard_normal((32, 32))
+        if defect:
+            row = generator.integers(4, 28)
+            pixels[row : row + 2, 4:28] -= 90
+        folder = tmp_path / "parts" / ("defect" if defect else "good")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    run = pretrim.compress(
+        f"{EXAMPLES / 'defects' / 'inspection.py'}:build", str(tmp_path / "parts"), output=tmp_path / "run",
+        input="1x32x32", device="stm32h743", epochs=8, batch_size=8, lr=0.02, set={"balance": "loss"}, **FEW,
+    )  # fmt: skip
+    assert run.accuracy is not None and run.accuracy > run.results["chance"]
+    assert run.artifact is not None and run.artifact.board is not None and run.artifact.board["verified"]
+
+
+def scene(generator: np.random.Generator) -> tuple[Image.Image, list[tuple[int, list[int]]]]:
+    """A red or blue rectangle or two on grey."""
+    pixels = np.full((64, 64, 3), 110) + generator.integers(-10, 10, (64, 64, 3))
+    boxes = []
+    for corner in ((2, 2), (34, 34))[: generator.integers(1, 3)]:
+        kind, (width, height) = int(generator.integers(0, 2)), generator.integers(12, 24, 2)
+        x, y = (int(at + generator.integers(0, 6)) for at in corner)
+        pixels[y : y + height, x : x + width] = ((230, 40, 40), (40, 40, 230))[kind]
+        boxes.append((kind + 1, [x, y, int(width), int(height)]))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), boxes
+
+
+def coco(folder: Path, counts: dict[str, int]) -> Path:
+    """Scenes in the format of COCO."""
+    generator = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    for part, count in counts.items():
+        images, annotations = [], []
+        for number in range(count):
+            image, boxes = scene(generator)
+            name = f"{part}{number}.png"
+            image.save(folder / "images" / name)
+            images.append({"id": number, "file_name": name, "width": 64, "height": 64})
+            annotations += [{"image_id": number, "category_id": kind, "bbox": box} for kind, box in boxes]
+        categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / f"{part}.json").write_text(json.dumps(content))
+    return folder
+
+
+# The loss picks single cells, whose gradients torch lays out in its own way.
+@pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout contract")
+def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTION", str(coco(tmp_path / "objects", {"train": 120, "test": 24})))
+    file = EXAMPLES / "detection" / "detector.py"
+    run = pretrim.compress(
+        f"{file}:build", task=f"{file}:Detection", output=tmp_path / "run", epochs=16, batch_size=8, lr=0.05, **FEW
+    )
+    assert run.metric.name == "ap50"
+    assert run.score is not None and run.score > 0.5
+    made = run.export("onnx", int8=True).artifact
+    assert made.proof["metric"]["loss"] < 0.1
+
+
+def test_average_precision_of_boxes_by_hand() -> None:
+    """Two true boxes: one is found first, then a wrong one, then the other: (1/1 + 2/3) / 2."""
+    detector = module(EXAMPLES / "detection" / "detector.py")
+    target = torch.tensor([[[0, 0.2, 0.2, 0.2, 0.2], [0, 0.7, 0.7, 0.2, 0.2], [-1, -1, -1, -1, -1.0]]])
+    found = torch.tensor([[[0.9, 0, 0.2, 0.2, 0.2, 0.2], [0.8, 0, 0.45, 0.2, 0.2, 0.2], [0.7, 0, 0.7, 0.68, 0.2, 0.2]]])
+    assert detector.average_precision(found, target, 0) == pytest.approx((1 + 2 / 3) / 2)
+    assert detector.shared(torch.tensor([0.2, 0.2, 0.2, 0.2]), torch.tensor([0.3, 0.2, 0.2, 0.2])) == pytest.approx(
+        1 / 3
+    )

@@ -1,0 +1,262 @@
+"""Data with targets of their own: tables, masks, and folders of boxes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+from torch import nn
+
+import pretrim
+from pretrim import data
+from pretrim.errors import DataError, PretrimError, UsageError
+
+
+def pictures(folder: Path, count: int = 12, size: int = 8) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("L", (size, size), 20 * number).save(folder / f"{number}.png")
+    return folder
+
+
+def table(folder: Path, head: str, rows: Sequence[str], name: str = "labels.csv") -> Path:
+    (folder / name).write_text("\n".join([head, *rows]) + "\n")
+    return folder / name
+
+
+def masks(folder: Path, count: int = 12, size: int = 8, values: Sequence[int] = (0, 1)) -> Path:
+    """The right half of each image is bright, and of the second value."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        half = np.zeros((size, size), dtype=np.uint8)
+        half[:, size // 2 :] = 1
+        Image.fromarray(half * 200 + number).save(folder / "images" / f"{number}.png")
+        Image.fromarray(np.where(half == 1, values[1], values[0]).astype(np.uint8)).save(
+            folder / "masks" / f"{number}.png"
+        )
+    return folder
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def test_one_column_of_names_is_a_classification(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    rows = [f"{n}.png,{'dark' if n < 6 else 'light'},{'test' if n % 3 == 0 else 'train'}" for n in range(12)]
+    table(tmp_path, "file,label,split", rows)
+    found = data.load(str(tmp_path), image_size=4)
+    assert (found.task, found.classes) == ("classification", ("dark", "light"))
+    assert len(found.test) == 4 and len(found.train) + len(found.validation) == 8
+    means = found.test.images[:].float().mean(dim=(1, 2, 3)) / 20
+    assert means.round().tolist() == [0, 3, 6, 9]
+    assert found.test.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_numbers_in_a_column_of_labels_are_classes_in_their_order(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    table(tmp_path, "file,label", [f"{n}.png,{(0, 2, 10)[n % 3]}" for n in range(12)])
+    found = data.load(str(tmp_path / "labels.csv"), image_size=4)
+    assert (found.task, found.classes) == ("classification", ("0", "2", "10"))
+
+
+@pytest.mark.parametrize("form", ["columns", "cells"])
+def test_several_labels_an_image(tmp_path: Path, form: str) -> None:
+    pictures(tmp_path)
+    if form == "columns":
+        table(tmp_path, "file,cat,dog", [f"{n}.png,{n % 2},{int(n < 6)}" for n in range(12)])
+    else:
+        words = [";".join([*(["cat"] if n % 2 else []), *(["dog"] if n < 6 else [])]) for n in range(12)]
+        table(tmp_path, "file,labels", [f"{n}.png,{word}" for n, word in enumerate(words)])
+    found = data.load(str(tmp_path), image_size=4)
+    assert (found.task, found.classes) == ("multilabel", ("cat", "dog"))
+    numbers = (found.train.images[:].float().mean(dim=(1, 2, 3)) / 20).round()
+    assert torch.equal(found.train.targets[:], torch.stack([numbers % 2, (numbers < 6).float()], dim=1))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_other_numbers_are_values_to_regress(tmp_path: Path, suffix: str) -> None:
+    pictures(tmp_path)
+    if suffix == "csv":
+        table(tmp_path, "file,x,y", [f"{n}.png,{n / 10},{-n}" for n in range(12)])
+    else:
+        columns = {
+            "file": [f"{n}.png" for n in range(12)],
+            "x": [n / 10 for n in range(12)],
+            "y": list(range(0, -12, -1)),
+        }
+        parquet.write_table(pyarrow.table(columns), tmp_path / "labels.parquet")
+    found = data.load(str(tmp_path / f"labels.{suffix}"), image_size=4)
+    assert (found.task, found.classes) == ("regression", ("x", "y"))
+    numbers = (found.train.images[:].float().mean(dim=(1, 2, 3)) / 20).round()
+    assert torch.allclose(found.train.targets[:], torch.stack([numbers / 10, -numbers], dim=1))
+
+
+@pytest.mark.parametrize("kind", ["regression", "multilabel"])
+def test_a_table_through_the_whole_job_to_what_it_says_of_one_image(tmp_path: Path, kind: str) -> None:
+    folder = pictures(tmp_path / "data", 24)
+    if kind == "regression":
+        table(folder, "file,brightness", [f"{n}.png,{n / 12}" for n in range(24)])
+    else:
+        table(folder, "file,dark,even", [f"{n}.png,{int(n < 12)},{int(n % 2 == 0)}" for n in range(24)])
+    outputs = 1 if kind == "regression" else 2
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, outputs)
+    )
+    run = pretrim.compress(
+        network, str(folder), output=tmp_path / "run", macs="0.6x", round_to=4, input="1x8x8", epochs=2, batch_size=8,
+        lr=0.02, threads=1, train_on="cpu",
+    )  # fmt: skip
+    assert run.purpose.name == kind
+    (said,) = run.predict([folder / "3.png"])
+    pixels = data.decode_image(folder / "3.png", (1, 8, 8))[None]
+    assert run.record is not None and run.record.normalisation is not None
+    with torch.no_grad():
+        wanted = run.model(data.normalise(pixels, *run.record.normalisation))[0]
+    if kind == "regression":
+        assert said["predictions"] == [{"output": "brightness", "value": pytest.approx(float(wanted[0]))}]
+    else:
+        found = {entry["class"]: entry["probability"] for entry in said["predictions"]}
+        assert found == pytest.approx(dict(zip(("dark", "even"), wanted.sigmoid().tolist(), strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "said"),
+    [
+        ("file,label", ["0.png,a", "1.png,"], r"Expected a label in row 3 of .*labels.csv, but it is missing"),
+        ("file,label", ["0.png,a", "99.png,b"], r"Expected the image of row 3 of .* but .*99.png is not there"),
+        ("file,label", ["0.png,a", "1.png,b,c"], r"Expected 2 cells in row 3 of .*labels.csv, but got 3"),
+        ("file,label", [], r"Expected rows in .*labels.csv, but it has none"),
+        ("name,label", ["0.png,a"], "Expected a column image, file, .* but got name, label"),
+        ("file", ["0.png"], "Expected a column of labels in .* but it names images alone"),
+        ("file,label", ["0.png,a", "1.png,a"], "Expected at least 2 classes in .* but got one"),
+        ("file,x,y", ["0.png,1,2", "1.png,1,wide"], "Expected a number as the y of row 3 of .* but got 'wide'"),
+        (
+            "file,label,split",
+            ["0.png,a,train", "1.png,b,later"],
+            "Expected train, validation or test .* but got 'later'",
+        ),
+        ("file,label,split", ["0.png,a,test", "1.png,b,test"], "Expected rows of the part train in .* has test alone"),
+    ],
+)
+def test_what_is_wrong_with_a_table(tmp_path: Path, head: str, rows: list[str], said: str) -> None:
+    table(pictures(tmp_path / "data", 3), head, rows)
+    with pytest.raises(DataError, match=said) as raised:
+        pretrim.compress("resnet20", str(tmp_path / "data"), output=tmp_path / "run", macs="0.5x")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------------------------------- masks
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 255)])
+def test_images_and_masks_are_a_segmentation(tmp_path: Path, values: tuple[int, int]) -> None:
+    """And not two classes, images and masks. Masks of 0 and 255 are of two classes."""
+    found = data.load(str(masks(tmp_path, values=values)), image_size=8)
+    assert (found.task, found.classes, found.train.targets.shape[1:]) == ("segmentation", ("0", "1"), (8, 8))
+    assert torch.equal(found.train.targets[:] == 1, found.train.images[:][:, 0] >= 200)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_masks_get_the_shape_of_their_images(tmp_path: Path, fit: Any) -> None:
+    found = data.load(str(masks(tmp_path, size=16)), image_size=(8, 12), fit=fit)
+    images, targets = found.train.images[:][:, 0], found.train.targets[:]
+    sure = (images >= 200) | (images < 40)  # bilinear images have an edge in between
+    inside = targets != 255
+    assert torch.equal((targets == 1)[sure & inside], (images >= 200)[sure & inside])
+    assert bool(inside.all()) == (fit != "pad")
+
+
+def test_parts_and_names_of_masks(tmp_path: Path) -> None:
+    for part, count in (("train", 8), ("val", 3), ("test", 4)):
+        masks(tmp_path / part, count)
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    found = data.load(str(tmp_path), image_size=8)
+    assert found.classes == ("sky", "road")
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [8, 3, 4]
+
+
+def test_a_folder_of_masks_through_the_whole_job(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(16, 2, 1),
+    )  # fmt: skip
+    run = pretrim.compress(
+        network, str(masks(tmp_path / "data", 24)), output=tmp_path / "run", macs="0.6x", round_to=4, input="1x8x8",
+        epochs=4, batch_size=8, lr=0.05, threads=1, train_on="cpu",
+    )  # fmt: skip
+    assert run.metric.name == "mean_iou"
+    assert run.score is not None and run.score > 0.5
+    assert run.evaluate(str(tmp_path / "data")).score == pytest.approx(run.score)
+
+
+def without(file: str) -> Any:
+    return lambda folder: (folder / file).unlink()
+
+
+def colour(folder: Path) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "masks" / "0.png")
+
+
+def black(folder: Path) -> None:
+    for file in (folder / "masks").iterdir():
+        Image.new("L", (8, 8)).save(file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without("masks/3.png"), r"Expected a mask for .*images/3.png, but there is none of that name"),
+        (without("images/3.png"), r"Expected an image for .*masks/3.png, but there is none of that name"),
+        (colour, r"Expected a mask with a class a pixel .* but it is RGB: store class numbers"),
+        (black, "Expected masks of at least 2 classes in .* but every known pixel is of class 0"),
+        (
+            lambda folder: (folder / "classes.txt").write_text("sky\n"),
+            "Expected 2 names in .*classes.txt, .* but got 1",
+        ),
+        (
+            lambda folder: (folder / "masks" / "0.png").write_text("x"),
+            "Expected a mask in .*0.png, but it cannot be read",
+        ),
+    ],
+)
+def test_what_is_wrong_with_masks(tmp_path: Path, damage: Any, said: str) -> None:
+    damage(masks(tmp_path, 6))
+    with pytest.raises(DataError, match=said) as raised:
+        data.load(str(tmp_path), image_size=8)
+    assert "\n" not in str(raised.value)
+
+
+# ---------------------------------------------------------------------------------------- boxes
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("annotations/instances_train.json", "COCO"),
+        ("train/_annotations.coco.json", "COCO"),
+        ("data.yaml", "YOLO"),
+        ("train/labels/0.txt", "YOLO"),
+    ],
+)
+def test_boxes_are_recognised_and_what_to_do_is_said(tmp_path: Path, file: str, name: str) -> None:
+    pictures(tmp_path / "train" / "images")
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(UsageError, match=f"holds boxes in the format of {name}, .* examples/detection"):
+        data.load(str(tmp_path))
+
+
+def test_a_task_that_the_data_are_not_of(tmp_path: Path) -> None:
+    masks(tmp_path / "data")
+    with pytest.raises(PretrimError, match="data has targets of a segmentation, not of a regression"):
+        pretrim.compress("resnet20", str(tmp_path / "data"), output=tmp_path / "run", macs="0.5x", task="regression")
+    assert not (tmp_path / "run").exists()
