@@ -135,10 +135,9 @@ def code_of(card: str) -> str:
 def test_a_card_says_what_the_run_is(run: Run) -> None:
     card = (run.path / "README.md").read_text()
     for which in ("test", "validation"):
-        low, high = run.results[which]["interval_95"]
-        said = (
-            f"{run.results[which]['accuracy']:.1%} (95 %: {low:.1%} to {high:.1%}, n = {run.results[which]['images']})"
-        )
+        low, high = (100 * end for end in run.results[which]["interval_95"])
+        accuracy, images = 100 * run.results[which]["accuracy"], run.results[which]["images"]
+        said = f"{accuracy:.1f} % (95 %: {low:.1f} % to {high:.1f} %, n = {images})"
         assert said in card
     assert f"| MACs | {run.plan.dense['macs']:,} | {run.plan.slim['macs']:,} |" in card
     assert f"| stages.0.0.conv1 | 16 | {run.plan.groups[1].kept} |" in card

@@ -113,7 +113,8 @@ def push(run: str | Path, name: str, *, private: bool = False, reporter: Reporte
 
 def _files(folder: Path) -> Iterator[Path]:
     """What is pushed of a run: its record, weights, card, log, pictures, and artifacts with theirs."""
-    from pretrim.runs.record import ARTIFACT, CARD, CONFUSION, CONFUSION_PICTURE, CURVE, LOG
+    from pretrim.runs.record import ARTIFACT, CARD, CURVE, LOG
+    from pretrim.train import CONFUSION, CONFUSION_PICTURE
 
     for name in (*NEEDED, CARD, LOG, CURVE, CONFUSION, CONFUSION_PICTURE):
         if (folder / name).is_file():
