@@ -389,7 +389,7 @@ def test_output_is_prepared_without_leaving_anything(tmp_path: Path) -> None:
 def test_a_network_without_plan_and_odd_metadata_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Expected a slim network made by pretrim"):
         save(net(), tmp_path / "run")
-    for odd in ({"data": {"x": torch.zeros(1)}}, {"results": {"loss": float("nan")}}, {"input_shape": (3, 8)}):
+    for odd in ({"data": {"x": torch.zeros(1)}}, {"results": {"loss": float("nan")}}, {"input_shape": (3,)}):
         with pytest.raises(UsageError, match="Expected metadata of a run as plain JSON, but"):
             save(slim_of(net()), tmp_path / "run", **odd)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

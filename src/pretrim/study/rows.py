@@ -100,7 +100,6 @@ class Trial:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class _Stopped:
     """What is read of the record of a trial that was stopped."""
 
