@@ -93,7 +93,7 @@ def test_a_built_in_network_is_rebuilt_alone(tmp_path: Path) -> None:
 
 
 def test_the_folder_holds_two_files_and_no_pickle(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == ["run.json", "weights.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == ["README.md", "run.json", "weights.safetensors"]
     assert [path.name for path in saved.parent.iterdir()] == ["run"]
     header = int.from_bytes((saved / "weights.safetensors").read_bytes()[:8], "little")
     assert json.loads((saved / "weights.safetensors").read_bytes()[8 : 8 + header])

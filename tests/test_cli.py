@@ -150,7 +150,7 @@ def test_python_m_pretrim_is_the_command_line() -> None:
 def test_the_list_of_commands_cuts_no_sentence(call: Call) -> None:
     lines = call("--help").out.partition("─ Commands ")[2].splitlines()[1:]
     commands = [line.strip("│ ") for line in lines if line.startswith("│") and not line.startswith("│ --")]
-    assert len(commands) == 11
+    assert len(commands) == 12
     assert all(line.endswith(".") and "..." not in line for line in commands)
 
 
@@ -355,6 +355,7 @@ def test_plan_passes_every_option_on(call: Call) -> None:
 
 def test_a_run_holds_its_results_and_nothing_pickled(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == [
+        "README.md",
         "confusion.json",
         "confusion.png",
         "curve.png",

@@ -105,7 +105,7 @@ def test_compress_is_launched_as_usual(tmp_path: Path, launcher: list[str], proc
     assert record["results"]["execution"]["precision"] == ("bfloat16" if bfloat16 else "float32")
     assert done.stderr.count("epoch 2/2") == 1
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "confusion.json", "confusion.png", "curve.png", "log.jsonl", "run.json", "weights.safetensors"
+        "README.md", "confusion.json", "confusion.png", "curve.png", "log.jsonl", "run.json", "weights.safetensors"
     ]  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from pretrim.study.recommend import BY_NAME, candidates, recommend
 from pretrim.study.rows import Trial
 from pretrim.study.settings import StudyConfig, TrialSpec
 
-EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!-- '\"&"
+EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!-- '\"&<a href='https://a.example'>x</a>"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
@@ -93,7 +93,7 @@ NETWORK = {
     "groups": [EVIL, "stage"],
     "channels": [16, 32],
     "layers": [f"{EVIL}{n}" for n in range(3)],
-    "shares": {"params": [0.1, 0.2, 0.7], "macs": [0.5, 0.3, 0.2], "memory": [0.6, 0.3, 0.1]},
+    "shares": {"params": [0.1, 0.2, 0.7], "macs": [0.5, 0.3, 0.2], "memory": [0.6, 0.3, 0.1], EVIL: [0.4, 0.3, 0.3]},
 }
 CONFIG = StudyConfig("resnet20", "cifar10:data", max_images=1000)
 
@@ -168,6 +168,7 @@ def test_hostile_names_stay_texts(browser: Any, file: Path) -> None:
     assert EVIL in opened.page.locator("#failed li").inner_text()
     assert EVIL in opened.page.locator("#about").inner_text()
     assert opened.page.locator("img").count() == 0
+    assert opened.page.locator("svg a").count() == 0, "Plotly makes links of names that are not escaped"
     opened.page.locator("#resource").select_option("params")
     assert opened.problems == [] and opened.requests == [file.as_uri()]
     opened.context.close()
@@ -270,7 +271,7 @@ def test_one_selection_by_mouse_and_keyboard_and_the_address_keeps_all(browser: 
     page.locator("#table tr", has_text="uniform at 0.25").click()
     before = state_of(opened)
     assert before["board"] == "nrf52840" and before["limits"]["arena"] == "192 KiB" and before["sort"] == "Parameters ↑"
-    assert "nRF52840" in opened.text("#on-board") and "fits as well" in opened.text("#on-board")
+    assert "nRF52840" in opened.text("#on-board") and "fits on it as well" in opened.text("#on-board")
     page.reload()
     page.wait_for_selector("body[data-ready]")
     assert state_of(opened) == before
@@ -543,10 +544,16 @@ def test_a_page_of_the_dense_network_alone_recommends_nothing(browser: Any, tmp_
 
 
 def test_ten_thousand_trials_stay_small() -> None:
-    many = [
-        trial(n, ("params", "macs", "uniform")[n % 3], 0.1 + 0.8 * (n % 997) / 997, (n % 911) / 911)
-        for n in range(10_000)
-    ]
+    evaluation = {"interval_95": [0.123456789, 0.987654321], "images": 10_000, "per_class": [0.5] * 10}
+    evaluation |= {"images_per_class": [1000] * 10, "accuracy": 0.512345678}
+    many = []
+    for n in range(10_000):
+        one = trial(
+            n, ("params", "macs", "uniform")[n % 3], 0.1 + 0.8 * (n % 997) / 997, (n % 911) / 911, latency=n * 1e-6
+        )
+        assert one.record is not None
+        record = {**one.record, "test": evaluation, "epochs": [[1.23456, 0.12345, 0.12345]] * 30, "widths": [16] * 30}
+        many.append(replace(one, record=record))
     assert len(page("many", contents(Shown("many", many, NETWORK, None, CONFIG)))) <= LARGEST_BYTES
 
 

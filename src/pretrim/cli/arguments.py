@@ -12,7 +12,9 @@ Model: TypeAlias = Annotated[
     str,
     Parameter(metavar="MODEL", help="Network: vgg16, resnet20, ..., torchvision:NAME, timm:NAME, or FILE.py:FUNCTION."),
 ]
-Run: TypeAlias = Annotated[Path, Parameter(metavar="RUN", help="Folder that `pretrim compress` wrote.")]
+Run: TypeAlias = Annotated[
+    Path, Parameter(metavar="RUN", help="Folder that `pretrim compress` wrote, or hf:OWNER/NAME.")
+]
 Study: TypeAlias = Annotated[Path, Parameter(metavar="STUDY", help="Folder of `pretrim sweep`.")]
 Data: TypeAlias = Annotated[
     str | None,

@@ -13,7 +13,7 @@ def evaluate(
     """Evaluate a saved network on the test images of a data set."""
     from pretrim.jobs.run import open_run
 
-    record = open_run(run, model, task).evaluate(data, Bars()).to_json()
+    record = open_run(run, model, task, Bars()).evaluate(data, Bars()).to_json()
     if json:
         render.print_json(record)
     else:

@@ -43,7 +43,7 @@ def export(
 
     target, how = target or TargetOptions(), how or ExportOptions()
     check_options(target, how, has_data=calibrate is not None)
-    record = export_job(open_run(run, model, task), target, how, calibrate, Bars()).to_json()
+    record = export_job(open_run(run, model, task, Bars()), target, how, calibrate, Bars()).to_json()
     if json:
         render.print_json(record)
     else:

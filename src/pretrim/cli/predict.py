@@ -10,6 +10,7 @@ from cyclopts.validators import Number
 
 from . import render
 from .arguments import Json, Run, RunModel, RunTask
+from .progress import Bars
 
 
 def predict(
@@ -27,7 +28,7 @@ def predict(
 
     if not images:
         raise UsageError("No image given: name one or more files.")
-    record = open_run(run, model, task).predict(images, top)
+    record = open_run(run, model, task, Bars()).predict(images, top)
     if json:
         render.print_json(record)
     else:

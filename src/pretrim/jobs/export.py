@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from pretrim.devices import board as find_board
-from pretrim.errors import ExportError, UsageError
+from pretrim.errors import ArtifactError, ExportError, UsageError
 
 from .data import DataSource, load_like_run
 from .delivered import Delivered
@@ -95,9 +96,11 @@ def export(
     found = check_options(target, options, has_data=data is not None or run.data is not None)
     assert found.runtime is not None  # that is checked
     material = run.data if data is None else load_like_run(data, run.classifier.record, run.purpose, reporter)
-    file = options.output or default_path(run.path, found.runtime, found.int8)
+    folder = Path() if run.is_fetched else run.path
+    file = options.output or default_path(folder, found.runtime, found.int8)
     check_target(file, found.runtime, options.overwrite)
     artifact = write(run, file, found, material, options, reporter)
+    _list_in_card(run, artifact, reporter)
     sources = () if options.sources is None else _write_sources(artifact, options.sources, reporter)
     return Delivered(artifact, on_board(artifact, found, reporter), sources)
 
@@ -144,7 +147,32 @@ def deliver(run: Run, target: Target, reporter: Reporter) -> Delivered:
         raise ExportError(
             f"{error} The trained network is in {run.path}: `pretrim export` takes it from there."
         ) from error
+    _list_in_card(run, artifact, reporter)
     return Delivered(artifact, on_board(artifact, target, reporter))
+
+
+def artifacts_in(run: Path) -> list[Artifact]:
+    """What was exported in a run's folder; what is damaged is left out: commands that use it say so."""
+    from pretrim.deploy import SUFFIXES, read
+    from pretrim.runs.record import ARTIFACT
+
+    found = []
+    for file in sorted(run.glob(f"{ARTIFACT}.*")):
+        if file.suffix in SUFFIXES.values():
+            with suppress(ArtifactError):
+                found.append(read(file))
+    return found
+
+
+def _list_in_card(run: Run, artifact: Artifact, reporter: Reporter) -> None:
+    """Name what lies in the run's folder in its model card, unless its owner took the place for it out."""
+    from pretrim.runs.card import list_exports
+
+    if run.is_fetched or artifact.path.parent != run.path:
+        return
+    listed = list_exports(run.path, [found.to_json() for found in artifacts_in(run.path)])
+    if not listed:
+        reporter.say(f"note: {run.path} has no model card with a place for exports: nothing is listed there")
 
 
 def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str, Any] | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretrim.errors import ArtifactError, CheckpointError, StudyError
+from pretrim.errors import StudyError
 
+from .export import artifacts_in
 from .reporter import Reporter, Silent
 from .study import check_page, open_study, write_report
 
@@ -60,7 +61,7 @@ def write_run_report(path: Path, output: Path, reporter: Reporter | None = None)
     from pretrim.runs.load import read
 
     check_page(output)
-    shown = run_contents(path, read(path), artifacts_of(path))
+    shown = run_contents(path, read(path), _exported(path))
     try:
         write_page(output, shown["study"], shown)
     except OSError as error:
@@ -69,23 +70,14 @@ def write_run_report(path: Path, output: Path, reporter: Reporter | None = None)
     return output
 
 
-def artifacts_of(path: Path) -> list[str]:
-    """What was exported in a run's folder, in words; files that are damaged are left out.
+def _exported(path: Path) -> list[str]:
+    """What was exported in a run's folder, in words."""
+    from pretrim.deploy import TITLES
 
-    Raises nothing: what is wrong with an artifact is said by the commands that use it.
-    """
-    from pretrim.deploy import SUFFIXES, TITLES, read
-    from pretrim.runs.record import ARTIFACT
-
-    found = []
-    for file in sorted(path.glob(f"{ARTIFACT}.*")):
-        if file.suffix not in SUFFIXES.values():
-            continue
-        try:
-            artifact = read(file)
-        except (ArtifactError, CheckpointError):
-            continue
+    words = []
+    for artifact in artifacts_in(path):
         proved = "not proved" if artifact.proof.get("failed") else "proved against PyTorch"
         size = f"{artifact.file_bytes / 1024:,.0f} KiB"
-        found.append(f"{file.name} for {TITLES[artifact.runtime]}, {artifact.data_type}, {size}, {proved}")
-    return found
+        title = TITLES.get(artifact.runtime, artifact.runtime)
+        words.append(f"{artifact.path.name} for {title}, {artifact.data_type}, {size}, {proved}")
+    return words

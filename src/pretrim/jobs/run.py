@@ -38,6 +38,7 @@ class Run:
         record: what ``run.json`` says; None in processes of a distributed training that write nothing.
         data: what it was trained on, where it is at hand.
         artifact: what `compress` exported, if it did.
+        is_fetched: whether the folder is the hub's cache, in which nothing is written.
         task: what the network is for; None: as the record says.
     """
 
@@ -46,6 +47,7 @@ class Run:
     record: RunRecord | None
     data: DataSet | None = None
     artifact: Delivered | None = None
+    is_fetched: bool = False
     task: Task | None = None
 
     export: ClassVar[Callable[..., Delivered]]
@@ -222,13 +224,16 @@ class Evaluated:
         }
 
 
-def open_run(path: str | Path, model: ModelSource | None = None, task: Any = None) -> Run:
+def open_run(
+    path: str | Path, model: ModelSource | None = None, task: Any = None, reporter: Reporter | None = None
+) -> Run:
     """A run folder, with its network.
 
     Args:
-        path: of the folder.
+        path: of the folder, or ``hf:OWNER/NAME``: then its record and its weights are fetched from the hub.
         model: what rebuilds the dense network, for a network of your own; never taken from the run itself.
         task: what the network is for, where that is a task of your own: ``"FILE.py:CLASS"``, or an object.
+        reporter: told what is fetched from where; without one it is said on stderr.
 
     Raises:
         CheckpointError: the run is missing, truncated, edited or foreign.
@@ -237,10 +242,13 @@ def open_run(path: str | Path, model: ModelSource | None = None, task: Any = Non
     from pretrim.runs.load import load, read
     from pretrim.tasks import find
 
-    folder = Path(path)
+    from .hub import fetch, is_on_hub
+
+    is_fetched = is_on_hub(path)
+    folder = fetch(path, reporter) if is_fetched else Path(path)
     record = read(folder)
     named = None if task is None else find(task)
-    return Run(folder, load(folder, model=model), record, task=named)
+    return Run(folder, load(folder, model=model), record, is_fetched=is_fetched, task=named)
 
 
 def evaluate_run(run: Run, data: DataSource | None, reporter: Reporter | None = None) -> Evaluated:

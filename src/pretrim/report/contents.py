@@ -97,15 +97,32 @@ def _row(one: Candidate, trial: Trial, names: Iterable[str]) -> dict[str, Any]:
         "mode": trial.spec.mode,
         "keep": trial.spec.budget_fraction,
         "seed": one.seed,
-        "accuracy": one.validation,
-        "test": one.test,
-        "takes": [one.takes.get(resource) for resource in names],
-        "interval": None if one.validated is None else one.validated["interval_95"],
+        "accuracy": float(f"{one.validation:.7g}"),
+        "test": float(f"{one.test:.7g}"),
+        "takes": [short(one.takes.get(resource)) for resource in names],
+        "interval": _ends(one.validated),
         "images": None if one.validated is None else one.validated["images"],
-        "testInterval": None if one.tested is None else one.tested["interval_95"],
+        "testInterval": _ends(one.tested),
         "testImages": None if one.tested is None else one.tested["images"],
         "command": own_command(trial.spec),
     }
+
+
+def short(value: float | None) -> float | int | None:
+    """A count as a whole number, a measured value with as many digits as it has any meaning.
+
+    >>> short(270000.0), short(0.00012345678912)
+    (270000, 0.000123456789)
+    """
+    if value is None or value.is_integer():
+        return None if value is None else int(value)
+    return float(f"{value:.9g}")
+
+
+def _ends(evaluation: Mapping[str, Any] | None) -> list[float] | None:
+    """The 95 % interval, as exactly as anybody reads it; None where there is none."""
+    ends = None if evaluation is None else evaluation.get("interval_95")
+    return None if ends is None else [float(f"{end:.6g}") for end in ends]
 
 
 def _detailed(found: Sequence[Candidate]) -> list[str]:

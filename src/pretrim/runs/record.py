@@ -22,10 +22,26 @@ LAYOUT = "NCHW"
 # What a training adds to a run folder: its state (only until it is finished), a line an epoch, a picture, what trackers
 # write, and the dense network's own run.
 STATE, LOG, CURVE, TRACKING, DENSE = "training.safetensors", "log.jsonl", "curve.png", "tracking", "dense"
+CARD = "README.md"
+"""The model card (`card.py`)"""
 LOCK = ".lock"
 """There while a training runs in the folder (`lock.py`)"""
 OWN = frozenset(
-    {RECORD, WEIGHTS, STATE, LOG, CURVE, TRACKING, DENSE, CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE, LOCK}
+    {
+        RECORD,
+        WEIGHTS,
+        STATE,
+        LOG,
+        CURVE,
+        TRACKING,
+        DENSE,
+        CONFUSION,
+        CONFUSION_PICTURE,
+        WORST,
+        WORST_PICTURE,
+        CARD,
+        LOCK,
+    }
 )
 ARTIFACT = "model"
 """What `export` puts there: ``model.onnx``, ``model.int8.tflite``, and a record of each."""

@@ -21,6 +21,7 @@ from pretrim.files import write_bytes, write_text
 from pretrim.models.resolve import ModelReference
 from pretrim.surgery.apply import plan_of
 
+from .card import model_card
 from .folder import (
     _not_writable,
     _rename,
@@ -28,6 +29,7 @@ from .folder import (
     prepare_output,
 )
 from .record import (
+    CARD,
     RECORD,
     WEIGHTS,
     RunRecord,
@@ -101,18 +103,20 @@ def save(
         check_results(results or {})
     except (TypeError, ValueError, CheckpointError) as error:
         raise UsageError(f"Expected metadata of a run as plain JSON, but {str(error).rstrip('.')}.") from error
+    card = model_card(record)
     if into:
-        _write_into(Path(path), content, text)
+        _write_into(Path(path), content, text, card)
     else:
-        _write_folder(Path(path), content, text, overwrite)
+        _write_folder(Path(path), content, text, card, overwrite)
 
 
-def _write_folder(path: Path, content: bytes, text: str, overwrite: bool) -> None:
+def _write_folder(path: Path, content: bytes, text: str, card: str, overwrite: bool) -> None:
     target = prepare_output(path, overwrite)
     temporary = _sibling(target)
     try:
         temporary.mkdir(parents=True)
         (temporary / WEIGHTS).write_bytes(content)
+        write_text(temporary / CARD, card)
         write_text(temporary / RECORD, text)
         _rename(temporary, target)
     except OSError as error:
@@ -121,11 +125,12 @@ def _write_folder(path: Path, content: bytes, text: str, overwrite: bool) -> Non
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_into(path: Path, content: bytes, text: str) -> None:
+def _write_into(path: Path, content: bytes, text: str, card: str) -> None:
     """The old record goes first and the new one comes last: whenever there is one, it is of the weights beside it."""
     try:
         (path / RECORD).unlink(missing_ok=True)
         write_bytes(path / WEIGHTS, content)
+        write_text(path / CARD, card)
         write_text(path / RECORD, text)
     except OSError as error:
         raise _not_writable(path, error) from error

@@ -111,7 +111,7 @@ const drawBoard = (trial, dense) => {
     ["tensor arena", trial.takes[arena], "model"], ["application", application(board.ram), "application"]]);
   if (dense && dense.takes[file] !== null) {
     const over = dense.takes[file] > board.file || dense.takes[arena] > board.arena;
-    make("p", over ? "The dense network does not fit." : "The dense network fits as well.", box, { className: "hint" });
+    make("p", over ? "The dense network does not fit on it." : "The dense network fits on it as well.", box, { className: "hint" });
   }
 };
 const memoryBar = (box, title, whole, parts) => {

@@ -2,7 +2,8 @@
 // What every part of the page reads: the data, elements, and amounts as people write and read them.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const resources = data.resources, trials = data.trials;
+const resources = data.resources, names = data.trials.columns;
+const trials = data.trials.rows.map((row) => Object.fromEntries(names.map((name, place) => [name, row[place]])));
 const byKey = new Map(trials.map((trial) => [trial.key, trial]));
 const at = (id) => document.getElementById(id);
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -12,7 +12,7 @@ const look = (mode) => {
   const [colour, symbol] = MODES.get(mode) ?? ["#888888", "circle"];
   return [colour || css("--ink"), symbol]; // black on a dark page could not be seen
 };
-const titleOf = (mode) => escaped(TITLES.get(mode) ?? mode);
+const titleOf = (mode) => escaped(TITLES.get(mode) ?? shortened(mode));
 const MOST_LINES = 300; // of the plot of all resources: more could not be told apart
 const MOST_NAMES = 40; // of classes or layers on an axis
 const isNarrow = () => innerWidth < 640;
@@ -239,16 +239,24 @@ const drawParallel = () => {
 
 // ---------------------------------------------------------------------------------- one network
 
+// An axis of layers: the ends of their names, which tell them apart, and no more of them than there is room for.
+const MOST_LETTERS = 22;
+const layerAxis = (layers) => {
+  const every = Math.ceil(layers.length / (isNarrow() ? 24 : 64)), shown = layers.map((_, n) => n).filter((n) => n % every === 0);
+  const ending = (name) => (name.length > MOST_LETTERS ? `…${name.slice(1 - MOST_LETTERS)}` : name);
+  return { tickvals: shown, ticktext: shown.map((n) => escaped(ending(layers[n]))), tickangle: -60, showgrid: false };
+};
+
 const drawWidths = (detail) => {
   const network = data.network, known = detail && detail.widths && network;
   at("widths").hidden = !known;
   if (!known) return;
-  const groups = network.groups.map(escaped);
+  const groups = network.groups.map(escaped), places = groups.map((_, n) => n);
   const text = network.channels.map((dense, n) => `${groups[n]}<br>${detail.widths[n]} of ${dense} filters`);
   draw("widths", [
-    { x: groups, y: network.channels, type: "bar", name: "dense", marker: { color: css("--grey") }, text, textposition: "none", hoverinfo: "text" },
-    { x: groups, y: detail.widths, type: "bar", name: "kept", marker: { color: css("--accent") }, text, textposition: "none", hoverinfo: "text" },
-  ], { barmode: "overlay", yaxis: { title: { text: "filters" } }, xaxis: { tickangle: -60, type: "category" } });
+    { x: places, y: network.channels, type: "bar", name: "dense", marker: { color: css("--grey") }, text, textposition: "none", hoverinfo: "text" },
+    { x: places, y: detail.widths, type: "bar", name: "kept", marker: { color: css("--accent") }, text, textposition: "none", hoverinfo: "text" },
+  ], { barmode: "overlay", yaxis: { title: { text: "filters" } }, xaxis: layerAxis(network.groups) });
 };
 
 const drawCurve = (detail) => {
@@ -303,10 +311,10 @@ const drawShares = () => {
   const shares = data.network?.shares;
   at("shares-part").hidden = !shares;
   if (!shares) return;
-  const layers = data.network.layers.map(escaped);
+  const layers = data.network.layers.map(escaped), places = layers.map((_, n) => n);
   const traces = Object.entries(shares).map(([mode, values]) => ({
-    x: layers, y: values.map((v) => 100 * v), type: "bar", name: titleOf(mode), marker: { color: look(mode)[0] },
+    x: places, y: values.map((v) => 100 * v), type: "bar", name: titleOf(mode), marker: { color: look(mode)[0] },
     text: values.map((v, n) => `${layers[n]}<br>${titleOf(mode)} ${percent(v)}`), textposition: "none", hoverinfo: "text",
   }));
-  draw("shares", traces, { barmode: "group", yaxis: { title: { text: "share, %" } }, xaxis: { tickangle: -60, type: "category" } });
+  draw("shares", traces, { barmode: "group", yaxis: { title: { text: "share, %" } }, xaxis: layerAxis(data.network.layers) });
 };

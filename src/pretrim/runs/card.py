@@ -1,0 +1,246 @@
+"""The model card of a run, README.md: what the network is, how it was trimmed, what it takes, how to load it.
+
+In the form of the Hugging Face hub: Markdown under a header of YAML. The licence is left to the owner. Names come from
+outside, so nothing in them is Markdown, HTML or YAML.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretrim.files import write_text
+from pretrim.train import Metric
+
+from .record import CARD, RunRecord
+
+HERE = "."
+"""Where a card says that its run is, until the run is pushed"""
+EXPORTS_BEGIN, EXPORTS_END = "<!-- exports -->", "<!-- /exports -->"
+"""`export` writes between these alone: the rest may be edited"""
+CLASSIFICATION = "image-classification"
+COSTS = {
+    "params": ("parameters", False),
+    "macs": ("MACs", False),
+    "weight_bytes": ("weights", True),
+    "activation_bytes": ("all feature maps", True),
+    "peak_activation_bytes": ("peak of the activations", True),
+    "artifact_bytes": ("int8 .tflite, predicted", True),
+    "arena_bytes": ("tensor arena, predicted", True),
+}
+"""Title, and whether it is in bytes"""
+SETTINGS = {"epochs": "epochs", "batch_size": "batches of", "learning_rate": "learning rate up to"}
+
+
+def model_card(record: RunRecord, where: str = HERE) -> str:
+    """The card as text.
+
+    Args:
+        record: what ``run.json`` says.
+        where: what `pretrim.open_run` is given: the folder, or ``hf:OWNER/NAME``.
+    """
+    parts = [
+        _header(record),
+        f"# {plain(_title(record))}\n\n{_summary(record)}",
+        f"## Before and after\n\n{_costs(record)}",
+        f"## How it was trimmed\n\n{_trimming(record)}",
+        f"## How it was trained\n\n{_training(record)}",
+        *([f"## On the device\n\n{device}"] if (device := _device(record)) else []),
+        f"## Load it\n\n{_loading(record, where)}",
+        f"## Exported files\n\n{EXPORTS_BEGIN}\nNone yet: `pretrim export` adds them.\n{EXPORTS_END}",
+        "## Licence\n\nTo be filled in by the owner: of the weights, of the network's definition, and of the data that "
+        "it was trained on. `license` in the header is what the hub shows.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def list_exports(folder: Path, artifacts: Sequence[Mapping[str, Any]]) -> bool:
+    """Name the artifacts of a run in its card, and leave the rest of it as its owner has it.
+
+    Args:
+        folder: of the run.
+        artifacts: of each ``file``, ``runtime``, ``data_type``, ``file_bytes``, ``sha256``, and the ``proof``.
+
+    Returns False, having written nothing, where there is no card, or no place for them in it.
+    """
+    try:
+        text = (folder / CARD).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    before, begin, rest = text.partition(EXPORTS_BEGIN)
+    _, end, after = rest.partition(EXPORTS_END)
+    if not begin or not end:
+        return False
+    rows = [
+        (
+            plain(one["file"]),
+            plain(f"{one['runtime']}, {one['data_type']}"),
+            _size(one["file_bytes"]),
+            "not proved" if one["proof"].get("failed") else "computes the same as PyTorch",
+            f"`{one['sha256'][:12]}`",
+        )
+        for one in artifacts
+    ]
+    table = _table(("file", "runtime", "size", "verification", "SHA-256"), rows)
+    write_text(folder / CARD, f"{before}{begin}\n{table}\n{end}{after}")
+    return True
+
+
+def plain(text: object) -> str:
+    """A text from outside, in one line and with no sign that Markdown or HTML reads.
+
+    >>> plain("<b>|x|_y_")
+    '&lt;b&gt;\\\\|x\\\\|\\\\_y\\\\_'
+    """
+    line = " ".join(str(text).split())
+    escaped = re.sub(r"([\\`*_{}\[\]|#!~])", r"\\\1", line.replace("&", "&amp;"))
+    return escaped.replace("<", "&lt;").replace(">", "&gt;")
+
+
+# ------------------------------------------------------------------------------------------------ parts
+
+
+def _title(record: RunRecord) -> str:
+    return f"{_model(record)}, trimmed for {_data(record)}"
+
+
+def _model(record: RunRecord) -> str:
+    return "a network" if record.reference is None else record.reference.name
+
+
+def _data(record: RunRecord) -> str:
+    return str((record.data or {}).get("name", "its data"))
+
+
+def _task(record: RunRecord) -> str:
+    """As the hub names tasks, for those that it has a name for."""
+    metric = Metric.from_json((record.results or {}).get("metric"))
+    return CLASSIFICATION if metric.name == "accuracy" and record.classes is not None else "other"
+
+
+def _header(record: RunRecord) -> str:
+    """YAML; texts in the form of JSON, which YAML reads as they are."""
+    name, results = json.dumps(_title(record)), record.results or {}
+    lines = [
+        "---",
+        "license: unknown  # the owner chooses: https://huggingface.co/docs/hub/repositories-licenses",
+        "library_name: pretrim",
+        *([f"pipeline_tag: {_task(record)}"] if _task(record) == CLASSIFICATION else []),
+        "tags: [pretrim, pruning]",
+    ]
+    metric = Metric.from_json(results.get("metric"))
+    if results.get(f"test_{metric.name}") is not None:
+        data, kind = json.dumps(_data(record)), json.dumps(metric.name)
+        value = f"{results[f'test_{metric.name}']:.6g}"
+        lines += [
+            "model-index:",
+            f"- name: {name}",
+            "  results:",
+            f"  - task: {{type: {json.dumps(_task(record))}}}",
+            f"    dataset: {{name: {data}, type: {data}}}",
+            f"    metrics: [{{type: {kind}, name: Test {metric.title}, value: {value}}}]",
+        ]
+    return "\n".join([*lines, "---"])
+
+
+def _summary(record: RunRecord) -> str:
+    plan = record.plan
+    shares = [f"{plan.slim[cost] / plan.dense[cost]:.1%} of the {COSTS[cost][0]}" for cost in ("params", "macs")]
+    about = ""
+    if record.classes is not None and record.input_shape is not None:
+        about = f" for {len(record.classes)} classes of images of {'x'.join(map(str, record.input_shape))}"
+    return (
+        f"A slim {plain(_model(record))}{about}, with {' and '.join(shares)} of the dense network. "
+        f"[pretrim](https://arxiv.org/abs/2208.12816) {plain(record.versions.get('pretrim', ''))} trimmed it before it "
+        f"was trained; it was trained once."
+    )
+
+
+def _costs(record: RunRecord) -> str:
+    plan, device, results = record.plan, record.plan.device or {}, record.results or {}
+    metric = Metric.from_json(results.get("metric"))
+    dense_results = results.get("dense") or {"test": results.get("inherited", {}).get("dense_test")}
+    rows: list[Sequence[str]] = [
+        (f"{part} {metric.title}", score(dense_results.get(part), metric), score(results.get(part), metric), "")
+        for part in ("test", "validation")
+        if results.get(part)
+    ]
+    dense, slim = ({**costs, **device.get(which, {})} for which, costs in (("dense", plan.dense), ("slim", plan.slim)))
+    for cost, (title, is_bytes) in COSTS.items():
+        if cost in slim and dense.get(cost):
+            shown = [_size(values[cost]) if is_bytes else f"{values[cost]:,}" for values in (dense, slim)]
+            rows.append((title, *shown, f"{slim[cost] / dense[cost]:.1%}"))
+    return _table(("", "dense", "slim", "kept"), rows)
+
+
+def score(evaluation: Mapping[str, Any] | None, metric: Metric) -> str:
+    """With the 95 % interval, where there is one, and of how many images it is; a dash where it is not known."""
+    if not evaluation or evaluation.get(metric.name) is None:
+        return "-"
+    ends = evaluation.get("interval_95")
+    interval = f"95 %: {metric.show(ends[0])} to {metric.show(ends[1])}, " if ends else ""
+    return f"{metric.show(evaluation[metric.name])} ({interval}n = {evaluation['images']:,})"
+
+
+def _trimming(record: RunRecord) -> str:
+    plan, options = record.plan, record.plan.options or {}
+    limits = ", ".join(f"{plain(cost)} at most {plain(text)}" for cost, text in plan.limits.items()) or "none"
+    how = ", ".join(
+        f"{name.replace('_', ' ')} {plain(options[name])}" for name in ("mode", "round_to", "seed") if name in options
+    )
+    rows = [(plain(group.name), str(group.channels), str(group.kept)) for group in plan.groups]
+    head = f"Limits: {limits}. Widths: {how or 'given by hand'}."
+    return f"{head}\n\n{_table(('layer (the first of those with the same filters)', 'dense', 'kept'), rows)}"
+
+
+def _training(record: RunRecord) -> str:
+    results, data = record.results or {}, record.data or {}
+    if not results.get("epochs"):
+        return "Not by pretrim, or it was not recorded."
+    recipe, sizes = results.get("recipe") or {}, data.get("sizes") or {}
+    images = ", ".join(f"{count:,} {plain(part)}" for part, count in sizes.items())
+    settings = [f"{SETTINGS[name]} {recipe[name]:g}" for name in SETTINGS if name in recipe]
+    lines = [f"Data: {plain(data.get('source', _data(record)))}{f' ({images} images)' if images else ''}."]
+    lines += [f"Recipe: {len(results['epochs'])} epochs, {', '.join(settings[1:])}."] if settings else []
+    lines += [f"Warning: {plain(warning)}" for warning in results.get("warnings", ())]
+    return "\n\n".join(lines)
+
+
+def _device(record: RunRecord) -> str:
+    """What the plan knows of the board that it was made for."""
+    device = record.plan.device or {}
+    lines = [f"Made for {plain(device['name'])}."] if device.get("name") else []
+    lines += [plain(device["arena_text"])] if device.get("arena_text") else []
+    for time in device.get("times", ()):
+        if time.get("slim_ns") is not None:
+            dense = f", dense {time['dense_ns'] / 1e6:.3g} ms" if time.get("dense_ns") is not None else ""
+            lines.append(
+                f"Latency, {plain(time['source'])}: {time['slim_ns'] / 1e6:.3g} ms{dense} ({plain(time['label'])})."
+            )
+    return "\n\n".join(lines)
+
+
+def _loading(record: RunRecord, where: str) -> str:
+    """Three lines that run as they are printed."""
+    trusted = record.reference is not None and record.reference.trusted
+    own = "" if trusted else f", model={json.dumps(_source(record))}"
+    use = 'print(run.predict(["image.png"]))' if record.classes is not None else "print(run.model)"
+    lines = ["import pretrim", f"run = pretrim.open_run({json.dumps(where)}{own})", use]
+    note = "" if trusted else "\n\n`model` names the dense network's own definition, which is executed."
+    return "```python\n" + "\n".join(lines) + f"\n```{note}"
+
+
+def _source(record: RunRecord) -> str:
+    return "FILE.py:FUNCTION" if record.reference is None else record.reference.name
+
+
+def _size(count: float) -> str:
+    return f"{count / 1024:,.1f} KiB"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
