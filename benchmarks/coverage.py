@@ -152,9 +152,8 @@ def trim(model: Any, x: Any) -> dict[str, Any]:
 def counted(model: Any, slim: Any, plan: Any, x: Any) -> dict[str, Any]:
     """How far the planned costs are from torch's own counts: MACs, and parameters; none where it cannot count them."""
     params = [sum(p.numel() for p in each.parameters()) for each in (model, slim)]
-    found: dict[str, Any] = {
-        "params_off": [n - c["params"] for n, c in zip(params, (plan.dense, plan.slim), strict=True)]
-    }
+    planned = (plan.dense, plan.slim)
+    found: dict[str, Any] = {"params_off": [n - costs["params"] for n, costs in zip(params, planned, strict=True)]}
     try:
         macs = [torch_macs(each, x) for each in (model, slim)]
     except Exception as error:

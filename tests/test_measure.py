@@ -4,8 +4,10 @@ import ast
 import builtins
 import dis
 import getpass
+import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,14 @@ from torch import nn
 
 from pretrim.compat.optional import NO_TELEMETRY
 from pretrim.deploy import Artifact, Runtime, export
+from pretrim.deploy.artifact import Port, write
 from pretrim.deploy.runtimes import runtimes
 from pretrim.errors import MeasureError, UsageError
-from pretrim.measure import Latency, Protocol, measure
+from pretrim.measure import Latency, Protocol, deadline, measure
 from pretrim.measure.compare import warning
+from pretrim.measure.deadline import Patience
 from pretrim.measure.record import MARK, parse_answer
-from pretrim.measure.run import WORKER, check_ended, with_loaders
+from pretrim.measure.run import WORKER, check_ended, here, with_loaders
 from pretrim.measure.ssh import REMOTE, Host
 
 QUICK = Protocol(runs=4, processes=2, rounds=2, warmup_s=0.01)
@@ -393,3 +398,58 @@ def test_hosts_that_do_not_let_us_in(sshd: tuple[Path, Path], artifacts: dict[st
     with pytest.raises(MeasureError, match=r"Expected to measure on board, but got: .*No such file"):
         measure([artifacts["small"]], QUICK, Host("board", "/nowhere/python", config))
     assert list(remote.glob("pretrim-*")) == []
+
+
+# ---------------------------------------------------------------------------------------- that never end
+
+ENDLESS = """
+from onnx import TensorProto, checker, helper
+import sys
+x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+condition = [helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", 7), ("c", 9))]
+body = helper.make_graph([helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Sin", ["v"], ["w"])], "body",
+    [*condition, helper.make_tensor_value_info("v", 1, [1])],
+    [helper.make_tensor_value_info("d", 9, []), helper.make_tensor_value_info("w", 1, [1])])
+yes = helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("yes", 9, [], [True]))
+graph = helper.make_graph([yes, helper.make_node("Loop", ["", "yes", "x"], ["y"], body=body)], "endless", [x], [y])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+checker.check_model(model)
+open(sys.argv[1], "wb").write(model.SerializeToString())
+"""
+
+
+@pytest.fixture
+def endless(tmp_path: Path, artifacts: dict[str, Artifact]) -> Artifact:
+    """A model with a loop that has no end."""
+    path = tmp_path / "endless.onnx"
+    subprocess.run([sys.executable, "-c", ENDLESS, str(path)], check=True)
+    content = path.read_bytes()
+    port = Port(shape=(1,), data_type="float32")
+    sha256, size = hashlib.sha256(content).hexdigest(), len(content)
+    made = replace(artifacts["small"], path=path, input=port, sha256=sha256, file_bytes=size, plan=None, classes=None)
+    write(made, content)
+    return made
+
+
+def test_a_model_that_never_ends_is_ended(endless: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "STILL_S", 0.5)
+    told: list[str] = []
+    with pytest.raises(
+        MeasureError, match=r"Expected the measurement to end within 3 s, but it did not: it was ended\."
+    ):
+        measure([endless], QUICK, partial(here, patience=Patience(3.0, told.append)))
+    assert told and re.fullmatch(r"still waiting for the measurement \(\d+ s\)", told[0])
+
+
+def test_sigterm_ends_the_worker_too(endless: Artifact) -> None:
+    command = [sys.executable, "-m", "pretrim", "measure", str(endless.path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        workers: list[str] = []
+        while not workers:
+            assert process.poll() is None
+            workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+        assert not Path(f"/proc/{workers[0]}").exists()

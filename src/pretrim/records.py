@@ -51,7 +51,7 @@ def load(content: bytes | str, *, source: Path | str, error: type[PretrimError],
     except RecursionError:
         raise error(f"{source} is damaged: it is nested too deeply. {_sentence(mend)}") from None
     except ValueError as problem:  # JSONDecodeError, UnicodeDecodeError, and integers of more than 4300 digits
-        raise error(f"{source} is not valid JSON ({_one_line(problem)}). {_sentence(mend)}") from None
+        raise error(f"{source} is not valid JSON ({one_line(problem)}). {_sentence(mend)}") from None
     try:
         _check_numbers(data)
     except ValueError as problem:
@@ -149,7 +149,7 @@ def _decode_path(kind: type, value: Any) -> Any:
 
 def _describe(problem: BaseException) -> str:
     """msgspec's text with the place first: ``: at $.input.shape[0], expected `int`, got `str```."""
-    match = _PLACE.fullmatch(_one_line(problem))
+    match = _PLACE.fullmatch(one_line(problem))
     assert match is not None  # it matches any text
     text = match["problem"].rstrip(".")
     text = text[:1].lower() + text[1:]
@@ -157,7 +157,7 @@ def _describe(problem: BaseException) -> str:
     return f": {place}{text}"
 
 
-def _one_line(problem: BaseException) -> str:
+def one_line(problem: BaseException) -> str:
     """Its text without line ends and control characters: a record from elsewhere may hold a terminal's escape codes."""
     text = "".join(letter if letter.isprintable() else " " for letter in str(problem))
     text = " ".join(text.split())

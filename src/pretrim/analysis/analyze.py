@@ -198,7 +198,7 @@ class Analyst:
             seen |= {operator.site for operator in operators}
 
     def _try_single_channels(self, network: Network) -> None:
-        """Where numbers take channels, one too (`x[:, : max(2, c // 4)]`); torch may run other operators there."""
+        """Where numbers take channels, single ones too (`x[:, : max(2, c // 4)]`), though torch may run others."""
         if not takes_by_number(network):
             return
         ones = np.ones_like(network.dense)

@@ -153,6 +153,39 @@ class Network:
         seen = [f"{o.op} in {o.module or 'the model'}" for o in self.operators if o.mixes]
         return tuple(dict.fromkeys(seen))
 
+    @property
+    def forward(self) -> dict[str, str]:
+        """What `forward` computes, operator by operator: parameters' names and shapes do not tell ReLU from Sigmoid.
+
+        The operator by its number and module, of every run that was traced; sizes are left out, as a plan changes them.
+        """
+        runs = (self.operators, *self.other_runs)
+        operators = [operator for run in runs for operator in run if operator.op not in _WITHOUT_EFFECT]
+        return {f"operator {place} in {o.module or 'the model'}": _shown(o) for place, o in enumerate(operators, 1)}
+
     def sizes(self, widths: ArrayLike) -> IntArray:
         """Sizes of every dimension for one vector of widths (G) or a matrix of them (n x G)."""
         return np.asarray(widths) @ self.coefficients.T + self.constants
+
+
+def first_difference(was: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """The first operator of two networks' `forward` that differs, in words; None where they compute the same.
+
+    >>> first_difference({"operator 1 in act": "relu"}, {"operator 1 in act": "sigmoid"})
+    'operator 1 in act is sigmoid, and was relu'
+    """
+    places = [place for place in {**was, **now} if was.get(place) != now.get(place)]
+    if not places:
+        return None
+    return f"{places[0]} is {now.get(places[0], 'missing')}, and was {was.get(places[0], 'missing')}"
+
+
+_WITHOUT_EFFECT = ("empty",)
+_SIZES = ("size", "shape", "sizes", "split_size", "split_sizes", "self_shape", "input_size")
+
+
+def _shown(operator: Operator) -> str:
+    """An operator with its plain arguments, as ``hardtanh(max_val=6.0, min_val=0.0)``."""
+    given = {name: value for name, value in sorted(operator.attributes.items()) if name not in _SIZES}
+    told = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+    return f"{operator.op}({told})" if told else operator.op

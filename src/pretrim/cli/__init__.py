@@ -6,9 +6,12 @@ torch is imported when a command needs it, so that ``--help`` is fast.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from types import FrameType
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -23,6 +26,7 @@ from . import (
     devices,
     evaluate,
     export,
+    failure,
     init,
     measure,
     plan,
@@ -35,8 +39,10 @@ from . import (
     sweep,
 )
 from .project import with_project
+from .render import clean
 
-INTERRUPTED = 130
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""As of a shell: 128 and the signal's number"""
 RENAMED = {
     "--weights": "--share-update",
     "--to": "--runtime",
@@ -78,27 +84,47 @@ for place, command in enumerate(COMMANDS):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit. An error that pretrim raises on purpose is one line on stderr."""
+    """Run the command line and exit. Whatever goes wrong is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):  # a name of the user's may have letters that the terminal lacks
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    stopped = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     try:
         app(with_project(app, given), exit_on_error=False, print_error=False, result_action="return_value")
-    except PretrimError as error:
-        _say(str(error))
-        sys.exit(error.exit_code)
-    except CycloptsError as error:
-        _say(_wrong_use(error, given))
-        sys.exit(2)
-    except OSError as error:  # of files and streams that no command expected to fail: a folder of others, a full stdout
-        where = error.filename or "a file or stream"
-        _say(f"Cannot use {where}: {error.strerror or error}. Check its permissions and the free space.")
-        sys.exit(PretrimError.exit_code)
+    except BrokenPipeError:
+        failure.leave_pipe()
+        sys.exit(PIPE_CLOSED)
     except KeyboardInterrupt:
         _say("Interrupted.")
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        line, code = _explained(error, given)
+        _say(line)
+        sys.exit(code)
+    finally:
+        if stopped is not None:
+            signal.signal(signal.SIGTERM, stopped)
     sys.exit(0)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave as after an error, so that processes that were started are ended and temporary files removed."""
+    sys.exit(128 + number)
+
+
+def _explained(error: Exception, given: Sequence[str]) -> tuple[str, int]:
+    """One line about an error, and the exit code."""
+    if isinstance(error, PretrimError):
+        return str(error), error.exit_code
+    if isinstance(error, CycloptsError):
+        return _wrong_use(error, given), 2
+    if isinstance(error, OSError) and error.strerror:
+        # Of files and streams that no command expected to fail: a folder of others, a full stdout.
+        where = error.filename or "a file or stream"
+        said = f"Cannot use {where}: {error.strerror}. Check its permissions and the free space."
+        return said, PretrimError.exit_code
+    return failure.explained(error, given), PretrimError.exit_code
 
 
 def _renamed(argument: str) -> str:
@@ -118,4 +144,4 @@ def _wrong_use(error: CycloptsError, given: Sequence[str]) -> str:
 
 
 def _say(error: str) -> None:
-    print(f"error: {' '.join(error.split())}", file=sys.stderr)
+    print(f"error: {clean(' '.join(error.split()))}", file=sys.stderr)

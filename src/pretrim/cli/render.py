@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
+from unicodedata import category
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
 from rich.text import Text
 
 from .layout import Table, show
@@ -76,7 +79,43 @@ def _console(file: TextIO | None) -> Console:
     console = Console(file=file, stderr=file is None, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(file=file, stderr=file is None, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
+    console.push_render_hook(_Cleaning())
     return console
+
+
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Signs by which text is written from right to left, over what stood there"""
+
+
+def clean(text: str) -> str:
+    """Text without control characters but line ends: names from files would move the cursor, or turn lines round.
+
+    >>> clean("cat\\x1b[2J")
+    'cat\ufffd[2J'
+    """
+    return "".join(
+        "\ufffd" if letter in _TURNS or (category(letter) == "Cc" and letter not in "\n\t") else letter
+        for letter in text
+    )
+
+
+class _Cleaning(RenderHook):
+    """The border that all results and remarks pass on their way to a terminal."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Each of them, cleaned as it is drawn."""
+        return [_Clean(renderable) for renderable in renderables]
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """Something to draw, whose texts are cleaned; what rich itself sends to the terminal is kept."""
+
+    inner: ConsoleRenderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.inner, options):
+            yield segment if segment.control else Segment(clean(segment.text), segment.style)
 
 
 def say(line: str) -> None:
@@ -84,7 +123,7 @@ def say(line: str) -> None:
     from pretrim.train import is_main
 
     if is_main():
-        print(line, file=sys.stderr, flush=True)
+        print(clean(line), file=sys.stderr, flush=True)
 
 
 def print_json(record: Any) -> None:

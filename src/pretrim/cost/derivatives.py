@@ -25,35 +25,58 @@ def alone(formula: Formula, widths: IntArray, stepped: IntArray) -> FloatArray:
 
     As `formula` gives them for G rows of widths, in a G-th of the time.
     """
-    change = (stepped - widths).astype(np.float64)[:, None]
-    values: FloatArray = widths @ formula.linear + formula.offset + change * formula.linear
+    change = (stepped - widths).astype(np.float64)
+    values: FloatArray = formula(widths[None])[0] + change[:, None] * formula.linear
     if len(formula.factors):
-        sizes = widths @ formula.coefficients + formula.constants + change * formula.coefficients
-        values += sizes[:, formula.factors].prod(axis=2) @ formula.into
+        pairs = formula.incidence
+        before = formula.sizes(widths.astype(np.float64))[formula.factors]
+        after = (before[pairs.terms] + change[pairs.groups, None] * pairs.shares).prod(axis=1)
+        grown = after - before.prod(axis=1)[pairs.terms]
+        values += _by_group(pairs.groups, grown, formula.into[pairs.terms], len(widths))
     return values
+
+
+def _by_group(groups: IntArray, changes: FloatArray, into: FloatArray, count: int) -> FloatArray:
+    """Changes of products (P), with the columns that they add to (P x columns), summed by group: G x columns."""
+    columns = [np.bincount(groups, changes * column, minlength=count) for column in into.T]
+    return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
 
 
 def slopes(formula: Formula, widths: FloatArray) -> FloatArray:
     """Derivatives of a formula's columns with respect to widths (G): columns x G."""
     slope: FloatArray = formula.linear.T.copy()
     if len(formula.factors):
-        sizes = widths @ formula.coefficients + formula.constants
-        factors = sizes[formula.factors]
+        pairs = formula.incidence
+        factors = formula.sizes(widths)[formula.factors]
         for place in range(factors.shape[1]):
-            others = np.delete(factors, place, axis=1).prod(axis=1)
-            slope += (formula.into * others[:, None]).T @ formula.coefficients[:, formula.factors[:, place]].T
+            others = np.delete(factors, place, axis=1).prod(axis=1)[pairs.terms] * pairs.shares[:, place]
+            slope += _by_group(pairs.groups, others, formula.into[pairs.terms], len(widths)).T
     return slope
 
 
 def curvature(formula: Formula, widths: FloatArray, weights: FloatArray) -> FloatArray:
     """Second derivatives of a weighted sum of a formula's columns with respect to widths (G): G x G."""
-    curve = np.zeros((len(widths), len(widths)))
-    if len(formula.factors):
-        factors = (widths @ formula.coefficients + formula.constants)[formula.factors]
-        parts = [formula.coefficients[:, places] for places in formula.factors.T]
-        for first in range(len(parts)):
-            for second in range(first):
-                others = np.delete(factors, (first, second), axis=1).prod(axis=1) * (formula.into @ weights)
-                pair = (parts[first] * others) @ parts[second].T
-                curve += pair + pair.T
-    return curve
+    count = len(widths)
+    curve = np.zeros(count * count)
+    if not len(formula.factors):
+        return curve.reshape(count, count)
+    pairs, factors = formula.incidence, formula.sizes(widths)[formula.factors]
+    weighted = formula.into @ weights
+    left, right = _couples(pairs.terms)
+    terms, cells = pairs.terms[left], pairs.groups[left] * count + pairs.groups[right]
+    for first in range(factors.shape[1]):
+        for second in range(factors.shape[1]):
+            if first != second:
+                others = np.delete(factors, (first, second), axis=1).prod(axis=1) * weighted
+                parts = others[terms] * pairs.shares[left, first] * pairs.shares[right, second]
+                curve += np.bincount(cells, parts, minlength=count * count)
+    return curve.reshape(count, count)
+
+
+def _couples(terms: IntArray) -> tuple[IntArray, IntArray]:
+    """Every two pairs of one product, in both orders, and each with itself: places in the ascending `terms`."""
+    starts = np.searchsorted(terms, terms)
+    counts = np.searchsorted(terms, terms, side="right") - starts
+    left = np.repeat(np.arange(len(terms)), counts)
+    right = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts) + starts[left]
+    return left, right

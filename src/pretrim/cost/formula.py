@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrim.analysis.network import IntArray, Network
 from pretrim.errors import UsageError
+
+from .incidence import Incidence
 
 DType: TypeAlias = Literal["float32", "float16", "int8"]
 ITEM_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "int8": 1}
@@ -69,7 +72,9 @@ class Formula:
         widths = rows.astype(np.float64)
         values: NDArray[np.float64] = widths @ self.linear
         values += self.offset
-        if len(self.factors):
+        if len(rows) == 1 and len(self.factors):  # a search asks for one after the other: zeros are left out
+            values += self.products(widths[0]) @ self.into
+        elif len(self.factors):
             sizes = widths @ self.coefficients
             sizes += self.constants
             terms = sizes[:, self.factors[:, 0]]
@@ -77,6 +82,20 @@ class Formula:
                 terms *= sizes[:, self.factors[:, place]]
             values += terms @ self.into
         return values
+
+    @cached_property
+    def incidence(self) -> Incidence:
+        """Which groups each product depends on."""
+        return Incidence.of(self.coefficients, self.factors)
+
+    def sizes(self, widths: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sizes that occur in products, at widths (G)."""
+        return self.incidence.sizes_at(widths, self.constants)
+
+    def products(self, widths: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Every product at widths (G)."""
+        found: NDArray[np.float64] = self.sizes(widths)[self.factors].prod(axis=1)
+        return found
 
 
 Term: TypeAlias = tuple[float, tuple[int, ...]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +18,8 @@ from .stream import Streamed, prefetched
 
 SAMPLE = 4096
 """the most streamed images that `statistics` decodes"""
+IDENTIFYING = 64
+"""images of each part that a data set is known by"""
 PIECE = 256
 """images that it counts at once: 0.1 GB for one channel of 224 x 224"""
 
@@ -140,6 +143,21 @@ class DataSet:
         """Whether any part is decoded when it is asked for."""
         parts = (self.train, self.validation, self.test)
         return any(not isinstance(part.images, torch.Tensor) for part in parts)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a training that goes on must be given again: what the images are, wherever they lie."""
+        known = {name: value for name, value in self.to_json().items() if name not in ("name", "source")}
+        return {**known, "content": self._digest()}
+
+    def _digest(self) -> str:
+        """Of all labels, and of 64 images of each part."""
+        content = hashlib.sha256()
+        for part in (self.train, self.validation, self.test):
+            content.update(part.labels.numpy().tobytes())
+            places = np.linspace(0, len(part) - 1, min(len(part), IDENTIFYING)).round().astype(np.int64)
+            content.update(part.take(places).images[:].numpy().tobytes() if len(part) else b"")
+        return content.hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """What a run remembers: plain JSON, without the images."""

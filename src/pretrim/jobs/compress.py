@@ -201,7 +201,7 @@ class _Job:
             execution=self.execution,
             title=f"{self.dense.name}, {name}, on {self.data.name}",
             teacher=teacher,
-            made_of={"weights": weights, "plan": digest(plan)},
+            made_of={"weights": weights, "plan": digest(plan), "network": self.dense.forward},
             resume=self.options.job.resume,
             worst=self.options.job.worst,
             task=self.task,
@@ -281,7 +281,7 @@ class _Job:
     def _save(self, model: nn.Module, folder: Path, results: dict[str, Any]) -> None:
         from pretrim.runs.training import save_trained
 
-        save_trained(folder, model, self.data, self.dense.reference, results)
+        save_trained(folder, model, self.data, self.dense, results)
 
     def _finished(self, slim: nn.Module) -> Run:
         """The run, exported where a runtime was named."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DataSource: TypeAlias = "str | Path | DataSet | Sequence[Any]"
 """A name or folder, a data set of pretrim, or torch data sets as (train, test) or (train, validation, test)"""
-_SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*){1,3}")
+_SHAPE = re.compile(r"[1-9]\d{0,8}(x[1-9]\d{0,8}){1,3}", re.ASCII)
 
 
 def parse_shape(text: str) -> Shape:

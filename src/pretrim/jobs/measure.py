@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pretrim.deploy import Artifact
     from pretrim.measure import Protocol
     from pretrim.measure.record import Measurement
-    from pretrim.measure.ssh import Host
+    from pretrim.measure.run import Runner
 
     from .delivered import Delivered
 
@@ -39,6 +40,8 @@ class MeasureOptions:
     """Number of worker processes, run in sequence."""
     provider: Provider = "cpu"
     """Execution provider of ONNX Runtime."""
+    time_limit: float = 900.0
+    """Seconds after which a worker process is ended."""
     ssh: str | None = None
     """USER@HOST of the device to measure on."""
     remote_python: str = "python3"
@@ -91,7 +94,7 @@ def measure(
         MeasureError: the measurement failed.
     """
     how = options or MeasureOptions()
-    _protocol(how)  # what is wrong with it is said before any file is looked at
+    _protocol(how, Silent())  # what is wrong with it is said before any file is looked at
     return [_measured(found, how, against, reporter or Silent()) for found in artifacts_of(path)]
 
 
@@ -116,25 +119,31 @@ def _measured(artifact: Artifact, how: MeasureOptions, against: Path | None, rep
     from pretrim.measure import measure as measure_artifacts
     from pretrim.measure.compare import ratio, warning
 
-    protocol, host = _protocol(how)
+    protocol, asked = _protocol(how, reporter)
     other = None if against is None else _counterpart(against, artifact)
     reporter.say(f"measuring {artifact.path}{f' against {other.path}' if other is not None else ''}")
-    found: Sequence[Measurement] = measure_artifacts([artifact] if other is None else [artifact, other], protocol, host)
+    found: Sequence[Measurement] = measure_artifacts(
+        [artifact] if other is None else [artifact, other], protocol, asked
+    )
     if other is None:
         return Measured(found[0])
     return Measured(found[0], found[1], ratio(found[0], found[1]), warning(artifact, found[0], found[1]))
 
 
-def _protocol(how: MeasureOptions) -> tuple[Protocol, Host | None]:
+def _protocol(how: MeasureOptions, reporter: Reporter) -> tuple[Protocol, Runner]:
     """How and where it is measured. Raises UsageError for what cannot be."""
     from pretrim.measure import Protocol
+    from pretrim.measure.deadline import Patience
+    from pretrim.measure.run import here
     from pretrim.measure.ssh import Host
 
     if how.provider not in PROVIDERS:
         raise UsageError(f"Expected --provider to be one of {', '.join(PROVIDERS)}, but got {how.provider!r}.")
-    host = None if how.ssh is None else Host(how.ssh, how.remote_python, how.ssh_config)
+    patience = Patience(how.time_limit, reporter.say)
+    local = partial(here, patience=patience)
+    asked = local if how.ssh is None else Host(how.ssh, how.remote_python, how.ssh_config, patience)
     providers = tuple(dict.fromkeys([PROVIDERS[how.provider], PROVIDERS["cpu"]]))
-    return Protocol(threads=how.threads, runs=how.runs, processes=how.processes, providers=providers), host
+    return Protocol(threads=how.threads, runs=how.runs, processes=how.processes, providers=providers), asked
 
 
 def artifacts_of(path: Path) -> list[Artifact]:

@@ -312,12 +312,14 @@ def _dense(trials: Sequence[Trial]) -> dict[str, int]:
     return found | ({"latency": round(1e9 * median(times))} if times else {})
 
 
-def check_page(output: Path) -> None:
-    """Raises UsageError, before any work, for a file that is no page, or a folder that is missing."""
+def check_page(output: Path, figures: Path | None = None) -> None:
+    """Raises UsageError, before any work, for a file that is no page, or folders that are missing or no folders."""
     if output.suffix != ".html":
         raise UsageError(f"Expected a report to end in .html, but got {output}.")
     if not output.parent.is_dir():
         raise UsageError(f"Cannot write the report, {output.parent} is no folder: make it first.")
+    if figures is not None and not (figures.is_dir() or (figures.parent.is_dir() and not figures.exists())):
+        raise UsageError(f"Cannot write the figures, {figures} is no folder, or the one above it is missing.")
 
 
 def write_report(
@@ -340,7 +342,7 @@ def write_report(
     from pretrim.study.description import read_network
     from pretrim.study.places import TRIALS
 
-    check_page(output)
+    check_page(output, figures)
     network, config, known = read_network(study.path), study.store.config(), None
     while True:
         counts = study.store.counts()

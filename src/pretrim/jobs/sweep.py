@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pretrim.train import Execution
 
 TRIED = Group("What is tried", sort_key=0)
+MOST_WORKERS, MOST_TRIALS = 1024, 1_000_000
 WHERE = Group("Where it runs", sort_key=8)
 
 
@@ -183,6 +184,8 @@ def _specs(options: StudyOptions) -> list[TrialSpec]:
     fractions = _fractions(given.budget_fraction)
     if budgets and given.budget_fraction == GridOptions.budget_fraction:
         fractions = [1.0]  # the limits as they were given
+    if given.seeds * len(fractions) > MOST_TRIALS:
+        raise UsageError(f"Expected --seeds for at most {MOST_TRIALS} trials, but got {given.seeds}.")
     return grid(
         _words(given.modes),
         fractions,
@@ -276,14 +279,14 @@ def _is_by_name(model: ModelSource, data: DataSource | None, task: Any) -> bool:
 
 def _check(options: StudyOptions, model: ModelSource, data: DataSource | None) -> None:
     how, given = options.sweep, options.grid
-    if how.workers < 1:
-        raise UsageError(f"Expected --workers to be at least 1, but got {how.workers}.")
+    if not 1 <= how.workers <= MOST_WORKERS:
+        raise UsageError(f"Expected --workers to be from 1 to {MOST_WORKERS}, but got {how.workers}.")
     if how.ray is not None and given.search:
         raise UsageError("--search runs on one machine: leave out --search or --ray.")
     if given.search and how.wishes():
         raise UsageError("--search chooses among all widths: leave out --search, or --freeze and --min-width.")
-    if given.search < 0:
-        raise UsageError(f"Expected --search to be at least 0, but got {given.search}.")
+    if not 0 <= given.search <= MOST_TRIALS:
+        raise UsageError(f"Expected --search to be from 0 to {MOST_TRIALS}, but got {given.search}.")
     if not _is_by_name(model, data, how.task) and (how.workers > 1 or how.ray is not None or given.search):
         raise UsageError(
             "A module or data sets of your own are trained in this process: name model and data, as on the command "
@@ -363,7 +366,12 @@ def _prepared(
     config = replace(config, recipe=recipe, metric=task.metric)
     if not _is_by_name(model, data, how.task):
         config = replace(config, model=config.model or _identity(dense), data=config.data or dataset.source)
+    config = replace(config, forward=dense.forward or {})
     target.costs(dense, reporter)  # single layers on this machine, before workers keep it busy; they find the table
+    if how.ray is not None:
+        from pretrim.study.cluster import connected
+
+        connected(how.ray)  # a cluster that is not there leaves no folder
     store = make_study(folder, config, how.storage, how.name)
     inputs = TrialInputs(dense, dataset, known_latencies(config, dense), task)
     write_network(folder, inputs)

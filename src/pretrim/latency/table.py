@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrim import records
 from pretrim.deploy.runtime import RuntimeName
 from pretrim.deploy.runtimes import SUFFIXES
 from pretrim.errors import MeasureError, UsageError
@@ -157,30 +159,48 @@ class Table:
     @classmethod
     def from_json(cls, data: Any) -> Table:
         """Read what :meth:`to_json` wrote. Raises MeasureError for anything else."""
+        mend = "remove it"
+        records.check_header(data, FORMAT, VERSION, source="The latency table", error=MeasureError)
+        file = records.convert(data, _File, source="The latency table", error=MeasureError, mend=mend)
         try:
-            if data["format"] != FORMAT or data["version"] != VERSION:
-                raise ValueError("another format")
-            aligned = int(data.get("aligned", ALIGNED))
-            if aligned < 1:
-                raise ValueError("an alignment below 1")
-            curves = {
-                str(key): Curve(
-                    tuple(tuple(map(int, axis)) for axis in entry["axes"]), np.array(entry["seconds"], float), aligned
-                )
-                for key, entry in data["curves"].items()
-            }
-            if any(curve.seconds.shape != tuple(map(len, curve.axes)) for curve in curves.values()):
-                raise ValueError("its axes do not fit")
-            corrections = {str(key): Correction(*map(float, pair)) for key, pair in data["corrections"].items()}
-            start_s = float(data["start_s"])
-            numbers = [start_s, *(curve.seconds.sum() for curve in curves.values())]
-            numbers += [number for one in corrections.values() for number in (one.factor, one.exponent)]
-            if not np.isfinite(numbers).all():
-                raise ValueError("times that are no numbers")
-            place, machine = LatencyKey(**data["place"]), dict(data["machine"])
-            return cls(place, machine, start_s, curves, corrections, aligned)
-        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-            raise MeasureError(f"Expected a latency table, but it is damaged ({error!r}): remove it.") from error
+            curves = {key: curve.checked(file.aligned) for key, curve in file.curves.items()}
+        except ValueError as error:
+            raise MeasureError(f"Expected a latency table, but it is damaged ({error}): remove it.") from error
+        corrections = {key: Correction(*pair) for key, pair in file.corrections.items()}
+        return cls(file.place, file.machine, file.start_s, curves, corrections, file.aligned)
+
+
+Width: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """A `Curve` as it is stored."""
+
+    axes: tuple[tuple[Width, ...], ...]
+    seconds: tuple[Seconds | tuple[Seconds, ...], ...]
+
+    def checked(self, aligned: int) -> Curve:
+        """Raises ValueError where axes and values do not fit."""
+        seconds = np.array(self.seconds, float)
+        if not 1 <= len(self.axes) <= 2 or seconds.shape != tuple(map(len, self.axes)) or not seconds.size:
+            raise ValueError("its axes do not fit")
+        if any(list(axis) != sorted(set(axis)) for axis in self.axes):
+            raise ValueError("its axes do not rise")
+        return Curve(self.axes, seconds, aligned)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A `Table` as it is stored."""
+
+    place: LatencyKey
+    machine: Mapping[str, Any]
+    start_s: float
+    curves: Mapping[str, _Curve]
+    corrections: Mapping[str, tuple[Annotated[float, msgspec.Meta(gt=0)], float]]
+    aligned: Width = ALIGNED
 
 
 def cache_folder() -> Path:
@@ -192,7 +212,7 @@ def load_table(place: LatencyKey) -> Table | None:
     """The table of a place, if one is kept. Raises MeasureError if it is damaged."""
     file = cache_folder() / f"{place.slug}.json"
     try:
-        found = Table.from_json(json.loads(file.read_text(encoding="utf-8")))
+        found = Table.from_json(records.load(file.read_bytes(), source=file, error=MeasureError, mend="remove it"))
         if found.place != place:
             raise ValueError(f"it is of {found.place}")
         return found

@@ -17,6 +17,7 @@ from pretrim.deploy.artifact import Artifact
 from pretrim.deploy.runtimes import runtime
 from pretrim.errors import MeasureError, UsageError
 
+from .deadline import Patience, awaited
 from .record import Answer, Latency, Measurement, parse_answer
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -126,7 +127,7 @@ def with_loaders(request: dict[str, Any]) -> dict[str, Any]:
     return {**request, "loaders": {name: runtime(name).loader() for name in sorted(names)}}
 
 
-def here(request: dict[str, Any], files: Sequence[Path]) -> str:
+def here(request: dict[str, Any], files: Sequence[Path], patience: Patience | None = None) -> str:
     """Run the worker in a process on this machine."""
     paths = [str(file.resolve()) for file in files]
     entries = [entry | {"path": path} for entry, path in zip(request["artifacts"], paths, strict=True)]
@@ -134,9 +135,12 @@ def here(request: dict[str, Any], files: Sequence[Path]) -> str:
         asked = Path(folder) / "request.json"
         asked.write_text(json.dumps(with_loaders(request) | {"artifacts": entries}), encoding="utf-8")
         # Not isolated (-I): a user's PYTHONPATH may hold the runtime.
-        done = subprocess.run([sys.executable, str(WORKER), str(asked)], capture_output=True, check=False)
-    check_ended(done.returncode, done.stderr.decode(errors="replace"), "on this machine")
-    return done.stdout.decode(errors="replace")
+        command = [sys.executable, str(WORKER), str(asked)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with process, awaited(process, patience or Patience(), "the measurement"):
+            answer, errors = process.communicate()
+    check_ended(process.returncode, errors.decode(errors="replace"), "on this machine")
+    return answer.decode(errors="replace")
 
 
 def check_ended(code: int, errors: str, where: str) -> None:

@@ -11,12 +11,13 @@ import re
 import subprocess
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from pretrim.errors import MeasureError, UsageError
 
+from .deadline import Patience, awaited
 from .remote import MARK
 from .run import WORKER, check_ended, printable, with_loaders
 
@@ -37,11 +38,13 @@ class Host:
         name: ``host``, ``user@host``, ``ssh://user@host:port``, or a name of the ssh configuration.
         python: the interpreter there that has the runtime.
         config: an ssh configuration file to use instead of the user's.
+        patience: how long an answer is waited for.
     """
 
     name: str
     python: str = "python3"
     config: Path | None = None
+    patience: Patience = field(default_factory=Patience)
 
     def __post_init__(self) -> None:
         """Raises UsageError for names that ssh or a shell could take for something else."""
@@ -89,12 +92,10 @@ class Host:
         listener = threading.Thread(target=lambda stream: errors.append(stream.read()), args=(process.stderr,))
         listener.start()
         try:
-            _send(process.stdin, bundle)
-            answer = process.stdout.read(LONGEST_ANSWER)  # our end of the input stays open until it is there
+            with awaited(process, self.patience, f"the measurement on {self.name}"):
+                _send(process.stdin, bundle)
+                answer = process.stdout.read(LONGEST_ANSWER)  # our end of the input stays open until it is there
         finally:
-            if not _ended(process):
-                process.kill()
-                process.wait()
             listener.join()
             for stream in (process.stdin, process.stdout, process.stderr):
                 _close(stream)
@@ -134,12 +135,3 @@ def _close(stream: IO[bytes]) -> None:
         stream.close()
     except BrokenPipeError:
         pass
-
-
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it ends by itself in a moment."""
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        return False
-    return True

@@ -45,6 +45,12 @@ class DenseModel:
         """For people."""
         return self.reference.name if self.reference is not None else type(self.module).__name__
 
+    @property
+    def forward(self) -> dict[str, str] | None:
+        """What the network computes (`Network.forward`), where the user can change it; None for those of libraries."""
+        is_theirs = self.reference is None or not self.reference.trusted
+        return self.network.forward if is_theirs else None
+
     def fresh(self, seed: int) -> nn.Module:
         """The dense network with initial weights of a seed; a module of the caller's as it was given, in a copy."""
         torch.manual_seed(seed)

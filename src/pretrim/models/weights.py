@@ -63,6 +63,11 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
                 f"Expected {name} of {file} to be {tuple(wanted[name].shape)}, but it is {tuple(tensor.shape)}: "
                 f"give the network, and data with the classes, that it was trained for."
             )
+    for name, tensor in tensors.items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"Expected finite weights in {file}, but {name} holds NaN or infinity: train it again."
+            )
     model.load_state_dict(tensors, strict=False)
     return hashlib.sha256(content).hexdigest()
 

@@ -62,12 +62,15 @@ class Steps:
         rates: of utility, gained by a step up or lost by one down, over its cost; 0 where there is no step.
         moves: whether there is a step.
         fits: whether there is one and every limit holds after it.
+        takes: of each limit, at least so much of what is left, also after steps of others (G x limits): costs that are
+            sums of products take no less together than alone. 0 where that is not known.
     """
 
     gains: FloatArray
     rates: FloatArray
     moves: NDArray[np.bool_]
     fits: NDArray[np.bool_]
+    takes: FloatArray
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class Lattice:
             binding(cost.formula, float(most), dense) if isinstance(cost, FormulaCost) else cost
             for cost, most in zip(budget.costs, budget.values, strict=True)
         )
+
+    @cached_property
+    def are_sums(self) -> NDArray[np.bool_]:
+        """Of each limit whether its cost is one sum of products, and no peak or measurement."""
+        return np.array([isinstance(cost, Formula) and len(cost.offset) == 1 for cost in self.costs], dtype=bool)
 
     def used(self, widths: IntArray) -> FloatArray:
         """Each limited cost at widths (G): limits. Of a peak that cannot be over its limit, 0."""
@@ -125,11 +133,13 @@ class Lattice:
         if without is not None:
             stepped = np.where(np.arange(len(widths)) == without, widths, stepped)
         used = self.used_alone(widths, stepped)
-        gains = self.utility(_each(widths, stepped)) - self.value(widths)
-        paid = np.abs(self.paid(used - self.used(widths)))
+        gains = self.utility.alone(widths, stepped) - self.value(widths)
+        change = used - self.used(widths)
+        paid = np.abs(self.paid(change))
         moves = stepped != widths
         rates = np.sign(stepped - widths) * gains / np.maximum(paid, 1e-300)
-        return Steps(gains, rates, moves, moves & (used <= self.problem.budget.values).all(axis=1))
+        fits = moves & (used <= self.problem.budget.values).all(axis=1)
+        return Steps(gains, rates, moves, fits, np.where(self.are_sums, change, 0.0))
 
     def narrowed(self, widths: IntArray, without: int | None = None) -> IntArray | None:
         """Within the limits: the steps go first that are worth least for what they cost, but of one group none.
@@ -142,7 +152,7 @@ class Lattice:
             if not steps.moves.any():
                 return None
             place = np.where(steps.moves, steps.rates, np.inf).argmin()
-            widths = _each(widths, stepped)[place]
+            widths = _with(widths, place, stepped)
         return widths
 
     def filled(self, widths: IntArray, without: int | None = None) -> IntArray:
@@ -152,10 +162,14 @@ class Lattice:
             steps = self.steps(widths, stepped, without)
             if not steps.fits.any():
                 return widths
+            left = self.problem.budget.values - self.used(widths)
             for place in np.argsort(np.where(steps.fits, -steps.rates, np.inf), kind="stable")[: steps.fits.sum()]:
-                trial = widths.copy()
-                trial[place] = stepped[place]
-                widths = trial if self.met(trial) else widths
+                if (steps.takes[place] > left).any():
+                    continue
+                trial = _with(widths, place, stepped)
+                left_after = self.problem.budget.values - self.used(trial)
+                if (left_after >= 0).all():
+                    widths, left = trial, left_after
 
     # ------------------------------------------------------------------------------------ exchanges
 
@@ -183,7 +197,7 @@ class Lattice:
         Nothing where the best rate of utility for cost, for all the room, would not make up for the step: a group's
         second step is worth less than its first, and costs are not less together than alone.
         """
-        narrower = _each(widths, self.down(widths))[place]
+        narrower = _with(widths, place, self.down(widths))
         stepped = self.up(narrower)
         steps = self.steps(narrower, stepped, without=place)
         lost = self.value(widths) + RISE - self.value(narrower)
@@ -192,11 +206,11 @@ class Lattice:
             return []
         filled = self.filled(narrower, without=place)
         gains = np.where(steps.fits, steps.gains, -np.inf)
-        return [filled, _each(narrower, stepped)[gains.argmax()]] if gains.max() > lost else [filled]
+        return [filled, _with(narrower, gains.argmax(), stepped)] if gains.max() > lost else [filled]
 
     def _with_others_down(self, widths: IntArray, place: int) -> list[IntArray]:
         """The steps of others that are worth least for what they cost, given to one group; nothing as above."""
-        wider = _each(widths, self.up(widths))[place]
+        wider = _with(widths, place, self.up(widths))
         over = self.paid(np.maximum(self.used(wider) - self.problem.budget.values, 0.0))
         steps = self.steps(wider, self.down(wider), without=place)
         gained = self.value(wider) - self.value(widths) - RISE
@@ -212,6 +226,13 @@ def _value(columns: FloatArray | IntArray) -> FloatArray:
         return columns.astype(np.float64)
     largest: FloatArray = np.rint(columns.max(axis=1, initial=0.0))
     return largest
+
+
+def _with(widths: IntArray, place: int | np.intp, stepped: IntArray) -> IntArray:
+    """Widths (G) in which one group has its stepped width."""
+    changed = widths.copy()
+    changed[place] = stepped[place]
+    return changed
 
 
 def _each(widths: IntArray, stepped: IntArray) -> IntArray:

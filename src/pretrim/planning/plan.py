@@ -6,7 +6,7 @@ It can be mailed, diffed and applied elsewhere; it knows its model by a fingerpr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from torch import nn
 from pretrim.analysis.identity import make_example
 from pretrim.analysis.network import IntArray
 from pretrim.cost.costs import COSTS
-from pretrim.cost.formula import ITEM_BYTES, DType
+from pretrim.cost.formula import DType
 from pretrim.errors import PlanError
 from pretrim.files import write_text
 
@@ -27,6 +27,8 @@ from .outlook import Outlook
 FORMAT = "pretrim-plan"
 VERSION = 1
 OPTIONAL = ("model", "device", "outlook")
+MOST_VALUES = 2**31
+"""of an input: more would not fit in memory as zeros"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class GroupPlan:
     layers: tuple[str, ...]
     channels: int
     kept: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.kept <= self.channels:
+            raise ValueError(f"{self.name} keeps {self.kept} of {self.channels}")
 
 
 @dataclass(frozen=True)
@@ -86,20 +92,21 @@ class Plan:
         return {"format": FORMAT, "version": VERSION, **plain, "groups": groups}
 
     @classmethod
-    def from_json(cls, data: Any) -> Plan:
-        """Read what :meth:`to_json` wrote. Raises PlanError for anything else."""
+    def from_json(cls, data: Any, source: Path | str = "The plan") -> Plan:
+        """Read what :meth:`to_json` wrote. Raises PlanError for anything else; it names the `source`."""
+        from pretrim import records  # not at the top: the core needs torch and NumPy alone
+
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise PlanError("Expected a plan written by pretrim, but got other JSON: make one with `pretrim plan`.")
-        if data.get("version") != VERSION:
+        if type(data.get("version")) is not int or data["version"] != VERSION:
             raise PlanError(f"Expected a plan of version {VERSION}, but got {data.get('version')!r}: update pretrim.")
+        plan = records.convert(data, cls, source=source, error=PlanError, mend="make it again")
         try:
-            groups = tuple(_group(entry) for entry in data["groups"])
-            rest = {name: data[name] for name in ("limits", "options", "dtype", "dense", "slim", "example")}
-            rest |= {name: data.get(name) for name in OPTIONAL}
-            _check_types(rest)
-            return cls(groups=groups, fingerprint=str(data["fingerprint"]), **rest)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise PlanError(f"Expected a complete plan, but it is damaged ({error!r}): make it again.") from error
+            _check(plan)
+        except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            said = records.one_line(error)
+            raise PlanError(f"Expected a complete plan, but it is damaged ({said}): make it again.") from error
+        return plan
 
     def save(self, path: str | Path) -> None:
         """Write the plan as indented JSON."""
@@ -108,34 +115,33 @@ class Plan:
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         """Read a plan. Raises PlanError if the file is missing or is not a plan."""
+        from pretrim import records
+
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, RecursionError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not JSON"
+            content = Path(path).read_bytes()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise PlanError(f"Expected a plan in {path}, but could not read it ({reason}).") from error
+        plain = records.load(content, source=path, error=PlanError, mend="make it again with `pretrim plan`")
+        return cls.from_json(plain, path)
 
 
-def _check_types(found: Mapping[str, Any]) -> None:
-    """Raises ValueError where a field is not what :meth:`Plan.to_json` writes."""
-    if found["dtype"] not in ITEM_BYTES:
-        raise ValueError(f"dtype is {found['dtype']!r}")
-    for name in ("limits", "options", "dense", "slim"):
-        if not isinstance(found[name], dict):
-            raise ValueError(f"{name} is {found[name]!r}")
-    for name in ("dense", "slim"):
-        if sorted(found[name]) != sorted(COSTS) or not all(type(value) is int for value in found[name].values()):
-            raise ValueError(f"{name} does not hold the five costs")
-    for name in OPTIONAL:
-        if not (found[name] is None or isinstance(found[name], dict)):
-            raise ValueError(f"{name} is {found[name]!r}")
-    if found["outlook"] is not None:
-        Outlook.from_json(found["outlook"])
+def _check(plan: Plan) -> None:
+    """Raises one of several errors where a field is not what :meth:`Plan.to_json` writes, though of its type."""
+    for costs in (plan.dense, plan.slim):
+        if sorted(costs) != sorted(COSTS):
+            raise ValueError("a network does not have the five costs")
+    if plan.outlook is not None:
+        Outlook.from_json(plan.outlook)
     with torch.device("meta"):
-        make_example(found["example"])
+        example = make_example(plan.example)
+    for tensor in _tensors(example):
+        if tensor.numel() > MOST_VALUES:
+            raise ValueError(f"an input has {tensor.numel()} values")
 
 
-def _group(entry: Mapping[str, Any]) -> GroupPlan:
-    group = GroupPlan(str(entry["name"]), tuple(entry["layers"]), entry["channels"], entry["kept"])
-    if not (type(group.kept) is type(group.channels) is int and 1 <= group.kept <= group.channels):
-        raise ValueError(f"{group.name} keeps {group.kept!r} of {group.channels!r}")
-    return group
+def _tensors(example: Any) -> Iterator[torch.Tensor]:
+    if isinstance(example, torch.Tensor):
+        yield example
+    for part in example.values() if isinstance(example, dict) else example if isinstance(example, tuple) else ():
+        yield from _tensors(part)

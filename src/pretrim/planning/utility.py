@@ -92,6 +92,19 @@ class Utility:
             value -= self.class_weight / self.classifier.reads(rows)
         return value
 
+    def alone(self, widths: IntArray, stepped: IntArray) -> FloatArray:
+        """The utility where each group in turn, and no other, has its stepped width: G."""
+        count = max(len(widths), 1)
+        ratios = np.log(widths / self.dense)
+        move = np.log(stepped / widths)
+        mean = (ratios.sum() + move) / count
+        spread = (ratios**2).sum() + (2 * ratios + move) * move - count * mean**2
+        value: FloatArray = np.log(widths) @ self.weights + move * self.weights - EVENNESS * self.scale * spread
+        if self.classifier is not None:
+            reads = self.classifier.reads(widths) + (stepped - widths) * self.classifier.channels
+            value -= self.class_weight / reads
+        return value
+
     def gradient(self, widths: ArrayLike) -> FloatArray:
         """Derivatives with respect to the logarithms of the widths (G): G."""
         row = np.asarray(widths, dtype=np.float64)

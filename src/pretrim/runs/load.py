@@ -7,7 +7,7 @@ file only when the user names that file. Then the plan is applied and the tensor
 from __future__ import annotations
 
 import hashlib
-import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -17,11 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from torch import nn
 
+from pretrim import records
+from pretrim.analysis.analyze import analyze
 from pretrim.analysis.copies import copy_module
 from pretrim.analysis.identity import fingerprint
+from pretrim.analysis.network import Network, first_difference
 from pretrim.errors import CheckpointError, PlanError, UsageError
 from pretrim.models.resolve import ModelReference, build, resolve
-from pretrim.surgery.apply import apply
+from pretrim.surgery.apply import apply, zeros_like_example
 
 from .lock import check_free
 from .record import RECORD, STATE, WEIGHTS, RunRecord
@@ -34,7 +37,7 @@ def read(path: str | Path) -> RunRecord:
     """The record of a run folder. Raises CheckpointError if there is none, or it is truncated, edited or foreign."""
     file = Path(path) / RECORD
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
     except OSError as error:
         check_free(file.parent, Path(path))
         if (file.parent / STATE).exists():
@@ -45,11 +48,8 @@ def read(path: str | Path) -> RunRecord:
             f"Expected a run folder with {RECORD}, but could not read {file} ({error.strerror}): "
             f"give the folder that `pretrim compress -o` wrote."
         ) from error
-    except (RecursionError, ValueError) as error:
-        raise CheckpointError(
-            f"Expected {file} to be JSON, but it is not ({error}): the file is truncated or edited, copy it again."
-        ) from error
-    return RunRecord.from_json(data)
+    mend = "the file is truncated or edited, copy it again"
+    return RunRecord.from_json(records.load(content, source=file, error=CheckpointError, mend=mend))
 
 
 def load(path: str | Path, *, model: ModelSource | None = None) -> nn.Module:
@@ -104,8 +104,10 @@ def _rebuild(record: RunRecord, model: ModelSource | None) -> nn.Module:
     source = build(_own_reference(record)) if model is None else _given(record, model)
     found = fingerprint(source)
     if found == record.dense_fingerprint:
+        network = analyze(source, zeros_like_example(source, record.plan))
+        _check_forward(record, network)
         try:
-            return apply(source, record.plan)
+            return apply(source, record.plan, network=network)
         except PlanError as error:
             raise CheckpointError(str(error)) from error
     if found == record.slim_fingerprint:
@@ -114,6 +116,22 @@ def _rebuild(record: RunRecord, model: ModelSource | None) -> nn.Module:
         "Expected the model that the run was made from, but its parameters have other names or shapes: "
         "give that model, or its version at that time."
     )
+
+
+def _check_forward(record: RunRecord, network: Network) -> None:
+    """Raises CheckpointError if the network computes something else than the one that was trained.
+
+    Another version of torch may trace the same network in other operators: then it is a warning.
+    """
+    changed = None if record.forward is None else first_difference(record.forward, network.forward)
+    if changed is None:
+        return
+    said = f"The network has changed since the run was trained: {changed}."
+    was, now = record.versions.get("torch", ""), str(torch.__version__)
+    if was != now:
+        warnings.warn(f"{said} It was trained with torch {was}, and this is {now}.", UserWarning, stacklevel=4)
+        return
+    raise CheckpointError(f"{said} Give it as it was then: its weights mean nothing in another network.")
 
 
 def _own_reference(record: RunRecord) -> ModelReference:
@@ -145,6 +163,7 @@ def _given(record: RunRecord, model: ModelSource) -> nn.Module:
 def _check_shapes(slim: nn.Module, tensors: Mapping[str, torch.Tensor], record: RunRecord) -> None:
     """The rebuilt network and the stored tensors must have the same names and shapes."""
     wanted = {name: tuple(tensor.shape) for name, tensor in named_tensors_twice(slim)}
+    is_real = {name: tensor.is_floating_point() for name, tensor in named_tensors_twice(slim)}
     names = {name: record.aliases.get(name, name) for name in wanted}
     missing = sorted(name for name, stored in names.items() if stored not in tensors)
     extra = sorted(set(tensors) - set(names.values()))
@@ -152,6 +171,9 @@ def _check_shapes(slim: nn.Module, tensors: Mapping[str, torch.Tensor], record: 
         what = f"{missing[0]} is missing" if missing else f"{extra[0]} is not in the model"
         raise CheckpointError(f"Expected the tensors of the rebuilt network, but {what}: the run is edited.")
     for name, stored in names.items():
+        if tensors[stored].is_floating_point() != is_real[name]:
+            kind = str(tensors[stored].dtype).removeprefix("torch.")
+            raise CheckpointError(f"Expected other values of {name} than {kind}: the run is edited, save it again.")
         got = tuple(tensors[stored].shape)
         if got != wanted[name]:
             raise CheckpointError(

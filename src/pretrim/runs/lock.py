@@ -133,13 +133,13 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _owner_of(file: Path) -> str | None:
-    """What a lock file says, nothing where it was just created; None where there is none."""
+    """What a lock file says, nothing where it was just created or is not for us to read; None where there is none."""
     try:
         return file.read_bytes()[:1000].decode("utf-8", "replace").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
+    except PermissionError:
         return ""
+    except OSError:  # there is no such file or folder, or a link that leads in a circle
+        return None
 
 
 def _is_silent(folder: Path) -> bool:

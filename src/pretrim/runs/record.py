@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-import torch
+import msgspec
 
-from pretrim.analysis.identity import make_example
+from pretrim import records
 from pretrim.errors import CheckpointError, PretrimError
 from pretrim.models.resolve import ModelReference
 from pretrim.planning.plan import Plan
-from pretrim.train import CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE
+from pretrim.train import CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE, unpack
 
 FORMAT = "pretrim-run"
 VERSION = 1
@@ -53,6 +53,7 @@ class RunRecord:
         data: the data set it was trained on, as the data set describes itself.
         results: accuracies and the training log.
         layout: the order of an input's dimensions.
+        forward: what the dense network computes (`Network.forward`), where a file or module of the user's says it.
     """
 
     plan: Plan
@@ -68,6 +69,7 @@ class RunRecord:
     data: Mapping[str, Any] | None
     results: Mapping[str, Any] | None
     layout: str = LAYOUT
+    forward: Mapping[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the format's name and version."""
@@ -83,6 +85,7 @@ class RunRecord:
             "classes": self.classes,
             "data": self.data,
             "results": self.results,
+            **({} if self.forward is None else {"forward": dict(self.forward)}),
         }
 
     @classmethod
@@ -97,51 +100,116 @@ class RunRecord:
         try:
             return _record(data)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, PretrimError) as error:
-            said = str(error) if isinstance(error, PretrimError) else repr(error)
+            said = records.one_line(error)
             raise CheckpointError(f"Expected a complete {RECORD}, but it is damaged ({said}): save again.") from error
 
 
+Size: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """What is read of an evaluation (`train.Evaluation.to_json`) in a record."""
+
+    images: Count
+    interval_95: tuple[float, float] | None
+    right: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.right is not None and len(unpack(self.right)) != self.images:
+            raise ValueError(f"which images were right is not of {self.images}")
+
+
+@dataclass(frozen=True)
+class _Tested:
+    test_accuracy: float | None = None
+    test: StoredEvaluation | None = None
+    dense_test_accuracy: float | None = None
+    dense_test: StoredEvaluation | None = None
+
+
+@dataclass(frozen=True)
+class _Results(_Tested):
+    """What is read of a run's results."""
+
+    dense: _Tested | None = None
+    inherited: _Tested | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is read of how a data set described itself. By another seed images would get from training into the test."""
+
+    split_seed: Count = 0
+    padding: Count = 0
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class _Weights:
+    sha256: str
+    aliases: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Input:
+    layout: Literal["NCHW"]
+    shape: Annotated[tuple[Size, ...], msgspec.Meta(min_length=2, max_length=4)] | None
+    normalisation: tuple[tuple[float, ...], tuple[Annotated[float, msgspec.Meta(gt=0)], ...]] | None
+
+
+@dataclass(frozen=True)
+class _Prints:
+    dense: str
+    slim: str
+
+
+@dataclass(frozen=True)
+class _File:
+    """``run.json``, without what has records of its own."""
+
+    fingerprints: _Prints
+    weights: _Weights
+    input: _Input
+    classes: tuple[str, ...] | None
+    versions: Mapping[str, str]
+    plan: Mapping[str, Any]
+    model: Any
+    data: _Data | None
+    results: _Results | None
+    forward: Mapping[str, str] | None = None
+
+
 def _record(data: Mapping[str, Any]) -> RunRecord:
-    model, prints, weights, given = data["model"], data["fingerprints"], data["weights"], data["input"]
-    plan = Plan.from_json(data["plan"])
-    if given["layout"] != LAYOUT:
-        raise ValueError(f"the layout is {given['layout']!r}")
-    if plan.fingerprint != prints["dense"]:
+    file = records.convert(data, _File, source=RECORD, error=CheckpointError, mend="save again")
+    plan, given = Plan.from_json(file.plan), file.input
+    if plan.fingerprint != file.fingerprints.dense:
         raise ValueError("its plan is for another model")
-    with torch.device("meta"):
-        make_example(plan.example)
     return RunRecord(
         plan=plan,
-        reference=None if model is None else ModelReference.from_json(model),
-        versions=_texts(data["versions"]),
-        dense_fingerprint=str(prints["dense"]),
-        slim_fingerprint=str(prints["slim"]),
-        weights_sha256=str(weights["sha256"]),
-        aliases=_texts(weights["aliases"]),
-        classes=None if data["classes"] is None else _checked_classes(data["classes"]),
-        input_shape=None if given["shape"] is None else _checked_shape(given["shape"]),
-        normalisation=None if given["normalisation"] is None else _checked_pair(given["normalisation"]),
-        data=_checked_data(_mapping(data["data"])),
-        results=_mapping(data["results"]),
+        reference=None if file.model is None else ModelReference.from_json(file.model),
+        versions=file.versions,
+        dense_fingerprint=file.fingerprints.dense,
+        slim_fingerprint=file.fingerprints.slim,
+        weights_sha256=file.weights.sha256,
+        aliases=file.weights.aliases,
+        classes=file.classes,
+        input_shape=given.shape,
+        normalisation=None if given.normalisation is None else _checked_pair(given.normalisation),
+        data=data["data"],
+        results=data["results"],
+        forward=file.forward,
     )
 
 
-def _texts(entries: Any) -> dict[str, str]:
-    return {str(name): str(value) for name, value in dict(entries).items()}
-
-
-def _mapping(value: Any) -> Mapping[str, Any] | None:
-    if value is not None and not isinstance(value, dict):
-        raise TypeError(f"an object is {value!r}")
-    return value
-
-
-def _checked_data(data: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """By another seed than that of the run, images that it was trained on would get into its test."""
-    seed = 0 if data is None else data.get("split_seed", 0)
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"the split_seed is {seed!r}")
-    return data
+def check_results(results: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where results hold under a name of ours what a run does not."""
+    records.convert(
+        dict(results), _Results, source="The entry results", error=CheckpointError, mend="name it otherwise"
+    )
 
 
 def _checked_classes(names: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
 from pretrim.analysis.identity import fingerprint
-from pretrim.errors import UsageError
+from pretrim.errors import CheckpointError, UsageError
 from pretrim.files import write_bytes, write_text
 from pretrim.models.resolve import ModelReference
 from pretrim.surgery.apply import plan_of
@@ -34,6 +34,7 @@ from .record import (
     _checked_classes,
     _checked_pair,
     _checked_shape,
+    check_results,
     image_shape,
 )
 
@@ -48,6 +49,7 @@ def save(
     input_shape: Sequence[int] | None = None,
     data: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
+    forward: Mapping[str, str] | None = None,
     overwrite: bool = False,
     into: bool = False,
 ) -> None:
@@ -63,6 +65,8 @@ def save(
         input_shape: (channels, height, width); by default that of the plan's example, if it is one image tensor.
         data: the data set, as plain JSON.
         results: accuracies and the like, as plain JSON.
+        forward: what the dense network computes (`Network.forward`); a network that computes something else is then
+            refused when the run is loaded.
         overwrite: replace an existing run folder.
         into: write into the folder of a training (:func:`output_folder`), whose other files stay. The record is written
             last, so that without it the run is not finished.
@@ -91,10 +95,12 @@ def save(
             normalisation=None if normalisation is None else _checked_pair(normalisation),
             data=data,
             results=results,
+            forward=forward,
         )
         text = json.dumps(record.to_json(), indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"Expected metadata of a run as plain JSON, but {error}.") from error
+        check_results(results or {})
+    except (TypeError, ValueError, CheckpointError) as error:
+        raise UsageError(f"Expected metadata of a run as plain JSON, but {str(error).rstrip('.')}.") from error
     if into:
         _write_into(Path(path), content, text)
     else:

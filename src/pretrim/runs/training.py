@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pretrim.models.resolve import ModelReference
+from pretrim.models.dense import DenseModel
 from pretrim.planning.plan import Plan
 from pretrim.train import (
     ACCURACY,
@@ -161,7 +161,11 @@ def train_into(
 
 
 def save_trained(
-    folder: Path, model: nn.Module, data: DataSet, reference: ModelReference | None, results: Mapping[str, Any]
+    folder: Path,
+    model: nn.Module,
+    data: DataSet,
+    dense: DenseModel,
+    results: Mapping[str, Any],
 ) -> None:
     """The finished run, beside the state of its training; only in the main process.
 
@@ -169,19 +173,20 @@ def save_trained(
         folder: of the run.
         model: the slim network, which carries its plan.
         data: what it was trained on.
-        reference: what rebuilds the dense network.
+        dense: the dense network.
         results: plain JSON.
     """
     if is_main():
         save(
             model,
             folder,
-            reference=reference,
+            reference=dense.reference,
             classes=data.classes,
             normalisation=(data.mean, data.std),
             input_shape=data.input_shape,
             data=data.to_json(),
             results=results,
+            forward=dense.forward,
             into=True,
         )
 

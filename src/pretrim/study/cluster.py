@@ -54,7 +54,7 @@ def sweep_on_ray(
         UsageError: Ray is not installed, or there is no such cluster.
         StudyError: the database cannot be used.
     """
-    ray = _connected(address)
+    ray = connected(address)
     settings = store.config()
     mirror, seen = OptunaExport(store, settings), Finished(store)
     mirror.reconcile()
@@ -99,7 +99,8 @@ def sweep_on_ray(
         ray.shutdown()
 
 
-def _connected(address: str) -> Any:
+def connected(address: str) -> Any:
+    """Ray, connected to a cluster, or as it was if it is already. Raises UsageError where there is none."""
     try:
         import ray
     except ImportError as error:

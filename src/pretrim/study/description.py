@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pretrim import records
 from pretrim.cost.costs import MODES, layer_terms
 from pretrim.cost.formula import formula
+from pretrim.errors import StudyError
 from pretrim.files import write_text
 
 from .inputs import TrialInputs
@@ -43,8 +47,24 @@ def describe(inputs: TrialInputs) -> dict[str, Any]:
 
 def read_network(folder: Path) -> dict[str, Any] | None:
     """What was written; None where it is missing or damaged."""
+    source = folder / NETWORK
     try:
-        found = json.loads((folder / NETWORK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        plain = records.load(source.read_bytes(), source=source, error=StudyError, mend="remove it")
+        records.convert(plain, _Described, source=source, error=StudyError, mend="remove it")
+    except (OSError, StudyError):
         return None
-    return found if isinstance(found, dict) and "groups" in found else None
+    return dict(plain)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What the report reads."""
+
+    model: str
+    input_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    data: str
+    groups: tuple[str, ...]
+    channels: tuple[int, ...]
+    layers: tuple[str, ...]
+    shares: Mapping[str, tuple[float, ...]]

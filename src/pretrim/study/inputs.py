@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pretrim.analysis.network import first_difference
 from pretrim.data import DataSet, load
+from pretrim.errors import StudyError
 from pretrim.models.dense import DenseModel, open_model
 from pretrim.tasks import find, of_task, own_data
 from pretrim.train import Classification, Task
@@ -44,6 +46,7 @@ def open_inputs(config: StudyConfig) -> TrialInputs:
     named = find(config.task) if config.task else None
     data = _data(config, named)
     dense = open_model(config.model, data.input_shape, len(data.classes) or None)
+    check_forward(config.forward, dense)
     return TrialInputs(dense, data, known_latencies(config, dense), named or find(data.task))
 
 
@@ -65,6 +68,15 @@ def _data(config: StudyConfig, task: Task | None) -> DataSet:
         announce=lambda line: None,
     )
     return data if task is None else of_task(data, task)
+
+
+def check_forward(forward: Mapping[str, str], dense: DenseModel) -> None:
+    """Raises StudyError if a network of the user's computes something else than when the study was made."""
+    changed = first_difference(forward, dense.forward or {})
+    if changed is not None:
+        raise StudyError(
+            f"{dense.name} has changed since the study was made: {changed}. Give the file as it was, or another folder."
+        )
 
 
 def latency_key(config: StudyConfig, runtime: str) -> LatencyKey:

@@ -13,13 +13,16 @@ import sqlalchemy as sql
 from pretrim import records
 from pretrim.cost.costs import COSTS
 from pretrim.errors import StudyError
-from pretrim.train import ACCURACY, Metric, unpack
+from pretrim.runs.record import Count, Share, StoredEvaluation
+from pretrim.train import ACCURACY, Metric
 
 from .settings import TrialSpec, question_key
 
 State: TypeAlias = Literal["waiting", "running", "done", "failed", "stopped"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "failed", "stopped")
 FINISHED: tuple[State, ...] = ("done", "failed", "stopped")
+LONGEST_S = 1e6
+"""of a latency: twelve days for one image"""
 _KEY = re.compile(r"[0-9a-f]{16}")
 _MEND = "run the trial again with `pretrim sweep --retry`"
 
@@ -51,9 +54,7 @@ TRIALS = sql.Table(
 BY_STATE = sql.Index("pretrim_trials_by_state", TRIALS.c.study, TRIALS.c.state, TRIALS.c.number)
 BY_NUMBER = sql.Index("pretrim_trials_by_number", TRIALS.c.study, TRIALS.c.number, TRIALS.c.state)
 
-Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Finite: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -99,19 +100,6 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class _Evaluation:
-    """What is read of an evaluation."""
-
-    images: Count
-    interval_95: tuple[float, float] | None
-    right: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.right is not None and len(unpack(self.right)) != self.images:
-            raise ValueError(f"which images were right is not of {self.images}")
-
-
-@dataclass(frozen=True)
 class _Stopped:
     """What is read of the record of a trial that was stopped."""
 
@@ -125,8 +113,8 @@ class _Done(_Stopped):
 
     dense: Mapping[str, Count]
     widths: tuple[Count, ...] | None = None
-    validation: _Evaluation | None = None
-    test: _Evaluation | None = None
+    validation: StoredEvaluation | None = None
+    test: StoredEvaluation | None = None
 
     def __post_init__(self) -> None:
         missing = [name for costs in (self.costs, self.dense) for name in COSTS if name not in costs]
@@ -138,7 +126,7 @@ class _Done(_Stopped):
 class _Measured:
     """What is read of a measurement."""
 
-    latency_s: Annotated[float, msgspec.Meta(gt=0)]
+    latency_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)]
 
 
 def read_trial(row: Any, settings: Mapping[str, Any]) -> Trial:

@@ -26,7 +26,7 @@ RUNTIME = "litert"
 """Whose latency counts, where a trial does not say"""
 EARLIER = {"max_images": "limit", "stop_hopeless": "hopeless"}
 """Names in files that are kept, so that the keys of trials stay what they were"""
-LATER: Mapping[str, Any] = {"fit": "crop", "task": "", "metric": ACCURACY.to_json()}
+LATER: Mapping[str, Any] = {"forward": {}, "fit": "crop", "task": "", "metric": ACCURACY.to_json()}
 """Fields that studies of older versions do not have, with what those did"""
 SAMPLED = ("params", "macs", "memory", "latency", "joint")
 """Modes that draw layers, and so have a step"""
@@ -198,6 +198,7 @@ class StudyConfig:
         task: what the network is for, by name; empty: what the data are of.
         metric: that trials are chosen by.
         stop_hopeless: whether a trial is stopped once a cheaper one leads by 10 points (`stopping.py`).
+        forward: what a network of the user's computes (`Network.forward`): a changed file is another question.
     """
 
     model: str
@@ -210,6 +211,7 @@ class StudyConfig:
     objectives: tuple[str, ...] = ("params", "macs", "peak_activation_bytes")
     split_seed: int = 0
     stop_hopeless: bool = False
+    forward: Mapping[str, str] = field(default_factory=dict)
     fit: Fit = "crop"
     task: str = ""
     metric: Metric = ACCURACY

@@ -84,7 +84,7 @@ def run_trial(
         recipe=replace(config.recipe, seed=spec.seed),
         execution=config.execution,
         title=f"{dense.name}, {spec.name}, seed {spec.seed}",
-        made_of={"plan": [int(width) for width in plan.widths]},
+        made_of={"plan": [int(width) for width in plan.widths], "network": dense.forward},
         resume=True,
         task=inputs.task,
     )
@@ -98,7 +98,7 @@ def run_trial(
         "widths": [int(width) for width in plan.widths],
         **_found(trained),
     }
-    save_trained(folder, slim, data, dense.reference, trained.to_json())
+    save_trained(folder, slim, data, dense, trained.to_json())
     write_text(folder / RECORD, json.dumps(record, allow_nan=False) + "\n")
     (folder / STATE).unlink(missing_ok=True)
     return record

@@ -56,12 +56,19 @@ def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | 
             "Expected the model that the plan was made for, but its parameters have other names or shapes: "
             "make a plan for this model, or give the model of the plan."
         )
-    network = network if network is not None else analyze(model, _zeros(model, plan))
+    network = network if network is not None else analyze(model, zeros_like_example(model, plan))
     if [(g.name, g.channels) for g in network.groups] != [(g.name, g.channels) for g in plan.groups]:
         raise PlanError("Expected a plan for this network's channel groups, but its groups differ: make it again.")
     keep = kept_channels(network, plan.widths, score(model, network) if init == "inherit" else None)
     slim = cut(model, network, plan.widths, keep, rescale=init == "fresh")
-    check(slim, network, plan)
+    try:
+        check(slim, network, plan)
+    except RuntimeError as error:
+        if plan.example == network.example:
+            raise
+        raise PlanError(
+            f"Expected a plan for inputs that the model takes, but it fails on the plan's: {error}"
+        ) from error
     slim.__dict__["pretrim_plan"] = plan
     return slim
 
@@ -125,7 +132,7 @@ def cut(model: nn.Module, network: Network, widths: IntArray, kept_mask: KeptMas
 
 def check(slim: nn.Module, network: Network, plan: Plan) -> None:
     """Run the slim network on fake tensors: each operator's shapes and the counted parameters must be as planned."""
-    run = stage(slim, _zeros(slim, plan), real=any("real tensors" in note for note in network.notes))
+    run = stage(slim, zeros_like_example(slim, plan), real=any("real tensors" in note for note in network.notes))
     try:
         check_narrow(run, network.operators, network.sizes(plan.widths))
     except Mismatch as mismatch:
@@ -139,7 +146,7 @@ def check(slim: nn.Module, network: Network, plan: Plan) -> None:
         raise ModelError(f"Expected {plan.slim['params']:,} parameters, but counted {counted:,}: please report it.")
 
 
-def _zeros(model: nn.Module, plan: Plan) -> Example:
+def zeros_like_example(model: nn.Module, plan: Plan) -> Example:
     """Inputs as the plan describes them, where the model is."""
     with next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu")):
         example: Example = make_example(plan.example)

@@ -16,7 +16,7 @@ from torch import nn
 
 from pretrim.compat import onednn
 from pretrim.data import DataSet
-from pretrim.errors import ModelError, PretrimError, UsageError
+from pretrim.errors import CheckpointError, ModelError, PretrimError, UsageError
 
 from . import rounding
 from . import state as states
@@ -153,7 +153,7 @@ def train(
     recipe, wish = recipe or Recipe(), execution or Execution()
     accelerator = accelerator or make_accelerator(wish.device)
     device = _device(wish, accelerator)
-    made_of = {"recipe": asdict(recipe), "data": data.to_json(), **(made_of or {})}
+    made_of = {"recipe": asdict(recipe), "data": data.identity, **(made_of or {})}
     if teacher is not None:
         made_of["teacher"] = teacher.name
     before = states.read(checkpoint) if resume and checkpoint is not None and checkpoint.exists() else None
@@ -164,7 +164,7 @@ def train(
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(onednn.avoided(model, active=device.type == "cpu"))
         run = _Training(model, data, recipe, device, accelerator, teacher, on_step, on_epoch, task or Classification())
-        choice = Choice(before.execution, before.speeds) if before else run.choose(wish)
+        choice = Choice(_moved(before.execution, device), before.speeds) if before else run.choose(wish)
         stack.enter_context(threads(choice.execution.threads))
         stack.enter_context(kernels(choice.execution))
         stop = stack.enter_context(listening()) if checkpoint is not None else Wish()
@@ -172,6 +172,12 @@ def train(
         if on_start is not None and accelerator.is_main_process:
             on_start(choice)
         return run.run(stop, checkpoint, made_of)
+
+
+def _moved(execution: Execution, device: torch.device) -> Execution:
+    """How a training that was stopped was run, on the device that it goes on with."""
+    is_same = execution.device.partition(":")[0] in ("auto", device.type)
+    return execution if is_same else replace(execution, device=str(device))
 
 
 def _device(wish: Execution, accelerator: Accelerator) -> torch.device:
@@ -521,7 +527,14 @@ class _Training:
 
     @torch.no_grad()
     def _set(self, before: State) -> None:
-        """Take over the values of a state."""
+        """Take over the values of a state. Raises CheckpointError where it is of another network or place."""
+        done = len(before.epochs)
+        counted = [record.epoch for record in before.epochs] == list(range(1, done + 1))
+        if not counted or done > self.recipe.epochs or before.step >= self.steps:
+            raise CheckpointError(
+                f"Expected a state within {self.recipe.epochs} epochs of {self.steps} steps, but it is after epoch "
+                f"{done}, step {before.step}: start again with --overwrite."
+            )
         states.copy_into(self._named(), before, states.MODEL)
         momenta = {}
         for name, parameter in self.model.named_parameters():

@@ -14,6 +14,7 @@ Schedule: TypeAlias = Literal["cosine", "onecycle"]
 Balance: TypeAlias = Literal["none", "loss", "sampling"]
 
 LARGEST_SEED = 2**64 - 1
+LARGEST_COUNT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("accumulate", 1), ("qat", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
+            if name != "seed" and getattr(self, name) > LARGEST_COUNT:
+                raise UsageError(f"Expected {name} to be at most {LARGEST_COUNT}, but got {getattr(self, name)}.")
         if self.seed > LARGEST_SEED:
             raise UsageError(f"Expected seed to be at most {LARGEST_SEED}, as torch takes it, but got {self.seed}.")
         for name in ("learning_rate", "temperature"):

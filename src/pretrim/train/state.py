@@ -5,23 +5,30 @@ One file is written beside the old one and renamed, so that there is a whole one
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of_bytes
 from safetensors.torch import save as tensors_to_bytes
 
+from pretrim import records
 from pretrim.errors import CheckpointError
 from pretrim.files import write_bytes
 
 from .execution import Execution
 from .metric import ACCURACY
 
-KEY, FORMAT, VERSION = "pretrim", "pretrim-training", 1
+KEY, FORMAT, VERSION = "pretrim", "pretrim-training", 2
+DIGEST, BLANK = "sha256", "0" * 64
+"""In the file's header: the SHA-256 of the file with zeros in this place. States of version 1 have none."""
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 MODEL, MOMENTUM, AVERAGE = "model.", "momentum.", "average."
 
 
@@ -93,7 +100,7 @@ def write(state: State, path: Path) -> None:
         "epochs": [record.to_json() for record in state.epochs],
         **{name: getattr(state, name) for name in ("step", "loss", "right", "seconds", "updates", "scaling")},
     }
-    content = tensors_to_bytes(on_cpu(state.tensors), {KEY: json.dumps(header)})
+    content = _sealed(tensors_to_bytes(on_cpu(state.tensors), {KEY: json.dumps(header), DIGEST: BLANK}))
     try:
         write_bytes(path, content)
     except OSError as error:
@@ -119,37 +126,67 @@ def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: copies[name] for name in tensors}
 
 
+def _sealed(content: bytes) -> bytes:
+    """The file with its own SHA-256 in the place that was left blank for it."""
+    return content.replace(_field(BLANK), _field(hashlib.sha256(content).hexdigest()), 1)
+
+
+def _field(digest: str) -> bytes:
+    return f'"{DIGEST}":"{digest}"'.encode()
+
+
+def _is_sealed(content: bytes, digest: str) -> bool:
+    return hashlib.sha256(content.replace(_field(digest), _field(BLANK), 1)).hexdigest() == digest
+
+
+@dataclass(frozen=True)
+class _Header:
+    """A state without its tensors, as it is stored."""
+
+    made_of: Mapping[str, Any]
+    execution: Execution
+    speeds: Mapping[str, float]
+    epochs: tuple[Mapping[str, Any], ...]
+    step: Count
+    loss: float
+    right: Count
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+    updates: Count
+    scaling: Mapping[str, int | float] = field(default_factory=dict)
+    metric: str = ACCURACY.name
+
+
 def read(path: Path) -> State:
-    """Read it. Raises CheckpointError for a file that is truncated, foreign, or of another version."""
+    """Read it. Raises CheckpointError for a file that is truncated, edited, foreign, or of another version."""
+    mend = "start again with --overwrite"
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
+        content = path.read_bytes()
+        tensors = tensors_of_bytes(content)
+        size = int.from_bytes(content[:8], "little")
+        metadata = dict(json.loads(content[8 : 8 + size]).get("__metadata__") or {})
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError, RuntimeError) as error:
         raise CheckpointError(f"Expected a training's state in {path}, but {error}: start again.") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    plain = records.load(str(metadata.get(KEY, "null")), source=path, error=CheckpointError, mend=mend)
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
         raise CheckpointError(f"Expected a training's state in {path}, but it is another safetensors file.")
-    if header.get("version") != VERSION:
-        raise CheckpointError(f"Expected a state of version {VERSION}, but got {header.get('version')!r}: start again.")
-    try:
-        return State(
-            made_of=header["made_of"],
-            execution=Execution.from_json(header["execution"]),
-            speeds=header["speeds"],
-            epochs=tuple(_epoch(entry, header.get("metric", ACCURACY.name)) for entry in header["epochs"]),
-            **{name: header[name] for name in ("step", "loss", "right", "seconds", "updates")},
-            scaling=header.get("scaling", {}),
-            tensors=tensors,
+    records.check_header(plain, FORMAT, VERSION, source=path, error=CheckpointError)
+    if plain["version"] > 1 and not _is_sealed(content, str(metadata.get(DIGEST))):
+        raise CheckpointError(
+            f"The training's state in {path} is damaged or edited: its SHA-256 is another. Start again."
         )
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"Expected a complete state in {path}, but {error!r}: start again.") from error
+    stored = vars(records.convert(plain, _Header, source=path, error=CheckpointError, mend=mend))
+    metric, entries = stored.pop("metric"), stored.pop("epochs")
+    epochs = tuple(
+        records.convert(_epoch(entry, metric), EpochRecord, source=path, error=CheckpointError, mend=mend)
+        for entry in entries
+    )
+    return State(**stored, epochs=epochs, tensors=tensors)
 
 
-def _epoch(entry: Mapping[str, Any], metric: str) -> EpochRecord:
-    """Of older versions too, whose records have fewer fields."""
+def _epoch(entry: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """An epoch by the names of its fields: stored scores have the name of the metric."""
     names = {field.name: field.name.replace("score", metric) for field in fields(EpochRecord)}
-    there = {field: entry[name] for field, name in names.items() if name in entry}
-    return EpochRecord(**there | {"metric": metric})
+    return {field: entry[name] for field, name in names.items() if name in entry} | {"metric": metric}
 
 
 @torch.no_grad()
@@ -160,4 +197,7 @@ def copy_into(targets: Mapping[str, torch.Tensor], state: State, prefix: str) ->
     if shapes != {name: tuple(tensor.shape) for name, tensor in stored.items()}:
         raise CheckpointError("Expected the state of this network, but its tensors have other names or shapes.")
     for name, tensor in targets.items():
+        if stored[name].dtype != tensor.dtype:
+            was, now = (str(one.dtype).removeprefix("torch.") for one in (stored[name], tensor))
+            raise CheckpointError(f"Expected {name} of the state to be {now}, but it is {was}: start again.")
         tensor.copy_(stored[name])
