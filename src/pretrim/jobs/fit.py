@@ -54,7 +54,8 @@ def fitted(plan: Plan, dense: DenseModel, target: Target, search: Search | None,
         if search is None:
             raise InfeasibleBudget(f"The plan does not fit once it is converted: {said}. Make it again with less.")
         reporter.say(f"note: converted before the training, {said}: trimmed again")
-        narrower = {name: most - over.get(name, 0) for name, most in narrower.items()}
+        predicted = (found.device or {})["slim"]  # below it, or the same plan would be found again
+        narrower |= {name: min(narrower[name], predicted[name]) - more for name, more in over.items()}
         found = _again(found, narrower, dense, target, search, reporter)
     raise InfeasibleBudget(f"No plan found whose converted network fits ({said}): lower the limit a little.")
 
