@@ -71,8 +71,11 @@ def _data(config: StudyConfig, task: Task | None) -> DataSet:
 
 
 def check_forward(forward: Mapping[str, str], dense: DenseModel) -> None:
-    """Raises StudyError if a network of the user's computes something else than when the study was made."""
-    changed = first_difference(forward, dense.forward or {})
+    """Raises StudyError if a network of the user's computes something else than when the study was made.
+
+    Studies of older versions do not say what it computed.
+    """
+    changed = first_difference(forward, dense.forward or {}) if forward else None
     if changed is not None:
         raise StudyError(
             f"{dense.name} has changed since the study was made: {changed}. Give the file as it was, or another folder."
