@@ -45,7 +45,14 @@ def parse(content: bytes | str, kind: type[T], *, source: Path | str, error: typ
 
 
 def load(content: bytes | str, *, source: Path | str, error: type[PretrimError], mend: str) -> Any:
-    """Decode JSON text to plain dicts and lists of any types; arguments and errors as in :func:`parse`."""
+    """Decode JSON text to plain dicts and lists of any types; arguments and errors as in :func:`parse`.
+
+    Args:
+        content: the JSON text.
+        source: the file, for errors.
+        error: the exception to raise.
+        mend: how a user mends it.
+    """
     try:
         data = json.loads(content, parse_constant=_refuse_constant)
     except RecursionError:
@@ -60,7 +67,15 @@ def load(content: bytes | str, *, source: Path | str, error: type[PretrimError],
 
 
 def convert(data: Any, kind: type[T], *, source: Path | str, error: type[PretrimError], mend: str) -> T:
-    """Check plain JSON that is already decoded, and make the record of it; arguments and errors as in :func:`parse`."""
+    """Check plain JSON that is already decoded, and make the record of it; arguments and errors as in :func:`parse`.
+
+    Args:
+        data: plain dicts and lists.
+        kind: the record.
+        source: the file, for errors.
+        error: the exception to raise.
+        mend: how a user mends it.
+    """
     try:
         _check_numbers(data)
         return msgspec.convert(data, kind, strict=True, dec_hook=_decode_path)

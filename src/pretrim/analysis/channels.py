@@ -52,7 +52,14 @@ class Channels:
             self._right.append(right.ravel())
 
     def freeze(self, ids: Ids, module: str, reason: str, place: str = "") -> None:
-        """Note that these channels may not be removed, with the reason and the file and line that show it."""
+        """Note that these channels may not be removed, with the reason and the file and line that show it.
+
+        Args:
+            ids: the channels.
+            module: where they are, for the report.
+            reason: why, in words a user reads.
+            place: file and line, if they are known.
+        """
         if ids.size:
             self.freezes.append(Freeze(ids.ravel(), module, reason, place))
 
@@ -77,6 +84,11 @@ def connected(count: int, left: Ids, right: Ids) -> Ids:
 
     Returns the smallest node of each node's component. Edges pull the larger root to the smaller one, then paths are
     halved until they are flat; both in whole arrays, so a network of a million ids takes a fraction of a second.
+
+    Args:
+        count: number of nodes.
+        left: one end of each edge (E).
+        right: the other end (E).
 
     >>> connected(5, np.array([0, 3]), np.array([2, 4]))
     array([0, 1, 0, 3, 3])

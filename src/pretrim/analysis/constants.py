@@ -30,7 +30,14 @@ def trained_names(model: nn.Module) -> frozenset[str]:
 def freeze_constants(
     model: nn.Module, channels: Channels, labels: Mapping[str, Labels], traces: Sequence[Trace]
 ) -> None:
-    """Freeze the channels of constant weights, and of constants in order, with the reason."""
+    """Freeze the channels of constant weights, and of constants in order, with the reason.
+
+    Args:
+        model: the model that was traced.
+        channels: gets the freezes.
+        labels: channel ids of every parameter and buffer, by name.
+        traces: the runs, which say what reads a constant.
+    """
     trained = trained_names(model)
     constants = {name: t for name, t in named_tensors(model) if name not in trained and t.numel() > 1}
     if constants:

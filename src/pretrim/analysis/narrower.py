@@ -78,6 +78,13 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
         return self.operators[self.number] if self.number < len(self.operators) else None
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
+        """See `Observer.observe`.
+
+        Args:
+            op: the operator's name.
+            args: its arguments, by name.
+            outputs: the tensors that it made.
+        """
         expected = self.expected
         if expected is None or expected.op != op:
             dense = expected.op if expected else "nothing"
@@ -90,7 +97,13 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
 
 
 def narrow_stage(run: Stage, network: Network, widths: IntArray) -> Stage:
-    """A narrower copy of a staged model. Values do not matter, so tensors of one shape share one."""
+    """A narrower copy of a staged model. Values do not matter, so tensors of one shape share one.
+
+    Args:
+        run: the dense model, ready to run.
+        network: the analysed network.
+        widths: channels that each group keeps (G).
+    """
     shapes = cut_shapes(network, widths)
     made: dict[tuple[object, ...], torch.Tensor] = {}
 
@@ -112,7 +125,13 @@ def _narrow(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def check_narrow(run: Stage, operators: Sequence[Operator], sizes: IntArray) -> None:
-    """Run a narrower model and compare every operator with the predicted sizes. Raises Mismatch."""
+    """Run a narrower model and compare every operator with the predicted sizes. Raises Mismatch.
+
+    Args:
+        run: the narrow model, ready to run.
+        operators: those of the dense run, in its order.
+        sizes: predicted channels of every counted dimension.
+    """
     checker = Checker(operators, sizes)
     try:
         run.run(checker)

@@ -112,7 +112,13 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return bool(self.outcome) if tensor.dtype == torch.bool else HUGE if self.outcome else -HUGE
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
-        """Called after it ran, with its arguments by name; this one only watches."""
+        """Called after it ran, with its arguments by name; this one only watches.
+
+        Args:
+            op: the operator's name.
+            args: its arguments, by name.
+            outputs: the tensors that it made.
+        """
 
     @property
     def module(self) -> str:
@@ -201,7 +207,13 @@ class Stage:
 
 
 def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
-    """Copy a model for tracing. Raises ModelError for models that cannot be copied."""
+    """Copy a model for tracing. Raises ModelError for models that cannot be copied.
+
+    Args:
+        model: it is copied, not changed.
+        example: its inputs.
+        real: run it on real tensors, not on fake ones: for models that read values.
+    """
     check_eager(model)
     if real:
         return Stage(copy_module(model), example, None)

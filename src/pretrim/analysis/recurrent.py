@@ -22,7 +22,13 @@ class Watcher(Protocol):
     """What is told of each operator."""
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[Tensor, ...]) -> None:
-        """One operator, with its arguments by name."""
+        """One operator, with its arguments by name.
+
+        Args:
+            op: the operator's name.
+            args: its arguments, by name.
+            outputs: the tensors that it made.
+        """
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,14 @@ def cut_shapes(network: Network, widths: IntArray) -> dict[str, tuple[int, ...]]
 
 
 def retarget_modules(slim: nn.Module, dense: nn.Module, network: Network, widths: IntArray) -> None:
-    """Set the integers of a cut copy's modules: those of torch's own layers, and those that the analysis found."""
+    """Set the integers of a cut copy's modules: those of torch's own layers, and those that the analysis found.
+
+    Args:
+        slim: the cut copy, which is changed.
+        dense: the model that it was cut from.
+        network: the analysed network.
+        widths: channels that each group keeps (G).
+    """
     for before, after in zip(dense.modules(), slim.modules(), strict=True):
         retarget_layer(after, before)
     sizes = network.sizes(widths)

@@ -153,6 +153,13 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         return len(self.trace.buffers) - 1
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
+        """See `Observer.observe`.
+
+        Args:
+            op: the operator's name.
+            args: its arguments, by name.
+            outputs: the tensors that it made.
+        """
         frame, site = self.site(op)
         hint, place = self.hints.get(site, ""), partial(place_of, frame)
         call = Call(op, args, outputs, self.module, self.channels, self.look, hint, place, self.sizes_read.of)
@@ -166,7 +173,14 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         self.trace.operations.append(self.operation(call, site, inputs, writes, per_output))
 
     def settle(self, op: str, inputs: list[Seen], out: torch.Tensor, labels: Labels) -> int | None:
-        """Remember an output; returns its buffer if it is a new one."""
+        """Remember an output; returns its buffer if it is a new one.
+
+        Args:
+            op: the operator's name.
+            inputs: the tensors that it read, with their labels.
+            out: the tensor that it made.
+            labels: channel ids of each of its dimensions.
+        """
         known = self.seen.get(out)
         data = next((seen.buffer for seen in inputs if seen.buffer is not None), None)
         names = tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters))
@@ -199,6 +213,15 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
     def operation(
         self, call: Call, site: Site, inputs: list[Seen], writes: list[int | None], labels: list[Labels]
     ) -> Operation:
+        """The record of an operator that costs something.
+
+        Args:
+            call: the operator and its arguments.
+            site: the line that called it.
+            inputs: the tensors that it read.
+            writes: the buffer of each output; None for one that is there already.
+            labels: channel ids of each output.
+        """
         weight = self.seen.get(call.weight) if call.weight is not None else None
         own: tuple[tuple[int, Label], ...] = ()
         data = any(seen.buffer is not None for seen in inputs)  # a weight computed from parameters is no layer
@@ -240,7 +263,13 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         return frame, Site(frame.f_code.co_filename, frame.f_lineno, owner, op)
 
     def heed(self, call: Call, site: Site, frame: FrameType | None) -> None:
-        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow."""
+        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow.
+
+        Args:
+            call: the operator and its arguments.
+            site: the line that called it.
+            frame: that line's frame, which has the names of its integers.
+        """
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
@@ -255,7 +284,13 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                 call.freeze(label, f"{call.op} could not follow a narrower input")
 
     def find_integers(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[StoredInteger]:
-        """The attributes of the running modules that hold the integers of this call, by value and by name."""
+        """The attributes of the running modules that hold the integers of this call, by value and by name.
+
+        Args:
+            call: the operator and its arguments.
+            site: the line that called it.
+            frame: that line's frame.
+        """
         if frame is None:
             return
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
@@ -286,7 +321,14 @@ def place_of(frame: FrameType | None) -> str:
 
 
 def holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[tuple[str, int | None]]:
-    """Attributes of a module that hold `value`: as an integer, or in a list at that place."""
+    """Attributes of a module that hold `value`: as an integer, or in a list at that place.
+
+    Args:
+        module: whose attributes are looked at.
+        value: the integer.
+        place: its index where it is one of several.
+        count: how many they are.
+    """
     for name, held in vars(module).items():
         if name.startswith("_") or isinstance(held, bool):
             continue
@@ -315,6 +357,13 @@ def trace(
     """Trace one run; ids of parameters are given, so that several runs share them.
 
     Raises whatever the model's ``forward`` raises.
+
+    Args:
+        run: the model, ready to run.
+        channels: gets new ids, ties and freezes.
+        labels: channel ids of every parameter and buffer, by name.
+        hints: what earlier trials ask for at a line of source.
+        closed: modules whose channels are all frozen.
     """
     tracer = Tracer(channels, hints, closed)
     for name, tensor in named_tensors(run.model):

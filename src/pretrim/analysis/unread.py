@@ -17,6 +17,12 @@ def freeze_unread(
 
     They read what the modules beside them do: other members of a list or dict, or those of a similar name. A layer
     without such neighbours is only named.
+
+    Args:
+        model: the model that was traced.
+        channels: gets the freezes.
+        labels: channel ids of every parameter and buffer, by name.
+        traces: the runs.
     """
     read = {name for trace in traces for operation in trace.operations for name in operation.parameters}
     unread = {name for name, parameter in model.named_parameters() if name not in read and parameter.dim() > 1}

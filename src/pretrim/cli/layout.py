@@ -63,7 +63,13 @@ class Table(RichTable):
 
 
 def show(console: Console, title: str, table: Table) -> None:
-    """A title, and the table as it fits."""
+    """A title, and the table as it fits.
+
+    Args:
+        console: where to.
+        title: a line above the table.
+        table: is not changed.
+    """
     console.print(Text(title, style="bold"), soft_wrap=True)
     if _width(table, [heading for heading in table.headings if not heading.is_optional]) > console.width:
         _show_blocks(console, table)

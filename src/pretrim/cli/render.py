@@ -174,6 +174,11 @@ def percent(share: float | None, digits: int = 1) -> str:
 def interval(ends: Sequence[float] | None, digits: int = 1, metric: Metric | None = None) -> str:
     """An interval of shares in percent, or of a metric that is none; '-' where there is none.
 
+    Args:
+        ends: the lower and the upper end; None: there is none.
+        digits: behind the point.
+        metric: by which they are written.
+
     >>> interval([0.131, 0.336])
     '13.1 to 33.6 %'
     """
@@ -199,6 +204,11 @@ def compared(comparison: Mapping[str, Any]) -> str:
 
 def bar(share: float, width: int, *, ascii_only: bool) -> str:
     """A bar for a share of 0..1.
+
+    Args:
+        share: from 0 to 1.
+        width: in characters.
+        ascii_only: whether the terminal has no blocks.
 
     >>> bar(0.5, 4, ascii_only=False), bar(0.3, 4, ascii_only=False), bar(0.5, 4, ascii_only=True)
     ('██  ', '█▎  ', '##  ')

@@ -318,7 +318,13 @@ def _limit_rows(title: str, taken: int, limit: int | None) -> list[tuple[str, st
 
 
 def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -> None:
-    """Boards, one a row; with sources, where each figure comes from and which times are known."""
+    """Boards, one a row; with sources, where each figure comes from and which times are known.
+
+    Args:
+        console: where to.
+        records: one for each board (`jobs.devices.board_records`).
+        sources: whether each figure is shown with its source.
+    """
     table = render._table(
         "<name", "<core", "?clock", "?flash", "?RAM", "flash limit", "RAM limit", "?round to", "<?runtime", "?times"
     )

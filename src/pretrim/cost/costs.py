@@ -149,7 +149,13 @@ def layer_terms(network: Network, mode: Mode) -> list[list[Term]]:
 
 
 def layer_costs(network: Network, widths: ArrayLike, dtype: DType = "float32") -> tuple[LayerCost, ...]:
-    """Costs layer by layer at one vector of widths (G)."""
+    """Costs layer by layer at one vector of widths (G).
+
+    Args:
+        network: the analysed network.
+        widths: channels that each group keeps (G).
+        dtype: of weights and feature maps.
+    """
     rows = np.atleast_2d(np.asarray(widths, dtype=np.int64))
     values = [np.rint(formula(network, layer_terms(network, mode))(rows)[0]).astype(int) for mode in MODES]
     sizes = network.sizes(rows[0])

@@ -15,7 +15,13 @@ FloatArray = NDArray[np.float64]
 
 
 def binding(formula: Formula, most: float, highest: FloatArray) -> Formula:
-    """Those columns of a formula that can be over a limit: costs never fall when a width grows."""
+    """Those columns of a formula that can be over a limit: costs never fall when a width grows.
+
+    Args:
+        formula: the cost.
+        most: the limit, in its unit.
+        highest: the largest width of each group (G).
+    """
     can = np.flatnonzero(formula(highest[None])[0] > most)
     return replace(formula, linear=formula.linear[:, can], offset=formula.offset[can], into=formula.into[:, can])
 
@@ -24,6 +30,11 @@ def alone(formula: Formula, widths: IntArray, stepped: IntArray) -> FloatArray:
     """A formula's columns where each group in turn, and no other, has its stepped width: G x columns.
 
     As `formula` gives them for G rows of widths, in a G-th of the time.
+
+    Args:
+        formula: the cost.
+        widths: of each group (G).
+        stepped: the widths after a step (G).
     """
     change = (stepped - widths).astype(np.float64)
     values: FloatArray = formula(widths[None])[0] + change[:, None] * formula.linear
@@ -55,7 +66,13 @@ def slopes(formula: Formula, widths: FloatArray) -> FloatArray:
 
 
 def curvature(formula: Formula, widths: FloatArray, weights: FloatArray) -> FloatArray:
-    """Second derivatives of a weighted sum of a formula's columns with respect to widths (G): G x G."""
+    """Second derivatives of a weighted sum of a formula's columns with respect to widths (G): G x G.
+
+    Args:
+        formula: the cost.
+        widths: of each group (G).
+        weights: of each column.
+    """
     count = len(widths)
     curve = np.zeros(count * count)
     if not len(formula.factors):

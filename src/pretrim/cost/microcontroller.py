@@ -46,7 +46,14 @@ class Structures:
     dense: int
 
     def tail(self, nodes: int, tensors: int, kernels: int, dense: int) -> int:
-        """All of them, without what channels take; dense layers are not among `kernels`."""
+        """All of them, without what channels take; dense layers are not among `kernels`.
+
+        Args:
+            nodes: operators of the file.
+            tensors: tensors of the file.
+            kernels: convolutions, depthwise ones too.
+            dense: fully connected layers.
+        """
         return self.fixed + self.node * nodes + self.tensor * tensors + self.kernel * kernels + self.dense * dense
 
 

@@ -65,7 +65,14 @@ class Draws:
 
 
 def draw(count: int, size: Sequence[int], how: Augmentation, generator: torch.Generator) -> Draws:
-    """Draw for so many images of one size (H, W); on the CPU, in the order crop, mirror, cut-out."""
+    """Draw for so many images of one size (H, W); on the CPU, in the order crop, mirror, cut-out.
+
+    Args:
+        count: of images.
+        size: of each (H, W).
+        how: what may be done to them.
+        generator: of random numbers, on the CPU.
+    """
     corner, box, mirrored, hole = None, None, None, None
     if how.resize:
         box = _boxes(count, size[0], size[1], how.resize, generator)
@@ -96,6 +103,12 @@ def augment(
     `mode` is how resized crops are sampled: masks have no values between two.
 
     Cut-outs are made after :func:`normalise`, by :func:`cut_out`: they are filled with the mean.
+
+    Args:
+        images: N x C x H x W.
+        draws: one for each image.
+        how: what the draws were made for.
+        mode: how resized crops are sampled.
     """
     if draws.box is not None:
         return _resized_crop(images, draws.box, draws.mirrored, mode)
@@ -133,7 +146,13 @@ def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tenso
 
 
 def cut_out(images: torch.Tensor, draws: Draws, side: int) -> torch.Tensor:
-    """Blank a square of normalised images (0 is the mean) around each drawn place; parts outside are lost."""
+    """Blank a square of normalised images (0 is the mean) around each drawn place; parts outside are lost.
+
+    Args:
+        images: N x C x H x W, float32, normalised.
+        draws: one for each image.
+        side: of the square, in pixels.
+    """
     if draws.hole is None:
         return images
     height, width = images.shape[2:]
@@ -147,6 +166,11 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
     """Images of 0..255, N x C x ..., to float32 with mean 0 and deviation 1 per channel: ``(x / 255 - mean) / std``.
 
     Raises UsageError unless there is one mean and one deviation per channel.
+
+    Args:
+        images: N x C x H x W, uint8 or float32.
+        mean: of each channel, of values in 0..1.
+        std: likewise.
     """
     if not len(mean) == len(std) == images.shape[1]:
         raise UsageError(

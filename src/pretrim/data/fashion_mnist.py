@@ -59,6 +59,11 @@ def read(folder: Path | None, resize: Resize, announce: Callable[[str], None]) -
     """28x28 grey images (Xiao, Rasul, Vollgraf 2017), padded with zeros to 32x32, or resized to another size.
 
     Raises DataError where the files are missing, damaged, or cannot be downloaded.
+
+    Args:
+        folder: of the IDX files; None: Debian's folder or the cache.
+        resize: the size that is wanted, and how it is reached.
+        announce: gets a line before anything is downloaded.
     """
     place = folder if folder is not None else _find(announce)
     contents = _contents(place)
@@ -210,6 +215,11 @@ def parse_idx(data: bytes, dims: int, where: str) -> np.ndarray[Any, np.dtype[np
     """An IDX file of bytes (LeCun's format: two zeros, type 8, dimensions, sizes as big-endian 32 bits, values).
 
     Raises DataError for a file that has other dimensions, or that is not what its first bytes say.
+
+    Args:
+        data: the whole file.
+        dims: dimensions that are expected.
+        where: its name, for errors.
     """
     head = 4 + 4 * dims
     if data[:4] != bytes([0, 0, 8, dims]) or len(data) < head:

@@ -27,6 +27,11 @@ def read(folder: Path, resize: Resize, channels: int | None) -> Parts:
     Without `channels` the images are grey where every one is stored in grey, else in colour.
 
     Raises DataError for a folder that is empty, that has one class, or whose parts have different classes.
+
+    Args:
+        folder: one folder per class, or train/, val/ and test/ of these.
+        resize: the size that is wanted, and how it is reached.
+        channels: 1, 3 or 4.
     """
     places = _places(folder)
     classes = _classes(places["train"])

@@ -20,6 +20,12 @@ PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "tes
 def read(name: str, resize: Resize, channels: int | None, announce: Callable[[str], None]) -> Parts:
     """The parts of a data set with one column of images and one of classes, whose names it brings.
 
+    Args:
+        name: OWNER/NAME, or a folder.
+        resize: the size that is wanted, and how it is reached.
+        channels: 1, 3 or 4.
+        announce: gets a line before anything is downloaded.
+
     Raises:
         UsageError: the package is missing, or no name is given.
         DataError: the set cannot be had, or is not one of images by class.

@@ -208,6 +208,11 @@ def decode_all(
 
     Each goes to its place at once: no image is in memory twice. The first error ends the work: the first by the order
     of the items, however many threads there are.
+
+    Args:
+        items: what to decode.
+        decode_one: decodes one of them.
+        shape: of one image: C, H, W.
     """
     images = np.empty((len(items), *shape), dtype=np.uint8)
     workers = os.cpu_count() or 1

@@ -33,6 +33,11 @@ def read(folder: Path, resize: Resize, channels: int | None) -> Parts:
     """Images and masks, resized to 64x64 unless another size is asked for; masks without values in between.
 
     Raises DataError for images without a mask, masks without an image, and masks that are no classes.
+
+    Args:
+        folder: with images/ and masks/.
+        resize: the size that is wanted, and how it is reached.
+        channels: 1, 3 or 4.
     """
     roots = _roots(folder)
     if "train" not in roots:

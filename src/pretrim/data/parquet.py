@@ -42,6 +42,12 @@ def read(folder: Path, name: str, resize: Resize, channels: int | None) -> Parts
     Without `channels` the images are grey where every one is stored in grey, else in colour.
 
     Raises DataError for missing files, missing columns, and images or labels that cannot be read.
+
+    Args:
+        folder: of the .parquet files.
+        name: of the data set.
+        resize: the size that is wanted, and how it is reached.
+        channels: 1, 3 or 4.
     """
     if not is_here(folder):
         raise DataError(f"Expected train-*.parquet in {folder}, but there is none: give the folder that holds them.")
@@ -93,7 +99,15 @@ def _encoded(files: list[Path]) -> Encoded:
 
 
 def streamed(parts: Mapping[str, Encoded], where: str, classes: int, resize: Resize, channels: int) -> dict[str, Split]:
-    """The parts, whose images are yet to be decoded. Without an image size the first of them gives it."""
+    """The parts, whose images are yet to be decoded. Without an image size the first of them gives it.
+
+    Args:
+        parts: encoded images and labels, by part.
+        where: the data set, for errors.
+        classes: number of classes.
+        resize: the size that is wanted, and how it is reached.
+        channels: 1, 3 or 4.
+    """
     part, first = next(iter(parts.items()))
     height, width = resize.size or size_of(first.images[0], f"{where} ({part})")
     splits = {}

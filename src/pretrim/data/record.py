@@ -230,6 +230,11 @@ def batches(
     """Images and targets in batches: in a random order with a generator, else in their own. The last may be smaller.
 
     Raises UsageError for a batch size below 1.
+
+    Args:
+        split: images and labels.
+        batch_size: images in a batch.
+        generator: of the order.
     """
     if batch_size < 1:
         raise UsageError(f"Expected a batch of 1 or more images, but got {batch_size}: give a larger batch size.")
@@ -246,7 +251,13 @@ def batches(
 
 
 def check_labels(labels: torch.Tensor, classes: int, where: str) -> None:
-    """Raises DataError for labels outside ``0..classes-1``."""
+    """Raises DataError for labels outside ``0..classes-1``.
+
+    Args:
+        labels: one for each image.
+        classes: number of classes.
+        where: the data set, for errors.
+    """
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         found = f"{int(labels.min())}..{int(labels.max())}"
         raise DataError(f"Expected labels from 0 to {classes - 1} in {where}, but got {found}: the file is damaged.")

@@ -21,6 +21,11 @@ def draw(labels: Places, share: float, seed: int) -> tuple[Places, Places]:
     At least one image of every class is drawn, and at least one stays unless it is the only one. Each image gets a raw
     64-bit number of PCG64, whose stream NumPy keeps unchanged between versions; of each class the smallest are drawn.
 
+    Args:
+        labels: the class of each image (N).
+        share: to draw, between 0 and 1.
+        seed: of the draw.
+
     >>> drawn, rest = draw(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
     >>> len(drawn), len(rest)
     (2, 6)
@@ -47,6 +52,11 @@ def complete(parts: Parts, seed: int, share: float) -> tuple[Split, Split, Split
     The test part is drawn first, with `seed`; the validation part from what is left, with `seed + 1`.
 
     Raises DataError for a class with fewer than 3 images to split.
+
+    Args:
+        parts: what the data set brings.
+        seed: of the draws.
+        share: of the training part that becomes validation.
     """
     train, validation, test, notes = parts.train, parts.validation, parts.test, []
     if validation is None or test is None:
@@ -98,7 +108,13 @@ def _check_sizes(parts: Parts) -> None:
 
 
 def limited(split: Split, limit: int, seed: int) -> Split:
-    """`limit` images, of every class its share and at least one, for quick trials; drawn with `seed + 2`."""
+    """`limit` images, of every class its share and at least one, for quick trials; drawn with `seed + 2`.
+
+    Args:
+        split: images and labels.
+        limit: number of images that stay.
+        seed: of the draw.
+    """
     if limit >= len(split):
         return split
     labels = strata(split)

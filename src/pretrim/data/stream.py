@@ -93,6 +93,11 @@ def prefetched(fetch: Callable[[int], Item], count: int, ahead: int = AHEAD) -> 
     """``fetch(0)``, ``fetch(1)``, ... in a thread, up to `ahead` of them before they are asked for.
 
     An error is raised where its item would have come. Closing the iterator waits for the one that is being fetched.
+
+    Args:
+        fetch: makes an item of its number.
+        count: number of items.
+        ahead: items that may wait.
     """
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
     waiting: deque[Future[Item]] = deque()

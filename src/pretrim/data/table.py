@@ -65,6 +65,11 @@ def read(path: Path, resize: Resize, channels: int | None) -> Parts:
     grey.
 
     Raises DataError for missing columns, files or labels, for an empty part, and for parts that are none.
+
+    Args:
+        path: the CSV or parquet file.
+        resize: the size that is wanted, and how it is reached.
+        channels: 1, 3 or 4.
     """
     table = _table(path)
     files = _files(table)

@@ -40,6 +40,11 @@ def quantise(network: nn.Module, examples: Sequence[torch.Tensor], calibration: 
     """The same in static int8: weights by channel, activations by the calibration (N x C x ... for each input).
 
     Raises ExportError where that cannot be done.
+
+    Args:
+        network: float32, in eval mode.
+        examples: one batch for each input.
+        calibration: images for each input.
     """
     import torch
 
@@ -97,6 +102,12 @@ def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tu
     """Load a program on the machine that measures it (`Runtime.load`).
 
     Its Python runtime needs torch, which a program in C++ does not.
+
+    Args:
+        path: the .pte.
+        inputs: one array for each input.
+        threads: of the runtime.
+        providers: not used here.
     """
     import torch
     from executorch.extension.pybindings import portable_lib

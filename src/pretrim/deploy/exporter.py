@@ -154,7 +154,13 @@ def litert_file(network: nn.Module, images: torch.Tensor) -> bytes:
 
 
 def check_target(path: Path, to: str, overwrite: bool) -> None:
-    """Before long work: is there a place to write to? Raises UsageError."""
+    """Before long work: is there a place to write to? Raises UsageError.
+
+    Args:
+        path: the file to write.
+        to: the name of a runtime.
+        overwrite: whether a file may be there.
+    """
     suffix = find_runtime(to).suffix
     if path.suffix != suffix:
         raise UsageError(f"Expected a file that ends in {suffix}, but got {path.name!r}.")

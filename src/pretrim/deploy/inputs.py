@@ -130,6 +130,11 @@ def own_rounding(plain: PlainNetwork, images: Inputs, wanted: Outputs) -> float 
     """How far the network's float32 outputs are from its own in float64, as `Proof.relative_error`.
 
     None where it has no float64, as a network that converts to float32 by itself.
+
+    Args:
+        plain: the network, with tensors in and out.
+        images: one batch for each input.
+        wanted: its float32 outputs.
     """
     with suppress(RuntimeError):
         exact = copy.deepcopy(plain).double().outputs(tuple(value.double() for value in images))

@@ -154,6 +154,12 @@ def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tu
     """Load a model on the machine that measures it (`Runtime.load`).
 
     Older boards have the interpreter under the names of tflite_runtime or tensorflow.
+
+    Args:
+        path: the .tflite.
+        inputs: one array for each input.
+        threads: of the runtime.
+        providers: not used here.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter

@@ -213,7 +213,14 @@ class Session(BaseSession):
 
 
 def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tuple[Callable[[], Any], str]:
-    """Load a model on the machine that measures it (`Runtime.load`)."""
+    """Load a model on the machine that measures it (`Runtime.load`).
+
+    Args:
+        path: the .onnx.
+        inputs: one array for each input.
+        threads: of the runtime.
+        providers: execution providers, the first that is there.
+    """
     import os
 
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports its use to its maker otherwise

@@ -47,7 +47,13 @@ def check_installed(name: str) -> None:
 
 
 def open_session(name: str, path: Path, threads: int = 1) -> Session:
-    """Load an artifact in its runtime. Raises UsageError where that is not installed."""
+    """Load an artifact in its runtime. Raises UsageError where that is not installed.
+
+    Args:
+        name: the runtime's.
+        path: the artifact.
+        threads: of the runtime.
+    """
     return runtime(name).session(path, threads)
 
 

@@ -59,6 +59,11 @@ def write_sources(artifact: Artifact, folder: Path, arena_bytes: int) -> list[Pa
 
     ``main.cc`` has not been compiled by pretrim: the library it needs is not a package. The array has.
 
+    Args:
+        artifact: a .tflite.
+        folder: to write into.
+        arena_bytes: size of the tensor arena that is reserved.
+
     Raises:
         UsageError: the artifact is not a ``.tflite``, or the folder cannot be written.
         ExportError: an operator without a known kernel.

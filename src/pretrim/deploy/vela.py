@@ -40,6 +40,11 @@ class Estimate:
 def estimate(path: Path, configuration: str, clock_hz: float) -> Estimate:
     """One inference of an int8 ``.tflite`` on an Ethos-U, such as ``ethos-u55-128``.
 
+    Args:
+        path: the .tflite.
+        configuration: of the Ethos-U.
+        clock_hz: of the Ethos-U.
+
     Raises:
         UsageError: vela is not installed, or there is no such configuration.
         ExportError: it cannot compile the model.

@@ -89,7 +89,15 @@ def export(
     data: DataSource | None = None,
     reporter: Reporter | None = None,
 ) -> Delivered:
-    """Export a run to a runtime, prove it there, and look at it as its board would. See `export_run`."""
+    """Export a run to a runtime, prove it there, and look at it as its board would. See `export_run`.
+
+    Args:
+        run: the run.
+        target: the runtime, data type and board.
+        options: how, and where to.
+        data: real images to prove and calibrate with.
+        reporter: told of remarks.
+    """
     from pretrim.deploy import check_target
 
     reporter = reporter or Silent()
@@ -138,6 +146,11 @@ def deliver(run: Run, target: Target, reporter: Reporter) -> Delivered:
     """Export a run in its folder for the target of its training.
 
     Raises ExportError, which says that the trained network is there all the same.
+
+    Args:
+        run: the run.
+        target: runtime, data type and board.
+        reporter: told of remarks.
     """
     assert run.data is not None and target.runtime is not None  # it was trained on it, for a runtime that was named
     file = default_path(run.path, target.runtime, target.int8)
@@ -177,7 +190,13 @@ def _list_in_card(run: Run, artifact: Artifact, reporter: Reporter) -> None:
 
 def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str, Any] | None:
     """What an artifact takes on a microcontroller, compared with the limits of its plan, by the board's interpreter
-    where that is installed."""
+    where that is installed.
+
+    Args:
+        artifact: the exported file.
+        target: its board; without one there is nothing to look at.
+        reporter: told of problems.
+    """
     board = target.board
     if board is None or board.flash_bytes is None:
         return None
@@ -219,7 +238,13 @@ def _write_sources(artifact: Artifact, folder: Path, reporter: Reporter) -> tupl
 
 
 def default_path(run: Path, runtime: RuntimeName, int8: bool) -> Path:
-    """Where an artifact of a run goes: ``RUN/model.onnx``, ``RUN/model.int8.tflite``."""
+    """Where an artifact of a run goes: ``RUN/model.onnx``, ``RUN/model.int8.tflite``.
+
+    Args:
+        run: its folder.
+        runtime: of the artifact.
+        int8: whether it is quantised.
+    """
     from pretrim.deploy import SUFFIXES
     from pretrim.runs.record import ARTIFACT
 

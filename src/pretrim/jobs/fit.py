@@ -61,7 +61,13 @@ def fitted(plan: Plan, dense: DenseModel, target: Target, search: Search | None,
 
 
 def converted(plan: Plan, dense: DenseModel, target: Target) -> dict[str, int]:
-    """Bytes of the int8 file and of the arena on the target's board, of the plan's network with fresh weights."""
+    """Bytes of the int8 file and of the arena on the target's board, of the plan's network with fresh weights.
+
+    Args:
+        plan: its widths.
+        dense: the network they are of.
+        target: data type and board.
+    """
     import torch
 
     from pretrim.compat.silence import silence

@@ -190,7 +190,14 @@ def check_before_analysis(target: Target, search: Search) -> None:
 
 
 def plan_for(dense: DenseModel, target: Target, search: Search, reporter: Reporter) -> Plan:
-    """The plan within every limit; the dense network, where a board has room for it and nothing else is asked."""
+    """The plan within every limit; the dense network, where a board has room for it and nothing else is asked.
+
+    Args:
+        dense: the network.
+        target: limits, data type and board.
+        search: how widths are found.
+        reporter: told of remarks.
+    """
     made = plan_network(dense.network, target, search, target.costs(dense, reporter), reporter)
     return replace(made, model=None if dense.reference is None else dense.reference.to_json())
 

@@ -55,7 +55,14 @@ class Run:
 
     @classmethod
     def opened(cls, path: Path, model: nn.Module, data: DataSet | None = None, task: Task | None = None) -> Run:
-        """A run whose network is in memory already."""
+        """A run whose network is in memory already.
+
+        Args:
+            path: its folder.
+            model: the trained slim network.
+            data: what it was trained on, if it is at hand.
+            task: what it is for, likewise.
+        """
         from pretrim.runs.load import read
 
         return cls(path, model.eval(), read(path), data, task=task)

@@ -155,7 +155,13 @@ def _preference(system: System) -> tuple[bool, list[int], int]:
 
 
 def find_system(board: Board, runtime: str | None, dtype: str) -> System:
-    """The measurements for a board and a runtime. Raises UsageError, which lists what is known."""
+    """The measurements for a board and a runtime. Raises UsageError, which lists what is known.
+
+    Args:
+        board: the board.
+        runtime: its name; None: the only one that is known.
+        dtype: of the network.
+    """
     core = core_of(board)
     if not systems_of(board, None):
         ethos = " Vela estimates its Ethos-U's cycles for a .tflite." if board.ethos_u else ""
@@ -205,7 +211,14 @@ class Prediction:
 
     @classmethod
     def of(cls, board: Board, system: System, kinds: Collection[str], left_out: Collection[str]) -> Prediction:
-        """For a network with operators of these kinds."""
+        """For a network with operators of these kinds.
+
+        Args:
+            board: the board.
+            system: the measurements.
+            kinds: of the operators of the network.
+            left_out: kinds that the fit knows nothing of.
+        """
         unmeasured = tuple(kind for kind in (*WEIGHTED, *OTHERS) if kind in kinds and kind not in system.kinds)
         return Prediction(board, system, tuple(left_out), unmeasured)
 

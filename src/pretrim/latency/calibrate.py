@@ -64,7 +64,14 @@ def measured_cost(
 
 
 def correct(network: Network, module: nn.Module, table: Table, ask: Runner = here) -> Correction:
-    """Measure the dense network and one of 0.3 of its widths, and bend the sums to them."""
+    """Measure the dense network and one of 0.3 of its widths, and bend the sums to them.
+
+    Args:
+        network: the analysed network.
+        module: the dense network.
+        table: latencies of layers.
+        ask: measures models where they are to run.
+    """
     slim = np.maximum(np.rint(SLIM_SHARE * network.dense / 8) * 8, np.minimum(8, network.dense)).astype(np.int64)
     plain = latency_cost(network, table, correction=Correction())
     widths = [network.dense, np.minimum(slim, network.dense)]

@@ -114,6 +114,12 @@ def latency_cost(
     """The latency of a network by a table that holds what `wanted_axes` asks for; other layers are left out.
 
     Without a correction it takes the table's for this network, if there is one.
+
+    Args:
+        network: the analysed network.
+        table: latencies of layers.
+        correction: from the sum of layers to the whole network.
+        label: what it holds for, in words.
     """
     layers, left_out = timed_layers(network, table.place.runtime)
     there = [layer for layer in layers if layer.kind.key in table.curves]

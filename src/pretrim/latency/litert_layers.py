@@ -14,7 +14,14 @@ from .layers import SCALE, LayerKind, Written
 
 
 def model_of(kind: LayerKind, widths: tuple[int, ...], *, int8: bool, signed: bool = True) -> Written:
-    """A model of one layer, NHWC; its int8 is signed in any case."""
+    """A model of one layer, NHWC; its int8 is signed in any case.
+
+    Args:
+        kind: of the layer.
+        widths: its channels.
+        int8: quantised or float32.
+        signed: not used here.
+    """
     schema = need("ai_edge_litert.schema_py_generated")
     build = _Builder(schema, int8)
     given = kind.settings

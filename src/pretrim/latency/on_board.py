@@ -68,6 +68,11 @@ def systems_to_show(board: Board, dtype: str, runtime: str | None = None) -> lis
     """The runtime that was named, or those that are known; none if none is.
 
     Raises UsageError for a runtime of which nothing is known on this board.
+
+    Args:
+        board: the board.
+        dtype: of the network.
+        runtime: its name; None: all that are known.
     """
     if runtime is not None:
         return [find_system(board, runtime, dtype)]
@@ -107,7 +112,13 @@ def sketch(network: Network, widths: IntArray) -> dict[str, Any]:
 
 
 def predict(board: Board, system: System, sketched: Mapping[str, Any]) -> tuple[Prediction, int]:
-    """The time of a network by its `sketch`: what it rests on, and nanoseconds."""
+    """The time of a network by its `sketch`: what it rests on, and nanoseconds.
+
+    Args:
+        board: the board.
+        system: the measurements.
+        sketched: the work of the network, by kind of operator.
+    """
     work = Work(**sketched["work"])
     basis = Prediction.of(board, system, {*work.macs, *work.outputs}, sketched["left_out"])
     return basis, basis.ns(work)

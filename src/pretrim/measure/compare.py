@@ -24,7 +24,13 @@ def ratio(slim: Measurement, dense: Measurement) -> float:
 
 
 def warning(artifact: Artifact, slim: Measurement, dense: Measurement) -> str | None:
-    """Why fewer multiply-accumulates have not made it faster, and what to try; None where they have."""
+    """Why fewer multiply-accumulates have not made it faster, and what to try; None where they have.
+
+    Args:
+        artifact: the slim one.
+        slim: how it was measured.
+        dense: how the other one was.
+    """
     plan = artifact.plan
     if plan is None or plan["slim"]["macs"] > FEWER_MACS * plan["dense"]["macs"]:
         return None

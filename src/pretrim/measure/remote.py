@@ -51,6 +51,13 @@ def stop(number: int, frame: Any) -> None:
 
 
 def unpack(stream: Any, path: str, size: int) -> None:
+    """Write one file of a packed stream.
+
+    Args:
+        stream: what arrives.
+        path: the file to write.
+        size: its bytes.
+    """
     with open(path, "wb") as file:
         while size > 0:
             part = stream.read(min(size, 1 << 20))

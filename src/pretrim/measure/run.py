@@ -128,7 +128,13 @@ def with_loaders(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def here(request: dict[str, Any], files: Sequence[Path], patience: Patience | None = None) -> str:
-    """Run the worker in a process on this machine."""
+    """Run the worker in a process on this machine.
+
+    Args:
+        request: what to measure, as plain JSON.
+        files: the artifacts.
+        patience: how long to wait, and what to say meanwhile.
+    """
     paths = [str(file.resolve()) for file in files]
     entries = [entry | {"path": path} for entry, path in zip(request["artifacts"], paths, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +150,13 @@ def here(request: dict[str, Any], files: Sequence[Path], patience: Patience | No
 
 
 def check_ended(code: int, errors: str, where: str) -> None:
-    """Raises MeasureError for a worker that failed, UsageError for a runtime that is not there."""
+    """Raises MeasureError for a worker that failed, UsageError for a runtime that is not there.
+
+    Args:
+        code: the worker's exit status.
+        errors: what it wrote to stderr.
+        where: the machine, for errors.
+    """
     if code == 0:
         return
     lines = [line.strip() for line in errors.splitlines() if line.strip()]

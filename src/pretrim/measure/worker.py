@@ -112,7 +112,13 @@ def open_artifact(artifact: dict[str, Any], request: dict[str, Any]) -> Runner:
 
 
 def pixels(np: Any, shape: list[int], data_type: str) -> Any:
-    """An input with no special values, the same every time."""
+    """An input with no special values, the same every time.
+
+    Args:
+        np: NumPy, which the board may lack.
+        shape: of the input.
+        data_type: of the input.
+    """
     random = np.random.RandomState(0)
     if data_type in ("int8", "uint8"):
         return random.randint(0, 256, size=shape).astype(np.uint8).astype(data_type)

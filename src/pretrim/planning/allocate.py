@@ -21,6 +21,12 @@ def allocate(network: Network, budget: ResolvedBudget, options: Options, count: 
 
     ``balanced``, ``uniform`` and ``waterfill`` have no randomness: their rows are equal.
 
+    Args:
+        network: the analysed network.
+        budget: the limits.
+        options: mode, rounding, seed and the rest.
+        count: rows of widths to draw.
+
     Raises:
         InfeasibleBudget: the narrowest legal network does not fit.
     """

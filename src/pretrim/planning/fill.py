@@ -14,6 +14,11 @@ def give_back(problem: Problem, widths: IntArray, orders: IntArray) -> IntArray:
     """Give each group, in the given order, every rounding step that breaks no limit.
 
     One pass is enough: costs never fall when a width grows, so a step that did not fit never will.
+
+    Args:
+        problem: network, limits and legal widths.
+        widths: within the limits (N x G).
+        orders: groups in the order of their turn (N x G).
     """
     widths = widths.copy()
     for place in range(widths.shape[1]):

@@ -129,7 +129,13 @@ class Lattice:
         return below
 
     def steps(self, widths: IntArray, stepped: IntArray, without: int | None = None) -> Steps:
-        """What each group's step is worth and costs; one group may be left out."""
+        """What each group's step is worth and costs; one group may be left out.
+
+        Args:
+            widths: of each group (G).
+            stepped: the widths after a step (G).
+            without: a group to leave out.
+        """
         if without is not None:
             stepped = np.where(np.arange(len(widths)) == without, widths, stepped)
         used = self.used_alone(widths, stepped)

@@ -28,6 +28,11 @@ def legal_widths(group: Group, round_to: int, min_width: int) -> IntArray:
     the largest power of two that is at most an eighth of it. Coarser steps cost narrow networks accuracy, and finer
     ones time (docs/planning.md). Where one channel stands for several filters, the filters are rounded.
 
+    Args:
+        group: the group.
+        round_to: filters are kept in multiples of it.
+        min_width: the least that stays.
+
     >>> legal_widths(Group("conv", ("conv",), 64, 1), 8, 1).tolist()
     [8, 16, 24, 32, 40, 48, 56, 64]
     >>> legal_widths(Group("conv", ("conv",), 18, 1), 8, 9).tolist()

@@ -123,7 +123,13 @@ def verdict_of(over_uniform: float) -> Verdict:
 
 
 def log_width(worth: Utility, widths: FloatArray | IntArray, others: FloatArray | IntArray) -> float:
-    """Utility of some widths (G) over that of others, as the log width that would be worth the same in every group."""
+    """Utility of some widths (G) over that of others, as the log width that would be worth the same in every group.
+
+    Args:
+        worth: what widths are worth.
+        widths: of each group (G).
+        others: to compare with (G).
+    """
     values = worth(np.stack([widths, others]))
     return float(values[0] - values[1]) / max(float(worth.weights.sum()), 1e-300)
 

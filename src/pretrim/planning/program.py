@@ -60,7 +60,14 @@ class Limited:
 
 
 def limited(formula: Formula, most: float, lowest: FloatArray, highest: FloatArray) -> Limited:
-    """A formula's columns under a limit, with a hair of room where only the narrowest widths meet it."""
+    """A formula's columns under a limit, with a hair of room where only the narrowest widths meet it.
+
+    Args:
+        formula: the cost.
+        most: the limit, in its unit.
+        lowest: the least width of each group (G).
+        highest: the largest (G).
+    """
     kept = binding(formula, most, highest)
     least = float(kept(lowest[None])[0].max(initial=0.0))
     return Limited(kept, max(most, least * (1 + ROOM)))

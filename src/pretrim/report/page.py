@@ -40,7 +40,13 @@ def write_page(path: Path, title: str, contents: dict[str, Any], *, refresh: boo
 
 
 def page(title: str, contents: dict[str, Any], *, refresh: bool = False) -> str:
-    """The same, as text."""
+    """The same, as text.
+
+    Args:
+        title: of the page.
+        contents: what the script draws.
+        refresh: whether the page loads itself again.
+    """
     own = files("pretrim.report").joinpath("page")
     plotly = _plotly()
     script = "\n".join(own.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)

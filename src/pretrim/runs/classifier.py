@@ -51,7 +51,13 @@ def open_classifier(path: Path, model: ModelSource | None = None) -> TrainedClas
 
 
 def as_classifier(path: Path, record: RunRecord, network: nn.Module) -> TrainedClassifier:
-    """A network that is loaded already. Raises CheckpointError where its record lacks something."""
+    """A network that is loaded already. Raises CheckpointError where its record lacks something.
+
+    Args:
+        path: the run's folder.
+        record: its record.
+        network: its trained network.
+    """
     _check(path, record)
     assert record.classes is not None and record.input_shape is not None and record.normalisation is not None
     return TrainedClassifier(record, network, record.classes, record.input_shape, record.normalisation)

@@ -19,6 +19,11 @@ from .record import ARTIFACT, DENSE, LOCK, OWN, RECORD, STATE
 def prepare_output(path: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
     """Check, before long work, that a run folder can be written at `path`. Nothing is made yet.
 
+    Args:
+        path: of the run.
+        overwrite: whether an earlier run is replaced.
+        resume: whether it goes on.
+
     Raises:
         CheckpointError: it exists (or, with `overwrite` or `resume`, is no run folder), a training runs in it, or it
             cannot be written.

@@ -87,7 +87,13 @@ def good_enough(found: Sequence[Candidate], threshold: float, cost: str = "macs"
 
 
 def unreached(found: Sequence[Candidate], goal: Goal, threshold: float) -> InfeasibleBudget:
-    """The error for a goal that no network reaches."""
+    """The error for a goal that no network reaches.
+
+    Args:
+        found: the networks.
+        goal: what was asked for.
+        threshold: the score that comes to.
+    """
     best = max(found, key=lambda one: one.worth)
     metric = best.metric
     return InfeasibleBudget(

@@ -84,6 +84,11 @@ def hypervolume(costs: ArrayLike, values: ArrayLike, worst: ArrayLike) -> float:
 
     By slices along the last cost, which is exact; meant for fronts of some hundred points and up to four costs.
 
+    Args:
+        costs: of each point (N, or N x k), smaller is better.
+        values: of each point (N), larger is better.
+        worst: k costs, then a value.
+
     >>> hypervolume([1, 2], [0.5, 1.0], worst=[3, 0])
     1.5
     """

@@ -169,6 +169,11 @@ class _Asked:
 def scaled(name: str, text: str, fraction: float) -> str:
     """A limit times a fraction, as a limit is written.
 
+    Args:
+        name: of the limit.
+        text: the limit as it was written.
+        fraction: to multiply by.
+
     >>> scaled("macs", "0.5x", 0.5), scaled("params", "250k", 0.5), scaled("params", "250k", 1.0)
     ('0.25x', '125000', '250k')
     """
@@ -240,6 +245,11 @@ def question_key(settings: Mapping[str, Any], asked: TrialSpec, *, as_asked: boo
     """The same by settings as a study stores them, so that keys stay when a later version has more of them.
 
     `as_asked`: the key of studies from before modes were resolved (`TrialSpec.resolved`).
+
+    Args:
+        settings: of the study.
+        asked: the trial.
+        as_asked: by the mode as it was typed.
     """
     text = json.dumps([settings, (asked if as_asked else asked.resolved).to_json()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -305,7 +315,14 @@ class Budget:
     round_to: int | None = None
 
     def spec(self, mode: str, fraction: float, seed: int, options: Mapping[str, Any]) -> TrialSpec:
-        """The trial of a mode under a fraction of it."""
+        """The trial of a mode under a fraction of it.
+
+        Args:
+            mode: how widths are found.
+            fraction: of the limits.
+            seed: of plan and training.
+            options: of the search.
+        """
         own = dict(options)
         if self.round_to is not None and mode != "uniform":
             own["round_to"] = self.round_to

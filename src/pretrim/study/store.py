@@ -239,7 +239,13 @@ class Store:
         return bool(self._change(self._mine(key).values(beat=TRIALS.c.beat + 1, tries=0)))
 
     def finish(self, key: str, record: Mapping[str, Any], state: State = "done") -> bool:
-        """Keep what a trial found; False, and nothing, if it is no longer ours."""
+        """Keep what a trial found; False, and nothing, if it is no longer ours.
+
+        Args:
+            key: the trial's.
+            record: its results, as plain JSON.
+            state: how it ended.
+        """
         change = {"state": state, "record": json.dumps(dict(record), allow_nan=False)}
         return bool(self._change(self._mine(key).values(**change)))
 

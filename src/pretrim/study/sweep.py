@@ -72,7 +72,13 @@ class _Described:
 
 
 def open_study(folder: Path, storage: str | None = None, name: str | None = None) -> Store:
-    """The study of a folder. Raises StudyError if there is none."""
+    """The study of a folder. Raises StudyError if there is none.
+
+    Args:
+        folder: of the study.
+        storage: its database; None: the one that the folder names.
+        name: in the database; likewise.
+    """
     record = folder / RECORD
     try:
         text = record.read_bytes()

@@ -138,6 +138,11 @@ def costs_of(network: Network, widths: IntArray, dtype: str) -> dict[str, int]:
     """Everything that is known of a plan before it is trained: five costs, and flash and RAM of an int8 ``.tflite``.
 
     RAM as on a Cortex-M with CMSIS-NN; what other boards take is in a trial's ``on_boards``.
+
+    Args:
+        network: the analysed network.
+        widths: channels that each group keeps (G).
+        dtype: of the five costs.
     """
     functions = costs(network, dtype)  # type: ignore[arg-type]  # it checks the name
     found = {str(name): int(function(widths)) for name, function in functions.items()}
@@ -170,7 +175,13 @@ def _spent(config: StudyConfig, inputs: TrialInputs, widths: IntArray) -> dict[s
 
 
 def plan_of_trial(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> Plan:
-    """The plan that a trial trains. Raises InfeasibleBudget where its limits cannot be met."""
+    """The plan that a trial trains. Raises InfeasibleBudget where its limits cannot be met.
+
+    Args:
+        config: the study's.
+        inputs: network, data and costs.
+        spec: what the trial asks for.
+    """
     dense = inputs.dense
     network, dtype = dense.network, board(spec.device).data_type if spec.device else config.dtype
     if spec.mode == DENSE:

@@ -52,7 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def work(folder: Path, storage: str, name: str, parent: int) -> None:
-    """Claim, run, record; until nothing is left, or the process that started this one is gone."""
+    """Claim, run, record; until nothing is left, or the process that started this one is gone.
+
+    Args:
+        folder: of the study.
+        storage: its database.
+        name: of the study in it.
+        parent: process whose end ends this one.
+    """
     from .inputs import open_inputs
     from .store import Store
 

@@ -84,7 +84,13 @@ def plan_of(slim: nn.Module) -> Plan:
 
 
 def kept_channels(network: Network, widths: IntArray, scores: NDArray[np.float64] | None = None) -> KeptMask:
-    """Which channels stay: of each group the first ones (any are as good before training), or those that score best."""
+    """Which channels stay: of each group the first ones (any are as good before training), or those that score best.
+
+    Args:
+        network: the analysed network.
+        widths: channels that each group keeps (G).
+        scores: of every channel id; None: the first ones stay.
+    """
     if scores is None:
         return network.rank_of < widths[network.group_of]
     order = np.lexsort((network.rank_of, -scores, network.group_of))
@@ -108,7 +114,15 @@ def score(model: nn.Module, network: Network) -> NDArray[np.float64]:
 
 
 def cut(model: nn.Module, network: Network, widths: IntArray, kept_mask: KeptMask, *, rescale: bool) -> nn.Module:
-    """A copy of the model with only the kept channels in every parameter and buffer."""
+    """A copy of the model with only the kept channels in every parameter and buffer.
+
+    Args:
+        model: the dense model, which is not changed.
+        network: the analysed network.
+        widths: channels that each group keeps (G).
+        kept_mask: which channel ids stay.
+        rescale: whether fresh weights grow with the fan that is lost.
+    """
     parameters = {parameter.name: parameter for parameter in network.parameters}
     factors = fan_factors(model, network, widths) if rescale else {}
     kept = np.append(kept_mask, True)  # channel -1 stands for an index of fixed size: it stays
@@ -131,7 +145,13 @@ def cut(model: nn.Module, network: Network, widths: IntArray, kept_mask: KeptMas
 
 
 def check(slim: nn.Module, network: Network, plan: Plan) -> None:
-    """Run the slim network on fake tensors: each operator's shapes and the counted parameters must be as planned."""
+    """Run the slim network on fake tensors: each operator's shapes and the counted parameters must be as planned.
+
+    Args:
+        slim: the cut model.
+        network: the analysed network.
+        plan: its widths.
+    """
     run = stage(slim, zeros_like_example(slim, plan), real=any("real tensors" in note for note in network.notes))
     try:
         check_narrow(run, network.operators, network.sizes(plan.widths))

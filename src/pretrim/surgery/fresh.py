@@ -35,6 +35,11 @@ def fan_factors(model: nn.Module, network: Network, widths: IntArray) -> dict[st
     Which fan an initialisation used is read off the weights: their variance times the fan is 2 (He), 1 (Glorot, LeCun)
     or 1/3 (torch's default). Where several fit, the one that explains the most layers of the model is taken; where none
     does, the fan-in, which keeps the variance of the activations.
+
+    Args:
+        model: the dense model, freshly initialised.
+        network: the analysed network.
+        widths: channels that each group keeps (G).
     """
     dense_values = dict(model.named_parameters())
     sizes = network.sizes(widths)

@@ -19,7 +19,13 @@ MOST_SCALE, LEAST_SCALE = 20.0, 0.05
 
 
 def row(output: Any, target: torch.Tensor, task: str) -> torch.Tensor:
-    """The main output, N x K like the target. Raises ModelError for other shapes: torch would broadcast them."""
+    """The main output, N x K like the target. Raises ModelError for other shapes: torch would broadcast them.
+
+    Args:
+        output: what the network returned.
+        target: N x K.
+        task: its name, for the error.
+    """
     main = split_outputs(output)[0]
     main = main[:, None] if main.ndim == 1 else main
     wanted = target[:, None] if target.ndim == 1 else target

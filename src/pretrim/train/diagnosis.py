@@ -70,7 +70,13 @@ def _is_learning(records: Sequence[EpochRecord], data: DataSet) -> bool:
 
 
 def no_better(records: Sequence[EpochRecord], metric: Metric, baseline: Baseline | None) -> str | None:
-    """Whether the last validation is no better than an answer without looking."""
+    """Whether the last validation is no better than an answer without looking.
+
+    Args:
+        records: of all epochs.
+        metric: that networks are chosen by.
+        baseline: of an answer without looking.
+    """
     if not records or baseline is None or (score := records[-1].validation_score) is None:
         return None
     if metric.worth(score) > metric.worth(baseline.score):
@@ -85,6 +91,11 @@ def still_climbing(records: Sequence[EpochRecord], recipe: Recipe, metric: Metri
     """Whether the score still rose in the last tenth of the epochs, and the training images are not learnt by heart.
 
     Shares count from a point on, other metrics from a hundredth of their value.
+
+    Args:
+        records: of all epochs.
+        recipe: of the training.
+        metric: that networks are chosen by.
     """
     window = max(1, round(LAST * len(records)))
     if len(records) < 2 * window or (records[-1].train_score or 0.0) > FITTED:

@@ -155,7 +155,14 @@ def _evaluation(logits: torch.Tensor, labels: torch.Tensor, classes: int) -> Eva
 
 @torch.no_grad()
 def main_output(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """The main output (float32, on the CPU) for uint8 images; the model's modes are restored."""
+    """The main output (float32, on the CPU) for uint8 images; the model's modes are restored.
+
+    Args:
+        model: takes normalised images.
+        images: N x C x H x W, uint8.
+        mean: of each channel, of values in 0..1.
+        std: likewise.
+    """
     first = next(model.parameters(), torch.zeros(0))
     with modes_kept(model):
         model.eval()
@@ -164,7 +171,14 @@ def main_output(model: nn.Module, images: torch.Tensor, mean: Sequence[float], s
 
 
 def scores(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Class scores (n x classes, float32, on the CPU) of uint8 images; the model's modes are restored."""
+    """Class scores (n x classes, float32, on the CPU) of uint8 images; the model's modes are restored.
+
+    Args:
+        model: takes normalised images.
+        images: N x C x H x W, uint8.
+        mean: of each channel, of values in 0..1.
+        std: likewise.
+    """
     logits = main_output(model, images, mean, std)
     if logits.dim() != 2:
         raise ModelError(f"Expected the model to return class scores, but got the shape {tuple(logits.shape)}.")

@@ -107,6 +107,14 @@ def choose(wish: Execution, model: nn.Module, device: torch.device, run: Step, *
     """Pin what is open in `wish`: by timing `run` on a CPU if `steps` are many, by what is known else.
 
     The model's values and gradients are put back; its memory layout is the caller's to set.
+
+    Args:
+        wish: what is pinned, and what is open.
+        model: the network.
+        device: to train on.
+        run: one training step.
+        steps: of the whole training.
+        batch: images in a step.
     """
     wish = replace(wish, device=str(device), threads=wish.threads or torch.get_num_threads())
     options = candidates(wish, device, bfloat16_is_fast(device))
@@ -123,7 +131,13 @@ def choose(wish: Execution, model: nn.Module, device: torch.device, run: Step, *
 
 
 def candidates(wish: Execution, device: torch.device, bfloat16: bool) -> list[Execution]:
-    """Every way that agrees with what is pinned; first the one to take if nothing is timed."""
+    """Every way that agrees with what is pinned; first the one to take if nothing is timed.
+
+    Args:
+        wish: what is pinned.
+        device: to train on.
+        bfloat16: whether it computes in it.
+    """
     layouts = [True, False] if wish.channels_last is None else [wish.channels_last]
     precisions: list[Precision] = ["float32", "bfloat16"] if bfloat16 else ["float32"]
     if device.type == "cuda" and wish.channels_last is None:

@@ -47,7 +47,13 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def track(accelerator: Accelerator, network: str, record: EpochRecord) -> None:
-    """Hand an epoch to the trackers that were asked for."""
+    """Hand an epoch to the trackers that were asked for.
+
+    Args:
+        accelerator: has the trackers.
+        network: slim or dense.
+        record: the epoch.
+    """
     entries = {key: value for key, value in record.to_json().items() if key != "epoch" and value is not None}
     accelerator.log({f"{network}/{key}": value for key, value in entries.items()}, step=record.epoch)
 

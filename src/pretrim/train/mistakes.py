@@ -59,7 +59,13 @@ def write_mistakes(folder: Path, test: Evaluation, data: DataSet, title: str, wo
 
 
 def write_confusion(evaluation: Evaluation, classes: Sequence[str], path: Path) -> None:
-    """`confusion_json` as a file. Raises CheckpointError if it cannot be written."""
+    """`confusion_json` as a file. Raises CheckpointError if it cannot be written.
+
+    Args:
+        evaluation: on the test images.
+        classes: their names.
+        path: the file to write.
+    """
     _write(confusion_json(evaluation, classes), path)
 
 

@@ -23,6 +23,11 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, scaled: bool = False) ->
     Fused: one kernel for all parameters, where a loop over them takes longer than the convolutions of a small batch.
     Not so where the loss is `scaled`: torch's fused SGD lets infinite gradients into the momentum of a step that the
     scaler leaves out (torch 2.11 to 2.13; without any gradient before, it takes what was in memory).
+
+    Args:
+        model: the network.
+        recipe: learning rate, momentum and weight decay.
+        scaled: whether the loss is scaled, for float16.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -34,7 +39,13 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, scaled: bool = False) ->
 
 
 def learning_rate_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
-    """The learning rate of a step (from 1), by the recipe's schedule."""
+    """The learning rate of a step (from 1), by the recipe's schedule.
+
+    Args:
+        step: from 1.
+        steps_per_epoch: optimizer steps.
+        recipe: schedule, epochs and rate.
+    """
     total = recipe.epochs * steps_per_epoch
     if recipe.schedule == "onecycle":
         return recipe.learning_rate * _one_cycle(step, total)

@@ -24,7 +24,13 @@ MAIN_OUTPUT = "out"
 
 
 def forward(model: nn.Module, images: torch.Tensor, run: Callable[..., Any] | None = None) -> Any:
-    """Run a user's model, or `run` in its place, with both. Raises ModelError with the model's own error."""
+    """Run a user's model, or `run` in its place, with both. Raises ModelError with the model's own error.
+
+    Args:
+        model: the network.
+        images: N x C x H x W, normalised.
+        run: called with both in its place.
+    """
     try:
         return model(images) if run is None else run(model, images)
     except Exception as error:  # the user's own code; its error is shown
@@ -133,7 +139,13 @@ def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 def renormalised(teacher: Teacher, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., torch.Tensor]:
-    """The teacher's scores of images that were normalised by `mean` and `std`, without gradients."""
+    """The teacher's scores of images that were normalised by `mean` and `std`, without gradients.
+
+    Args:
+        teacher: its network and normalisation.
+        mean: of each channel, of values in 0..1.
+        std: likewise.
+    """
     same = (teacher.mean, teacher.std) == (mean, std)
     scale = torch.tensor([own / its for own, its in zip(std, teacher.std, strict=True)]).view(1, -1, 1, 1)
     shift = torch.tensor(

@@ -81,7 +81,13 @@ def from_main(accelerator: Accelerator, value: Any) -> Any:
 
 
 def agreed(accelerator: Accelerator, stop: Wish, *, looks: bool) -> bool:
-    """Whether to stop now: at once in one process; in several, when they look, if any of them was asked to."""
+    """Whether to stop now: at once in one process; in several, when they look, if any of them was asked to.
+
+    Args:
+        accelerator: knows the other processes.
+        stop: whether this one was asked to.
+        looks: whether all look now.
+    """
     if accelerator.num_processes == 1:
         return bool(stop.number)
     if not looks:
@@ -102,7 +108,13 @@ def total(accelerator: Accelerator, *values: torch.Tensor) -> list[float]:
 
 
 def same_on_all(accelerator: Accelerator, model: nn.Module, average: Average | None) -> None:
-    """The main process's running statistics and averages in every process: each has seen other images."""
+    """The main process's running statistics and averages in every process: each has seen other images.
+
+    Args:
+        accelerator: knows the other processes.
+        model: the network.
+        average: of its weights, if one is kept.
+    """
     if accelerator.num_processes == 1:
         return
     tensors = [*model.buffers(), *(average.values.values() if average is not None else ())]

@@ -191,7 +191,13 @@ def _epoch(entry: Mapping[str, Any], metric: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def copy_into(targets: Mapping[str, torch.Tensor], state: State, prefix: str) -> None:
-    """Copy the values of one part of a state. Raises CheckpointError for other names or shapes."""
+    """Copy the values of one part of a state. Raises CheckpointError for other names or shapes.
+
+    Args:
+        targets: tensors to fill, by name.
+        state: all values.
+        prefix: of the part.
+    """
     stored = {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
     shapes = {name: tuple(tensor.shape) for name, tensor in targets.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in stored.items()}:

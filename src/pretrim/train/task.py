@@ -77,7 +77,14 @@ class Task(ABC):
 
     @abstractmethod
     def objective(self, recipe: Recipe, data: DataSet, device: torch.device, teacher: Teacher | None) -> Objective:
-        """The loss of a training. Raises UsageError where the recipe asks for what the task does not have."""
+        """The loss of a training. Raises UsageError where the recipe asks for what the task does not have.
+
+        Args:
+            recipe: of the training.
+            data: train, validation and test.
+            device: to train on.
+            teacher: to distil from, if there is one.
+        """
 
     @abstractmethod
     def assess(
@@ -102,7 +109,13 @@ class Task(ABC):
         return Augmentation(padding=0, flip=False, cutout=how.cutout)
 
     def augmented(self, targets: torch.Tensor, draws: Draws, how: Augmentation) -> torch.Tensor:
-        """The targets, N x ..., of images that were augmented."""
+        """The targets, N x ..., of images that were augmented.
+
+        Args:
+            targets: N x ..., of the images as they were.
+            draws: what was done to each image.
+            how: what the draws were made for.
+        """
         return targets
 
     def baseline(self, data: DataSet) -> Baseline | None:
@@ -110,7 +123,13 @@ class Task(ABC):
         return None
 
     def warnings(self, records: Sequence[EpochRecord], data: DataSet, recipe: Recipe) -> tuple[str, ...]:
-        """What to know before believing a finished training, a sentence each."""
+        """What to know before believing a finished training, a sentence each.
+
+        Args:
+            records: of all epochs.
+            data: train, validation and test.
+            recipe: of the training.
+        """
         findings = (
             no_better(records, self.metric, self.baseline(data)),
             still_climbing(records, recipe, self.metric),

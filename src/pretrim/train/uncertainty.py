@@ -46,6 +46,11 @@ class Interval:
 def wilson(right: int, images: int, confidence: float = CONFIDENCE) -> Interval:
     """The interval of a share of `right` in `images` (Wilson 1927).
 
+    Args:
+        right: images classified correctly.
+        images: images in all.
+        confidence: of the interval: 0.95.
+
     >>> interval = wilson(13, 60)
     >>> f"{interval.low:.3f} to {interval.high:.3f}"
     '0.131 to 0.336'
