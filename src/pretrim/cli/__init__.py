@@ -80,7 +80,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     run.run,
     demo.demo,
 )
-app.register_install_completion_command(help="Install completion by the Tab key for your shell, and exit.")
+app.register_install_completion_command(group="Shell", help="Install completion by the Tab key, and exit.")
 for place, command in enumerate(COMMANDS):
     app.command(render.results_alone(command), sort_key=place)
 

@@ -26,7 +26,7 @@ def check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Tell whether a file fits a board: flash, RAM, operators, predicted time.
+    """Tell whether a file fits a board, and how fast it would be.
 
     The exit code is 1 where it does not fit the board; with --device all, where it fits no
     microcontroller.

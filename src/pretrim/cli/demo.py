@@ -29,7 +29,7 @@ def demo(
     ),
     overwrite: Annotated[bool, Parameter(help="Replace what an earlier demo left in it.")] = False,
 ) -> None:
-    """Trim and train ResNet-20 on real images, sweep over widths, and write the report.
+    """Show the main jobs on real images, in a few minutes.
 
     On Fashion-MNIST where its files are (the folder in FASHION_MNIST, or Debian's package dataset-fashion-mnist), else
     on scikit-learn's digits, made hard.

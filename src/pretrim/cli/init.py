@@ -52,7 +52,7 @@ def init(
     data: Annotated[str, Parameter(metavar="DATA", help="Data, as in `pretrim compress`.")] = "digits",
     device: Annotated[str | None, Parameter(help="A board of `pretrim devices`.")] = None,
 ) -> None:
-    """Write a commented project file, pretrim.toml, for the commands in this folder."""
+    """Write a project file, pretrim.toml, to fill in."""
     from pretrim.devices import board
     from pretrim.files import write_text
 

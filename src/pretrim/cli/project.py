@@ -6,6 +6,7 @@ command alone, the others for every command that has the option. The command lin
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ def with_project(app: App, given: Sequence[str]) -> list[str]:
 
     Raises UsageError for a file that is no TOML, or has what no command knows.
     """
-    if not given or given[0] in WITHOUT or given[0] not in app or not FILE.exists() or {"-h", "--help"} & {*given}:
+    if not given or given[0] in WITHOUT or given[0] not in app or not os.path.isfile(FILE) or {"-h", "--help"} & {*given}:
         return list(given)
     command, *own = given
     commands = {name: _arguments(app, name) for name in app if not name.startswith("-")}
