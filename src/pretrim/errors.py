@@ -28,7 +28,16 @@ class BudgetError(UsageError):
 
 
 class InfeasibleBudget(PretrimError):
-    """No legal plan meets a limit; the message names the limit and the smallest value that can be reached."""
+    """No legal plan meets a limit; the message names the limit and the smallest value that can be reached.
+
+    Attributes:
+        limit: its name, where one alone is in the way.
+        needed: the smallest value that can be reached, in words, likewise.
+    """
+
+    def __init__(self, message: str, limit: str | None = None, needed: str | None = None) -> None:
+        super().__init__(message)
+        self.limit, self.needed = limit, needed
 
 
 class PlanError(UsageError):

@@ -50,7 +50,13 @@ def with_project(app: App, given: Sequence[str]) -> list[str]:
 
     Raises UsageError for a file that is no TOML, or has what no command knows.
     """
-    if not given or given[0] in WITHOUT or given[0] not in app or not os.path.isfile(FILE) or {"-h", "--help"} & {*given}:
+    if (
+        not given
+        or given[0] in WITHOUT
+        or given[0] not in app
+        or not os.path.isfile(FILE)
+        or {"-h", "--help"} & {*given}
+    ):
         return list(given)
     command, *own = given
     commands = {name: _arguments(app, name) for name in app if not name.startswith("-")}

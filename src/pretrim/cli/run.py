@@ -15,7 +15,8 @@ from .project import FILE, read
 def run() -> None:
     """Do everything that pretrim.toml asks for.
 
-    That is to trim, train and export; then the study, its choice and its report. Called again it goes on where it stopped; what is finished is left alone.
+    That is to trim, train and export; then the study, its choice and its report. Called again it goes on where it
+    stopped; what is finished is left alone.
     """
     if not FILE.exists():
         raise UsageError(f"Expected a project file {FILE} here, but there is none: `pretrim init` writes one.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pretrim.errors import PlanError
+from pretrim.errors import InfeasibleBudget, PlanError
 from pretrim.planning.options import Options
 
 from .options import Keeping, Limits, Search, TargetOptions
@@ -225,8 +225,27 @@ def plan_network(
             texts = {limit.cost: limit.text for limit in budget.limits}
             whole = plan_of_widths(network, network.dense, target.dtype, limits=texts, costs=costs)
             return _labelled(whole, network, target)
-    made = make_plan(network, target.limits, search.options(target.round_to), target.dtype, costs)
+    try:
+        made = make_plan(network, target.limits, search.options(target.round_to), target.dtype, costs)
+    except InfeasibleBudget as error:
+        raise _as_asked(error, target) from None
     return _labelled(made, network, target)
+
+
+def _as_asked(error: InfeasibleBudget, target: Target) -> InfeasibleBudget:
+    """The same in the user's words, who named a board and not its limits."""
+    given = str(target.limits.get(error.limit or ""))
+    if target.board is None or error.limit not in target.board.limits() or not given.isdecimal():
+        return error
+    from pretrim.cost.quantities import quantities
+
+    amount, title = int(given), quantities()[error.limit].title
+    return InfeasibleBudget(
+        f"--device {target.board.name} leaves {amount:,} bytes for the {title}, but the narrowest plan needs "
+        f"{error.needed}: lower --application, or --round-to, --min-width and --min-features, or take a larger board.",
+        error.limit,
+        error.needed,
+    )
 
 
 def _labelled(made: Plan, network: Network, target: Target) -> Plan:

@@ -229,7 +229,9 @@ class ResolvedBudget:
                 or_less = "freeze fewer layers, or lower" if is_asked else "or lower"
                 raise InfeasibleBudget(
                     f"--{limit.name} {limit_text(limit, int(most))} cannot be met; the narrowest network needs "
-                    f"{needed}{why}: raise the limit, {or_less} --round-to, --min-width or --min-features."
+                    f"{needed}{why}: raise the limit, {or_less} --round-to, --min-width or --min-features.",
+                    limit.name,
+                    f"{needed}{why}",
                 )
 
 
