@@ -128,7 +128,7 @@ def test_devices(call: Call) -> None:
         (
             ("plan", "vgg16", "--device", "stm32f407", "--min-width", "128"),
             1,
-            "--device stm32f407 leaves [0-9,]+ bytes for the (.tflite file|tensor arena), but the narrowest plan needs ",
+            "--device stm32f407 leaves [0-9,]+ bytes for the (.tflite file|tensor arena), but the narrowest needs ",
         ),
         (
             ("plan", "vgg16", "--device", "stm32f407", "--application", "0.95"),

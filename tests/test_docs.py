@@ -41,7 +41,8 @@ def test_the_readme_has_a_python_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "least"), [("README.md", 5), ("docs/training.md", 3), ("docs/deploy.md", 10), ("docs/study.md", 3)]
+    ("page", "least"),
+    [("README.md", 5), ("docs/training.md", 3), ("docs/deploy.md", 10), ("docs/study.md", 3), ("docs/tutorial.md", 9)],
 )
 def test_the_commands_of_a_page_run_in_their_order(
     tmp_path: Path, page: str, least: int, monkeypatch: pytest.MonkeyPatch
@@ -51,6 +52,10 @@ def test_the_commands_of_a_page_run_in_their_order(
     lines = [line for line in commands(ROOT / page) if not any(name in line for name in away)]
     assert len(lines) >= least
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if page == "docs/tutorial.md":  # its network, and its images
+        network, images = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        (tmp_path / "my_net.py").write_text(network)
+        subprocess.run([sys.executable, "-c", images], cwd=tmp_path, check=True)
     for line in lines:
         call = [sys.executable, "-m", *shlex.split(line)]
         result = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path)

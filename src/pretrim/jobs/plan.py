@@ -241,7 +241,7 @@ def _as_asked(error: InfeasibleBudget, target: Target) -> InfeasibleBudget:
 
     amount, title = int(given), quantities()[error.limit].title
     return InfeasibleBudget(
-        f"--device {target.board.name} leaves {amount:,} bytes for the {title}, but the narrowest plan needs "
+        f"--device {target.board.name} leaves {amount:,} bytes for the {title}, but the narrowest needs "
         f"{error.needed}: lower --application, or --round-to, --min-width and --min-features, or take a larger board.",
         error.limit,
         error.needed,
