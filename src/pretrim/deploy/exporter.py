@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -37,6 +37,20 @@ from .vendor_errors import export_error
 
 BATCH = 3
 """Images at once, on which an artifact with a dynamic batch is proved as well"""
+GIVEN = "images that were given"
+
+
+class RecordKeywords(TypedDict, total=False):
+    """What the record of an artifact says of it, and nothing is computed from."""
+
+    inputs: str
+    """what the images are that it was proved with"""
+    calibrated_on: str
+    """what the images are that ranges were taken from"""
+    normalisation: Normalisation | None
+    """(mean, std) of each channel of the first input"""
+    classes: Sequence[str] | None
+    """names of the outputs"""
 
 
 def export(
@@ -45,17 +59,14 @@ def export(
     to: str,
     *,
     images: torch.Tensor | Inputs,
-    inputs: str = "images that were given",
     labels: torch.Tensor | None = None,
     judge: Judge | None = None,
     calibration: torch.Tensor | Inputs | None = None,
-    calibrated_on: str = "images that were given",
-    normalisation: Normalisation | None = None,
-    classes: Sequence[str] | None = None,
     opset: int | None = None,
     dynamic_batch: bool = False,
     signed: bool = False,
     force: bool = False,
+    **record: Unpack[RecordKeywords],
 ) -> Artifact:
     """Write a network in the form of a runtime, once it is proved to compute the same there.
 
@@ -65,17 +76,14 @@ def export(
         to: the runtime's name: ``"onnx"``, ``"litert"``, ``"executorch"``, or one that another package adds.
         images: real inputs to prove it with, as the network takes them: float32, normalised, N x C x H x W (signals
             N x C x L, volumes N x C x D x H x W); for several inputs a tuple of one tensor for each.
-        inputs: what they are, for the record.
         labels: their classes (N), so that accuracies can be compared.
         judge: the metric of a task that is no classification, in the place of labels.
         calibration: images (likewise) to take the ranges of activations from: makes int8. None: float32.
-        calibrated_on: what they are, for the record.
-        normalisation: (mean, std) of each channel of the first input, for the record.
-        classes: names of the outputs, for the record.
         opset: of ONNX, 11 to 23 (int8 from 13); by default the exporter's.
         dynamic_batch: ONNX that takes any number of images at a time.
         signed: int8 ONNX for ARM (`onnx.quantise`); the others are the same for all processors.
         force: keep an artifact that is not proved, marked.
+        record: what its record is to say (`RecordKeywords`).
 
     Raises:
         UsageError: wrong arguments, or the runtime's packages are missing.
@@ -90,7 +98,7 @@ def export(
     given = checked_images(images)
     sample = checked_calibration(calibration, given)
     check_labels(given, labels)
-    pair = checked_normalisation(given, normalisation)
+    pair = checked_normalisation(given, record.get("normalisation"))
     plain = PlainNetwork(network)
     wanted = plain.outputs(given)
     job = Conversion(
@@ -105,7 +113,7 @@ def export(
         wanted,
         got,
         is_int8=sample is not None,
-        inputs=inputs,
+        inputs=record.get("inputs", GIVEN),
         labels=None if labels is None else labels.cpu().numpy(),
         regions=parts_of(plain, job.examples),
         judge=judge,
@@ -127,9 +135,9 @@ def export(
         input=ports[0],
         more_inputs=tuple(ports[1:]),
         outputs=tuple({"shape": [1, *part.shape[1:]]} for part in wanted),
-        classes=None if classes is None else tuple(classes),
+        classes=None if (names := record.get("classes")) is None else tuple(names),
         plan=_plan(network),
-        calibration=None if sample is None else {"data": calibrated_on, "images": len(sample[0])},
+        calibration=None if sample is None else {"data": record.get("calibrated_on", GIVEN), "images": len(sample[0])},
         proof=proof.to_json(),
         notes=_notes(runtime, job, converted, proof),
         versions=_versions(runtime),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -102,6 +102,17 @@ class Training:
         }
 
 
+class Told(TypedDict, total=False):
+    """What is called as a training goes on, in the main process."""
+
+    on_start: Callable[[Choice], None] | None
+    """with how the steps are run"""
+    on_step: Callable[[Progress], None] | None
+    """with the progress, after every step and every epoch"""
+    on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None
+    """with the records of all epochs, after each one"""
+
+
 def train(
     model: nn.Module,
     data: DataSet,
@@ -112,11 +123,9 @@ def train(
     checkpoint: Path | None = None,
     resume: bool = False,
     made_of: Mapping[str, Any] | None = None,
-    on_start: Callable[[Choice], None] | None = None,
-    on_step: Callable[[Progress], None] | None = None,
-    on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None = None,
     accelerator: Accelerator | None = None,
     task: Task | None = None,
+    **told: Unpack[Told],
 ) -> Training:
     """Train a model **in place** on the training split; scores on the validation split are recorded, not used.
 
@@ -136,11 +145,9 @@ def train(
             :class:`Interrupted`. Its folder must exist.
         resume: go on from that file, if it is there: bit for bit what the training would have been on this machine.
         made_of: plain JSON that a resumed training must agree with, beside recipe and data (say, the plan).
-        on_start: is told how the steps are run, in the main process.
-        on_step: is told the progress after every step and every epoch, in the main process.
-        on_epoch: gets the records of all epochs after each one, in the main process.
         accelerator: an Accelerator of yours; by default one is made.
         task: what the network is for; by default classification.
+        told: what is called as it goes on (`Told`).
 
     Raises:
         PretrimError: the loss is no longer a finite number. The checkpoint is then the last good one.
@@ -163,13 +170,13 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(onednn.avoided(model, active=device.type == "cpu"))
-        run = _Training(model, data, recipe, device, accelerator, teacher, on_step, on_epoch, task or Classification())
+        run = _Training(model, data, recipe, device, accelerator, teacher, task or Classification(), told)
         choice = Choice(_moved(before.execution, device), before.speeds) if before else run.choose(wish)
         stack.enter_context(threads(choice.execution.threads))
         stack.enter_context(kernels(choice.execution))
         stop = stack.enter_context(listening()) if checkpoint is not None else Wish()
         run.prepare(choice, before)
-        if on_start is not None and accelerator.is_main_process:
+        if accelerator.is_main_process and (on_start := told.get("on_start")) is not None:
             on_start(choice)
         return run.run(stop, checkpoint, made_of)
 
@@ -224,15 +231,14 @@ class _Training:
         device: torch.device,
         accelerator: Accelerator,
         teacher: Teacher | None,
-        on_step: Callable[[Progress], None] | None,
-        on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None,
         task: Task,
+        told: Told,
     ) -> None:
         self.model, self.data, self.recipe, self.device = model.to(device), data, recipe, device
         self.accelerator, self.teacher, self.task = accelerator, teacher, task
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         main = accelerator.is_main_process
-        self.on_step, self.on_epoch = (on_step, on_epoch) if main else (None, None)
+        self.on_step, self.on_epoch = (told.get("on_step"), told.get("on_epoch")) if main else (None, None)
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self.feed = Feed(data, recipe, device, rank=self.rank, world=self.world, dtype=dtype, task=task)
         self.steps, self.batch_size = self.feed.steps, self.feed.batch_size
