@@ -638,7 +638,7 @@ def test_a_folder_that_is_neither_is_said(capsys: pytest.CaptureFixture[str], ru
     broken.mkdir()
     (broken / "run.json").write_text("{")
     code, _, said = call(capsys, "report", broken, "-o", tmp_path / "x.html")
-    assert code == 1 and "the file is truncated or edited" in said and not (tmp_path / "x.html").exists()
+    assert code == 1 and "The file is truncated or edited" in said and not (tmp_path / "x.html").exists()
 
 
 # ---------------------------------------------------------------------------------------- the commands
