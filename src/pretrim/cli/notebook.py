@@ -53,4 +53,4 @@ def attach() -> None:
     """Give each record its view."""
     views: dict[type[Any], Callable[[Any], str]] = {Network: _network, Plan: _plan, Run: _run, Study: _study}
     for kind, view in views.items():
-        kind._repr_html_ = view  # type: ignore[attr-defined]
+        kind._repr_html_ = view
