@@ -780,7 +780,7 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
         (("--modes", ","), 2, "error: Expected names separated by commas, but got none."),
         (("--keep", "half"), 2, "error: Expected --budget-fraction with fractions such as 0.7,0.5, but got 'half'."),
         (("--keep", "1.5"), 2, "error: Expected budget fractions between 0 and 1, but got 1.5."),
-        (("--workers", "0"), 2, "error: Expected --workers to be at least 1, but got 0."),
+        (("--workers", "0"), 2, "error: Expected --workers to be from 1 to 1024, but got 0."),
         (("--threads", "0"), 2, "error: Expected threads to be from 1 to 1024, but got 0."),
         (("--dtype", "int4"), 2, 'error: Invalid value "int4" for --dtype. Choose from: "float32", "float16", "int8"'),
         (("--train-on", "tpu"), 2, "error: Expected a device of this machine (auto, cpu, cuda), but got 'tpu': "),
