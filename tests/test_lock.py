@@ -109,6 +109,7 @@ def contend(folder: Path, seconds: float) -> None:
             pass
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # of JAX, where another test of this process loaded it
 def test_of_many_processes_one_has_the_lock(tmp_path: Path) -> None:
     """Stale locks lie in the way, and several take them over at the same moment."""
     context = multiprocessing.get_context("fork")

@@ -203,6 +203,7 @@ def build(num_classes=10, in_channels=1):
 KILLS = 20
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # of JAX, where another test of this process loaded it
 def test_a_trial_that_is_killed_again_and_again_but_advances_is_done(tmp_path: Path) -> None:
     """Real processes, each killed by SIGKILL after it has finished another epoch."""
     (tmp_path / "net.py").write_text(NET)
