@@ -44,7 +44,7 @@ from pretrim.planning.search import plan_of_widths
 from pretrim.surgery.apply import kept_channels, score
 
 EXACT = 1e-10
-PARTS, EXAMPLES = 8, 65  # 520 random networks, each with two plans
+PARTS, EXAMPLES = 8, 45  # 360 random networks, each with two plans
 
 
 # ---------------------------------------------------------------------------------------- what is checked
