@@ -43,7 +43,7 @@ def demo(
     data = _data_set()
     limits = ("--macs", "0.4x", "--params", "0.4x", "--ram", "0.75x")
     _pretrim("compress", "resnet20", *data, *limits, *PINNED, "--with-dense", "-o", run)
-    widths = ("--modes", "balanced,params,macs,uniform", "--budget-fraction", "0.5,0.2,0.08")
+    widths = ("--modes", "balanced,params,macs,uniform", "--budget-fraction", "0.3,0.08")
     workers = ("--workers", min(os.cpu_count() or 1, 4))
     _pretrim("sweep", "resnet20", *data, *widths, *PINNED, *workers, "-o", study)
     _pretrim("recommend", study, "--params", "0.4x", "--ram", "0.8x")
