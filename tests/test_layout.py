@@ -92,3 +92,12 @@ def test_the_boards_fit(width: int) -> None:
     ]
     tables.show_boards(console, records, sources=False)
     assert_fits(printed(console), width, [board.name for board in boards()])
+
+
+def test_a_pipe_gets_the_whole_table() -> None:
+    console = Console(file=io.StringIO(), width=40, color_system=None)
+    table = Table("<layer", "?weights", "<~reason")
+    table.add_row("a.layer.of.a.long.name", "1,234,567,890", "frozen, since it is the output")
+    show(console, "A table", table)
+    text = printed(console)
+    assert "1,234,567,890" in text and "weights" in text and "Left out" not in text

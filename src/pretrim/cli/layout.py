@@ -71,6 +71,8 @@ def show(console: Console, title: str, table: Table) -> None:
         table: is not changed.
     """
     console.print(Text(title, style="bold"), soft_wrap=True)
+    if not console.is_terminal:
+        console.width = max(console.width, _width(table, table.headings))
     if _width(table, [heading for heading in table.headings if not heading.is_optional]) > console.width:
         _show_blocks(console, table)
         return
