@@ -14,7 +14,6 @@ from small import SHAPE, images, small
 from torch import nn
 
 import pretrim
-from pretrim.cli import main
 from pretrim.deploy import litert, litert_file, micro
 from pretrim.deploy.board import missing_operators
 from pretrim.devices import board, boards
@@ -22,18 +21,6 @@ from pretrim.jobs.check import check
 from pretrim.latency.board_time import board_time
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

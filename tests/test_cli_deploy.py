@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pretrim.cli import main
 from pretrim.deploy import arena_on, micro, read
 from pretrim.devices import board as find_board
 
@@ -17,18 +16,6 @@ Call = Callable[..., tuple[int, str, str]]
 MCU = "pip install 'pretrim[mcu]'"
 TRAIN = ("--data", "digits", "--input", "1x16x16", "--epochs", "2", "--limit", "400", "--batch-size", "20")
 TRAIN += ("--threads", "1", "--layout", "channels_last", "--precision", "float32")
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def test_from_the_question_whether_it_fits_to_a_verified_artifact(call: Call, tmp_path: Path) -> None:

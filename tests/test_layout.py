@@ -13,7 +13,7 @@ from rich.console import Console
 
 import pretrim
 from pretrim.cli import render, tables
-from pretrim.cli.layout import Table, show
+from pretrim.cli.layout import Table, show_table
 from pretrim.devices import boards
 from pretrim.jobs.plan import profile
 
@@ -53,7 +53,7 @@ def test_names_and_amounts_stay_whole(rows: list[tuple[str, ...]], width: int, m
     for row in rows:
         table.add_row(*row)
     console = terminal(width)
-    show(console, "A table", table)
+    show_table(console, "A table", table)
     kept = [0, *(place for place, mark in enumerate(marks, 1) if not mark), 5]
     text = printed(console)
     assert_fits(text, width, [row[place] for row in rows for place in kept])
@@ -98,6 +98,6 @@ def test_a_pipe_gets_the_whole_table() -> None:
     console = Console(file=io.StringIO(), width=40, color_system=None)
     table = Table("<layer", "?weights", "<~reason")
     table.add_row("a.layer.of.a.long.name", "1,234,567,890", "frozen, since it is the output")
-    show(console, "A table", table)
+    show_table(console, "A table", table)
     text = printed(console)
     assert "1,234,567,890" in text and "weights" in text and "Left out" not in text

@@ -12,7 +12,6 @@ import torch
 from small import SHAPE, small
 
 import pretrim
-from pretrim.cli import main
 from pretrim.cost.microcontroller import arena_cost
 from pretrim.devices import board, boards
 from pretrim.errors import UsageError
@@ -29,18 +28,6 @@ def build():
         nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.ReLU(), nn.Conv2d(32, 64, 1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 """
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from small import CLASSES, SHAPE, small
 from torch.utils.data import TensorDataset
 
 import pretrim
-from pretrim.cli import main
 from pretrim.devices import board
 from pretrim.errors import UsageError
 from pretrim.jobs.study import Study
@@ -22,18 +21,6 @@ from pretrim.study.recommend import candidates, of_one_machine, places_of
 
 Call = Callable[..., tuple[int, str, str]]
 HERE = {"runtime": "litert", "data_type": "float32", "threads": 1, "provider": "CPU"}
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def data() -> tuple[TensorDataset, TensorDataset]:

@@ -6,8 +6,6 @@ The images are made smaller (16x16) and few; the accuracies are those of so shor
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +14,7 @@ from cyclopts import Parameter
 from pretrim.errors import UsageError
 
 from . import render
+from .steps import pretrim
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PINNED = ("--layout", "channels_last", "--precision", "float32")
@@ -42,12 +41,12 @@ def demo(
     output.mkdir(parents=True, exist_ok=True)
     data = _data_set()
     limits = ("--macs", "0.4x", "--params", "0.4x", "--ram", "0.75x")
-    _pretrim("compress", "resnet20", *data, *limits, *PINNED, "--with-dense", "-o", run)
+    pretrim("compress", "resnet20", *data, *limits, *PINNED, "--with-dense", "-o", run)
     widths = ("--modes", "balanced,params,macs,uniform", "--budget-fraction", "0.3,0.08")
     workers = ("--workers", min(os.cpu_count() or 1, 4))
-    _pretrim("sweep", "resnet20", *data, *widths, *PINNED, *workers, "-o", study)
-    _pretrim("recommend", study, "--params", "0.4x", "--ram", "0.8x")
-    _pretrim("report", study, "-o", report)
+    pretrim("sweep", "resnet20", *data, *widths, *PINNED, *workers, "-o", study)
+    pretrim("recommend", study, "--params", "0.4x", "--ram", "0.8x")
+    pretrim("report", study, "-o", report)
     render.say(f"\nOpen {report} in a browser: move a limit, click a point.")
 
 
@@ -69,12 +68,3 @@ def _remove_earlier(*folders: Path) -> None:
     for folder in folders:
         if (folder / "run.json").exists() or (folder / "study.db").exists():
             shutil.rmtree(folder)
-
-
-def _pretrim(*arguments: object) -> None:
-    """A command as a user would type it; the demo ends where one fails."""
-    words = [str(argument) for argument in arguments]
-    render.say(f"\n$ pretrim {' '.join(words)}")
-    code = subprocess.run([sys.executable, "-m", "pretrim", *words]).returncode
-    if code:
-        sys.exit(code)

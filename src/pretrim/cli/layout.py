@@ -62,7 +62,7 @@ class Table(RichTable):
         self.add_column(Text(heading.title), justify=align, overflow="fold", no_wrap=not heading.is_prose)  # type: ignore[arg-type]
 
 
-def show(console: Console, title: str, table: Table) -> None:
+def show_table(console: Console, title: str, table: Table) -> None:
     """A title, and the table as it fits.
 
     Args:

@@ -13,6 +13,7 @@ from pretrim.jobs.options import TARGET, GoalOptions, Limits
 
 from . import render
 from .arguments import Json, Storage, Study
+from .layout import Table, show_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,15 +81,13 @@ def show(console: Console, advice: Advice) -> None:
     shown = _shown(found.best, limits, is_wide=console.width >= render.WIDE)
     is_known = found.best.validated is not None  # studies of older versions do not say
     columns = [BY_NAME[name].title for name in shown]
-    table = render._table(
-        "<", "<network", "?seed", *columns, titled("validation", metric), *(["?95 %"] if is_known else [])
-    )
+    table = Table("<", "<network", "?seed", *columns, titled("validation", metric), *(["?95 %"] if is_known else []))
     for rank, one in (("best", found.best), ("next best", found.next_best)):
         if one is not None:
             cells = [amount(BY_NAME[name].unit, one.takes[name]) if name in one.takes else "-" for name in shown]
             sure = [_interval(one.validated, metric)] if is_known else []
             table.add_row(rank, one.name, str(one.seed), *cells, metric.show(one.validation), *sure)
-    render._show(console, title, table)
+    show_table(console, title, table)
     if found.comparison is not None:
         pair = render.compared(found.comparison.to_json())
         console.print(Text(f"best against next best: {pair}"), soft_wrap=True)

@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook,
 from rich.segment import Segment
 from rich.text import Text
 
-from .layout import Table, show
+from .layout import Table, show_table
 
 if TYPE_CHECKING:
     from pretrim.train import Metric
@@ -219,38 +219,35 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
     return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(width)
 
 
-_table, _show = Table, show
-
-
 # ---------------------------------------------------------------------------------------- profile
 
 
 def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     """Layers, totals, groups, frozen layers and notes of one network."""
     title = f"{record['model']}, one image of {'x'.join(map(str, record['input']))}, {record['dtype']}"
-    _show(console, title, _layers(record["layers"], console))
+    show_table(console, title, _layers(record["layers"], console))
     console.print(
         Text("PA, FA, MA: share of all weights, MACs and feature maps, by which the modes params, macs and memory")
     )
     console.print(Text("Weights of a layer are without its biases and norms, which count in the total."))
-    totals = _table("<cost", "", "exact")
+    totals = Table("<cost", "", "exact")
     for name, value in record["totals"].items():
         totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
-    _show(console, "Total", totals)
+    show_table(console, "Total", totals)
     is_asked = any(group["least"] > 1 for group in record["groups"])
-    groups = _table("<group", "channels", *(["at least"] if is_asked else []), "<~layers")
+    groups = Table("<group", "channels", *(["at least"] if is_asked else []), "<~layers")
     for group in record["groups"]:
         numbers = [group["channels"], *([group["least"]] if is_asked else [])]
         groups.add_row(Text(group["name"]), *map(str, numbers), Text(_names(group["layers"])))
-    _show(console, "Channel groups: filters that live and die together", groups)
+    show_table(console, "Channel groups: filters that live and die together", groups)
     if record["frozen"]:
-        _show(console, "Frozen: filters that no plan removes", _frozen(record["frozen"]))
+        show_table(console, "Frozen: filters that no plan removes", _frozen(record["frozen"]))
     show_notes(console, record["notes"])
 
 
 def _layers(layers: Sequence[Mapping[str, Any]], console: Console) -> Table:
     wide = console.width >= WIDE
-    table = _table(
+    table = Table(
         "<layer", *(["<kind"] if wide else []), "filters", "?weights", "MACs", "?output", *MODE_TITLES.values()
     )
     most = {mode: max((layer["shares"][mode] for layer in layers), default=0.0) or 1.0 for mode in MODE_TITLES}
@@ -277,7 +274,7 @@ def _names(names: Sequence[str], most: int = 4) -> str:
 
 def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
     is_seen = any(entry["place"] for entry in entries)
-    table = _table("<layer", "filters", "<~reason", *(["<?seen at"] if is_seen else []))
+    table = Table("<layer", "filters", "<~reason", *(["<?seen at"] if is_seen else []))
     for entry in entries:
         places = [Text(entry["place"])] if is_seen else []
         table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]), *places)
@@ -298,7 +295,7 @@ def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
     from pretrim.train.metric import Metric
 
     metric = Metric.from_json(record["metric"])
-    table = _table("<~class" if "classes" in record else "<", "images", metric.title, "?95 % interval")
+    table = Table("<~class" if "classes" in record else "<", "images", metric.title, "?95 % interval")
     for entry in record.get("classes", ()):
         cells = (str(entry["images"]), percent(entry["accuracy"]), interval(entry["interval_95"]))
         table.add_row(Text(entry["name"]), *cells)
@@ -308,13 +305,13 @@ def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
     table.add_section()
     whole = (metric.show(record[metric.name], 2), interval(record["interval_95"], metric=metric))
     table.add_row("all", str(record["images"]), *whole)
-    _show(console, f"{record['run']} on {record['data']['source']}", table)
+    show_table(console, f"{record['run']} on {record['data']['source']}", table)
 
 
 def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> None:
     """The likeliest classes of each image, or its values."""
     is_of_classes = all("class" in label for entry in record for label in entry["predictions"])
-    table = _table("<image", *(("<~class", "probability") if is_of_classes else ("<output", "value")))
+    table = Table("<image", *(("<~class", "probability") if is_of_classes else ("<output", "value")))
     for entry in record:
         for place, label in enumerate(entry["predictions"]):
             name = Text(entry["image"]) if place == 0 else ""
@@ -339,7 +336,7 @@ def milliseconds(seconds: float) -> str:
 
 def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
     """Time, size, memory and energy, an artifact a row."""
-    table = _table("<artifact", "<~runs on", "median", "p90", "?std", "of the other", "?file", "?memory", "?energy")
+    table = Table("<artifact", "<~runs on", "median", "p90", "?std", "of the other", "?file", "?memory", "?energy")
     for record in records:
         table.add_row(*_measured(record, percent(record["ratio"])))
         if record["against"] is not None:
@@ -347,7 +344,7 @@ def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) ->
     machine, first = records[0]["machine"], records[0]["latency"]
     threads = records[0]["threads"]
     title = f"{machine['cpu']} ({machine['architecture']}), {threads} thread{'s' if threads > 1 else ''}, one image"
-    _show(console, title, table)
+    show_table(console, title, table)
     console.print(
         Text(f"{first['runs']} runs in {first['processes']} processes; memory is the peak of a process with Python"),
         soft_wrap=True,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from pretrim.errors import UsageError
 
 from . import render
 from .project import FILE, read
+from .steps import pretrim
 
 
 def run() -> None:
@@ -25,18 +24,9 @@ def run() -> None:
     if (output / "run.json").exists():
         render.say(f"{output} is finished: remove it to train again.")
     else:
-        _pretrim("compress", "-o", output, *(["--resume"] if output.exists() else []))
+        pretrim("compress", "-o", output, *(["--resume"] if output.exists() else []))
     if "sweep" in content:
         study = Path(str(content["sweep"].get("output", "study")))
-        _pretrim("sweep", "-o", study)
-        _pretrim("recommend", study)
-        _pretrim("report", study, "-o", study.with_name(f"{study.name}-report.html"))
-
-
-def _pretrim(*arguments: object) -> None:
-    """A command as a user would type it; `run` ends where one fails, with its exit code."""
-    words = [str(argument) for argument in arguments]
-    render.say(f"\n$ pretrim {' '.join(words)}")
-    code = subprocess.run([sys.executable, "-m", "pretrim", *words]).returncode
-    if code:
-        sys.exit(code)
+        pretrim("sweep", "-o", study)
+        pretrim("recommend", study)
+        pretrim("report", study, "-o", study.with_name(f"{study.name}-report.html"))

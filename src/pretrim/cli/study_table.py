@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from . import render
+from .layout import Table, show_table
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
@@ -71,7 +72,7 @@ def _view(status: Status, found: Sequence[Trial], since: int) -> Group:
     words = f"{done} of {total} trials, {counts['running']} running{left}"
     if counts["failed"]:
         words += f", {counts['failed']} failed"
-    head = Table.grid(padding=(0, 2))
+    head = Grid.grid(padding=(0, 2))
     head.add_row(ProgressBar(total=max(total, 1), completed=done, width=40), Text(words))
     parts: list[Any] = [head]
     if there := candidates(found):
@@ -84,7 +85,7 @@ def _front_table(there: Sequence[Candidate]) -> Any:
 
     chosen = front([one.takes["macs"] for one in there], [one.worth for one in there])
     rows = sorted((one for one, on in zip(there, chosen, strict=True) if on), key=lambda one: one.takes["macs"])
-    table = render._table("<front so far", "?MACs", "parameters", "?RAM", titled("validation", there[0].metric))
+    table = Table("<front so far", "?MACs", "parameters", "?RAM", titled("validation", there[0].metric))
     for one in rows[-MOST_ROWS:]:
         takes = one.takes
         cells = [render.count(takes["macs"]), render.count(takes["params"]), render.size(takes["ram"])]
@@ -112,7 +113,7 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     metric = next((trial.metric for trial in trials if trial.record), ACCURACY)
     has_latency = is_wide or any(trial.measured for trial in trials)
     more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
-    table = render._table(
+    table = Table(
         "<trial",
         "?seed",
         "MACs",
@@ -140,7 +141,7 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             f"{record['seconds']:.0f}" if "seconds" in record else "-",
             "stopped" if trial.state == "stopped" else "",
         )
-    render._show(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
+    show_table(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
     for place in dict.fromkeys(place_of(trial.measured) for trial in there if trial.measured):
         console.print(Text(f"latency: {place}"), soft_wrap=True)
     for trial in trials:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from pretrim.errors import PretrimError
 
-from . import render
+from .layout import Table, show_table
 from .render import (
     BAR_WIDTH,
     COSTS,
@@ -50,7 +49,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     """What the device sees, each cost dense and slim, the width of each group, and what to expect of the accuracy."""
     name = plan.model["name"] if plan.model is not None else "a network"
     how = ", ".join(f"{key}={plan.options[key]}" for key in ("mode", "seed") if key in plan.options)
-    costs = render._table("<cost", "dense", "slim", "kept", "limit")
+    costs = Table("<cost", "dense", "slim", "kept", "limit")
     for cost in COSTS:
         if is_on_board(plan.device) and cost in FORMULAS_OF_MEMORY and cost not in plan.limits:
             continue  # one figure of flash and one of RAM: the board's
@@ -58,14 +57,14 @@ def show_plan(console: Console, plan: Plan) -> None:
         kept = percent(slim / dense if dense else None)
         costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
     show_fit(console, plan)
-    render._show(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
-    widths = render._table("<group", "?layers", "dense", "kept", "?")
+    show_table(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
+    widths = Table("<group", "?layers", "dense", "kept", "?")
     for group in plan.groups:
         share = group.kept / group.channels
         drawn = bar(share, 2 * BAR_WIDTH, ascii_only=console.options.ascii_only)
         cells = (str(len(group.layers)), str(group.channels), str(group.kept))
         widths.add_row(Text(group.name), *cells, Text(f"{drawn} {percent(share, 0):>5}"))
-    render._show(console, "Filters kept", widths)
+    show_table(console, "Filters kept", widths)
     for line in expectations(plan):
         console.print(Text(line), soft_wrap=True)
 
@@ -87,7 +86,7 @@ def expectations(plan: Plan) -> list[str]:
 
 def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
     """The one table that `compress` ends with: dense against slim."""
-    table = render._table("<", "dense", "slim", "kept")
+    table = Table("<", "dense", "slim", "kept")
     device = record.get("device")
     for name in ("params", "macs", "activation_bytes", "peak_activation_bytes"):
         if is_on_board(device) and name in FORMULAS_OF_MEMORY:
@@ -98,7 +97,7 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
     for row in device_rows(device):
         table.add_row(*row)
     _add_scores(table, record)
-    render._show(console, f"{record['model']} on {record['data']['source']}", table)
+    show_table(console, f"{record['model']} on {record['data']['source']}", table)
     if record.get("comparison") is not None:
         console.print(Text(f"slim against dense: {compared(record['comparison'])}"), soft_wrap=True)
     show_time_labels(console, device)
@@ -125,7 +124,7 @@ def _add_scores(table: Table, record: Record) -> None:
 def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
     """What an artifact is, how it was proved, and what it takes on its board."""
     proof, given = record["proof"], record["input"]
-    table = render._table("<", "<~")
+    table = Table("<", "<~")
     table.add_row("input", f"{given['layout']} {'x'.join(map(str, given['shape']))}, {given['data_type']}")
     table.add_row("size", f"{size(record['file_bytes'])} ({record['file_bytes']:,} bytes)")
     if record["calibration"] is not None:
@@ -143,7 +142,7 @@ def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
         table.add_row(judged["name"], "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**judged))
     for row in board_rows(record.get("board")):
         table.add_row(*row)
-    render._show(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)
+    show_table(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)
     show_notes(console, record["notes"])
 
 
@@ -207,7 +206,7 @@ def show_fit(console: Console, plan: Plan) -> None:
         return
     from pretrim.planning.budget import Limit
 
-    device, table = plan.device, render._table("<", "?dense", "slim", "?kept", "at most", "<")
+    device, table = plan.device, Table("<", "?dense", "slim", "?kept", "at most", "<")
     verdicts: list[str] = []
 
     def row(title: str, cost: str, dense: str, slim: str) -> None:
@@ -236,7 +235,7 @@ def show_fit(console: Console, plan: Plan) -> None:
         else:
             table.add_row(title, dense, slim, "", "-", "")
     name = device.get("name", device.get("latency_on", "the device"))
-    render._show(console, f"On {name}, {plan.dtype}, predicted", table)
+    show_table(console, f"On {name}, {plan.dtype}, predicted", table)
     if (real := device.get("converted")) is not None:
         sizes = f"a file of {real['artifact_bytes']:,} bytes and an arena of {real['arena_bytes']:,}"
         console.print(Text(f"Converted before the training: {sizes}."), soft_wrap=True)
@@ -325,7 +324,7 @@ def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -
         records: one for each board (`jobs.devices.board_records`).
         sources: whether each figure is shown with its source.
     """
-    table = render._table(
+    table = Table(
         "<name", "<core", "?clock", "?flash", "?RAM", "flash limit", "RAM limit", "?round to", "<?runtime", "?times"
     )
     for record in records:
@@ -342,7 +341,7 @@ def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -
             RUNTIME_TITLES[record["runtime"]] + (" Micro" if record["flash_bytes"] is not None else ""),
             str(len({entry["runtime"] for entry in times}) or "-"),
         )
-    render._show(console, "Boards", table)
+    show_table(console, "Boards", table)
     if not sources:
         console.print(
             Text("RAM: the largest contiguous region. Limits: less a quarter for the application (--application), and"),
@@ -362,7 +361,7 @@ def _show_systems(console: Console, record: Record) -> None:
     if not record["times_of"]:
         console.print(Text(f"no public measurement of times on {record['core'].removeprefix('Arm ')} is known"))
         return
-    table = render._table("<runtime", "<data type", "?networks", "median error", "?p90 error", "<range", "?power")
+    table = Table("<runtime", "<data type", "?networks", "median error", "?p90 error", "<range", "?power")
     for entry in record["times_of"]:
         power = entry["power_mw"]
         table.add_row(
@@ -374,7 +373,7 @@ def _show_systems(console: Console, record: Record) -> None:
             f"{entry['range'][0]:.2f} to {entry['range'][1]:.2f} x",
             "-" if power is None else f"{power:.0f} mW",
         )
-    render._show(console, f"Times that public measurements predict on {record['name']}, one core", table)
+    show_table(console, f"Times that public measurements predict on {record['name']}, one core", table)
     console.print(
         Text("range: of the predicted time; four in five networks that were left out of the fit were within it"),
         soft_wrap=True,
@@ -386,14 +385,14 @@ def _show_systems(console: Console, record: Record) -> None:
 
 def show_check(console: Console, record: Record) -> None:
     """A file on boards, a row each: does it fit, what does it take, how long would it run."""
-    table = render._table("<board", "<", "flash", "?of", "RAM", "?of", "<predicted time", "<~runtime")
+    table = Table("<board", "<", "flash", "?of", "RAM", "?of", "<predicted time", "<~runtime")
     for entry in sorted(record["boards"], key=lambda entry: not entry["fits"]):
         times = entry["times"] or [None]
         for number, time in enumerate(times):
             cells = _check_cells(entry) if number == 0 else [""] * 6
             told = ["-", ""] if time is None else [time_text(time, "file"), time["runtime"]]
             table.add_row(*(Text(cell) for cell in (*cells, *told)))
-    render._show(console, f"{record['path']}, {record['data_type']}", table)
+    show_table(console, f"{record['path']}, {record['data_type']}", table)
     for entry in record["boards"]:
         if len(record["boards"]) == 1:
             show_notes(console, entry["problems"])
