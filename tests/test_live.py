@@ -124,7 +124,7 @@ def test_a_sweep_is_told_where_its_trials_are(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sweeps._Sweep, "look", looked)
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
     images = TensorDataset(torch.randn(64, 1, 6, 6), torch.arange(64) % 2)
-    options = {"epochs": 3, "batch_size": 4, "threads": 1, "train_on": "cpu", "precision": "float32", "round_to": 1}
+    options = {"epochs": 3, "batch_size": 8, "threads": 1, "train_on": "cpu", "precision": "float32", "round_to": 1}
     pretrim.sweep(
         model, (images, images), output=tmp_path / "study", modes="uniform", keep=[0.5], dense=False, **options
     )  # type: ignore[arg-type]

@@ -36,7 +36,8 @@ class Bars:
         """
         from rich.live import Live
 
-        console, title, last = render.status(), f"training, {name}", list[Progress]()
+        console, title = render.status(), f"training, {name}"
+        last: list[Progress] = []
         if not console.is_terminal:
             yield lambda progress: render.say(f"{title}: {_said(progress)}") if progress.ends_epoch else None
             return
