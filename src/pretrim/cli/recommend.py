@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -60,10 +62,19 @@ def recommend(
 def _nothing(found: Recommendation) -> str:
     if not found.relax:
         return f"None of {found.of} networks is within the limits, whichever limit is relaxed."
-    from .study_table import amount
-
-    parts = [f"{one.resource.title} to {amount(one.resource.unit, one.needed)}" for one in found.relax]
+    parts = [f"{one.resource.title} to {enough(one.resource.unit, one.needed)}" for one in found.relax]
     return f"None of {found.of} networks is within the limits: relax {', or '.join(parts)}."
+
+
+def enough(unit: str, value: float) -> str:
+    """An amount that is a limit to type: never less than the value.
+
+    >>> enough("B", 29_000.0), enough("s", 0.005_000_4), enough("", 2_842_368)
+    ('29,000 bytes', '5.001 ms', '2,842,368')
+    """
+    if unit in ("s", "J"):
+        return f"{Decimal(1000 * value).quantize(Decimal('0.001'), ROUND_CEILING)} m{unit}"
+    return f"{math.ceil(value):,}{' bytes' if unit == 'B' else ''}"
 
 
 def show(console: Console, advice: Advice) -> None:
