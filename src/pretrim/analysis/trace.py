@@ -1,6 +1,6 @@
-"""Run a model once on fake tensors and follow its channels, operator by operator.
+"""Run a model once on meta tensors and follow its channels, operator by operator.
 
-The model's structure is copied with fake parameters (no memory, no arithmetic; the caller's model is not touched), and
+The model's structure is copied with meta parameters (no memory, no arithmetic; the caller's model is not touched), and
 runs under a dispatch mode that sees every ATen operator with concrete shapes, whatever modules and functional calls the
 ``forward`` is made of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors, and again with
 either outcome.
