@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pretrim.jobs.measure import MeasureOptions
+from pretrim.present.artifact import show_measurements
 
 from . import render
 from .arguments import Json
@@ -32,4 +33,4 @@ def measure(
     if json:
         render.print_json(records)
     else:
-        render.show_measurements(render.output(), records)
+        show_measurements(render.output(), records)

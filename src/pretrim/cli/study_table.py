@@ -1,4 +1,4 @@
-"""A study on a terminal: while it runs, and its trials as a table."""
+"""A study on a terminal while it runs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
+from pretrim.present.layout import Table
+from pretrim.present.study import titled
+from pretrim.present.text import count, size
+
 from . import render
-from .layout import Table, show_table
 
 if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
     from pretrim.study.rows import Trial
     from pretrim.study.sweep import Status
-    from pretrim.train import Metric
 
 MOST_ROWS = 12
 """of the front, in the live view"""
@@ -88,82 +90,12 @@ def _front_table(there: Sequence[Candidate]) -> Any:
     table = Table("<front so far", "?MACs", "parameters", "?RAM", titled("validation", there[0].metric))
     for one in rows[-MOST_ROWS:]:
         takes = one.takes
-        cells = [render.count(takes["macs"]), render.count(takes["params"]), render.size(takes["ram"])]
+        cells = [count(takes["macs"]), count(takes["params"]), size(takes["ram"])]
         table.add_row(one.name, *cells, one.metric.show(one.validation))
     return table
-
-
-def titled(part: str, metric: Metric) -> str:
-    """The heading of a column of scores: accuracies are not named, as they are the rule."""
-    return part if metric.name == "accuracy" else f"{part} {metric.title}"
 
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def show_trials(console: Console, trials: Sequence[Trial]) -> None:
-    """Every trial by its share of MACs; the mean over seeds is the report's. A narrow terminal has fewer columns."""
-    from pretrim.study.recommend import place_of
-    from pretrim.train import ACCURACY
-
-    is_wide = console.width >= render.WIDE
-    metric = next((trial.metric for trial in trials if trial.record), ACCURACY)
-    has_latency = is_wide or any(trial.measured for trial in trials)
-    more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
-    table = Table(
-        "<trial",
-        "?seed",
-        "MACs",
-        "parameters",
-        *more,
-        titled("validation", metric),
-        *(["?95 %"] if is_wide else []),
-        "?s",
-        "<?",
-    )
-    there = [trial for trial in trials if trial.record is not None]
-    for trial in sorted(there, key=lambda trial: -(trial.record or {})["costs"]["macs"]):
-        record = trial.record or {}
-        costs, latency = record["costs"], (trial.measured or {}).get("latency_s")
-        table.add_row(
-            trial.spec.name,
-            str(trial.spec.seed),
-            render.count(costs["macs"]),
-            render.count(costs["params"]),
-            *([render.size(costs["weight_bytes"])] if is_wide else []),
-            render.size(costs["peak_activation_bytes"]),
-            *(["-" if latency is None else f"{1e3 * latency:.2f} ms"] if has_latency else []),
-            metric.show(trial.validation),
-            *([render.interval(record.get("validation", {}).get("interval_95"), metric=metric)] if is_wide else []),
-            f"{record['seconds']:.0f}" if "seconds" in record else "-",
-            "stopped" if trial.state == "stopped" else "",
-        )
-    show_table(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
-    for place in dict.fromkeys(place_of(trial.measured) for trial in there if trial.measured):
-        console.print(Text(f"latency: {place}"), soft_wrap=True)
-    for trial in trials:
-        if trial.state == "failed":
-            console.print(Text(f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}"), soft_wrap=True)
-    _show_warnings(console, there)
-
-
-def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:
-    """What to know before believing the accuracies: the first trial's words, and how many more have any."""
-    warned = [trial for trial in trials if (trial.record or {}).get("warnings")]
-    if not warned:
-        return
-    first = warned[0]
-    for text in (first.record or {})["warnings"]:
-        console.print(Text(f"warning: {first.spec.name}, seed {first.spec.seed}: {text}"), soft_wrap=True)
-    if len(warned) > 1:
-        console.print(Text(f"{len(warned) - 1} more trials have warnings: --json shows them"))
-
-
-def amount(unit: str, value: float) -> str:
-    """A resource in its unit."""
-    if unit == "B":
-        return render.size(value)
-    return f"{1e3 * value:.3g} m{unit}" if unit in ("s", "J") else render.count(value)
