@@ -228,6 +228,23 @@ def test_constants_meet_tensors_without_values() -> None:
     assert [group.channels for group in network.groups] == [8]
 
 
+class Positions(nn.Module):
+    """Takes places of a table by numbers: their values do not change a shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 2)
+        self.biases = nn.Parameter(torch.zeros(4))
+        self.register_buffer("places", torch.arange(16).view(4, 4) % 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.conv(x) + self.biases[self.places]).mean((2, 3)))
+
+
+def test_an_index_by_numbers_reads_no_values() -> None:
+    assert analyze(Positions(), torch.rand(1, 3, 4, 4)).notes == ()
+
+
 class Reads(nn.Module):
     """Asks for something that only values tell."""
 

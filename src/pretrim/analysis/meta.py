@@ -30,7 +30,7 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         has_meta = any(tensor.is_meta for tensor in tensors)
         if tensors and not has_meta:  # constants alone keep their values
             return func(*args, **kwargs)
-        if has_meta and depends_on_values(func):
+        if has_meta and depends_on_values(func) and not is_by_position(func, args):
             raise ReadsValues(f"{func} depends on values")
         if takes_device(func):
             kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"} | {"device": META}
@@ -61,6 +61,13 @@ def depends_on_values(func: Any) -> bool:
     """Whether the result, or its shape, is not known from shapes alone."""
     tags = getattr(func, "tags", ())
     return torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
+
+
+def is_by_position(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether an index takes places by their numbers, not those where a mask is true."""
+    if func is not torch.ops.aten.index.Tensor:
+        return False
+    return all(index is None or index.dtype not in (torch.bool, torch.uint8) for index in args[1])
 
 
 @cache
