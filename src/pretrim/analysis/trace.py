@@ -224,7 +224,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         """
         weight = self.seen.get(call.weight) if call.weight is not None else None
         own: tuple[tuple[int, Label], ...] = ()
-        data = any(seen.buffer is not None for seen in inputs)  # a weight computed from parameters is no layer
+        data = any(seen.buffer is not None for seen in inputs)  # a weight computed from parameters is not a layer
         if data and call.weight is not None and weight is not None and weight.buffer is None and weight.parameters:
             own = tuple(zip(call.weight.shape, weight.labels, strict=True))
         return Operation(

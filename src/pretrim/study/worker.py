@@ -146,7 +146,7 @@ def run_claimed(
 
 @contextmanager
 def _beating(store: Store, key: str) -> Iterator[threading.Event]:
-    """Say every few seconds that a trial is being worked on; the event is set once it is no longer ours."""
+    """Say every few seconds that a trial is being worked on; the event is set once it is not ours any more."""
     from pretrim.errors import PretrimError
 
     from .store import BEAT_S
