@@ -599,7 +599,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with its dense network."""
     torch.manual_seed(0)
     parts = [TensorDataset(torch.randn(count, *SHAPE), torch.arange(count) % CLASSES) for count in (40, 24)]
-    options: Any = {"macs": "0.5x", "with_dense": True, "epochs": 2, "batch_size": 20, "threads": 1, "train_on": "cpu"}
+    options: Any = {"macs": "0.5x", "dense": True, "epochs": 2, "batch_size": 20, "threads": 1, "train_on": "cpu"}
     return pretrim.compress(small(), tuple(parts), output=tmp_path_factory.mktemp("runs") / "run", **options)
 
 

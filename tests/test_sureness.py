@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sureness") / "run"
     arguments = ["compress", "resnet20", "--data", "digits", *SMALL, "--epochs", "4", "--batch-size", "32"]
     with pytest.raises(SystemExit) as end:
-        main([*arguments, "--with-dense", "--worst", "12", "-o", str(folder)])
+        main([*arguments, "--dense", "--worst", "12", "-o", str(folder)])
     assert end.value.code in (0, None)
     return folder
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from pretrim.errors import UsageError
 from pretrim.jobs.measure import MeasureOptions
 from pretrim.present.artifact import show_measurements
 
@@ -21,14 +22,19 @@ def measure(
     *,
     against: Annotated[
         Path | None,
-        Parameter(metavar="RUN|ARTIFACT", help="Measure in turns with it, for a reliable ratio: often RUN/dense."),
+        Parameter(metavar="RUN|ARTIFACT", help="Measure in turns with it, for a reliable ratio."),
     ] = None,
+    dense: Annotated[bool, Parameter(help="The same against the run's dense network (RUN/dense).")] = False,
     json: Json = False,
     how: Annotated[MeasureOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Measure latency, memory and energy of an exported network."""
+    from pretrim.jobs.measure import dense_of
     from pretrim.jobs.measure import measure as measure_job
 
+    if dense and against is not None:
+        raise UsageError(f"--dense is --against {dense_of(artifact)}: give one of them.")
+    against = dense_of(artifact) if dense else against
     records = [found.to_json() for found in measure_job(artifact, how, against, Bars())]
     if json:
         render.print_json(records)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from pretrim.errors import InfeasibleBudget
 from pretrim.jobs.options import TARGET, GoalOptions, Limits
 from pretrim.present.advice import show_advice
-from pretrim.present.text import resource
+from pretrim.present.text import enough
 
 from . import render
 from .arguments import Json, Storage, Study
@@ -55,5 +55,5 @@ def recommend(
 def _nothing(found: Recommendation) -> str:
     if not found.relax:
         return f"None of {found.of} networks is within the limits, whichever limit is relaxed."
-    parts = [f"{one.resource.title} to {resource(one.resource.unit, one.needed)}" for one in found.relax]
+    parts = [f"{one.resource.title} to {enough(one.resource.unit, one.needed)}" for one in found.relax]
     return f"None of {found.of} networks is within the limits: relax {', or '.join(parts)}."

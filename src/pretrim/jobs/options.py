@@ -266,7 +266,7 @@ class JobOptions:
     """Trained weights to start from; keeps the filters with the largest L1 norm."""
     teacher: Path | None = None
     """Trained run to distil from."""
-    with_dense: bool = False
+    dense: bool = False
     """Train the dense network as well, with the same recipe."""
     worst: Annotated[int, Parameter(metavar="N")] = 0
     """Keep the N test images with the largest loss, as worst.png and worst.json."""

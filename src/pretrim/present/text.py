@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -64,6 +66,17 @@ def resource(unit: str, value: float) -> str:
     if unit == "B":
         return size(value)
     return f"{1e3 * value:.3g} m{unit}" if unit in ("s", "J") else count(value)
+
+
+def enough(unit: str, value: float) -> str:
+    """An amount that is a limit to type: never less than the value.
+
+    >>> enough("B", 29_000.0), enough("s", 0.005_000_4), enough("", 2_842_368)
+    ('29,000 bytes', '5.001 ms', '2,842,368')
+    """
+    if unit in ("s", "J"):
+        return f"{Decimal(1000 * value).quantize(Decimal('0.001'), ROUND_CEILING)} m{unit}"
+    return f"{math.ceil(value):,}{' bytes' if unit == 'B' else ''}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -213,7 +213,9 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
             raise UsageError(f"Expected limits on {', '.join(BY_NAME)}, but got {name!r}.")
         if found and not any(name in candidate.takes for candidate in found):
             how = (
-                "sweep with --to RUNTIME to measure it" if name == "latency" else "LiteRT has no model of this network"
+                "sweep with --runtime RUNTIME to measure it"
+                if name == "latency"
+                else "LiteRT has no model of this network"
             )
             raise UsageError(f"Expected trials with a known {name}, but there are none: {how}.")
 

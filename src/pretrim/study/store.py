@@ -298,6 +298,10 @@ class Store:
         rows = self.database.run(lambda connection: connection.execute(wanted).all())
         return [trial for row in rows if (trial := self._read(row)) is not None]
 
+    def running(self) -> list[Trial]:
+        """Those that are being trained, in the order they were asked for."""
+        return self._trials(TRIALS.c.state == "running")
+
     def counts(self) -> dict[State, int]:
         """How many are in each state."""
         wanted = sql.select(TRIALS.c.state, sql.func.count()).where(TRIALS.c.study == self.name)
