@@ -257,7 +257,7 @@ def test_what_the_hub_does_not_have(run: Run, server: str) -> None:
     with pytest.raises(CheckpointError, match=r"^Cannot fetch hf:me/none \(.*\): check the name and the network.$"):
         fetch("hf:me/none")
     Hub.files["me/other"] = {"config.json": b"{}"}
-    with pytest.raises(CheckpointError, match=r"hf:me/other is no run of pretrim: it has no run.json"):
+    with pytest.raises(CheckpointError, match=r"hf:me/other is not a run of pretrim: it has no run.json"):
         fetch("hf:me/other")
     push(run.path, "hf:me/slim")
     Hub.files["me/slim"]["weights.safetensors"] = b"other"

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from pretrim.errors import UsageError
 from pretrim.jobs.measure import MeasureOptions
+from pretrim.present.artifact import show_measurements
 
 from . import render
 from .arguments import Json
@@ -38,4 +39,4 @@ def measure(
     if json:
         render.print_json(records)
     else:
-        render.show_measurements(render.output(), records)
+        show_measurements(render.output(), records)

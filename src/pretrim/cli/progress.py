@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from . import bars, render, tables
+from pretrim.present.device import show_fit
+
+from . import bars, render
 
 if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
@@ -26,7 +28,7 @@ class Bars:
         from pretrim.train import is_main
 
         if is_main():
-            tables.show_fit(render.status(), plan)
+            show_fit(render.status(), plan)
 
     @contextmanager
     def training(self, name: str) -> Iterator[Callable[[Progress], None]]:

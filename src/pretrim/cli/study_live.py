@@ -14,10 +14,12 @@ from rich.live import Live
 from rich.table import Table as Grid
 from rich.text import Text
 
+from pretrim.present.layout import Table, fitted
+from pretrim.present.study import titled
+from pretrim.present.text import count, size
+
 from . import render
 from .bars import LEAST_BAR, clock, line, room_for_bar, that_fit
-from .layout import Table, fitted
-from .study_table import titled
 
 if TYPE_CHECKING:
     from pretrim.study.progress import Running
@@ -190,6 +192,6 @@ def _front_table(there: Sequence[Candidate]) -> Table:
     table = Table("<front so far", "?MACs", "parameters", "?RAM", titled("validation", there[0].metric))
     for one in rows[-MOST_ROWS:]:
         takes = one.takes
-        cells = [render.count(takes["macs"]), render.count(takes["params"]), render.size(takes["ram"])]
+        cells = [count(takes["macs"]), count(takes["params"]), size(takes["ram"])]
         table.add_row(one.name, *cells, one.metric.show(one.validation))
     return table

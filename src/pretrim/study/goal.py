@@ -78,7 +78,7 @@ def good_enough(found: Sequence[Candidate], threshold: float, cost: str = "macs"
         threshold: the score that is just good enough.
         cost: by its name in `recommend.RESOURCES`.
 
-    Raises UsageError for a cost that is none.
+    Raises UsageError for an unknown cost.
     """
     if cost not in BY_NAME:
         raise UsageError(f"Expected a cost of {', '.join(BY_NAME)}, but got {cost!r}.")

@@ -255,7 +255,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
 
 
 def least_gain(best: Candidate) -> float:
-    """What is worth a mention: a tenth of a point, or a thousandth of a metric that is no share."""
+    """What is worth a mention: a tenth of a point, or a thousandth of a metric that is not a share."""
     return LEAST_GAIN if best.metric.is_share else LEAST_GAIN * abs(best.validation)
 
 

@@ -204,7 +204,7 @@ def _read(text: str | None, kind: type[Any], source: str) -> Mapping[str, Any] |
 
 def _spec(row: Any, settings: Mapping[str, Any]) -> TrialSpec:
     if not _KEY.fullmatch(str(row.key)):
-        raise StudyError(f"{row.key!r} is no key of a trial: the row is not of pretrim, and is left out.")
+        raise StudyError(f"{row.key!r} is not a key of a trial: the row is not of pretrim, and is left out.")
     source = f"What trial {row.key} asks for"
     plain = records.load(row.asked, source=source, error=StudyError, mend="the row is left out")
     spec = TrialSpec.from_json(plain, source)

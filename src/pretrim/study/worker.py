@@ -156,7 +156,7 @@ def run_claimed(
 
 @contextmanager
 def _beating(store: Store, key: str, teller: Teller) -> Iterator[threading.Event]:
-    """Say every few seconds that a trial is being worked on, and where it is; the event: it is no longer ours."""
+    """Say every few seconds that a trial is being worked on, and where it is; the event: it is not ours any more."""
     from pretrim.errors import PretrimError
 
     from .progress import EVERY_S

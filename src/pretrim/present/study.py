@@ -1,4 +1,4 @@
-"""The trials of a study as a table."""
+"""The trials of a study."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from . import render
 from .layout import Table, show_table
+from .text import WIDE, count, interval, size
 
 if TYPE_CHECKING:
     from pretrim.study.rows import Trial
     from pretrim.train import Metric
-
-
-def titled(part: str, metric: Metric) -> str:
-    """The heading of a column of scores: accuracies are not named, as they are the rule."""
-    return part if metric.name == "accuracy" else f"{part} {metric.title}"
 
 
 def show_trials(console: Console, trials: Sequence[Trial]) -> None:
@@ -26,7 +21,7 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     from pretrim.study.recommend import place_of
     from pretrim.train import ACCURACY
 
-    is_wide = console.width >= render.WIDE
+    is_wide = console.width >= WIDE
     metric = next((trial.metric for trial in trials if trial.record), ACCURACY)
     has_latency = is_wide or any(trial.measured for trial in trials)
     more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
@@ -48,13 +43,13 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
         table.add_row(
             trial.spec.name,
             str(trial.spec.seed),
-            render.count(costs["macs"]),
-            render.count(costs["params"]),
-            *([render.size(costs["weight_bytes"])] if is_wide else []),
-            render.size(costs["peak_activation_bytes"]),
+            count(costs["macs"]),
+            count(costs["params"]),
+            *([size(costs["weight_bytes"])] if is_wide else []),
+            size(costs["peak_activation_bytes"]),
             *(["-" if latency is None else f"{1e3 * latency:.2f} ms"] if has_latency else []),
             metric.show(trial.validation),
-            *([render.interval(record.get("validation", {}).get("interval_95"), metric=metric)] if is_wide else []),
+            *([interval(record.get("validation", {}).get("interval_95"), metric=metric)] if is_wide else []),
             f"{record['seconds']:.0f}" if "seconds" in record else "-",
             "stopped" if trial.state == "stopped" else "",
         )
@@ -79,8 +74,6 @@ def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:
         console.print(Text(f"{len(warned) - 1} more trials have warnings: --json shows them"))
 
 
-def amount(unit: str, value: float) -> str:
-    """A resource in its unit."""
-    if unit == "B":
-        return render.size(value)
-    return f"{1e3 * value:.3g} m{unit}" if unit in ("s", "J") else render.count(value)
+def titled(part: str, metric: Metric) -> str:
+    """The heading of a column of scores: accuracies are not named, as they are the rule."""
+    return part if metric.name == "accuracy" else f"{part} {metric.title}"
