@@ -118,6 +118,43 @@ def _add_scores(table: Table, record: Record) -> None:
         table.add_row(f"95 % interval, n = {images:,}", *sure, "")
 
 
+def show_slimmed(console: Console, record: Record) -> None:
+    """What went without loss, layer by layer, what stays though it is constant, and how equality was proved."""
+    removed, of = record["removed"], record["filters"]
+    if not removed:
+        console.print(Text(f"{record['network']}: no filter is dead, of {of:,}. Nothing was written."), soft_wrap=True)
+    else:
+        table = Table("<", "before", "after", "kept")
+        for name in ("params", "macs", "activation_bytes", "peak_activation_bytes"):
+            before, after = record["before"][name], record["after"][name]
+            table.add_row(COSTS[name][0], amount(name, before), amount(name, after), percent(after / before))
+        show_table(console, f"{record['network']}: {removed:,} of {of:,} filters are dead", table)
+        layers = Table("<layer", "filters", "zero", "constant", "unread", "left")
+        for group in record["groups"]:
+            kinds = [group[kind] for kind in ("zero", "constant", "unread")]
+            if sum(kinds):
+                layers.add_row(
+                    Text(group["group"]), *map(str, (group["channels"], *kinds, group["channels"] - sum(kinds)))
+                )
+        show_table(console, "Removed", layers)
+    for group in record["groups"]:
+        for count, why in group["spared"]:
+            said = f"note: {group['group']} keeps {count} constant filter{'s' * (count > 1)}: {why}"
+            console.print(Text(said), soft_wrap=True)
+    if removed:
+        console.print(
+            Text(f"Outputs on {record['difference']['images']} random images: {_equal(record)}"), soft_wrap=True
+        )
+        console.print(Text(f"Saved in {record['run']}"), soft_wrap=True)
+
+
+def _equal(record: Record) -> str:
+    """How far the outputs are apart, in words."""
+    exact, stored = (record["difference"][name] for name in ("exact", "stored"))
+    in_double = "" if exact is None else f"{exact:.1e} of the largest apart in double precision, "
+    return f"{in_double}{stored:.1e} as stored"
+
+
 # ---------------------------------------------------------------------------------------- export
 
 
@@ -402,8 +439,22 @@ def show_check(console: Console, record: Record) -> None:
         Text("Limits: less a quarter for the application (--application), and 100 KiB of flash for the runtime."),
         soft_wrap=True,
     )
+    show_zero_filters(console, record)
     if len(record["boards"]) > 1:
         console.print(Text("Times: one image, one core, with their range; `--device NAME` says what each rests on."))
+
+
+def show_zero_filters(console: Console, record: Record) -> None:
+    """Which layers of a file have filters that are zero, and what to do about it."""
+    layers = record["zero_filters"]
+    if not layers:
+        return
+    total = sum(layer["zero"] for layer in layers.values())
+    table = Table("<layer", "zero", "filters")
+    for name, layer in layers.items():
+        table.add_row(Text(name), str(layer["zero"]), str(layer["filters"]))
+    title = f"{total:,} of {record['filters']:,} filters are zero: run `pretrim slim` on the trained network"
+    show_table(console, title, table)
 
 
 def _check_cells(entry: Record) -> list[str]:
