@@ -9,8 +9,9 @@ from cyclopts import Parameter
 
 from pretrim.jobs.options import DataOptions
 from pretrim.jobs.slim import SlimOptions
+from pretrim.present.slim import show_slimmed
 
-from . import render, tables
+from . import render
 from .arguments import Data, Json, RunModel
 from .progress import Bars
 
@@ -36,4 +37,4 @@ def slim(
     if json:
         render.print_json(found.to_json())
     else:
-        tables.show_slimmed(render.output(), found.to_json())
+        show_slimmed(render.output(), found.to_json())
