@@ -181,8 +181,8 @@ class Follower(Observer):  # type: ignore[no-untyped-call]
     def next_operator(self, op: str) -> Operator | None:
         """The operator of the analysis that is running. Raises ModelError where another one was seen there.
 
-        Strides of real tensors may differ from those of meta tensors, so that torch copies before a reshape in one run and
-        not in the other: None for a copy that the analysis has not seen.
+        Strides of real tensors may differ from those of meta tensors, so that torch copies before a reshape in one run
+        and not in the other: None for a copy that the analysis has not seen.
         """
         operators = self.network.operators
         while self.expected in COPIES and op != self.expected:
