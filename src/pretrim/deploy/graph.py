@@ -126,15 +126,15 @@ def read_graph(path: Path) -> FileGraph:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"Expected a .tflite in {path}, but could not read it ({error.strerror}).") from error
+        raise ArtifactError(f"Cannot read the .tflite {path} ({error.strerror}).") from error
     if content[4:8] != IDENTIFIER:
-        raise ArtifactError(f"Expected a .tflite, but {path} is not one: its identifier is missing.")
+        raise ArtifactError(f"{path} is not a .tflite: its identifier is missing.")
     try:
         return graph_of(content)
     except ArtifactError:
         raise
     except Exception as error:  # a damaged flatbuffer raises whatever its bytes happen to mean
-        raise ArtifactError(f"Expected a .tflite, but {path} is damaged ({type(error).__name__}).") from error
+        raise ArtifactError(f"The .tflite {path} is damaged ({type(error).__name__}).") from error
 
 
 def graph_of(content: bytes) -> FileGraph:
