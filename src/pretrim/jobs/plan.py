@@ -260,13 +260,16 @@ def _labelled(made: Plan, network: Network, target: Target) -> Plan:
 
 def _on_target(made: Plan, network: Network, target: Target) -> dict[str, Any]:
     """The times of the dense and the slim network, what they hold for, and what the arena counts; all that is known."""
+    from pretrim.cost.microcontroller import lower_bound
     from pretrim.latency.on_board import arena_text
 
     latencies = {which: made.device[which].get("latency_ns") for which in ("dense", "slim")} if made.device else {}
     times = target.times(network, {"dense": network.dense, "slim": made.widths}, latencies)
-    about = {}
+    about: dict[str, str] = {}
     if target.board is not None and target.is_microcontroller:
         about["arena_text"] = arena_text(target.board, target.on_board)
+        if (said := lower_bound(network)) is not None:
+            about["lower_bound"] = said
     if not times:
         return about
     is_limited = target.predicted or target.label is not None
