@@ -26,7 +26,7 @@ from .outlook import Outlook
 
 FORMAT = "pretrim-plan"
 VERSION = 1
-OPTIONAL = ("model", "device", "outlook")
+OPTIONAL = ("model", "device", "outlook", "tried")
 MOST_VALUES = 2**31
 """of an input: more would not fit in memory as zeros"""
 
@@ -62,6 +62,7 @@ class Plan:
         device: what the ``dense`` and the ``slim`` network take of quantities beyond the five (the file and the arena
             on a microcontroller, a measured latency), and the device's ``name``.
         outlook: what to expect of its accuracy (`outlook.Outlook`); None for widths given by hand.
+        tried: widths by group that other plans failed with, from which the analysis had to learn (`Network.tried`).
     """
 
     groups: tuple[GroupPlan, ...]
@@ -75,6 +76,7 @@ class Plan:
     model: Mapping[str, Any] | None = None
     device: Mapping[str, Any] | None = None
     outlook: Mapping[str, Any] | None = None
+    tried: tuple[Mapping[str, int], ...] = ()
 
     apply: ClassVar[Callable[..., nn.Module]]
     """:func:`pretrim.apply` of this plan, attached by `pretrim.core`."""

@@ -102,7 +102,7 @@ def _rebuild(record: RunRecord, model: ModelSource | None) -> nn.Module:
     source = build(_own_reference(record)) if model is None else _given(record, model)
     found = fingerprint(source)
     if found == record.dense_fingerprint:
-        network = analyze(source, zeros_like_example(source, record.plan))
+        network = analyze(source, zeros_like_example(source, record.plan), record.plan.tried)
         _check_forward(record, network)
         try:
             return apply(source, record.plan, network=network)
