@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +71,7 @@ class Database:
                 f"Expected a database as SQLAlchemy names it, such as postgresql+psycopg://USER@HOST/NAME, but got "
                 f"{hidden(url)} ({first_line(error)})."
             ) from error
+        weakref.finalize(self, self.engine.dispose)  # from Python 3.13 on, SQLite's connections want to be closed
         if self._file is not None:
             _check_sqlite(self._file)
 
