@@ -327,10 +327,10 @@ class Flipping(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 def test_random_transforms_of_image_and_target_stay_together() -> None:
     from pretrim.data.own import from_torch
     from pretrim.train import Recipe
-    from pretrim.train.feed import Feed
+    from pretrim.train.feed import BatchSource
 
     data = from_torch((Flipping(), Flipping(32)), task="segmentation")
-    feed = Feed(data, Recipe(epochs=1, batch_size=8), torch.device("cpu"), task=Segmentation())
+    feed = BatchSource(data, Recipe(epochs=1, batch_size=8), torch.device("cpu"), task=Segmentation())
     for epoch in (1, 2):
         for (batch,) in feed.epoch(epoch):
             assert torch.equal(batch.images[:, 0] > 2.5, batch.targets == 1)
