@@ -1,5 +1,6 @@
 """Data with targets of their own: tables, masks, and folders of boxes."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,10 @@ def black(folder: Path) -> None:
         (
             lambda folder: (folder / "classes.txt").write_text("sky\n"),
             "Expected 2 names in .*classes.txt, .* but got 1",
+        ),
+        (
+            lambda folder: shutil.rmtree(folder / "images"),
+            r"Expected a folder images beside .*/masks, with an image of the same name for each mask",
         ),
         (
             lambda folder: (folder / "masks" / "0.png").write_text("x"),

@@ -19,7 +19,7 @@ import torch
 from pretrim.errors import DataError, UsageError
 
 from . import boxes, digits, fashion_mnist, folder, hub, masks, parquet, table
-from .augment import Augmentation, Draws, augment, cut_out, draw, normalise
+from .augment import Augmentation, AugmentParams, augment, cut_out, draw, normalise
 from .images import FITS, MODES, Fit, Resize, decode_image, remarks, with_channels
 from .record import DataSet, Parts, Split, batches, held, statistics
 from .split import complete, limited
@@ -29,9 +29,9 @@ NAMES = ("digits", "hard-digits", "fashion-mnist", "cifar10")
 
 __all__ = [
     "FITS",
+    "AugmentParams",
     "Augmentation",
     "DataSet",
-    "Draws",
     "Fit",
     "Split",
     "Streamed",

@@ -25,7 +25,8 @@ DEFAULT_SIZE = 64
 
 
 def is_here(folder: Path) -> bool:
-    """Whether a folder, or its training part, has images and masks."""
+    """Whether a folder, or its training part, has images and masks. Raises DataError for masks alone."""
+    _check_not_alone(folder)
     return bool(_roots(folder))
 
 
@@ -71,6 +72,16 @@ def _roots(folder: Path) -> dict[str, Path]:
     inside = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
     there = {part: [inside[name] for name in names if name in inside] for part, names in PARTS.items()}
     return {part: found[0] for part, found in there.items() if found and _masks_of(found[0]) is not None}
+
+
+def _check_not_alone(folder: Path) -> None:
+    """A folder of masks and nothing else is no data set of one class."""
+    for root in (folder, *(entry for entry in folder.iterdir() if entry.is_dir())):
+        inside = [entry.name for entry in root.iterdir() if entry.is_dir()]
+        if len(inside) == 1 and inside[0].lower() in MASKS:
+            raise DataError(
+                f"Expected a folder {IMAGES} beside {root / inside[0]}, with an image of the same name for each mask."
+            )
 
 
 def _masks_of(root: Path) -> Path | None:
