@@ -17,6 +17,7 @@ test: install-test debian lint types docs tests
 lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
 
 types:
 	$(BIN)/mypy

@@ -206,7 +206,7 @@ def test_fewer_features_are_kept_only_where_no_network_would_fit_else(resnet20: 
 
 
 def test_features_by_hand() -> None:
-    """A linear layer behind a flatten reads every place; one that is no classifier, or has no weights, asks nothing."""
+    """A linear layer behind a flatten reads every place; one that is not a classifier, or has no weights, does not."""
     flat = nn.Sequential(conv(3, 40), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(160, 3))
     network = pretrim.analyze(flat, IMAGE)
     assert fewest_channels(network, None).tolist() == [2]  # 6 of 160 features are 1.5 of 40 channels

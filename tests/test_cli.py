@@ -183,6 +183,8 @@ def test_options_of_earlier_versions_keep_working_with_a_notice(call: Call) -> N
     said = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "--mode", "macs", "--weights", "adaptive", "--json")
     assert said.json["options"]["share_update"] == "adaptive"
     assert said.err == "note: --weights is now called --share-update\n"
+    said = call("compress", "resnet20", *SMALL, "--data", "nowhere", "--macs", "0.5x", "--with-dense", "-o", "x")
+    assert said.err.startswith("note: --with-dense is now called --dense\n") and said.code == 2
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
@@ -422,7 +424,7 @@ def test_predict_pads_as_the_data_set_did(call: Call, tmp_path: Path) -> None:
 def test_compress_a_users_file_ends_with_one_table(call: Call, net: Path, tmp_path: Path) -> None:
     run, model = tmp_path / "run", f"{net}:build"
     common = ("compress", model, "--data", "digits", *SMALL, "--params", "0.5x", "--round-to", "1", "--limit", "200")
-    result = call(*common, "--epochs", "1", "-o", run, "--with-dense")
+    result = call(*common, "--epochs", "1", "-o", run, "--dense")
     assert result.code == 0
     for said in ("parameters", "MACs", "activation memory", "peak memory", "test accuracy", f"Saved in {run}"):
         assert said in result.out
@@ -543,22 +545,22 @@ def training_of(net: Path) -> list[str]:
 
 def test_a_stopped_run_is_resumed_to_the_same_weights(call: Call, net: Path, tmp_path: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
-    stopped_run(net, run, "--with-dense", after="dense: epoch 1/")
+    stopped_run(net, run, "--dense", after="dense: epoch 1/")
     assert {"training.safetensors", "log.jsonl", "dense"} <= {path.name for path in run.iterdir()}
     unfinished = call("evaluate", run, "--data", "digits", "--model", f"{net}:build")
     assert (unfinished.code, "its training was stopped: go on with" in unfinished.error) == (1, True)
-    again = call(*training_of(net), "--with-dense", "-o", run)
+    again = call(*training_of(net), "--dense", "-o", run)
     assert (again.code, "--resume goes on with it, --overwrite starts anew" in again.error) == (1, True)
-    other = call(*training_of(net), "--with-dense", "-o", run, "--resume", "--lr", "0.2")
+    other = call(*training_of(net), "--dense", "-o", run, "--resume", "--lr", "0.2")
     assert (other.code, "recipe's learning_rate (0.05, not 0.2)" in other.error) == (2, True)
-    assert call(*training_of(net), "--with-dense", "-o", run, "--resume").code == 0
-    assert call(*training_of(net), "--with-dense", "-o", whole).code == 0
+    assert call(*training_of(net), "--dense", "-o", run, "--resume").code == 0
+    assert call(*training_of(net), "--dense", "-o", whole).code == 0
     for part in ("", "dense"):
         files = [(folder / part / "weights.safetensors").read_bytes() for folder in (run, whole)]
         assert files[0] == files[1]
         assert len((run / part / "log.jsonl").read_text().splitlines()) == 40
     assert not list(run.rglob("training.safetensors"))
-    finished = call(*training_of(net), "--with-dense", "-o", run, "--resume")
+    finished = call(*training_of(net), "--dense", "-o", run, "--resume")
     assert (finished.code, "is finished" in finished.error) == (2, True)
 
 
@@ -583,7 +585,7 @@ def test_a_teacher_changes_what_is_learnt(call: Call, trained: Path, net: Path, 
 def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path: Path) -> None:
     """The dense network of one run is saved as a user would, and slimmed by the strength of its filters."""
     common = ("compress", "resnet20", "--data", "digits", *SMALL, "--macs", "0.7x", "--batch-size", "32")
-    call(*common, "--epochs", "4", "--with-dense", "-o", tmp_path / "run")
+    call(*common, "--epochs", "4", "--dense", "-o", tmp_path / "run")
     dense = load(tmp_path / "run" / "dense")
     torch.save({"state_dict": dense.state_dict(), "epoch": 4}, tmp_path / "dense.pth")
     normalisation = read(tmp_path / "run").normalisation

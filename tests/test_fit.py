@@ -10,7 +10,6 @@ import torch
 from small import SHAPE, images, small
 
 import pretrim
-from pretrim.cli.tables import _verdict
 from pretrim.deploy import arena_on, litert_file, micro
 from pretrim.deploy.graph import FileGraph, graph_of, read_graph
 from pretrim.devices import board
@@ -23,6 +22,7 @@ from pretrim.jobs.target import Target, find_target
 from pretrim.latency.on_board import sketch
 from pretrim.latency.on_file import sketch_of_file
 from pretrim.models.dense import DenseModel, open_model
+from pretrim.present.device import _verdict
 
 
 @pytest.fixture(scope="module")

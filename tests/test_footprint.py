@@ -193,7 +193,7 @@ def test_a_limit_on_the_arena_is_kept_by_the_arena_itself() -> None:
 
 
 def test_a_step_more_breaks_the_arena() -> None:
-    """The contract of every plan, with a cost that is no formula and may fall when a width grows."""
+    """The contract of every plan, with a cost that is not a formula and may fall when a width grows."""
     model = small()
     analysed = pretrim.analyze(model, torch.zeros(1, *SHAPE))
     limit = int(0.6 * int(arena_cost(analysed)(analysed.dense)))

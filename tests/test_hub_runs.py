@@ -124,7 +124,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of a built-in network, with its dense one."""
     options: Any = {"input": "1x8x8", "max_images": 60, "epochs": 1, "batch_size": 30, "threads": 1, "train_on": "cpu"}
     output = tmp_path_factory.mktemp("runs") / "run"
-    return pretrim.compress("resnet20", "digits", output=output, macs="0.3x", with_dense=True, **options)
+    return pretrim.compress("resnet20", "digits", output=output, macs="0.3x", dense=True, **options)
 
 
 def code_of(card: str) -> str:
@@ -257,7 +257,7 @@ def test_what_the_hub_does_not_have(run: Run, server: str) -> None:
     with pytest.raises(CheckpointError, match=r"^Cannot fetch hf:me/none \(.*\): check the name and the network.$"):
         fetch("hf:me/none")
     Hub.files["me/other"] = {"config.json": b"{}"}
-    with pytest.raises(CheckpointError, match=r"hf:me/other is no run of pretrim: it has no run.json"):
+    with pytest.raises(CheckpointError, match=r"hf:me/other is not a run of pretrim: it has no run.json"):
         fetch("hf:me/other")
     push(run.path, "hf:me/slim")
     Hub.files["me/slim"]["weights.safetensors"] = b"other"

@@ -97,7 +97,7 @@ def test_a_network_of_a_file_and_pixels_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(FILE)
     data = (DataLoader(Pixels(90), batch_size=7), DataLoader(Pixels(45), batch_size=7))
     run = pretrim.compress(
-        f"{tmp_path}/net.py:build", data, params="0.6x", output=tmp_path / "run", with_dense=True, **QUICK
+        f"{tmp_path}/net.py:build", data, params="0.6x", output=tmp_path / "run", dense=True, **QUICK
     )
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["classes"] == ["dark", "grey", "bright"] and record["model"]["name"].endswith("net.py:build")

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import pretrim
-from pretrim.cli import render, tables
-from pretrim.cli.layout import Table, show_table
 from pretrim.devices import boards
 from pretrim.jobs.plan import profile
+from pretrim.present.boards import show_boards
+from pretrim.present.layout import Table, show_table
+from pretrim.present.plan import show_plan
+from pretrim.present.profile import show_profile
 
 WIDTHS = (60, 80, 100, 120)
 
@@ -66,13 +68,13 @@ def test_names_and_amounts_stay_whole(rows: list[tuple[str, ...]], width: int, m
 def test_a_profile_and_a_plan_fit(width: int) -> None:
     console = terminal(width)
     record = profile("resnet20", (3, 32, 32)).to_json()
-    render.show_profile(console, record)
+    show_profile(console, record)
     layers = [layer["name"] for layer in record["layers"]]
     shares = [f"{100 * layer['shares']['macs']:.1f} %" for layer in record["layers"]]
     assert_fits(printed(console), width, [*layers, *shares, "the network's output"])
     console = terminal(width)
     plan = plan_of_resnet20()
-    tables.show_plan(console, plan)
+    show_plan(console, plan)
     assert_fits(printed(console), width, [group.name for group in plan.groups])
 
 
@@ -90,7 +92,7 @@ def test_the_boards_fit(width: int) -> None:
     records: list[Mapping[str, object]] = [
         {**asdict(board), "limits": board.limits(), "times_of": []} for board in boards()
     ]
-    tables.show_boards(console, records, sources=False)
+    show_boards(console, records, sources=False)
     assert_fits(printed(console), width, [board.name for board in boards()])
 
 

@@ -187,7 +187,7 @@ def result(**changes: Any) -> list[dict[str, Any]]:
         (answer(results=result(samples_s=[True])), "at $.results[0].samples_s[0], expected `float`, got `bool`"),
         (answer(results=result(provider=[])), "at $.results[0].provider, expected `str`, got `array`"),
         (answer(results=result(energy_j="NaN")), "at $.results[0].energy_j, expected `float | null`, got `str`"),
-        (answer(results=result(energy_j=float("inf"))), "The worker's answer is not valid JSON (Infinity is no number"),
+        (answer(results=result(energy_j=float("inf"))), "worker's answer is not valid JSON (Infinity is not a number"),
         (answer(machine={}), "at $.machine, object missing required field"),
         (answer(memory_before_bytes=-3), "at $.memory_before_bytes, expected `int` >= 0"),
         (answer(memory_peak_bytes="much"), "at $.memory_peak_bytes, expected `int | null`, got `str`"),
@@ -218,7 +218,7 @@ def test_why_it_is_not_faster(artifacts: dict[str, Artifact]) -> None:
     fast = replace(slim, latency=replace(slim.latency, median_s=0.9))
     odd = warning(replace(artifact, plan=plan_with([31, 32], 50)), slow, fast)
     assert odd is not None and odd.startswith(
-        "50% of the MACs, but 111% of the time: 1 of 2 widths are no multiples of 8"
+        "50% of the MACs, but 111% of the time: 1 of 2 widths are not multiples of 8"
     )
     assert "memory traffic" in (warning(artifact, slow, fast) or "")
     short = replace(slow, latency=replace(slow.latency, median_s=1e-5))

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from small import images, small
 
-from pretrim.cli.tables import board_rows, check_board
 from pretrim.deploy import Artifact, check, export, vela, write_sources
 from pretrim.devices import board
 from pretrim.errors import ExportError, PretrimError, UsageError
 from pretrim.jobs.export import limits_in_bytes
 from pretrim.jobs.options import Search, TargetOptions
 from pretrim.jobs.target import find_target
+from pretrim.present.artifact import board_rows, check_board
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ class OneNumber(nn.Module):
         (lambda: BUILTIN["resnet20"](), {"ram": "0.6x"}, "no public table has a limit on the peak memory"),
         (lambda: BUILTIN["resnet20"](num_classes=1000), {"macs": "0.5x"}, "1000 classes"),
         (lambda: BUILTIN["resnet20"](), {"macs": "0.05x"}, "below a quarter"),
-        (OneNumber, {"macs": "0.5x"}, "no classifier"),
+        (OneNumber, {"macs": "0.5x"}, "not a classifier"),
     ],
 )
 def test_nothing_is_said_where_the_tables_say_nothing(model: Any, limits: dict[str, str], why: str) -> None:

@@ -85,9 +85,9 @@ def test_the_whole_job_of_a_file(call: Call) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("epoch = 3", "Expected options in pretrim.toml, but epoch is none: did you mean epochs?"),
+        ("epoch = 3", "Expected options in pretrim.toml, but epoch is not one: did you mean epochs?"),
         ("[recipes]", "Expected tables of options in pretrim.toml, but got [recipes]: did you mean recipe?"),
-        ("[devices]\nepochs = 3", "Expected options in [devices] of pretrim.toml, but epochs is none: "),
+        ("[devices]\nepochs = 3", "Expected options in [devices] of pretrim.toml, but epochs is not one: "),
         ("x = [", "Expected TOML in pretrim.toml, but: "),
         ("x = " + "[" * 100_000, "Expected TOML in pretrim.toml, but: "),
         ("model = 'resnet20'\nmacs = true", "--macs requires an argument"),

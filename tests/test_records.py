@@ -77,7 +77,7 @@ def test_a_record_comes_back_typed() -> None:
         ({"layers": [{"name": "one"}]}, "at $.layers[0], object missing required field `width`"),
         ({"layers": [{"name": "one", "width": 0}]}, "at $.layers[0].width, expected `int` >= 1"),
         ({"path": 3}, "at $.path, expected `Path`, got `int`"),
-        ({"extra": {"deep": [float("nan")]}}, "NaN is no number of JSON"),
+        ({"extra": {"deep": [float("nan")]}}, "NaN is not a number that JSON can hold"),
         ({"extra": {"big": [10**30]}}, "at $.extra.big[0], expected an integer of at most 64 bits"),
     ],
     ids=str,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import pretrim
 
@@ -71,3 +75,19 @@ def test_the_wheel_runs_in_an_environment_of_its_own(built: Path, tmp_path: Path
     assert "demo" in run(pretrim_command, "--help", cwd=tmp_path)
     assert "nrf52840" in run(pretrim_command, "devices", cwd=tmp_path)  # data files
     assert "kept" in run(pretrim_command, "plan", "resnet20", "--macs", "0.5x", cwd=tmp_path)
+
+
+def test_the_image_is_made_of_what_is_there() -> None:
+    """What would stop a build: files that are gone, extras that are none, a torch that pyproject does not allow."""
+    text = (ROOT / "Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (extras,) = re.findall(r"^ARG EXTRAS=(.*)$", text, re.MULTILINE)
+    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    (torch,) = re.findall(r"^ARG TORCH=(.*)$", text, re.MULTILINE)
+    wanted = next(Requirement(one) for one in project["dependencies"] if one.startswith("torch"))
+    assert torch in wanted.specifier
+    (python,) = set(re.findall(r"^FROM python:([\d.]+)-slim", text, re.MULTILINE))
+    assert python in SpecifierSet(project["requires-python"])
+    copied = [word for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE) for word in line.split()[:-1]]
+    assert copied and all((ROOT / name).exists() for name in copied)
+    assert {project["readme"], *project["license-files"]} <= {*copied}  # hatchling reads them

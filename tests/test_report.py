@@ -19,8 +19,6 @@ from torch.utils.data import TensorDataset
 
 import pretrim
 from pretrim.cli import main
-from pretrim.cli.recommend import show
-from pretrim.cli.study_table import show_trials
 from pretrim.errors import UsageError
 from pretrim.jobs.run import Run
 from pretrim.jobs.study import Advice, limits_of, open_study
@@ -29,6 +27,8 @@ from pretrim.latency.cost import key_of as latency_key
 from pretrim.latency.table import Correction, Curve, cache_folder
 from pretrim.measure.worker import cpu_name
 from pretrim.models import BUILTIN
+from pretrim.present.advice import show_advice
+from pretrim.present.study import show_trials
 from pretrim.report import Shown, contents, write_figures, write_page
 from pretrim.report.figures import _draw
 from pretrim.report.page import LARGEST_BYTES, page
@@ -599,7 +599,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with its dense network."""
     torch.manual_seed(0)
     parts = [TensorDataset(torch.randn(count, *SHAPE), torch.arange(count) % CLASSES) for count in (40, 24)]
-    options: Any = {"macs": "0.5x", "with_dense": True, "epochs": 2, "batch_size": 20, "threads": 1, "train_on": "cpu"}
+    options: Any = {"macs": "0.5x", "dense": True, "epochs": 2, "batch_size": 20, "threads": 1, "train_on": "cpu"}
     return pretrim.compress(small(), tuple(parts), output=tmp_path_factory.mktemp("runs") / "run", **options)
 
 
@@ -649,7 +649,7 @@ def test_a_table_names_its_rows_and_keeps_its_columns(width: int) -> None:
     """On a terminal of 80 columns; and where the next best has no latency."""
     found = recommend(candidates([TRIALS[0], trial(9, "macs", 0.5, 0.89)]), {"ram": 1e9})
     console = Console(width=width, record=True, file=io.StringIO())
-    show(console, Advice(Path("study"), {"ram": 1e9}, found))
+    show_advice(console, Advice(Path("study"), {"ram": 1e9}, found))
     show_trials(console, TRIALS)
     text = console.export_text()
     rows = [line.split() for line in text.splitlines() if line.split()[:1] in (["best"], ["next"])]

@@ -581,3 +581,14 @@ def test_timm_name_with_a_typo() -> None:
 def test_timm_reads_nothing_from_elsewhere(name: str) -> None:
     with pytest.raises(UsageError, match=r"^Expected a (model|tag) that timm has, but got"):
         build(ModelReference(f"timm:{name}"))
+
+
+@pytest.mark.parametrize("package", ["torchvision", "timm", "lightning"])
+def test_a_users_file_may_import_a_torchvision_that_does_not_fit_the_torch(tmp_path: Path, package: str) -> None:
+    """In a process of its own, where nobody has declared torchvision's operators before."""
+    (tmp_path / "net.py").write_text(
+        f"import {package}\nfrom torch import nn\n\ndef build():\n    return nn.Conv2d(3, 4, 3)\n"
+    )
+    code = "import pathlib, pretrim.models.userfile as own; own.load_function(pathlib.Path('net.py'), 'build')()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr

@@ -12,11 +12,13 @@ from rich.console import Console
 from test_report import TRIALS, Opened, browser, trial, written  # noqa: F401
 
 import pretrim
-from pretrim.cli import main, render, tables
-from pretrim.cli.recommend import show as show_advice
-from pretrim.cli.study_table import show_trials
+from pretrim.cli import main
 from pretrim.data import DataSet, load
 from pretrim.jobs.study import Advice
+from pretrim.present.advice import show_advice
+from pretrim.present.run import show_comparison
+from pretrim.present.study import show_trials
+from pretrim.present.text import compared, interval
 from pretrim.report.contents import PAIRED, pairs
 from pretrim.study.recommend import candidates, recommend
 from pretrim.study.rows import Trial
@@ -31,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sureness") / "run"
     arguments = ["compress", "resnet20", "--data", "digits", *SMALL, "--epochs", "4", "--batch-size", "32"]
     with pytest.raises(SystemExit) as end:
-        main([*arguments, "--with-dense", "--worst", "12", "-o", str(folder)])
+        main([*arguments, "--dense", "--worst", "12", "-o", str(folder)])
     assert end.value.code in (0, None)
     return folder
 
@@ -68,7 +70,7 @@ def test_a_run_folder_shows_where_the_network_errs(run: Path) -> None:
 
 def test_the_table_of_compress_has_intervals_and_the_paired_test(run: Path) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
-    tables.show_comparison(console, pretrim.open_run(run).to_json())
+    show_comparison(console, pretrim.open_run(run).to_json())
     text = console.export_text()
     assert "95 % interval, n = 179" in text
     assert "slim against dense: " in text and "on the same 179 images, McNemar p = " in text
@@ -80,7 +82,7 @@ def test_evaluate_prints_intervals(run: Path, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     accuracy = pretrim.open_run(run).accuracy
     assert accuracy is not None
-    assert "95 % interval" in out and render.interval(wilson(round(accuracy * 179), 179).to_json()) in out
+    assert "95 % interval" in out and interval(wilson(round(accuracy * 179), 179).to_json()) in out
 
 
 def test_warnings_are_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,8 +144,8 @@ def test_recommend_shows_intervals_and_whether_the_choice_is_sure() -> None:
     text = console.export_text()
     assert found.comparison is not None and found.best is not None
     low, high = wilson(440, 500).to_json()
-    assert f"{render.interval([low, high])}, n = 500" in text
-    assert f"best against next best: {render.compared(found.comparison.to_json())}" in text.replace("\n", " ")
+    assert f"{interval([low, high])}, n = 500" in text
+    assert f"best against next best: {compared(found.comparison.to_json())}" in text.replace("\n", " ")
     assert "cannot be told apart" in text
 
 
@@ -151,7 +153,7 @@ def test_sweep_shows_intervals_and_says_how_many_were_warned_of() -> None:
     console = Console(width=140, record=True, file=io.StringIO())
     show_trials(console, STUDY)
     text = console.export_text()
-    assert render.interval(wilson(450, 500).to_json()) in text
+    assert interval(wilson(450, 500).to_json()) in text
     assert "warning: dense, seed 0: validation accuracy still climbed" in text
     assert "7 more trials have warnings" in text
 

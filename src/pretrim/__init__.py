@@ -64,5 +64,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'pretrim' has no attribute {name!r}")
     if "IPython" in sys.modules and _HOME[name] in ("core", "jobs.calls"):  # in a notebook records show themselves
-        importlib.import_module(".cli.notebook", __name__).attach()
+        importlib.import_module(".present.notebook", __name__).attach()
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -1,6 +1,6 @@
 """Records read from outside: JSON becomes a typed dataclass, or one line that says which entry is wrong and where.
 
-Types are checked strictly by msgspec (true is no number, "1" is no integer); bounds are written in the dataclass
+Types are checked strictly by msgspec (true is not a number, "1" is not an integer); bounds are written in the dataclass
 itself, as ``Annotated[int, msgspec.Meta(ge=1)]``, and rules between fields in its ``__post_init__``, which raises
 ValueError. Entries that the dataclass does not have are ignored, so that a record of a newer pretrim can be read.
 """
@@ -106,7 +106,7 @@ def check_header(data: Any, name: str, version: int, *, source: Path | str, erro
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number that JSON can hold")
 
 
 def _check_numbers(data: Any) -> None:
@@ -138,7 +138,7 @@ def _is_no_number(value: Any) -> bool:
 
 
 def _find_problem(data: Any) -> NoReturn:
-    """Raises ValueError with the place of a number that is none, or that is nested too deeply."""
+    """Raises ValueError with the place of a number that is not finite, or that is nested too deeply."""
     stack: list[tuple[str, int, Any]] = [("$", 0, data)]
     while stack:
         place, depth, value = stack.pop()

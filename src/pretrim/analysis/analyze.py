@@ -1,7 +1,7 @@
 """Analyse a model: trace it, form its network, and try it narrower until every operator follows.
 
 Some models keep integers from construction (`split(x, [8, 8])`, a stored half width). They show only when the network
-really is narrower, so the analysis builds narrower copies on fake tensors and compares every operator with what the
+really is narrower, so the analysis builds narrower copies on meta tensors and compares every operator with what the
 network predicts. At the first one that differs, its line of source is tried again: with the module's integer
 retargeted, with another reading of a reshape, with the halves tied, with its channels frozen, and at last
 with all that its module sees.
@@ -24,9 +24,10 @@ from .constants import freeze_constants, trained_names
 from .copies import Example, describe_failure, named_tensors, with_batch
 from .declared_widths import declared_widths
 from .identity import describe, fingerprint
+from .meta import ReadsValues
 from .narrower import Mismatch, check_narrow, narrow_stage, takes_by_number, trial_widths
 from .network import IntArray, Network
-from .observer import READS_VALUES, Site, Stage, stage
+from .observer import Site, Stage, stage
 from .rules import POINTWISE
 from .trace import StoredInteger, Trace, trace
 from .unread import freeze_unread
@@ -49,7 +50,7 @@ def analyze(model: nn.Module, example: Example | list[Example]) -> Network:
     """Find a model's channel groups, its costs as functions of their widths, and what is frozen and why.
 
     Args:
-        model: any module whose ``forward`` runs on `example`. It is not changed: it is copied with fake parameters.
+        model: any module whose ``forward`` runs on `example`. It is not changed: it is copied with meta parameters.
         example: a tensor (first dimension: images), a tuple of arguments, or a dict of named arguments. A list holds
             several of these, for each way through ``forward`` (heads that are used one at a time); costs are those of
             the first.
@@ -61,7 +62,7 @@ def analyze(model: nn.Module, example: Example | list[Example]) -> Network:
 
 
 class NeedsValues(Exception):
-    """The model does not run on fake tensors."""
+    """The model does not run on meta tensors."""
 
 
 class Analyst:
@@ -110,7 +111,7 @@ class Analyst:
         tie_shared(channels, [stored for each in traces for stored in each.stored_integers])
         freeze_constants(self.model, channels, labels, traces)
         unread = freeze_unread(self.model, channels, labels, traces)
-        unused = unused_operations(traces[0]) if self.stage.fake is not None else frozenset()
+        unused = unused_operations(traces[0]) if self.stage.meta is not None else frozenset()
         trained = trained_names(self.model)
         buffers = {name for name, _ in self.model.named_buffers()}
         return build_network(
@@ -155,16 +156,16 @@ class Analyst:
     def _other_ways(self, run: Stage, example: Example) -> list[Stage]:
         """Train mode with two images, where heads used only in training show; and both outcomes of what is read."""
         train = replace(run.with_example(with_batch(example, 2)), training=True)
-        outcomes = [] if run.fake is not None else [replace(run, outcome=outcome) for outcome in (True, False)]
+        outcomes = [] if run.meta is not None else [replace(run, outcome=outcome) for outcome in (True, False)]
         return [train, *outcomes]
 
     def _trace_example(self, run: Stage, example: Example, channels: Channels, labels: Mapping[str, Labels]) -> Trace:
         try:
             return trace(run, channels, labels, self.hints, self.closed)
         except Exception as error:
-            if run.fake is None:
+            if run.meta is None:
                 raise does_not_run(error, example) from error
-            why = "reads values" if isinstance(error, READS_VALUES) else "does not run on fake tensors"
+            why = "reads values" if isinstance(error, ReadsValues) else "does not run on meta tensors"
             said = f"forward {why} ({describe_failure(error)}): traced on real tensors"
             raise NeedsValues(f"{said}, with both outcomes of what it reads") from error
 

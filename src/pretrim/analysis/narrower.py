@@ -1,4 +1,4 @@
-"""Narrower copies of a model on fake tensors, compared operator by operator with what the network predicts."""
+"""Narrower copies of a model on meta tensors, compared operator by operator with what the network predicts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .copies import clone_module, describe_failure
+from .meta_kernels import resized
 from .network import IntArray, Network, Operator
 from .observer import Observer, Stage
 from .stored_integers import cut_shapes, retarget_modules
@@ -109,18 +110,21 @@ def narrow_stage(run: Stage, network: Network, widths: IntArray) -> Stage:
 
     def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
         kind = (shapes[name], tensor.dtype, isinstance(tensor, nn.Parameter))
-        if run.fake is None or kind not in made:
+        if run.meta is None or kind not in made:
             made[kind] = _narrow(tensor, shapes[name])
         return made[kind]
 
-    with run.fake if run.fake is not None else nullcontext():
+    with run.meta if run.meta is not None else nullcontext():
         model = clone_module(run.model, narrow)
     retarget_modules(model, run.model, network, widths)
     return replace(run, model=model)
 
 
 def _narrow(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    new = tensor[tuple(slice(size) for size in shape)].detach().clone() if shape else tensor.detach().clone()
+    if tensor.is_meta:
+        new = resized(tensor, shape)
+    else:
+        new = tensor[tuple(slice(size) for size in shape)].detach().clone() if shape else tensor.detach().clone()
     return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 

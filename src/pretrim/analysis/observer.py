@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -28,10 +20,10 @@ from .copies import (
     clone_module,
     copy_module,
 )
+from .meta import MetaMode, without_values
 from .recurrent import RecurrentCalls, has_recurrence
 from .rules import RULES
 
-READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 # Questions about a tensor, not work on it.
 QUESTIONS = frozenset(
     "device is_same_size sym_size sym_stride sym_numel sym_storage_offset is_contiguous dim size".split()
@@ -64,18 +56,6 @@ def plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-@contextmanager
-def quiet_fake_tensors() -> Iterator[None]:
-    """torch logs a traceback for every operator that refuses its shapes; here a refusal is an answer."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every ATen operator of a run, composite ones taken apart, with the module and the line that called it."""
 
@@ -98,9 +78,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if op == "_local_scalar_dense" and self.outcome is not None and not is_whole(args[0]):
             return self.forced(args[0])
         named = named_arguments(func, args) | kwargs
-        result = fake_batch_norm(named) if op == "native_batch_norm" else NotImplemented
-        if result is NotImplemented:
-            result = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         self.observe(op, named, tuple(t for t in tree_leaves(result) if isinstance(t, torch.Tensor)))
         return result
 
@@ -119,6 +97,11 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args: its arguments, by name.
             outputs: the tensors that it made.
         """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """See `MetaMode`."""
+        return False
 
     @property
     def module(self) -> str:
@@ -149,19 +132,6 @@ def is_whole(tensor: torch.Tensor) -> bool:
     return tensor.dtype != torch.bool and not tensor.is_floating_point()
 
 
-def fake_batch_norm(args: Mapping[str, Any]) -> Any:
-    """Batch norm on fake tensors by its shapes: torch's own takes twenty operators, half the time of a trace.
-
-    NotImplemented where it is not fake, or where the sizes disagree, so that torch raises its own error.
-    """
-    x = args["input"]
-    own = [args[name] for name in ("weight", "bias", "running_mean", "running_var") if args[name] is not None]
-    if not isinstance(x, FakeTensor) or any(tensor.shape != x.shape[1:2] for tensor in own):
-        return NotImplemented
-    saved = x.new_empty(x.shape[1] if args["training"] else 0)
-    return torch.empty_like(x), saved, torch.empty_like(saved)
-
-
 def operator_name(func: Any) -> str:
     """`aten::relu_` and `aten::relu` are one operator here; those of other namespaces keep theirs (`my::relu`)."""
     if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
@@ -180,25 +150,25 @@ def named_arguments(func: Any, args: tuple[Any, ...]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A copy of a model that can be run without touching the caller's, on fake tensors where that is possible."""
+    """A copy of a model that can be run without touching the caller's, on meta tensors where that is possible."""
 
     model: nn.Module
     example: Example
-    fake: FakeTensorMode | None
+    meta: MetaMode | None
     training: bool = False
     outcome: bool | None = None
     """What every value that `forward` reads turns out to be; None: what it is."""
 
     def with_example(self, example: Example) -> Stage:
         """The same model with other inputs."""
-        return replace(self, example=_fake(self.fake, example))
+        return replace(self, example=_as_meta(example) if self.meta is not None else example)
 
     def run(self, observer: Observer, *modes: AbstractContextManager[Any]) -> Any:
         """Run `forward` once under an observer, and under other modes of torch."""
         self.model.train(self.training)
         observer.outcome = self.outcome
-        mode: AbstractContextManager[Any] = self.fake if self.fake is not None else nullcontext()
-        with torch.no_grad(), plain_attention(), quiet_fake_tensors(), torch.random.fork_rng(devices=[]), mode:
+        mode: AbstractContextManager[Any] = self.meta if self.meta is not None else nullcontext()
+        with torch.no_grad(), plain_attention(), torch.random.fork_rng(devices=[]), mode:
             recurrent = RecurrentCalls(observer) if has_recurrence(self.model) else nullcontext()
             with observer.watching(self.model), observer, ExitStack() as stack:
                 for context in (*modes, recurrent):
@@ -212,17 +182,14 @@ def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
     Args:
         model: it is copied, not changed.
         example: its inputs.
-        real: run it on real tensors, not on fake ones: for models that read values.
+        real: run it on real tensors, not on meta ones: for models that read values.
     """
     check_eager(model)
     if real:
         return Stage(copy_module(model), example, None)
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    return Stage(clone_module(model, lambda _, t: fake.from_tensor(t)), _fake(fake, example), fake)
+    meta = MetaMode()  # type: ignore[no-untyped-call]
+    return Stage(clone_module(model, lambda _, tensor: without_values(tensor)), _as_meta(example), meta)
 
 
-def _fake(fake: FakeTensorMode | None, example: Example) -> Example:
-    def move(leaf: Any) -> Any:
-        return fake.from_tensor(leaf) if fake is not None and isinstance(leaf, torch.Tensor) else leaf
-
-    return tree_map(move, example)  # type: ignore[no-any-return]
+def _as_meta(example: Example) -> Example:
+    return tree_map(without_values, example)  # type: ignore[no-any-return]

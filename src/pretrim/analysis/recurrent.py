@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -95,7 +94,7 @@ class RecurrentCalls(TorchFunctionMode):
         states = list(state) if isinstance(state, (list, tuple)) else [state]
         call = Recurrence(kind, x, states, weights, has_biases, layers, 1 + is_bidirectional, batch_first)
         with _disable_current_modes():
-            results = call.outputs() if isinstance(x, FakeTensor) or x.is_meta else func(*args)
+            results = call.outputs() if x.is_meta else func(*args)
             self._tell(call, results)
         return results
 

@@ -1,6 +1,6 @@
-"""Run a model once on fake tensors and follow its channels, operator by operator.
+"""Run a model once on meta tensors and follow its channels, operator by operator.
 
-The model's structure is copied with fake parameters (no memory, no arithmetic; the caller's model is not touched), and
+The model's structure is copied with meta parameters (no memory, no arithmetic; the caller's model is not touched), and
 runs under a dispatch mode that sees every ATen operator with concrete shapes, whatever modules and functional calls the
 ``forward`` is made of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors, and again with
 either outcome.
@@ -224,7 +224,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         """
         weight = self.seen.get(call.weight) if call.weight is not None else None
         own: tuple[tuple[int, Label], ...] = ()
-        data = any(seen.buffer is not None for seen in inputs)  # a weight computed from parameters is no layer
+        data = any(seen.buffer is not None for seen in inputs)  # a weight computed from parameters is not a layer
         if data and call.weight is not None and weight is not None and weight.buffer is None and weight.parameters:
             own = tuple(zip(call.weight.shape, weight.labels, strict=True))
         return Operation(

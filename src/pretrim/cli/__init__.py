@@ -49,6 +49,7 @@ RENAMED = {
     "--to": "--runtime",
     "--limit": "--max-images",
     "--keep": "--budget-fraction",
+    "--with-dense": "--dense",
 }
 """Options of earlier versions, which keep working"""
 

@@ -8,8 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pretrim.errors import PretrimError
+from pretrim.present.boards import show_check
 
-from . import render, tables
+from . import render
 from .arguments import Json
 
 
@@ -38,7 +39,7 @@ def check(
     if json:
         render.print_json(found.to_json())
     else:
-        tables.show_check(render.output(), found.to_json())
+        show_check(render.output(), found.to_json())
     if not found.fits:
         where = "any microcontroller" if device == ALL else device
         why = "" if device == ALL else f": {'; '.join(found.boards[0].problems)}"

@@ -17,8 +17,10 @@ from pretrim.jobs.options import (
     TargetOptions,
     TrainingOptions,
 )
+from pretrim.present.artifact import check_board
+from pretrim.present.run import show_comparison
 
-from . import render, tables
+from . import render
 from .arguments import Data, Json, Model
 from .progress import Bars
 
@@ -60,5 +62,5 @@ def compress(
     if json:
         render.print_json(run.to_json())
     else:
-        tables.show_comparison(render.output(), run.to_json())
-    tables.check_board(run.to_json().get("artifact") or {})
+        show_comparison(render.output(), run.to_json())
+    check_board(run.to_json().get("artifact") or {})

@@ -41,7 +41,7 @@ def demo(
     output.mkdir(parents=True, exist_ok=True)
     data = _data_set()
     limits = ("--macs", "0.4x", "--params", "0.4x", "--ram", "0.75x")
-    pretrim("compress", "resnet20", *data, *limits, *PINNED, "--with-dense", "-o", run)
+    pretrim("compress", "resnet20", *data, *limits, *PINNED, "--dense", "-o", run)
     widths = ("--modes", "balanced,params,macs,uniform", "--budget-fraction", "0.3,0.08")
     workers = ("--workers", min(os.cpu_count() or 1, 4))
     pretrim("sweep", "resnet20", *data, *widths, *PINNED, *workers, "-o", study)

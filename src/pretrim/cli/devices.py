@@ -26,8 +26,7 @@ def devices(
         check(for_, device=name or "all", json=json)
         return
     from pretrim.jobs.devices import board_records
-
-    from .tables import show_boards
+    from pretrim.present.boards import show_boards
 
     records = board_records(name)
     if json:

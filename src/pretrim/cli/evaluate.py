@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pretrim.present.run import show_evaluation
+
 from . import render
 from .arguments import Data, Json, Run, RunModel, RunTask
 from .progress import Bars
@@ -17,4 +19,4 @@ def evaluate(
     if json:
         render.print_json(record)
     else:
-        render.show_evaluation(render.output(), record)
+        show_evaluation(render.output(), record)

@@ -8,8 +8,9 @@ from cyclopts import Parameter
 
 from pretrim.jobs.export import ExportOptions
 from pretrim.jobs.options import TargetOptions
+from pretrim.present.artifact import check_board, show_artifact
 
-from . import render, tables
+from . import render
 from .arguments import Json, Run, RunModel, RunTask
 from .progress import Bars
 
@@ -47,5 +48,5 @@ def export(
     if json:
         render.print_json(record)
     else:
-        tables.show_artifact(render.output(), record)
-    tables.check_board(record)
+        show_artifact(render.output(), record)
+    check_board(record)

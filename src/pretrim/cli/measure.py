@@ -7,7 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from pretrim.errors import UsageError
 from pretrim.jobs.measure import MeasureOptions
+from pretrim.present.artifact import show_measurements
 
 from . import render
 from .arguments import Json
@@ -20,16 +22,21 @@ def measure(
     *,
     against: Annotated[
         Path | None,
-        Parameter(metavar="RUN|ARTIFACT", help="Measure in turns with it, for a reliable ratio: often RUN/dense."),
+        Parameter(metavar="RUN|ARTIFACT", help="Measure in turns with it, for a reliable ratio."),
     ] = None,
+    dense: Annotated[bool, Parameter(help="The same against the run's dense network (RUN/dense).")] = False,
     json: Json = False,
     how: Annotated[MeasureOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Measure latency, memory and energy of an exported network."""
+    from pretrim.jobs.measure import dense_of
     from pretrim.jobs.measure import measure as measure_job
 
+    if dense and against is not None:
+        raise UsageError(f"--dense is --against {dense_of(artifact)}: give one of them.")
+    against = dense_of(artifact) if dense else against
     records = [found.to_json() for found in measure_job(artifact, how, against, Bars())]
     if json:
         render.print_json(records)
     else:
-        render.show_measurements(render.output(), records)
+        show_measurements(render.output(), records)

@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from pretrim.errors import PretrimError, UsageError
 from pretrim.jobs.options import Limits, Search, TargetOptions
 from pretrim.jobs.target import is_on_board
+from pretrim.present.plan import show_plan
 
-from . import render, tables
+from . import render
 from .arguments import Classes, Input, Json, Model
 from .progress import Bars
 
@@ -57,7 +58,7 @@ def plan(
     if json or to_stdout:
         render.print_json(made.to_json())
     if not json:
-        tables.show_plan(render.status() if to_stdout else render.output(), made)
+        show_plan(render.status() if to_stdout else render.output(), made)
 
 
 def check_writable(path: Path) -> None:

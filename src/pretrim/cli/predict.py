@@ -8,6 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from pretrim.present.run import show_predictions
+
 from . import render
 from .arguments import Json, Run, RunModel, RunTask
 from .progress import Bars
@@ -32,4 +34,4 @@ def predict(
     if json:
         render.print_json(record)
     else:
-        render.show_predictions(render.output(), record)
+        show_predictions(render.output(), record)

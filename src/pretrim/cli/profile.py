@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from pretrim.jobs.options import Keeping
+from pretrim.present.profile import show_profile
 
 from . import render
 from .arguments import Classes, Input, Json, Model
@@ -32,4 +33,4 @@ def profile(
     if json:
         render.print_json(record)
     else:
-        render.show_profile(render.output(), record)
+        show_profile(render.output(), record)

@@ -93,7 +93,7 @@ def _settings(content: Mapping[str, Any], commands: Mapping[str, Arguments]) -> 
         if setting.option not in options:
             where = f"[{setting.command}] of " if setting.command else ""
             hint = _hint(setting.option, options, "`pretrim COMMAND -h` lists them.")
-            raise UsageError(f"Expected options in {where}{FILE}, but {setting.option} is none: {hint}")
+            raise UsageError(f"Expected options in {where}{FILE}, but {setting.option} is not one: {hint}")
         yield setting
 
 

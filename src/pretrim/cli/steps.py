@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from . import render
 def pretrim(*arguments: object) -> None:
     """Run a command, shown as it would be typed; where it fails this one ends too, with its exit code."""
     words = [str(argument) for argument in arguments]
-    render.say(f"\n$ pretrim {' '.join(words)}")
+    render.say(f"\n$ pretrim {shlex.join(words)}")
     code = subprocess.run([sys.executable, "-m", "pretrim", *words]).returncode
     if code:
         sys.exit(code)

@@ -30,8 +30,7 @@ def sweep(
 ) -> None:
     """Train many plans of one network. Rerun to resume."""
     from pretrim.jobs.sweep import sweep as run_job
-
-    from .study_table import show_trials
+    from pretrim.present.study import show_trials
 
     options = StudyOptions(
         grid=tried or GridOptions(),

@@ -167,7 +167,7 @@ def _mode(source: bytes | Path) -> str:
 
 
 def size_of(source: bytes | Path, where: str) -> tuple[int, int]:
-    """Height and width of the upright image, by its header. Raises DataError for what is no image."""
+    """Height and width of the upright image, by its header. Raises DataError for what is not an image."""
     try:
         with _open(source) as opened:
             lies = opened.getexif().get(ExifTags.Base.Orientation) in LYING
@@ -185,7 +185,7 @@ def decode_image(path: str | Path, input_shape: tuple[int, ...], padding: int = 
         padding: of zeros round the images that the network was trained on; the image goes inside of it.
         fit: how an image of other proportions gets there.
 
-    Raises DataError for a file that is missing or damaged, and for an input that is no image of 1, 3 or 4 channels.
+    Raises DataError for a file that is missing or damaged, and for an input that is not an image of 1, 3 or 4 channels.
     """
     if len(input_shape) != 3:
         raise DataError(f"Expected a network for images, but its input is {'x'.join(map(str, input_shape))}.")

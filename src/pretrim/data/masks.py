@@ -32,7 +32,7 @@ def is_here(folder: Path) -> bool:
 def read(folder: Path, resize: Resize, channels: int | None) -> Parts:
     """Images and masks, resized to 64x64 unless another size is asked for; masks without values in between.
 
-    Raises DataError for images without a mask, masks without an image, and masks that are no classes.
+    Raises DataError for images without a mask, masks without an image, and masks that are not classes.
 
     Args:
         folder: with images/ and masks/.

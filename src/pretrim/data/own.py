@@ -116,7 +116,7 @@ def from_torch(
 
     Raises:
         UsageError: neither a pair nor a triple of data sets with a length.
-        DataError: an item is no (image, label), or a label is no class.
+        DataError: an item is not an (image, label) pair, or a label is not a class.
     """
     if len(parts) not in (2, 3):
         raise UsageError(f"Expected data as (train, test) or (train, validation, test), but got {len(parts)} parts.")

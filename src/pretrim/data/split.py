@@ -79,7 +79,7 @@ def _split_off(split: Split, share: float, seed: int) -> tuple[Split, Split]:
 
 
 def strata(split: Split) -> Places:
-    """The class of each image, of which every part gets its share; one class where the targets are none."""
+    """The class of each image, of which every part gets its share; one class where there are no classes."""
     targets = split.targets
     if isinstance(targets, torch.Tensor) and targets.ndim == 1 and targets.dtype == torch.int64:
         return np.asarray(targets.numpy())

@@ -64,7 +64,7 @@ def read(path: Path, resize: Resize, channels: int | None) -> Parts:
     Files are named from the table's own folder. Without `channels` the images are grey where every one is stored in
     grey.
 
-    Raises DataError for missing columns, files or labels, for an empty part, and for parts that are none.
+    Raises DataError for missing columns, files or labels, for an empty part, and for unknown parts.
 
     Args:
         path: the CSV or parquet file.

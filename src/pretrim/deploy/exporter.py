@@ -177,7 +177,7 @@ def check_target(path: Path, to: str, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise UsageError(f"Expected a new file, but {path} exists: choose another, or --overwrite.")
     if not path.parent.is_dir():
-        raise UsageError(f"Expected a folder to write in, but {path.parent} is none: make it first.")
+        raise UsageError(f"Expected a folder to write in, but {path.parent} is not a folder: make it first.")
 
 
 def _check_options(runtime: Runtime, options: ConversionOptions, *, is_int8: bool) -> None:

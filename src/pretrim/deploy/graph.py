@@ -102,13 +102,13 @@ class FileGraph:
 
 
 def read_graph(path: Path) -> FileGraph:
-    """The graph of a ``.tflite`` file. Raises ArtifactError for what is none, and UsageError without LiteRT."""
+    """The graph of a ``.tflite`` file. Raises ArtifactError for any other file, and UsageError without LiteRT."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"Expected a .tflite in {path}, but could not read it ({error.strerror}).") from error
     if content[4:8] != IDENTIFIER:
-        raise ArtifactError(f"Expected a .tflite, but {path} is none: its identifier is missing.")
+        raise ArtifactError(f"Expected a .tflite, but {path} is not one: its identifier is missing.")
     try:
         return graph_of(content)
     except ArtifactError:

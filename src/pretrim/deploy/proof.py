@@ -85,7 +85,7 @@ class Proof:
         relative_error: the worst of any output, its largest difference as a share of its largest value; None if not
             finite.
         sqnr_db: the worst of any output, in dB; None if equal.
-        agreement: share of images whose largest score is the same class; None where outputs are no scores.
+        agreement: share of images whose largest score is the same class; None where outputs are not scores.
         accuracy: of PyTorch and of the artifact; None without labels.
         failed: what fell short, in words; empty if nothing did.
         parts: every output where there are several, and the parts of concatenated ones.

@@ -63,7 +63,7 @@ def _plugins() -> Plugins[Runtime]:
 
 
 def _checked(record: object) -> Runtime:
-    """Raises TypeError or ValueError for what is no runtime, or would hide one of pretrim's."""
+    """Raises TypeError or ValueError for what is not a runtime, or would hide one of pretrim's."""
     if not isinstance(record, Runtime):
         raise TypeError(f"it is a {type(record).__name__}, not a pretrim.deploy.Runtime")
     for known in BUILTIN:

@@ -69,7 +69,9 @@ def write_sources(artifact: Artifact, folder: Path, arena_bytes: int) -> list[Pa
         ExportError: an operator without a known kernel.
     """
     if artifact.runtime != "litert":
-        raise UsageError(f"Expected a .tflite for C++ sources, but got {artifact.path.name}: export with --to litert.")
+        raise UsageError(
+            f"Expected a .tflite for C++ sources, but got {artifact.path.name}: export with --runtime litert."
+        )
     content = artifact.path.read_bytes()
     used = operators(content)
     unknown = sorted(set(used) - set(METHODS))

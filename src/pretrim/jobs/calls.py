@@ -110,7 +110,7 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     std: str | None
     plan: Path | None
     teacher: Path | None
-    with_dense: bool
+    dense: bool
     worst: int
     resume: bool
     overwrite: bool

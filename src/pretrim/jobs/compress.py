@@ -146,7 +146,7 @@ class _Job:
             if inherit is not None:
                 results["inherited"] = self._inherited(slim, inherit)
             results |= self._train("slim", slim, self.plan, self.output, teacher, weights, accelerator)
-            if self.options.job.with_dense:
+            if self.options.job.dense:
                 results["dense"] = self._dense(stack, weights, accelerator)
             self._save(slim, self.output, results)
         if is_main():  # only now: what is saved needs no state to be made again

@@ -57,7 +57,7 @@ def fetch(name: str | Path, reporter: Reporter | None = None) -> Path:
 
     Raises:
         UsageError: no such name, or the package is missing.
-        CheckpointError: it cannot be had, or is no run.
+        CheckpointError: it cannot be had, or is not a run.
     """
     repository = _repository(name)
     hub = _package()
@@ -72,7 +72,7 @@ def fetch(name: str | Path, reporter: Reporter | None = None) -> Path:
         ) from error
     missing = [file for file in NEEDED if not (Path(folder) / file).is_file()]
     if missing:
-        raise CheckpointError(f"{PREFIX}{repository} is no run of pretrim: it has no {missing[0]}.")
+        raise CheckpointError(f"{PREFIX}{repository} is not a run of pretrim: it has no {missing[0]}.")
     return Path(folder)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pretrim.errors import ArtifactError, UsageError
 
+from .hints import calibration, on_run
 from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -98,6 +99,22 @@ def measure(
     return [_measured(found, how, against, reporter or Silent()) for found in artifacts_of(path)]
 
 
+def dense_of(path: Path) -> Path:
+    """The run of the dense network that was trained beside a run, from that or from a file in it.
+
+    Raises UsageError where there is none.
+    """
+    from pretrim.runs.record import DENSE
+
+    run = path if path.is_dir() else path.parent
+    if not (run / DENSE).is_dir():
+        raise UsageError(
+            f"Expected the dense network in {run / DENSE}, but it is not there: `pretrim compress --dense` trains it "
+            f"too; or name another one by --against."
+        )
+    return run / DENSE
+
+
 def measure_file(
     delivered: Delivered, against: str | Path | None = None, reporter: Reporter | None = None, **options: Any
 ) -> Measured:
@@ -158,7 +175,8 @@ def artifacts_of(path: Path) -> list[Artifact]:
     found = [file for file in sorted(path.glob(f"{ARTIFACT}.*")) if file.suffix in SUFFIXES.values()]
     if not found:
         raise ArtifactError(
-            f"Expected an artifact in {path}, but there is none: make one with `pretrim export {path} --runtime onnx`."
+            f"Expected an artifact in {path}, but there is none: make one with "
+            f"`{on_run('export', path, '--runtime', 'onnx')}`."
         )
     return [read(file) for file in found]
 
@@ -171,9 +189,9 @@ def _counterpart(path: Path, artifact: Artifact) -> Artifact:
     if file.exists() and file.samefile(artifact.path):
         raise UsageError(f"--against {path} is the artifact itself: name another one, often RUN/dense.")
     if not file.exists():
-        int8 = " --int8 --calibrate DATA" if artifact.data_type == "int8" else ""
+        int8 = calibration(path) if artifact.data_type == "int8" else ()
         raise ArtifactError(
             f"Expected {file} to compare with, but it is not there: make it with "
-            f"`pretrim export {path} --runtime {artifact.runtime}{int8}`."
+            f"`{on_run('export', path, '--runtime', artifact.runtime, *int8)}`."
         )
     return read(file)

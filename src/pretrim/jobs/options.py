@@ -172,7 +172,7 @@ class Search(Keeping):
         return {name: value for name, value in vars(self).items() if value is not None and value != ()}
 
     def options(self, round_to: int | None = None) -> Options:
-        """The core's options. Raises UsageError for a value that is none."""
+        """The core's options. Raises UsageError for an invalid value."""
         rounding = {} if round_to is None else {"round_to": round_to}
         return Options(**{**rounding, **self.changes()})
 
@@ -191,7 +191,7 @@ class GoalOptions:
     """Cost by which networks are small: macs, params, flash, ram, activation."""
 
     def goal(self) -> Goal | None:
-        """What is good enough, if that was asked for. Raises UsageError for both at once, or what is no score."""
+        """What is good enough, if that was asked for. Raises UsageError for both at once, or what is not a score."""
         from pretrim.study.goal import Goal, parse_score
 
         if self.drop is None and self.accuracy is None:
@@ -266,7 +266,7 @@ class JobOptions:
     """Trained weights to start from; keeps the filters with the largest L1 norm."""
     teacher: Path | None = None
     """Trained run to distil from."""
-    with_dense: bool = False
+    dense: bool = False
     """Train the dense network as well, with the same recipe."""
     worst: Annotated[int, Parameter(metavar="N")] = 0
     """Keep the N test images with the largest loss, as worst.png and worst.json."""

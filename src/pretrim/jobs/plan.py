@@ -167,7 +167,7 @@ def plan_model(
         reporter: told of remarks and measurements.
 
     Raises:
-        UsageError: options that contradict each other; BudgetError: a limit that is none.
+        UsageError: options that contradict each other; BudgetError: an invalid limit.
         InfeasibleBudget: no network meets a limit.
     """
     from pretrim.models.dense import open_model

@@ -31,7 +31,7 @@ def report(
         reporter: told each time it was written.
 
     Raises:
-        UsageError: a file that is no page, or a folder that is missing.
+        UsageError: a file that is not a page, or a folder that is missing.
         StudyError: neither a study nor a run, or a study that cannot be written.
         CheckpointError: a run that is damaged.
     """
@@ -53,7 +53,7 @@ def write_run_report(path: Path, output: Path, reporter: Reporter | None = None)
         reporter: told that it was written.
 
     Raises:
-        UsageError: a file that is no page, or a folder that is missing.
+        UsageError: a file that is not a page, or a folder that is missing.
         CheckpointError: the run is missing or damaged.
         StudyError: the page cannot be written.
     """

@@ -294,7 +294,7 @@ def predict_images(run: Run, images: Sequence[Path], top: int = 3) -> list[dict[
         top: classes to give for each.
 
     Raises:
-        DataError: a file that is no image.
+        DataError: a file that is not an image.
         ModelError: scores that are not finite.
     """
     import torch

@@ -66,7 +66,7 @@ def _check(options: CompressOptions) -> None:
         raise UsageError(
             f"--drop and --accuracy find the limit: leave out --{name}, or name its cost, --limit-of {name}."
         )
-    plain = JobOptions(resume=options.job.resume, overwrite=options.job.overwrite, with_dense=options.job.with_dense)
+    plain = JobOptions(resume=options.job.resume, overwrite=options.job.overwrite, dense=options.job.dense)
     for part, default in ((options.job, plain), (options.data, DataOptions())):
         for field in fields(part):
             kept = field.name in ("input", "fit", "task", "max_images")

@@ -94,7 +94,7 @@ class Study:
             limits: amounts, or shares of the dense network.
 
         Raises:
-            UsageError: a limit that is none, or of which nothing is known.
+            UsageError: an invalid limit, or one of which nothing is known.
             InfeasibleBudget: no trial is done.
         """
         (given,) = gather(limits, Limits)
@@ -276,7 +276,7 @@ def limits_of(
         application: share of them reserved for the application.
         dense_ns: the dense network's time on the board, where one is asked for.
 
-    Raises UsageError for what is no limit, or a share where no trial says what the dense network takes.
+    Raises UsageError for what is not a limit, or a share where no trial says what the dense network takes.
     """
     from pretrim.planning.budget import Limit
 
@@ -313,13 +313,13 @@ def _dense(trials: Sequence[Trial]) -> dict[str, int]:
 
 
 def check_page(output: Path, figures: Path | None = None) -> None:
-    """Raises UsageError, before any work, for a file that is no page, or folders that are missing or no folders."""
+    """Raises UsageError, before any work, for a file that is not a page, or folders that are missing or not folders."""
     if output.suffix != ".html":
         raise UsageError(f"Expected a report to end in .html, but got {output}.")
     if not output.parent.is_dir():
-        raise UsageError(f"Cannot write the report, {output.parent} is no folder: make it first.")
+        raise UsageError(f"Cannot write the report, {output.parent} is not a folder: make it first.")
     if figures is not None and not (figures.is_dir() or (figures.parent.is_dir() and not figures.exists())):
-        raise UsageError(f"Cannot write the figures, {figures} is no folder, or the one above it is missing.")
+        raise UsageError(f"Cannot write the figures, {figures} is not a folder, or the one above it is missing.")
 
 
 def write_report(
@@ -335,7 +335,7 @@ def write_report(
         reporter: told each time it was written.
 
     Raises:
-        UsageError: a file that is no page, or a folder that is missing.
+        UsageError: a file that is not a page, or a folder that is missing.
         StudyError: it cannot be written.
     """
     from pretrim.report import Shown, contents, write_figures, write_page

@@ -169,7 +169,7 @@ def sweep(
 
 
 def _specs(options: StudyOptions) -> list[TrialSpec]:
-    """The trials that are asked for. Raises UsageError for what is no mode, fraction or limit."""
+    """The trials that are asked for. Raises UsageError for what is not a mode, fraction or limit."""
     from pretrim.planning.budget import Limit
     from pretrim.study.settings import grid
 
@@ -199,7 +199,7 @@ def _specs(options: StudyOptions) -> list[TrialSpec]:
 
 
 def asked_of_layers(keeping: Keeping) -> dict[str, Any]:
-    """What layers keep, as a trial says it. Raises UsageError for what is no width."""
+    """What layers keep, as a trial says it. Raises UsageError for what is not a width."""
     from pretrim.planning.options import Options
 
     options = Options(**keeping.wishes())

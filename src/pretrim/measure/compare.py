@@ -46,7 +46,7 @@ def _reason(plan: Mapping[str, Any], slim: Measurement) -> str:
     odd = [group for group in groups if group["kept"] % ALIGNED and group["kept"] != group["channels"]]
     layers = sum(len(group["layers"]) for group in groups)
     if len(odd) > len(groups) / 4:
-        return f"{len(odd)} of {len(groups)} widths are no multiples of {ALIGNED}, which kernels pad; try --round-to 8"
+        return f"{len(odd)} of {len(groups)} widths are not multiples of {ALIGNED}, which kernels pad; try --round-to 8"
     if slim.latency.median_s / max(layers, 1) < SHORT_S:
         return "its layers are so short that starting them takes the time; a shallower network may be faster"
     return "its time goes into memory traffic, or layers that were not cut; try --mode memory or --activation"

@@ -190,7 +190,7 @@ def _check_call(name: str, builder: Callable[..., object], arguments: Mapping[st
 
 
 def _image_size(input_shape: tuple[int, ...] | None) -> tuple[int, int] | None:
-    """(height, width) of an image; None for what is none."""
+    """(height, width) of an image; None for any other input."""
     return (input_shape[1], input_shape[2]) if input_shape is not None and len(input_shape) == 3 else None
 
 

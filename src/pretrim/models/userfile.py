@@ -18,6 +18,8 @@ from torch import nn
 
 from pretrim.errors import ModelError, UsageError
 
+from . import zoo
+
 
 def load_function(path: Path, function: str) -> Callable[..., object]:
     """Import a file and return its function of this name.
@@ -53,13 +55,23 @@ def _import_file(path: Path) -> ModuleType:
     module_name = f"pretrim_user_file_{identity}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path.resolve())
+    try:
+        return _run(source, path.resolve(), module_name)
+    except RuntimeError as error:
+        if not zoo.lacks_compiled_half(error):
+            raise
+    zoo.torchvision()  # now whatever imports it (timm, lightning) finds it; the file begins anew
+    return _run(source, path.resolve(), module_name)
+
+
+def _run(source: bytes, path: Path, module_name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None:  # only for a file whose name does not end in .py
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        exec(compile(source, str(path.resolve()), "exec", dont_inherit=True), module.__dict__)
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except BaseException:
         del sys.modules[module_name]
         raise

@@ -43,11 +43,16 @@ def torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
-        if "operator torchvision::" not in str(error):
+        if not lacks_compiled_half(error):
             raise _import_error("torchvision", error) from error
     except ImportError as error:
         raise _import_error("torchvision", error) from error
     return _torchvision_without_compiled_half()
+
+
+def lacks_compiled_half(error: BaseException) -> bool:
+    """Whether an import failed because torchvision does not fit the installed torch."""
+    return isinstance(error, RuntimeError) and "operator torchvision::" in str(error)
 
 
 def _torchvision_without_compiled_half() -> ModuleType:

@@ -7,7 +7,7 @@ shares of all groups are balanced, each against its worth. Complexity-driven sam
 it takes most from the group with the largest share, but it stops when the budget holds. The optimum is then rounded to
 legal widths (`lattice.py`).
 
-A latency is no sum of products. The program has a sum over the layers in its place, in which each takes what it was
+A latency is not a sum of products. The program has a sum over the layers in its place, in which each takes what it was
 measured to take and shrinks as its MACs do; the widths are rounded under the latency itself.
 """
 
@@ -44,7 +44,7 @@ def refilled(problem: Problem, widths: IntArray) -> IntArray:
 def cost_of_rounding(problem: Problem, widths: IntArray) -> tuple[float, tuple[int, float] | None]:
     """What legal widths (G) cost against the optimum, in log width, and what steps of half the size would cost.
 
-    The latter is an estimate: no steps are exchanged for it. None where the steps cannot be smaller, or it is no less.
+    The latter is an estimate: no steps are exchanged for it. None where the steps cannot be smaller, or it is not less.
     """
     worth = utility(problem.network)
     optimum = solve(program(problem, worth))
@@ -56,7 +56,7 @@ def cost_of_rounding(problem: Problem, widths: IntArray) -> tuple[float, tuple[i
 
 
 def program(problem: Problem, worth: Utility) -> Program:
-    """The program of a problem: limits that are no formulas are replaced by one in the layers' MACs."""
+    """The program of a problem: limits that are not formulas are replaced by one in the layers' MACs."""
     budget = problem.budget
     lowest, highest = problem.smallest.astype(np.float64), problem.network.dense.astype(np.float64)
     formulas = [cost.formula if isinstance(cost, FormulaCost) else _stand_in(problem, cost) for cost in budget.costs]

@@ -21,6 +21,8 @@ from pretrim.cost.quantities import BUILTIN, Quantity, Unit, by_option, quantiti
 from pretrim.errors import BudgetError, InfeasibleBudget, UsageError
 
 NO_LIMIT = 2**62
+DIGITS = 4
+"""of milliseconds in messages"""
 """More than anything costs; limits beyond it would not fit an array"""
 _COUNT = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _BYTES = {
@@ -135,7 +137,7 @@ class Budget:
         resolved = self.resolve_any(network, costs)
         if (resolved.values > resolved.dense).all():
             limit = self.limits[0]
-            need = amount_text(limit.quantity.unit, int(resolved.dense[0]))
+            need = amount_text(limit.quantity.unit, int(resolved.dense[0]), up=False)
             raise BudgetError(
                 f"Nothing to trim: the dense network needs {need} and meets --{limit.name} {limit.text} as it is. "
                 f"Lower the limit."
@@ -236,16 +238,24 @@ class ResolvedBudget:
 
 
 def limit_text(limit: Limit, value: int) -> str:
-    """A limit as the user wrote it; of a share, with what it comes to."""
-    return f"{limit.text} ({amount_text(limit.quantity.unit, value)})" if limit.is_share else limit.text
+    """A limit as the user wrote it; of a share, with what it comes to, rounded down."""
+    return f"{limit.text} ({amount_text(limit.quantity.unit, value, up=False)})" if limit.is_share else limit.text
 
 
-def amount_text(unit: Unit, value: int) -> str:
-    """A value for people, exact enough to be a limit.
+def amount_text(unit: Unit, value: int, *, up: bool = True) -> str:
+    """A value for people, exact enough to be a limit: what is met by the text is met by the value.
+
+    Args:
+        unit: of the value.
+        value: nanoseconds are shown as milliseconds with four digits.
+        up: how these are rounded; the other way for a limit, so that what exceeds it never reads the same.
 
     >>> amount_text("bytes", 49152), amount_text("ns", 5_000_000), amount_text("count", 8062)
     ('49,152 bytes', '5 ms', '8,062')
+    >>> amount_text("ns", 5_000_001), amount_text("ns", 5_000_999, up=False)
+    ('5.001 ms', '5 ms')
     """
     if unit == "ns":
-        return f"{value * 1e-6:.4g} ms"
+        step: int = 10 ** max(len(str(value)) - DIGITS, 0)
+        return f"{(-(-value // step) if up else value // step) * step * 1e-6:.{DIGITS}g} ms"
     return f"{value:,} bytes" if unit == "bytes" else f"{value:,}"

@@ -83,7 +83,7 @@ class Lattice:
 
     @cached_property
     def costs(self) -> tuple[Formula | Cost, ...]:
-        """Of each limit the columns that can be over it, or the cost itself if it is no formula."""
+        """Of each limit the columns that can be over it, or the cost itself if it is not a formula."""
         budget, dense = self.problem.budget, self.problem.network.dense.astype(np.float64)
         return tuple(
             binding(cost.formula, float(most), dense) if isinstance(cost, FormulaCost) else cost

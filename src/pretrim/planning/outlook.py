@@ -4,7 +4,7 @@ The utility (`planning.utility`) of the plan is compared with that of uniform wi
 are in log width: 0.1 is worth what ten per cent more width everywhere would be. In public tables of trained networks
 (`benchmarks/widths.py`) plans that differ from uniform width by more than `EVEN` were more, or less, accurate as the
 utility says in nearly every case; `SEEN` counts them. Where those tables say nothing, neither does this: limits that
-none of them has, hundreds of classes, very narrow layers, networks that are no classifiers.
+none of them has, hundreds of classes, very narrow layers, networks that are not classifiers.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _why_unknown(worth: Utility, widths: IntArray, dense: IntArray, limited: Seq
     if over is None:
         return "no uniform width meets the limits"
     if worth.classifier is None:
-        return "the network is no classifier"
+        return "the network is not a classifier"
     if worth.classifier.classes > MOST_CLASSES:
         return f"{worth.classifier.classes} classes: public tables have at most {MOST_CLASSES}"
     if kind_of(limited) is None:

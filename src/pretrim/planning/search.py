@@ -26,7 +26,7 @@ from .plan import GroupPlan, Plan
 from .utility import utility
 
 EQUALLY_USED = 0.98
-"""of the limit that the fullest draw uses: a plan is no better for leaving a part of its budget"""
+"""of the limit that the fullest draw uses: a plan gains nothing by leaving a part of its budget"""
 TRIES = 50
 """narrower searches for limits that no formula gives exactly"""
 
@@ -111,7 +111,7 @@ def _best_draw(network: Network, budget: ResolvedBudget, options: Options) -> In
 
 
 def options_of(names: Mapping[str, object]) -> Options:
-    """Options by name. Raises UsageError for a name or a value that is none."""
+    """Options by name. Raises UsageError for an unknown name or an invalid value."""
     known = {entry.name for entry in fields(Options)}
     unknown = sorted(set(names) - known)
     if unknown:

@@ -25,7 +25,7 @@ def prepare_output(path: str | Path, overwrite: bool = False, resume: bool = Fal
         resume: whether it goes on.
 
     Raises:
-        CheckpointError: it exists (or, with `overwrite` or `resume`, is no run folder), a training runs in it, or it
+        CheckpointError: it exists (or, with `overwrite` or `resume`, is not a run folder), a training runs in it, or it
             cannot be written.
     """
     try:

@@ -74,7 +74,7 @@ def save(
             last, so that without it the run is not finished.
 
     Raises:
-        UsageError: a network without a plan, or metadata that is no plain JSON.
+        UsageError: a network without a plan, or metadata that is not plain JSON.
         CheckpointError: the folder exists, or cannot be written.
     """
     plan = plan_of(slim)

@@ -21,6 +21,7 @@ from pretrim.files import write_bytes
 
 from .optuna_export import OptunaExport
 from .places import trial_folder
+from .progress import Running
 from .rows import Trial
 from .settings import StudyConfig, TrialSpec
 from .store import BEAT_S, Finished, Store
@@ -84,6 +85,7 @@ def sweep_on_ray(
                     tuple(finished),
                     time.monotonic() - started,
                     left,
+                    tuple(Running(trial) for trial in running.values()),
                 )
             )
             if not left:

@@ -117,7 +117,7 @@ def _sqlite_file(url: str) -> Path | None:
 
 
 def _check_sqlite(path: Path) -> None:
-    """Raises StudyError for a file that is no database, before anything could write to it."""
+    """Raises StudyError for a file that is not a database, before anything could write to it."""
     try:
         with path.open("rb") as file:
             head = file.read(16)

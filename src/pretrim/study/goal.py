@@ -78,7 +78,7 @@ def good_enough(found: Sequence[Candidate], threshold: float, cost: str = "macs"
         threshold: the score that is just good enough.
         cost: by its name in `recommend.RESOURCES`.
 
-    Raises UsageError for a cost that is none.
+    Raises UsageError for an unknown cost.
     """
     if cost not in BY_NAME:
         raise UsageError(f"Expected a cost of {', '.join(BY_NAME)}, but got {cost!r}.")
@@ -96,7 +96,8 @@ def unreached(found: Sequence[Candidate], goal: Goal, threshold: float) -> Infea
     """
     best = max(found, key=lambda one: one.worth)
     metric = best.metric
+    least, reached = metric.show_apart(threshold, best.validation)
     return InfeasibleBudget(
-        f"No network reaches {metric.show(threshold)} ({goal.words(metric)}) on the validation images: the best is "
-        f"{best.name}, seed {best.seed}, with {metric.show(best.validation)}. Train longer, or ask for less."
+        f"No network reaches {least} ({goal.words(metric)}) on the validation images: the best is "
+        f"{best.name}, seed {best.seed}, with {reached}. Train longer, or ask for less."
     )

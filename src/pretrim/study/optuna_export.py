@@ -27,7 +27,7 @@ from .settings import LIMIT_OF_MODE, SAMPLED, StudyConfig, TrialSpec
 from .store import Store
 
 MODES = ("balanced", "params", "macs", "memory", "joint")
-"""that a search chooses from; the mode latency needs a measurement, and controls are no candidates"""
+"""that a search chooses from; the mode latency needs a measurement, and controls are not candidates"""
 SPACE: Mapping[str, BaseDistribution] = {
     "mode": CategoricalDistribution(MODES),
     "keep": FloatDistribution(0.05, 0.95, step=0.05),

@@ -213,7 +213,9 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
             raise UsageError(f"Expected limits on {', '.join(BY_NAME)}, but got {name!r}.")
         if found and not any(name in candidate.takes for candidate in found):
             how = (
-                "sweep with --to RUNTIME to measure it" if name == "latency" else "LiteRT has no model of this network"
+                "sweep with --runtime RUNTIME to measure it"
+                if name == "latency"
+                else "LiteRT has no model of this network"
             )
             raise UsageError(f"Expected trials with a known {name}, but there are none: {how}.")
 
@@ -253,7 +255,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
 
 
 def least_gain(best: Candidate) -> float:
-    """What is worth a mention: a tenth of a point, or a thousandth of a metric that is no share."""
+    """What is worth a mention: a tenth of a point, or a thousandth of a metric that is not a share."""
     return LEAST_GAIN if best.metric.is_share else LEAST_GAIN * abs(best.validation)
 
 

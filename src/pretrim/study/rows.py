@@ -1,4 +1,4 @@
-"""A study's two tables, and what a row of trials says once it is checked."""
+"""A study's tables, and what a row of trials says once it is checked."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ TRIALS = sql.Table(
     sql.Column("optuna", sql.Integer),
     sql.Column("published", sql.Integer, nullable=False, default=0),
 )
+PROGRESS = sql.Table(
+    "pretrim_progress",
+    tables,
+    sql.Column("study", sql.String(200), primary_key=True),
+    sql.Column("key", sql.String(16), primary_key=True),
+    sql.Column("told", sql.Text, nullable=False),
+)
+"""Where trials that are being trained are (`progress.py`)"""
 BY_STATE = sql.Index("pretrim_trials_by_state", TRIALS.c.study, TRIALS.c.state, TRIALS.c.number)
 BY_NUMBER = sql.Index("pretrim_trials_by_number", TRIALS.c.study, TRIALS.c.number, TRIALS.c.state)
 
@@ -196,7 +204,7 @@ def _read(text: str | None, kind: type[Any], source: str) -> Mapping[str, Any] |
 
 def _spec(row: Any, settings: Mapping[str, Any]) -> TrialSpec:
     if not _KEY.fullmatch(str(row.key)):
-        raise StudyError(f"{row.key!r} is no key of a trial: the row is not of pretrim, and is left out.")
+        raise StudyError(f"{row.key!r} is not a key of a trial: the row is not of pretrim, and is left out.")
     source = f"What trial {row.key} asks for"
     plain = records.load(row.asked, source=source, error=StudyError, mend="the row is left out")
     spec = TrialSpec.from_json(plain, source)

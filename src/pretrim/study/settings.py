@@ -65,7 +65,7 @@ class TrialSpec:
     def __post_init__(self) -> None:
         if self.mode == DENSE:
             return
-        largest_is_open = not self.limits  # the whole of several limits is a question, the whole network is none
+        largest_is_open = not self.limits  # the whole of several limits is a question, the whole network is not
         if not (0 < self.budget_fraction < 1 or (self.budget_fraction == 1 and not largest_is_open)):
             raise UsageError(f"Expected budget fractions between 0 and 1, but got {self.budget_fraction:g}.")
         self.options()
@@ -82,7 +82,7 @@ class TrialSpec:
         return {name: scaled(name, text, self.budget_fraction) for name, text in self.limits}
 
     def options(self) -> Options:
-        """How its widths are chosen. Raises UsageError for what is no mode, step or width."""
+        """How its widths are chosen. Raises UsageError for what is not a mode, step or width."""
         return Options(
             mode=self.mode,  # type: ignore[arg-type]  # it checks the name
             step=self.step,  # type: ignore[arg-type]  # likewise

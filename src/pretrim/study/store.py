@@ -60,7 +60,7 @@ class Store:
         self.url, self.name = url, name
         self.owner = new_owner()
         self.damaged: dict[str, str] = {}
-        """Rows that are no trials of this study, by their key: why"""
+        """Rows that are not trials of this study, by their key: why"""
         self._seen: dict[str, tuple[tuple[str, int], float]] = {}
         self._settings: Mapping[str, Any] | None = None
         self.database = Database(url, is_known=is_known)
@@ -197,7 +197,7 @@ class Store:
         return trial
 
     def _read(self, row: Any) -> Trial | None:
-        """The trial of a row; None, and a note of why, for one that is none."""
+        """The trial of a row; None, and a note of why, for a damaged one."""
         try:
             return read_trial(row, self._stored)
         except StudyError as error:
@@ -239,7 +239,7 @@ class Store:
         return bool(self._change(self._mine(key).values(beat=TRIALS.c.beat + 1, tries=0)))
 
     def finish(self, key: str, record: Mapping[str, Any], state: State = "done") -> bool:
-        """Keep what a trial found; False, and nothing, if it is no longer ours.
+        """Keep what a trial found; False, and nothing, if it is not ours any more.
 
         Args:
             key: the trial's.
@@ -289,7 +289,7 @@ class Store:
     # ------------------------------------------------------------------------------------ reading
 
     def trials(self) -> list[Trial]:
-        """All of them, in the order they were asked for; rows that are none are noted in `damaged`."""
+        """All of them, in the order they were asked for; damaged rows are noted in `damaged`."""
         return self._trials()
 
     def _trials(self, *conditions: Any) -> list[Trial]:
@@ -297,6 +297,10 @@ class Store:
         wanted = wanted.order_by(TRIALS.c.number, TRIALS.c.key)
         rows = self.database.run(lambda connection: connection.execute(wanted).all())
         return [trial for row in rows if (trial := self._read(row)) is not None]
+
+    def running(self) -> list[Trial]:
+        """Those that are being trained, in the order they were asked for."""
+        return self._trials(TRIALS.c.state == "running")
 
     def counts(self) -> dict[State, int]:
         """How many are in each state."""

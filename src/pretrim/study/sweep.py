@@ -22,6 +22,7 @@ from .database import sqlite_url, without_password
 from .inputs import TrialInputs
 from .optuna_export import OptunaExport
 from .places import TRIALS
+from .progress import Running, running
 from .rows import Trial
 from .settings import StudyConfig
 from .store import Finished, Store
@@ -41,12 +42,14 @@ class Status:
         finished: what has finished since the last call.
         seconds: since this sweep began.
         left: trials that wait or run, with suggestions still to come.
+        running: trials that are being trained, and where they are.
     """
 
     counts: dict[str, int]
     finished: tuple[Trial, ...]
     seconds: float
     left: int
+    running: tuple[Running, ...] = ()
 
 
 @dataclass
@@ -191,18 +194,25 @@ def sweep_here(
         folder: of the study.
         store: its trials.
         inputs: the network and the data.
-        on_status: is told where it is, before and after each trial.
+        on_status: is told where it is, before and after each trial, and in it.
 
     Raises:
         StudyError, PretrimError: as `sweep`.
         KeyboardInterrupt: a signal stopped it; the trial that was running waits, with its state.
     """
     seen = _Sweep(folder, store, 1, None, on_status)
+    shown = [time.monotonic()]
+
+    def show() -> None:
+        if time.monotonic() - shown[0] > LOOK_EVERY_S:
+            on_status(seen.look())
+            shown[0] = time.monotonic()
+
     try:
         on_status(seen.look())
         while (trial := store.claim()) is not None:
             try:
-                run_claimed(folder, store, store.config(), trial, lambda: inputs, lambda: False)
+                run_claimed(folder, store, store.config(), trial, lambda: inputs, lambda: False, show)
             except NoLonger:
                 raise KeyboardInterrupt from None
             on_status(seen.look())
@@ -255,6 +265,7 @@ class _Sweep:
             tuple(finished),
             time.monotonic() - self.started,
             left,
+            tuple(running(self.store)) if counts["running"] else (),
         )
 
     def _close_suggestions(self) -> None:

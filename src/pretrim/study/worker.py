@@ -11,14 +11,18 @@ import errno
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pretrim.train import Progress
+
     from .inputs import TrialInputs
+    from .progress import Teller
     from .rows import Trial
     from .settings import StudyConfig
     from .store import Finished, Store
@@ -84,6 +88,7 @@ def run_claimed(
     trial: Trial,
     inputs: Callable[[], TrialInputs],
     is_orphaned: Callable[[], bool],
+    on_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a trial that this process has claimed, and record what came of it.
 
@@ -94,6 +99,7 @@ def run_claimed(
         trial: the one that was claimed.
         inputs: the network and the data; what it raises is the trial's failure.
         is_orphaned: whether nobody waits for the answer any more.
+        on_step: is called after each step of the training.
 
     Raises:
         NoLonger: it was given back, because nobody waits, another process took it over, or a signal came.
@@ -103,6 +109,7 @@ def run_claimed(
     from pretrim.train import Interrupted
 
     from .places import trial_folder
+    from .progress import Teller
     from .store import Finished
     from .trial import Stopped, run_trial
 
@@ -114,15 +121,18 @@ def run_claimed(
         if config.stop_hopeless and is_outdone(rivals, others, spent, curve, config.recipe.epochs):
             raise Stopped(spent, curve)
 
-    with _beating(store, trial.key) as lost:
+    teller = Teller(store, trial.key)
+    with _beating(store, trial.key, teller) as lost:
 
-        def on_step(progress: Any) -> None:
+        def after_step(progress: Progress) -> None:
             if lost.is_set() or is_orphaned():
                 raise NoLonger
+            teller.on_step(progress)
+            on_step()
 
         try:
             at = trial_folder(folder, trial.key)
-            store.finish(trial.key, run_trial(config, inputs(), trial.spec, at, on_step=on_step, on_epoch=on_epoch))
+            store.finish(trial.key, run_trial(config, inputs(), trial.spec, at, on_step=after_step, on_epoch=on_epoch))
         except Stopped as stopped:
             spent, curve = stopped.args
             record = {
@@ -145,22 +155,29 @@ def run_claimed(
 
 
 @contextmanager
-def _beating(store: Store, key: str) -> Iterator[threading.Event]:
-    """Say every few seconds that a trial is being worked on; the event is set once it is no longer ours."""
+def _beating(store: Store, key: str, teller: Teller) -> Iterator[threading.Event]:
+    """Say every few seconds that a trial is being worked on, and where it is; the event: it is not ours any more."""
     from pretrim.errors import PretrimError
 
+    from .progress import EVERY_S
     from .store import BEAT_S
 
     lost, done = threading.Event(), threading.Event()
 
     def beat() -> None:
-        while not done.wait(BEAT_S):
-            try:
+        beaten = time.monotonic()
+        while not done.wait(EVERY_S):
+            with suppress(
+                PretrimError
+            ):  # the database is away for a moment; whoever finds it so for a minute takes over
+                teller.tell()
+            if time.monotonic() - beaten < BEAT_S:
+                continue
+            beaten = time.monotonic()
+            with suppress(PretrimError):
                 if not store.beat(key):
                     lost.set()
                     return
-            except PretrimError:
-                pass  # the database is away for a moment; whoever finds it so for a minute takes over
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

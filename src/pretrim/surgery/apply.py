@@ -145,7 +145,7 @@ def cut(model: nn.Module, network: Network, widths: IntArray, kept_mask: KeptMas
 
 
 def check(slim: nn.Module, network: Network, plan: Plan) -> None:
-    """Run the slim network on fake tensors: each operator's shapes and the counted parameters must be as planned.
+    """Run the slim network on meta tensors: each operator's shapes and the counted parameters must be as planned.
 
     Args:
         slim: the cut model.
@@ -181,7 +181,7 @@ def _counts_as_planned(run: Stage, network: Network, plan: Plan) -> bool:
     channels = Channels()
     labels = {name: parameter_labels(tensor, channels) for name, tensor in named_tensors(run.model)}
     seen = trace(run, channels, labels, {}, frozenset())
-    unused = unused_operations(seen) if run.fake is not None else frozenset()
+    unused = unused_operations(seen) if run.meta is not None else frozenset()
     operations = [operation for number, operation in enumerate(seen.operations) if number not in unused]
     macs = sum(math.prod(size for size, _ in operation.factors) for operation in operations if operation.factors)
     planned = int(cost(network, "macs")(plan.widths))

@@ -55,7 +55,7 @@ def own_data(task: Task | None, seed: int) -> DataSet:
 def find(given: Any) -> Task:
     """The task of a name, of ``FILE.py:CLASS`` (whose file is run), or of an object.
 
-    Raises UsageError for what is no task.
+    Raises UsageError for what is not a task.
     """
     if isinstance(given, Task):
         return given

@@ -248,7 +248,7 @@ def _restorer(model: nn.Module, image: torch.Tensor) -> Callable[[list[torch.Ten
 
 
 def _joined(answers: Sequence[Any]) -> Any:
-    """Answers of batches as one. Raises ModelError for what is no structure of tensors."""
+    """Answers of batches as one. Raises ModelError for what is not a structure of tensors."""
     flat = [tree_flatten(answer) for answer in answers]
     leaves, spec = [part[0] for part in flat], flat[0][1]
     if not all(isinstance(leaf, torch.Tensor) for part in leaves for leaf in part):

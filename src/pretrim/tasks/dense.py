@@ -103,7 +103,7 @@ def confusion(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def _sized(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Scores in the size of the masks. Raises ModelError for what is no map of scores, or has too few classes."""
+    """Scores in the size of the masks. Raises ModelError for what is not a map of scores, or has too few classes."""
     if scores.ndim != 4 or mask.ndim != 3:
         shapes = ["x".join(map(str, part.shape)) for part in (scores, mask)]
         raise ModelError(

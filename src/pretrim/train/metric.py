@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MOST_DIGITS = 16
+"""behind the point, to tell two scores apart"""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -39,6 +42,18 @@ class Metric:
         if value is None:
             return "-"
         return f"{100 * value:.{digits}f} %" if self.is_share else f"{value:.{digits + 2}g}"
+
+    def show_apart(self, value: float, other: float) -> tuple[str, str]:
+        """Two values with as many digits as tell them apart.
+
+        >>> Metric("accuracy").show_apart(0.9, 0.89996), Metric("accuracy").show_apart(0.9, 0.8)
+        (('90.000 %', '89.996 %'), ('90.0 %', '80.0 %'))
+        """
+        for digits in range(1, MOST_DIGITS):
+            shown = self.show(value, digits), self.show(other, digits)
+            if shown[0] != shown[1]:
+                return shown
+        return self.show(value), self.show(other)  # they are equal
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""

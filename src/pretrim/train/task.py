@@ -175,4 +175,4 @@ class Task(ABC):
 
         Raises UsageError where the task cannot say it in a few words.
         """
-        raise UsageError(f"The answers of the task {self.name} are no few words: use the network in Python.")
+        raise UsageError(f"The answers of the task {self.name} are more than a few words: use the network in Python.")

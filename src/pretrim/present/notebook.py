@@ -17,8 +17,10 @@ from pretrim.jobs.calls import Run, Study
 from pretrim.jobs.plan import profile_network
 from pretrim.planning.plan import Plan
 
-from . import render, tables
-from .study_table import show_trials
+from .plan import show_plan
+from .profile import show_profile
+from .run import show_comparison
+from .study import show_trials
 
 WIDTH = 110
 STYLE = "font-family: monospace; line-height: 1.2; white-space: pre; overflow-x: auto; color: inherit"
@@ -34,15 +36,15 @@ def html(show: Callable[[Console], None]) -> str:
 
 
 def _network(self: Network) -> str:
-    return html(lambda console: render.show_profile(console, profile_network(self).to_json()))
+    return html(lambda console: show_profile(console, profile_network(self).to_json()))
 
 
 def _plan(self: Plan) -> str:
-    return html(lambda console: tables.show_plan(console, self))
+    return html(lambda console: show_plan(console, self))
 
 
 def _run(self: Run) -> str:
-    return html(lambda console: tables.show_comparison(console, self.to_json()))
+    return html(lambda console: show_comparison(console, self.to_json()))
 
 
 def _study(self: Study) -> str:

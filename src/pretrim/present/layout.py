@@ -83,6 +83,11 @@ def show_table(console: Console, title: str, table: Table) -> None:
         console.print(Text(f"Left out at this width: {', '.join(left_out)}", style="dim"))
 
 
+def fitted(table: Table, width: int) -> Table:
+    """The table without the optional columns that do not fit so many columns of a terminal."""
+    return _only(table, _that_fit(table, width))
+
+
 def _that_fit(table: Table, width: int) -> list[int]:
     """The columns that stay: optional ones are left out, the last first, until the rest fits."""
     places = list(range(len(table.headings)))

@@ -1,0 +1,77 @@
+"""Tensors that have a shape and no memory: a model runs on them without arithmetic.
+
+torch's `FakeTensorMode` does the same and more (devices, symbolic sizes), and imports its compiler and sympy for it:
+two seconds that every command would pay, and then several times the look-up of a meta kernel for each operator.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from .meta_kernels import KERNELS, META
+
+
+class ReadsValues(RuntimeError):
+    """`forward` asks for a value, or for a shape that depends on values."""
+
+
+class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps a run on meta tensors: what makes a tensor makes one of those, and constants that meet one become one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        has_meta = any(tensor.is_meta for tensor in tensors)
+        if tensors and not has_meta:  # constants alone keep their values
+            return func(*args, **kwargs)
+        if has_meta and depends_on_values(func) and not is_by_position(func, args):
+            raise ReadsValues(f"{func} depends on values")
+        if takes_device(func):
+            kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"} | {"device": META}
+        if not all(tensor.is_meta for tensor in tensors):
+            if func._schema.is_mutable and not args[0].is_meta:
+                raise ReadsValues(f"{func} writes into a constant")
+            args, kwargs = tree_map(without_values, (args, kwargs))
+        kernel = KERNELS.get(func)
+        result = kernel(*args, **kwargs) if kernel is not None else NotImplemented
+        return func(*args, **kwargs) if result is NotImplemented else result
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch would import its compiler, only to keep it from compiling this."""
+        return False
+
+
+def without_values(leaf: Any) -> Any:
+    """A tensor's shape, strides and type; anything else as it is."""
+    if not isinstance(leaf, Tensor) or leaf.is_meta:
+        return leaf
+    new = torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=META)
+    return nn.Parameter(new, leaf.requires_grad) if isinstance(leaf, nn.Parameter) else new
+
+
+@cache
+def depends_on_values(func: Any) -> bool:
+    """Whether the result, or its shape, is not known from shapes alone."""
+    tags = getattr(func, "tags", ())
+    return torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
+
+
+def is_by_position(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether an index takes places by their numbers, not those where a mask is true."""
+    if func is not torch.ops.aten.index.Tensor:
+        return False
+    return all(index is None or index.dtype not in (torch.bool, torch.uint8) for index in args[1])
+
+
+@cache
+def takes_device(func: Any) -> bool:
+    """Whether a device can be asked for."""
+    schema = getattr(func, "_schema", None)
+    return schema is not None and any(argument.name == "device" for argument in schema.arguments)

@@ -1,0 +1,324 @@
+"""What the operators that fill most networks return on meta tensors: shape, order of dimensions, type.
+
+torch's own kernels for meta tensors are Python decompositions: up to a thousand times slower than these, and the first
+one imports its compiler. A kernel here does the plain case and says NotImplemented to all others (types that are
+promoted, sizes that disagree), so that torch answers, with its own errors. Each is compared with torch on the CPU by
+`tests/test_meta.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+META = torch.device("meta")
+FORMATS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
+
+aten = torch.ops.aten
+ELEMENTWISE = """
+    relu hardtanh hardswish hardsigmoid silu sigmoid tanh gelu leaky_relu elu neg abs exp log sqrt rsqrt softplus mish
+    clamp clamp_min clamp_max erf _softmax _log_softmax pow.Tensor_Scalar
+    add.Scalar sub.Scalar mul.Scalar div.Scalar
+""".split()
+"""One output for each element of a floating-point tensor, of its type; all other arguments are numbers."""
+BINARY = ["add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor", "maximum", "minimum"]
+IN_PLACE = """
+    relu_ hardtanh_ hardswish_ hardsigmoid_ silu_ sigmoid_ tanh_ gelu_ leaky_relu_ elu_ mish_ clamp_ clamp_min_
+    add_.Tensor sub_.Tensor mul_.Tensor div_.Tensor add_.Scalar sub_.Scalar mul_.Scalar div_.Scalar
+""".split()
+
+
+def new(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    """A contiguous meta tensor of that shape, of the type of `tensor` or of `dtype`."""
+    return torch.empty(shape, dtype=dtype or tensor.dtype, device=META)
+
+
+def like(tensor: Tensor) -> Any:
+    """A meta tensor of the same shape and order of dimensions; NotImplemented where that order is not a usual one."""
+    if not any(is_stored_as(tensor, format) for format in FORMATS):
+        return NotImplemented
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+
+
+def resized(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """A meta tensor of another shape, with its dimensions in the same order."""
+    if is_channels_last(tensor):
+        return new(tensor, [shape[dim] for dim in (0, 2, 3, 1)]).permute(0, 3, 1, 2)
+    return new(tensor, shape)
+
+
+def is_stored_as(tensor: Tensor, format: torch.memory_format) -> bool:
+    """Whether a tensor's dimensions are in the order that a format has for as many."""
+    dims = {torch.channels_last: 4, torch.channels_last_3d: 5}.get(format, tensor.dim())
+    return tensor.dim() == dims and tensor.is_contiguous(memory_format=format)
+
+
+def elementwise(x: Tensor, *others: Any, **options: Any) -> Any:
+    """See `ELEMENTWISE`."""
+    if not x.is_floating_point() or any(isinstance(other, Tensor) for other in (*others, *options.values())):
+        return NotImplemented
+    return NotImplemented if others and others[-1] is True else like(x)  # True: a softmax that is to be float32
+
+
+def in_place(x: Tensor, *others: Any, **options: Any) -> Any:
+    """An elementwise operator that writes into its first argument: numbers, or tensors repeated to its shape."""
+    tensors = [other for other in (*others, *options.values()) if isinstance(other, Tensor)]
+    fits = all(t.dtype == x.dtype and repeated(x.shape, t.shape) == [*x.shape] for t in tensors)
+    return x if x.is_floating_point() and fits else NotImplemented
+
+
+def binary(x: Tensor, y: Any, **_: Any) -> Any:
+    """Two floating-point tensors of one type, or one and a number; the smaller may be repeated.
+
+    Args:
+        x: the first.
+        y: the second.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return NotImplemented
+    if not isinstance(y, Tensor):
+        return like(x) if isinstance(y, (int, float)) else NotImplemented
+    if x.dtype != y.dtype or not x.is_contiguous() or not y.is_contiguous():
+        same = x.dtype == y.dtype and x.shape == y.shape and x.stride() == y.stride()
+        return like(x) if same else NotImplemented
+    shape = repeated(x.shape, y.shape)
+    return NotImplemented if -1 in shape else new(x, shape)
+
+
+def repeated(a: Sequence[int], b: Sequence[int]) -> list[int]:
+    """The shape of two that are repeated to each other's; -1 where that is not possible."""
+    size = max(len(a), len(b))
+    pairs = zip((1,) * (size - len(a)) + tuple(a), (1,) * (size - len(b)) + tuple(b), strict=True)
+    return [m if n == 1 else n if m in (1, n) else -1 for m, n in pairs]
+
+
+def batch_norm(x: Tensor, *own: Any) -> Any:
+    """``native_batch_norm``: weight, bias, mean and variance of C numbers or None; then whether it trains.
+
+    Args:
+        x: N x C x ...
+        own: its other arguments.
+    """
+    *tensors, is_training = own[:5]
+    if any(tensor is not None and tensor.shape != x.shape[1:2] for tensor in tensors):
+        return NotImplemented
+    out, saved = like(x), x.shape[1] if is_training else 0
+    return NotImplemented if out is NotImplemented else (out, new(x, (saved,)), new(x, (saved,)))
+
+
+def layer_norm(x: Tensor, shape: Sequence[int], *own: Any) -> Any:
+    """``native_layer_norm``.
+
+    Args:
+        x: ... x shape.
+        shape: the last sizes of it, which are normalised together.
+        own: weight and bias of that shape or None; a small number.
+    """
+    outer = x.dim() - len(shape)
+    sizes = [tuple(t.shape) for t in own if isinstance(t, Tensor)] + [tuple(x.shape[outer:])]
+    if not x.is_contiguous() or any(size != tuple(shape) for size in sizes):
+        return NotImplemented
+    saved = (*x.shape[:outer], *(1 for _ in shape))
+    return new(x, x.shape), new(x, saved), new(x, saved)
+
+
+def group_norm(x: Tensor, *own: Any) -> Any:
+    """``native_group_norm``.
+
+    Args:
+        x: N x C x ..., contiguous.
+        own: weight and bias of C numbers or None; N, C, the product of the other sizes, groups.
+    """
+    *tensors, images, channels, positions, groups, _ = own
+    sizes = [tensor.shape for tensor in tensors if tensor is not None]
+    fits = x.numel() == images * channels * positions and channels % groups == 0
+    if not fits or not x.is_contiguous() or any(size != (channels,) for size in sizes):
+        return NotImplemented
+    return new(x, x.shape), new(x, (images, groups)), new(x, (images, groups))
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Any:
+    """``convolution``.
+
+    Args:
+        x: N x C x spatial sizes.
+        weight: filters x C / groups x kernel sizes; transposed, C x filters / groups x kernel sizes.
+        bias: one number a filter.
+        options: stride, padding and dilation of each spatial size; whether it is transposed; output padding; groups.
+    """
+    stride, padding, dilation, transposed, more, groups = options
+    spatial = x.dim() - 2
+    lengths = {len(each) for each in (stride, padding, dilation, more)}
+    if spatial < 1 or weight.dim() != x.dim() or lengths != {spatial}:
+        return NotImplemented
+    inputs, filters = weight.shape[:2] if transposed else (weight.shape[1] * groups, weight.shape[0])
+    filters = filters * groups if transposed else filters
+    sizes = window_sizes(x, weight.shape[2:], stride, padding, dilation)
+    if transposed:
+        reaches = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        each = zip(x.shape[2:], stride, padding, reaches, more, strict=True)
+        sizes = [(size - 1) * step - 2 * pad + reach + extra + 1 for size, step, pad, reach, extra in each]
+    fits = x.shape[1] == inputs and inputs * filters > 0 and filters % groups == inputs % groups == 0
+    if bias is not None and bias.shape != (filters,):  # torch's own kernel for meta tensors does not look
+        raise RuntimeError(f"a convolution with {filters} filters got a bias of shape {tuple(bias.shape)}")
+    if not fits or min(sizes) < 1 or x.dtype != weight.dtype:
+        return NotImplemented
+    if spatial == 2 and any(is_channels_last(tensor) for tensor in (x, weight)):
+        return new(x, (x.shape[0], *sizes, filters)).permute(0, 3, 1, 2)
+    return new(x, (x.shape[0], filters, *sizes))
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether torch takes a tensor for one with its channels last (``is_channels_last_strides_2d`` in its source)."""
+    if tensor.dim() != 4 or tensor.numel() == 0:
+        return False
+    least = 0
+    for dim in (1, 3, 2, 0):
+        if tensor.stride(dim) < least or (dim == 0 and least == tensor.stride(1)):
+            return False
+        least = tensor.stride(dim) * tensor.shape[dim]
+    return True
+
+
+def window_sizes(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """Places of a window on each of the last dimensions.
+
+    Args:
+        x: ... x spatial sizes.
+        kernel: of each of them, as are the next ones.
+        stride: see `kernel`.
+        padding: see `kernel`.
+        dilation: see `kernel`.
+    """
+    each = zip(x.shape[-len(kernel) :], kernel, stride, padding, dilation, strict=True)
+    return [(size + 2 * pad - reach * (width - 1) - 1) // step + 1 for size, width, step, pad, reach in each]
+
+
+def pooled(x: Tensor, kernel: Sequence[int], *options: Any) -> list[int]:
+    """Sizes after pooling without ceil mode; empty where it is not that plain."""
+    stride, padding, dilation, ceil_mode = options
+    shapes = [tuple(each) * (2 // len(each)) for each in (kernel, stride or kernel, padding, dilation)]
+    if ceil_mode or x.dim() != 4 or not x.is_contiguous():
+        return []
+    sizes = window_sizes(x, *shapes)
+    return sizes if min(sizes) > 0 and all(2 * p <= k for p, k in zip(shapes[2], shapes[0], strict=True)) else []
+
+
+def max_pool(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0,), *options: Any
+) -> Any:
+    """``max_pool2d_with_indices``.
+
+    Args:
+        x: N x C x H x W.
+        kernel: its one or two sizes; so of the next ones.
+        stride: see `kernel`; the kernel's by default.
+        padding: see `kernel`.
+        options: dilation, and whether sizes are rounded up.
+    """
+    plain: tuple[Any, ...] = ((1,), False)
+    sizes = pooled(x, kernel, stride, padding, *options, *plain[len(options) :])
+    return (new(x, (*x.shape[:2], *sizes)), new(x, (*x.shape[:2], *sizes), torch.int64)) if sizes else NotImplemented
+
+
+def average_pool(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0,), *options: Any
+) -> Any:
+    """``avg_pool2d``.
+
+    Args:
+        x: N x C x H x W.
+        kernel: its one or two sizes; so of the next ones.
+        stride: see `kernel`; the kernel's by default.
+        padding: see `kernel`.
+        options: whether sizes are rounded up; what is counted.
+    """
+    sizes = pooled(x, kernel, stride, padding, (1,), bool(options and options[0]))
+    return new(x, (*x.shape[:2], *sizes)) if sizes else NotImplemented
+
+
+def adaptive_pool(x: Tensor, sizes: Sequence[int]) -> Any:
+    """``_adaptive_avg_pool2d``: N x C x H x W to N x C x sizes."""
+    return new(x, (*x.shape[:-2], *sizes)) if x.dim() == 4 and x.is_contiguous() else NotImplemented
+
+
+def mean(x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
+    """``mean.dim`` and ``sum.dim_IntList``.
+
+    Args:
+        x: a floating-point tensor.
+        dims: those that are reduced.
+        keepdim: whether they stay, with size 1.
+        dtype: of the result.
+    """
+    if not dims or dtype is not None or not x.is_floating_point() or not x.is_contiguous():
+        return NotImplemented
+    if any(not -x.dim() <= dim < x.dim() for dim in dims) or len({dim % x.dim() for dim in dims}) < len(dims):
+        return NotImplemented
+    gone = {dim % x.dim() for dim in dims}
+    return new(x, [1 if dim in gone else size for dim, size in enumerate(x.shape) if keepdim or dim not in gone])
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
+    """``cat`` of contiguous tensors of one type, whose other sizes are the same."""
+    first = tensors[0]
+    if not -first.dim() <= dim < first.dim():
+        return NotImplemented
+    dim %= first.dim()
+    others = {(t.dtype, t.is_contiguous(), t.shape[:dim], t.shape[dim + 1 :]) for t in tensors}
+    if others != {(first.dtype, True, first.shape[:dim], first.shape[dim + 1 :])}:
+        return NotImplemented
+    return new(first, (*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]))
+
+
+def product(a: Tensor, b: Tensor) -> Any:
+    """``mm`` and ``bmm``."""
+    fits = a.dtype == b.dtype and a.dim() == b.dim() and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
+    return new(a, (*a.shape[:-1], b.shape[-1])) if fits else NotImplemented
+
+
+def addmm(bias: Tensor, a: Tensor, b: Tensor, **_: float) -> Any:
+    """``addmm``: a product and one number for each of its columns."""
+    return product(a, b) if bias.dtype == a.dtype and bias.shape == b.shape[1:] else NotImplemented
+
+
+def empty_like(x: Tensor, **options: Any) -> Any:
+    """``empty_like`` of the same type."""
+    asked = {name for name, value in options.items() if value is not None}
+    return like(x) if asked <= {"device", "pin_memory"} else NotImplemented
+
+
+def overloads(names: Sequence[str], kernel: Callable[..., Any]) -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """The operators that a kernel stands for; those that this torch does not have are left out."""
+    for name in names:
+        packet, _, overload = name.partition(".")
+        func = getattr(getattr(aten, packet, None), overload or "default", None)
+        if func is not None:
+            yield func, kernel
+
+
+KERNELS: dict[Any, Callable[..., Any]] = {
+    **dict(overloads(ELEMENTWISE, elementwise)),
+    **dict(overloads(BINARY, binary)),
+    **dict(overloads(IN_PLACE, in_place)),
+    aten.native_batch_norm.default: batch_norm,
+    aten.native_layer_norm.default: layer_norm,
+    aten.native_group_norm.default: group_norm,
+    aten.convolution.default: convolution,
+    aten.max_pool2d_with_indices.default: max_pool,
+    aten.avg_pool2d.default: average_pool,
+    aten._adaptive_avg_pool2d.default: adaptive_pool,
+    aten.mean.dim: mean,
+    aten.sum.dim_IntList: mean,
+    aten.cat.default: cat,
+    aten.mm.default: product,
+    aten.bmm.default: product,
+    aten.addmm.default: addmm,
+    aten.empty_like.default: empty_like,
+}
+"""By operator; called with its arguments as torch gives them."""

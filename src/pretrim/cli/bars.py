@@ -1,0 +1,66 @@
+"""One line with a bar: a name, how much is done, and words; it fits the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+MOST_BAR, LEAST_BAR = 40, 8
+GAP = 2
+"""between columns"""
+
+
+def line(name: str, done: float, total: float, words: str, width: int) -> Table:
+    """A line whose bar takes the room that is left, up to `MOST_BAR` columns; where that is too little, there is none.
+
+    Args:
+        name: in front of the bar; may be empty.
+        done: of `total`.
+        total: what a full bar is.
+        words: behind the bar.
+        width: of the terminal, in columns.
+    """
+    room = room_for_bar(name, words, width)
+    grid = Table.grid(padding=(0, GAP, 0, 0))
+    cells = [Text(name, no_wrap=True)] if name else []
+    bar = [ProgressBar(total=total, completed=done, width=min(room, MOST_BAR))] if room >= LEAST_BAR else []
+    grid.add_row(*cells, *bar, Text(words))
+    return grid
+
+
+def room_for_bar(name: str, words: str, width: int) -> int:
+    """Columns that are left for a bar between a name and words; negative where these alone do not fit."""
+    return width - cell_len(words) - GAP - (cell_len(name) + GAP if name else 0)
+
+
+def that_fit(name: str, parts: Sequence[tuple[str, int]], width: int) -> str:
+    """Words for a line, with a bar of the least width: parts that matter least are left out.
+
+    Args:
+        name: in front of the bar.
+        parts: texts in the order in which they are shown, each with its rank: 0 matters most.
+        width: of the terminal, in columns.
+    """
+    kept = list(parts)
+    while len(kept) > 1 and room_for_bar(name, _joined(kept), width) < LEAST_BAR:
+        kept.remove(max(kept, key=lambda part: part[1]))
+    return _joined(kept)
+
+
+def _joined(parts: Sequence[tuple[str, int]]) -> str:
+    return "  ".join(text for text, _ in parts)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, or hours too.
+
+    >>> clock(62), clock(3 * 3600 + 61)
+    ('1:02', '3:01:01')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

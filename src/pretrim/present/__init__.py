@@ -1,0 +1,1 @@
+"""Records as people read them: tables for terminals and notebooks; nothing here computes or writes to a stream."""

@@ -1,0 +1,112 @@
+"""An artifact: how it was proved, what it takes on its board, and how fast it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pretrim.errors import PretrimError
+
+from .device import Record
+from .layout import Table, show_table
+from .text import RUNTIME_TITLES, milliseconds, percent, show_notes, size
+
+
+def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
+    """What an artifact is, how it was proved, and what it takes on its board."""
+    proof, given = record["proof"], record["input"]
+    table = Table("<", "<~")
+    table.add_row("input", f"{given['layout']} {'x'.join(map(str, given['shape']))}, {given['data_type']}")
+    table.add_row("size", f"{size(record['file_bytes'])} ({record['file_bytes']:,} bytes)")
+    if record["calibration"] is not None:
+        table.add_row("calibrated on", f"{record['calibration']['images']} {record['calibration']['data']}")
+    table.add_row("proved on", proof["inputs"])
+    if proof["relative_error"] is not None:
+        table.add_row("largest error", f"{proof['relative_error']:.1e} of the largest output")
+    if proof["sqnr_db"] is not None:
+        table.add_row("signal to noise", f"{proof['sqnr_db']:.1f} dB")
+    if proof["agreement"] is not None:
+        table.add_row("same class", percent(proof["agreement"], 2))
+    if proof["accuracy"] is not None:
+        table.add_row("accuracy", "{} (PyTorch: {})".format(*(percent(part, 2) for part in proof["accuracy"][::-1])))
+    if (judged := proof.get("metric")) is not None:
+        table.add_row(judged["name"], "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**judged))
+    for row in board_rows(record.get("board")):
+        table.add_row(*row)
+    show_table(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)
+    show_notes(console, record["notes"])
+
+
+def board_rows(board: Record | None) -> list[tuple[str, str]]:
+    """What an artifact takes on its board."""
+    if board is None:
+        return []
+    limits = board["limits"]
+    flash = f"{size(board['flash_bytes'])} with {size(board['runtime_flash_bytes'])} for the runtime"
+    rows = [(f"flash of {board['name']}", f"{flash}, of {size(board['flash_of'])}")]
+    taken = board["flash_bytes"] - board["runtime_flash_bytes"]
+    rows += _limit_rows("file against its limit", taken, limits.get("artifact_bytes"))
+    how = "as TFLM placed it here" if board["verified"] else "not verified: pip install 'pretrim[mcu]'"
+    arena = f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}; {how}"
+    rows.append((f"RAM of {board['name']}", arena))
+    rows += _limit_rows("arena against its limit", board["arena_bytes"], limits.get("arena_bytes"))
+    if board["verified"]:
+        rows.append(("outputs in TFLM", board["tflm"].removeprefix("TFLM: ")))
+    if (npu := board["ethos_u"]) is not None:
+        rest = f"; {npu['cpu_operators']} operators on the processor" if npu["cpu_operators"] else ""
+        time = f"{milliseconds(npu['seconds'])} by vela's estimate, {npu['cycles']:,} cycles{rest}"
+        rows.append((npu["configuration"], time))
+    return rows
+
+
+def check_board(record: Record) -> None:
+    """Raises PretrimError for an artifact that does not fit its board: everything is written, but nothing may go on."""
+    board = record.get("board")
+    if board is not None and board["problems"]:
+        raise PretrimError(f"{record['path']} does not fit {board['name']}: {'; '.join(board['problems'])}.")
+
+
+def _limit_rows(title: str, taken: int, limit: int | None) -> list[tuple[str, str]]:
+    """Whether what an artifact really takes is within the limit of its plan."""
+    if limit is None:
+        return []
+    return [(title, f"{'fits' if taken <= limit else 'too large'}: {taken:,} of {limit:,} bytes")]
+
+
+def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """Time, size, memory and energy, an artifact a row."""
+    table = Table("<artifact", "<~runs on", "median", "p90", "?std", "of the other", "?file", "?memory", "?energy")
+    for record in records:
+        table.add_row(*_measured(record, percent(record["ratio"])))
+        if record["against"] is not None:
+            table.add_row(*_measured(record["against"], ""))
+    machine, first = records[0]["machine"], records[0]["latency"]
+    threads = records[0]["threads"]
+    title = f"{machine['cpu']} ({machine['architecture']}), {threads} thread{'s' if threads > 1 else ''}, one image"
+    show_table(console, title, table)
+    console.print(
+        Text(f"{first['runs']} runs in {first['processes']} processes; memory is the peak of a process with Python"),
+        soft_wrap=True,
+    )
+    show_notes(console, [record["warning"] for record in records if record["warning"]])
+
+
+def _measured(record: Mapping[str, Any], ratio: str) -> list[Any]:
+    latency = record["latency"]
+    memory = record["memory_peak_bytes"]
+    energy = record["energy_j"]
+    provider = record["provider"].removesuffix("ExecutionProvider")
+    return [
+        Text(record["artifact"]),
+        Text(f"{RUNTIME_TITLES[record['runtime']]}, {provider}, {record['data_type']}"),
+        milliseconds(latency["median_s"]),
+        milliseconds(latency["p90_s"]),
+        milliseconds(latency["std_s"]),
+        ratio,
+        size(record["file_bytes"]),
+        size(memory) if memory is not None else "not measurable here",
+        f"{1000 * energy:.2f} mJ" if energy is not None else "not measurable here",
+    ]

@@ -1,0 +1,120 @@
+"""Boards, and a file on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from .device import Record, time_label, time_text
+from .layout import Table, show_table
+from .text import RUNTIME_TITLES, percent, show_notes, size
+
+
+def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -> None:
+    """Boards, one a row; with sources, where each figure comes from and which times are known.
+
+    Args:
+        console: where to.
+        records: one for each board (`jobs.devices.board_records`).
+        sources: whether each figure is shown with its source.
+    """
+    table = Table(
+        "<name", "<core", "?clock", "?flash", "?RAM", "flash limit", "RAM limit", "?round to", "<?runtime", "?times"
+    )
+    for record in records:
+        limits, times = record["limits"], record["times_of"]
+        table.add_row(
+            Text(record["name"]),
+            Text(f"{record['cores']} x {record['core'].removeprefix('Arm ')}"),
+            f"{record['clock_hz'] / 1e6:,.0f} MHz",
+            size(record["flash_bytes"]) if record["flash_bytes"] is not None else "-",
+            size(record["ram_bytes"]),
+            size(limits["artifact_bytes"]) if limits else "-",
+            size(limits["arena_bytes"]) if limits else "-",
+            str(record["round_to"]),
+            RUNTIME_TITLES[record["runtime"]] + (" Micro" if record["flash_bytes"] is not None else ""),
+            str(len({entry["runtime"] for entry in times}) or "-"),
+        )
+    show_table(console, "Boards", table)
+    if not sources:
+        console.print(
+            Text("RAM: the largest contiguous region. Limits: less a quarter for the application (--application), and"),
+            Text("100 KiB of flash for the runtime. Times: runtimes, with versions, whose time is predicted there."),
+            Text("`pretrim devices NAME` shows them, and the sources of all figures."),
+            soft_wrap=True,
+        )
+    for record in records if sources else ():
+        for what, where in record["sources"].items():
+            console.print(Text(f"{what}: {where}"), soft_wrap=True)
+        show_notes(console, [record["note"]] if record["note"] else [])
+        _show_systems(console, record)
+
+
+def _show_systems(console: Console, record: Record) -> None:
+    """The runtimes of which a time is known, with how far off predictions are."""
+    if not record["times_of"]:
+        console.print(Text(f"no public measurement of times on {record['core'].removeprefix('Arm ')} is known"))
+        return
+    table = Table("<runtime", "<data type", "?networks", "median error", "?p90 error", "<range", "?power")
+    for entry in record["times_of"]:
+        power = entry["power_mw"]
+        table.add_row(
+            Text(entry["runtime"]),
+            entry["data_type"],
+            str(entry["networks"]),
+            percent(entry["median_error"], 0),
+            percent(entry["p90_error"], 0),
+            f"{entry['range'][0]:.2f} to {entry['range'][1]:.2f} x",
+            "-" if power is None else f"{power:.0f} mW",
+        )
+    show_table(console, f"Times that public measurements predict on {record['name']}, one core", table)
+    console.print(
+        Text("range: of the predicted time; four in five networks that were left out of the fit were within it"),
+        soft_wrap=True,
+    )
+
+
+def show_check(console: Console, record: Record) -> None:
+    """A file on boards, a row each: does it fit, what does it take, how long would it run."""
+    table = Table("<board", "<", "flash", "?of", "RAM", "?of", "<predicted time", "<~runtime")
+    for entry in sorted(record["boards"], key=lambda entry: not entry["fits"]):
+        times = entry["times"] or [None]
+        for number, time in enumerate(times):
+            cells = _check_cells(entry) if number == 0 else [""] * 6
+            told = ["-", ""] if time is None else [time_text(time, "file"), time["runtime"]]
+            table.add_row(*(Text(cell) for cell in (*cells, *told)))
+    show_table(console, f"{record['path']}, {record['data_type']}", table)
+    for entry in record["boards"]:
+        if len(record["boards"]) == 1:
+            show_notes(console, entry["problems"])
+            for time in entry["times"]:
+                console.print(Text(f"latency, {time_label(time)}"), soft_wrap=True)
+    console.print(
+        Text("Limits: less a quarter for the application (--application), and 100 KiB of flash for the runtime."),
+        soft_wrap=True,
+    )
+    if len(record["boards"]) > 1:
+        console.print(Text("Times: one image, one core, with their range; `--device NAME` says what each rests on."))
+
+
+def _check_cells(entry: Record) -> list[str]:
+    """The first cells of a board's row."""
+    flash, arena = entry["flash_limit"], entry["arena_bytes"]
+    verdict = "fits" if entry["fits"] else _short(entry)
+    return [
+        entry["board"],
+        verdict,
+        size(entry["file_bytes"]),
+        "-" if flash is None else size(flash),
+        "-" if arena is None else size(arena),
+        size(entry["ram_limit"]),
+    ]
+
+
+def _short(entry: Record) -> str:
+    """Why a file does not fit, in a word."""
+    words = {"operators": "operators", "the file": "flash", "the arena": "RAM"}
+    found = [word for start, word in words.items() if any(text.startswith(start) for text in entry["problems"])]
+    return f"no: {', '.join(found) or 'format'}"

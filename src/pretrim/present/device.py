@@ -1,0 +1,149 @@
+"""What a device sees of a network: flash, RAM, times with what they hold for, and whether they are within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from .layout import Table, show_table
+from .text import milliseconds, percent, size
+
+if TYPE_CHECKING:
+    from pretrim.planning.plan import Plan
+
+Record = Mapping[str, Any]
+SURE = 0.99
+"""Share of a limit up to which what is predicted to fit does: predictions of files and arenas are off by less"""
+ON_DEVICE = {"artifact_bytes": "model in flash", "arena_bytes": "tensor arena in RAM"}
+FORMULAS_OF_MEMORY = ("weight_bytes", "peak_activation_bytes")
+"""What a board's own figures take the place of"""
+
+
+def is_on_board(device: Record | None) -> bool:
+    """Whether flash and RAM are known as a microcontroller has them."""
+    return device is not None and all(name in device["slim"] for name in ON_DEVICE)
+
+
+def time_text(record: Record, which: str) -> str:
+    """A time with its range.
+
+    >>> time_text({"slim_ns": 24e6, "slim_range_ns": [21e6, 29e6]}, "slim"), time_text({"slim_ns": 24e6}, "slim")
+    ('24.0 ms (21.0 to 29.0)', '24.0 ms')
+    """
+    said = milliseconds(record[f"{which}_ns"] * 1e-9)
+    if (ends := record.get(f"{which}_range_ns")) is None:
+        return said
+    low, high = (milliseconds(end * 1e-9).removesuffix(" ms") for end in ends)
+    return f"{said} ({low} to {high})"
+
+
+def energy_text(record: Record, which: str) -> str:
+    """Energy of an image.
+
+    >>> energy_text({"slim_uj": 3120.0}, "slim"), energy_text({"slim_uj": None}, "slim")
+    ('3.12 mJ', '-')
+    """
+    found = record.get(f"{which}_uj")
+    return "-" if found is None else f"{found / 1000:.3g} mJ"
+
+
+def _time_title(record: Record) -> str:
+    threads = f", {record['threads']} threads" if record["threads"] > 1 else ""
+    return f"{record['runtime']}, {record['data_type']}{threads}"
+
+
+def time_label(record: Record) -> str:
+    """What a time holds for, in one line, with the operators that are not in it."""
+    rest = f"; without {', '.join(record['left_out'])}" if record.get("left_out") else ""
+    return f"{record['source']}: {record['label']}{rest}"
+
+
+def show_time_labels(console: Console, device: Record | None) -> None:
+    """What each time holds for, a line each."""
+    for record in (device or {}).get("times", ()):
+        console.print(Text(f"latency, {time_label(record)}"), soft_wrap=True)
+
+
+def _time_rows(times: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
+    for record in times:
+        yield f"latency, {_time_title(record)}", time_text(record, "dense"), time_text(record, "slim")
+        if record.get("slim_uj") is not None:
+            energies = (energy_text(record, which) for which in ("dense", "slim"))
+            yield f"energy, {_time_title(record)}", *energies  # type: ignore[misc]
+
+
+def show_fit(console: Console, plan: Plan) -> None:
+    """What a plan takes on its device, as predicted, beside what there is for it."""
+    if plan.device is None:
+        return
+    from pretrim.planning.budget import Limit
+
+    device, table = plan.device, Table("<", "?dense", "slim", "?kept", "at most", "<")
+    verdicts: list[str] = []
+
+    def row(title: str, cost: str, dense: str, slim: str) -> None:
+        taken, whole = device["slim"][cost], device["dense"][cost]
+        if cost not in plan.limits:
+            table.add_row(title, dense, slim, percent(taken / whole if whole else None), "-", "")
+            return
+        limit = Limit.parse(cost, plan.limits[cost])
+        most = limit.resolve(whole)
+        text = size(most) if limit.quantity.unit == "bytes" else milliseconds(most * 1e-9)
+        real = device.get("converted", {}).get(cost)
+        verdict = _verdict(taken if real is None else real, most, is_real=real is not None or cost == "latency_ns")
+        verdicts.append(verdict)
+        table.add_row(title, dense, slim, percent(taken / whole), text, verdict)
+
+    for cost, title in ON_DEVICE.items():
+        if cost in device["slim"]:
+            row(title, cost, *(size(device[which][cost]) for which in ("dense", "slim")))
+    times = device.get("times", ())
+    if "latency_ns" in device["slim"] and not times:  # a plan of an earlier version
+        title = f"latency ({device.get('latency_on', 'machine not known')})"
+        row(title, "latency_ns", *(milliseconds(device[which]["latency_ns"] * 1e-9) for which in ("dense", "slim")))
+    for number, (title, dense, slim) in enumerate(_time_rows(times)):
+        if number == 0 and "latency_ns" in device["slim"]:
+            row(title, "latency_ns", dense, slim)
+        else:
+            table.add_row(title, dense, slim, "", "-", "")
+    name = device.get("name", device.get("latency_on", "the device"))
+    show_table(console, f"On {name}, {plan.dtype}, predicted", table)
+    if (real := device.get("converted")) is not None:
+        sizes = f"a file of {real['artifact_bytes']:,} bytes and an arena of {real['arena_bytes']:,}"
+        console.print(Text(f"Converted before the training: {sizes}."), soft_wrap=True)
+    elif "within 1 % of it" in verdicts:
+        said = "Within 1 % of it: `pretrim compress` converts the network first, and trims it again where it must."
+        console.print(Text(said), soft_wrap=True)
+    _show_what_counts(console, device)
+
+
+def _verdict(taken: int, most: int, *, is_real: bool) -> str:
+    """Whether something is within its limit. What is predicted to fit barely may not.
+
+    >>> _verdict(995, 1000, is_real=True), _verdict(995, 1000, is_real=False), _verdict(1001, 1000, is_real=True)
+    ('fits', 'within 1 % of it', 'too large')
+    """
+    if taken > most:
+        return "too large"
+    return "fits" if is_real or taken <= SURE * most else "within 1 % of it"
+
+
+def _show_what_counts(console: Console, device: Record) -> None:
+    if "arena_text" in device:
+        console.print(Text(device["arena_text"]), soft_wrap=True)
+    show_time_labels(console, device)
+
+
+def device_rows(device: Record | None) -> Iterator[tuple[str, str, str, str]]:
+    """Rows of a table of dense, slim and kept: flash, RAM and times of a device."""
+    if device is None:
+        return
+    for cost, title in ON_DEVICE.items():
+        if cost in device["slim"]:
+            dense, slim = device["dense"][cost], device["slim"][cost]
+            yield title, size(dense), size(slim), percent(slim / dense if dense else None)
+    for title, dense_text, slim_text in _time_rows(device.get("times", ())):
+        yield title, dense_text, slim_text, ""

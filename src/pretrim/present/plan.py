@@ -1,0 +1,54 @@
+"""A plan: each cost, the width of each group, and what to expect of the accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from .device import FORMULAS_OF_MEMORY, is_on_board, show_fit
+from .layout import Table, show_table
+from .text import BAR_WIDTH, COSTS, amount, bar, percent
+
+if TYPE_CHECKING:
+    from pretrim.planning.plan import Plan
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """What the device sees, each cost dense and slim, the width of each group, and what to expect of the accuracy."""
+    name = plan.model["name"] if plan.model is not None else "a network"
+    how = ", ".join(f"{key}={plan.options[key]}" for key in ("mode", "seed") if key in plan.options)
+    costs = Table("<cost", "dense", "slim", "kept", "limit")
+    for cost in COSTS:
+        if is_on_board(plan.device) and cost in FORMULAS_OF_MEMORY and cost not in plan.limits:
+            continue  # one figure of flash and one of RAM: the board's
+        dense, slim = plan.dense[cost], plan.slim[cost]
+        kept = percent(slim / dense if dense else None)
+        costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
+    show_fit(console, plan)
+    show_table(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
+    widths = Table("<group", "?layers", "dense", "kept", "?")
+    for group in plan.groups:
+        share = group.kept / group.channels
+        drawn = bar(share, 2 * BAR_WIDTH, ascii_only=console.options.ascii_only)
+        cells = (str(len(group.layers)), str(group.channels), str(group.kept))
+        widths.add_row(Text(group.name), *cells, Text(f"{drawn} {percent(share, 0):>5}"))
+    show_table(console, "Filters kept", widths)
+    for line in expectations(plan):
+        console.print(Text(line), soft_wrap=True)
+
+
+def expectations(plan: Plan) -> list[str]:
+    """What to expect of a plan's accuracy, and what rounding costs it, in words."""
+    from pretrim.planning.outlook import Outlook
+
+    if plan.outlook is None:
+        return []
+    outlook = Outlook.from_json(plan.outlook)
+    lines = [f"Expected accuracy: {outlook.sentence()}."]
+    if outlook.rounding is not None:
+        finer = outlook.finer
+        rest = "" if finer is None else f"; --round-to {finer[0]} would cost about {finer[1]:.3f}"
+        lines.append(f"Rounding to {plan.options['round_to']} costs {outlook.rounding:.3f} of log width{rest}.")
+    return lines

@@ -1,0 +1,71 @@
+"""A network: its layers with their shares of the complexity, its groups, and what is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from .layout import Table, show_table
+from .text import BAR_WIDTH, COSTS, MODE_TITLES, WIDE, amount, bar, count, percent, show_notes, size
+
+
+def show_profile(console: Console, record: Mapping[str, Any]) -> None:
+    """Layers, totals, groups, frozen layers and notes of one network."""
+    title = f"{record['model']}, one image of {'x'.join(map(str, record['input']))}, {record['dtype']}"
+    show_table(console, title, _layers(record["layers"], console))
+    console.print(
+        Text("PA, FA, MA: share of all weights, MACs and feature maps, by which the modes params, macs and memory")
+    )
+    console.print(Text("Weights of a layer are without its biases and norms, which count in the total."))
+    totals = Table("<cost", "", "exact")
+    for name, value in record["totals"].items():
+        totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
+    show_table(console, "Total", totals)
+    is_asked = any(group["least"] > 1 for group in record["groups"])
+    groups = Table("<group", "channels", *(["at least"] if is_asked else []), "<~layers")
+    for group in record["groups"]:
+        numbers = [group["channels"], *([group["least"]] if is_asked else [])]
+        groups.add_row(Text(group["name"]), *map(str, numbers), Text(_names(group["layers"])))
+    show_table(console, "Channel groups: filters that live and die together", groups)
+    if record["frozen"]:
+        show_table(console, "Frozen: filters that no plan removes", _frozen(record["frozen"]))
+    show_notes(console, record["notes"])
+
+
+def _layers(layers: Sequence[Mapping[str, Any]], console: Console) -> Table:
+    wide = console.width >= WIDE
+    table = Table(
+        "<layer", *(["<kind"] if wide else []), "filters", "?weights", "MACs", "?output", *MODE_TITLES.values()
+    )
+    most = {mode: max((layer["shares"][mode] for layer in layers), default=0.0) or 1.0 for mode in MODE_TITLES}
+    for layer in layers:
+        shares = [percent(layer["shares"][mode]).rjust(7 if wide else 0) for mode in MODE_TITLES]
+        if wide:
+            parts = [layer["shares"][mode] / most[mode] for mode in MODE_TITLES]
+            bars = [bar(part, BAR_WIDTH, ascii_only=console.options.ascii_only) for part in parts]
+            shares = [f"{drawn} {share}" for drawn, share in zip(bars, shares, strict=True)]
+        names = [Text(layer["name"]), *([Text(_short_kind(layer["kind"]))] if wide else [])]
+        numbers = (str(layer["filters"]), count(layer["params"]), count(layer["macs"]), size(layer["activation_bytes"]))
+        table.add_row(*names, *numbers, *shares)
+    return table
+
+
+def _short_kind(kind: str) -> str:
+    return "conv" if kind == "convolution" else kind
+
+
+def _names(names: Sequence[str], most: int = 4) -> str:
+    """The first few names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
+    is_seen = any(entry["place"] for entry in entries)
+    table = Table("<layer", "filters", "<~reason", *(["<?seen at"] if is_seen else []))
+    for entry in entries:
+        places = [Text(entry["place"])] if is_seen else []
+        table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]), *places)
+    return table

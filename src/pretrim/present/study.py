@@ -1,0 +1,79 @@
+"""The trials of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from .layout import Table, show_table
+from .text import WIDE, count, interval, size
+
+if TYPE_CHECKING:
+    from pretrim.study.rows import Trial
+    from pretrim.train import Metric
+
+
+def show_trials(console: Console, trials: Sequence[Trial]) -> None:
+    """Every trial by its share of MACs; the mean over seeds is the report's. A narrow terminal has fewer columns."""
+    from pretrim.study.recommend import place_of
+    from pretrim.train import ACCURACY
+
+    is_wide = console.width >= WIDE
+    metric = next((trial.metric for trial in trials if trial.record), ACCURACY)
+    has_latency = is_wide or any(trial.measured for trial in trials)
+    more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
+    table = Table(
+        "<trial",
+        "?seed",
+        "MACs",
+        "parameters",
+        *more,
+        titled("validation", metric),
+        *(["?95 %"] if is_wide else []),
+        "?s",
+        "<?",
+    )
+    there = [trial for trial in trials if trial.record is not None]
+    for trial in sorted(there, key=lambda trial: -(trial.record or {})["costs"]["macs"]):
+        record = trial.record or {}
+        costs, latency = record["costs"], (trial.measured or {}).get("latency_s")
+        table.add_row(
+            trial.spec.name,
+            str(trial.spec.seed),
+            count(costs["macs"]),
+            count(costs["params"]),
+            *([size(costs["weight_bytes"])] if is_wide else []),
+            size(costs["peak_activation_bytes"]),
+            *(["-" if latency is None else f"{1e3 * latency:.2f} ms"] if has_latency else []),
+            metric.show(trial.validation),
+            *([interval(record.get("validation", {}).get("interval_95"), metric=metric)] if is_wide else []),
+            f"{record['seconds']:.0f}" if "seconds" in record else "-",
+            "stopped" if trial.state == "stopped" else "",
+        )
+    show_table(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
+    for place in dict.fromkeys(place_of(trial.measured) for trial in there if trial.measured):
+        console.print(Text(f"latency: {place}"), soft_wrap=True)
+    for trial in trials:
+        if trial.state == "failed":
+            console.print(Text(f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}"), soft_wrap=True)
+    _show_warnings(console, there)
+
+
+def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:
+    """What to know before believing the accuracies: the first trial's words, and how many more have any."""
+    warned = [trial for trial in trials if (trial.record or {}).get("warnings")]
+    if not warned:
+        return
+    first = warned[0]
+    for text in (first.record or {})["warnings"]:
+        console.print(Text(f"warning: {first.spec.name}, seed {first.spec.seed}: {text}"), soft_wrap=True)
+    if len(warned) > 1:
+        console.print(Text(f"{len(warned) - 1} more trials have warnings: --json shows them"))
+
+
+def titled(part: str, metric: Metric) -> str:
+    """The heading of a column of scores: accuracies are not named, as they are the rule."""
+    return part if metric.name == "accuracy" else f"{part} {metric.title}"

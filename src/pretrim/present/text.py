@@ -1,0 +1,149 @@
+"""Numbers, shares, times and intervals as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pretrim.train import Metric
+
+BAR_WIDTH = 8
+LEVEL = 0.05
+"""Of McNemar's test: a p-value from here on does not tell two networks apart"""
+WIDE = 110
+"""Columns of a terminal on which the kinds and bars of `profile` have room; on a narrower one the figures stay."""
+COSTS = {
+    "params": ("parameters", "count"),
+    "macs": ("MACs", "count"),
+    "weight_bytes": ("weight memory (flash)", "bytes"),
+    "activation_bytes": ("activation memory", "bytes"),
+    "peak_activation_bytes": ("peak memory (RAM)", "bytes"),
+}
+RUNTIME_TITLES = {"onnx": "ONNX Runtime", "litert": "LiteRT", "executorch": "ExecuTorch"}
+MODE_TITLES = {"params": "PA", "macs": "FA", "memory": "MA"}
+
+
+def count(number: float) -> str:
+    """A number with a decimal prefix.
+
+    >>> count(1_114_432), count(999), count(250_000)
+    ('1.11 M', '999', '250 k')
+    """
+    return _prefixed(number, 1000, ("", "k", "M", "G", "T"), "")
+
+
+def size(number: float) -> str:
+    """Bytes with a binary prefix.
+
+    >>> size(262_144), size(100)
+    ('256 KiB', '100 B')
+    """
+    return _prefixed(number, 1024, ("", "Ki", "Mi", "Gi", "Ti"), "B")
+
+
+def _prefixed(number: float, base: int, prefixes: Sequence[str], unit: str) -> str:
+    place = 0
+    while place < len(prefixes) - 1 and round(abs(number) / base**place, 3) >= base:
+        place += 1
+    value = number / base**place
+    digits = f"{value:.0f}" if place == 0 or value >= 100 else f"{value:.3g}"
+    return f"{digits} {prefixes[place]}{unit}".strip()
+
+
+def amount(name: str, value: int) -> str:
+    """A cost in its unit."""
+    return count(value) if COSTS[name][1] == "count" else size(value)
+
+
+def resource(unit: str, value: float) -> str:
+    """A resource in its unit."""
+    if unit == "B":
+        return size(value)
+    return f"{1e3 * value:.3g} m{unit}" if unit in ("s", "J") else count(value)
+
+
+def enough(unit: str, value: float) -> str:
+    """An amount that is a limit to type: never less than the value.
+
+    >>> enough("B", 29_000.0), enough("s", 0.005_000_4), enough("", 2_842_368)
+    ('29,000 bytes', '5.001 ms', '2,842,368')
+    """
+    if unit in ("s", "J"):
+        return f"{Decimal(1000 * value).quantize(Decimal('0.001'), ROUND_CEILING)} m{unit}"
+    return f"{math.ceil(value):,}{' bytes' if unit == 'B' else ''}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in percent; '-' where there is none."""
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def interval(ends: Sequence[float] | None, digits: int = 1, metric: Metric | None = None) -> str:
+    """An interval of shares in percent, or of a metric that is none; '-' where there is none.
+
+    Args:
+        ends: the lower and the upper end; None: there is none.
+        digits: behind the point.
+        metric: by which they are written.
+
+    >>> interval([0.131, 0.336])
+    '13.1 to 33.6 %'
+    """
+    if ends is not None and metric is not None and not metric.is_share:
+        return f"{metric.show(ends[0])} to {metric.show(ends[1])}"
+    return "-" if ends is None else f"{100 * ends[0]:.{digits}f} to {100 * ends[1]:.{digits}f} %"
+
+
+def compared(comparison: Mapping[str, Any]) -> str:
+    """Two networks on the same images (`train.Comparison.to_json`), the second minus the first.
+
+    >>> ends = {"difference": -0.018, "interval": [-0.03, -0.006], "p_value": 0.0034, "images": 1000}
+    >>> compared(ends)
+    '-1.8 points (95 %: -3.0 to -0.6) on the same 1,000 images, McNemar p = 0.0034'
+    >>> compared({**ends, "p_value": 0.3})
+    '-1.8 points (95 %: -3.0 to -0.6) on the same 1,000 images, McNemar p = 0.3: cannot be told apart'
+    """
+    low, high = (f"{100 * end:+.1f}" for end in comparison["interval"])
+    said = f"{100 * comparison['difference']:+.1f} points (95 %: {low} to {high})"
+    said += f" on the same {comparison['images']:,} images, McNemar p = {comparison['p_value']:.2g}"
+    return said if comparison["p_value"] < LEVEL else f"{said}: cannot be told apart"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time in milliseconds, three digits.
+
+    >>> milliseconds(0.000_823_4), milliseconds(0.0367), milliseconds(0.25)
+    ('0.823 ms', '36.7 ms', '250 ms')
+    """
+    value = 1000 * seconds
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f} ms"
+
+
+def bar(share: float, width: int, *, ascii_only: bool) -> str:
+    """A bar for a share of 0..1.
+
+    Args:
+        share: from 0 to 1.
+        width: in characters.
+        ascii_only: whether the terminal has no blocks.
+
+    >>> bar(0.5, 4, ascii_only=False), bar(0.3, 4, ascii_only=False), bar(0.5, 4, ascii_only=True)
+    ('██  ', '█▎  ', '##  ')
+    """
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    if ascii_only:
+        return ("#" * round(eighths / 8)).ljust(width)
+    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(width)
+
+
+def show_notes(console: Console, notes: Sequence[str]) -> None:
+    """Remarks, one a line."""
+    for note in notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)

@@ -1,0 +1,134 @@
+"""A study while it is trained: where its trials are, the time left, and what the terminal shows of it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sql
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import pretrim
+from pretrim.cli.study_live import Forecast, Watched
+from pretrim.study import progress as study_progress
+from pretrim.study import sweep as sweeps
+from pretrim.study.progress import Place, Running, running, tell
+from pretrim.study.rows import PROGRESS, Trial
+from pretrim.study.settings import TrialSpec
+from pretrim.study.store import Store
+from pretrim.study.sweep import Status
+
+places = st.builds(
+    Place,
+    epoch=st.integers(1, 300),
+    epochs=st.just(300),
+    done=st.floats(0, 1),
+    seconds_left=st.floats(0, 1e6),
+    score=st.none() | st.floats(0, 1),
+)
+modes = st.sampled_from(["balanced", "uniform", "params", "latency"])
+
+
+def trial(key: str, mode: str = "balanced", state: str = "running", seconds: float | None = None) -> Trial:
+    spec = TrialSpec(mode, 0.5, "macs", 0, round_to=1 if mode == "uniform" else 8)
+    record = None if seconds is None else {"seconds": seconds, "costs": {}, "validation_accuracy": 0.5}
+    return Trial(key, 0, spec, state, record)  # type: ignore[arg-type]
+
+
+def status(*, waiting: int, running: list[Running], finished: tuple[Trial, ...] = ()) -> Status:
+    counts = {"waiting": waiting, "running": len(running), "done": len(finished), "failed": 0, "stopped": 0}
+    return Status(counts, finished, 10.0, waiting + len(running), tuple(running))
+
+
+@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(where=st.lists(st.tuples(modes, st.none() | places), max_size=20), width=st.integers(40, 140))
+def test_it_fits_the_terminal(where: list[tuple[str, Place | None]], width: int) -> None:
+    """One line or two a trial, no line wider than the terminal, no name cut."""
+    watched = Watched()
+    watched.see(status(waiting=2, running=[Running(trial(str(n), mode), at) for n, (mode, at) in enumerate(where)]))
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(watched.drawn(width))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = text.rstrip("\n").split("\n")
+    assert [line for line in lines if len(line.rstrip()) > width] == []
+    assert len(lines) <= 2 + 2 * min(len(where), 12) + (len(where) > 12)
+    for mode, at in where[:12]:
+        assert f"{mode} at 0.5 of macs, seed 0" in text
+        assert at is None or f"epoch {at.epoch}/300" in text
+    assert (f"and {len(where) - 12} more" in text) == (len(where) > 12)
+
+
+def test_the_time_left_is_that_of_the_trials_by_their_own_speed() -> None:
+    now = [100.0]
+    forecast = Forecast(lambda: now[0])
+    forecast.see(status(waiting=3, running=[Running(trial("a")), Running(trial("b"))]))
+    assert forecast.seconds_left() is None  # nothing is known yet
+    half = Place(epoch=2, epochs=4, done=0.5, seconds_left=10)
+    both = [Running(trial("a"), half), Running(trial("b"), half)]
+    forecast.see(status(waiting=3, running=both))  # 20 s a trial: 10 + 10 s, and three more, two at a time
+    assert forecast.seconds_left() == 40
+    now[0] += 7
+    forecast.see(status(waiting=3, running=both))  # nobody said anything since: it counts down
+    assert forecast.seconds_left() == 33
+    done = trial("c", state="done", seconds=50)  # (50 + 20 + 20) / 3 = 30 s a trial
+    forecast.see(status(waiting=3, running=both, finished=(done,)))
+    assert forecast.seconds_left() == (20 + 3 * 30) / 2
+    last = [Running(trial("a"), Place(4, 4, 0.9, 6.0))]
+    forecast.see(status(waiting=0, running=last))  # the last one knows it itself
+    assert forecast.seconds_left() == 6
+
+
+def test_what_a_trial_tells_is_read_while_it_runs_and_whatever_is_damaged_is_unknown(tmp_path: Path) -> None:
+    store, key = stored(tmp_path)
+    assert running(store) == []
+    claimed = store.claim()
+    assert claimed is not None and [one.place for one in running(store)] == [None]
+    for place in (Place(1, 3, 0.25, 12.0), Place(2, 3, 0.5, 8.0, 0.75)):
+        tell(store, key, place)
+        assert [(one.trial.key, one.place) for one in running(store)] == [(key, place)]
+    for text in ("", "{", "[]", '{"epoch": 0}', '{"epoch": 1, "epochs": 3, "done": 7, "seconds_left": 1}', "\x1b[2J"):
+        with store.engine.connect() as connection:
+            connection.execute(sql.update(PROGRESS).values(told=text))
+        assert [one.place for one in running(store)] == [None]
+    store.release(key)
+    assert running(store) == []
+
+
+def stored(folder: Path) -> tuple[Store, str]:
+    """A study of one trial that waits."""
+    from test_study import ASKED, SETTINGS
+
+    store = Store(sweeps.default_storage(folder), "study")
+    store.create(SETTINGS)
+    return store, store.add(ASKED[:1])[0]
+
+
+def test_a_sweep_is_told_where_its_trials_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first epoch to the last, never backwards."""
+    seen: list[tuple[str, Place]] = []
+    look = sweeps._Sweep.look
+
+    def looked(self: sweeps._Sweep) -> Status:
+        found = look(self)
+        seen.extend((one.trial.key, one.place) for one in found.running if one.place is not None)
+        return found
+
+    monkeypatch.setattr(study_progress, "EVERY_S", 0.001)
+    monkeypatch.setattr(sweeps, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(sweeps._Sweep, "look", looked)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    images = TensorDataset(torch.randn(64, 1, 6, 6), torch.arange(64) % 2)
+    options = {"epochs": 3, "batch_size": 8, "threads": 1, "train_on": "cpu", "precision": "float32", "round_to": 1}
+    pretrim.sweep(
+        model, (images, images), output=tmp_path / "study", modes="uniform", keep=[0.5], dense=False, **options
+    )  # type: ignore[arg-type]
+    done = [place.done for _, place in seen]
+    assert done == sorted(done) and {place.epochs for _, place in seen} == {3}
+    assert {place.epoch for _, place in seen} >= {1, 3}
+    assert {place.score is None for _, place in seen} == {True, False}
