@@ -54,10 +54,10 @@ ROUNDING = [
     ("average_pool", 3),
     ("residual", 3),
     ("mean", 3),
-    ("rescaling", 20),
+    ("rescaling", 409),
     ("dense", 3),
 ]
-"""Operators, and seeds with which both ways of rounding give different outputs"""
+"""Operators, and seeds with which both ways of rounding give different outputs (an average has a way of its own)"""
 needs_cc = pytest.mark.skipif(CC is None, reason="there is no C compiler")
 needs_make = pytest.mark.skipif(CC is None or shutil.which("make") is None, reason="there is no C compiler, or no make")
 
@@ -184,7 +184,7 @@ class Slim:
 
     content: bytes
     predicted_file: int
-    predicted_arena: int
+    predicted_activations: int
     folder: Path
     firmware: Firmware
 
@@ -199,8 +199,9 @@ def slim(name: str, folder: Path) -> Slim:
     images = torch.randn(4, *shape)
     content = litert_file(settled(plan.apply(model), images), images)
     firmware = write_firmware(artifact_of(content, folder / "model.tflite"), folder / "sources")
-    predicted = (int(cost(network)(plan.widths)) for cost in (artifact_cost, arena_cost))
-    return Slim(content, *predicted, folder / "sources", firmware)
+    arena = arena_cost(network)
+    activations = int(arena(plan.widths) - arena.tail(plan.widths))
+    return Slim(content, int(artifact_cost(network)(plan.widths)), activations, folder / "sources", firmware)
 
 
 def settled(model: torch.nn.Module, images: torch.Tensor) -> torch.nn.Module:
@@ -255,12 +256,13 @@ def numbers(folder: Path, name: str) -> NDArray[np.int8]:
 
 
 def check_sizes(made: Slim, built: Path) -> None:
-    """The arena and the constants are predicted to the byte, the code is at most 4 KiB."""
+    """By the sources: arena and constants to the byte, the code at most 4 KiB. By the plan: activations to 1 %."""
     elf, firmware = built / "firmware.elf", made.firmware
     sections = sizes(["arm-none-eabi-size", "-A", str(elf)], r"^(\.\w+) +(\d+)", 10)
     symbols = sizes(["arm-none-eabi-nm", "-S", str(elf)], r"^\w+ (\w+) \w (\w+)$", 16)
     assert symbols["arena"] == firmware.arena_bytes == graph_of(made.content).head()
-    assert sections[".data"] + sections[".bss"] == firmware.arena_bytes < made.predicted_arena
+    assert sections[".data"] + sections[".bss"] == firmware.arena_bytes
+    assert firmware.arena_bytes == pytest.approx(made.predicted_activations, rel=0.01)
     layers = [size for name, size in symbols.items() if re.search(r"_\d+(_(weights|bias|multiplier|shift))?$", name)]
     assert sum(-(-size // 4) * 4 for size in layers) == firmware.constant_bytes  # objects begin at words
     linked = flash_of(built / "firmware.map", "network.o", "kernels.o")
