@@ -1,9 +1,9 @@
 """Claim: arena and constants of the firmware in C are known to the byte before it is compiled; its code is below 4 KiB.
 
 Slim and dense networks in int8: what the plan predicts of file and activations, what the sources say of themselves, and
-what the linker places in flash and RAM for three Cortex-M (MPS2 boards AN386, AN500 and AN521), without the self-test. Each
-image is run in QEMU, and counts only if every output is LiteRT's. Ranges come from random images, which the sizes do
-not depend on.
+what the linker places in flash and RAM for three Cortex-M (MPS2 boards AN386, AN500 and AN521), without the self-test.
+Each image is run in QEMU, and counts only if every output is LiteRT's. Ranges come from random images, which the sizes
+do not depend on.
 
     python benchmarks/firmware.py        # about 5 minutes; writes results/firmware.md
 

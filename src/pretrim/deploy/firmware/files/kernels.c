@@ -173,7 +173,8 @@ void nn_fully_connected(const nn_dense *layer, const int8_t *input, int8_t *outp
             const int8_t *weights = layer->weights + c * layer->inputs;
             int32_t sum = layer->bias != NULL ? layer->bias[c] : 0;
             sum += dot(input, layer->input_zero, weights, layer->inputs);
-            *output++ = clamped(scaled_once(sum, layer->multiplier[c], layer->shift[c]) + layer->range.zero, &layer->range);
+            sum = scaled_once(sum, layer->multiplier[c], layer->shift[c]) + layer->range.zero;
+            *output++ = clamped(sum, &layer->range);
         }
         input += layer->inputs;
     }

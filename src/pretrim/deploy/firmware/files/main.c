@@ -19,6 +19,15 @@ static void write_number(int number)
     port_write(first);
 }
 
+static void write_label(const char *label)
+{
+    if (label[0] != '\0') {
+        port_write(" (");
+        port_write(label);
+        port_write(")");
+    }
+}
+
 static int equal_outputs(const int8_t *expected)
 {
     int equal = 0;
@@ -44,8 +53,7 @@ int main(void)
         write_number(NETWORK_OUTPUT_SIZE);
         port_write(" outputs equal to LiteRT's; largest: ");
         write_number(network_largest());
-        port_write(" ");
-        port_write(network_label(network_largest()));
+        write_label(network_label(network_largest()));
         port_write("\n");
     }
     port_write(failed == 0 ? "passed\n" : "FAILED\n");
