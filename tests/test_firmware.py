@@ -355,6 +355,20 @@ def test_inputs_that_are_no_pixels_have_no_table(tmp_path: Path) -> None:
         assert "network_set_pixels" not in (tmp_path / "sources" / "network.h").read_text()
 
 
+@pytest.mark.skipif(CC is None or shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_a_program_in_c_plus_plus_takes_the_header(tmp_path: Path) -> None:
+    write_firmware(artifact_of(dense_network((1, 4, 4, 1), 2), tmp_path / "m.tflite"), tmp_path)
+    (tmp_path / "program.cc").write_text(
+        '#include "network.h"\nint main() { network_run(); return network_largest(); }\n'
+    )
+    for call in (
+        ["cc", "-c", "network.c", "kernels.c"],
+        ["c++", "program.cc", "network.o", "kernels.o", "-o", "program"],
+    ):
+        subprocess.run(call, cwd=tmp_path, check=True)
+    assert subprocess.run([tmp_path / "program"]).returncode == 0
+
+
 @needs_make
 def test_the_self_test_notices_a_byte_that_is_off_by_one(tmp_path: Path) -> None:
     write_firmware(artifact_of(dense_network((1, 4, 4, 1), 10), tmp_path / "m.tflite"), tmp_path / "sources")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ TYPES = {np.dtype(np.int8): "int8_t", np.dtype(np.int16): "int16_t", np.dtype(np
 Value: TypeAlias = "str | int | Sequence[int] | Mapping[str, Value]"
 
 
-def array(name: str, values: NDArray[np.int8] | NDArray[np.int32]) -> str:
+def array(name: str, values: NDArray[Any]) -> str:
     """A constant array of the values, in rows.
 
     >>> print(array("bias", np.array([1, -2], np.int32)))
@@ -74,7 +74,7 @@ def comment(text: str) -> str:
     return textwrap.fill(f"/* {text} */", WIDTH, subsequent_indent=" * ")
 
 
-def _rows(values: NDArray[np.int8] | NDArray[np.int32]) -> str:
+def _rows(values: NDArray[Any]) -> str:
     return _wrapped(", ".join(map(str, values.ravel().tolist())) + ",")
 
 

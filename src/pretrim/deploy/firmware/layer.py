@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class Layer:
 
 
 def layer(
-    kind: str, name: str, fields: Mapping[str, Value], step: Step, call: str, arrays: Mapping[str, NDArray[np.int8]]
+    kind: str, name: str, fields: Mapping[str, Value], step: Step, call: str, arrays: Mapping[str, NDArray[Any]]
 ) -> Layer:
     """A layer that is described by one structure.
 
@@ -112,23 +113,28 @@ def window(step: Step, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 
     """
     source, output = checked_image(step, step.reads(0)), checked_image(step, step.output)
     strides = (step.options.strideH, step.options.strideW)
-    reach = [(size - 1) * spread + 1 for size, spread in zip(kernel, dilation, strict=True)]
-    is_same = step.options.padding == SAME
-    before = [
-        padding_before(source[axis], output[axis], strides[axis], reach[axis]) if is_same else 0 for axis in (0, 1)
-    ]
-    named = {"input": (*source,), "output": (*output,)}
-    fields = {f"{end}_{part}": size for end, sizes in named.items() for part, size in zip(PARTS, sizes, strict=True)}
+    top, left = (
+        padding_before(source[axis], output[axis], strides[axis], (kernel[axis] - 1) * dilation[axis] + 1)
+        if step.options.padding == SAME
+        else 0
+        for axis in (0, 1)
+    )
     return {
-        **fields,
-        **dict(zip(("kernel_height", "kernel_width"), kernel, strict=True)),
-        **dict(zip(("stride_y", "stride_x"), strides, strict=True)),
-        **dict(zip(("dilation_y", "dilation_x"), dilation, strict=True)),
-        **dict(zip(("pad_top", "pad_left"), before, strict=True)),
+        "input_height": source[0],
+        "input_width": source[1],
+        "input_channels": source[2],
+        "output_height": output[0],
+        "output_width": output[1],
+        "output_channels": output[2],
+        "kernel_height": kernel[0],
+        "kernel_width": kernel[1],
+        "stride_y": strides[0],
+        "stride_x": strides[1],
+        "dilation_y": dilation[0],
+        "dilation_x": dilation[1],
+        "pad_top": top,
+        "pad_left": left,
     }
-
-
-PARTS = ("height", "width", "channels")
 
 
 def checked_image(step: Step, tensor: Tensor) -> tuple[int, int, int]:
@@ -155,7 +161,7 @@ def factor_fields(factor: Factor) -> dict[str, Value]:
     return {**asdict(factor)}
 
 
-def factor_arrays(factors: Sequence[Factor]) -> dict[str, NDArray[np.int8]]:
+def factor_arrays(factors: Sequence[Factor]) -> dict[str, NDArray[Any]]:
     """Multipliers and shifts of each output channel."""
     return {
         "multiplier": np.array([factor.multiplier for factor in factors], np.int32),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,7 +65,7 @@ def _ends(step: Step) -> dict[str, Value]:
     return {"input_zero": step.reads(0).zero, "range": range_fields(limits)}
 
 
-def _arrays(step: Step, factors: list[Factor]) -> dict[str, NDArray[np.int8]]:
+def _arrays(step: Step, factors: list[Factor]) -> dict[str, NDArray[Any]]:
     """Weights, biases (where there are any), multipliers and shifts."""
     weights = step.constant(1)
     if weights.dtype != np.int8:
