@@ -161,7 +161,7 @@ def test_errors(call: Call, arguments: tuple[str, ...], code: int, said: str, tm
 
 def test_what_sources_need_is_asked_for_before_the_export(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
-    code, _, said = call("export", "RUN", "--runtime", "litert", "--sources", "src")
+    code, _, said = call("export", "RUN", "--runtime", "litert", "--sources", "src", "--sources-for", "tflm")
     assert (code, said) == (2, f"error: tflite_micro is not installed: {MCU}.\n")
 
 
