@@ -39,7 +39,7 @@ def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever the model keeps that Python cannot copy
         raise ModelError(
-            f"Expected a model that can be copied, but copy.deepcopy raised {describe_failure(error)}: "
+            f"The model cannot be copied (copy.deepcopy raised {describe_failure(error)}): "
             f"keep out of its attributes what cannot be copied (open files, generators, locks)."
         ) from error
 
@@ -68,6 +68,17 @@ def call_model(model: nn.Module, example: Example) -> Any:
     if isinstance(example, dict):
         return model(**example)
     return model(*example) if isinstance(example, (tuple, list)) else model(example)
+
+
+def tensors_in(*values: Any) -> Iterator[torch.Tensor]:
+    """The tensors among an operator's arguments or results: alone, or in lists. (torch's own walk of trees is slow.)"""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in(*value)
+        elif isinstance(value, dict):
+            yield from tensors_in(*value.values())
 
 
 def with_batch(example: Example, size: int) -> Example:

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pretrim.compat.optional import need
 from pretrim.cost.arena import place, top
 from pretrim.cost.microcontroller import CHANNEL_BYTES, STRUCTURES, Kernels
 from pretrim.errors import ArtifactError
 
-from .tflite import IDENTIFIER, MEMORY_PLAN, item_bytes, lives_of, scratch_of
+from .tflite import IDENTIFIER, item_bytes, lives_of, planned_offsets, scratch_of
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
-KEEPING = (*CONVOLUTIONS, "ADD", "SUB", "MUL", "MEAN")
-"""Operators whose kernels keep a structure of their own in the arena, beside fully connected layers"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,9 @@ class FileOperator:
         kernel: (height, width) of a convolution; (1, 1) for the others.
         channels: filters of a layer with weights, where they are quantised by channel or convolved; 0 for the others.
         scratch_bytes: that CMSIS-NN's int8 kernel works in.
+        layer: the name of its weights, or its own and its place; empty for operators without filters.
+        filters: that it has; 0 for operators without weights.
+        zero_filters: those whose every weight is zero (its zero point).
     """
 
     name: str
@@ -47,6 +49,9 @@ class FileOperator:
     kernel: tuple[int, int]
     channels: int
     scratch_bytes: int
+    layer: str = ""
+    filters: int = 0
+    zero_filters: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class FileGraph:
         operators: in the order in which they run.
         tensors: of the graph, constants too.
         births, deaths: the first and the last operator that each activation is needed by.
-        sizes: bytes of each activation, then of what kernels of transposed convolutions work in.
+        sizes: bytes of each activation, then of what kernels work in everywhere.
         fixed: offsets of the activations that the file's memory plan has; empty without one.
     """
 
@@ -77,6 +82,17 @@ class FileGraph:
         """Operators, each once, in alphabetical order."""
         return tuple(sorted({operator.name for operator in self.operators}))
 
+    @property
+    def filters(self) -> int:
+        """Of all layers."""
+        return sum(operator.filters for operator in self.operators)
+
+    @property
+    def zero_filters(self) -> dict[str, tuple[int, int]]:
+        """Of each layer that has any, how many of its filters are zero, and how many it has."""
+        found = (operator for operator in self.operators if operator.zero_filters)
+        return {operator.layer: (operator.zero_filters, operator.filters) for operator in found}
+
     def head(self, kernels: Kernels = "reference") -> int:
         """Bytes of the activations and of what kernels work in, placed as the interpreter does it."""
         scratch = {n: o.scratch_bytes for n, o in enumerate(self.operators) if o.scratch_bytes}
@@ -87,10 +103,8 @@ class FileGraph:
 
     def tail(self, pointer_bytes: Literal[4, 8] = 4) -> int:
         """Bytes of the interpreter's own structures."""
-        names = [operator.name for operator in self.operators]
-        kept = sum(name in KEEPING for name in names)
-        dense = names.count("FULLY_CONNECTED")
-        structures = STRUCTURES[pointer_bytes].tail(len(names), self.tensors, kept, dense)
+        names = (operator.name for operator in self.operators)
+        structures = STRUCTURES[pointer_bytes].tail(names, self.tensors)
         return structures + CHANNEL_BYTES * sum(operator.channels for operator in self.operators)
 
     def arena(self, kernels: Kernels = "reference", pointer_bytes: Literal[4, 8] = 4) -> int:
@@ -108,15 +122,15 @@ def read_graph(path: Path) -> FileGraph:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"Expected a .tflite in {path}, but could not read it ({error.strerror}).") from error
+        raise ArtifactError(f"Cannot read the .tflite {path} ({error.strerror}).") from error
     if content[4:8] != IDENTIFIER:
-        raise ArtifactError(f"Expected a .tflite, but {path} is not one: its identifier is missing.")
+        raise ArtifactError(f"{path} is not a .tflite: its identifier is missing.")
     try:
         return graph_of(content)
     except ArtifactError:
         raise
     except Exception as error:  # a damaged flatbuffer raises whatever its bytes happen to mean
-        raise ArtifactError(f"Expected a .tflite, but {path} is damaged ({type(error).__name__}).") from error
+        raise ArtifactError(f"The .tflite {path} is damaged ({type(error).__name__}).") from error
 
 
 def graph_of(content: bytes) -> FileGraph:
@@ -127,32 +141,24 @@ def graph_of(content: bytes) -> FileGraph:
         raise ArtifactError(f"Expected a .tflite with one subgraph, but it has {len(model.subgraphs)}.")
     graph = model.subgraphs[0]
     lives, scratch = lives_of(graph), scratch_of(schema, model)
-    births, deaths = zip(*lives.values(), *((number, number) for number in scratch), strict=True)
+    births, deaths = zip(*lives.values(), *((number, number) for number, _ in scratch), strict=True)
     types = {graph.tensors[tensor].type for tensor in lives}
     return FileGraph(
         file_bytes=len(content),
         data_type="float32" if schema.TensorType.FLOAT32 in types else "int8",
-        operators=tuple(_operator(schema, model, operator) for operator in graph.operators),
+        operators=tuple(_operator(schema, model, number, content) for number in range(len(graph.operators))),
         tensors=len(graph.tensors),
         births=births,
         deaths=deaths,
-        sizes=(*(item_bytes(schema, graph.tensors[tensor]) for tensor in lives), *scratch.values()),
-        fixed=_planned(model, list(lives)),
+        sizes=(*(item_bytes(schema, graph.tensors[tensor]) for tensor in lives), *(size for _, size in scratch)),
+        fixed=planned_offsets(model, list(lives)),
     )
 
 
-def _planned(model: Any, activations: Sequence[int]) -> tuple[int, ...]:
-    """Offsets of the activations in a file's own memory plan; empty where it has none for all of them."""
-    for entry in model.metadata or []:
-        if entry.name in (MEMORY_PLAN, MEMORY_PLAN.decode()):
-            data = np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes()
-            offsets = np.frombuffer(data, np.int32)[3:][activations]
-            return tuple(int(offset) for offset in offsets) if (offsets >= 0).all() else ()
-    return ()
-
-
-def _operator(schema: Any, model: Any, operator: Any) -> FileOperator:
-    graph, code = model.subgraphs[0], model.operatorCodes[operator.opcodeIndex]
+def _operator(schema: Any, model: Any, number: int, content: bytes) -> FileOperator:
+    graph = model.subgraphs[0]
+    operator = graph.operators[number]
+    code = model.operatorCodes[operator.opcodeIndex]
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
     shapes = [_shape(graph.tensors[tensor]) for tensor in operator.inputs if tensor >= 0]
@@ -167,7 +173,42 @@ def _operator(schema: Any, model: Any, operator: Any) -> FileOperator:
         kernel=work.kernel,
         channels=_channels(graph, operator, name, work.filters),
         scratch_bytes=work.scratch,
+        **_filters(schema, model, number, name, content),
     )
+
+
+FILTERS_ALONG = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0, "FULLY_CONNECTED": 0}
+"""The dimension of an operator's weights that its filters are along; the weights are its second input"""
+
+
+def _filters(schema: Any, model: Any, number: int, name: str, content: bytes) -> dict[str, Any]:
+    """The fields of a file's operator about its filters; none for one without weights in the file."""
+    graph = model.subgraphs[0]
+    tensor = graph.tensors[graph.operators[number].inputs[1]] if name in FILTERS_ALONG else None
+    values = None if tensor is None else _constant(schema, model, tensor, content)
+    if tensor is None or values is None:
+        return {}
+    along = FILTERS_ALONG[name]
+    zeros = np.atleast_1d(0 if tensor.quantization is None else tensor.quantization.zeroPoint)
+    rows = np.moveaxis(values, along, 0).reshape(values.shape[along], -1)
+    is_zero = (rows == (zeros if zeros.size == len(rows) else zeros[:1])[:, None]).all(axis=1)
+    said = tensor.name.decode(errors="replace")
+    layer = f"{name} {number}" if said.isdecimal() or not said else said
+    return {"layer": layer, "filters": len(rows), "zero_filters": int(is_zero.sum())}
+
+
+def _constant(schema: Any, model: Any, tensor: Any, content: bytes) -> NDArray[Any] | None:
+    """The values of a tensor that lies in the file; None for an activation, and for types of other than whole bytes."""
+    kinds = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}
+    kinds |= {schema.TensorType.INT8: np.int8, schema.TensorType.UINT8: np.uint8}
+    buffer, kind = model.buffers[tensor.buffer], kinds.get(tensor.type)
+    if buffer.offset and buffer.offset > 1:  # behind the flatbuffer
+        data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], np.uint8)
+    else:
+        data = np.asarray([] if buffer.data is None else buffer.data, np.uint8)
+    if kind is None or data.nbytes != np.dtype(kind).itemsize * math.prod(_shape(tensor)):
+        return None
+    return data.view(kind).reshape(_shape(tensor))
 
 
 def _channels(graph: Any, operator: Any, name: str, filters: int) -> int:

@@ -93,7 +93,7 @@ class Database:
             except SQLAlchemyError as error:
                 if wait_s is None or not self._is_away(error):
                     said = first_line(getattr(error, "orig", None) or error)
-                    raise StudyError(f"Expected to use the database {hidden(self.url)}, but got: {said}.") from error
+                    raise StudyError(f"Cannot use the database {hidden(self.url)}: {said}.") from error
                 time.sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
 
@@ -127,6 +127,6 @@ def _check_sqlite(path: Path) -> None:
         return
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else error
-        raise StudyError(f"Expected a study in {path}, but it cannot be read ({said}).") from error
+        raise StudyError(f"Cannot read the study in {path} ({said}).") from error
     if head and head != b"SQLite format 3\0":
         raise StudyError(f"Expected a study in {path}, but it is no SQLite database: it is damaged, take a copy of it.")
