@@ -89,7 +89,7 @@ def test_a_runtime_that_crashes_takes_nothing_with_it() -> None:
     ("code", "errors", "said"),
     [
         (-9, "", "The artifact was killed on pi4, mostly for want of memory"),
-        (-999, "", r"its runtime crashed \(signal 999\)"),
+        (-999, "", r"The runtime crashed on pi4 \(signal 999\)"),
         (1, "evil\x1b[2J", r"but got: evil\[2J\. Export"),
     ],
 )
