@@ -332,8 +332,14 @@ def test_a_run_is_slimmed_and_stays_a_run(call: Call, net: str, trained: Path, t
     assert code == 0 and "no filter is dead" in text and not (tmp_path / "again").exists()
 
 
-def test_the_tables_name_layers_and_proof(call: Call, net: str, trained: Path, tmp_path: Path) -> None:
-    code, text, _ = call("slim", trained, "--dead", "-o", tmp_path / "slim", "--model", net)
+def test_the_tables_name_layers_and_proof(
+    call: Call, net: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with a project file, which adds data that a run has no use for."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrim.toml").write_text(f'model = "{net}"\ndata = "digits"\n[images]\ninput = "1x8x8"\n')
+    code, text, said = call("slim", trained, "--dead", "-o", tmp_path / "slim")
+    assert "--data, --input is not used" in said
     assert code == 0 and "3 of " in text and "filters are dead" in text
     assert "apart in double precision" in text and f"Saved in {tmp_path / 'slim'}" in text
 
@@ -376,7 +382,7 @@ def build():
         (("resnet20", "--dead", "--from", "missing.pth"), 2, "missing.pth"),
         (("nothing", "--dead"), 2, "nothing"),
         ((".", "--dead"), 1, "run folder"),
-        ((".", "--dead", "--data", "digits"), 2, "leave out --data"),
+        ((".", "--dead", "--classes", "3"), 2, "leave out --classes"),
     ],
 )
 def test_wrong_calls_are_one_line_and_write_nothing(

@@ -28,7 +28,7 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
         for name, text in texts.items():
             write_text(folder / name, text)
     except OSError as error:
-        raise UsageError(f"Expected a folder to write in, but {folder}: {error.strerror}. Choose another.") from error
+        raise UsageError(f"Cannot write in {folder}: {error.strerror}. Choose another.") from error
     return [folder / name for name in texts]
 
 

@@ -155,7 +155,7 @@ def slim(
     reporter, images = reporter or Silent(), images or DataOptions()
     prepare_output(output, options.overwrite)
     if _is_run(source):
-        _refuse_for_run(options, data, images)
+        _check_for_run(options, data, images, reporter)
         given = _of_run(Path(str(source)), model, reporter)
     else:
         given = _of_model(source, options, data, images, reporter)  # type: ignore[arg-type]  # no path is left
@@ -169,11 +169,16 @@ def _is_run(source: ModelSource | Path) -> bool:
     return isinstance(source, str | Path) and (is_on_hub(source) or Path(source).is_dir())
 
 
-def _refuse_for_run(options: SlimOptions, data: DataSource | None, images: DataOptions) -> None:
-    given = {"from": options.from_, "classes": options.classes, "data": data, **vars(images)}
-    asked = next((name for name, value in given.items() if value is not None), None)
-    if asked is not None:
-        raise UsageError(f"A run knows its weights, data and input: leave out --{asked.replace('_', '-')}.")
+def _check_for_run(options: SlimOptions, data: DataSource | None, images: DataOptions, reporter: Reporter) -> None:
+    """Raises UsageError for options of a dense network; what a project file may add is only said to be unused."""
+    for name, value in (("from", options.from_), ("classes", options.classes)):
+        if value is not None:
+            raise UsageError(f"A run knows its weights and its classes: leave out --{name}.")
+    unused = [
+        f"--{name.replace('_', '-')}" for name, value in {"data": data, **vars(images)}.items() if value is not None
+    ]
+    if unused:
+        reporter.say(f"note: a run knows its data and its input: {', '.join(unused)} is not used")
 
 
 # ---------------------------------------------------------------------------------------- the network that is given
