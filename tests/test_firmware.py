@@ -222,7 +222,7 @@ def test_a_slim_network_gives_litert_s_outputs_here_and_on_three_cortex_m(name: 
     check_known_answers(made)
     assert passed(make(made.folder, "test"))
     if MISSING:
-        pytest.skip(f"passed here; not tried on a Cortex-M, for {' and '.join(MISSING)} is missing (docs/deploy.md)")
+        pytest.skip(f"passed here; not tried on a Cortex-M, missing: {', '.join(MISSING)} (docs/deploy.md)")
     for board in BOARDS:
         assert passed(make(made.folder, "run", f"BOARD={board}")), board
         check_sizes(made, made.folder / "build" / board)
@@ -377,7 +377,7 @@ int main(void)
 """
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} is missing")
+@pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
 def test_they_are_on_a_cortex_m_without_floats_too(tmp_path: Path) -> None:
     artifact = artifact_of(
         dense_network((1, 16, 16, 1), 4), tmp_path / "m.tflite", normalisation=[[0.3], [0.2]], classes=LABELS
