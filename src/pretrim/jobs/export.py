@@ -237,15 +237,16 @@ def _write_sources(artifact: Artifact, options: ExportOptions, reporter: Reporte
 
     if options.sources is None:
         return ()
+    folder = Path(options.sources)
     if options.sources_for == "tflm":
         arena = micro.arena(artifact.path.read_bytes()).total_bytes
-        written = tuple(write_sources(artifact, options.sources, arena))
+        written = tuple(write_sources(artifact, folder, arena))
     else:
-        firmware = write_firmware(artifact, options.sources)
+        firmware = write_firmware(artifact, folder)
         written = firmware.files
         reporter.say(
-            f"{options.sources}: {firmware.constant_bytes:,} bytes of constants in flash, {firmware.arena_bytes:,} of "
-            f"RAM; `make -C {options.sources} test` compares it with LiteRT"
+            f"{folder}: {firmware.constant_bytes:,} bytes of constants in flash, {firmware.arena_bytes:,} of RAM; "
+            f"`make -C {folder} test` compares it with LiteRT"
         )
     for file in written:
         reporter.say(f"wrote {file}")
