@@ -273,7 +273,9 @@ def zeroed(model: nn.Module, seed: int) -> nn.Module:
 
 
 @hypothesis.given(recipes(3), st.integers(0, 2**16))
-@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+@hypothesis.settings(
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 def test_random_networks_with_random_dead_filters_compute_the_same(recipe: Recipe, seed: int) -> None:
     model = zeroed(randomise(build(recipe), seed), seed)
     inputs = [example(recipe, number, batch, torch.float64) for number, batch in ((1, 1), (2, 3))]
