@@ -1,17 +1,21 @@
 """Claim: pretrim halves the MACs of nearly every CNN of torchvision and timm, exactly, and says what it froze.
 
+So it does for thirty networks of other tasks (`other_tasks.py`: detectors, segmentation, video, audio, recurrent ones).
+The planned MACs and parameters, dense and slim, must be those that torch counts: the command fails where they are not.
+
 For each network, untrained, at its own input size: time to trace, plan and apply at `macs="0.5x"`, and the share of
 the MACs in frozen layers. At 96 px where it runs there (else at its own size): whether the slim network gives the
 outputs of the masked dense one (float64, every parameter and buffer randomised first; operators that reduce over pruned
-channels are exempt, and named), the shape of the outputs, one forward and backward pass in train mode. In the same run
+channels are exempt, and named), the shape of the outputs, one forward and backward pass in train mode. With `--peer`,
 Torch-Pruning 1.6.1 prunes the same network by a ratio of 0.3 (about half the MACs; it takes no budget), its classifier
-ignored as its documentation says; it is stopped after 30 s.
+ignored as its documentation says; it is stopped after 30 s. Without, what it did before is kept.
 
     python benchmarks/coverage.py                    # all, about an hour on 2 cores; resumable
+    python benchmarks/coverage.py --again            # also what was measured before; resumable within the same file
     python benchmarks/coverage.py --only timm:resnet10t torchvision:resnet18
     python benchmarks/coverage.py --table            # write the Markdown table from the records
 
-Needs torchvision, timm and torch-pruning (`make benchmarks`). Records: benchmarks/results/coverage.jsonl.
+Needs torchvision and timm, and torch-pruning for `--peer` (`make benchmarks`). Records: results/coverage.jsonl.
 """
 
 from __future__ import annotations
@@ -69,7 +73,7 @@ def all_names() -> list[str]:
 # ---------------------------------------------------------------------------------------- one network
 
 
-def measure(name: str) -> dict[str, Any]:
+def measure(name: str, peer: bool = False) -> dict[str, Any]:
     """Everything about one network; what fails is recorded by its message."""
     import torch
 
@@ -82,8 +86,7 @@ def measure(name: str) -> dict[str, Any]:
     except Exception as error:
         record["error"] = one_line(error)
     del model
-    record["torch_pruning"] = torch_pruning(name, x)
-    return record
+    return {**record, "torch_pruning": torch_pruning(name, x)} if peer else record
 
 
 def build(name: str) -> tuple[Any, tuple[int, int, int]]:
@@ -158,7 +161,7 @@ def counted(model: Any, slim: Any, plan: Any, x: Any) -> dict[str, Any]:
         macs = [torch_macs(each, x) for each in (model, slim)]
     except Exception as error:
         return {**found, "not_counted": one_line(error)}
-    return {**found, "macs_off": [n - costs["macs"] for n, costs in zip(macs, (plan.dense, plan.slim), strict=True)]}
+    return {**found, "macs_off": [n - costs["macs"] for n, costs in zip(macs, planned, strict=True)]}
 
 
 def torch_macs(model: Any, x: Any) -> int:
@@ -304,10 +307,29 @@ def one_line(error: BaseException) -> str:
 # ---------------------------------------------------------------------------------------- all of them
 
 
-def run(names: list[str]) -> None:
-    """Measure the networks that have no record yet, in a process that is started anew where one of them ends it."""
-    while left := [name for name in names if name not in {record["name"] for record in jsonl.read(RECORDS)}]:
-        command = [sys.executable, __file__, "--worker", *left[:20]]
+def records() -> list[dict[str, Any]]:
+    """The last record of each network, with what Torch-Pruning did when it last ran."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in jsonl.read(RECORDS):
+        peer = found.get(record["name"], {}).get("torch_pruning")
+        found[record["name"]] = ({"torch_pruning": peer} if peer else {}) | record
+    return list(found.values())
+
+
+def run(names: list[str], again: bool = False, peer: bool = False) -> None:
+    """Measure the networks that have no record yet, in a process that is started anew where one of them ends it.
+
+    Args:
+        names: of the networks.
+        again: whether records from before the counts were compared are none.
+        peer: whether Torch-Pruning runs, too.
+    """
+    while left := [
+        name
+        for name in names
+        if name not in {r["name"] for r in records() if not again or "params_off" in r or "error" in r}
+    ]:
+        command = [sys.executable, __file__, *["--peer"] * peer, "--worker", *left[:20]]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
             assert worker.stdout is not None
             seen = [json.loads(line) for line in worker.stdout if line.startswith("{") and keep(json.loads(line))]
@@ -334,30 +356,30 @@ def summary(record: dict[str, Any]) -> str:
 def write_table() -> None:
     """The Markdown table, with the goals in its first lines."""
     order = {name: number for number, name in enumerate(all_names())}
-    records = sorted((r for r in jsonl.read(RECORDS) if r["name"] in order), key=lambda r: order[r["name"]])
-    missing = [name for name in order if name not in {r["name"] for r in records}]
-    ran = [r for r in records if r.get("same_shape") and r.get("trains")]
-    reached = [r for r in records if r.get("macs", 1.0) <= 0.5]
-    measured = [r for r in records if "relative_error" in r]
+    found = sorted((r for r in records() if r["name"] in order), key=lambda r: order[r["name"]])
+    missing = [name for name in order if name not in {r["name"] for r in found}]
+    ran = [r for r in found if r.get("same_shape") and r.get("trains")]
+    reached = [r for r in found if r.get("macs", 1.0) <= 0.5]
+    measured = [r for r in found if "relative_error" in r]
     exact = [r for r in measured if r["relative_error"] < 1e-10]
-    exempt = [r for r in records if "exempt" in r]
-    counts = [r for r in records if "macs_off" in r]
-    agreed = [r for r in counts if not any((*r["macs_off"], *r["params_off"]))]
-    seconds = [r["trace_s"] + r["plan_s"] + r["apply_s"] for r in records if "apply_s" in r]
-    peer = [r["torch_pruning"] for r in records if "torch_pruning" in r]
+    exempt = [r for r in found if "exempt" in r]
+    counts = [r for r in found if "params_off" in r]
+    wrong = miscounted(found)
+    seconds = [r["trace_s"] + r["plan_s"] + r["apply_s"] for r in found if "apply_s" in r]
+    peer = [r["torch_pruning"] for r in found if "torch_pruning" in r]
     peer_ran = [p for p in peer if p["runs"]]
     lines = [
         "# Coverage: half the MACs of every CNN of torchvision and timm",
         "",
-        f"- networks: {len(records)}; run, train and keep their outputs' shape: {len(ran)} "
-        f"({len(ran) / len(records):.1%}, goal 100 %); reach half the MACs: {len(reached)} "
-        f"({len(reached) / len(records):.1%}, goal 95 %)",
+        f"- networks: {len(found)}; run, train and keep their outputs' shape: {len(ran)} "
+        f"({len(ran) / len(found):.1%}, goal 100 %); reach half the MACs: {len(reached)} "
+        f"({len(reached) / len(found):.1%}, goal 95 %)",
         f"- exact (relative error below 1e-10 against the masked dense network): {len(exact)} of {len(measured)} "
         f"compared; {len(exempt)} exempt, because an operator reduces over pruned channels",
-        f"- planned MACs and parameters, dense and slim, are those that torch counts: {len(agreed)} of {len(counts)} "
-        f"counted" + "".join(f"; not {r['name']}" for r in counts if r not in agreed),
+        f"- planned MACs and parameters, dense and slim, are those that torch counts: {len(counts) - len(wrong)} of "
+        f"{len(counts)} compared" + "".join(f"; not {name}" for name in wrong),
         f"- trace + plan + apply: median {median(seconds):.2f} s, longest {max(seconds):.1f} s",
-        f"- Torch-Pruning 1.6.1 in the same run: {len(peer_ran)} of {len(peer)} run, "
+        f"- Torch-Pruning 1.6.1, where it ran: {len(peer_ran)} of {len(peer)} run, "
         f"{sum(not p['same_shape'] for p in peer_ran)} of those with another output shape; median "
         f"{median(p['seconds'] for p in peer_ran):.2f} s, longest {max(p['seconds'] for p in peer_ran):.1f} s",
         f"- listed, not run yet: {len(missing)}" + (f" ({', '.join(missing)})" if missing else ""),
@@ -367,8 +389,14 @@ def write_table() -> None:
         "| network | params | s | MACs left | frozen MACs | relative error | Torch-Pruning | remark |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [table_row(record) for record in records]
+    lines += [table_row(record) for record in found]
     TABLE.write_text("\n".join(lines) + "\n")
+
+
+def miscounted(found: list[dict[str, Any]]) -> list[str]:
+    """The networks whose planned costs are not those that torch counts, or that torch could not count."""
+    compared = (record for record in found if "params_off" in record)
+    return [r["name"] for r in compared if "macs_off" not in r or any((*r["macs_off"], *r["params_off"]))]
 
 
 def table_row(record: dict[str, Any]) -> str:
@@ -390,15 +418,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", nargs="+", help="measure these networks and print a record each")
     parser.add_argument("--only", nargs="+", help="measure these networks")
+    parser.add_argument("--again", action="store_true", help="also those measured before costs were compared")
+    parser.add_argument("--peer", action="store_true", help="run Torch-Pruning, too")
     parser.add_argument("--table", action="store_true", help="write the table from the records")
     options = parser.parse_args()
     if options.worker:
         for name in options.worker:
-            print(json.dumps(measure(name)), flush=True)
+            print(json.dumps(measure(name, options.peer)), flush=True)
         return
     if not options.table:
-        run(options.only or all_names())
+        run(options.only or all_names(), options.again, options.peer)
     write_table()
+    if wrong := miscounted(records()):
+        sys.exit(f"planned costs are not those that torch counts: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ class Official:
     nano: int
 
     def arena(self, pointer_bytes: int) -> int:
-        tail = STRUCTURES[pointer_bytes].tail(self.nodes, self.tensors, self.kernels, self.dense)
+        others = self.nodes - self.kernels - self.dense
+        names = ["CONV_2D"] * self.kernels + ["FULLY_CONNECTED"] * self.dense + ["RESHAPE"] * others
+        tail = STRUCTURES[pointer_bytes].tail(names, self.tensors)
         return self.head + tail + CHANNEL_BYTES * self.channels
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small import SHAPE, images, small
+from torch import nn
 
 import pretrim
 from pretrim.deploy import arena_on, litert_file, micro
@@ -94,8 +95,17 @@ class Heard(Silent):
         self.lines.append(line)
 
 
-def test_a_plan_that_fits_by_prediction_alone_is_trimmed_again(dense: DenseModel) -> None:
+class Spread(nn.Module):
+    """An operator whose form in the file is not known: it becomes several, and is predicted as one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.var((2, 3), keepdim=True)
+
+
+def test_a_plan_that_fits_by_prediction_alone_is_trimmed_again() -> None:
     """The limit is the file that is predicted; what is really made is larger, until the plan is narrower."""
+    torch.manual_seed(0)
+    dense = open_model(nn.Sequential(nn.Conv2d(2, 16, 3), Spread(), nn.Conv2d(16, 4, 3)), SHAPE, None)
     search, heard = Search(round_to=1), Heard()
     half = pretrim.plan(dense.network, device="nrf52840", macs="0.5x", round_to=1)
     assert half.device is not None

@@ -443,7 +443,7 @@ class ScriptedSwish(nn.Module):
         return x * torch.sigmoid(x)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
 def test_a_scripted_activation_passes_its_channels() -> None:
     model = randomise(nn.Sequential(conv(3, 8), torch.jit.script(ScriptedSwish()), conv(8, 2)), 0)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
@@ -455,7 +455,7 @@ def test_a_scripted_activation_passes_its_channels() -> None:
     assert relative_error(run(slim, images), [by_hand.detach()]) < 1e-10
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
 def test_a_scripted_layer_is_refused_by_name() -> None:
     model = nn.Sequential(conv(3, 8), torch.jit.script(nn.Sequential(conv(8, 8), nn.ReLU())), conv(8, 2))
     with pytest.raises(ModelError, match="but got a TorchScript module in 1: give the Python model"):

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from networks import conv
 from torch import Tensor, nn
 
 import pretrim
-from pretrim.errors import InfeasibleBudget
+from pretrim.errors import InfeasibleBudget, PlanError
+from pretrim.jobs.options import Search, TargetOptions
+from pretrim.jobs.plan import plan_for
+from pretrim.jobs.reporter import Silent
+from pretrim.jobs.target import find_target
+from pretrim.models.dense import open_model
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))  # scripts beside each other, not a package
+
+import narrow_plans
 
 
 class Partial(nn.Module):
@@ -61,3 +73,59 @@ class Standardised(nn.Module):
 def test_a_layer_that_cannot_read_one_channel_is_not_frozen_for_it() -> None:
     network = pretrim.analyze(Standardised(), torch.zeros(1, 3, 8, 8))
     assert {group.name for group in network.groups} == {"first", "second.weight"}
+
+
+class HalfBut(nn.Module):
+    """A number that is half of every width but one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.but = {0}
+        self.first, self.second, self.head = conv(3, 16), conv(16, 8), conv(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        half = x.shape[1] // 2 - (x.shape[1] in self.but)
+        return self.head(self.second(torch.cat([2 * x[:, :half], -x[:, half:]], 1)))  # type: ignore[no-any-return]
+
+
+IMAGES = torch.zeros(2, 3, 8, 8)
+
+
+def plan_width(plan: pretrim.Plan, model: HalfBut) -> int:
+    return int(plan.apply(model).first.out_channels)  # type: ignore[union-attr,arg-type]
+
+
+def test_a_plan_that_fails_is_learnt_from() -> None:
+    """It is refused with what to do; the plan that is made then is applied, and again by whoever reads it."""
+    model = HalfBut()
+    network = pretrim.analyze(model, IMAGES[:1])
+    plan = network.plan(macs="0.5x", round_to=1)
+    model.but = {plan_width(plan, model)}
+    with pytest.raises(
+        PlanError, match=r"knows better now: make the plan again, of pretrim.analyze\(.*tried="
+    ) as caught:
+        plan.apply(model, network=network)
+    assert "please report" not in str(caught.value)
+    tried = {group.name: group.kept for group in plan.groups}
+    learnt = pretrim.analyze(model, IMAGES[:1], tried=[tried])
+    again = pretrim.Plan.from_json(learnt.plan(macs="0.5x", round_to=1).to_json())
+    assert again.tried == (tried,)
+    for network in (learnt, None):
+        assert again.apply(model, network=network)(IMAGES).shape == model(IMAGES).shape
+
+
+def test_commands_make_a_plan_that_fails_again() -> None:
+    dense, search = open_model(model := HalfBut(), (3, 8, 8), None), Search(round_to=1)
+    target = find_target(TargetOptions(), {"macs": "0.5x"}, search)
+    first = plan_for(dense, target, search, Silent())
+    model.but = {plan_width(first, model)}
+    plan = plan_for(dense, target, search, Silent())
+    assert plan.tried and plan.groups != first.groups
+    assert plan.apply(model, network=dense.network)(IMAGES).shape == model(IMAGES).shape
+
+
+@pytest.mark.parametrize("name", ["int(c * 0.66), 16", "partial convolution, 16", "shuffle unit, 12"])
+def test_plans_of_the_benchmark_are_applied(name: str) -> None:
+    found = narrow_plans.tried(narrow_plans.networks()[name])
+    assert found["applied"] == narrow_plans.PLANS and not found["failed"]

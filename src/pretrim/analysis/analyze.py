@@ -46,7 +46,7 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
 WITH_INTEGERS = ("retarget", "share", "freeze", "freeze all")
 
 
-def analyze(model: nn.Module, example: Example | list[Example]) -> Network:
+def analyze(model: nn.Module, example: Example | list[Example], tried: Sequence[Mapping[str, int]] = ()) -> Network:
     """Find a model's channel groups, its costs as functions of their widths, and what is frozen and why.
 
     Args:
@@ -54,11 +54,32 @@ def analyze(model: nn.Module, example: Example | list[Example]) -> Network:
         example: a tensor (first dimension: images), a tuple of arguments, or a dict of named arguments. A list holds
             several of these, for each way through ``forward`` (heads that are used one at a time); costs are those of
             the first.
+        tried: widths by group that narrower copies get, too (`Plan.tried`: those that a plan failed with).
 
     Raises:
         ModelError: ``forward`` fails; its own error is shown.
     """
-    return Analyst(model, example).run()
+    return Analyst(model, example, tried).run()
+
+
+def follow(model: nn.Module, example: Example, network: Network, widths: IntArray) -> Network:
+    """The network, if a copy with these widths does what it predicts; else one that was learnt from how it failed.
+
+    Args:
+        model: the dense model.
+        example: of its inputs.
+        network: its analysis.
+        widths: channels that each group keeps (G).
+    """
+    run = stage(model, with_batch(example, 1), real=any("real tensors" in note for note in network.notes))
+    try:
+        check_narrow(narrow_stage(run, network, widths), network.operators, network.sizes(widths))
+    except Mismatch as mismatch:
+        if mismatch.other_operator:  # torch runs others where a dimension is 1: nothing to learn
+            return network
+        failed = {group.name: int(kept) for group, kept in zip(network.groups, widths, strict=True)}
+        return analyze(model, example, (*network.tried, failed))
+    return network
 
 
 class NeedsValues(Exception):
@@ -68,8 +89,11 @@ class NeedsValues(Exception):
 class Analyst:
     """One analysis: a copy of the model to run, and what was learnt about its lines of source so far."""
 
-    def __init__(self, model: nn.Module, example: Example | list[Example]) -> None:
+    def __init__(
+        self, model: nn.Module, example: Example | list[Example], tried: Sequence[Mapping[str, int]] = ()
+    ) -> None:
         self.model = model
+        self.tried = tuple(tried)
         examples = example if isinstance(example, list) else [example]
         if not examples:
             raise ModelError("Expected an example of the model's inputs, but the list of examples is empty.")
@@ -86,9 +110,9 @@ class Analyst:
         for _ in range(MOST_TRIALS):
             try:
                 network = self._network()
-                self._try_narrower(network, trial_widths(network))
+                self._try_narrower(network, [*trial_widths(network), *self._tried_widths(network)])
                 self._try_single_channels(network)
-                return self._with_declared_widths(network)
+                return replace(self._with_declared_widths(network), tried=self.tried)
             except NeedsValues as error:
                 self.notes.append(str(error))
                 self.stage = stage(self.model, self.examples[0], real=True)
@@ -97,12 +121,19 @@ class Analyst:
                 self._learn(conflict.stored.site, conflict.stored.module, str(conflict))
             except Mismatch as mismatch:
                 if mismatch.operator is None:
-                    raise ModelError(f"Expected a model that can be made narrower, but {mismatch}.") from None
+                    raise ModelError(f"The model cannot be made narrower: {mismatch}.") from None
                 self._learn(mismatch.operator.site, mismatch.operator.module, str(mismatch))
         raise ModelError(
-            f"Expected a model that can be made narrower, but {MOST_TRIALS} trials did not find a consistent one: "
+            f"The model cannot be made narrower: {MOST_TRIALS} trials did not find a consistent one: "
             f"please report it with the model."
         )
+
+    def _tried_widths(self, network: Network) -> list[IntArray]:
+        """The widths that were asked for; groups that they do not name stay dense."""
+        return [
+            np.array([min(each.get(group.name, group.channels), group.channels) for group in network.groups])
+            for each in self.tried
+        ]
 
     def _network(self) -> Network:
         channels = Channels()
@@ -253,7 +284,7 @@ class Analyst:
         """Freeze all that a module sees; where that was not enough, its parent, and at last the whole model."""
         while module in self.closed:
             if not module:
-                raise ModelError(f"Expected a model that can be made narrower, but {said}.")
+                raise ModelError(f"The model cannot be made narrower: {said}.")
             module = module.rpartition(".")[0]
         self.closed.add(module)
 
@@ -261,7 +292,7 @@ class Analyst:
 def does_not_run(error: Exception, example: Example) -> ModelError:
     """The error of a model that fails on its own example."""
     return ModelError(
-        f"Expected the model to run on {describe_example(example)}, but its forward raised "
+        f"The model does not run on {describe_example(example)}: its forward raised "
         f"{describe_failure(error)}. Check the input shape, and that the model runs on its own."
     )
 

@@ -138,6 +138,8 @@ class Network:
     fingerprint: str
     """Of the dense model's parameters and buffers (`identity.fingerprint`)."""
     notes: tuple[str, ...]
+    tried: tuple[Mapping[str, int], ...] = ()
+    """Widths by group that narrower copies had, beside those that every analysis tries: of plans that failed once."""
 
     plan: ClassVar[Callable[..., Any]]
     """:func:`pretrim.plan`, attached by `pretrim.core`."""

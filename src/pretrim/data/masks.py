@@ -99,15 +99,12 @@ def _pairs(root: Path) -> list[tuple[Path, Path]]:
         for place in (root / IMAGES, folder)
     )
     if not images and not masks:
-        raise DataError(f"Expected images in {root / IMAGES}, but there is none.")
+        raise DataError(f"No images in {root / IMAGES}.")
     for first, second, what in ((images, masks, "mask"), (masks, images, "image")):
         missing = sorted(set(first) - set(second))
         if missing:
             path = first[missing[0]]
-            raise DataError(
-                f"Expected {'a mask' if what == 'mask' else 'an image'} for {path}, but there is none of that name "
-                f"({len(missing)} in all lack one)."
-            )
+            raise DataError(f"No {what} for {path}: there is none of that name ({len(missing)} in all lack one).")
     return [(images[name], masks[name]) for name in sorted(images)]
 
 
@@ -126,7 +123,7 @@ def _mask(path: Path, resize: Resize) -> torch.Tensor:
             numbers = Image.fromarray(np.asarray(mask, dtype=np.uint8))
             return torch.from_numpy(np.asarray(_sized(numbers, resize)).copy())
     except OSError as error:
-        raise DataError(f"Expected a mask in {path}, but it cannot be read ({error}).") from error
+        raise DataError(f"Cannot read the mask {path} ({error}).") from error
 
 
 def _sized(mask: Image.Image, resize: Resize) -> Image.Image:

@@ -167,7 +167,7 @@ def _dataset(part: Any) -> Dataset[Any]:
             f"{type(dataset).__name__}: an iterable data set has no parts and no length."
         )
     if not len(dataset):
-        raise DataError("Expected images in every part of the data, but one part is empty.")
+        raise DataError("A part of the data is empty.")
     checked: Dataset[Any] = dataset
     return checked
 

@@ -20,11 +20,9 @@ from pretrim.cost.arena import place, top
 from pretrim.cost.microcontroller import CHANNEL_BYTES, STRUCTURES, Kernels
 from pretrim.errors import ArtifactError
 
-from .tflite import IDENTIFIER, MEMORY_PLAN, item_bytes, lives_of, scratch_of
+from .tflite import IDENTIFIER, item_bytes, lives_of, planned_offsets, scratch_of
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
-KEEPING = (*CONVOLUTIONS, "ADD", "SUB", "MUL", "MEAN")
-"""Operators whose kernels keep a structure of their own in the arena, beside fully connected layers"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class FileGraph:
         operators: in the order in which they run.
         tensors: of the graph, constants too.
         births, deaths: the first and the last operator that each activation is needed by.
-        sizes: bytes of each activation, then of what kernels of transposed convolutions work in.
+        sizes: bytes of each activation, then of what kernels work in everywhere.
         fixed: offsets of the activations that the file's memory plan has; empty without one.
     """
 
@@ -105,10 +103,8 @@ class FileGraph:
 
     def tail(self, pointer_bytes: Literal[4, 8] = 4) -> int:
         """Bytes of the interpreter's own structures."""
-        names = [operator.name for operator in self.operators]
-        kept = sum(name in KEEPING for name in names)
-        dense = names.count("FULLY_CONNECTED")
-        structures = STRUCTURES[pointer_bytes].tail(len(names), self.tensors, kept, dense)
+        names = (operator.name for operator in self.operators)
+        structures = STRUCTURES[pointer_bytes].tail(names, self.tensors)
         return structures + CHANNEL_BYTES * sum(operator.channels for operator in self.operators)
 
     def arena(self, kernels: Kernels = "reference", pointer_bytes: Literal[4, 8] = 4) -> int:
@@ -126,15 +122,15 @@ def read_graph(path: Path) -> FileGraph:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"Expected a .tflite in {path}, but could not read it ({error.strerror}).") from error
+        raise ArtifactError(f"Cannot read the .tflite {path} ({error.strerror}).") from error
     if content[4:8] != IDENTIFIER:
-        raise ArtifactError(f"Expected a .tflite, but {path} is not one: its identifier is missing.")
+        raise ArtifactError(f"{path} is not a .tflite: its identifier is missing.")
     try:
         return graph_of(content)
     except ArtifactError:
         raise
     except Exception as error:  # a damaged flatbuffer raises whatever its bytes happen to mean
-        raise ArtifactError(f"Expected a .tflite, but {path} is damaged ({type(error).__name__}).") from error
+        raise ArtifactError(f"The .tflite {path} is damaged ({type(error).__name__}).") from error
 
 
 def graph_of(content: bytes) -> FileGraph:
@@ -145,7 +141,7 @@ def graph_of(content: bytes) -> FileGraph:
         raise ArtifactError(f"Expected a .tflite with one subgraph, but it has {len(model.subgraphs)}.")
     graph = model.subgraphs[0]
     lives, scratch = lives_of(graph), scratch_of(schema, model)
-    births, deaths = zip(*lives.values(), *((number, number) for number in scratch), strict=True)
+    births, deaths = zip(*lives.values(), *((number, number) for number, _ in scratch), strict=True)
     types = {graph.tensors[tensor].type for tensor in lives}
     return FileGraph(
         file_bytes=len(content),
@@ -154,19 +150,9 @@ def graph_of(content: bytes) -> FileGraph:
         tensors=len(graph.tensors),
         births=births,
         deaths=deaths,
-        sizes=(*(item_bytes(schema, graph.tensors[tensor]) for tensor in lives), *scratch.values()),
-        fixed=_planned(model, list(lives)),
+        sizes=(*(item_bytes(schema, graph.tensors[tensor]) for tensor in lives), *(size for _, size in scratch)),
+        fixed=planned_offsets(model, list(lives)),
     )
-
-
-def _planned(model: Any, activations: Sequence[int]) -> tuple[int, ...]:
-    """Offsets of the activations in a file's own memory plan; empty where it has none for all of them."""
-    for entry in model.metadata or []:
-        if entry.name in (MEMORY_PLAN, MEMORY_PLAN.decode()):
-            data = np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes()
-            offsets = np.frombuffer(data, np.int32)[3:][activations]
-            return tuple(int(offset) for offset in offsets) if (offsets >= 0).all() else ()
-    return ()
 
 
 def _operator(schema: Any, model: Any, number: int, content: bytes) -> FileOperator:

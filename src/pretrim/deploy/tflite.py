@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pretrim.compat.optional import need
 from pretrim.cost.arena import pack
+from pretrim.cost.lowering import MEAN_BYTES
 
 IDENTIFIER = b"TFL3"
 MEMORY_PLAN = b"OfflineMemoryAllocation"
@@ -53,8 +55,8 @@ def _plan_memory(schema: Any, model: Any) -> None:
     if not all(sizes):  # a shape or a data type that is not known
         return
     scratch = scratch_of(schema, model)
-    births, deaths = zip(*lives.values(), *((place, place) for place in scratch), strict=True)
-    offsets = pack([*sizes, *scratch.values()], births, deaths)
+    births, deaths = zip(*lives.values(), *((place, place) for place, _ in scratch), strict=True)
+    offsets = pack([*sizes, *(size for _, size in scratch)], births, deaths)
     planned = np.full(len(graph.tensors), -1, dtype=np.int32)
     planned[list(lives)] = offsets[: len(lives)]
     buffer, metadata = schema.BufferT(), schema.MetadataT()
@@ -64,6 +66,21 @@ def _plan_memory(schema: Any, model: Any) -> None:
     model.buffers.append(buffer)
     model.metadata = [entry for entry in model.metadata or [] if entry.name not in (MEMORY_PLAN, MEMORY_PLAN.decode())]
     model.metadata.append(metadata)
+
+
+def planned_offsets(model: Any, activations: Sequence[int]) -> tuple[int, ...]:
+    """Offsets of the activations in a file's own memory plan; empty where it has none for all of them.
+
+    Args:
+        model: as its schema unpacks it.
+        activations: numbers of the tensors.
+    """
+    for entry in model.metadata or []:
+        if entry.name in (MEMORY_PLAN, MEMORY_PLAN.decode()):
+            data = np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes()
+            offsets = np.frombuffer(data, np.int32)[3:][activations]
+            return tuple(int(offset) for offset in offsets) if (offsets >= 0).all() else ()
+    return ()
 
 
 def lives_of(graph: Any) -> dict[int, tuple[int, int]]:
@@ -78,15 +95,21 @@ def lives_of(graph: Any) -> dict[int, tuple[int, int]]:
     return lives | {int(tensor): (lives[int(tensor)][0], last) for tensor in graph.outputs}
 
 
-def scratch_of(schema: Any, model: Any) -> dict[int, int]:
-    """Bytes that kernels for microcontrollers work in, by operator: transposed convolutions in int8 sum up in int32."""
-    graph, found = model.subgraphs[0], {}
+def scratch_of(schema: Any, model: Any) -> list[tuple[int, int]]:
+    """Operators whose kernels for microcontrollers work in memory of their own, and its bytes.
+
+    Transposed convolutions and means in int8 sum up in int32; means count places and dimensions, too.
+    """
+    graph = model.subgraphs[0]
+    found: list[tuple[int, int]] = []
     for number, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
         output = graph.tensors[operator.outputs[0]]
         is_int8 = output.type == schema.TensorType.INT8
-        if is_int8 and max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.TRANSPOSE_CONV:
-            found[number] = 4 * item_bytes(schema, output)
+        kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+        if is_int8 and kind in (schema.BuiltinOperator.TRANSPOSE_CONV, schema.BuiltinOperator.MEAN):
+            found.append((number, 4 * item_bytes(schema, output)))
+            found += [(number, MEAN_BYTES)] * (kind == schema.BuiltinOperator.MEAN)
     return found
 
 

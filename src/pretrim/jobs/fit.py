@@ -18,6 +18,8 @@ from .reporter import Reporter
 from .target import Target
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pretrim.models.dense import DenseModel
     from pretrim.planning.plan import Plan
 
@@ -78,9 +80,26 @@ def converted(plan: Plan, dense: DenseModel, target: Target) -> dict[str, int]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(IMAGES, *dense.input_shape, generator=generator)
     with torch.random.fork_rng(devices=[]), silence():  # what is trained later keeps the weights it would have had
-        slim = apply(dense.module, plan, "fresh", dense.network).eval()
+        slim = as_if_trained(apply(dense.module, plan, "fresh", dense.network).eval())
         content = litert_file(slim, images)
     return {"artifact_bytes": len(content), "arena_bytes": arena_on(content, target.board).total_bytes}
+
+
+def as_if_trained(slim: nn.Module) -> nn.Module:
+    """The network with other values where all of a tensor are equal, as none are after a training.
+
+    Converters leave out what such values do not change: products with a norm's ones, sums with zeros, a slope for all.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    trained = [parameter for parameter in slim.parameters() if parameter.requires_grad]
+    statistics = [buffer for name, buffer in slim.named_buffers() if "running_" in name]
+    with torch.no_grad():
+        for tensor in (*trained, *statistics):
+            if tensor.is_floating_point() and tensor.numel() and bool((tensor == tensor.flatten()[0]).all()):
+                tensor.add_(0.01 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device))
+    return slim
 
 
 def _again(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
 
 
+ROUNDS = 5
+"""of making a plan, trying it in the network, and learning from what fails"""
 ALSO_FITS = ("latency", "latency_ns")
 """Limits beside a board's own under which its user asks whether a network fits, not what is left of it"""
 
@@ -198,7 +200,18 @@ def plan_for(dense: DenseModel, target: Target, search: Search, reporter: Report
         search: how widths are found.
         reporter: told of remarks.
     """
-    made = plan_network(dense.network, target, search, target.costs(dense, reporter), reporter)
+    import torch
+
+    from pretrim.analysis.analyze import follow
+
+    example = torch.zeros(1, *dense.input_shape)
+    for _ in range(ROUNDS):
+        made = plan_network(dense.network, target, search, target.costs(dense, reporter), reporter)
+        learnt = follow(dense.module, example, dense.network, made.widths)
+        if learnt is dense.network:
+            break
+        reporter.say("note: the plan failed in the network, the analysis learnt from it, and the plan was made again")
+        dense = replace(dense, network=learnt)
     return replace(made, model=None if dense.reference is None else dense.reference.to_json())
 
 
@@ -260,13 +273,16 @@ def _labelled(made: Plan, network: Network, target: Target) -> Plan:
 
 def _on_target(made: Plan, network: Network, target: Target) -> dict[str, Any]:
     """The times of the dense and the slim network, what they hold for, and what the arena counts; all that is known."""
+    from pretrim.cost.microcontroller import lower_bound
     from pretrim.latency.on_board import arena_text
 
     latencies = {which: made.device[which].get("latency_ns") for which in ("dense", "slim")} if made.device else {}
     times = target.times(network, {"dense": network.dense, "slim": made.widths}, latencies)
-    about = {}
+    about: dict[str, str] = {}
     if target.board is not None and target.is_microcontroller:
         about["arena_text"] = arena_text(target.board, target.on_board)
+        if (said := lower_bound(network)) is not None:
+            about["lower_bound"] = said
     if not times:
         return about
     is_limited = target.predicted or target.label is not None

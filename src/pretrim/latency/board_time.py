@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrim.analysis.network import IntArray, Network, Operator
 from pretrim.cost.formula import Formula, Term, formula
-from pretrim.cost.microcontroller import ACTIVATIONS, FUSES, Lowering, Node, lower
+from pretrim.cost.litert_rules import ACTIVATIONS, FUSES, lower
+from pretrim.cost.lowering import Lowering, Node
 from pretrim.devices import Board
 
 from .board_systems import SECOND_NS, WEIGHTED, Prediction, System, Work, find_system

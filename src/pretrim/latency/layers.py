@@ -9,7 +9,8 @@ from typing import Any
 
 from pretrim.analysis.network import Network, Operator
 from pretrim.cost.formula import Term
-from pretrim.cost.microcontroller import CONVOLUTIONS, Lowering, lower
+from pretrim.cost.litert_rules import CONVOLUTIONS, lower
+from pretrim.cost.lowering import Lowering
 from pretrim.deploy.runtime import RuntimeName
 
 POOLS = {"max_pool2d_with_indices": "max_pool", "avg_pool2d": "average_pool"}

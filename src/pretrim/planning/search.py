@@ -162,6 +162,7 @@ def plan_of_widths(
         example=network.example,
         fingerprint=network.fingerprint,
         device=_on_device(network, array, dtype, limits or {}, costs or {}),
+        tried=network.tried,
     )
 
 

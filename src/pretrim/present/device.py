@@ -134,6 +134,8 @@ def _verdict(taken: int, most: int, *, is_real: bool) -> str:
 def _show_what_counts(console: Console, device: Record) -> None:
     if "arena_text" in device:
         console.print(Text(device["arena_text"]), soft_wrap=True)
+    if "lower_bound" in device and "converted" not in device:
+        console.print(Text(f"note: {device['lower_bound']}"), soft_wrap=True)
     show_time_labels(console, device)
 
 

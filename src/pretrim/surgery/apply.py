@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pretrim.analysis.analyze import analyze, parameter_labels
+from pretrim.analysis.analyze import analyze, follow, parameter_labels
 from pretrim.analysis.channels import Channels
 from pretrim.analysis.copies import Example, clone_module, named_tensors
 from pretrim.analysis.identity import fingerprint, make_example
@@ -56,9 +56,40 @@ def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | 
             "Expected the model that the plan was made for, but its parameters have other names or shapes: "
             "make a plan for this model, or give the model of the plan."
         )
-    network = network if network is not None else analyze(model, zeros_like_example(model, plan))
-    if [(g.name, g.channels) for g in network.groups] != [(g.name, g.channels) for g in plan.groups]:
+    if network is None or (plan.tried and network.tried != plan.tried):
+        network = analyze(model, zeros_like_example(model, plan), plan.tried)
+    if not _has_groups_of(plan, network):
         raise PlanError("Expected a plan for this network's channel groups, but its groups differ: make it again.")
+    try:
+        slim = _built(model, plan, init, network)
+    except NotFollowed as error:
+        learnt = follow(model, zeros_like_example(model, plan), network, plan.widths)
+        if learnt is network:
+            raise
+        if not _has_groups_of(plan, learnt):
+            raise PlanError(
+                f"The analysis took a number in forward for one that follows every width ({error.said}), and knows "
+                f"better now: make the plan again, of pretrim.analyze(model, example, tried={list(learnt.tried)})."
+            ) from error
+        slim = _built(model, plan, init, learnt)
+    slim.__dict__["pretrim_plan"] = plan
+    return slim
+
+
+class NotFollowed(ModelError):
+    """A slim network does something else than its analysis says."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(f"Expected the slim network to follow its plan, but {said}: please report it.")
+        self.said = said
+
+
+def _has_groups_of(plan: Plan, network: Network) -> bool:
+    return [(g.name, g.channels) for g in network.groups] == [(g.name, g.channels) for g in plan.groups]
+
+
+def _built(model: nn.Module, plan: Plan, init: str, network: Network) -> nn.Module:
+    """The slim network, checked."""
     keep = kept_channels(network, plan.widths, score(model, network) if init == "inherit" else None)
     slim = cut(model, network, plan.widths, keep, rescale=init == "fresh")
     try:
@@ -69,7 +100,6 @@ def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | 
         raise PlanError(
             f"Expected a plan for inputs that the model takes, but it fails on the plan's: {error}"
         ) from error
-    slim.__dict__["pretrim_plan"] = plan
     return slim
 
 
@@ -159,8 +189,7 @@ def check(slim: nn.Module, network: Network, plan: Plan) -> None:
         # A dimension of size 1 is contiguous either way, so torch may run a view for a copy, and it may multiply for a
         # product over one channel: then the counts decide.
         if not (mismatch.other_operator and _counts_as_planned(run, network, plan)):
-            said = f"Expected the slim network to follow its plan, but {mismatch}: please report it."
-            raise ModelError(said) from None
+            raise NotFollowed(str(mismatch)) from None
     counted = sum(parameter.numel() for parameter in slim.parameters())
     if counted != int(cost(network, "params")(plan.widths)):
         raise ModelError(f"Expected {plan.slim['params']:,} parameters, but counted {counted:,}: please report it.")

@@ -205,7 +205,7 @@ def _check_same(before: State, made_of: Mapping[str, Any], wish: Execution) -> N
             part, was, now = f"{part}'s {inner}", was.get(inner), now.get(inner)
         said = f" ({_short(was)}, not {_short(now)})"
         raise UsageError(
-            f"Expected the training that was stopped, but it had another {part}{said}: give what was given then, "
+            f"The training that was stopped had another {part}{said}: give what was given then, "
             f"or start again with --overwrite."
         )
     if not before.execution.keeps(wish):
