@@ -38,7 +38,8 @@ install-test: $(VENV)/.installed-test
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Torch first: with it in place, no other package can pull another build of it.
+# Torch first: with it in place, no other package can pull another build of it. Not the newest that pyproject.toml allows:
+# of 2.14 PyPI has builds for CUDA alone, of several gigabytes.
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	$(PIP) "torch>=2.11,<2.14" numpy
 	$(PIP) --editable ".[data,study]"
