@@ -134,14 +134,14 @@ def test_devices(call: Call) -> None:
             2,
             "rp2040 is a microcontroller, which runs litert, not onnx",
         ),
-        (("export", "/nowhere", "--runtime", "onnx", "-o", "x.onnx"), 1, "Expected a run folder with run.json"),
+        (("export", "/nowhere", "--runtime", "onnx", "-o", "x.onnx"), 1, "A run folder has a run.json, but cannot read"),
         (
             ("compress", "resnet20", *TRAIN, "--macs", "0.5x", "--int8", "-o", "x"),
             2,
             "--int8 needs --runtime or --device",
         ),
-        (("measure", "/nowhere.onnx"), 2, "Expected a file of `pretrim export` or a run"),
-        (("measure", "."), 1, "Expected an artifact in .*: make one with `pretrim export"),
+        (("measure", "/nowhere.onnx"), 2, "No file /nowhere.onnx: give a file of `pretrim export`, or a run"),
+        (("measure", "."), 1, "No artifact in .*: make one with `pretrim export"),
         (
             ("measure", ".", "--provider", "npu"),
             2,
