@@ -25,6 +25,7 @@ import argparse
 import hashlib
 import json
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -47,7 +48,8 @@ from pretrim.cost.costs import costs
 from pretrim.data import DataSet, load
 from pretrim.models.resolve import build, resolve
 from pretrim.planning.plan import Plan
-from pretrim.train import Execution, Recipe, Training, evaluate, train
+from pretrim.runs.training import Hooks, Trained, TrainingSpec, train_into
+from pretrim.train import Execution, Recipe, evaluate
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "results" / "accuracy.jsonl"
@@ -231,11 +233,10 @@ def run(task: Task) -> dict[str, Any]:
     else:
         model = _planned(row, data, network)
         recipe = PROTOCOLS[task.protocol].recipe(row.seed)
-    training, epochs = _train(task, model, data, recipe)
+    trained, epochs = _train(task, model, data, recipe)
+    training = trained.training
     if row.way == "dense":
         save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, weights_of(task))
-    validation = evaluate(model, data.validation, data.mean, data.std).accuracy
-    test = evaluate(model, data.test, data.mean, data.std).accuracy
     made = _costs(model.cpu(), data)
     return {
         "key": task.key,
@@ -249,8 +250,8 @@ def run(task: Task) -> dict[str, Any]:
         "widths": made.pop("widths"),
         "costs": made,
         "dense_costs": {name: int(cost(network.dense)) for name, cost in costs(network).items()},
-        "validation_accuracy": validation,
-        "test_accuracy": test,
+        "validation_accuracy": trained.validation.score,
+        "test_accuracy": trained.test.score,
         "epochs": [*before, *epochs],
     }
 
@@ -291,29 +292,30 @@ def _pruned(task: Task, data: DataSet, network: Network) -> tuple[nn.Module, lis
 
 def _train(
     task: Task, model: nn.Module, data: DataSet, recipe: Recipe
-) -> tuple[Training, list[dict[str, float | None]]]:
+) -> tuple[Trained, list[dict[str, float | None]]]:
     """The training, and by epoch: loss, validation accuracy, and accuracy on some of the test images."""
     some = data.test.take(np.arange(min(PEEK, len(data.test))))
-    peeks_file = UNFINISHED / f"{task.key}.json"
+    folder = UNFINISHED / task.key
+    folder.mkdir(parents=True, exist_ok=True)
+    peeks_file = folder / "peeks.json"
     peeks: dict[str, float] = json.loads(peeks_file.read_text()) if peeks_file.exists() else {}
 
     def peek(done: tuple[Any, ...]) -> None:
         peeks[str(len(done))] = evaluate(model, some, data.mean, data.std).accuracy
         peeks_file.write_text(json.dumps(peeks))
 
-    state = UNFINISHED / f"{task.key}.state"
-    training = train(model, data, recipe, execution=task.execution, checkpoint=state, resume=True, on_epoch=peek)
-    state.unlink(missing_ok=True)
-    peeks_file.unlink(missing_ok=True)
+    spec = TrainingSpec(recipe, task.execution, title=f"{task.row.network}, {task.row.way}", resume=True)
+    trained = train_into(folder, model, data, spec, Hooks(on_epoch=peek))
+    shutil.rmtree(folder)
     epochs = [
         {
             "loss": round(epoch.train_loss, 5),
             "validation": epoch.validation_score,
             "test": peeks.get(str(epoch.epoch)),
         }
-        for epoch in training.epochs
+        for epoch in trained.training.epochs
     ]
-    return training, epochs
+    return trained, epochs
 
 
 def weights_of(task: Task) -> Path:

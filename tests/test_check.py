@@ -104,3 +104,28 @@ def test_an_onnx_is_for_computers(tmp_path: Path) -> None:
     assert by_name["raspberry-pi-5"].fits and not by_name["stm32h743"].fits
     assert "its interpreter loads .tflite" in by_name["stm32h743"].problems[0]
     assert replace(by_name["raspberry-pi-5"]).to_json()["times"] == []
+
+
+def test_zero_filters_of_a_file_are_counted_by_layer(call: Call, tmp_path: Path) -> None:
+    """Their int8 weights are all the zero point; of a full, a depthwise and a dense layer."""
+    network = small()
+    with torch.no_grad():
+        for layer, count in ((network.down[0], 5), (network.deep[0], 3), (network.head, 1)):
+            layer.weight[:count] = 0.0
+    path = tmp_path / "zeros.tflite"
+    path.write_bytes(litert_file(network, images(8)))
+    code, out, _ = call("check", path, "--device", "stm32h743", "--json")
+    record = json.loads(out)
+    assert code == 0 and record["filters"] == 16 + 32 + 32 + 32 + 4
+    assert [(layer["zero"], layer["filters"]) for layer in record["zero_filters"].values()] == [
+        (5, 32),
+        (3, 32),
+        (1, 4),
+    ]
+    code, out, _ = call("check", path, "--device", "stm32h743")
+    assert code == 0 and "9 of 116 filters are zero: run `pretrim slim`" in out
+
+
+def test_a_file_without_zero_filters_says_nothing_of_them(file: Path, call: Call) -> None:
+    code, out, _ = call("check", file, "--device", "stm32h743")
+    assert code == 0 and "are zero" not in out

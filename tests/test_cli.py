@@ -150,7 +150,7 @@ def test_python_m_pretrim_is_the_command_line() -> None:
 def test_the_list_of_commands_cuts_no_sentence(call: Call) -> None:
     lines = call("--help").out.partition("─ Commands ")[2].splitlines()[1:]
     commands = [line.strip("│ ") for line in lines if line.startswith("│") and not line.startswith("│ --")]
-    assert len(commands) == 16
+    assert len(commands) == 17
     assert all(line.endswith(".") and "..." not in line for line in commands)
 
 

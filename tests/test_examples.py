@@ -127,8 +127,24 @@ def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert run.metric.name == "ap50"
     assert run.score is not None and run.score > 0.5
-    made = run.export("onnx", int8=True).artifact
-    assert made.proof["metric"]["loss"] < 0.1
+    for runtime, int8 in (("onnx", True), ("litert", True), ("executorch", False)):
+        judged = run.export(runtime, int8=int8).artifact.proof["metric"]
+        assert judged["name"] == "ap50" and judged["loss"] < (0.1 if int8 else 1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout contract")
+def test_detection_through_sweep_recommend_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTION", str(coco(tmp_path / "objects", {"train": 24, "test": 8})))
+    detector = module(EXAMPLES / "detection" / "detector.py")
+    quick = {name: value for name, value in FEW.items() if name != "macs"} | {"epochs": 1, "batch_size": 8}
+    study = pretrim.sweep(
+        detector.build(), task=detector.Detection(), output=tmp_path / "s", keep=[0.6, 0.3], modes="uniform", **quick
+    )
+    assert [trial.state for trial in study.trials] == ["done"] * 3
+    best = study.recommend(macs="1x").found.best
+    assert best is not None and best.metric.name == "ap50"
+    assert best.validation == max(trial.validation for trial in study.trials)
+    assert '"metric":{"name":"ap50"' in study.report(tmp_path / "report.html").read_text()
 
 
 def test_average_precision_of_boxes_by_hand() -> None:

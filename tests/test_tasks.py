@@ -237,12 +237,26 @@ def test_a_task_through_compress_evaluate_and_export(task: str, tmp_path: Path) 
     assert judged["name"] == name and judged["pytorch"] == pytest.approx(run.score, abs=1e-5)
 
 
-@pytest.mark.parametrize("runtime", ["litert", "executorch"])
-def test_other_runtimes_prove_by_the_same_metric(runtime: str, tmp_path: Path) -> None:
-    data = parts("segmentation")
-    run = pretrim.compress(maps(2), data, output=tmp_path / "run", task="segmentation", **QUICK)
-    made = run.export(runtime).artifact
-    assert made.proof["metric"]["artifact"] == pytest.approx(run.score, abs=1e-3)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_through_sweep_recommend_report_and_three_runtimes(task: str, tmp_path: Path) -> None:
+    """The same metric chooses a trial, is on the page, and proves the trial's files; int8 says what it loses."""
+    data, metric = parts(task), BUILTIN[task]().metric
+    network = NETWORKS[task]()
+    quick = SWEPT | {"epochs": 1}
+    study = pretrim.sweep(network, data, output=tmp_path / "s", task=task, keep=[0.6, 0.3], modes="uniform", **quick)
+    assert [trial.state for trial in study.trials] == ["done"] * 3
+    best = study.recommend(macs="1x").found.best
+    assert best is not None and best.metric == metric
+    assert metric.worth(best.validation) == max(metric.worth(trial.validation) for trial in study.trials)
+    page = study.report(tmp_path / "report.html").read_text()
+    assert f'"metric":{json.dumps(metric.to_json(), separators=(",", ":"))}' in page
+    run = pretrim.open_run(study.path / "trials" / best.key, model=network)
+    for runtime, int8 in (("onnx", False), ("litert", True), ("executorch", False)):
+        judged = run.export(runtime, int8=int8, data=data).artifact.proof["metric"]
+        assert judged["name"] == metric.name and judged["pytorch"] == pytest.approx(run.score, abs=1e-5)
+        lost = metric.worth(judged["pytorch"]) - metric.worth(judged["artifact"])
+        assert judged["loss"] == pytest.approx(lost, abs=1e-9)
+        assert int8 or abs(lost) < 1e-3
 
 
 def test_a_task_of_ones_own_by_object(tmp_path: Path) -> None:

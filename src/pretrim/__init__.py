@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .jobs.calls import open_run as open_run
     from .jobs.calls import open_study as open_study
     from .jobs.calls import plan as plan
+    from .jobs.calls import slim as slim
     from .jobs.calls import sweep as sweep
     from .runs.load import load as load
     from .runs.load import read as read
@@ -55,6 +56,7 @@ _HOME = {
     "plan_of": "core",
     "read": "runs.load",
     "save": "runs.save",
+    "slim": "jobs.calls",
     "sweep": "jobs.calls",
 }
 __all__ = ["__version__", *_HOME]

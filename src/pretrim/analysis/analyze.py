@@ -25,7 +25,7 @@ from .copies import Example, describe_failure, named_tensors, with_batch
 from .declared_widths import declared_widths
 from .identity import describe, fingerprint
 from .meta import ReadsValues
-from .narrower import Mismatch, check_narrow, narrow_stage, takes_by_number, trial_widths
+from .narrower import BY_NUMBER, Mismatch, check_narrow, narrow_stage, takes_by_number, trial_widths
 from .network import IntArray, Network
 from .observer import Site, Stage, stage
 from .rules import POINTWISE
@@ -230,14 +230,19 @@ class Analyst:
             seen |= {operator.site for operator in operators}
 
     def _try_single_channels(self, network: Network) -> None:
-        """Where numbers take channels, single ones too (`x[:, : max(2, c // 4)]`), though torch may run others."""
+        """Where numbers take channels, single ones too (`x[:, : max(2, c // 4)]`).
+
+        torch may run other operators there, and some layers cannot be that narrow (a norm of a weight with one value):
+        only what takes channels by a number is at fault.
+        """
         if not takes_by_number(network):
             return
         ones = np.ones_like(network.dense)
         try:
             check_narrow(narrow_stage(self.stage, network, ones), network.operators, network.sizes(ones))
         except Mismatch as mismatch:
-            if not mismatch.other_operator:
+            by_number = mismatch.operator is not None and mismatch.operator.op in BY_NUMBER
+            if by_number and not mismatch.other_operator:
                 raise
 
     def _with_declared_widths(self, network: Network) -> Network:

@@ -70,6 +70,17 @@ def call_model(model: nn.Module, example: Example) -> Any:
     return model(*example) if isinstance(example, (tuple, list)) else model(example)
 
 
+def tensors_in(*values: Any) -> Iterator[torch.Tensor]:
+    """The tensors among an operator's arguments or results: alone, or in lists. (torch's own walk of trees is slow.)"""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in(*value)
+        elif isinstance(value, dict):
+            yield from tensors_in(*value.values())
+
+
 def with_batch(example: Example, size: int) -> Example:
     """The same example with `size` images: the first one, repeated."""
 

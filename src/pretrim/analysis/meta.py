@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from .copies import tensors_in
 from .meta_kernels import KERNELS, META
 
 
@@ -26,7 +27,7 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [*tensors_in(args, kwargs)]
         has_meta = any(tensor.is_meta for tensor in tensors)
         if tensors and not has_meta:  # constants alone keep their values
             return func(*args, **kwargs)

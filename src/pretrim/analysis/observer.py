@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from .copies import (
     Example,
@@ -19,6 +19,7 @@ from .copies import (
     check_eager,
     clone_module,
     copy_module,
+    tensors_in,
 )
 from .meta import MetaMode, without_values
 from .recurrent import RecurrentCalls, has_recurrence
@@ -79,7 +80,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self.forced(args[0])
         named = named_arguments(func, args) | kwargs
         result = func(*args, **kwargs)
-        self.observe(op, named, tuple(t for t in tree_leaves(result) if isinstance(t, torch.Tensor)))
+        self.observe(op, named, tuple(tensors_in(result)))
         return result
 
     def forced(self, tensor: torch.Tensor) -> bool | float:

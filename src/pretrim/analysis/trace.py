@@ -339,8 +339,10 @@ def holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[t
 
 
 def is_plain(value: Any) -> bool:
-    leaves = tree_leaves(value)
-    return all(isinstance(leaf, (int, float, bool, str, type(None))) for leaf in leaves)
+    """Whether a value is a number, text or None, or made of them."""
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return isinstance(value, (int, float, str, type(None)))
 
 
 def plain(value: Any) -> Any:

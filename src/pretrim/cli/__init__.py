@@ -37,6 +37,7 @@ from . import (
     render,
     report,
     run,
+    slim,
     sweep,
 )
 from .project import with_project
@@ -67,6 +68,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     profile.profile,
     plan.plan,
     compress.compress,
+    slim.slim,
     evaluate.evaluate,
     predict.predict,
     export.export,

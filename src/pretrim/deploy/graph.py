@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pretrim.compat.optional import need
 from pretrim.cost.arena import place, top
@@ -36,6 +37,9 @@ class FileOperator:
         kernel: (height, width) of a convolution; (1, 1) for the others.
         channels: filters of a layer with weights, where they are quantised by channel or convolved; 0 for the others.
         scratch_bytes: that CMSIS-NN's int8 kernel works in.
+        layer: the name of its weights, or its own and its place; empty for operators without filters.
+        filters: that it has; 0 for operators without weights.
+        zero_filters: those whose every weight is zero (its zero point).
     """
 
     name: str
@@ -45,6 +49,9 @@ class FileOperator:
     kernel: tuple[int, int]
     channels: int
     scratch_bytes: int
+    layer: str = ""
+    filters: int = 0
+    zero_filters: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,17 @@ class FileGraph:
     def names(self) -> tuple[str, ...]:
         """Operators, each once, in alphabetical order."""
         return tuple(sorted({operator.name for operator in self.operators}))
+
+    @property
+    def filters(self) -> int:
+        """Of all layers."""
+        return sum(operator.filters for operator in self.operators)
+
+    @property
+    def zero_filters(self) -> dict[str, tuple[int, int]]:
+        """Of each layer that has any, how many of its filters are zero, and how many it has."""
+        found = (operator for operator in self.operators if operator.zero_filters)
+        return {operator.layer: (operator.zero_filters, operator.filters) for operator in found}
 
     def head(self, kernels: Kernels = "reference") -> int:
         """Bytes of the activations and of what kernels work in, placed as the interpreter does it."""
@@ -128,7 +146,7 @@ def graph_of(content: bytes) -> FileGraph:
     return FileGraph(
         file_bytes=len(content),
         data_type="float32" if schema.TensorType.FLOAT32 in types else "int8",
-        operators=tuple(_operator(schema, model, operator) for operator in graph.operators),
+        operators=tuple(_operator(schema, model, number, content) for number in range(len(graph.operators))),
         tensors=len(graph.tensors),
         births=births,
         deaths=deaths,
@@ -147,8 +165,10 @@ def _planned(model: Any, activations: Sequence[int]) -> tuple[int, ...]:
     return ()
 
 
-def _operator(schema: Any, model: Any, operator: Any) -> FileOperator:
-    graph, code = model.subgraphs[0], model.operatorCodes[operator.opcodeIndex]
+def _operator(schema: Any, model: Any, number: int, content: bytes) -> FileOperator:
+    graph = model.subgraphs[0]
+    operator = graph.operators[number]
+    code = model.operatorCodes[operator.opcodeIndex]
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
     shapes = [_shape(graph.tensors[tensor]) for tensor in operator.inputs if tensor >= 0]
@@ -163,7 +183,42 @@ def _operator(schema: Any, model: Any, operator: Any) -> FileOperator:
         kernel=work.kernel,
         channels=_channels(graph, operator, name, work.filters),
         scratch_bytes=work.scratch,
+        **_filters(schema, model, number, name, content),
     )
+
+
+FILTERS_ALONG = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0, "FULLY_CONNECTED": 0}
+"""The dimension of an operator's weights that its filters are along; the weights are its second input"""
+
+
+def _filters(schema: Any, model: Any, number: int, name: str, content: bytes) -> dict[str, Any]:
+    """The fields of a file's operator about its filters; none for one without weights in the file."""
+    graph = model.subgraphs[0]
+    tensor = graph.tensors[graph.operators[number].inputs[1]] if name in FILTERS_ALONG else None
+    values = None if tensor is None else _constant(schema, model, tensor, content)
+    if tensor is None or values is None:
+        return {}
+    along = FILTERS_ALONG[name]
+    zeros = np.atleast_1d(0 if tensor.quantization is None else tensor.quantization.zeroPoint)
+    rows = np.moveaxis(values, along, 0).reshape(values.shape[along], -1)
+    is_zero = (rows == (zeros if zeros.size == len(rows) else zeros[:1])[:, None]).all(axis=1)
+    said = tensor.name.decode(errors="replace")
+    layer = f"{name} {number}" if said.isdecimal() or not said else said
+    return {"layer": layer, "filters": len(rows), "zero_filters": int(is_zero.sum())}
+
+
+def _constant(schema: Any, model: Any, tensor: Any, content: bytes) -> NDArray[Any] | None:
+    """The values of a tensor that lies in the file; None for an activation, and for types of other than whole bytes."""
+    kinds = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}
+    kinds |= {schema.TensorType.INT8: np.int8, schema.TensorType.UINT8: np.uint8}
+    buffer, kind = model.buffers[tensor.buffer], kinds.get(tensor.type)
+    if buffer.offset and buffer.offset > 1:  # behind the flatbuffer
+        data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], np.uint8)
+    else:
+        data = np.asarray([] if buffer.data is None else buffer.data, np.uint8)
+    if kind is None or data.nbytes != np.dtype(kind).itemsize * math.prod(_shape(tensor)):
+        return None
+    return data.view(kind).reshape(_shape(tensor))
 
 
 def _channels(graph: Any, operator: Any, name: str, filters: int) -> int:

@@ -34,12 +34,14 @@ from .options import (
 from .plan import plan_network
 from .reporter import Reporter, Silent
 from .run import Run, open_run
+from .slim import Slimmed, SlimOptions
+from .slim import slim as run_slim
 from .study import Study, open_study
 from .sweep import GridOptions, StudyOptions, SweepOptions
 from .sweep import sweep as run_sweep
 from .target import DTYPE, find_target
 
-__all__ = ["Run", "Study", "compress", "open_run", "open_study", "plan", "sweep"]
+__all__ = ["Run", "Study", "compress", "open_run", "open_study", "plan", "slim", "sweep"]
 
 if TYPE_CHECKING:
     from pretrim.analysis.network import Network
@@ -232,6 +234,42 @@ def compress(
         job=job,
     )
     return run_compress(model, data, Path(output), asked, reporter)
+
+
+def slim(
+    source: ModelSource | Path,
+    *,
+    output: str | Path,
+    data: DataSource | None = None,
+    input: str | None = None,
+    weights: str | Path | None = None,
+    model: ModelSource | None = None,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> Slimmed:
+    """Remove the dead filters of a trained network, whose outputs stay the same, and save it as a run.
+
+    Args:
+        source: a run folder, or a dense network: its name, a trained module, or a function that builds one.
+        output: the new run folder; nothing is written where no filter is dead.
+        data: of a dense network, so that the run knows its classes and normalisation, and is evaluated.
+        input: the shape of one image, ``"3x32x32"``, where neither the data nor the name say it.
+        weights: a file of trained weights of a dense network.
+        model: what rebuilds the network of a run, where pretrim cannot build it alone.
+        overwrite: replace the run that is there.
+        reporter: told of remarks.
+
+    Returns:
+        What was removed, and the new `run`.
+
+    Raises:
+        UsageError: options that do not fit the source.
+        ModelError: a network that cannot be looked through, or whose outputs would change: nothing is written.
+    """
+    options = SlimOptions(dead=True, from_=None if weights is None else Path(weights), overwrite=overwrite)
+    return run_slim(
+        source, Path(output), options, data=data, images=DataOptions(input=input), model=model, reporter=reporter
+    )
 
 
 def sweep(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +62,15 @@ class Checked:
         path: the file.
         data_type: that it computes in.
         boards: what it takes on each.
+        filters: of all its layers; 0 where that is not known.
+        zero_filters: of each layer that has any, how many are zero, and how many it has.
     """
 
     path: Path
     data_type: str
     boards: tuple[OnBoard, ...]
+    filters: int = 0
+    zero_filters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
@@ -77,7 +81,15 @@ class Checked:
     def to_json(self) -> dict[str, Any]:
         """What `pretrim check --json` prints."""
         found = [entry.to_json() for entry in self.boards]
-        return {"path": str(self.path), "data_type": self.data_type, "fits": self.fits, "boards": found}
+        zero = {layer: {"zero": count, "filters": of} for layer, (count, of) in self.zero_filters.items()}
+        return {
+            "path": str(self.path),
+            "data_type": self.data_type,
+            "fits": self.fits,
+            "boards": found,
+            "filters": self.filters,
+            "zero_filters": zero,
+        }
 
 
 def check(path: Path, device: str = ALL, runtime: str | None = None, application: float | None = None) -> Checked:
@@ -104,7 +116,7 @@ def check(path: Path, device: str = ALL, runtime: str | None = None, application
     systems = {entry.name: _systems(entry, graph.data_type, runtime, must=device != ALL) for entry in chosen}
     arenas = _arenas(content, chosen)
     found = tuple(_on(entry, graph, arenas.get(entry.name), share, systems[entry.name]) for entry in chosen)
-    return Checked(file, graph.data_type, found)
+    return Checked(file, graph.data_type, found, graph.filters, graph.zero_filters)
 
 
 def _file_of(path: Path) -> Path:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pretrim.data import DataSet
     from pretrim.models.dense import ModelSource, Shape
     from pretrim.planning.plan import Plan
-    from pretrim.runs.record import RunRecord
+    from pretrim.runs.record import Normalisation, RunRecord
     from pretrim.train import Task
 
 DataSource: TypeAlias = "str | Path | DataSet | Sequence[Any]"
@@ -143,18 +143,29 @@ def image_format(shape: Shape | None, model: ModelSource) -> tuple[int | None, t
 
 def _normalised_by(data: DataSet, mean: str | None, std: str | None) -> DataSet:
     """The data with the mean and deviation that a trained network is used to, if they were given."""
+    pair = normalisation(mean, std, data.input_shape[0])
+    return data if pair is None else replace(data, mean=pair[0], std=pair[1])
+
+
+def normalisation(mean: str | None, std: str | None, channels: int) -> Normalisation | None:
+    """What ``--mean`` and ``--std`` say; None without them. Raises UsageError for one alone, or unusable numbers.
+
+    Args:
+        mean: a number for each channel, with commas between them.
+        std: likewise.
+        channels: of an image.
+    """
     if mean is None and std is None:
-        return data
+        return None
     if mean is None or std is None:
         raise UsageError("Expected --mean and --std, but got one of them: give both.")
     pair = _numbers("--mean", mean), _numbers("--std", std)
-    channels = data.input_shape[0]
     usable = all(math.isfinite(number) for part in pair for number in part) and min(pair[1]) > 0
     if {len(part) for part in pair} != {channels} or not usable:
         raise UsageError(
             f"Expected --mean and --std with {channels} numbers each, deviations above 0, as the images have."
         )
-    return replace(data, mean=pair[0], std=pair[1])
+    return pair
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

@@ -95,8 +95,22 @@ def show_check(console: Console, record: Record) -> None:
         Text("Limits: less a quarter for the application (--application), and 100 KiB of flash for the runtime."),
         soft_wrap=True,
     )
+    show_zero_filters(console, record)
     if len(record["boards"]) > 1:
         console.print(Text("Times: one image, one core, with their range; `--device NAME` says what each rests on."))
+
+
+def show_zero_filters(console: Console, record: Record) -> None:
+    """Which layers of a file have filters that are zero, and what to do about it."""
+    layers = record["zero_filters"]
+    if not layers:
+        return
+    total = sum(layer["zero"] for layer in layers.values())
+    table = Table("<layer", "zero", "filters")
+    for name, layer in layers.items():
+        table.add_row(Text(name), str(layer["zero"]), str(layer["filters"]))
+    title = f"{total:,} of {record['filters']:,} filters are zero: run `pretrim slim` on the trained network"
+    show_table(console, title, table)
 
 
 def _check_cells(entry: Record) -> list[str]:
