@@ -39,6 +39,8 @@ class ExportOptions:
     """Number of calibration images for int8."""
     opset: int | None = None
     """ONNX opset (default: the exporter's)."""
+    dynamic_batch: bool = False
+    """ONNX that takes any number of images at a time (default: one)."""
     arm: bool = False
     """Use the int8 types that ARM's kernels want (ONNX)."""
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None
@@ -317,6 +319,7 @@ def write(
         normalisation=opened.normalisation,
         classes=opened.classes or None,
         opset=options.opset,
+        dynamic_batch=options.dynamic_batch,
         signed=options.arm or target.signed,
         force=options.force,
         **material,
