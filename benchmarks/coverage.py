@@ -1,14 +1,14 @@
 """Claim: pretrim halves the MACs of nearly every CNN of torchvision and timm, exactly, and says what it froze.
 
-So it does for thirty networks of other tasks (`other_tasks.py`: detectors, segmentation, video, audio, recurrent ones).
+So it does for 31 networks of other tasks (`other_tasks.py`: detectors, segmentation, video, audio, recurrent ones).
 The planned MACs and parameters, dense and slim, must be those that torch counts: the command fails where they are not.
 
-For each network, untrained, at its own input size: time to trace, plan and apply at `macs="0.5x"`, and the share of
-the MACs in frozen layers. At 96 px where it runs there (else at its own size): whether the slim network gives the
-outputs of the masked dense one (float64, every parameter and buffer randomised first; operators that reduce over pruned
-channels are exempt, and named), the shape of the outputs, one forward and backward pass in train mode. With `--peer`,
-Torch-Pruning 1.6.1 prunes the same network by a ratio of 0.3 (about half the MACs; it takes no budget), its classifier
-ignored as its documentation says; it is stopped after 30 s. Without, what it did before is kept.
+For each network, untrained, at its own input size: seconds of the processor to trace, plan and apply at `macs="0.5x"`,
+and the share of the MACs in frozen layers. At 96 px where it runs there (else at its own size): whether the slim
+network gives the outputs of the masked dense one (float64, every parameter and buffer randomised first; operators that
+reduce over pruned channels are exempt, and named), the shape of the outputs, one forward and backward pass in train
+mode. With `--peer`, Torch-Pruning 1.6.1 prunes the same network by a ratio of 0.3 (about half the MACs; it takes no
+budget), its classifier ignored as its documentation says; it is stopped after 30 s. Without, its last record is kept.
 
     python benchmarks/coverage.py                    # all, about an hour on 2 cores; resumable
     python benchmarks/coverage.py --again            # also what was measured before; resumable within the same file
@@ -37,6 +37,7 @@ HERE = Path(__file__).parent
 RECORDS = HERE / "results" / "coverage.jsonl"
 TABLE = HERE / "results" / "coverage.md"
 PEER_SECONDS = 30
+TIMES = ("trace_s", "plan_s", "apply_s")
 
 TORCHVISION = """alexnet convnext_tiny convnext_small convnext_base convnext_large densenet121 densenet161 densenet169
 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5
@@ -67,7 +68,11 @@ torchvision:lraspp_mobilenet_v3_large networks.py:unet networks.py:espcn""".spli
 
 
 def all_names() -> list[str]:
-    return [f"torchvision:{n}" for n in TORCHVISION] + [f"timm:{n}" for n in TIMM] + DENSE_PREDICTION
+    sys.path.insert(0, str(HERE))
+    import other_tasks
+
+    zoo = [f"torchvision:{n}" for n in TORCHVISION] + [f"timm:{n}" for n in TIMM] + DENSE_PREDICTION
+    return zoo + [f"other_tasks.py:{n}" for n in other_tasks.NETWORKS]
 
 
 # ---------------------------------------------------------------------------------------- one network
@@ -89,7 +94,7 @@ def measure(name: str, peer: bool = False) -> dict[str, Any]:
     return {**record, "torch_pruning": torch_pruning(name, x)} if peer else record
 
 
-def build(name: str) -> tuple[Any, tuple[int, int, int]]:
+def build(name: str) -> tuple[Any, tuple[int, ...]]:
     """The network, untrained, and the input size it is made for."""
     import torch
 
@@ -109,7 +114,11 @@ def build(name: str) -> tuple[Any, tuple[int, int, int]]:
         return model, (3, large, large)
     sys.path.insert(0, str(HERE))
     import networks
+    import other_tasks
 
+    if kind == "other_tasks.py":
+        make, shape = other_tasks.NETWORKS[rest]
+        return make(), shape
     return getattr(networks, rest)(), (3, 96, 96)
 
 
@@ -119,16 +128,16 @@ def trim(model: Any, x: Any) -> dict[str, Any]:
     import pretrim
     from pretrim.cost.costs import layer_costs
 
-    start = time.perf_counter()
+    start = time.process_time()
     network = pretrim.analyze(model, x[:1])
-    traced = time.perf_counter()
+    traced = time.process_time()
     try:
         plan = network.plan(macs="0.5x")
     except pretrim.PretrimError as error:
         return {**frozen_share(network, layer_costs), "trace_s": traced - start, "error": one_line(error)}
-    planned = time.perf_counter()
+    planned = time.process_time()
     slim = plan.apply(model)
-    applied = time.perf_counter()
+    applied = time.process_time()
     counts = counted(model, slim, plan, x[:1])
     x = small_enough(model.eval(), x)
     with torch.no_grad():
@@ -182,6 +191,8 @@ def small_enough(model: Any, x: Any) -> Any:
     """The same images at 96 px, if the network runs there in both modes: checks take seconds then, not minutes."""
     import torch
 
+    if x.dim() != 4 or min(x.shape[2:]) <= 96:
+        return x
     try:
         with torch.no_grad():
             model.train()(x[:, :, :96, :96])
@@ -344,7 +355,7 @@ def keep(record: dict[str, Any]) -> bool:
 
 
 def summary(record: dict[str, Any]) -> str:
-    seconds = sum(record.get(key, 0.0) for key in ("trace_s", "plan_s", "apply_s"))
+    seconds = sum(record.get(key, 0.0) for key in TIMES)
     exact = "exempt" if "exempt" in record else f"{record.get('relative_error', float('nan')):.1e}"
     return (
         f"{record['name']:45} {seconds:6.2f} s  MACs {record.get('macs', float('nan')):.3f}  frozen "
@@ -365,11 +376,11 @@ def write_table() -> None:
     exempt = [r for r in found if "exempt" in r]
     counts = [r for r in found if "params_off" in r]
     wrong = miscounted(found)
-    seconds = [r["trace_s"] + r["plan_s"] + r["apply_s"] for r in found if "apply_s" in r]
+    seconds = [sum(r[key] for key in TIMES) for r in found if "apply_s" in r]
     peer = [r["torch_pruning"] for r in found if "torch_pruning" in r]
     peer_ran = [p for p in peer if p["runs"]]
     lines = [
-        "# Coverage: half the MACs of every CNN of torchvision and timm",
+        "# Coverage: half the MACs of every CNN of torchvision and timm, and of 31 networks of other tasks",
         "",
         f"- networks: {len(found)}; run, train and keep their outputs' shape: {len(ran)} "
         f"({len(ran) / len(found):.1%}, goal 100 %); reach half the MACs: {len(reached)} "
@@ -378,13 +389,16 @@ def write_table() -> None:
         f"compared; {len(exempt)} exempt, because an operator reduces over pruned channels",
         f"- planned MACs and parameters, dense and slim, are those that torch counts: {len(counts) - len(wrong)} of "
         f"{len(counts)} compared" + "".join(f"; not {name}" for name in wrong),
-        f"- trace + plan + apply: median {median(seconds):.2f} s, longest {max(seconds):.1f} s",
+        f"- trace + plan + apply: median {median(seconds or [0]):.2f} s, longest {max(seconds, default=0):.1f} s",
         f"- Torch-Pruning 1.6.1, where it ran: {len(peer_ran)} of {len(peer)} run, "
         f"{sum(not p['same_shape'] for p in peer_ran)} of those with another output shape; median "
-        f"{median(p['seconds'] for p in peer_ran):.2f} s, longest {max(p['seconds'] for p in peer_ran):.1f} s",
+        f"{median([p['seconds'] for p in peer_ran] or [0]):.2f} s, "
+        f"longest {max((p['seconds'] for p in peer_ran), default=0):.1f} s",
         f"- listed, not run yet: {len(missing)}" + (f" ({', '.join(missing)})" if missing else ""),
         "",
-        "Made by `python benchmarks/coverage.py` on 2 shared cores (times include what else ran there).",
+        f"Made by `python benchmarks/coverage.py` on 2 shared cores. {len(counts)} networks were measured with the "
+        "counts compared; the other records are of an earlier version. Seconds are the processor's in new records and "
+        "the clock's in earlier ones; - where they were measured on a busy machine.",
         "",
         "| network | params | s | MACs left | frozen MACs | relative error | Torch-Pruning | remark |",
         "|---|---|---|---|---|---|---|---|",
@@ -400,16 +414,16 @@ def miscounted(found: list[dict[str, Any]]) -> list[str]:
 
 
 def table_row(record: dict[str, Any]) -> str:
-    seconds = sum(record.get(key, 0.0) for key in ("trace_s", "plan_s", "apply_s"))
-    peer = record.get("torch_pruning", {"runs": False, "error": "not run"})
-    said = f"{peer['seconds']:.2f} s" if peer["runs"] else "fails"
+    spent = f"{sum(record[key] for key in TIMES):.2f}" if "apply_s" in record else "-"
+    peer = record.get("torch_pruning", {"runs": False, "seconds": None})
+    said = f"{peer['seconds']:.2f} s" if peer["runs"] else "-" if peer["seconds"] is None else "fails"
     if peer["runs"] and not peer["same_shape"]:
         said += ", other output shape"
     exact = f"{record['relative_error']:.0e}" if "relative_error" in record else "exempt" if "exempt" in record else "-"
     remark = record.get("error") or "; ".join(record.get("reasons", [])[:2] + record.get("notes", [])[:1])
     macs = f"{record['macs']:.3f}" if "macs" in record else "-"
     return (
-        f"| {record['name']} | {record.get('params', 0) / 1e6:.1f} M | {seconds:.2f} | {macs} | "
+        f"| {record['name']} | {record.get('params', 0) / 1e6:.1f} M | {spent} | {macs} | "
         f"{record.get('frozen_macs', 0):.1%} | {exact} | {said} | {remark.replace('|', '/')} |"
     )
 

@@ -159,14 +159,17 @@ def page(records: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--plans", type=int, default=PLANS, help="how many, from the first")
+    parser.add_argument("--only", nargs="+", choices=list(NETWORKS), help="of these networks")
+    options = parser.parse_args()
     done, opened = {record["plan"] for record in jsonl.read(RECORDS)}, dict[str, DenseModel]()
-    for number in range(parser.parse_args().plans):
-        if number in done:
+    for number in range(options.plans):
+        name = list(NETWORKS)[number % len(NETWORKS)]
+        if number in done or (options.only and name not in options.only):
             continue
         try:
             record = tried(number, opened)
         except PretrimError as error:
-            record = {"plan": number, "network": list(NETWORKS)[number % len(NETWORKS)], "refused": str(error)}
+            record = {"plan": number, "network": name, "refused": str(error)}
         jsonl.append(RECORDS, record)
         print(number, record["network"], record.get("exceeds", record.get("refused")), flush=True)
         RESULT.write_text(page(jsonl.read(RECORDS)))

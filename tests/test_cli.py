@@ -455,7 +455,7 @@ def test_compress_with_a_plan(call: Call, net: Path, tmp_path: Path) -> None:
     assert (both.code, "Expected limits or --plan, but got both" in both.error) == (2, True)
     path.write_text('{"format": "other"}')
     foreign = call(*common, "-o", tmp_path / "other")
-    assert (foreign.code, "Expected a plan written by pretrim" in foreign.error) == (2, True)
+    assert (foreign.code, "is JSON, but not a plan of pretrim" in foreign.error) == (2, True)
     assert not (tmp_path / "other").exists()
 
 
@@ -693,7 +693,7 @@ def test_a_damaged_run_is_one_line(call: Call, trained: Path, tmp_path: Path) ->
     cut = call("evaluate", damaged("weights.safetensors", lambda c: c[: len(c) // 2]), "--data", "digits")
     assert (cut.code, "truncated or edited" in cut.error) == (1, True)
     foreign = call("predict", damaged("run.json", lambda _: b'{"format": "mine"}'), "x.png")
-    assert (foreign.code, "written by pretrim, but got other JSON" in foreign.error) == (1, True)
+    assert (foreign.code, "is JSON, but not that of a run" in foreign.error) == (1, True)
 
 
 def test_a_network_whose_scores_overflow(call: Call, trained: Path, tmp_path: Path) -> None:

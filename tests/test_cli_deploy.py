@@ -54,6 +54,9 @@ def test_from_the_question_whether_it_fits_to_a_verified_artifact(call: Call, tm
         2,
         f"error: {run}/model.onnx exists: choose another file, or --overwrite.\n",
     )
+    code, _, said = call("export", run, "--runtime", "onnx", "--dynamic-batch", "--opset", "17", "--overwrite")
+    record = json.loads((run / "model.onnx.json").read_text())
+    assert code == 0 and record["input"]["dynamic_batch"] is True
     code, out, said = call("measure", run, "--runs", "4", "--processes", "1", "--json")
     assert code == 0
     assert [entry["runtime"] for entry in json.loads(out)] == ["litert", "onnx"]
@@ -134,14 +137,18 @@ def test_devices(call: Call) -> None:
             2,
             "rp2040 is a microcontroller, which runs litert, not onnx",
         ),
-        (("export", "/nowhere", "--runtime", "onnx", "-o", "x.onnx"), 1, "Expected a run folder with run.json"),
+        (
+            ("export", "/nowhere", "--runtime", "onnx", "-o", "x.onnx"),
+            1,
+            "A run folder has a run.json, but cannot read",
+        ),
         (
             ("compress", "resnet20", *TRAIN, "--macs", "0.5x", "--int8", "-o", "x"),
             2,
             "--int8 needs --runtime or --device",
         ),
-        (("measure", "/nowhere.onnx"), 2, "Expected a file of `pretrim export` or a run"),
-        (("measure", "."), 1, "Expected an artifact in .*: make one with `pretrim export"),
+        (("measure", "/nowhere.onnx"), 2, "No file /nowhere.onnx: give a file of `pretrim export`, or a run"),
+        (("measure", "."), 1, "No artifact in .*: make one with `pretrim export"),
         (
             ("measure", ".", "--provider", "npu"),
             2,

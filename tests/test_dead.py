@@ -233,6 +233,23 @@ def test_a_layer_that_runs_twice_takes_no_constant() -> None:
     assert slim_of(model)[1] == {}
 
 
+def test_a_norm_takes_no_constant_of_a_layer_that_is_an_output_as_well() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1, bias=False)
+            self.norm, self.out = nn.BatchNorm2d(4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            seen = self.second(self.first(x).relu())
+            return seen, self.out(self.norm(seen).mean((2, 3)))
+
+    model = randomise(Both(), 0)
+    zero(model.first, 1, bias=0.5)
+    zero(model.first, 2)
+    assert slim_of(model)[1] == {"first": (1, 0, 0)}
+
+
 # ---------------------------------------------------------------------------------------- any network
 
 
@@ -256,7 +273,9 @@ def zeroed(model: nn.Module, seed: int) -> nn.Module:
 
 
 @hypothesis.given(recipes(3), st.integers(0, 2**16))
-@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+@hypothesis.settings(
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 def test_random_networks_with_random_dead_filters_compute_the_same(recipe: Recipe, seed: int) -> None:
     model = zeroed(randomise(build(recipe), seed), seed)
     inputs = [example(recipe, number, batch, torch.float64) for number, batch in ((1, 1), (2, 3))]

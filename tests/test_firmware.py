@@ -58,6 +58,7 @@ ROUNDING = [
     ("dense", 3),
 ]
 """Operators, and seeds with which both ways of rounding give different outputs (an average has a way of its own)"""
+MISSING = [tool for tool in ("make", "arm-none-eabi-gcc", "qemu-system-arm") if shutil.which(tool) is None]
 needs_cc = pytest.mark.skipif(CC is None, reason="there is no C compiler")
 needs_make = pytest.mark.skipif(CC is None or shutil.which("make") is None, reason="there is no C compiler, or no make")
 
@@ -220,8 +221,8 @@ def test_a_slim_network_gives_litert_s_outputs_here_and_on_three_cortex_m(name: 
     made = slim(name, tmp_path)
     check_known_answers(made)
     assert passed(make(made.folder, "test"))
-    if missing := [tool for tool in ("arm-none-eabi-gcc", "qemu-system-arm") if shutil.which(tool) is None]:
-        pytest.skip(f"passed here; not tried on a Cortex-M, for {' and '.join(missing)} is missing (docs/deploy.md)")
+    if MISSING:
+        pytest.skip(f"passed here; not tried on a Cortex-M, missing: {', '.join(MISSING)} (docs/deploy.md)")
     for board in BOARDS:
         assert passed(make(made.folder, "run", f"BOARD={board}")), board
         check_sizes(made, made.folder / "build" / board)
@@ -345,6 +346,56 @@ def test_pixels_values_and_labels_are_those_of_python(tmp_path: Path) -> None:
     values[1, :4] = (1e30, -1e30, np.inf, -np.inf)
     assert piped(program, values.tobytes(), "values") == litert.quantised(values, tensor).tobytes()
     assert piped(program, b"", "all", "labels").decode() == "\n".join(LABELS) + "\n"
+
+
+ON_BOARD = """#include "network.h"
+#include "port.h"
+static const float values[NETWORK_INPUT_SIZE] = {%s};
+static const uint8_t pixels[NETWORK_INPUT_SIZE] = {%s};
+static const int8_t of_values[NETWORK_INPUT_SIZE] = {%s};
+static const int8_t of_pixels[NETWORK_INPUT_SIZE] = {%s};
+static int differing(const int8_t *wanted)
+{
+    int count = 0;
+    for (int i = 0; i < NETWORK_INPUT_SIZE; i++) {
+        count += network_input()[i] != wanted[i];
+    }
+    return count;
+}
+int main(void)
+{
+    network_set_values(values);
+    int count = differing(of_values);
+    network_set_pixels(pixels);
+    count += differing(of_pixels);
+    for (int i = 0; i < NETWORK_OUTPUT_SIZE; i++) {
+        port_write(network_label(i));
+        port_write("\\n");
+    }
+    return count;
+}
+"""
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
+def test_they_are_on_a_cortex_m_without_floats_too(tmp_path: Path) -> None:
+    artifact = artifact_of(
+        dense_network((1, 16, 16, 1), 4), tmp_path / "m.tflite", normalisation=[[0.3], [0.2]], classes=LABELS
+    )
+    write_firmware(artifact, tmp_path / "sources")
+    tensor = {"dtype": np.int8, "quantization": (artifact.input["scale"], artifact.input["zero_point"])}
+    values = np.arange(-128, 128, dtype=np.float32) * np.float32(0.75 * artifact.input["scale"])
+    pixels = np.arange(256, dtype=np.uint8)
+    normalised = normalise(torch.from_numpy(pixels).reshape(1, 1, 256), (0.3,), (0.2,)).numpy().ravel()
+    given = (
+        map(float.hex, values.tolist()),
+        pixels,
+        litert.quantised(values, tensor),
+        litert.quantised(normalised, tensor),
+    )
+    texts = [", ".join(f"{value}f" if isinstance(value, str) else str(value) for value in each) for each in given]
+    (tmp_path / "sources" / "main.c").write_text(ON_BOARD % tuple(texts))
+    assert make(tmp_path / "sources", "run") == "\n".join(LABELS) + "\n"
 
 
 def test_inputs_that_are_no_pixels_have_no_table(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_a_runtime_that_crashes_takes_nothing_with_it() -> None:
     ("code", "errors", "said"),
     [
         (-9, "", "The artifact was killed on pi4, mostly for want of memory"),
-        (-999, "", r"its runtime crashed \(signal 999\)"),
-        (1, "evil\x1b[2J", r"but got: evil\[2J\. Export"),
+        (-999, "", r"The runtime crashed on pi4 \(signal 999\)"),
+        (1, "evil\x1b[2J", r"did not run on pi4: evil\[2J\. Export"),
     ],
 )
 def test_a_worker_that_ends_otherwise(code: int, errors: str, said: str) -> None:

@@ -580,7 +580,7 @@ def damage(plan: Plan, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
         (lambda d: d.update(example=None), "damaged"),
         (lambda d: d.update(version=2), "Expected a plan of version 1, but got 2: update pretrim"),
         (lambda d: d.pop("version"), "Expected a plan of version 1, but got None"),
-        (lambda d: d.update(format="onnx"), "Expected a plan written by pretrim, but got other JSON"),
+        (lambda d: d.update(format="onnx"), "The file is JSON, but not a plan of pretrim"),
     ],
     ids=[
         *("no groups", "no fingerprint", "no dense costs", "groups a number", "no width", "width 0", "width too large"),
@@ -595,7 +595,7 @@ def test_damaged_plans(plan: Plan, change: Callable[[dict[str, Any]], Any], said
 
 @pytest.mark.parametrize("data", [[], None, "plan", 3, {}])
 def test_other_json_is_no_plan(data: Any) -> None:
-    with pytest.raises(PlanError, match="Expected a plan written by pretrim, but got other JSON"):
+    with pytest.raises(PlanError, match="The file is JSON, but not a plan of pretrim"):
         Plan.from_json(data)
 
 

@@ -33,7 +33,13 @@ def line(name: str, done: float, total: float, words: str, width: int) -> Table:
 
 
 def room_for_bar(name: str, words: str, width: int) -> int:
-    """Columns that are left for a bar between a name and words; negative where these alone do not fit."""
+    """Columns that are left for a bar between a name and words; negative where these alone do not fit.
+
+    Args:
+        name: in front of the bar.
+        words: behind it.
+        width: of the terminal, in columns.
+    """
     return width - cell_len(words) - GAP - (cell_len(name) + GAP if name else 0)
 
 

@@ -39,6 +39,8 @@ class ExportOptions:
     """Number of calibration images for int8."""
     opset: int | None = None
     """ONNX opset (default: the exporter's)."""
+    dynamic_batch: bool = False
+    """ONNX that takes any number of images at a time (default: one)."""
     arm: bool = False
     """Use the int8 types that ARM's kernels want (ONNX)."""
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None
@@ -237,15 +239,16 @@ def _write_sources(artifact: Artifact, options: ExportOptions, reporter: Reporte
 
     if options.sources is None:
         return ()
+    folder = Path(options.sources)
     if options.sources_for == "tflm":
         arena = micro.arena(artifact.path.read_bytes()).total_bytes
-        written = tuple(write_sources(artifact, options.sources, arena))
+        written = tuple(write_sources(artifact, folder, arena))
     else:
-        firmware = write_firmware(artifact, options.sources)
+        firmware = write_firmware(artifact, folder)
         written = firmware.files
         reporter.say(
-            f"{options.sources}: {firmware.constant_bytes:,} bytes of constants in flash, {firmware.arena_bytes:,} of "
-            f"RAM; `make -C {options.sources} test` compares it with LiteRT"
+            f"{folder}: {firmware.constant_bytes:,} bytes of constants in flash, {firmware.arena_bytes:,} of RAM; "
+            f"`make -C {folder} test` compares it with LiteRT"
         )
     for file in written:
         reporter.say(f"wrote {file}")
@@ -316,6 +319,7 @@ def write(
         normalisation=opened.normalisation,
         classes=opened.classes or None,
         opset=options.opset,
+        dynamic_batch=options.dynamic_batch,
         signed=options.arm or target.signed,
         force=options.force,
         **material,

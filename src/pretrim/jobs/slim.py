@@ -66,8 +66,8 @@ class Slimmed:
         before: the five costs of the network that was given.
         after: those of the new one.
         exact_difference: of the outputs in double precision, as a share of the largest one; None for a network that
-            does not run in it.
-        stored_difference: the same of the network as it is stored.
+            does not run in it, and where there is no new one.
+        stored_difference: the same of the network as it is stored; None where there is no new one.
         images: random images that both were compared on.
     """
 
@@ -78,7 +78,7 @@ class Slimmed:
     before: Mapping[str, int]
     after: Mapping[str, int]
     exact_difference: float | None
-    stored_difference: float
+    stored_difference: float | None
     images: int = IMAGES
 
     @property
@@ -96,8 +96,11 @@ class Slimmed:
             "before": dict(self.before),
             "after": dict(self.after),
             "groups": [asdict(group) for group in self.groups],
-            "difference": {"exact": self.exact_difference, "stored": self.stored_difference, "images": self.images},
+            "difference": None if self.run is None else self._difference(),
         }
+
+    def _difference(self) -> dict[str, Any]:
+        return {"exact": self.exact_difference, "stored": self.stored_difference, "images": self.images}
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,7 @@ def _slimmed(given: Given, output: Path, overwrite: bool) -> Slimmed:
     network = given.network
     exact, dead = _find(given)
     before = plan_of_widths(network, network.dense, given.plan.dtype).slim
-    found = Slimmed(given.name, None, len(dead.kept), dead.groups, before, before, 0.0 if exact else None, 0.0)
+    found = Slimmed(given.name, None, len(dead.kept), dead.groups, before, before, None, None)
     if not dead.removed:
         return found
     after = plan_of_widths(network, dead.widths, given.plan.dtype)

@@ -65,7 +65,14 @@ def channel_factors(source: float, weights: Sequence[float], output: float, chan
 
 
 def dense_factors(source: float, weights: Sequence[float], output: float, channels: int) -> list[Factor]:
-    """The same of a fully connected layer; with one scale for all TFLite takes the product in float32."""
+    """The same of a fully connected layer; with one scale for all TFLite takes the product in float32.
+
+    Args:
+        source: scale of the input.
+        weights: scales of the weights: one, or one a channel.
+        output: scale of the output.
+        channels: of the output.
+    """
     if len(weights) > 1:
         return channel_factors(source, weights, output, channels)
     product = float(np.float32(source) * np.float32(weights[0]))
@@ -73,7 +80,13 @@ def dense_factors(source: float, weights: Sequence[float], output: float, channe
 
 
 def mean_factor(source: float, output: float, positions: int) -> Factor:
-    """Of a sum over so many positions: 1 / positions goes into the multiplier, which keeps 31 bits of it at most."""
+    """Of a sum over positions: 1 / positions goes into the multiplier, which keeps 31 bits of it at most.
+
+    Args:
+        source: scale of the input.
+        output: scale of the output.
+        positions: how many values are summed.
+    """
     plain = factor(source / output)
     shift = min(positions.bit_length() - 1, 32, 31 + plain.shift)
     return Factor((plain.multiplier << shift) // positions, plain.shift - shift)

@@ -45,6 +45,11 @@ def table(name: str, values: NDArray[np.int8]) -> str:
 def structure(kind: str, name: str, fields: Mapping[str, Value]) -> str:
     """A constant structure, one field a line.
 
+    Args:
+        kind: its type.
+        name: of the constant.
+        fields: values by name, in order.
+
     >>> print(structure("nn_factor", "half", {"multiplier": 1 << 30, "shift": 0}))
     static const nn_factor half = {
         .multiplier = 1073741824,
