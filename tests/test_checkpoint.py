@@ -324,15 +324,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         damage_text('"classes": [', '"klasses": ['),
         "is damaged.*object missing required field `classes`",
     ),
-    "odd classes": (damage_text('"a",', "1,"), r"damaged .*at \$\.classes\[0\], expected `str`, got `int`"),
+    "odd classes": (damage_text('"a",', "1,"), r"damaged: at \$\.classes\[0\], expected `str`, got `int`"),
     "odd input": (
         damage_text('"layout": "NCHW"', '"layout": "NHWC"'),
-        r"damaged .*at \$\.input\.layout, invalid enum value 'NHWC'",
+        r"damaged: at \$\.input\.layout, invalid enum value 'NHWC'",
     ),
     "odd example": (damage_text('"dtype": "float32"', '"dtype": "nn"'), "damaged .*"),
     "odd seed": (
         damage_text('"data": null', '"data": {"split_seed": 1.5}'),
-        r"damaged .*at \$\.data\.split_seed, expected `int`, got `float`",
+        r"damaged: at \$\.data\.split_seed, expected `int`, got `float`",
     ),
     "odd model": (damage_text('"model": null', '"model": {"name": 3, "arguments": {}}'), "damaged .*name of a model"),
 }

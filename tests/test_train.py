@@ -327,7 +327,7 @@ def test_a_forward_that_fails_in_train_mode_shows_its_own_error(digits: DataSet)
     def fail(x: torch.Tensor) -> torch.Tensor:
         raise ValueError("not ready")
 
-    with pytest.raises(ModelError, match=r"on images of 128x1x8x8 in train mode, .*ValueError: not ready"):
+    with pytest.raises(ModelError, match=r"on images of 128x1x8x8 in train mode: .*ValueError: not ready"):
         train(small(wrap=fail), digits, Recipe(epochs=1))
 
 
