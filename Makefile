@@ -38,7 +38,8 @@ install-test: $(VENV)/.installed-test
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Torch first: with it in place, no other package can pull another build of it.
+# Torch first: with it in place, no other package can pull another build of it. Not the newest that pyproject.toml allows:
+# of 2.14 PyPI has builds for CUDA alone, of several gigabytes.
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	$(PIP) "torch>=2.11,<2.14" numpy
 	$(PIP) --editable ".[data,study]"
@@ -55,12 +56,16 @@ $(VENV)/.installed-test: $(VENV)/.installed
 debian:
 	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		[ -e $(FASHION) ] && [ -x /usr/sbin/sshd ] && [ -x /usr/bin/chromium ] && [ -d /usr/lib/postgresql ] \
-			|| apt-get update -qq; \
+			&& [ -x /usr/bin/arm-none-eabi-gcc ] && [ -x /usr/bin/qemu-system-arm ] || apt-get update -qq; \
 		[ -e $(FASHION) ] || apt-get install -y -qq dataset-fashion-mnist || echo "without Fashion-MNIST"; \
 		[ -x /usr/sbin/sshd ] || apt-get install -y -qq openssh-server || echo "without sshd"; \
 		[ -x /usr/bin/chromium ] || apt-get install -y -qq --no-install-recommends chromium || echo "without Chromium"; \
 		[ -d /usr/lib/postgresql ] || apt-get install -y -qq --no-install-recommends postgresql \
-			|| echo "without PostgreSQL"; fi
+			|| echo "without PostgreSQL"; \
+		[ -x /usr/bin/arm-none-eabi-gcc ] || apt-get install -y -qq --no-install-recommends gcc-arm-none-eabi \
+			libnewlib-arm-none-eabi || echo "without a compiler for Cortex-M"; \
+		[ -x /usr/bin/qemu-system-arm ] || apt-get install -y -qq --no-install-recommends qemu-system-arm \
+			|| echo "without QEMU"; fi
 
 benchmarks: install-test
 	$(PIP) --no-deps torch-pruning==1.6.1

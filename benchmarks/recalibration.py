@@ -24,7 +24,7 @@ from torch import nn
 
 from pretrim.data import DataSet
 from pretrim.train import Evaluation, Execution, Recipe, compare, evaluate, recalibrate, recalibration_images, train
-from pretrim.train.feed import Feed
+from pretrim.train.feed import BatchSource
 from pretrim.train.norms import set_statistics, tracking_norms
 
 RECORDS = Path(__file__).parent / "results" / "recalibration.jsonl"
@@ -48,7 +48,7 @@ def run(way: str, seed: int, folder: str) -> dict[str, Any]:
     recalibrate(model, data, images=images)
     plain = _tested(model, data)
     at = time.process_time()
-    set_statistics(model, Feed(data, recipe, torch.device("cpu")).calibration(images), tracking_norms(model))
+    set_statistics(model, BatchSource(data, recipe, torch.device("cpu")).calibration(images), tracking_norms(model))
     took = time.process_time() - at
     recalibrated = _tested(model, data)
     return {

@@ -30,7 +30,7 @@ import pretrim
 from pretrim.data import DataSet, Split, load
 from pretrim.models import zoo
 from pretrim.models.resolve import build, resolve
-from pretrim.train import Choice, Execution, Progress, Recipe, train
+from pretrim.train import Execution, ExecutionChoice, Progress, Recipe, train
 
 RESULT = Path(__file__).parent / "results" / "throughput.md"
 ROUNDS = 5
@@ -118,14 +118,14 @@ def ours(model: nn.Module, data: DataSet, batch: int, steps: int, execution: Exe
     return once
 
 
-def chosen(model: nn.Module, data: DataSet, batch: int, device: str) -> Choice:
+def chosen(model: nn.Module, data: DataSet, batch: int, device: str) -> ExecutionChoice:
     """What pretrim picks for a long training of this network, by timing it."""
-    choices: list[Choice] = []
+    choices: list[ExecutionChoice] = []
 
     class Enough(Exception):
         pass
 
-    def on_start(choice: Choice) -> None:
+    def on_start(choice: ExecutionChoice) -> None:
         choices.append(choice)
         raise Enough
 

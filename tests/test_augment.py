@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pretrim.data import Augmentation, Draws, augment, cut_out, draw
+from pretrim.data import Augmentation, AugmentParams, augment, cut_out, draw
 
 
-def drawn(count: int, size: tuple[int, int], how: Augmentation, seed: int = 3) -> Draws:
+def drawn(count: int, size: tuple[int, int], how: Augmentation, seed: int = 3) -> AugmentParams:
     return draw(count, size, how, torch.Generator().manual_seed(seed))
 
 
@@ -84,16 +84,16 @@ def test_resized_crops_stay_inside_and_keep_the_area_that_was_asked_for() -> Non
 def test_a_resized_crop_is_a_crop_that_is_resized() -> None:
     images = torch.rand(1, 1, 8, 8)
     # rows 2..5 and columns 0..3: centre (y, x) = (0, -0.5), half sides 0.5
-    draws = Draws(None, torch.tensor([[0.0, -0.5, 0.5, 0.5]]), torch.tensor([False]), None)
+    draws = AugmentParams(None, torch.tensor([[0.0, -0.5, 0.5, 0.5]]), torch.tensor([False]), None)
     found = augment(images, draws, Augmentation(resize=0.25))
     wanted = functional.interpolate(images[:, :, 2:6, 0:4], size=(8, 8), mode="bilinear")
     # Away from the crop's edge, where interpolate repeats the edge and a crop of the image sees beyond it.
     assert torch.allclose(found[:, :, 1:7, 1:7], wanted[:, :, 1:7, 1:7], atol=1e-6)
-    mirrored = Draws(None, draws.box, torch.tensor([True]), None)
+    mirrored = AugmentParams(None, draws.box, torch.tensor([True]), None)
     assert torch.allclose(augment(images, mirrored, Augmentation(resize=0.25)), found.flip(3), atol=1e-6)
 
 
 def test_a_resized_crop_of_everything_is_the_image() -> None:
     images = torch.randint(0, 256, (4, 3, 6, 5), dtype=torch.uint8)
-    draws = Draws(None, torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(4, 4), None, None)
+    draws = AugmentParams(None, torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(4, 4), None, None)
     assert torch.allclose(augment(images, draws, Augmentation(resize=1.0)), images.float(), atol=1e-3)

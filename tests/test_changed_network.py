@@ -62,7 +62,7 @@ def test_a_run_is_refused_with_a_changed_file_and_the_change_is_named(
     run = tmp_path / "run"
     with pytest.raises(Interrupted):
         pretrim.compress(net("ReLU()"), "digits", output=run, reporter=Stopping(), **OPTIONS)
-    with pytest.raises(UsageError, match=r"it had another network's operator 2 in 1 \('relu', not 'sigmoid'\)"):
+    with pytest.raises(UsageError, match=r"had another network's operator 2 in 1 \('relu', not 'sigmoid'\)"):
         pretrim.compress(net("Sigmoid()"), "digits", output=run, resume=True, **OPTIONS)
     pretrim.compress(net("ReLU()"), "digits", output=run, resume=True, **OPTIONS)
     accuracy = pretrim.open_run(run, model=net("ReLU()")).evaluate("digits").accuracy

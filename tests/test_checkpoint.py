@@ -300,8 +300,8 @@ def remove(name: str) -> Callable[[Path], None]:
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated weights": (truncate("weights.safetensors"), "to have the SHA-256 .*, but got .* truncated or edited"),
     "edited weights": (flip_byte, "to have the SHA-256 .*, but got .* truncated or edited"),
-    "no weights": (remove("weights.safetensors"), r"Expected the weights in .* \(No such file or directory\)"),
-    "weights of no format": (replace_weights(b"PK" * 50), "to be a safetensors file, but"),
+    "no weights": (remove("weights.safetensors"), r"Cannot read the weights in .* \(No such file or directory\)"),
+    "weights of no format": (replace_weights(b"PK" * 50), "as safetensors"),
     "weights of another network": (
         replace_weights(tensors_to_bytes({"x": torch.zeros(2)})),
         "Expected the tensors of the rebuilt network, but 0.weight is missing",
@@ -314,15 +314,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda run: (run / "run.json").write_text("[" * 100_000),
         "run.json is damaged: it is nested too deeply",
     ),
-    "no record": (remove("run.json"), r"Expected a run folder with run.json, but could not read .*No such file"),
-    "foreign record": (damage_text("pretrim-run", "other"), "written by pretrim, but got other JSON"),
+    "no record": (remove("run.json"), r"A run folder has a run.json, but cannot read .*No such file"),
+    "foreign record": (damage_text("pretrim-run", "other"), "is JSON, but not that of a run"),
     "other version": (damage_text('"version": 1', '"version": 99'), "a run of version 1, but got 99: update pretrim"),
     "narrower plan": (narrow_plan, r"Expected 0.weight to be \(.*\) as planned, but got \(.*\): the run is edited"),
     "plan of other groups": (rename_group, "Expected a plan for this network's channel groups"),
     "plan of another model": (damage_text('"dense": "', '"dense": "0'), "damaged .*its plan is for another model"),
     "no classes": (
         damage_text('"classes": [', '"klasses": ['),
-        "it is damaged .*object missing required field `classes`",
+        "is damaged.*object missing required field `classes`",
     ),
     "odd classes": (damage_text('"a",', "1,"), r"damaged .*at \$\.classes\[0\], expected `str`, got `int`"),
     "odd input": (
@@ -352,7 +352,7 @@ def test_damage_is_named(saved: Path, kind: str) -> None:
 
 def test_an_existing_folder_is_not_touched(saved: Path) -> None:
     before = (saved / "run.json").read_bytes()
-    with pytest.raises(CheckpointError, match=r"new folder, but .*run exists: choose another, or --overwrite"):
+    with pytest.raises(CheckpointError, match=r"run exists: choose another folder, or --overwrite"):
         save(slim_of(net()), saved)
     assert (saved / "run.json").read_bytes() == before
 
@@ -366,9 +366,9 @@ def test_a_run_is_overwritten_when_asked(saved: Path) -> None:
 
 def test_only_a_run_is_overwritten(saved: Path) -> None:
     (saved / "notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"run folder to overwrite, but .* also holds notes\.txt"):
+    with pytest.raises(CheckpointError, match=r"run also holds notes\.txt, which is not of a run"):
         save(slim_of(net()), saved, overwrite=True)
-    with pytest.raises(CheckpointError, match=r"run folder to overwrite, but .*notes\.txt is a file"):
+    with pytest.raises(CheckpointError, match=r"notes\.txt is a file, not a run folder"):
         save(slim_of(net()), saved / "notes.txt", overwrite=True)
     assert (saved / "notes.txt").read_text() == "mine"
 
@@ -376,7 +376,7 @@ def test_only_a_run_is_overwritten(saved: Path) -> None:
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "run", tmp_path / "file" / "deeper" / "run"):
-        with pytest.raises(CheckpointError, match=r"Expected to write the folder .*run, but got: .*(file|directory)"):
+        with pytest.raises(CheckpointError, match=r"Cannot write the folder .*run: .*(file|directory)"):
             save(slim_of(net()), path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -455,7 +455,7 @@ def test_compress_with_a_plan(call: Call, net: Path, tmp_path: Path) -> None:
     assert (both.code, "Expected limits or --plan, but got both" in both.error) == (2, True)
     path.write_text('{"format": "other"}')
     foreign = call(*common, "-o", tmp_path / "other")
-    assert (foreign.code, "Expected a plan written by pretrim" in foreign.error) == (2, True)
+    assert (foreign.code, "is JSON, but not a plan of pretrim" in foreign.error) == (2, True)
     assert not (tmp_path / "other").exists()
 
 
@@ -641,8 +641,12 @@ def test_compress_refuses_before_it_trains(call: Call, net: Path, tmp_path: Path
     (tmp_path / "there").mkdir()
     out = ("-o", tmp_path / "run")
     cases: list[tuple[tuple[object, ...], int, str]] = [
-        ((*COMPRESS, "--data", "digits", "-o", tmp_path / "there"), 1, "there exists: choose another, or --overwrite"),
-        ((*COMPRESS, "--data", "digits", "-o", tmp_path / "file" / "x"), 1, "Expected to write the folder"),
+        (
+            (*COMPRESS, "--data", "digits", "-o", tmp_path / "there"),
+            1,
+            "there exists: choose another folder, or --overwrite",
+        ),
+        ((*COMPRESS, "--data", "digits", "-o", tmp_path / "file" / "x"), 1, "Cannot write the folder"),
         ((*COMPRESS, "--data", "digitz", *out), 2, "but got 'digitz'. Did you mean digits?"),
         (
             (*COMPRESS, "--data", "digits", "--input", "1x8", *out),
@@ -689,7 +693,7 @@ def test_a_damaged_run_is_one_line(call: Call, trained: Path, tmp_path: Path) ->
     cut = call("evaluate", damaged("weights.safetensors", lambda c: c[: len(c) // 2]), "--data", "digits")
     assert (cut.code, "truncated or edited" in cut.error) == (1, True)
     foreign = call("predict", damaged("run.json", lambda _: b'{"format": "mine"}'), "x.png")
-    assert (foreign.code, "written by pretrim, but got other JSON" in foreign.error) == (1, True)
+    assert (foreign.code, "is JSON, but not that of a run" in foreign.error) == (1, True)
 
 
 def test_a_network_whose_scores_overflow(call: Call, trained: Path, tmp_path: Path) -> None:
@@ -706,7 +710,7 @@ def test_a_network_whose_scores_overflow(call: Call, trained: Path, tmp_path: Pa
 
 def test_predict_says_which_image_cannot_be_read(call: Call, trained: Path, tmp_path: Path) -> None:
     missing = call("predict", trained, tmp_path / "x.png")
-    assert (missing.code, f"{tmp_path}/x.png is not there" in missing.error) == (1, True)
+    assert (missing.code, f"No file {tmp_path}/x.png" in missing.error) == (1, True)
     (tmp_path / "x.png").write_text("no image")
     damaged = call("predict", trained, tmp_path / "x.png")
-    assert (damaged.code, "Expected an image in" in damaged.error) == (1, True)
+    assert (damaged.code, "Cannot read the image in" in damaged.error) == (1, True)

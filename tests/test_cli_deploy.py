@@ -52,7 +52,7 @@ def test_from_the_question_whether_it_fits_to_a_verified_artifact(call: Call, tm
     code, _, said = call("export", run, "--runtime", "onnx")
     assert (code, said) == (
         2,
-        f"error: Expected a new file, but {run}/model.onnx exists: choose another, or --overwrite.\n",
+        f"error: {run}/model.onnx exists: choose another file, or --overwrite.\n",
     )
     code, _, said = call("export", run, "--runtime", "onnx", "--dynamic-batch", "--opset", "17", "--overwrite")
     record = json.loads((run / "model.onnx.json").read_text())
@@ -85,7 +85,7 @@ def test_a_network_that_does_not_convert_is_trained_all_the_same(call: Call, tmp
     limits = ("--input", "1x8x8", "--macs", "0.5x", "--epochs", "1", "--runtime", "litert", "-o", run)
     code, _, said = call("compress", f"{tmp_path / 'net.py'}:build", "--data", "digits", *limits)
     last = said.splitlines()[-1]
-    assert code == 1 and last.startswith("error: Expected LiteRT to take the network, but got"), said
+    assert code == 1 and last.startswith("error: LiteRT did not take the network"), said
     assert last.endswith(f"The trained network is in {run}: `pretrim export` takes it from there.")
     assert (run / "run.json").exists() and not list(run.glob("*.tflite*"))
 
@@ -137,14 +137,18 @@ def test_devices(call: Call) -> None:
             2,
             "rp2040 is a microcontroller, which runs litert, not onnx",
         ),
-        (("export", "/nowhere", "--runtime", "onnx", "-o", "x.onnx"), 1, "Expected a run folder with run.json"),
+        (
+            ("export", "/nowhere", "--runtime", "onnx", "-o", "x.onnx"),
+            1,
+            "A run folder has a run.json, but cannot read",
+        ),
         (
             ("compress", "resnet20", *TRAIN, "--macs", "0.5x", "--int8", "-o", "x"),
             2,
             "--int8 needs --runtime or --device",
         ),
-        (("measure", "/nowhere.onnx"), 2, "Expected a file of `pretrim export` or a run"),
-        (("measure", "."), 1, "Expected an artifact in .*: make one with `pretrim export"),
+        (("measure", "/nowhere.onnx"), 2, "No file /nowhere.onnx: give a file of `pretrim export`, or a run"),
+        (("measure", "."), 1, "No artifact in .*: make one with `pretrim export"),
         (
             ("measure", ".", "--provider", "npu"),
             2,
@@ -164,8 +168,8 @@ def test_errors(call: Call, arguments: tuple[str, ...], code: int, said: str, tm
 
 def test_what_sources_need_is_asked_for_before_the_export(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
-    code, _, said = call("export", "RUN", "--runtime", "litert", "--sources", "src")
-    assert (code, said) == (2, f"error: Expected tflite_micro to be installed, but it is missing: {MCU}.\n")
+    code, _, said = call("export", "RUN", "--runtime", "litert", "--sources", "src", "--sources-for", "tflm")
+    assert (code, said) == (2, f"error: tflite_micro is not installed: {MCU}.\n")
 
 
 def test_without_any_extra_the_core_imports_and_plans(tmp_path: Path) -> None:
@@ -186,7 +190,7 @@ def test_without_any_extra_the_core_imports_and_plans(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", missing], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: Expected litert_torch to be installed, but it is missing: pip install")
+    assert done.stderr.startswith("error: litert_torch is not installed: pip install")
 
 
 def test_latency_on_the_command_line(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

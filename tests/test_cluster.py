@@ -56,5 +56,5 @@ def test_a_node_is_killed_in_the_middle(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_no_cluster(tmp_path: Path) -> None:
     store = make_study(tmp_path / "study", SETTINGS)
-    with pytest.raises(UsageError, match=r"Expected a Ray cluster at '127\.0\.0\.1:1', but got"):
+    with pytest.raises(UsageError, match=r"No Ray cluster at '127\.0\.0\.1:1'"):
         sweep_on_ray(tmp_path / "study", store, "127.0.0.1:1")

@@ -233,6 +233,23 @@ def test_a_layer_that_runs_twice_takes_no_constant() -> None:
     assert slim_of(model)[1] == {}
 
 
+def test_a_norm_takes_no_constant_of_a_layer_that_is_an_output_as_well() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1, bias=False)
+            self.norm, self.out = nn.BatchNorm2d(4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            seen = self.second(self.first(x).relu())
+            return seen, self.out(self.norm(seen).mean((2, 3)))
+
+    model = randomise(Both(), 0)
+    zero(model.first, 1, bias=0.5)
+    zero(model.first, 2)
+    assert slim_of(model)[1] == {"first": (1, 0, 0)}
+
+
 # ---------------------------------------------------------------------------------------- any network
 
 
@@ -256,7 +273,9 @@ def zeroed(model: nn.Module, seed: int) -> nn.Module:
 
 
 @hypothesis.given(recipes(3), st.integers(0, 2**16))
-@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+@hypothesis.settings(
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 def test_random_networks_with_random_dead_filters_compute_the_same(recipe: Recipe, seed: int) -> None:
     model = zeroed(randomise(build(recipe), seed), seed)
     inputs = [example(recipe, number, batch, torch.float64) for number, batch in ((1, 1), (2, 3))]
@@ -332,8 +351,14 @@ def test_a_run_is_slimmed_and_stays_a_run(call: Call, net: str, trained: Path, t
     assert code == 0 and "no filter is dead" in text and not (tmp_path / "again").exists()
 
 
-def test_the_tables_name_layers_and_proof(call: Call, net: str, trained: Path, tmp_path: Path) -> None:
-    code, text, _ = call("slim", trained, "--dead", "-o", tmp_path / "slim", "--model", net)
+def test_the_tables_name_layers_and_proof(
+    call: Call, net: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with a project file, which adds data that a run has no use for."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrim.toml").write_text(f'model = "{net}"\ndata = "digits"\n[images]\ninput = "1x8x8"\n')
+    code, text, said = call("slim", trained, "--dead", "-o", tmp_path / "slim")
+    assert "--data, --input is not used" in said
     assert code == 0 and "3 of " in text and "filters are dead" in text
     assert "apart in double precision" in text and f"Saved in {tmp_path / 'slim'}" in text
 
@@ -376,7 +401,7 @@ def build():
         (("resnet20", "--dead", "--from", "missing.pth"), 2, "missing.pth"),
         (("nothing", "--dead"), 2, "nothing"),
         ((".", "--dead"), 1, "run folder"),
-        ((".", "--dead", "--data", "digits"), 2, "leave out --data"),
+        ((".", "--dead", "--classes", "3"), 2, "leave out --classes"),
     ],
 )
 def test_wrong_calls_are_one_line_and_write_nothing(

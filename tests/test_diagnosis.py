@@ -14,7 +14,7 @@ from pretrim.data import DataSet, Split, load
 from pretrim.errors import UsageError
 from pretrim.train import EpochRecord, Execution, Recipe, diagnose, evaluate, majority_share, train
 from pretrim.train.diagnosis import still_climbing
-from pretrim.train.feed import Feed
+from pretrim.train.feed import BatchSource
 from pretrim.train.outputs import class_weights
 
 HOW = Execution(device="cpu", channels_last=False, precision="float32", threads=1)
@@ -153,7 +153,7 @@ def test_the_weighted_loss_is_that_of_torch(digits: DataSet, accumulate: int) ->
 
 def test_balanced_sampling_draws_every_class_as_often(digits: DataSet) -> None:
     data = lopsided(digits)
-    feed = Feed(data, Recipe(batch_size=50, balance="sampling"), torch.device("cpu"))
+    feed = BatchSource(data, Recipe(batch_size=50, balance="sampling"), torch.device("cpu"))
 
     def drawn(epoch: int) -> torch.Tensor:
         return torch.cat([batch.targets for step in feed.epoch(epoch) for batch in step])
@@ -168,7 +168,7 @@ def test_sampled_images_are_of_their_class() -> None:
     labels = torch.tensor([0] * 90 + [3] * 8 + [1] * 2)
     images = torch.arange(100, dtype=torch.uint8)[:, None, None, None].expand(100, 1, 2, 2).clone()
     data = replace(tiny(Split(images, labels)), classes=tuple("abcd"), mean=(0.0,), std=(1 / 255,))
-    feed = Feed(data, Recipe(batch_size=100, crop=0, flip=False, balance="sampling"), torch.device("cpu"))
+    feed = BatchSource(data, Recipe(batch_size=100, crop=0, flip=False, balance="sampling"), torch.device("cpu"))
     seen: set[int] = set()
     for epoch in range(1, 6):
         for batch in next(iter(feed.epoch(epoch))):

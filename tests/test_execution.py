@@ -14,7 +14,7 @@ from torch import nn
 from pretrim.compat.onednn import avoided, is_affected
 from pretrim.data import DataSet, load
 from pretrim.errors import UsageError
-from pretrim.train import Choice, Execution, Recipe, train
+from pretrim.train import Execution, ExecutionChoice, Recipe, train
 from pretrim.train import execution as executions
 from pretrim.train import state as states
 from pretrim.train.execution import candidates, choose, fastest, pays_to_compile
@@ -57,7 +57,7 @@ def test_the_fastest_is_taken_and_the_hopeless_is_tried_once() -> None:
 def test_a_short_training_is_not_timed_and_a_long_one_is() -> None:
     calls: list[Execution] = []
 
-    def chosen(steps: int, **pinned: Any) -> Choice:
+    def chosen(steps: int, **pinned: Any) -> ExecutionChoice:
         calls.clear()
         return choose(Execution(**pinned), small(), CPU, calls.append, steps=steps, batch=64)
 
@@ -82,7 +82,7 @@ def test_timing_leaves_the_network_as_it_was(digits: DataSet, monkeypatch: pytes
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
         return [p.detach() for p in model.parameters()]
 
-    choices: list[Choice] = []
+    choices: list[ExecutionChoice] = []
     trained()
     monkeypatch.setattr(executions, "SMALLEST_SHARE", 1e9)
     trained()

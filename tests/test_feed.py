@@ -8,7 +8,7 @@ import torch
 from pretrim.data import DataSet, Split, load
 from pretrim.errors import DataError, UsageError
 from pretrim.train import Recipe
-from pretrim.train.feed import Batch, Feed, seed_of
+from pretrim.train.feed import Batch, BatchSource, seed_of
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(batch_size=48, mixup=0.5, cutout=0.3, resize_crop=0.5, flip=True)
@@ -27,8 +27,8 @@ def joined(steps: list[list[Batch]]) -> list[torch.Tensor]:
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("recipe", [RECIPE, Recipe(batch_size=48), replace(RECIPE, accumulate=2)])
 def test_processes_share_the_batches_of_one(digits: DataSet, recipe: Recipe, world: int) -> None:
-    alone = list(Feed(digits, recipe, CPU).epoch(2))
-    shares = [list(Feed(digits, recipe, CPU, rank=rank, world=world).epoch(2)) for rank in range(world)]
+    alone = list(BatchSource(digits, recipe, CPU).epoch(2))
+    shares = [list(BatchSource(digits, recipe, CPU, rank=rank, world=world).epoch(2)) for rank in range(world)]
     assert len(alone) == len(digits.train) // 48 == len(shares[0])
     for step, whole in enumerate(joined(alone)):
         assert torch.equal(torch.cat([joined(share)[step] for share in shares]), whole)
@@ -40,8 +40,8 @@ def test_processes_share_the_batches_of_one(digits: DataSet, recipe: Recipe, wor
 
 
 def test_an_epoch_can_be_entered_anywhere(digits: DataSet) -> None:
-    whole = joined(list(Feed(digits, RECIPE, CPU).epoch(3)))
-    rest = joined(list(Feed(digits, RECIPE, CPU).epoch(3, first=4)))
+    whole = joined(list(BatchSource(digits, RECIPE, CPU).epoch(3)))
+    rest = joined(list(BatchSource(digits, RECIPE, CPU).epoch(3, first=4)))
     assert len(rest) == len(whole) - 4
     assert all(torch.equal(one, other) for one, other in zip(rest, whole[4:], strict=True))
 
@@ -52,7 +52,7 @@ def test_epochs_and_seeds_differ_and_every_image_comes_once(digits: DataSet) -> 
         count = len(digits.train)
         numbered = torch.arange(count).remainder(256).to(torch.uint8)[:, None, None, None].expand(count, 1, 8, 8)
         data = replace(digits, train=Split(numbered.clone(), digits.train.labels), mean=(0.0,), std=(1 / 255,))
-        feed = Feed(data, Recipe(batch_size=count, crop=0, flip=False, seed=seed), CPU)
+        feed = BatchSource(data, Recipe(batch_size=count, crop=0, flip=False, seed=seed), CPU)
         return torch.cat(joined(list(feed.epoch(epoch))))[:, 0, 0, 0].round().long()
 
     orders = [labelled(seed, epoch) for seed in (0, 1) for epoch in (1, 2)]
@@ -62,17 +62,17 @@ def test_epochs_and_seeds_differ_and_every_image_comes_once(digits: DataSet) -> 
 
 
 def test_layout_and_type_are_as_asked(digits: DataSet) -> None:
-    feed = Feed(digits, Recipe(batch_size=50), CPU, dtype=torch.float64, channels_last=True)
+    feed = BatchSource(digits, Recipe(batch_size=50), CPU, dtype=torch.float64, channels_last=True)
     images = next(iter(feed.epoch(1)))[0].images
     assert images.dtype == torch.float64 and images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_batch_is_divided_evenly_or_not_at_all(digits: DataSet) -> None:
     with pytest.raises(UsageError, match=r"that 3 processes x 2 forward passes divide, but got 100: take 96"):
-        Feed(digits, Recipe(batch_size=100, accumulate=2), CPU, world=3)
-    assert Feed(digits, Recipe(batch_size=1000), CPU, world=7).batch_size == 300 // 7 * 7
+        BatchSource(digits, Recipe(batch_size=100, accumulate=2), CPU, world=3)
+    assert BatchSource(digits, Recipe(batch_size=1000), CPU, world=7).batch_size == 300 // 7 * 7
     with pytest.raises(DataError, match="Expected 400 or more training images, but got 300"):
-        Feed(digits, Recipe(batch_size=1000), CPU, world=200)
+        BatchSource(digits, Recipe(batch_size=1000), CPU, world=200)
 
 
 def test_seeds_of_other_numbers_differ() -> None:

@@ -32,6 +32,7 @@ from pretrim.data import load as load_data
 from pretrim.deploy import artifact as artifacts
 from pretrim.errors import PretrimError
 from pretrim.jobs.options import DataOptions, JobOptions, Limits, MachineOptions, Search, TargetOptions, TrainingOptions
+from pretrim.jobs.slim import SlimOptions
 from pretrim.jobs.study import open_study
 from pretrim.jobs.sweep import GridOptions, SweepOptions
 from pretrim.latency import LatencyKey
@@ -349,6 +350,7 @@ COMMON: dict[str, tuple[list[str], tuple[type[Any], ...]]] = {
                  (Limits, TargetOptions, Search, DataOptions, TrainingOptions, MachineOptions, JobOptions)),
     "sweep": (["NET", "--data", "nowhere", "-o", "study"],
               (GridOptions, Limits, SweepOptions, TrainingOptions, MachineOptions)),
+    "slim": (["NET", "--dead", "-o", "run"], (DataOptions, SlimOptions)),
     "evaluate": (["nowhere"], (DataOptions,)),
     "predict": (["nowhere", "no.png"], (DataOptions,)),
     "export": (["nowhere"], (TargetOptions,)),
@@ -369,7 +371,7 @@ def command_line(random: Random, network: str) -> list[str]:
     words = [name, *(network if word == "NET" else word for word in given)]
     options = {field.name.strip("_").replace("_", "-"): str(field.type) for kind in kinds for field in fields(kind)}
     options |= {"json": "bool"}
-    if name in ("profile", "plan") and random.random() < 0.8:
+    if name in ("profile", "plan", "slim") and random.random() < 0.8:
         words += ["--input", "1x8x8"]
     for _ in range(random.choice([0, 1, 1, 2, 3])):
         option = random.choice([option for option in options if option not in UNUSED])

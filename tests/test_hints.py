@@ -98,3 +98,14 @@ def test_the_dense_network_is_named_by_its_run(call: Call, tmp_path: Path) -> No
     (tmp_path / "dense").mkdir()
     code, _, said = call("measure", tmp_path, "--dense", "--against", tmp_path)
     assert code == 2 and "give one of them" in said
+
+
+def test_ctrl_c_says_how_to_go_on(call: Call, tmp_path: Path) -> None:
+    """The signal comes while the network is built, before there is a state that could say it."""
+    net = tmp_path / "net.py"
+    net.write_text("import os, signal\n\ndef build():\n    os.kill(os.getpid(), signal.SIGINT)\n")
+    how = [f"{net}:build", "--data", "digits", "--input", "1x8x8", "-o", tmp_path / "made"]
+    code, _, said = call("sweep", *how)
+    assert code == 130 and said.endswith("the same command goes on from there.\n")
+    code, _, said = call("compress", *how, "--macs", "0.5x")
+    assert code == 130 and said.endswith("error: Interrupted.\n")

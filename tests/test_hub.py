@@ -71,12 +71,12 @@ def test_what_cannot_be_had_is_one_line_and_nothing_is_silent(monkeypatch: pytes
     assert (
         lines[0] == "loading nobody/nothing by Hugging Face datasets: from its cache, or else downloaded from the hub"
     )
-    assert lines[-1].startswith("error: Expected the data set nobody/nothing, but datasets could not load it")
+    assert lines[-1].startswith("error: datasets could not load nobody/nothing")
     assert (done.returncode, len(lines), done.stdout) == (1, 2, "")
 
 
 def test_without_the_package_the_error_says_what_to_install() -> None:
     code = "import sys; sys.modules['datasets'] = None\nfrom pretrim.data import load\nload('hf:a/b')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "UsageError: Expected the package datasets for hf: names" in done.stderr
+    assert "UsageError: Names with hf: need the package datasets" in done.stderr
     assert "pip install 'pretrim[hub]'" in done.stderr

@@ -1,5 +1,6 @@
 """Data with targets of their own: tables, masks, and folders of boxes."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,12 +130,12 @@ def test_a_table_through_the_whole_job_to_what_it_says_of_one_image(tmp_path: Pa
 @pytest.mark.parametrize(
     ("head", "rows", "said"),
     [
-        ("file,label", ["0.png,a", "1.png,"], r"Expected a label in row 3 of .*labels.csv, but it is missing"),
-        ("file,label", ["0.png,a", "99.png,b"], r"Expected the image of row 3 of .* but .*99.png is not there"),
+        ("file,label", ["0.png,a", "1.png,"], r"No label in row 3 of .*labels.csv"),
+        ("file,label", ["0.png,a", "99.png,b"], r"The image of row 3 of .* is not there: .*99.png"),
         ("file,label", ["0.png,a", "1.png,b,c"], r"Expected 2 cells in row 3 of .*labels.csv, but got 3"),
-        ("file,label", [], r"Expected rows in .*labels.csv, but it has none"),
+        ("file,label", [], r"No rows in .*labels.csv"),
         ("name,label", ["0.png,a"], "Expected a column image, file, .* but got name, label"),
-        ("file", ["0.png"], "Expected a column of labels in .* but it names images alone"),
+        ("file", ["0.png"], "No column of labels in "),
         ("file,label", ["0.png,a", "1.png,a"], "Expected at least 2 classes in .* but got one"),
         ("file,x,y", ["0.png,1,2", "1.png,1,wide"], "Expected a number as the y of row 3 of .* but got 'wide'"),
         (
@@ -214,8 +215,8 @@ def black(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (without("masks/3.png"), r"Expected a mask for .*images/3.png, but there is none of that name"),
-        (without("images/3.png"), r"Expected an image for .*masks/3.png, but there is none of that name"),
+        (without("masks/3.png"), r"No mask for .*images/3.png: there is none of that name"),
+        (without("images/3.png"), r"No image for .*masks/3.png: there is none of that name"),
         (colour, r"Expected a mask with a class a pixel .* but it is RGB: store class numbers"),
         (black, "Expected masks of at least 2 classes in .* but every known pixel is of class 0"),
         (
@@ -223,8 +224,12 @@ def black(folder: Path) -> None:
             "Expected 2 names in .*classes.txt, .* but got 1",
         ),
         (
+            lambda folder: shutil.rmtree(folder / "images"),
+            r"Expected a folder images beside .*/masks, with an image of the same name for each mask",
+        ),
+        (
             lambda folder: (folder / "masks" / "0.png").write_text("x"),
-            "Expected a mask in .*0.png, but it cannot be read",
+            "Cannot read the mask .*0.png",
         ),
     ],
 )

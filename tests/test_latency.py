@@ -242,7 +242,7 @@ def test_tables_that_are_damaged(network: pretrim.Network) -> None:
         json.dumps({**table.to_json(), "place": {**table.to_json()["place"], "device": "elsewhere"}}),
     ):
         file.write_text(text)
-        with pytest.raises(MeasureError, match=f"latency table in {file}, but it cannot be read: remove it"):
+        with pytest.raises(MeasureError, match=f"Cannot read the latency table {file}: remove it"):
             load_table(HERE)
 
 
@@ -254,7 +254,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_anything_is_measured(
     def never(*_: Any) -> str:
         raise AssertionError("it was measured")
 
-    with pytest.raises(MeasureError, match=r"Expected to keep a latency table in .*Set XDG_CACHE_HOME"):
+    with pytest.raises(MeasureError, match=r"Cannot keep a latency table in .*Set XDG_CACHE_HOME"):
         measured_cost(network, small(), HERE, ask=never)
 
 

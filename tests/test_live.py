@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import pretrim
+from pretrim.cli.progress import Bars
 from pretrim.cli.study_live import Forecast, Watched
 from pretrim.study import progress as study_progress
 from pretrim.study import sweep as sweeps
@@ -23,6 +26,7 @@ from pretrim.study.rows import PROGRESS, Trial
 from pretrim.study.settings import TrialSpec
 from pretrim.study.store import Store
 from pretrim.study.sweep import Status
+from pretrim.train import Progress
 
 places = st.builds(
     Place,
@@ -82,6 +86,26 @@ def test_the_time_left_is_that_of_the_trials_by_their_own_speed() -> None:
     last = [Running(trial("a"), Place(4, 4, 0.9, 6.0))]
     forecast.see(status(waiting=0, running=last))  # the last one knows it itself
     assert forecast.seconds_left() == 6
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_bar_of_a_training_fits_and_leaves_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    """The time left falls; on a narrow terminal loss and speed go first, never epoch and time."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    with Bars().training("slim") as on_step:
+        for step in (1, 2, 3):
+            on_step(Progress(2, 2, step, 3, 1.25, 0.5, 1000.0, 30.0 - 10 * step, step == 3))
+            time.sleep(0.3)  # the view is drawn four times a second
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    *drawn, last = [line for part in text.split("\r") for line in part.split("\n") if line.strip()]
+    assert last == "training, slim: epoch 2/2  loss 1.250  validation 50.0 %  1,000 images/s"
+    assert {len(line.rstrip()) <= width and "epoch 2/2" in line for line in drawn} == {True}
+    left = [re.findall(r"\d:\d\d(?= left)", line)[0] for line in drawn]
+    assert left == sorted(left, reverse=True) and left[0] != left[-1]
+    assert {"images/s" in line for line in drawn} == {width == 120}
 
 
 def test_what_a_trial_tells_is_read_while_it_runs_and_whatever_is_damaged_is_unknown(tmp_path: Path) -> None:

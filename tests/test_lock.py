@@ -47,7 +47,7 @@ def test_a_folder_that_another_one_finished_meanwhile_is_not_taken(tmp_path: Pat
     run = prepare_output(tmp_path / "run")
     with output_folder(run):
         (run / RECORD).write_text("theirs")
-    with pytest.raises(CheckpointError, match=r"Expected a new folder, but .* exists"), output_folder(run):
+    with pytest.raises(CheckpointError, match=r".* exists"), output_folder(run):
         pass
     assert (run / RECORD).read_text() == "theirs"
     with output_folder(run, overwrite=True):

@@ -53,7 +53,7 @@ def test_sources_of_what_is_no_tflite(artifact: Artifact, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=r"Expected a \.tflite for C\+\+ sources"):
         write_sources(replace(artifact, runtime="onnx"), tmp_path, 1)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="Expected a folder to write in"):
+    with pytest.raises(UsageError, match="Cannot write in "):
         write_sources(artifact, tmp_path / "file", 1)
 
 
@@ -106,5 +106,5 @@ def test_vela(artifact: Artifact, tmp_path: Path) -> None:
         vela.estimate(artifact.path, "--help", 1.0)
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"none")
-    with pytest.raises(ExportError, match="Expected vela to compile"):
+    with pytest.raises(ExportError, match="vela could not compile"):
         vela.estimate(broken, "ethos-u55-32", 5e8)

@@ -147,5 +147,5 @@ def test_the_worst_images_are_a_sheet_and_a_list(tmp_path: Path, count: int, cha
     ],
 )
 def test_what_cannot_be_written_is_said(tmp_path: Path, write: Callable[[Evaluation, Path], None]) -> None:
-    with pytest.raises(CheckpointError, match=r"Expected to write .*No such file or directory"):
+    with pytest.raises(CheckpointError, match=r"Cannot write .*No such file or directory"):
         write(evaluated(split()), tmp_path / "nowhere" / "x")

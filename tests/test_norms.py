@@ -14,7 +14,7 @@ from pretrim.data import DataSet, load, normalise
 from pretrim.errors import UsageError
 from pretrim.models import BUILTIN
 from pretrim.train import Execution, Progress, Recipe, evaluate, recalibrate, recalibration_images, train
-from pretrim.train.feed import Feed
+from pretrim.train.feed import BatchSource
 
 SHORT = Recipe(epochs=4, batch_size=64)
 HOW = Execution(device="cpu", channels_last=False, precision="float32", threads=1)
@@ -209,7 +209,7 @@ def test_the_statistics_are_of_images_as_the_training_sees_them(tiny: DataSet) -
     """Padded crops have black bars: an exponential average over many batches of the training's own is the reference."""
     recipe = Recipe(epochs=1, batch_size=64, crop=0.25, flip=False)
     plain, augmented, reference = (nn.BatchNorm2d(tiny.input_shape[0], momentum=0.02) for _ in range(3))
-    feed = Feed(tiny, recipe, torch.device("cpu"))
+    feed = BatchSource(tiny, recipe, torch.device("cpu"))
     for epoch in range(40):
         for batches in feed.epoch(epoch):
             for batch in batches:
@@ -235,7 +235,7 @@ def test_the_statistics_are_of_images_as_the_training_sees_them(tiny: DataSet) -
 def test_a_training_is_calibrated_by_what_it_sees(tiny: DataSet, recipe: Recipe) -> None:
     """Whatever its recipe does to images: the statistics of 40 of its epochs, and not those of plain images."""
     lopsided = replace(tiny, train=tiny.train.take(np.flatnonzero((tiny.train.labels < 9).numpy())[:256]))
-    feed = Feed(lopsided, recipe, torch.device("cpu"))
+    feed = BatchSource(lopsided, recipe, torch.device("cpu"))
     seen = torch.cat([batch.images for epoch in range(1, 41) for step in feed.epoch(epoch) for batch in step])
     norm = nn.BatchNorm2d(1)
     model = nn.Sequential(norm, nn.Flatten(), nn.Linear(64, 10))
@@ -246,8 +246,8 @@ def test_a_training_is_calibrated_by_what_it_sees(tiny: DataSet, recipe: Recipe)
 
 def test_calibration_is_of_the_same_images_in_every_process(tiny: DataSet) -> None:
     recipe = Recipe(batch_size=64, mixup=0.5)
-    alone = torch.cat(list(Feed(tiny, recipe, torch.device("cpu")).calibration(100, 40)))
+    alone = torch.cat(list(BatchSource(tiny, recipe, torch.device("cpu")).calibration(100, 40)))
     for rank in (0, 1):
-        parts = list(Feed(tiny, recipe, torch.device("cpu"), rank=rank, world=2).calibration(100, 40))
+        parts = list(BatchSource(tiny, recipe, torch.device("cpu"), rank=rank, world=2).calibration(100, 40))
         assert [len(part) for part in parts] == [34, 33, 33]
         assert torch.equal(torch.cat(parts), alone)

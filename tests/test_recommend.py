@@ -59,7 +59,7 @@ def test_where_nothing_fits_it_says_which_limit_alone_is_in_the_way() -> None:
 
 
 def test_what_is_not_known_does_not_fit() -> None:
-    with pytest.raises(UsageError, match="Expected trials with a known latency, but there are none: sweep"):
+    with pytest.raises(UsageError, match="No trial has a known latency: sweep"):
         recommend(FOUND, {"latency": 1.0})
     with pytest.raises(UsageError, match=r"Expected limits on params, macs, .* but got 'colour'"):
         recommend(FOUND, {"colour": 1.0})

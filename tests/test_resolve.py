@@ -310,11 +310,11 @@ ADVICE = (
         ),
         (
             "net.py:bild",
-            "Expected net.py to have a function 'bild', but it has none of that name. Did you mean net.py:build?",
+            "net.py has no function 'bild'. Did you mean net.py:build?",
         ),
         (
             "net.py:zzz",
-            "Expected net.py to have a function 'zzz', but it has none of that name. "
+            "net.py has no function 'zzz'. "
             "It defines build, fixed, sized, loose, needy, broken, deep, leaves, lazy, data, Net.",
         ),
         (
@@ -353,17 +353,17 @@ def _line(text: str) -> int:
     [
         (
             "net.py:broken",
-            "Expected net.py:broken to build a network from no arguments, but it raised ValueError: "
+            "net.py:broken did not build a network from no arguments: it raised ValueError: "
             f"a bad width: -1 (net.py:{_line('raise ValueError')}).",
         ),
         (  # raised inside PyTorch: the place is the user's line that led there
             "net.py:deep",
-            "Expected net.py:deep to build a network from no arguments, but it raised ValueError: "
+            "net.py:deep did not build a network from no arguments: it raised ValueError: "
             f"in_channels must be divisible by groups (net.py:{_line('groups=2')}).",
         ),
         (
             "net.py:leaves",
-            "Expected net.py:leaves to build a network from no arguments, but it raised SystemExit: 3 "
+            "net.py:leaves did not build a network from no arguments: it raised SystemExit: 3 "
             f"(net.py:{_line('raise SystemExit')}).",
         ),
         ("net.py:data", "Expected net.py:data to return a torch.nn.Module, but it returned a dict."),
@@ -391,7 +391,7 @@ def test_file_whose_function_fails(name: str, text: str) -> None:
 )
 def test_file_that_cannot_be_imported(in_folder: Path, source: str, own: str) -> None:
     (in_folder / "bad.py").write_text(source)
-    fails(ModelError, f"Expected bad.py to be imported, but it raised {own}.", resolve, "bad.py:build")
+    fails(ModelError, f"Cannot import bad.py: it raised {own}.", resolve, "bad.py:build")
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     assert str(in_folder / "bad.py") not in files
 
@@ -399,7 +399,7 @@ def test_file_that_cannot_be_imported(in_folder: Path, source: str, own: str) ->
 def test_file_whose_neighbour_fails(in_folder: Path) -> None:
     (in_folder / "failing_of_test_resolve.py").write_text("x = 1\nraise OSError('no disk')\n")
     (in_folder / "first.py").write_text("import failing_of_test_resolve\n")
-    text = "Expected first.py to be imported, but it raised OSError: no disk (failing_of_test_resolve.py:2)."
+    text = "Cannot import first.py: it raised OSError: no disk (failing_of_test_resolve.py:2)."
     fails(ModelError, text, resolve, "first.py:build")
 
 
@@ -420,8 +420,8 @@ def test_missing_package(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "torchvision", zoo.torchvision if package == "torchvision" else lambda: None)
     monkeypatch.setitem(sys.modules, package, None)
     text = (
-        f"Expected the package {package} to be importable, but got ModuleNotFoundError: "
-        f"import of {package} halted; None in sys.modules. Install it with: pip install 'pretrim[zoo]' "
+        f"Cannot import the package {package} (ModuleNotFoundError: "
+        f"import of {package} halted; None in sys.modules). Install it with: pip install 'pretrim[zoo]' "
         "(with a CPU-only torch: pip install --no-deps torchvision timm)."
     )
     fails(UsageError, text, resolve, f"{package}:resnet18")
@@ -440,7 +440,7 @@ def test_a_torchvision_that_fails_otherwise_is_left_alone(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(importlib, "import_module", fail)
     monkeypatch.setattr(zoo, "_torchvision_without_compiled_half", lambda: pytest.fail("declared operators"))
-    with pytest.raises(UsageError, match=r"but got RuntimeError: no such file libcudart\.so\. Install it with"):
+    with pytest.raises(UsageError, match=r"\(RuntimeError: no such file libcudart\.so\)\. Install it with"):
         zoo.torchvision()
 
 
@@ -511,7 +511,7 @@ def test_torchvision_usage(name: str, options: dict[str, object], text: str) -> 
 
 @needs_torchvision
 def test_torchvision_network_that_fails() -> None:
-    text = r"^Expected torchvision:raft_small to build a network from num_classes=2, but it raised TypeError: "
+    text = r"^torchvision:raft_small did not build a network from num_classes=2: it raised TypeError: "
     with pytest.raises(ModelError, match=text):
         build(resolve("torchvision:raft_small", num_classes=2))
 

@@ -233,7 +233,7 @@ def test_another_training_is_not_resumed(digits: DataSet, stopped: Path) -> None
 
 def test_a_state_that_is_no_state_is_said(digits: DataSet, stopped: Path) -> None:
     content = stopped.read_bytes()
-    for damaged, said in ((content[:-9], "Expected a training's state"), (b"", "Expected a training's state")):
+    for damaged, said in ((content[:-9], "the (training's )?state"), (b"", "the (training's )?state")):
         stopped.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=said):
             train(small(), digits, RECIPE, checkpoint=stopped, resume=True)

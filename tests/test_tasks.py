@@ -327,10 +327,10 @@ class Flipping(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 def test_random_transforms_of_image_and_target_stay_together() -> None:
     from pretrim.data.own import from_torch
     from pretrim.train import Recipe
-    from pretrim.train.feed import Feed
+    from pretrim.train.feed import BatchSource
 
     data = from_torch((Flipping(), Flipping(32)), task="segmentation")
-    feed = Feed(data, Recipe(epochs=1, batch_size=8), torch.device("cpu"), task=Segmentation())
+    feed = BatchSource(data, Recipe(epochs=1, batch_size=8), torch.device("cpu"), task=Segmentation())
     for epoch in (1, 2):
         for (batch,) in feed.epoch(epoch):
             assert torch.equal(batch.images[:, 0] > 2.5, batch.targets == 1)
@@ -369,6 +369,25 @@ class Sideways(Distance):
     directions: ClassVar = {"distance": "left"}
 
 
+class OneTensor(Distance):
+    def data(self) -> Any:
+        return torch.zeros(3)
+
+
+class OtherTargets(Distance):
+    """The test part has a third number; the loss would broadcast it."""
+
+    def data(self) -> Any:
+        train, validation, test = parts("regression")
+        return train, validation, TensorDataset(test.tensors[0], torch.zeros(len(test), 3))
+
+
+class OtherImages(Distance):
+    def data(self) -> Any:
+        train, _, test = parts("regression")
+        return train, TensorDataset(torch.zeros(4, 1, 9, 9), torch.zeros(4, 2)), test
+
+
 class NoData(Distance):
     data = None  # type: ignore[assignment]
 
@@ -383,6 +402,9 @@ class NoData(Distance):
         (OtherMetric(), None, "Expected OtherMetric.metrics to give distance, which chooses, but got"),
         (Raising(), None, "Expected Raising.loss to take an output of 4x2 and a target of 4x2, but it raised Runtime"),
         (NoScalar(), None, "Expected NoScalar.loss to return the mean loss, one number as a tensor, got 4x2"),
+        (OneTensor(), None, r"Expected data as \(train, test\) or \(train, validation, test\), but got a Tensor"),
+        (OtherTargets(), None, "Expected targets of one shape in every part of the data, but got 2 and 3"),
+        (OtherImages(), None, "Expected images of one shape in every part of the data, but got 1x8x8 and 1x9x9"),
         (NoData(), None, "Name the data: the task NoData has no method data"),
         ("regression", None, "Name the data: --data digits"),
         ("regresion", parts("regression"), "Expected a task of .* but got 'regresion'. Did you mean regression"),
@@ -390,7 +412,7 @@ class NoData(Distance):
         ("regression", parts("keypoints"), "Expected a network for regression with 1x2 outputs.* but got 2"),
         ("segmentation", parts("segmentation"), "Expected a network for segmentation with an output N x classes"),
         ("regression", "digits", "digits has targets of a classification, not of a regression"),
-        ("multilabel", parts("multilabel", (0, 4)), "Expected images in every part of the data, but one part is empty"),
+        ("multilabel", parts("multilabel", (0, 4)), "A part of the data is empty."),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) > 20 else None,
 )
@@ -401,6 +423,45 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
         pretrim.compress(network(2), data, output=tmp_path / "run", task=task, **QUICK)
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("NoMetric", 2, "to have a metric"),
+        ("NotANumber", 1, "Expected a finite mae from my.py:NotANumber.metrics, but"),
+    ],
+)
+def test_a_wrong_task_in_a_file_is_one_line(
+    name: str, code: int, said: str, call: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """As on the command line: nothing on stdout, no traceback, no folder."""
+    monkeypatch.chdir(tmp_path)
+    wrong = {
+        "NoMetric": "class NoMetric(Task):\n    directions = {}\n",
+        "NotANumber": "class NotANumber(Task):\n    def metrics(self, o, t):\n        return {'mae': float('nan')}\n",
+    }
+    (tmp_path / "my.py").write_text(FILE + wrong[name])
+    found, out, error = call("compress", "my.py:build", "--task", f"my.py:{name}", "--macs", "0.6x", "-o", "run")
+    assert (found, out) == (code, "") and said in error.splitlines()[-1]
+    assert "Traceback" not in error and [path.name for path in tmp_path.iterdir() if path.suffix] == ["my.py"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_metric_that_ends_in_nan_keeps_the_training_and_writes_no_run(tmp_path: Path) -> None:
+    """It is said when it comes; the state stays, so that `resume` goes on once the metric is mended."""
+
+    class Late(Distance):
+        calls = 0
+
+        def metrics(self, output: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+            Late.calls += 1
+            return {"distance": math.nan if Late.calls > 2 else 1.0}
+
+    with pytest.raises(PretrimError, match=r"Expected a finite distance from Late\.metrics, but got nan"):
+        pretrim.compress(network(2), output=tmp_path / "run", task=Late(), **QUICK)
+    kept = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "training.safetensors" in kept and not kept & {"run.json", "weights.safetensors"}
 
 
 @pytest.mark.parametrize("change", [{"label_smoothing": 0.1}, {"balance": "loss"}])

@@ -360,5 +360,5 @@ def test_a_class_without_images_has_no_accuracy() -> None:
 
 def test_an_empty_split_is_refused() -> None:
     split = Split(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
-    with pytest.raises(DataError, match="Expected images to evaluate on"):
+    with pytest.raises(DataError, match="No images to evaluate on"):
         evaluate(small(), split, (0.0,), (1.0,))

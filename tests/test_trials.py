@@ -55,6 +55,26 @@ def test_every_plan_of_a_narrow_network_can_be_applied(channels: int, share: flo
     assert applied
 
 
+class Standardised(nn.Module):
+    """Its weights are normalised over what each filter reads, as in NFNets: torch refuses that for one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = conv(3, 8), nn.Conv2d(8, 8, 1), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        flat = self.second.weight.reshape(1, self.second.out_channels, -1)
+        weight = nn.functional.batch_norm(flat, None, None, training=True).reshape(self.second.weight.shape)
+        x = nn.functional.conv2d(x, weight)
+        return self.head(torch.cat([x[:, :4], -x[:, 4:]], 1).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_a_layer_that_cannot_read_one_channel_is_not_frozen_for_it() -> None:
+    network = pretrim.analyze(Standardised(), torch.zeros(1, 3, 8, 8))
+    assert {group.name for group in network.groups} == {"first", "second.weight"}
+
+
 class HalfBut(nn.Module):
     """A number that is half of every width but one."""
 
@@ -109,23 +129,3 @@ def test_commands_make_a_plan_that_fails_again() -> None:
 def test_plans_of_the_benchmark_are_applied(name: str) -> None:
     found = narrow_plans.tried(narrow_plans.networks()[name])
     assert found["applied"] == narrow_plans.PLANS and not found["failed"]
-
-
-class Standardised(nn.Module):
-    """Its weights are normalised over what each filter reads, as in NFNets: torch refuses that for one number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.head = conv(3, 8), nn.Conv2d(8, 8, 1), nn.Linear(8, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        flat = self.second.weight.reshape(1, self.second.out_channels, -1)
-        weight = nn.functional.batch_norm(flat, None, None, training=True).reshape(self.second.weight.shape)
-        x = nn.functional.conv2d(x, weight)
-        return self.head(torch.cat([x[:, :4], -x[:, 4:]], 1).mean((2, 3)))  # type: ignore[no-any-return]
-
-
-def test_a_layer_that_cannot_read_one_channel_is_not_frozen_for_it() -> None:
-    network = pretrim.analyze(Standardised(), torch.zeros(1, 3, 8, 8))
-    assert {group.name for group in network.groups} == {"first", "second.weight"}

@@ -121,10 +121,10 @@ class Analyst:
                 self._learn(conflict.stored.site, conflict.stored.module, str(conflict))
             except Mismatch as mismatch:
                 if mismatch.operator is None:
-                    raise ModelError(f"Expected a model that can be made narrower, but {mismatch}.") from None
+                    raise ModelError(f"The model cannot be made narrower: {mismatch}.") from None
                 self._learn(mismatch.operator.site, mismatch.operator.module, str(mismatch))
         raise ModelError(
-            f"Expected a model that can be made narrower, but {MOST_TRIALS} trials did not find a consistent one: "
+            f"The model cannot be made narrower: {MOST_TRIALS} trials did not find a consistent one: "
             f"please report it with the model."
         )
 
@@ -284,7 +284,7 @@ class Analyst:
         """Freeze all that a module sees; where that was not enough, its parent, and at last the whole model."""
         while module in self.closed:
             if not module:
-                raise ModelError(f"Expected a model that can be made narrower, but {said}.")
+                raise ModelError(f"The model cannot be made narrower: {said}.")
             module = module.rpartition(".")[0]
         self.closed.add(module)
 
@@ -292,7 +292,7 @@ class Analyst:
 def does_not_run(error: Exception, example: Example) -> ModelError:
     """The error of a model that fails on its own example."""
     return ModelError(
-        f"Expected the model to run on {describe_example(example)}, but its forward raised "
+        f"The model does not run on {describe_example(example)}: its forward raised "
         f"{describe_failure(error)}. Check the input shape, and that the model runs on its own."
     )
 

@@ -39,7 +39,7 @@ def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever the model keeps that Python cannot copy
         raise ModelError(
-            f"Expected a model that can be copied, but copy.deepcopy raised {describe_failure(error)}: "
+            f"The model cannot be copied (copy.deepcopy raised {describe_failure(error)}): "
             f"keep out of its attributes what cannot be copied (open files, generators, locks)."
         ) from error
 

@@ -8,7 +8,7 @@ differs from the inside. An operator without a rule here makes everything depend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -111,10 +111,11 @@ def input_dependence(model: nn.Module, network: Network, example: Example) -> De
     follower = Follower(staged.model, network)
     for leaf in outputs_of(example):
         follower.known[leaf] = Known(torch.ones_like(leaf, dtype=torch.bool), (None,) * leaf.dim())
-    staged.run(follower)
+    result = staged.run(follower)
     if follower.number != len(network.operators):
         raise ModelError("The network stopped before operators that its analysis has seen: please report it.")
-    return Dependence(follower.finished(), follower.mixed)
+    returned = {follower.made_by[leaf] for leaf in outputs_of(result) if leaf in follower.made_by}
+    return Dependence(follower.finished(returned), follower.mixed)
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class Follower(Observer):  # type: ignore[no-untyped-call]
         self.names: Any = WeakIdKeyDictionary()
         self.readings: list[Reading] = []
         self.mixed: list[tuple[Ids, str]] = []
+        self.made_by: Any = WeakIdKeyDictionary()  # the layer, by its place, that made a tensor
         self.norm_of: dict[int, str] = {}  # the running mean of the norm that reads an operator's buffer
         rows = {parameter.name: parameter.dims for parameter in network.parameters}
         for name, tensor in named_tensors(model):
@@ -316,6 +318,7 @@ class Follower(Observer):  # type: ignore[no-untyped-call]
         varies, differs, value = self.columns(x, along)
         adds = torch.where(varies | differs, 0.0, sums * value)
         target = None if bias is None else self.names.get(bias)
+        self.made_by[out] = self.number - 1
         self.readings.append(
             Reading(self.number - 1, operator.module, reads, writes, uses, varies, differs, adds, pads, target)
         )
@@ -328,14 +331,19 @@ class Follower(Observer):  # type: ignore[no-untyped-call]
         tolerance = ROUNDING * torch.finfo(x.dtype).eps * torch.maximum(low.abs(), high.abs())
         return varies, ~varies & (high - low > tolerance), values[:, 0]
 
-    def finished(self) -> list[Reading]:
-        """The readings, each with the one place that can take a constant, if there is one."""
+    def finished(self, returned: Container[int]) -> list[Reading]:
+        """The readings, each with the one place that can take a constant, if there is one.
+
+        Args:
+            returned: places of the layers whose own result is an output of the network.
+        """
         operators = self.network.operators
         readers = [buffer for operator in operators if not operator.is_unused for buffer in operator.reads]
         used = [name for operator in operators for name in operator.parameters]
         for reading in self.readings:
             buffer = next(iter(operators[reading.operator].writes), -1)
-            if reading.target is None and readers.count(buffer) == 1 and buffer in self.norm_of:
+            is_read_once = readers.count(buffer) == 1 and reading.operator not in returned
+            if reading.target is None and is_read_once and buffer in self.norm_of:
                 reading.target, reading.sign = self.norm_of[buffer], -1.0
             if reading.target is not None and used.count(reading.target) != 1:  # of a layer that runs twice
                 reading.target = None

@@ -32,7 +32,13 @@ IN_PLACE = """
 
 
 def new(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-    """A contiguous meta tensor of that shape, of the type of `tensor` or of `dtype`."""
+    """A contiguous meta tensor.
+
+    Args:
+        tensor: whose type it gets.
+        shape: its sizes.
+        dtype: in the place of that type.
+    """
     return torch.empty(shape, dtype=dtype or tensor.dtype, device=META)
 
 
@@ -200,7 +206,13 @@ def window_sizes(
 
 
 def pooled(x: Tensor, kernel: Sequence[int], *options: Any) -> list[int]:
-    """Sizes after pooling without ceil mode; empty where it is not that plain."""
+    """Sizes after pooling without ceil mode; empty where it is not that plain.
+
+    Args:
+        x: N x C x H x W.
+        kernel: its one or two sizes.
+        options: stride, padding and dilation, one or two sizes each; whether sizes are rounded up.
+    """
     stride, padding, dilation, ceil_mode = options
     shapes = [tuple(each) * (2 // len(each)) for each in (kernel, stride or kernel, padding, dilation)]
     if ceil_mode or x.dim() != 4 or not x.is_contiguous():
@@ -283,7 +295,13 @@ def product(a: Tensor, b: Tensor) -> Any:
 
 
 def addmm(bias: Tensor, a: Tensor, b: Tensor, **_: float) -> Any:
-    """``addmm``: a product and one number for each of its columns."""
+    """``addmm``: a product and one number for each of its columns.
+
+    Args:
+        bias: columns of b.
+        a: n x k.
+        b: k x m.
+    """
     return product(a, b) if bias.dtype == a.dtype and bias.shape == b.shape[1:] else NotImplemented
 
 

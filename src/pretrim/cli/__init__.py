@@ -45,6 +45,12 @@ from .render import clean
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """As of a shell: 128 and the signal's number"""
+GOES_ON = {
+    "sweep": ": what is finished is kept, and the same command goes on from there.",
+    "run": ": what is finished is kept, and `pretrim run` goes on from there.",
+    "demo": ": `pretrim demo --overwrite` begins anew.",
+}
+"""How to go on after Ctrl-C; a training says it itself, and the other commands have written nothing"""
 RENAMED = {
     "--weights": "--share-update",
     "--to": "--runtime",
@@ -101,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         failure.leave_pipe()
         sys.exit(PIPE_CLOSED)
     except KeyboardInterrupt:
-        _say("Interrupted.")
+        _say(f"Interrupted{GOES_ON.get(given[0] if given else '', '.')}")
         sys.exit(INTERRUPTED)
     except Exception as error:
         line, code = _explained(error, given)

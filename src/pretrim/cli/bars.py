@@ -33,21 +33,30 @@ def line(name: str, done: float, total: float, words: str, width: int) -> Table:
 
 
 def room_for_bar(name: str, words: str, width: int) -> int:
-    """Columns that are left for a bar between a name and words; negative where these alone do not fit."""
+    """Columns that are left for a bar between a name and words; negative where these alone do not fit.
+
+    Args:
+        name: in front of the bar.
+        words: behind it.
+        width: of the terminal, in columns.
+    """
     return width - cell_len(words) - GAP - (cell_len(name) + GAP if name else 0)
 
 
 def that_fit(name: str, parts: Sequence[tuple[str, int]], width: int) -> str:
-    """Words for a line, with a bar of the least width: parts that matter least are left out.
+    """Words for a line: parts that matter least are left out, down to the most important one.
 
     Args:
         name: in front of the bar.
-        parts: texts in the order in which they are shown, each with its rank: 0 matters most.
+        parts: texts in the order in which they are shown, each with its rank: 0 and 1 matter more than a bar.
         width: of the terminal, in columns.
     """
     kept = list(parts)
-    while len(kept) > 1 and room_for_bar(name, _joined(kept), width) < LEAST_BAR:
-        kept.remove(max(kept, key=lambda part: part[1]))
+    while len(kept) > 1:
+        least = max(kept, key=lambda part: part[1])
+        if room_for_bar(name, _joined(kept), width) >= (LEAST_BAR if least[1] > 1 else -GAP):
+            break
+        kept.remove(least)
     return _joined(kept)
 
 

@@ -37,7 +37,7 @@ def demo(
     if overwrite:
         _remove_earlier(run, study)
     elif output.exists():
-        raise UsageError(f"Expected a new folder, but {output} exists: choose another by -o, or --overwrite.")
+        raise UsageError(f"{output} exists: choose another folder with -o, or --overwrite.")
     output.mkdir(parents=True, exist_ok=True)
     data = _data_set()
     limits = ("--macs", "0.4x", "--params", "0.4x", "--ram", "0.75x")

@@ -57,7 +57,7 @@ def init(
     from pretrim.files import write_text
 
     if FILE.exists():
-        raise UsageError(f"Expected no project file yet, but {FILE} is here: edit it, or remove it first.")
+        raise UsageError(f"{FILE} exists: edit it, or remove it first.")
     if device is not None:
         board(device)  # an unknown one is an error
     text = TEMPLATE.format(

@@ -18,7 +18,7 @@ def run() -> None:
     stopped; what is finished is left alone.
     """
     if not FILE.exists():
-        raise UsageError(f"Expected a project file {FILE} here, but there is none: `pretrim init` writes one.")
+        raise UsageError(f"No project file {FILE} here: `pretrim init` writes one.")
     content = read()
     output = Path(str(content.get("compress", {}).get("output", "run")))
     if (output / "run.json").exists():

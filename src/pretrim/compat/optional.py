@@ -44,9 +44,9 @@ def need(module: str, requirement: str | None = None) -> ModuleType:
         with silence():
             return importlib.import_module(module)
     except ImportError as error:
-        what = f"Expected {package} to be installed, but it is missing"
+        what = f"{package} is not installed"
         if (error.name or "").partition(".")[0] != package:
-            what = f"Expected {package} to work, but it does not ({' '.join(str(error).split())})"
+            what = f"{package} does not work ({' '.join(str(error).split())})"
         raise UsageError(f"{what}: pip install '{requirement or requirement_of(package)}'.") from None
 
 

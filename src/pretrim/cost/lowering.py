@@ -90,7 +90,13 @@ class Lowering:
         return [node.kind for node in self.nodes]
 
     def node(self, kind: str, operator: Operator, *reads: int) -> None:
-        """A new node that reads activations."""
+        """A new node that reads activations.
+
+        Args:
+            kind: of the operator.
+            operator: of the network, that it comes from.
+            reads: numbers of the activations.
+        """
         self.nodes.append(Node(kind, operator, reads))
         for activation in reads:
             self.deaths[activation] = len(self.nodes) - 1
@@ -216,7 +222,13 @@ class Lowering:
         return self.in_order[key]
 
     def reshaped(self, value: Value, operator: Operator, dims: tuple[int, ...]) -> Value:
-        """The tensor in PyTorch's order with other dimensions; two such steps in a row are one."""
+        """The tensor in PyTorch's order with other dimensions; two such steps in a row are one.
+
+        Args:
+            value: that is reshaped.
+            operator: of the network, that asks for it.
+            dims: rows of the size table.
+        """
         activation = value.activation
         self.constant(("shape", tuple(self.size(dim) for dim in dims)), len(dims))
         if self.made_by[activation] != "reshape" or self.deaths[activation] != UNREAD:

@@ -19,7 +19,7 @@ import torch
 from pretrim.errors import DataError, UsageError
 
 from . import boxes, digits, fashion_mnist, folder, hub, masks, parquet, table
-from .augment import Augmentation, Draws, augment, cut_out, draw, normalise
+from .augment import Augmentation, AugmentParams, augment, cut_out, draw, normalise
 from .images import FITS, MODES, Fit, Resize, decode_image, remarks, with_channels
 from .record import DataSet, Parts, Split, batches, held, statistics
 from .split import complete, limited
@@ -29,9 +29,9 @@ NAMES = ("digits", "hard-digits", "fashion-mnist", "cifar10")
 
 __all__ = [
     "FITS",
+    "AugmentParams",
     "Augmentation",
     "DataSet",
-    "Draws",
     "Fit",
     "Split",
     "Streamed",
@@ -85,7 +85,7 @@ def load(
         say = announce or (lambda line: print(line, file=sys.stderr))
         parts = _read(spec, resize, channels, say)
     except OSError as error:
-        raise DataError(f"Expected to read {spec}, but got {error}: check its permissions.") from error
+        raise DataError(f"Cannot read {spec} ({error}): check its permissions.") from error
     if isinstance(parts.train.images, Streamed):
         for remark in remarks(parts.train.images.items, parts.train.images.channels):
             say(f"note: {remark}")
@@ -157,7 +157,7 @@ def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[s
     if fashion_mnist.is_here(path):
         return fashion_mnist.read_folder(path, resize)
     if not any(path.iterdir()):
-        raise DataError(f"Expected images in {path}, but the folder is empty: put them in {path}/CLASS/.")
+        raise DataError(f"No images in {path}, the folder is empty: put them in {path}/CLASS/.")
     return folder.read(path, resize, channels)
 
 

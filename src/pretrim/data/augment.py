@@ -40,7 +40,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Draws:
+class AugmentParams:
     """What chance decided, one entry an image; an unused part is None."""
 
     corner: torch.Tensor | None
@@ -52,19 +52,19 @@ class Draws:
     hole: torch.Tensor | None
     """N x 2, centre (y, x) of the cut-out, pixels"""
 
-    def take(self, places: torch.Tensor) -> Draws:
+    def take(self, places: torch.Tensor) -> AugmentParams:
         """Those of some images."""
-        return Draws(*(None if part is None else part[places] for part in self._parts()))
+        return AugmentParams(*(None if part is None else part[places] for part in self._parts()))
 
-    def to(self, device: torch.device) -> Draws:
+    def to(self, device: torch.device) -> AugmentParams:
         """The same on a device."""
-        return Draws(*(None if part is None else part.to(device) for part in self._parts()))
+        return AugmentParams(*(None if part is None else part.to(device) for part in self._parts()))
 
     def _parts(self) -> tuple[torch.Tensor | None, ...]:
         return (self.corner, self.box, self.mirrored, self.hole)
 
 
-def draw(count: int, size: Sequence[int], how: Augmentation, generator: torch.Generator) -> Draws:
+def draw(count: int, size: Sequence[int], how: Augmentation, generator: torch.Generator) -> AugmentParams:
     """Draw for so many images of one size (H, W); on the CPU, in the order crop, mirror, cut-out.
 
     Args:
@@ -82,7 +82,7 @@ def draw(count: int, size: Sequence[int], how: Augmentation, generator: torch.Ge
         mirrored = torch.randint(0, 2, (count,), generator=generator).bool()
     if how.cutout:
         hole = (torch.rand((count, 2), generator=generator) * torch.tensor(size)).long()
-    return Draws(corner, box, mirrored, hole)
+    return AugmentParams(corner, box, mirrored, hole)
 
 
 def _boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> torch.Tensor:
@@ -96,7 +96,7 @@ def _boxes(count: int, height: int, width: int, least: float, generator: torch.G
 
 
 def augment(
-    images: torch.Tensor, draws: Draws, how: Augmentation, mode: Literal["bilinear", "nearest"] = "bilinear"
+    images: torch.Tensor, draws: AugmentParams, how: Augmentation, mode: Literal["bilinear", "nearest"] = "bilinear"
 ) -> torch.Tensor:
     """Crop and mirror images, N x C x H x W of any type, as drawn. Resized crops of uint8 come back as float32.
 
@@ -117,7 +117,7 @@ def augment(
     return _shifted(images, draws, how.padding)
 
 
-def _shifted(images: torch.Tensor, draws: Draws, padding: int) -> torch.Tensor:
+def _shifted(images: torch.Tensor, draws: AugmentParams, padding: int) -> torch.Tensor:
     """One gather for the whole batch."""
     count, channels, height, width = images.shape
     device = images.device
@@ -145,7 +145,7 @@ def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tenso
     return functional.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
-def cut_out(images: torch.Tensor, draws: Draws, side: int) -> torch.Tensor:
+def cut_out(images: torch.Tensor, draws: AugmentParams, side: int) -> torch.Tensor:
     """Blank a square of normalised images (0 is the mean) around each drawn place; parts outside are lost.
 
     Args:

@@ -47,9 +47,7 @@ def _enlarged(resize: Resize) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UsageError(
-            "Expected scikit-learn for the digits, but it is missing: pip install 'pretrim[data]'."
-        ) from None
+        raise UsageError("The digits need scikit-learn: pip install 'pretrim[data]'.") from None
     raw = load_digits()
     pixels = np.rint(raw.images * (255 / 16)).astype(np.uint8)
     return resized(torch.from_numpy(pixels)[:, None], resize), torch.from_numpy(raw.target.astype(np.int64))

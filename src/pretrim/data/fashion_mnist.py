@@ -127,7 +127,7 @@ def download(folder: Path, announce: Callable[[str], None]) -> None:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise DataError(
-            f"Expected Fashion-MNIST in {DEBIAN} or from the network, but got neither ({reason}): "
+            f"Fashion-MNIST is neither in {DEBIAN} nor to be had from the network ({reason}): "
             f"apt-get install dataset-fashion-mnist, or give its folder as fashion-mnist:FOLDER."
         ) from error
 
@@ -162,9 +162,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
     for name in FILES:
         path = _locate(folder, name)
         if path is None:
-            raise DataError(
-                f"Expected {name}.gz in {folder}, but it is not there: give the folder with the four IDX files."
-            )
+            raise DataError(f"No {name}.gz in {folder}: give the folder with the four IDX files.")
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -178,7 +176,7 @@ def _unpacked(data: bytes, where: str) -> bytes:
         with gzip.open(io.BytesIO(data)) as file:
             return file.read(LARGEST_BYTES)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"Expected an IDX file in {where}, but it cannot be read ({error}): fetch it again.") from error
+        raise DataError(f"Cannot read the IDX file {where} ({error}): fetch it again.") from error
 
 
 def _splits(folder: Path, contents: dict[str, bytes], resize: Resize) -> tuple[Split, Split, int]:

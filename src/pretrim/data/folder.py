@@ -83,7 +83,7 @@ def _raised(error: OSError) -> None:
 def _check_classes(classes: tuple[str, ...], root: Path) -> None:
     if not classes or PART_NAMES.issuperset(name.lower() for name in classes):
         inside = f"{root / classes[0]}/CLASS/" if classes else f"{root}/CLASS/"
-        raise DataError(f"Expected a folder of images per class in {root}, but found none: put them in {inside}.")
+        raise DataError(f"No folder of images per class in {root}: put them in {inside}.")
     if len(classes) < 2:
         raise DataError(f"Expected at least 2 classes in {root}, but got one ({classes[0]}): add a folder per class.")
 

@@ -55,9 +55,7 @@ def _load(name: str, announce: Callable[[str], None]) -> Any:
     try:
         import datasets
     except ImportError:
-        raise UsageError(
-            "Expected the package datasets for hf: names, but it is missing: pip install 'pretrim[hub]'."
-        ) from None
+        raise UsageError("Names with hf: need the package datasets: pip install 'pretrim[hub]'.") from None
     if not Path(name).exists():
         announce(f"loading {name} by Hugging Face datasets: from its cache, or else downloaded from the hub")
     datasets.disable_progress_bars()
@@ -65,9 +63,7 @@ def _load(name: str, announce: Callable[[str], None]) -> Any:
         return datasets.load_dataset(name)
     except Exception as error:  # it raises many kinds: no network, no such set, damaged files
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"Expected the data set {name}, but datasets could not load it ({said}): check the name and the network."
-        ) from error
+        raise DataError(f"datasets could not load {name} ({said}): check the name and the network.") from error
 
 
 def _columns(features: Any, name: str) -> tuple[str, str, tuple[str, ...]]:
@@ -93,8 +89,8 @@ def _encoded(table: Any, image: str, label: str, name: str) -> Encoded:
     for entry in columns[image]:
         stored = entry["bytes"] if entry["bytes"] is not None else entry["path"]
         if stored is None:
-            raise DataError(f"Expected an image in every row of {name}, but one is missing: mend the set.")
+            raise DataError(f"A row of {name} has no image: mend the set.")
         images.append(stored if isinstance(stored, bytes) else Path(stored))
     if not images:
-        raise DataError(f"Expected images in {name}, but a part has no rows: fetch it again.")
+        raise DataError(f"A part of {name} has no rows: fetch it again.")
     return Encoded(images, np.asarray(columns[label], dtype=np.int64))

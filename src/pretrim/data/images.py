@@ -98,7 +98,7 @@ def _unreadable(where: str, error: Exception) -> DataError:
         said = "it is of no known format"
     else:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"Expected an image in {where}, but it cannot be read ({said}): mend or remove it.")
+    return DataError(f"Cannot read the image in {where} ({said}): mend or remove it.")
 
 
 def _open(source: bytes | Path) -> Image.Image:
@@ -193,9 +193,9 @@ def decode_image(path: str | Path, input_shape: tuple[int, ...], padding: int = 
     if channels not in MODES:
         raise DataError(f"Expected a network for images of 1, 3 or 4 channels, but its input has {channels}.")
     if Path(path).is_dir():
-        raise DataError(f"Expected an image file, but {path} is a folder: give the files in it.")
+        raise DataError(f"{path} is a folder: give the image files in it.")
     if not Path(path).is_file():
-        raise DataError(f"Expected an image file, but {path} is not there: check the path.")
+        raise DataError(f"No file {path}: check the path.")
     size = (height - 2 * padding, width - 2 * padding)
     pixels = decode(Path(path), str(path), channels=channels, size=size, fit=fit)
     return torch.nn.functional.pad(torch.from_numpy(pixels.transpose(2, 0, 1).copy()), [padding] * 4)

@@ -25,7 +25,8 @@ DEFAULT_SIZE = 64
 
 
 def is_here(folder: Path) -> bool:
-    """Whether a folder, or its training part, has images and masks."""
+    """Whether a folder, or its training part, has images and masks. Raises DataError for masks alone."""
+    _check_not_alone(folder)
     return bool(_roots(folder))
 
 
@@ -73,6 +74,16 @@ def _roots(folder: Path) -> dict[str, Path]:
     return {part: found[0] for part, found in there.items() if found and _masks_of(found[0]) is not None}
 
 
+def _check_not_alone(folder: Path) -> None:
+    """A folder of masks and nothing else is no data set of one class."""
+    for root in (folder, *(entry for entry in folder.iterdir() if entry.is_dir())):
+        inside = [entry.name for entry in root.iterdir() if entry.is_dir()]
+        if len(inside) == 1 and inside[0].lower() in MASKS:
+            raise DataError(
+                f"Expected a folder {IMAGES} beside {root / inside[0]}, with an image of the same name for each mask."
+            )
+
+
 def _masks_of(root: Path) -> Path | None:
     if not (root / IMAGES).is_dir():
         return None
@@ -88,15 +99,12 @@ def _pairs(root: Path) -> list[tuple[Path, Path]]:
         for place in (root / IMAGES, folder)
     )
     if not images and not masks:
-        raise DataError(f"Expected images in {root / IMAGES}, but there is none.")
+        raise DataError(f"No images in {root / IMAGES}.")
     for first, second, what in ((images, masks, "mask"), (masks, images, "image")):
         missing = sorted(set(first) - set(second))
         if missing:
             path = first[missing[0]]
-            raise DataError(
-                f"Expected {'a mask' if what == 'mask' else 'an image'} for {path}, but there is none of that name "
-                f"({len(missing)} in all lack one)."
-            )
+            raise DataError(f"No {what} for {path}: there is none of that name ({len(missing)} in all lack one).")
     return [(images[name], masks[name]) for name in sorted(images)]
 
 
@@ -115,7 +123,7 @@ def _mask(path: Path, resize: Resize) -> torch.Tensor:
             numbers = Image.fromarray(np.asarray(mask, dtype=np.uint8))
             return torch.from_numpy(np.asarray(_sized(numbers, resize)).copy())
     except OSError as error:
-        raise DataError(f"Expected a mask in {path}, but it cannot be read ({error}).") from error
+        raise DataError(f"Cannot read the mask {path} ({error}).") from error
 
 
 def _sized(mask: Image.Image, resize: Resize) -> Image.Image:

@@ -118,11 +118,13 @@ def from_torch(
         UsageError: neither a pair nor a triple of data sets with a length.
         DataError: an item is not an (image, label) pair, or a label is not a class.
     """
-    if len(parts) not in (2, 3):
-        raise UsageError(f"Expected data as (train, test) or (train, validation, test), but got {len(parts)} parts.")
+    if not isinstance(parts, Sequence) or len(parts) not in (2, 3):
+        got = f"{len(parts)} parts" if isinstance(parts, Sequence) else f"a {type(parts).__name__}"
+        raise UsageError(f"Expected data as (train, test) or (train, validation, test), but got {got}.")
     datasets = [_dataset(part) for part in parts]
     is_of_classes = task == "classification"
     splits = [_split(dataset) if is_of_classes else _joint(dataset) for dataset in datasets]
+    _check_alike(splits)
     if names is None:
         names = _classes(datasets[0], splits) if is_of_classes else _outputs(datasets[0], splits[0], task)
     given = Parts(
@@ -165,9 +167,21 @@ def _dataset(part: Any) -> Dataset[Any]:
             f"{type(dataset).__name__}: an iterable data set has no parts and no length."
         )
     if not len(dataset):
-        raise DataError("Expected images in every part of the data, but one part is empty.")
+        raise DataError("A part of the data is empty.")
     checked: Dataset[Any] = dataset
     return checked
+
+
+def _check_alike(splits: Sequence[Split]) -> None:
+    """Raises DataError where a part has images or targets of another shape than the training part."""
+    for what in ("images", "targets"):
+        first, *others = (tuple(getattr(split, what).shape[1:]) for split in splits)
+        for shape in others:
+            if shape != first:
+                raise DataError(
+                    f"Expected {what} of one shape in every part of the data, but got {_shown(first) or 'one number'} "
+                    f"and {_shown(shape) or 'one number'}."
+                )
 
 
 def _split(dataset: Dataset[Any]) -> Split:

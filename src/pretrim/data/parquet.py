@@ -50,7 +50,7 @@ def read(folder: Path, name: str, resize: Resize, channels: int | None) -> Parts
         channels: 1, 3 or 4.
     """
     if not is_here(folder):
-        raise DataError(f"Expected train-*.parquet in {folder}, but there is none: give the folder that holds them.")
+        raise DataError(f"No train-*.parquet in {folder}: give the folder that holds them.")
     parts = {part: _encoded(files) for part in PREFIXES if (files := _files(folder, part))}
     named = parts["train"].classes or (CIFAR10 if name == "cifar10" else ())
     classes = named or _numbered(parts["train"].labels, folder)
@@ -94,7 +94,7 @@ def _encoded(files: list[Path]) -> Encoded:
     images = [image for part in parts for image in part.images]
     together = Encoded(images, np.concatenate([part.labels for part in parts]), parts[0].classes)
     if not together.images:
-        raise DataError(f"Expected images in {files[0]}, but it has no rows: fetch it again.")
+        raise DataError(f"No rows in {files[0]}: fetch it again.")
     return together
 
 
@@ -126,9 +126,7 @@ def _columns(path: Path) -> Encoded:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise UsageError(
-            "Expected pyarrow for parquet files, but it is missing: pip install 'pretrim[data]'."
-        ) from None
+        raise UsageError("Parquet files need pyarrow: pip install 'pretrim[data]'.") from None
     try:
         with parquet.ParquetFile(path) as file:
             image, label = _names(file.schema_arrow.names, path)
@@ -137,9 +135,7 @@ def _columns(path: Path) -> Encoded:
         return _checked(table.column(image), table.column(label), path)._replace(classes=classes)
     except (ArrowException, OSError) as error:
         said = str(error).splitlines()[0]
-        raise DataError(
-            f"Expected a parquet file in {path}, but it cannot be read ({said}): fetch it again."
-        ) from error
+        raise DataError(f"Cannot read the parquet file {path} ({said}): fetch it again.") from error
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
@@ -173,9 +169,7 @@ def _checked(images: Any, labels: Any, path: Path) -> Encoded:
 
     entries = images.to_pylist()
     if not all(isinstance(e, dict) and isinstance(e.get("bytes"), bytes) for e in entries) or labels.null_count:
-        raise DataError(
-            f"Expected encoded images and labels in every row of {path}, but some are missing: mend the file."
-        )
+        raise DataError(f"Some rows of {path} have no image or no label: mend the file.")
     if not types.is_integer(labels.type):
         raise DataError(f"Expected whole numbers as labels in {path}, but got {labels.type}: number the classes.")
     return Encoded([entry["bytes"] for entry in entries], labels.cast(int64()).to_numpy())

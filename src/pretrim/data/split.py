@@ -90,7 +90,7 @@ def _check_not_empty(parts: Parts) -> None:
     for name in ("train", "validation", "test"):
         part = getattr(parts, name)
         if part is not None and not len(part):
-            raise DataError(f"Expected images in the {name} part of {parts.name}, but it is empty: add some.")
+            raise DataError(f"The {name} part of {parts.name} is empty: add images.")
 
 
 def _check_sizes(parts: Parts) -> None:

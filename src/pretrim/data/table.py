@@ -97,7 +97,7 @@ def read(path: Path, resize: Resize, channels: int | None) -> Parts:
 def _table(path: Path) -> Table:
     columns = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     if not columns or not next(iter(columns.values())):
-        raise DataError(f"Expected rows in {path}, but it has none: add an image a row, under a line of names.")
+        raise DataError(f"No rows in {path}: add an image a row, under a line of names.")
     return Table(path, columns)
 
 
@@ -106,7 +106,7 @@ def _csv(path: Path) -> dict[str, list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Expected a CSV in UTF-8 in {path}, but it cannot be read ({error}).") from error
+        raise DataError(f"Cannot read {path} as a CSV in UTF-8 ({error}).") from error
     if not rows:
         return {}
     head = [name.strip() for name in rows[0]]
@@ -120,14 +120,12 @@ def _parquet(path: Path) -> dict[str, list[str]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise UsageError(
-            "Expected pyarrow for parquet files, but it is missing: pip install 'pretrim[data]'."
-        ) from None
+        raise UsageError("Parquet files need pyarrow: pip install 'pretrim[data]'.") from None
     try:
         found = parquet.read_table(path)
     except (ArrowException, OSError) as error:
         said = str(error).splitlines()[0]
-        raise DataError(f"Expected a parquet file in {path}, but it cannot be read ({said}).") from error
+        raise DataError(f"Cannot read the parquet file {path} ({said}).") from error
     return {name: [_text(cell) for cell in found.column(name).to_pylist()] for name in found.column_names}
 
 
@@ -144,7 +142,7 @@ def _files(table: Table) -> list[Path]:
     files = [table.path.parent / cell for cell in table.columns[name]]
     for place, file in enumerate(files):
         if not file.is_file():
-            raise DataError(f"Expected the image of {table.row(place)}, but {file} is not there.")
+            raise DataError(f"The image of {table.row(place)} is not there: {file}.")
     return files
 
 
@@ -177,11 +175,11 @@ def _targets(table: Table) -> Targets:
     hidden = {_column(table, FILES), _column(table, PART_COLUMNS)}
     columns = {name: cells for name, cells in table.columns.items() if name not in hidden}
     if not columns:
-        raise DataError(f"Expected a column of labels in {table.path}, but it names images alone: add label.")
+        raise DataError(f"No column of labels in {table.path}: add label.")
     for name, cells in columns.items():
         for place, cell in enumerate(cells):
             if not cell and not (name.lower() == "labels" and any(BETWEEN in other for other in cells)):
-                raise DataError(f"Expected a {name} in {table.row(place)}, but it is missing: add it, or leave it out.")
+                raise DataError(f"No {name} in {table.row(place)}: add it, or leave it out.")
     if len(columns) > 1 and all(set(cells) <= {"0", "1"} for cells in columns.values()):
         return Targets(_numbers(table, columns), "multilabel", tuple(columns))
     named = _column(table, NAMED)

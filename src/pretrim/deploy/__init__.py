@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .exporter import check_target as check_target
     from .exporter import export as export
     from .exporter import litert_file as litert_file
+    from .firmware import Firmware as Firmware
+    from .firmware import write_firmware as write_firmware
     from .proof import Judge as Judge
     from .proof import Proof as Proof
     from .runtime import Conversion as Conversion
@@ -39,6 +41,7 @@ _HOME = {
     "Artifact": "artifact",
     "Conversion": "runtime",
     "Converted": "runtime",
+    "Firmware": "firmware",
     "Judge": "proof",
     "Proof": "proof",
     "Runtime": "runtime",
@@ -53,6 +56,7 @@ _HOME = {
     "open_session": "runtimes",
     "read": "artifact",
     "runtime_of": "artifact",
+    "write_firmware": "firmware",
     "write_sources": "sources",
 }
 __all__ = list(_HOME)

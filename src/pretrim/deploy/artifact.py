@@ -121,7 +121,7 @@ def write(artifact: Artifact, content: bytes) -> None:
         write_atomically(artifact.record_path, both)
     except OSError as error:
         raise ArtifactError(
-            f"Expected to write {artifact.path}, but got: {error.strerror or error}. Choose another folder."
+            f"Cannot write {artifact.path}: {error.strerror or error}. Choose another folder."
         ) from error
 
 
@@ -144,7 +144,7 @@ def read(path: Path) -> Artifact:
         content, text = path.read_bytes(), source.read_bytes()
     except OSError as error:
         raise ArtifactError(
-            f"Expected an artifact and the record beside it, but could not read {error.filename} ({error.strerror}): "
+            f"An artifact needs the record beside it, but cannot read {error.filename} ({error.strerror}): "
             f"copy both files of `pretrim export`."
         ) from error
     artifact = _parse(text, path, source)

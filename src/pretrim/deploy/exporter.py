@@ -173,11 +173,11 @@ def check_target(path: Path, to: str, overwrite: bool) -> None:
     if path.suffix != suffix:
         raise UsageError(f"Expected a file that ends in {suffix}, but got {path.name!r}.")
     if path.is_dir():
-        raise UsageError(f"Expected a file to write, but {path} is a folder: choose another.")
+        raise UsageError(f"{path} is a folder: choose another file.")
     if path.exists() and not overwrite:
-        raise UsageError(f"Expected a new file, but {path} exists: choose another, or --overwrite.")
+        raise UsageError(f"{path} exists: choose another file, or --overwrite.")
     if not path.parent.is_dir():
-        raise UsageError(f"Expected a folder to write in, but {path.parent} is not a folder: make it first.")
+        raise UsageError(f"{path.parent} is not a folder: make it first.")
 
 
 def _check_options(runtime: Runtime, options: ConversionOptions, *, is_int8: bool) -> None:

@@ -20,7 +20,7 @@ from pretrim.cost.arena import place, top
 from pretrim.cost.microcontroller import CHANNEL_BYTES, STRUCTURES, Kernels
 from pretrim.errors import ArtifactError
 
-from .tflite import IDENTIFIER, MEMORY_PLAN, item_bytes, lives_of, scratch_of
+from .tflite import IDENTIFIER, item_bytes, lives_of, planned_offsets, scratch_of
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 
@@ -122,15 +122,15 @@ def read_graph(path: Path) -> FileGraph:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"Expected a .tflite in {path}, but could not read it ({error.strerror}).") from error
+        raise ArtifactError(f"Cannot read the .tflite {path} ({error.strerror}).") from error
     if content[4:8] != IDENTIFIER:
-        raise ArtifactError(f"Expected a .tflite, but {path} is not one: its identifier is missing.")
+        raise ArtifactError(f"{path} is not a .tflite: its identifier is missing.")
     try:
         return graph_of(content)
     except ArtifactError:
         raise
     except Exception as error:  # a damaged flatbuffer raises whatever its bytes happen to mean
-        raise ArtifactError(f"Expected a .tflite, but {path} is damaged ({type(error).__name__}).") from error
+        raise ArtifactError(f"The .tflite {path} is damaged ({type(error).__name__}).") from error
 
 
 def graph_of(content: bytes) -> FileGraph:
@@ -151,18 +151,8 @@ def graph_of(content: bytes) -> FileGraph:
         births=births,
         deaths=deaths,
         sizes=(*(item_bytes(schema, graph.tensors[tensor]) for tensor in lives), *(size for _, size in scratch)),
-        fixed=_planned(model, list(lives)),
+        fixed=planned_offsets(model, list(lives)),
     )
-
-
-def _planned(model: Any, activations: Sequence[int]) -> tuple[int, ...]:
-    """Offsets of the activations in a file's own memory plan; empty where it has none for all of them."""
-    for entry in model.metadata or []:
-        if entry.name in (MEMORY_PLAN, MEMORY_PLAN.decode()):
-            data = np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes()
-            offsets = np.frombuffer(data, np.int32)[3:][activations]
-            return tuple(int(offset) for offset in offsets) if (offsets >= 0).all() else ()
-    return ()
 
 
 def _operator(schema: Any, model: Any, number: int, content: bytes) -> FileOperator:

@@ -117,8 +117,7 @@ class PlainNetwork(nn.Module):
         except Exception as error:  # the user's own code; its error is shown
             sizes = " and ".join("x".join(map(str, value.shape[1:])) for value in images)
             raise ModelError(
-                f"Expected the network to run on one image of {sizes}, but its forward raised "
-                f"{describe_failure(error)}."
+                f"The network does not run on one image of {sizes}: its forward raised {describe_failure(error)}."
             ) from error
         shapes = [list(part.shape) for part in found[0]]
         if not shapes or any(shape[:1] != [1] for shape in shapes):

@@ -113,7 +113,7 @@ def _not_runnable(said: str, error: Exception) -> ExportError:
         )
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return ExportError(
-        f"Expected the model to run on TensorFlow Lite for Microcontrollers, but got: {lines[0] if lines else error}."
+        f"The model does not run on TensorFlow Lite for Microcontrollers: {lines[0] if lines else error}."
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretrim.errors import ExportError, UsageError
-from pretrim.files import write_text
 
 from .artifact import Artifact
+from .folder import write_texts
 from .tflite import operators
 
 ARENA_ROOM = 1.1
@@ -82,13 +82,7 @@ def write_sources(artifact: Artifact, folder: Path, arena_bytes: int) -> list[Pa
         "model_data.cc": _array(content),
         "main.cc": _program(used, artifact),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            write_text(folder / name, text)
-    except OSError as error:
-        raise UsageError(f"Expected a folder to write in, but {folder}: {error.strerror}. Choose another.") from error
-    return [folder / name for name in texts]
+    return write_texts(folder, texts)
 
 
 def _header(size: int, arena: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,21 @@ def _plan_memory(schema: Any, model: Any) -> None:
     model.buffers.append(buffer)
     model.metadata = [entry for entry in model.metadata or [] if entry.name not in (MEMORY_PLAN, MEMORY_PLAN.decode())]
     model.metadata.append(metadata)
+
+
+def planned_offsets(model: Any, activations: Sequence[int]) -> tuple[int, ...]:
+    """Offsets of the activations in a file's own memory plan; empty where it has none for all of them.
+
+    Args:
+        model: as its schema unpacks it.
+        activations: numbers of the tensors.
+    """
+    for entry in model.metadata or []:
+        if entry.name in (MEMORY_PLAN, MEMORY_PLAN.decode()):
+            data = np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes()
+            offsets = np.frombuffer(data, np.int32)[3:][activations]
+            return tuple(int(offset) for offset in offsets) if (offsets >= 0).all() else ()
+    return ()
 
 
 def lives_of(graph: Any) -> dict[int, tuple[int, int]]:

@@ -57,7 +57,7 @@ def estimate(path: Path, configuration: str, clock_hz: float) -> Estimate:
         reports = list(Path(folder).glob("*_summary_*.csv"))
         if done.returncode or not reports:
             lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-            raise ExportError(f"Expected vela to compile {path}, but got: {lines[-1] if lines else 'nothing'}.")
+            raise ExportError(f"vela could not compile {path}: {lines[-1] if lines else 'nothing'}.")
         with reports[0].open(newline="") as file:
             row = next(csv.DictReader(file))
     cycles = int(float(row["cycles_total"]))
@@ -84,5 +84,5 @@ def _find() -> str | None:
 def _program() -> str:
     found = _find()
     if found is None:
-        raise UsageError("Expected vela to be installed, but it is missing: pip install 'pretrim[mcu]'.")
+        raise UsageError("vela is not installed: pip install 'pretrim[mcu]'.")
     return found

@@ -32,13 +32,13 @@ def export_error(converter: str, error: BaseException) -> ExportError:
         error: what it raised; torch puts its own error into the cause.
     """
     if isinstance(error, OSError) and error.errno in _FULL:
-        return ExportError(f"Expected room for temporary files, but got: {error.strerror}. Free some, or set TMPDIR.")
+        return ExportError(f"No room for temporary files: {error.strerror}. Free some, or set TMPDIR.")
     text = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
     said = _said(text)
     operators = [name for name in _OPERATOR.findall(text) if name not in said]
     named = f" (operator {operators[0]})" if operators else ""
     what = f"{type(error).__name__}{named}" + (f": {said[:_LONGEST].rstrip('.')}" if said else "")
-    return ExportError(f"Expected {converter} to take the network, but got {what}. Another runtime may take it.")
+    return ExportError(f"{converter} did not take the network ({what}). Another runtime may.")
 
 
 def _said(text: str) -> str:

@@ -122,7 +122,7 @@ def check(path: Path, device: str = ALL, runtime: str | None = None, application
 def _file_of(path: Path) -> Path:
     """A file as it is, or the artifact of a run: its ``.tflite`` first, of int8 before float32."""
     if not path.exists():
-        raise UsageError(f"Expected a .tflite, an .onnx or a run, but {path} is not there: check the path.")
+        raise UsageError(f"No file {path}: give a .tflite, an .onnx or a run.")
     if not path.is_dir():
         if path.suffix not in (".tflite", ".onnx"):
             raise UsageError(f"Expected a .tflite, an .onnx or a run, but got {path.name!r}.")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
     from pretrim.runs.lock import Lock
     from pretrim.runs.training import Hooks, Trained, TrainingSpec
-    from pretrim.train import Choice, EpochRecord, Execution, Progress, Recipe, Teacher
+    from pretrim.train import EpochRecord, Execution, ExecutionChoice, Progress, Recipe, Teacher
 
 
 def compress(
@@ -227,7 +227,7 @@ class _Job:
         from pretrim.runs.training import Hooks
         from pretrim.train import track
 
-        def on_start(choice: Choice) -> None:
+        def on_start(choice: ExecutionChoice) -> None:
             timed = "; ".join(f"{label} {speed:,.0f} images/s" for label, speed in choice.speeds.items())
             self.reporter.say(
                 f"training, {name}: {self.recipe}; {choice.execution}{f' (timed: {timed})' if timed else ''}"

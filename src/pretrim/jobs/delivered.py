@@ -18,7 +18,7 @@ class Delivered:
     Attributes:
         artifact: the file and its record.
         board: flash and RAM on a microcontroller, as plain JSON; None where none was named.
-        sources: C++ files that were written.
+        sources: files in C or C++ that were written.
     """
 
     artifact: Artifact

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -48,7 +48,9 @@ class ExportOptions:
     force: bool = False
     """Write the file even if verification fails (flagged)."""
     sources: Path | None = None
-    """Folder for C++ sources of a microcontroller: the model as an array, and a minimal program."""
+    """Folder for sources of a microcontroller: the network as plain C, with a self-test and a Makefile."""
+    sources_for: Literal["c", "tflm"] = "c"
+    """c: plain C99 without any library (int8); tflm: C++ for TensorFlow Lite for Microcontrollers."""
     overwrite: bool = False
     """Replace the file that is there."""
 
@@ -111,7 +113,7 @@ def export(
     check_target(file, found.runtime, options.overwrite)
     artifact = write(run, file, found, material, options, reporter)
     _list_in_card(run, artifact, reporter)
-    sources = () if options.sources is None else _write_sources(artifact, options.sources, reporter)
+    sources = _write_sources(artifact, options, reporter)
     return Delivered(artifact, on_board(artifact, found, reporter), sources)
 
 
@@ -133,7 +135,10 @@ def check_options(target: TargetOptions, options: ExportOptions, *, has_data: bo
     if options.sources is not None:
         if found.runtime != "litert":
             raise UsageError(f"--sources are for microcontrollers, which run litert, not {found.runtime}.")
-        need("tflite_micro")  # it tells the arena; before the export, not after it
+        if options.sources_for == "tflm":
+            need("tflite_micro")  # it tells the arena; before the export, not after it
+        elif not found.int8:
+            raise UsageError("--sources are plain C for int8 networks: add --int8, or --sources-for tflm.")
     if found.int8 and not has_data:
         raise UsageError("int8 needs images to take its ranges from: add --calibrate DATA.")
     return found
@@ -228,12 +233,23 @@ def limits_in_bytes(target: Target, plan: Mapping[str, Any] | None) -> dict[str,
     return found
 
 
-def _write_sources(artifact: Artifact, folder: Path, reporter: Reporter) -> tuple[Path, ...]:
-    """The C++ sources, with the arena that the interpreter for microcontrollers takes here."""
-    from pretrim.deploy import micro, write_sources
+def _write_sources(artifact: Artifact, options: ExportOptions, reporter: Reporter) -> tuple[Path, ...]:
+    """The sources for a microcontroller that were asked for."""
+    from pretrim.deploy import micro, write_firmware, write_sources
 
-    arena = micro.arena(artifact.path.read_bytes()).total_bytes
-    written = tuple(write_sources(artifact, folder, arena))
+    if options.sources is None:
+        return ()
+    folder = Path(options.sources)
+    if options.sources_for == "tflm":
+        arena = micro.arena(artifact.path.read_bytes()).total_bytes
+        written = tuple(write_sources(artifact, folder, arena))
+    else:
+        firmware = write_firmware(artifact, folder)
+        written = firmware.files
+        reporter.say(
+            f"{folder}: {firmware.constant_bytes:,} bytes of constants in flash, {firmware.arena_bytes:,} of RAM; "
+            f"`make -C {folder} test` compares it with LiteRT"
+        )
     for file in written:
         reporter.say(f"wrote {file}")
     return written

@@ -109,7 +109,7 @@ def dense_of(path: Path) -> Path:
     run = path if path.is_dir() else path.parent
     if not (run / DENSE).is_dir():
         raise UsageError(
-            f"Expected the dense network in {run / DENSE}, but it is not there: `pretrim compress --dense` trains it "
+            f"No dense network in {run / DENSE}: `pretrim compress --dense` trains it "
             f"too; or name another one by --against."
         )
     return run / DENSE
@@ -169,15 +169,12 @@ def artifacts_of(path: Path) -> list[Artifact]:
     from pretrim.runs.record import ARTIFACT
 
     if not path.exists():
-        raise UsageError(f"Expected a file of `pretrim export` or a run, but {path} is not there: check the path.")
+        raise UsageError(f"No file {path}: give a file of `pretrim export`, or a run.")
     if not path.is_dir():
         return [read(path)]
     found = [file for file in sorted(path.glob(f"{ARTIFACT}.*")) if file.suffix in SUFFIXES.values()]
     if not found:
-        raise ArtifactError(
-            f"Expected an artifact in {path}, but there is none: make one with "
-            f"`{on_run('export', path, '--runtime', 'onnx')}`."
-        )
+        raise ArtifactError(f"No artifact in {path}: make one with `{on_run('export', path, '--runtime', 'onnx')}`.")
     return [read(file) for file in found]
 
 
@@ -191,7 +188,6 @@ def _counterpart(path: Path, artifact: Artifact) -> Artifact:
     if not file.exists():
         int8 = calibration(path) if artifact.data_type == "int8" else ()
         raise ArtifactError(
-            f"Expected {file} to compare with, but it is not there: make it with "
-            f"`{on_run('export', path, '--runtime', artifact.runtime, *int8)}`."
+            f"No {file} to compare with: make it with `{on_run('export', path, '--runtime', artifact.runtime, *int8)}`."
         )
     return read(file)

@@ -308,6 +308,6 @@ def predict_images(run: Run, images: Sequence[Path], top: int = 3) -> list[dict[
     outputs = torch.cat([main_output(opened.network, part, *opened.normalisation) for part in parts])
     for path, some in zip(images, outputs, strict=True):
         if not some.isfinite().all():
-            raise ModelError(f"Expected finite scores for {path}, but the network gives others: train it again.")
+            raise ModelError(f"The network gives scores for {path} that are not finite: train it again.")
     answers = task.answer(outputs, opened.classes, top)
     return [{"image": str(path), "predictions": answer} for path, answer in zip(images, answers, strict=True)]

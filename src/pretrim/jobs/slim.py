@@ -66,8 +66,8 @@ class Slimmed:
         before: the five costs of the network that was given.
         after: those of the new one.
         exact_difference: of the outputs in double precision, as a share of the largest one; None for a network that
-            does not run in it.
-        stored_difference: the same of the network as it is stored.
+            does not run in it, and where there is no new one.
+        stored_difference: the same of the network as it is stored; None where there is no new one.
         images: random images that both were compared on.
     """
 
@@ -78,7 +78,7 @@ class Slimmed:
     before: Mapping[str, int]
     after: Mapping[str, int]
     exact_difference: float | None
-    stored_difference: float
+    stored_difference: float | None
     images: int = IMAGES
 
     @property
@@ -96,8 +96,11 @@ class Slimmed:
             "before": dict(self.before),
             "after": dict(self.after),
             "groups": [asdict(group) for group in self.groups],
-            "difference": {"exact": self.exact_difference, "stored": self.stored_difference, "images": self.images},
+            "difference": None if self.run is None else self._difference(),
         }
+
+    def _difference(self) -> dict[str, Any]:
+        return {"exact": self.exact_difference, "stored": self.stored_difference, "images": self.images}
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def slim(
     reporter, images = reporter or Silent(), images or DataOptions()
     prepare_output(output, options.overwrite)
     if _is_run(source):
-        _refuse_for_run(options, data, images)
+        _check_for_run(options, data, images, reporter)
         given = _of_run(Path(str(source)), model, reporter)
     else:
         given = _of_model(source, options, data, images, reporter)  # type: ignore[arg-type]  # no path is left
@@ -169,11 +172,16 @@ def _is_run(source: ModelSource | Path) -> bool:
     return isinstance(source, str | Path) and (is_on_hub(source) or Path(source).is_dir())
 
 
-def _refuse_for_run(options: SlimOptions, data: DataSource | None, images: DataOptions) -> None:
-    given = {"from": options.from_, "classes": options.classes, "data": data, **vars(images)}
-    asked = next((name for name, value in given.items() if value is not None), None)
-    if asked is not None:
-        raise UsageError(f"A run knows its weights, data and input: leave out --{asked.replace('_', '-')}.")
+def _check_for_run(options: SlimOptions, data: DataSource | None, images: DataOptions, reporter: Reporter) -> None:
+    """Raises UsageError for options of a dense network; what a project file may add is only said to be unused."""
+    for name, value in (("from", options.from_), ("classes", options.classes)):
+        if value is not None:
+            raise UsageError(f"A run knows its weights and its classes: leave out --{name}.")
+    unused = [
+        f"--{name.replace('_', '-')}" for name, value in {"data": data, **vars(images)}.items() if value is not None
+    ]
+    if unused:
+        reporter.say(f"note: a run knows its data and its input: {', '.join(unused)} is not used")
 
 
 # ---------------------------------------------------------------------------------------- the network that is given
@@ -251,7 +259,7 @@ def _slimmed(given: Given, output: Path, overwrite: bool) -> Slimmed:
     network = given.network
     exact, dead = _find(given)
     before = plan_of_widths(network, network.dense, given.plan.dtype).slim
-    found = Slimmed(given.name, None, len(dead.kept), dead.groups, before, before, 0.0 if exact else None, 0.0)
+    found = Slimmed(given.name, None, len(dead.kept), dead.groups, before, before, None, None)
     if not dead.removed:
         return found
     after = plan_of_widths(network, dead.widths, given.plan.dtype)

@@ -165,7 +165,7 @@ class Table:
         try:
             curves = {key: curve.checked(file.aligned) for key, curve in file.curves.items()}
         except ValueError as error:
-            raise MeasureError(f"Expected a latency table, but it is damaged ({error}): remove it.") from error
+            raise MeasureError(f"The latency table is damaged ({error}): remove it.") from error
         corrections = {key: Correction(*pair) for key, pair in file.corrections.items()}
         return cls(file.place, file.machine, file.start_s, curves, corrections, file.aligned)
 
@@ -219,7 +219,7 @@ def load_table(place: LatencyKey) -> Table | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, MeasureError) as error:
-        raise MeasureError(f"Expected a latency table in {file}, but it cannot be read: remove it.") from error
+        raise MeasureError(f"Cannot read the latency table {file}: remove it.") from error
 
 
 def check_cache() -> None:
@@ -244,9 +244,7 @@ def save_table(table: Table) -> None:
 
 
 def _not_kept(folder: Path, error: OSError) -> MeasureError:
-    return MeasureError(
-        f"Expected to keep a latency table in {folder}, but got: {error.strerror}. Set XDG_CACHE_HOME to another."
-    )
+    return MeasureError(f"Cannot keep a latency table in {folder}: {error.strerror}. Set XDG_CACHE_HOME to another.")
 
 
 # ---------------------------------------------------------------------------------------- measuring

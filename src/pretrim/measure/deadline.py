@@ -68,7 +68,7 @@ def awaited(process: subprocess.Popen[bytes], patience: Patience, name: str) -> 
             process.wait()
     if expired.is_set():
         raise MeasureError(
-            f"Expected {name} to end within {patience.limit_s:g} s, but it did not: it was ended. "
+            f"{name} did not end within {patience.limit_s:g} s, and was stopped. "
             f"Raise --time-limit if it only takes long."
         )
 

@@ -146,7 +146,7 @@ def parse_answer(text: str, artifacts: int) -> Answer:
     """Read what the worker printed, among whatever the runtime printed. Raises MeasureError for anything else."""
     line = next((line for line in text.splitlines() if line.startswith(MARK)), None)
     if line is None:
-        raise MeasureError("Expected a measurement, but the worker gave none: run it again.")
+        raise MeasureError("The worker gave no measurement: run it again.")
     source, mend = "The worker's answer", "Run it again"
     data = records.load(line.removeprefix(MARK), source=source, error=MeasureError, mend=mend)
     answer = records.convert(_printable(data), Answer, source=source, error=MeasureError, mend=mend)

@@ -165,16 +165,14 @@ def check_ended(code: int, errors: str, where: str) -> None:
         package = printable(missing.split()[0])
         requirement = requirement_of(package.replace("-", "_"))
         mend = f"pip install '{requirement}'" if where == "on this machine" else f"pip install {package} there"
-        raise UsageError(f"Expected {package} to be installed {where}, but it is missing: {mend}.")
+        raise UsageError(f"{package} is not installed {where}: {mend}.")
     if code == -signal.SIGKILL:
-        raise MeasureError(
-            f"Expected the artifact to run {where}, but it was killed, mostly for want of memory: free some."
-        )
+        raise MeasureError(f"The artifact was killed {where}, mostly for want of memory: free some.")
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        raise MeasureError(f"Expected the artifact to run {where}, but its runtime crashed ({name}): export it again.")
+        raise MeasureError(f"The runtime crashed {where} ({name}): export it again.")
     said = printable(lines[-1]) if lines else f"exit code {code}"
-    raise MeasureError(f"Expected the artifact to run {where}, but got: {said}. Export it again.")
+    raise MeasureError(f"The artifact did not run {where}: {said}. Export it again.")
 
 
 def printable(said: str) -> str:

@@ -67,7 +67,7 @@ class Host:
         try:
             parts += [(name, file.read_bytes()) for name, file in zip(names, files, strict=True)]
         except OSError as error:
-            raise MeasureError(f"Expected to read {error.filename}, but got: {error.strerror}. Try again.") from error
+            raise MeasureError(f"Cannot read {error.filename}: {error.strerror}. Try again.") from error
         code, answer, errors = self._talk(_bundle(parts))
         lines = [line for line in answer.decode(errors="replace").splitlines() if line.startswith(MARK)]
         try:
@@ -86,7 +86,7 @@ class Host:
         try:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except FileNotFoundError:
-            raise UsageError("Expected ssh to be installed, but it is missing: install the OpenSSH client.") from None
+            raise UsageError("ssh is not installed: install the OpenSSH client.") from None
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         errors: list[bytes] = []
         listener = threading.Thread(target=lambda stream: errors.append(stream.read()), args=(process.stderr,))
@@ -105,7 +105,7 @@ class Host:
         lines = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("**")]
         said = printable(lines[-1] if lines else f"exit code {code}")
         return MeasureError(
-            f"Expected to measure on {self.name}, but got: {said}. Check that `ssh {self.name} {self.python} -V` works "
+            f"Cannot measure on {self.name}: {said}. Check that `ssh {self.name} {self.python} -V` works "
             f"without a password."
         )
 

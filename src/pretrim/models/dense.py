@@ -14,6 +14,7 @@ from pretrim.analysis.copies import copy_module
 from pretrim.analysis.network import Network
 from pretrim.errors import ModelError, UsageError
 
+from .patience import limited
 from .resolve import ModelReference, build, resolve
 
 ModelSource: TypeAlias = str | nn.Module | Callable[[], nn.Module]
@@ -70,8 +71,13 @@ def open_model(source: ModelSource, shape: Shape, classes: int | None, seed: int
 
     Raises:
         UsageError: no such model, or an input that does not fit in memory.
-        ModelError: it cannot be built, or its forward fails.
+        ModelError: it cannot be built, its forward fails, or does not end within a limit (`patience.py`).
     """
+    with limited(source if isinstance(source, str) else "the network"):
+        return _opened(source, shape, classes, seed)
+
+
+def _opened(source: ModelSource, shape: Shape, classes: int | None, seed: int) -> DenseModel:
     reference = resolve(source, num_classes=classes, input_shape=shape) if isinstance(source, str) else None
     torch.manual_seed(seed)
     module = build(reference) if reference is not None else _built(source)

@@ -116,7 +116,7 @@ def build(reference: ModelReference) -> nn.Module:
     file = _user_file(name)
     path = None if file is None else file[0]
     siblings = nullcontext() if path is None else userfile.siblings_importable(path)
-    with userfile.own_errors(f"Expected {name} to build a network from {_shown(arguments)}", path), siblings:
+    with userfile.own_errors(f"{name} did not build a network from {_shown(arguments)}", path), siblings:
         network = builder(**arguments)
     if not isinstance(network, nn.Module):
         raise ModelError(f"Expected {name} to return a torch.nn.Module, but it returned a {type(network).__name__}.")

@@ -35,7 +35,7 @@ def load_function(path: Path, function: str) -> Callable[..., object]:
     """
     if not path.is_file():
         raise UsageError(f"Expected '{path}:{function}' to name a file, but there is no file {path}. Check the path.")
-    with own_errors(f"Expected {path} to be imported", path), siblings_importable(path):
+    with own_errors(f"Cannot import {path}", path), siblings_importable(path):
         module = _import_file(path)
     found = getattr(module, function, None)
     if not callable(found) or isinstance(found, nn.Module):
@@ -89,7 +89,7 @@ def _missing(module: ModuleType, path: Path, function: str) -> str:
         mend = f"Did you mean {path}:{close[0]}?"
     else:
         mend = f"It defines {', '.join(own)}." if own else "It defines no function at all."
-    return f"Expected {path} to have a function '{function}', but it has none of that name. {mend}"
+    return f"{path} has no function '{function}'. {mend}"
 
 
 def _is_defined_in(module: ModuleType, value: object) -> bool:
@@ -112,8 +112,8 @@ def siblings_importable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def own_errors(expectation: str, path: Path | None) -> Iterator[None]:
-    """Turn an error raised inside into a `ModelError` of one line: expectation, own error and its place.
+def own_errors(failure: str, path: Path | None) -> Iterator[None]:
+    """Turn an error raised inside into a `ModelError` of one line: what failed, its own error and the place.
 
     The place is the last line in the folder of the user's file at `path` that the error went through; where
     `path` is None, the line that raised it. An exit (`SystemExit`) counts as an error, or a script's would
@@ -124,7 +124,7 @@ def own_errors(expectation: str, path: Path | None) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         message = error.msg if isinstance(error, SyntaxError) else str(error)
         text = ": ".join(part for part in (type(error).__name__, " ".join(message.split())) if part)
-        raise ModelError(f"{expectation}, but it raised {text} ({_place(error, path)}).") from error
+        raise ModelError(f"{failure}: it raised {text} ({_place(error, path)}).") from error
 
 
 def _place(error: BaseException, path: Path | None) -> str:

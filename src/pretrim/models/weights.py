@@ -43,9 +43,7 @@ def load_weights(model: nn.Module, path: str | Path) -> str:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"Expected a file of weights in {file}, but it cannot be read ({error.strerror}): check the path."
-        ) from error
+        raise UsageError(f"Cannot read the weights in {file} ({error.strerror}): check the path.") from error
     tensors = _named_as(model, _tensors(file, content))
     wanted = model.state_dict()
     # Counters of batch norms are newer than many files; nothing that pretrim does reads them.
@@ -77,7 +75,7 @@ def _tensors(file: Path, content: bytes) -> dict[str, torch.Tensor]:
         try:
             return read_tensors(content)
         except (SafetensorError, ValueError, KeyError) as error:
-            raise CheckpointError(f"Expected {file} to be a safetensors file, but {error}: copy it again.") from error
+            raise CheckpointError(f"Cannot read {file} as safetensors ({error}): copy it again.") from error
     if file.suffix not in PICKLED:
         raise UsageError(f"Expected weights in .safetensors or .pth, but got {file.name}: save them as safetensors.")
     try:
@@ -92,7 +90,7 @@ def _tensors(file: Path, content: bytes) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # torch raises many kinds for damaged files; each means the same to the user
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"Expected {file} to be a file of torch.save, but {said}: copy it again.") from error
+        raise CheckpointError(f"Cannot read {file} as a file of torch.save ({said}): copy it again.") from error
 
 
 def _state_dict(found: Any) -> dict[str, torch.Tensor]:

@@ -81,7 +81,7 @@ def timm() -> ModuleType:
 def _import_error(package: str, error: Exception) -> UsageError:
     own = " ".join(str(error).split())
     return UsageError(
-        f"Expected the package {package} to be importable, but got {type(error).__name__}: {own}. "
+        f"Cannot import the package {package} ({type(error).__name__}: {own}). "
         "Install it with: pip install 'pretrim[zoo]' "
         "(with a CPU-only torch: pip install --no-deps torchvision timm)."
     )

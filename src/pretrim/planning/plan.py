@@ -99,7 +99,7 @@ class Plan:
         from pretrim import records  # not at the top: the core needs torch and NumPy alone
 
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise PlanError("Expected a plan written by pretrim, but got other JSON: make one with `pretrim plan`.")
+            raise PlanError("The file is JSON, but not a plan of pretrim: make one with `pretrim plan`.")
         if type(data.get("version")) is not int or data["version"] != VERSION:
             raise PlanError(f"Expected a plan of version {VERSION}, but got {data.get('version')!r}: update pretrim.")
         plan = records.convert(data, cls, source=source, error=PlanError, mend="make it again")
@@ -107,7 +107,7 @@ class Plan:
             _check(plan)
         except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             said = records.one_line(error)
-            raise PlanError(f"Expected a complete plan, but it is damaged ({said}): make it again.") from error
+            raise PlanError(f"The plan is damaged ({said}): make it again.") from error
         return plan
 
     def save(self, path: str | Path) -> None:
@@ -123,7 +123,7 @@ class Plan:
             content = Path(path).read_bytes()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise PlanError(f"Expected a plan in {path}, but could not read it ({reason}).") from error
+            raise PlanError(f"Cannot read the plan {path} ({reason}).") from error
         plain = records.load(content, source=path, error=PlanError, mend="make it again with `pretrim plan`")
         return cls.from_json(plain, path)
 

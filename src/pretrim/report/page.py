@@ -106,8 +106,6 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise UsageError(
-            "Expected plotly for a report, but it is not installed: pip install 'pretrim[study]'."
-        ) from error
+        raise UsageError("A report needs plotly: pip install 'pretrim[study]'.") from error
     script: str = get_plotlyjs()
     return script

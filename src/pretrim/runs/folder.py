@@ -111,17 +111,14 @@ def _check_replaceable(shown: Path, target: Path, overwrite: bool, resume: bool)
         stopped = target.is_dir() and any((target / part / STATE).exists() for part in ("", DENSE))
         if stopped:
             raise CheckpointError(
-                f"Expected a new folder, but {shown} holds a training that was stopped: --resume goes on with it, "
-                f"--overwrite starts anew."
+                f"{shown} holds a training that was stopped: --resume goes on with it, --overwrite starts anew."
             )
-        raise CheckpointError(f"Expected a new folder, but {shown} exists: choose another, or --overwrite.")
+        raise CheckpointError(f"{shown} exists: choose another folder, or --overwrite.")
     if not target.is_dir():
-        raise CheckpointError(f"Expected a run folder to overwrite, but {shown} is a file: choose another.")
+        raise CheckpointError(f"{shown} is a file, not a run folder: choose another.")
     others = sorted(entry.name for entry in target.iterdir() if not _is_ours(entry))
     if others:
-        raise CheckpointError(
-            f"Expected a run folder to overwrite, but {shown} also holds {others[0]}: choose another, or remove it."
-        )
+        raise CheckpointError(f"{shown} also holds {others[0]}, which is not of a run: choose another, or remove it.")
 
 
 def _is_ours(entry: Path) -> bool:
@@ -144,7 +141,7 @@ def _sibling(target: Path) -> Path:
 
 def _not_writable(path: Path, error: OSError | RuntimeError) -> CheckpointError:
     why = getattr(error, "strerror", None) or "links that lead in a circle"
-    return CheckpointError(f"Expected to write the folder {path}, but got: {why}. Choose one that can be written.")
+    return CheckpointError(f"Cannot write the folder {path}: {why}. Choose one that can be written.")
 
 
 def _rename(temporary: Path, target: Path) -> None:

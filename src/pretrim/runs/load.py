@@ -41,11 +41,9 @@ def read(path: str | Path) -> RunRecord:
     except OSError as error:
         check_free(file.parent, Path(path))
         if (file.parent / STATE).exists():
-            raise CheckpointError(
-                f"Expected a finished run in {path}, but its training was stopped: go on with `compress --resume`."
-            ) from error
+            raise CheckpointError(f"The training in {path} was stopped: go on with `compress --resume`.") from error
         raise CheckpointError(
-            f"Expected a run folder with {RECORD}, but could not read {file} ({error.strerror}): "
+            f"A run folder has a {RECORD}, but cannot read {file} ({error.strerror}): "
             f"give the folder that `pretrim compress -o` wrote."
         ) from error
     mend = "the file is truncated or edited, copy it again"
@@ -85,7 +83,7 @@ def _read_weights(file: Path, record: RunRecord) -> dict[str, torch.Tensor]:
         content = file.read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"Expected the weights in {file}, but could not read it ({error.strerror}): copy the whole run folder."
+            f"Cannot read the weights in {file} ({error.strerror}): copy the whole run folder."
         ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != record.weights_sha256:
@@ -96,7 +94,7 @@ def _read_weights(file: Path, record: RunRecord) -> dict[str, torch.Tensor]:
     try:
         return read_tensors(content)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"Expected {file} to be a safetensors file, but {error}: copy it again.") from error
+        raise CheckpointError(f"Cannot read {file} as safetensors ({error}): copy it again.") from error
 
 
 def _rebuild(record: RunRecord, model: ModelSource | None) -> nn.Module:

@@ -108,16 +108,18 @@ class RunRecord:
     def from_json(cls, data: Any) -> RunRecord:
         """Read what :meth:`to_json` wrote. Raises CheckpointError for anything else."""
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise CheckpointError("Expected a run written by pretrim, but got other JSON: give a folder of `compress`.")
+            raise CheckpointError("The record is JSON, but not that of a run: give a folder of `compress`.")
         if data.get("version") != VERSION:
             raise CheckpointError(
                 f"Expected a run of version {VERSION}, but got {data.get('version')!r}: update pretrim."
             )
         try:
             return _record(data)
+        except CheckpointError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, PretrimError) as error:
             said = records.one_line(error)
-            raise CheckpointError(f"Expected a complete {RECORD}, but it is damaged ({said}): save again.") from error
+            raise CheckpointError(f"{RECORD} is damaged ({said}): save again.") from error
 
 
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]

@@ -19,10 +19,10 @@ from pretrim.planning.plan import Plan
 from pretrim.train import (
     ACCURACY,
     Assessment,
-    Choice,
     Classification,
     EpochRecord,
     Execution,
+    ExecutionChoice,
     Metric,
     Progress,
     Recipe,
@@ -73,7 +73,7 @@ class TrainingSpec:
 class Hooks:
     """What is told of a training; see `train.train`."""
 
-    on_start: Callable[[Choice], None] | None = None
+    on_start: Callable[[ExecutionChoice], None] | None = None
     on_step: Callable[[Progress], None] | None = None
     on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None = None
 

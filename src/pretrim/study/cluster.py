@@ -106,7 +106,7 @@ def connected(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("Expected ray for --ray, but it is not installed: pip install 'pretrim[ray]'.") from error
+        raise UsageError("--ray needs the package ray: pip install 'pretrim[ray]'.") from error
     host, _, port = address.rpartition(":")
     try:
         if port.isdigit() and host:  # Ray itself would wait for minutes
@@ -117,9 +117,7 @@ def connected(address: str) -> Any:
         )
     except (OSError, RuntimeError, ValueError) as error:
         said = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
-        raise UsageError(
-            f"Expected a Ray cluster at {address!r}, but got: {said}: start one with `ray start --head`."
-        ) from error
+        raise UsageError(f"No Ray cluster at {address!r} ({said}): start one with `ray start --head`.") from error
     return ray
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +71,7 @@ class Database:
                 f"Expected a database as SQLAlchemy names it, such as postgresql+psycopg://USER@HOST/NAME, but got "
                 f"{hidden(url)} ({first_line(error)})."
             ) from error
+        weakref.finalize(self, self.engine.dispose)  # from Python 3.13 on, SQLite's connections want to be closed
         if self._file is not None:
             _check_sqlite(self._file)
 
@@ -91,7 +93,7 @@ class Database:
             except SQLAlchemyError as error:
                 if wait_s is None or not self._is_away(error):
                     said = first_line(getattr(error, "orig", None) or error)
-                    raise StudyError(f"Expected to use the database {hidden(self.url)}, but got: {said}.") from error
+                    raise StudyError(f"Cannot use the database {hidden(self.url)}: {said}.") from error
                 time.sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
 
@@ -125,6 +127,6 @@ def _check_sqlite(path: Path) -> None:
         return
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else error
-        raise StudyError(f"Expected a study in {path}, but it cannot be read ({said}).") from error
+        raise StudyError(f"Cannot read the study in {path} ({said}).") from error
     if head and head != b"SQLite format 3\0":
         raise StudyError(f"Expected a study in {path}, but it is no SQLite database: it is damaged, take a copy of it.")

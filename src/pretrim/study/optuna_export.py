@@ -62,7 +62,7 @@ class OptunaExport:
                 self.study.set_metric_names(names)
         except Exception as error:  # SQLAlchemy's, alembic's, Optuna's own: all mean the same to the user
             said = first_line(error)
-            raise StudyError(f"Expected to open the study {store.name} with Optuna, but got: {said}.") from error
+            raise StudyError(f"Cannot open the study {store.name} with Optuna: {said}.") from error
 
     def close(self) -> None:
         """Close its connections."""
@@ -80,7 +80,7 @@ class OptunaExport:
                 break
             except Exception as error:  # the database's and Optuna's own
                 if wait_s is None:
-                    raise StudyError(f"Expected to tell Optuna of a trial, but got: {first_line(error)}.") from error
+                    raise StudyError(f"Cannot tell Optuna of a trial: {first_line(error)}.") from error
                 time.sleep(wait_s)
         self.store.settle(trial.key, is_known=True)
 

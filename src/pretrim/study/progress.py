@@ -76,7 +76,13 @@ class Running:
 
 
 def tell(store: Store, key: str, place: Place) -> None:
-    """Keep where a trial is. Raises StudyError if the database cannot be used."""
+    """Keep where a trial is. Raises StudyError if the database cannot be used.
+
+    Args:
+        store: of the study.
+        key: of the trial.
+        place: its epoch, score and speed.
+    """
     text = json.dumps(asdict(place), allow_nan=False)
     row = {"study": store.name, "key": key}
     mine = sql.update(PROGRESS).where(PROGRESS.c.study == store.name, PROGRESS.c.key == key)

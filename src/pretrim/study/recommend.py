@@ -217,7 +217,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
                 if name == "latency"
                 else "LiteRT has no model of this network"
             )
-            raise UsageError(f"Expected trials with a known {name}, but there are none: {how}.")
+            raise UsageError(f"No trial has a known {name}: {how}.")
 
     def meets(candidate: Candidate, names: Iterable[str]) -> bool:
         return all(candidate.takes.get(name, float("inf")) <= limits[name] for name in names)

@@ -105,7 +105,7 @@ class Store:
         """What all trials share. Raises StudyError if there is no such study, or it is of a newer version."""
         row = self._study_row()
         if row is None:
-            raise StudyError(f"Expected a study called {self.name} in {hidden(self.url)}, but there is none.")
+            raise StudyError(f"No study called {self.name} in {hidden(self.url)}.")
         source, mend = f"The settings of study {self.name}", "take a copy of the study"
         if type(row.version) is not int:
             raise StudyError(f"{source} are damaged: the version is {row.version!r}. Take a copy of the study.")

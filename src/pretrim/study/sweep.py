@@ -86,13 +86,9 @@ def open_study(folder: Path, storage: str | None = None, name: str | None = None
     try:
         text = record.read_bytes()
     except FileNotFoundError as error:
-        raise StudyError(
-            f"Expected a study in {folder}, but there is no {RECORD}: make one with `pretrim sweep`."
-        ) from error
+        raise StudyError(f"No study in {folder} (it has no {RECORD}): make one with `pretrim sweep`.") from error
     except OSError as error:
-        raise StudyError(
-            f"Expected a study in {folder}, but its {RECORD} cannot be read ({error.strerror})."
-        ) from error
+        raise StudyError(f"Cannot read {RECORD} of the study in {folder} ({error.strerror}).") from error
     mend = "take a copy of the study"
     plain = records.load(text, source=record, error=StudyError, mend=mend)
     records.check_header(plain, FORMAT, VERSION, source=record, error=StudyError)
@@ -134,7 +130,7 @@ def make_study(folder: Path, settings: StudyConfig, storage: str | None = None, 
             plain = {"format": FORMAT, "version": VERSION, "name": store.name, "storage": url}
             write_text(record, json.dumps(plain, indent=2) + "\n")
     except OSError as error:
-        raise StudyError(f"Expected to write the study to {folder}, but got: {error.strerror}.") from error
+        raise StudyError(f"Cannot write the study to {folder}: {error.strerror}.") from error
     finally:
         if is_new and not record.exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -147,13 +143,11 @@ def check_study_folder(folder: Path) -> bool:
     try:
         is_there, is_folder = folder.exists() or folder.is_symlink(), folder.is_dir()
         if is_there and not is_folder:
-            raise StudyError(f"Expected a folder for the study, but {folder} is a file.")
+            raise StudyError(f"{folder} is a file: choose a folder for the study.")
         if is_folder and not record.exists() and any(folder.iterdir()):
-            raise StudyError(
-                f"Expected a new folder, or one of a study, but {folder} holds other files: choose another."
-            )
+            raise StudyError(f"{folder} holds other files than a study: choose another.")
     except OSError as error:
-        raise StudyError(f"Expected to write the study to {folder}, but got: {error.strerror}.") from error
+        raise StudyError(f"Cannot write the study to {folder}: {error.strerror}.") from error
     return not is_there
 
 
@@ -329,7 +323,7 @@ class _Sweep:
                 raise PretrimError(f"{said} The trials that were running wait: run the same command again.")
             if code == 1:
                 # Not in a trial: before one was claimed, say while the network was built.
-                raise PretrimError(f"Expected a worker to start, but got: {_last_line(self._log(place))}")
+                raise PretrimError(f"A worker did not start: {_last_line(self._log(place))}")
 
     def _stop(self) -> None:
         """End the workers; each saves its state first."""

@@ -81,4 +81,4 @@ def _made(path: Path, name: str) -> Any:
         return made()
     except Exception as error:  # the user's own code; its error is shown
         said = " ".join(str(error).split())
-        raise UsageError(f"Expected {path}:{name}() to make a task, but it raised {said}.") from error
+        raise UsageError(f"{path}:{name}() raised {said}.") from error

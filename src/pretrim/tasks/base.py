@@ -153,7 +153,7 @@ class MetricTask(Task):
     ) -> Scores:
         """Loss and metrics on a split; the interval where it is final. See `train.Task.assess`."""
         if not len(split):
-            raise DataError("Expected images to evaluate on, but the split is empty.")
+            raise DataError("No images to evaluate on: the split is empty.")
         loss, answers, targets = self._answers(model, split, mean, std)
         answer, target = _joined(answers), torch.cat(targets)
         values = self.measured(answer, target)

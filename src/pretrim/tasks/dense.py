@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from pretrim.data import Augmentation, DataSet, Draws, augment
+from pretrim.data import Augmentation, AugmentParams, DataSet, augment
 from pretrim.errors import ModelError
 from pretrim.train import AUXILIARY_WEIGHT, Baseline, Metric, split_outputs
 
@@ -66,7 +66,7 @@ class Segmentation(MetricTask):
         """All of it; masks are moved with their images."""
         return how
 
-    def augmented(self, targets: torch.Tensor, draws: Draws, how: Augmentation) -> torch.Tensor:
+    def augmented(self, targets: torch.Tensor, draws: AugmentParams, how: Augmentation) -> torch.Tensor:
         """Masks moved and mirrored as their images; what comes from outside is of no class."""
         # One more than the class, so that the zeros from outside become 255 again: bytes wrap round.
         shifted = targets.to(torch.uint8)[:, None] + 1

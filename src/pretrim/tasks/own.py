@@ -92,7 +92,7 @@ class OwnTask(MetricTask):
             found: Sequence[Any] = self.given.data()
         except Exception as error:  # the user's own code; its error is shown
             said = " ".join(str(error).split())
-            raise UsageError(f"Expected {self.name}.data() to return data sets, but it raised {said}.") from error
+            raise UsageError(f"{self.name}.data() raised {said}.") from error
         return found
 
 

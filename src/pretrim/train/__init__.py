@@ -4,7 +4,7 @@ from .batch import Batch
 from .classification import Classification
 from .diagnosis import diagnose, majority_share
 from .evaluation import Evaluation, evaluate, main_output, scores
-from .execution import Choice, Execution
+from .execution import Execution, ExecutionChoice
 from .log import check_trackers, draw_curve, track, write_log
 from .loop import Progress, Training, train
 from .metric import ACCURACY, Baseline, Metric
@@ -41,12 +41,12 @@ __all__ = [
     "Assessment",
     "Baseline",
     "Batch",
-    "Choice",
     "Classification",
     "Comparison",
     "EpochRecord",
     "Evaluation",
     "Execution",
+    "ExecutionChoice",
     "Interrupted",
     "Interval",
     "Metric",

@@ -126,7 +126,7 @@ def evaluate(
         ModelError: the outputs are not class scores.
     """
     if not len(split):
-        raise DataError("Expected images to evaluate on, but the split is empty.")
+        raise DataError("No images to evaluate on: the split is empty.")
     logits = torch.cat([scores(model, images, mean, std) for images, _ in batches(split, batch_size)])
     labels = split.labels
     classes = logits.shape[1]

@@ -92,7 +92,7 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ExecutionChoice:
     """What was chosen, and the images a second that each candidate reached; none where nothing was timed."""
 
     execution: Execution
@@ -103,7 +103,9 @@ Step: TypeAlias = Callable[[Execution], None]
 """Runs one training step in a way, and waits for its end."""
 
 
-def choose(wish: Execution, model: nn.Module, device: torch.device, run: Step, *, steps: int, batch: int) -> Choice:
+def choose(
+    wish: Execution, model: nn.Module, device: torch.device, run: Step, *, steps: int, batch: int
+) -> ExecutionChoice:
     """Pin what is open in `wish`: by timing `run` on a CPU if `steps` are many, by what is known else.
 
     The model's values and gradients are put back; its memory layout is the caller's to set.
@@ -121,13 +123,13 @@ def choose(wish: Execution, model: nn.Module, device: torch.device, run: Step, *
     is_open = len(options) > 1 or (device.type == "cuda" and wish.compile is None)
     if not is_open or len(options) * TIMED > steps * SMALLEST_SHARE:
         chosen = options[0]
-        return Choice(replace(chosen, compile=bool(chosen.compile)), {})
+        return ExecutionChoice(replace(chosen, compile=bool(chosen.compile)), {})
     with _restored(model), threads(wish.threads):
         seconds = fastest(options, lambda option: _seconds(run, option))
     best = min(seconds, key=seconds.__getitem__)
     compiled = best.compile if best.compile is not None else pays_to_compile(device, seconds[best] * steps)
     speeds = {_label(option): batch / took for option, took in seconds.items() if math.isfinite(took)}
-    return Choice(replace(best, compile=compiled), speeds)
+    return ExecutionChoice(replace(best, compile=compiled), speeds)
 
 
 def candidates(wish: Execution, device: torch.device, bfloat16: bool) -> list[Execution]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pretrim.data import DataSet, Draws, Split, augment, cut_out, draw, normalise, prefetched
+from pretrim.data import AugmentParams, DataSet, Split, augment, cut_out, draw, normalise, prefetched
 from pretrim.errors import DataError, UsageError
 
 from .batch import Batch
@@ -32,7 +32,7 @@ class Order:
     """One epoch: which image stands at each place, what is done to it, and what is mixed with it."""
 
     images: torch.Tensor
-    draws: Draws
+    draws: AugmentParams
     partners: torch.Tensor | None
     """steps x batch, places within the batch"""
     shares: list[float]
@@ -53,7 +53,7 @@ def in_passes(places: torch.Tensor, batch_size: int) -> tuple[torch.Tensor, ...]
     return torch.tensor_split(places, passes)
 
 
-class Feed:
+class BatchSource:
     """Batches of the training split for one process of `world`."""
 
     def __init__(

@@ -30,7 +30,7 @@ def write_log(records: Sequence[EpochRecord], path: Path) -> None:
     try:
         write_text(path, lines)
     except OSError as error:
-        raise CheckpointError(f"Expected to write {path}, but got: {error.strerror or error}. Make room.") from error
+        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. Make room.") from error
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ def check_trackers(names: Sequence[str]) -> None:
             known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
             raise UsageError(f"Expected a tracker of {known}, but got {name!r}.")
         if name not in installed:
-            raise UsageError(f"Expected the package of the tracker {name}, but it is missing: pip install {name}.")
+            raise UsageError(f"The tracker {name} is not installed: pip install {name}.")
 
 
 def track(accelerator: Accelerator, network: str, record: EpochRecord) -> None:
@@ -143,7 +143,7 @@ def save_picture(figure: Figure, path: Path) -> None:
     try:
         write_atomically(path, write)
     except OSError as error:
-        raise CheckpointError(f"Expected to write {path}, but got: {error.strerror or error}. Make room.") from error
+        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. Make room.") from error
 
 
 def _draw_chance(axes: Axes, value: float, words: str) -> None:

@@ -22,8 +22,8 @@ from . import rounding
 from . import state as states
 from .batch import Batch
 from .classification import Classification
-from .execution import Choice, Execution, choose, kernels, lay_out, threads
-from .feed import STEP, Feed, seed_of
+from .execution import Execution, ExecutionChoice, choose, kernels, lay_out, threads
+from .feed import STEP, BatchSource, seed_of
 from .metric import ACCURACY, Metric
 from .norms import learning_norms, recalibration_images, set_statistics, statistics_kept
 from .optimizer import Average, learning_rate_at, make_optimizer
@@ -31,7 +31,7 @@ from .outputs import forward
 from .processes import agreed, from_main, make_accelerator, same_on_all, total, wanted_precision
 from .recipe import Recipe
 from .state import EpochRecord, State
-from .stop import Interrupted, Wish, listening
+from .stop import Interrupted, StopRequest, listening
 from .task import Task
 from .teacher import Teacher
 
@@ -105,7 +105,7 @@ class Training:
 class Told(TypedDict, total=False):
     """What is called as a training goes on, in the main process."""
 
-    on_start: Callable[[Choice], None] | None
+    on_start: Callable[[ExecutionChoice], None] | None
     """with how the steps are run"""
     on_step: Callable[[Progress], None] | None
     """with the progress, after every step and every epoch"""
@@ -171,10 +171,10 @@ def train(
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(onednn.avoided(model, active=device.type == "cpu"))
         run = _Training(model, data, recipe, device, accelerator, teacher, task or Classification(), told)
-        choice = Choice(_moved(before.execution, device), before.speeds) if before else run.choose(wish)
+        choice = ExecutionChoice(_moved(before.execution, device), before.speeds) if before else run.choose(wish)
         stack.enter_context(threads(choice.execution.threads))
         stack.enter_context(kernels(choice.execution))
-        stop = stack.enter_context(listening()) if checkpoint is not None else Wish()
+        stop = stack.enter_context(listening()) if checkpoint is not None else StopRequest()
         run.prepare(choice, before)
         if accelerator.is_main_process and (on_start := told.get("on_start")) is not None:
             on_start(choice)
@@ -205,7 +205,7 @@ def _check_same(before: State, made_of: Mapping[str, Any], wish: Execution) -> N
             part, was, now = f"{part}'s {inner}", was.get(inner), now.get(inner)
         said = f" ({_short(was)}, not {_short(now)})"
         raise UsageError(
-            f"Expected the training that was stopped, but it had another {part}{said}: give what was given then, "
+            f"The training that was stopped had another {part}{said}: give what was given then, "
             f"or start again with --overwrite."
         )
     if not before.execution.keeps(wish):
@@ -240,7 +240,7 @@ class _Training:
         main = accelerator.is_main_process
         self.on_step, self.on_epoch = (told.get("on_step"), told.get("on_epoch")) if main else (None, None)
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        self.feed = Feed(data, recipe, device, rank=self.rank, world=self.world, dtype=dtype, task=task)
+        self.feed = BatchSource(data, recipe, device, rank=self.rank, world=self.world, dtype=dtype, task=task)
         self.steps, self.batch_size = self.feed.steps, self.feed.batch_size
         self.look_every = LOOK_EVERY if device.type == "cuda" else 1
         self.loss_of = task.objective(recipe, data, device, None if teacher is None else self._ready(teacher))
@@ -259,7 +259,7 @@ class _Training:
 
     # ------------------------------------------------------------------------------------ getting ready
 
-    def choose(self, wish: Execution) -> Choice:
+    def choose(self, wish: Execution) -> ExecutionChoice:
         """How to run the steps: found in the main process, the same in all."""
         if wish.precision is None:
             wish = replace(wish, precision=wanted_precision(self.accelerator))
@@ -269,7 +269,7 @@ class _Training:
             batch = self.recipe.batch_size // self.world
             found = choose(wish, self.model, self.device, self._trial, steps=total_steps, batch=batch)
             self._forget()
-        choice: Choice = from_main(self.accelerator, found)
+        choice: ExecutionChoice = from_main(self.accelerator, found)
         if self.world > 1:
             choice = replace(choice, execution=replace(choice.execution, device=str(self.device)))
         return choice
@@ -290,7 +290,7 @@ class _Training:
         if self.teacher is not None:
             lay_out(self.teacher.model, channels_last=bool(option.channels_last))
 
-    def prepare(self, choice: Choice, before: State | None) -> None:
+    def prepare(self, choice: ExecutionChoice, before: State | None) -> None:
         """Everything that depends on how the steps are run; the values of a state to go on from."""
         self.choice = choice
         self._lay_out(choice.execution)
@@ -307,7 +307,7 @@ class _Training:
 
     # ------------------------------------------------------------------------------------ the loop
 
-    def run(self, stop: Wish, checkpoint: Path | None, made_of: Mapping[str, Any]) -> Training:
+    def run(self, stop: StopRequest, checkpoint: Path | None, made_of: Mapping[str, Any]) -> Training:
         self.started, self.done_before = time.perf_counter(), len(self.records) * self.steps + self.step
         while len(self.records) < self.recipe.epochs:
             if self._epoch(stop):
@@ -330,7 +330,7 @@ class _Training:
             warnings=self.task.warnings(self.records, self.data, self.recipe),
         )
 
-    def _epoch(self, stop: Wish) -> bool:
+    def _epoch(self, stop: StopRequest) -> bool:
         """The rest of an epoch; whether it came to its end."""
         self.model.train()
         epoch, first, started = len(self.records) + 1, self.step, time.perf_counter()
@@ -495,7 +495,7 @@ class _Training:
         if self.world > 1:
             self.accelerator.wait_for_everyone()
 
-    def _interrupted(self, stop: Wish, checkpoint: Path | None, made_of: Mapping[str, Any]) -> None:
+    def _interrupted(self, stop: StopRequest, checkpoint: Path | None, made_of: Mapping[str, Any]) -> None:
         if self.step:
             self._look(len(self.records) + 1)
             self._check_weights(len(self.records) + 1)

@@ -178,4 +178,4 @@ def _write(content: dict[str, Any], path: Path) -> None:
     try:
         write_text(path, json.dumps(content, allow_nan=False) + "\n")
     except OSError as error:
-        raise CheckpointError(f"Expected to write {path}, but got: {error.strerror or error}. Make room.") from error
+        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. Make room.") from error

@@ -5,9 +5,9 @@ is an average of what the weights *were*, and the network, which is sound, predi
 pass over some training images gives the statistics of the weights as they *are* (Wu and Johnson 2021, arXiv 2105.07576,
 call it precise batch norm).
 
-The images are augmented, mixed and drawn as in training (`Feed.calibration`). Without that the statistics are those of
-other images than the weights were trained on, such as ones without the black bars of padded crops: ResNet-20 on
-CIFAR-10 (8 epochs of all images on a GPU) had 81.9 % by its running averages, 81.9 % recalibrated on 2,048 augmented
+The images are augmented, mixed and drawn as in training (`BatchSource.calibration`). Without that the statistics are
+those of other images than the weights were trained on, such as ones without the black bars of padded crops: ResNet-20
+on CIFAR-10 (8 epochs of all images on a GPU) had 81.9 % by its running averages, 81.9 % recalibrated on 2,048 augmented
 images, and 79.3 % on plain ones.
 """
 

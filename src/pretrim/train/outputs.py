@@ -35,8 +35,8 @@ def forward(model: nn.Module, images: torch.Tensor, run: Callable[..., Any] | No
         return model(images) if run is None else run(model, images)
     except Exception as error:  # the user's own code; its error is shown
         raise ModelError(
-            f"Expected the model to run on images of {'x'.join(map(str, images.shape))} in "
-            f"{'train' if model.training else 'eval'} mode, but its forward raised {describe_failure(error)}."
+            f"The model does not run on images of {'x'.join(map(str, images.shape))} in "
+            f"{'train' if model.training else 'eval'} mode: its forward raised {describe_failure(error)}."
         ) from error
 
 

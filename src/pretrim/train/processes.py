@@ -14,7 +14,7 @@ from pretrim.errors import UsageError
 
 from .execution import Precision
 from .optimizer import Average
-from .stop import Wish
+from .stop import StopRequest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,7 +80,7 @@ def from_main(accelerator: Accelerator, value: Any) -> Any:
     return broadcast_object_list([value])[0]
 
 
-def agreed(accelerator: Accelerator, stop: Wish, *, looks: bool) -> bool:
+def agreed(accelerator: Accelerator, stop: StopRequest, *, looks: bool) -> bool:
     """Whether to stop now: at once in one process; in several, when they look, if any of them was asked to.
 
     Args:

@@ -106,7 +106,7 @@ def write(state: State, path: Path) -> None:
     except OSError as error:
         kept = " The state of the last time is still there." if path.exists() else ""
         raise CheckpointError(
-            f"Expected to write {path}, but got: {error.strerror or error}.{kept} Make room, then go on with --resume."
+            f"Cannot write {path}: {error.strerror or error}.{kept} Make room, then go on with --resume."
         ) from error
 
 
@@ -165,10 +165,10 @@ def read(path: Path) -> State:
         size = int.from_bytes(content[:8], "little")
         metadata = dict(json.loads(content[8 : 8 + size]).get("__metadata__") or {})
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError, RuntimeError) as error:
-        raise CheckpointError(f"Expected a training's state in {path}, but {error}: start again.") from error
+        raise CheckpointError(f"Cannot read the training's state in {path} ({error}): start again.") from error
     plain = records.load(str(metadata.get(KEY, "null")), source=path, error=CheckpointError, mend=mend)
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise CheckpointError(f"Expected a training's state in {path}, but it is another safetensors file.")
+        raise CheckpointError(f"{path} is a safetensors file, but not the state of a training.")
     records.check_header(plain, FORMAT, VERSION, source=path, error=CheckpointError)
     if plain["version"] > 1 and not _is_sealed(content, str(metadata.get(DIGEST))):
         raise CheckpointError(

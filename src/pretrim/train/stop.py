@@ -21,29 +21,29 @@ class Interrupted(PretrimError):
         self.exit_code = 128 + number
 
 
-class Wish:
+class StopRequest:
     """Whether, and by which signal, a stop was asked for."""
 
     number: int = 0
 
 
 @contextmanager
-def listening() -> Iterator[Wish]:
+def listening() -> Iterator[StopRequest]:
     """Note the first of these signals; a second one acts as it does elsewhere. Does nothing outside the main thread."""
-    wish = Wish()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield request
         return
     before = {number: signal.getsignal(number) for number in ASKED_BY}
 
     def note(number: int, frame: FrameType | None) -> None:
-        wish.number = number
+        request.number = number
         signal.signal(number, before[signal.Signals(number)])
 
     for number in ASKED_BY:
         signal.signal(number, note)
     try:
-        yield wish
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from pretrim.data import Augmentation, DataSet, Draws, Split
+from pretrim.data import Augmentation, AugmentParams, DataSet, Split
 from pretrim.errors import UsageError
 
 from .batch import Batch
@@ -108,7 +108,7 @@ class Task(ABC):
         """What of an augmentation keeps the targets true; moving and mirroring images does not, in general."""
         return Augmentation(padding=0, flip=False, cutout=how.cutout)
 
-    def augmented(self, targets: torch.Tensor, draws: Draws, how: Augmentation) -> torch.Tensor:
+    def augmented(self, targets: torch.Tensor, draws: AugmentParams, how: Augmentation) -> torch.Tensor:
         """The targets, N x ..., of images that were augmented.
 
         Args:

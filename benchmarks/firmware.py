@@ -1,0 +1,117 @@
+"""Claim: arena and constants of the firmware in C are known to the byte before it is compiled; its code is below 4 KiB.
+
+Slim and dense networks in int8: what the plan predicts of file and activations, what the sources say of themselves, and
+what the linker places in flash and RAM for three Cortex-M (MPS2 boards AN386, AN500 and AN521), without the self-test.
+Each image is run in QEMU, and counts only if every output is LiteRT's. Ranges come from random images, which the sizes
+do not depend on.
+
+    python benchmarks/firmware.py        # about 5 minutes; writes results/firmware.md
+
+Needs `pretrim[litert]`, gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import pretrim
+from pretrim.cost.microcontroller import arena_cost, artifact_cost
+from pretrim.deploy import export, write_firmware
+from pretrim.models import BUILTIN
+
+ROOT = Path(__file__).parent.parent
+RESULT = Path(__file__).parent / "results" / "firmware.md"
+BOARDS = {"an386": "Cortex-M4", "an500": "Cortex-M7", "an521": "Cortex-M33"}
+
+
+def keywords() -> nn.Module:
+    """The DS-CNN of examples/keyword_spotting."""
+    spec = importlib.util.spec_from_file_location("keywords", ROOT / "examples" / "keyword_spotting" / "keywords.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.build()
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
+    "ResNet-20": (BUILTIN["resnet20"], (3, 32, 32)),
+    "MobileNetV2": (BUILTIN["mobilenetv2"], (3, 32, 32)),
+    "DS-CNN": (keywords, (1, 49, 10)),
+}
+PLANS = {"dense": {}, "half the MACs": {"macs": "0.5x"}, "a fifth": {"macs": "0.2x"}}
+
+
+def flash_of(file: Path) -> int:
+    """Bytes of the network and its kernels in flash, by the linker's map."""
+    text = file.read_text().partition("Linker script and memory map")[2].partition("\n.data")[0]
+    found = re.findall(r"^ \.\S+\s+0x[0-9a-f]+\s+(0x[0-9a-f]+) (\S+)$", text, re.MULTILINE)
+    return sum(int(size, 16) for size, name in found if Path(name).name in ("network.o", "kernels.o"))
+
+
+def ram_of(file: Path) -> int:
+    """Bytes of variables, by the sections of the image; its stack is beside them."""
+    printed = subprocess.run(["arm-none-eabi-size", "-A", file], capture_output=True, text=True, check=True).stdout
+    return sum(int(size) for size in re.findall(r"^\.(?:data|bss) +(\d+)", printed, re.MULTILINE))
+
+
+def row(name: str, title: str, limits: dict[str, str]) -> list[str]:
+    torch.manual_seed(0)
+    build, shape = NETWORKS[name]
+    model = build()
+    network = pretrim.analyze(model, torch.zeros(1, *shape))
+    plan = network.plan(**limits) if limits else None
+    widths = network.dense if plan is None else plan.widths
+    slim = (model if plan is None else plan.apply(model)).eval()
+    images = torch.randn(4, *shape)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        artifact = export(slim, path, "litert", images=images, calibration=images, force=True)
+        firmware = write_firmware(artifact, Path(folder) / "src")
+        flash, ram = [], set()
+        for board in BOARDS:
+            subprocess.run(["make", "-s", "-C", f"{folder}/src", "run", f"BOARD={board}"], check=True)
+            built = Path(folder) / "src" / "build" / board
+            flash.append(flash_of(built / "firmware.map"))
+            ram.add(ram_of(built / "firmware.elf"))
+    (same_ram,) = ram
+    assert same_ram == firmware.arena_bytes
+    arena = arena_cost(network)
+    predicted = [int(artifact_cost(network)(widths)), int(arena(widths) - arena.tail(widths))]
+    cells = [*predicted, artifact.file_bytes, firmware.constant_bytes, *flash, same_ram]
+    print(name, title, *cells, sep=" | ", flush=True)
+    return [name, title, *(f"{cell:,}" for cell in cells)]
+
+
+def main() -> None:
+    flash = " | ".join(f"flash, {core}" for core in BOARDS.values())
+    lines = [
+        "# Firmware in plain C: predicted, and as the linker placed it",
+        "",
+        "Bytes; int8, 10 classes; ResNet-20 and MobileNetV2 for 3x32x32, DS-CNN for 1x49x10. Flash is that of network",
+        "and kernels; RAM is the arena, to which the linker script adds 2,048 bytes of stack. Every image ran in QEMU,",
+        "with LiteRT's outputs. The plan predicts the `.tflite` and the activations from widths alone.",
+        f"Compiled with {compiler()}, -O2.",
+        "",
+        f"| network | | plan: .tflite | activations | real: .tflite | constants in C | {flash} | RAM |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in NETWORKS:
+        for title, limits in PLANS.items():
+            lines.append(f"| {' | '.join(row(name, title, limits))} |")
+    RESULT.write_text("\n".join(lines) + "\n")
+
+
+def compiler() -> str:
+    version = subprocess.run(["arm-none-eabi-gcc", "--version"], capture_output=True, text=True, check=True).stdout
+    return f"arm-none-eabi-gcc {version.splitlines()[0].rpartition(') ')[2]}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""Plain C for a microcontroller from an int8 ``.tflite``: no interpreter, no library, no heap.
+
+The arithmetic is LiteRT's to the bit, the memory is planned here, and what is written was compiled and run in tests.
+"""
+
+from __future__ import annotations
+
+from .project import Firmware, write_firmware
+
+__all__ = ["Firmware", "write_firmware"]

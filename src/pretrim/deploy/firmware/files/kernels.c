@@ -1,0 +1,312 @@
+/* Made by pretrim. See kernels.h. Sources of the arithmetic, in github.com/tensorflow/tflite-micro and
+ * github.com/google/gemmlowp, after which this was written:
+ *
+ *   scaled(), scaled_once()   tensorflow/lite/kernels/internal/common.cc, MultiplyByQuantizedMultiplier
+ *   doubled_high_product()    gemmlowp fixedpoint/fixedpoint.h, SaturatingRoundingDoublingHighMul
+ *   divided_by_power_of_two() gemmlowp fixedpoint/fixedpoint.h, RoundingDivideByPOT
+ *   the kernels               tensorflow/lite/kernels/internal/reference/integer_ops/ and reference/reduce.h
+ *
+ * Right shifts of negative numbers are taken to be arithmetic, as every compiler for Cortex-M, x86 and
+ * RISC-V has them (C99 leaves it to the compiler).
+ */
+#include "kernels.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------------------- fixed-point arithmetic */
+
+/* The upper 32 bits of 2ab, rounded to nearest. Its only overflow saturates. */
+static int32_t doubled_high_product(int32_t a, int32_t b)
+{
+    if (a == INT32_MIN && b == INT32_MIN) {
+        return INT32_MAX;
+    }
+    const int64_t product = (int64_t)a * b;
+    const int64_t nudge = product >= 0 ? INT64_C(1) << 30 : 1 - (INT64_C(1) << 30);
+    return (int32_t)((product + nudge) / (INT64_C(1) << 31));
+}
+
+/* x / 2^exponent, rounded to nearest, ties away from zero. */
+static int32_t divided_by_power_of_two(int32_t x, int32_t exponent)
+{
+    const int32_t mask = (int32_t)((UINT32_C(1) << exponent) - 1);
+    const int32_t remainder = x & mask;
+    const int32_t threshold = (mask >> 1) + (x < 0 ? 1 : 0);
+    return (x >> exponent) + (remainder > threshold ? 1 : 0);
+}
+
+/* x * multiplier * 2^(shift - 31), rounded twice, as TFLite rounds. */
+static int32_t scaled(int32_t x, int32_t multiplier, int32_t shift)
+{
+    const int32_t left = shift > 0 ? shift : 0;
+    const int32_t right = shift > 0 ? 0 : -shift;
+    return divided_by_power_of_two(doubled_high_product((int32_t)((uint32_t)x << left), multiplier), right);
+}
+
+/* The same, rounded once. LiteRT's reference kernel of FULLY_CONNECTED does so; that of TensorFlow Lite for
+ * Microcontrollers rounds twice there too, so that an output in a thousand or fewer differs by one step.
+ */
+static int32_t scaled_once(int32_t x, int32_t multiplier, int32_t shift)
+{
+    const int32_t right = 31 - shift;
+    return (int32_t)(((int64_t)x * multiplier + (INT64_C(1) << (right - 1))) >> right);
+}
+
+static int8_t clamped(int32_t x, const nn_range *range)
+{
+    if (x < range->minimum) {
+        return (int8_t)range->minimum;
+    }
+    return (int8_t)(x > range->maximum ? range->maximum : x);
+}
+
+static int8_t stored(int32_t sum, int32_t multiplier, int32_t shift, const nn_range *range)
+{
+    return clamped(scaled(sum, multiplier, shift) + range->zero, range);
+}
+
+/* ------------------------------------------------------------------------------------------- windows */
+
+/* The taps of a kernel that lie inside the input along one dimension: first <= k < end. */
+typedef struct {
+    int origin; /* where tap 0 lies; negative in the padding */
+    int first, end;
+} taps;
+
+static taps taps_at(int output, int stride, int pad, int dilation, int kernel, int size)
+{
+    taps inside = {output * stride - pad, 0, kernel};
+    while (inside.first < kernel && inside.origin + inside.first * dilation < 0) {
+        inside.first++;
+    }
+    while (inside.end > inside.first && inside.origin + (inside.end - 1) * dilation >= size) {
+        inside.end--;
+    }
+    return inside;
+}
+
+static taps rows_at(const nn_window *w, int y)
+{
+    return taps_at(y, w->stride_y, w->pad_top, w->dilation_y, w->kernel_height, w->input_height);
+}
+
+static taps columns_at(const nn_window *w, int x)
+{
+    return taps_at(x, w->stride_x, w->pad_left, w->dilation_x, w->kernel_width, w->input_width);
+}
+
+/* The channels of the input under tap (ky, kx). */
+static const int8_t *pixel_at(const nn_window *w, const int8_t *input, taps rows, taps columns, int ky, int kx)
+{
+    const int y = rows.origin + ky * w->dilation_y;
+    const int x = columns.origin + kx * w->dilation_x;
+    return input + ((int32_t)y * w->input_width + x) * w->input_channels;
+}
+
+/* ---------------------------------------------------------------------------- layers with weights */
+
+static int32_t dot(const int8_t *input, int input_zero, const int8_t *weights, int32_t count)
+{
+    int32_t sum = 0;
+    for (int32_t i = 0; i < count; i++) {
+        sum += (input[i] - input_zero) * weights[i];
+    }
+    return sum;
+}
+
+void nn_conv_2d(const nn_convolution *layer, const int8_t *input, int8_t *output)
+{
+    const nn_window *w = &layer->window;
+    const int depth = layer->group_channels;
+    const int outputs_of_group = w->output_channels / (w->input_channels / depth);
+    const int32_t filter_size = (int32_t)w->kernel_height * w->kernel_width * depth;
+
+    for (int y = 0; y < w->output_height; y++) {
+        const taps rows = rows_at(w, y);
+        for (int x = 0; x < w->output_width; x++) {
+            const taps columns = columns_at(w, x);
+            for (int c = 0; c < w->output_channels; c++) {
+                const int8_t *filter = layer->weights + c * filter_size;
+                const int group = c / outputs_of_group;
+                int32_t sum = layer->bias != NULL ? layer->bias[c] : 0;
+                for (int ky = rows.first; ky < rows.end; ky++) {
+                    for (int kx = columns.first; kx < columns.end; kx++) {
+                        const int8_t *pixel = pixel_at(w, input, rows, columns, ky, kx) + group * depth;
+                        sum += dot(pixel, layer->input_zero, filter + (ky * w->kernel_width + kx) * depth, depth);
+                    }
+                }
+                *output++ = stored(sum, layer->multiplier[c], layer->shift[c], &layer->range);
+            }
+        }
+    }
+}
+
+void nn_depthwise_conv_2d(const nn_depthwise *layer, const int8_t *input, int8_t *output)
+{
+    const nn_window *w = &layer->window;
+
+    for (int y = 0; y < w->output_height; y++) {
+        const taps rows = rows_at(w, y);
+        for (int x = 0; x < w->output_width; x++) {
+            const taps columns = columns_at(w, x);
+            for (int c = 0; c < w->output_channels; c++) {
+                const int channel = c / layer->depth;
+                int32_t sum = layer->bias != NULL ? layer->bias[c] : 0;
+                for (int ky = rows.first; ky < rows.end; ky++) {
+                    for (int kx = columns.first; kx < columns.end; kx++) {
+                        const int32_t value = pixel_at(w, input, rows, columns, ky, kx)[channel];
+                        const int tap = ky * w->kernel_width + kx;
+                        sum += (value - layer->input_zero) * layer->weights[tap * w->output_channels + c];
+                    }
+                }
+                *output++ = stored(sum, layer->multiplier[c], layer->shift[c], &layer->range);
+            }
+        }
+    }
+}
+
+void nn_fully_connected(const nn_dense *layer, const int8_t *input, int8_t *output)
+{
+    for (int32_t row = 0; row < layer->rows; row++) {
+        for (int32_t c = 0; c < layer->outputs; c++) {
+            const int8_t *weights = layer->weights + c * layer->inputs;
+            int32_t sum = layer->bias != NULL ? layer->bias[c] : 0;
+            sum += dot(input, layer->input_zero, weights, layer->inputs);
+            sum = scaled_once(sum, layer->multiplier[c], layer->shift[c]) + layer->range.zero;
+            *output++ = clamped(sum, &layer->range);
+        }
+        input += layer->inputs;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------- pooling */
+
+/* n / d, rounded to nearest, ties away from zero. */
+static int32_t rounded_quotient(int32_t n, int32_t d)
+{
+    return n > 0 ? (n + d / 2) / d : (n - d / 2) / d;
+}
+
+void nn_average_pool_2d(const nn_pool *layer, const int8_t *input, int8_t *output)
+{
+    const nn_window *w = &layer->window;
+
+    for (int y = 0; y < w->output_height; y++) {
+        const taps rows = rows_at(w, y);
+        for (int x = 0; x < w->output_width; x++) {
+            const taps columns = columns_at(w, x);
+            const int32_t inside = (rows.end - rows.first) * (columns.end - columns.first);
+            for (int c = 0; c < w->output_channels; c++) {
+                int32_t sum = 0;
+                for (int ky = rows.first; ky < rows.end; ky++) {
+                    for (int kx = columns.first; kx < columns.end; kx++) {
+                        sum += pixel_at(w, input, rows, columns, ky, kx)[c];
+                    }
+                }
+                *output++ = clamped(rounded_quotient(sum, inside), &layer->range);
+            }
+        }
+    }
+}
+
+void nn_max_pool_2d(const nn_pool *layer, const int8_t *input, int8_t *output)
+{
+    const nn_window *w = &layer->window;
+
+    for (int y = 0; y < w->output_height; y++) {
+        const taps rows = rows_at(w, y);
+        for (int x = 0; x < w->output_width; x++) {
+            const taps columns = columns_at(w, x);
+            for (int c = 0; c < w->output_channels; c++) {
+                int8_t largest = INT8_MIN;
+                for (int ky = rows.first; ky < rows.end; ky++) {
+                    for (int kx = columns.first; kx < columns.end; kx++) {
+                        const int8_t value = pixel_at(w, input, rows, columns, ky, kx)[c];
+                        largest = value > largest ? value : largest;
+                    }
+                }
+                *output++ = clamped(largest, &layer->range);
+            }
+        }
+    }
+}
+
+void nn_mean(const nn_averaging *layer, const int8_t *input, int8_t *output)
+{
+    for (int32_t o = 0; o < layer->outer; o++) {
+        for (int32_t i = 0; i < layer->inner; i++) {
+            int32_t sum = 0;
+            for (int32_t p = 0; p < layer->positions; p++) {
+                sum += input[(o * layer->positions + p) * layer->inner + i] - layer->input_zero;
+            }
+            *output++ = stored(sum, layer->factor.multiplier, layer->factor.shift, &layer->range);
+        }
+    }
+}
+
+/* --------------------------------------------------------------------------------- element by element */
+
+/* Bits that both operands of a sum are moved up by, so that little is lost when they get one scale. */
+#define ADDITION_BITS 20
+
+void nn_add(const nn_addition *layer, const int8_t *first, const int8_t *second, int8_t *output)
+{
+    for (int32_t i = 0; i < layer->count; i++) {
+        const int32_t a = (first[i] - layer->first_zero) * (1 << ADDITION_BITS);
+        const int32_t b = (second[i] - layer->second_zero) * (1 << ADDITION_BITS);
+        const int32_t sum = scaled(a, layer->first.multiplier, layer->first.shift)
+                            + scaled(b, layer->second.multiplier, layer->second.shift);
+        output[i] = stored(sum, layer->sum.multiplier, layer->sum.shift, &layer->range);
+    }
+}
+
+void nn_rescale(const nn_rescaling *layer, const int8_t *input, int8_t *output)
+{
+    for (int32_t i = 0; i < layer->count; i++) {
+        const int32_t value = input[i] - layer->input_zero;
+        output[i] = stored(value, layer->factor.multiplier, layer->factor.shift, &layer->range);
+    }
+}
+
+/* -------------------------------------------------------------------------------------------- moving */
+
+void nn_pad(const nn_padding *layer, const int8_t *input, int8_t *output)
+{
+    const int16_t *in = layer->input, *out = layer->output, *before = layer->before;
+    const int32_t bytes = (int32_t)out[0] * out[1] * out[2] * out[3];
+
+    memset(output, layer->value, (size_t)bytes);
+    for (int n = 0; n < in[0]; n++) {
+        for (int y = 0; y < in[1]; y++) {
+            for (int x = 0; x < in[2]; x++) {
+                const int32_t row = (int32_t)(n + before[0]) * out[1] + y + before[1];
+                const int32_t pixel = row * out[2] + x + before[2];
+                memcpy(output + pixel * out[3] + before[3], input, (size_t)in[3]);
+                input += in[3];
+            }
+        }
+    }
+}
+
+void nn_transpose(const nn_permutation *layer, const int8_t *input, int8_t *output)
+{
+    const int32_t *size = layer->output, *stride = layer->stride;
+
+    for (int32_t i = 0; i < size[0]; i++) {
+        for (int32_t j = 0; j < size[1]; j++) {
+            for (int32_t k = 0; k < size[2]; k++) {
+                for (int32_t l = 0; l < size[3]; l++) {
+                    *output++ = input[i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3]];
+                }
+            }
+        }
+    }
+}
+
+void nn_copy_rows(const int8_t *input, int8_t *output, int32_t rows, int32_t run, int32_t stride)
+{
+    for (int32_t row = 0; row < rows; row++) {
+        memcpy(output + row * stride, input + row * run, (size_t)run);
+    }
+}

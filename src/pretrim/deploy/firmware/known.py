@@ -1,0 +1,40 @@
+"""Known answers: what LiteRT's reference kernels give for a few images, for the self-test of the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrim.deploy.litert import Session
+
+BLOCKS = (1, 2, 4, 8)
+
+
+def known_answers(path: Path) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Random images and their outputs, one a row. Their noise is in blocks of 1, 2, 4 and 8 pixels: of fine noise alone
+    a deep network sees the mean, and answers the same.
+
+    Args:
+        path: an int8 .tflite with one input and one output.
+    """
+    session = Session(path, reference=True)
+    (source,), (output,) = session.inputs, session.outputs
+    random = np.random.default_rng(0)
+    images = np.stack([_blocks(random, source["shape"], size) for size in BLOCKS])
+    answers = []
+    for image in images:
+        session.interpreter.set_tensor(source["index"], image)
+        session.interpreter.invoke()
+        answers.append(session.interpreter.get_tensor(output["index"]).ravel().copy())
+    return images.reshape(len(images), -1), np.array(answers)
+
+
+def _blocks(random: np.random.Generator, shape: Sequence[int], size: int) -> NDArray[np.int8]:
+    """Noise in which each value is as likely as any other, the same within blocks along all axes but the channels'."""
+    noise = random.integers(-128, 128, shape, dtype=np.int8)
+    for axis in range(1, len(shape) - 1):
+        noise = noise.take(np.arange(shape[axis]) // size * size, axis)
+    return noise

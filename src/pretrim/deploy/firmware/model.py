@@ -1,0 +1,174 @@
+"""An int8 ``.tflite`` as the generator takes it: its operators in order, and where each activation lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrim.compat.optional import need
+from pretrim.cost.arena import pack, top
+from pretrim.deploy.tflite import lives_of, planned_offsets
+from pretrim.errors import ExportError
+
+OTHER_WAY = "write sources for its interpreter instead (--sources-for tflm)"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the file.
+
+    Attributes:
+        shape: with the batch, which is 1.
+        scales: of all values, or of each output channel; float32 numbers.
+        zero: the zero point.
+        values: of a constant, in its shape; None for an activation.
+        offset: of an activation in the arena, in bytes.
+    """
+
+    shape: tuple[int, ...]
+    scales: tuple[float, ...]
+    zero: int
+    values: NDArray[Any] | None
+    offset: int | None
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    @property
+    def scale(self) -> float:
+        """That of all values."""
+        return self.scales[0]
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operator.
+
+    Attributes:
+        operator: as LiteRT calls it.
+        inputs: None where an optional one is missing.
+        output: the one that it has.
+        options: of its kind, as the file format names them; None where it has none.
+    """
+
+    operator: str
+    inputs: tuple[Tensor | None, ...]
+    output: Tensor
+    options: Any
+
+    def reads(self, number: int) -> Tensor:
+        """An input that has to be there. Raises ExportError where it is not."""
+        tensor = self.inputs[number] if number < len(self.inputs) else None
+        if tensor is None:
+            raise ExportError(f"Expected {self.operator} to have {number + 1} inputs, but one is missing.")
+        return tensor
+
+    def constant(self, number: int) -> NDArray[Any]:
+        """The values of an input that has to be constant. Raises ExportError where it is computed."""
+        values = self.reads(number).values
+        if values is None:
+            raise ExportError(
+                f"Expected {self.operator} to have constants as input {number + 1}, but they are computed: {OTHER_WAY}."
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with one input and one output.
+
+    Attributes:
+        steps: in the order in which they run.
+        input: the image.
+        output: the result.
+        arena_bytes: what all activations take, each where it lies.
+    """
+
+    steps: tuple[Step, ...]
+    input: Tensor
+    output: Tensor
+    arena_bytes: int
+
+
+def read_model(content: bytes) -> Model:
+    """The model of a file's bytes.
+
+    Raises:
+        UsageError: LiteRT is not installed.
+        ExportError: several inputs, outputs or subgraphs, or activations that are not int8.
+    """
+    schema = need("ai_edge_litert.schema_py_generated")
+    file = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    graph = file.subgraphs[0]
+    for what, found in {"subgraph": file.subgraphs, "input": graph.inputs, "output": graph.outputs}.items():
+        if len(found) != 1:
+            raise ExportError(f"Expected one {what} for C sources, but the network has {len(found)}: {OTHER_WAY}.")
+    lives = lives_of(graph)
+    _check_int8(schema, graph, list(lives))
+    sizes = [math.prod(_shape(graph.tensors[tensor])) for tensor in lives]
+    births, deaths = zip(*lives.values(), strict=True)
+    offsets = planned_offsets(file, list(lives)) or pack(sizes, births, deaths)
+    placed = dict(zip(lives, offsets, strict=True))
+    tensors = [_tensor(schema, file, tensor, placed.get(number)) for number, tensor in enumerate(graph.tensors)]
+    return Model(
+        steps=tuple(_step(schema, file, operator, tensors) for operator in graph.operators),
+        input=tensors[graph.inputs[0]],
+        output=tensors[graph.outputs[0]],
+        arena_bytes=top(sizes, offsets),
+    )
+
+
+def _check_int8(schema: Any, graph: Any, activations: Sequence[int]) -> None:
+    names = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    others = {names[graph.tensors[tensor].type].lower() for tensor in activations} - {"int8"}
+    if others:
+        raise ExportError(
+            f"Expected int8 throughout for C sources, but the file also computes in {', '.join(sorted(others))}: "
+            f"{OTHER_WAY}."
+        )
+
+
+def _step(schema: Any, file: Any, operator: Any, tensors: Sequence[Tensor]) -> Step:
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    code = file.operatorCodes[operator.opcodeIndex]
+    name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    if len(operator.outputs) != 1:
+        raise ExportError(f"Expected operators of one output, but {name} has {len(operator.outputs)}: {OTHER_WAY}.")
+    inputs = tuple(None if number < 0 else tensors[number] for number in operator.inputs)
+    return Step(name, inputs, tensors[operator.outputs[0]], operator.builtinOptions)
+
+
+def _tensor(schema: Any, file: Any, tensor: Any, offset: int | None) -> Tensor:
+    quantisation, shape = tensor.quantization, _shape(tensor)
+    scales = None if quantisation is None else quantisation.scale
+    zeros = None if quantisation is None else quantisation.zeroPoint
+    return Tensor(
+        shape=shape,
+        scales=() if scales is None else tuple(float(scale) for scale in scales),
+        zero=0 if zeros is None else int(zeros[0]),
+        values=None if offset is not None else _values(_types(schema), file, tensor, shape),
+        offset=offset,
+    )
+
+
+def _values(types: Mapping[int, str], file: Any, tensor: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """A constant's; None for one of a type that no kernel reads."""
+    data = file.buffers[tensor.buffer].data
+    if data is None or tensor.type not in types:
+        return None
+    return np.asarray(data, np.uint8).view(types[tensor.type]).reshape(shape)
+
+
+def _types(schema: Any) -> dict[int, str]:
+    return {schema.TensorType.INT8: "i1", schema.TensorType.INT32: "<i4", schema.TensorType.INT64: "<i8"}
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)

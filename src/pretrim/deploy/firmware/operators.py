@@ -1,0 +1,47 @@
+"""The operators that there are C kernels for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from pretrim.errors import ExportError
+
+from .elementwise import addition, rescaling
+from .layer import Layer
+from .model import OTHER_WAY, Model, Step
+from .moving import concatenation, padding, reshaping, transposition
+from .pooling import average_pool, max_pool, mean
+from .weighted import convolution, dense, depthwise
+
+Build: TypeAlias = Callable[[Step, str], Layer]
+BUILDERS: Mapping[str, Build] = {
+    "ADD": addition,
+    "AVERAGE_POOL_2D": average_pool,
+    "CONCATENATION": concatenation,
+    "CONV_2D": convolution,
+    "DEPTHWISE_CONV_2D": depthwise,
+    "FULLY_CONNECTED": dense,
+    "MAX_POOL_2D": max_pool,
+    "MEAN": mean,
+    "PAD": padding,
+    "PADV2": padding,
+    "QUANTIZE": rescaling,
+    "RELU": rescaling,
+    "RELU6": rescaling,
+    "RELU_N1_TO_1": rescaling,
+    "RESHAPE": reshaping,
+    "TRANSPOSE": transposition,
+}
+
+
+def layers(model: Model) -> list[Layer]:
+    """The layers of a model in C. Raises ExportError, which names every operator that has no kernel."""
+    unknown = sorted({step.operator for step in model.steps} - set(BUILDERS))
+    if unknown:
+        raise ExportError(
+            f"There is no C kernel for {', '.join(unknown)}: replace {'it' if len(unknown) == 1 else 'them'} in the "
+            f"network, or {OTHER_WAY}."
+        )
+    names = [f"{step.operator.lower()}_{number}" for number, step in enumerate(model.steps, start=1)]
+    return [BUILDERS[step.operator](step, name) for step, name in zip(model.steps, names, strict=True)]

@@ -1,0 +1,41 @@
+"""A folder of sources: every file is written, or none is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pretrim.errors import UsageError
+from pretrim.files import write_text
+
+MARK = "Made by pretrim"
+"""In the first line of every file of sources"""
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write texts by name into a folder, which is made if it is not there; files of an earlier export are replaced.
+
+    Args:
+        folder: to write into.
+        texts: by name of the file; each has the mark in its first line.
+
+    Raises UsageError where the folder cannot be written, or has files of these names that pretrim did not make.
+    """
+    try:
+        for name in texts:
+            _check_own(folder / name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_text(folder / name, text)
+    except OSError as error:
+        raise UsageError(f"Cannot write in {folder}: {error.strerror}. Choose another.") from error
+    return [folder / name for name in texts]
+
+
+def _check_own(file: Path) -> None:
+    """Raises UsageError for a file that somebody else made."""
+    if not file.exists():
+        return
+    with file.open("rb") as opened:
+        if MARK.encode() not in opened.readline():
+            raise UsageError(f"{file} is not pretrim's own and would be replaced: choose an empty folder.")
