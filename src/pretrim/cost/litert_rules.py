@@ -588,6 +588,11 @@ def _pool(follow: _Follow, operator: Operator, values: list[Value]) -> list[Valu
     return [_one(follow, operator, replace(value, activation=padded))]
 
 
+def _adaptive_pool(follow: _Follow, operator: Operator, values: list[Value]) -> list[Value]:
+    """To a fixed number of places that the image is a multiple of: an average pool."""
+    return [_one(follow, operator, follow.low.as_image(values[0], operator), kind="avg_pool2d")]
+
+
 def _resize(follow: _Follow, operator: Operator, values: list[Value]) -> list[Value]:
     low, dims = follow.low, follow.dims(operator)
     low.constant(("size", *(low.size(dim) for dim in dims[2:])), 2)
@@ -652,6 +657,7 @@ RULES: dict[str, Rule] = {
     "cat": _cat,
     "mean": _mean,
     **dict.fromkeys(POOLS, _pool),
+    "_adaptive_avg_pool2d": _adaptive_pool,
     **dict.fromkeys(RESIZES, _resize),
     **dict.fromkeys(PADS, _pad),
     **dict.fromkeys(("_softmax", "_safe_softmax"), _softmax),

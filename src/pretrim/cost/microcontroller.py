@@ -51,7 +51,7 @@ OPERATIONS = {
     "BROADCAST_TO": Operation(20, 30),
     "CONCATENATION": Operation(35, 85),
     "CONV_2D": Operation(67, 112),
-    "DEPTHWISE_CONV_2D": Operation(124, 118),
+    "DEPTHWISE_CONV_2D": Operation(67, 118),
     "DEQUANTIZE": Operation(-6, 35),
     "DIV": Operation(27, 68),
     "FULLY_CONNECTED": Operation(64, 117),
