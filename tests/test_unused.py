@@ -50,6 +50,21 @@ def written_by_slices(m: Any, x: Tensor) -> Tensor:
     return m.c(out)  # type: ignore[no-any-return]
 
 
+def written_into_zeros(m: Any, x: Tensor) -> Tensor:
+    x = m.a(x)
+    out = torch.zeros(x.shape)
+    out[:, :, 0::2][:, :, :, 1::2] = m.b(x)[:, :, 0::2, 1::2]
+    out.view(x.shape)[:, 4:].add_(x[:, 4:])
+    return m.c(out)  # type: ignore[no-any-return]
+
+
+def written_into_new(m: Any, x: Tensor) -> Tensor:
+    x = m.a(x)
+    out = x.new_empty(2, *x.shape)
+    out[0], out[1] = m.b(x), x
+    return m.c(out.sum(0))  # type: ignore[no-any-return]
+
+
 def in_place(m: Any, x: Tensor) -> Tensor:
     x = m.a(x)
     x.view(x.shape[0], 8, -1).mul_(m.b(x).flatten(2))
@@ -63,7 +78,7 @@ def transposed(m: Any, x: Tensor) -> Tensor:
     return m.c(y)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("forward", [written_by_slices, in_place, transposed])
+@pytest.mark.parametrize("forward", [written_by_slices, written_into_zeros, written_into_new, in_place, transposed])
 def test_what_is_written_into_a_part_of_a_tensor_is_used(forward: Callable[[Any, Tensor], Tensor]) -> None:
     network = pretrim.analyze(Net(forward, **layers(), b=conv(8, 8)), torch.zeros(1, 3, 8, 8))
     assert all(layer.operator >= 0 for layer in network.layers) and not network.notes

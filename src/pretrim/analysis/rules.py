@@ -905,6 +905,8 @@ RESHAPES = frozenset(
     view _unsafe_view reshape _reshape_alias expand unsqueeze squeeze alias detach lift_fresh lift_fresh_copy t
     """.split()
 )
+# Others whose results share memory with their input: what is written into one is in the other (`x[:, :k] = y`).
+VIEWS = frozenset("slice select split split_with_sizes unbind permute transpose narrow diagonal unfold".split())
 NORMS = frozenset([*BATCH_NORMS, "native_layer_norm", "native_group_norm", "_fused_rms_norm"])
 
 RULES: dict[str, Rule] = {

@@ -35,7 +35,7 @@ from .observer import (
     Site,
     Stage,
 )
-from .rules import NORMS, POINTWISE, RESHAPES, RULES, Call, freeze_inputs, unknown
+from .rules import NORMS, POINTWISE, RESHAPES, RULES, VIEWS, Call, freeze_inputs, unknown
 from .sizes_read import SizesRead
 
 FREE_OF_WORK = frozenset(
@@ -127,6 +127,8 @@ class Seen:
     labels: Labels
     buffer: int | None = None
     parameters: tuple[str, ...] = ()
+    base: torch.Tensor | None = None
+    """The tensor that it is a part of, where that does not depend on the input yet: it will if this is written to."""
 
 
 class Tracer(Observer):  # type: ignore[no-untyped-call]
@@ -169,14 +171,14 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         self.mark_unfollowed(call)
         self.heed(call, site, frame)
         inputs = [seen for tensor in call.tensors() if (seen := self.seen.get(tensor)) is not None]
-        writes = [self.settle(op, inputs, out, at) for out, at in zip(outputs, per_output, strict=True)]
+        writes = [self.settle(call, inputs, out, at) for out, at in zip(outputs, per_output, strict=True)]
         self.trace.operations.append(self.operation(call, site, inputs, writes, per_output))
 
-    def settle(self, op: str, inputs: list[Seen], out: torch.Tensor, labels: Labels) -> int | None:
+    def settle(self, call: Call, inputs: list[Seen], out: torch.Tensor, labels: Labels) -> int | None:
         """Remember an output; returns its buffer if it is a new one.
 
         Args:
-            op: the operator's name.
+            call: the operator and its arguments.
             inputs: the tensors that it read, with their labels.
             out: the tensor that it made.
             labels: channel ids of each of its dimensions.
@@ -185,12 +187,41 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         data = next((seen.buffer for seen in inputs if seen.buffer is not None), None)
         names = tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters))
         if known is not None:  # an in-place operator gives back its argument
-            known.buffer = data if known.buffer is None else known.buffer
-            return None
-        fresh = data is not None and op not in RESHAPES
+            return self.written(known, data)
+        fresh = data is not None and call.op not in RESHAPES
         buffer = self.new_buffer(out, labels) if fresh else data
-        self.know(out, Seen(labels, buffer, () if data is not None else names))
+        self.know(out, Seen(labels, buffer, () if data is not None else names, None if fresh else self.base_of(call)))
         return buffer if fresh else None
+
+    def base_of(self, call: Call) -> torch.Tensor | None:
+        """The whole tensor that the result of an operator is a part of, if it is one."""
+        if call.op not in VIEWS and call.op not in RESHAPES:
+            return None
+        source = next(iter(call.tensors()), None)
+        seen = self.seen.get(source) if source is not None else None
+        return seen.base if seen is not None and seen.base is not None else source
+
+    def written(self, known: Seen, data: int | None) -> int | None:
+        """What an in-place operator writes to depends on the input from now on; so does all that it is a part of.
+
+        Args:
+            known: of the tensor that is written to.
+            data: the buffer that was read.
+
+        Returns:
+            The buffer of the whole, if it is a new one.
+        """
+        if known.buffer is not None or data is None:
+            return None
+        base = self.seen.get(known.base) if known.base is not None else None
+        if base is None:
+            known.buffer = data
+            return None
+        if base.buffer is not None:  # another part was written before
+            known.buffer = base.buffer
+            return None
+        known.buffer = base.buffer = self.new_buffer(known.base, base.labels)
+        return base.buffer
 
     def count_unknown(self, call: Call) -> None:
         """Work of an operator without a rule: by torch's own formula, as its channels are frozen, or it is named."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .rules import RESHAPES
+from .rules import RESHAPES, VIEWS
 from .trace import Operation, Trace
-
-VIEWS = frozenset("slice select split split_with_sizes unbind permute transpose narrow diagonal unfold".split())
-"""Operators whose results share memory with their input: what is written into one is in the other (`x[:, :k] = y`)"""
 
 
 def unused_operations(trace: Trace) -> frozenset[int]:
