@@ -213,15 +213,16 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         """
         if known.buffer is not None or data is None:
             return None
-        base = self.seen.get(known.base) if known.base is not None else None
-        if base is None:
+        base: Seen | None = self.seen.get(known.base) if known.base is not None else None
+        if known.base is None or base is None:
             known.buffer = data
             return None
         if base.buffer is not None:  # another part was written before
             known.buffer = base.buffer
             return None
-        known.buffer = base.buffer = self.new_buffer(known.base, base.labels)
-        return base.buffer
+        buffer = self.new_buffer(known.base, base.labels)
+        known.buffer = base.buffer = buffer
+        return buffer
 
     def count_unknown(self, call: Call) -> None:
         """Work of an operator without a rule: by torch's own formula, as its channels are frozen, or it is named."""
