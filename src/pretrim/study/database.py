@@ -129,4 +129,4 @@ def _check_sqlite(path: Path) -> None:
         said = error.strerror if isinstance(error, OSError) else error
         raise StudyError(f"Cannot read the study in {path} ({said}).") from error
     if head and head != b"SQLite format 3\0":
-        raise StudyError(f"Expected a study in {path}, but it is no SQLite database: it is damaged, take a copy of it.")
+        raise StudyError(f"{path} is not an SQLite database: it is damaged, restore it from a copy.")
