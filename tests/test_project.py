@@ -109,7 +109,7 @@ def test_init_writes_a_file_that_every_command_takes(call: Call) -> None:
     assert code == 0, said
     assert "net.py:build --device nrf52840" in said
     code, _, said = call("init")
-    assert code == 2 and "pretrim.toml is here" in said
+    assert code == 2 and "pretrim.toml exists" in said
     Path("pretrim.toml").unlink()
     code, _, said = call("init", "--device", "nrf52")
     assert code == 2 and not Path("pretrim.toml").exists()
