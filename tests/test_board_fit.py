@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,10 @@ def test_relus_are_operators_where_their_input_has_other_readers(architecture: s
         for node in architecture.split("+")
     ]
     analysed = work_of(pretrim.analyze(nats_in_torch(edges), torch.zeros(1, 3, 32, 32)))
-    assert analysed == nats(architecture).work
+    # The norm behind the last addition: two operators in the tables' files, four in LiteRT's of a trained network.
+    tables = nats(architecture).work
+    outputs = {**tables.outputs, "elementwise": tables.outputs["elementwise"] + 2 * 64 * 8 * 8}
+    assert analysed == replace(tables, outputs=outputs)
     if architecture.count("nor_conv") == 6:
         assert analysed.outputs["activation"] == 16_384 + 8_192
 

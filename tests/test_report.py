@@ -633,7 +633,7 @@ def test_a_run_has_a_page_with_the_same_card(
 def test_a_folder_that_is_neither_is_said(capsys: pytest.CaptureFixture[str], run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, _, said = call(capsys, "report", tmp_path / "empty", "-o", tmp_path / "x.html")
-    assert code == 1 and said.startswith("error: Expected a study in ")
+    assert code == 1 and said.startswith("error: No study in ")
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "run.json").write_text("{")
@@ -804,6 +804,6 @@ def test_wrong_use_of_sweep(
 
 def test_studies_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, said = call(capsys, "recommend", tmp_path / "none")
-    assert code == 1 and said.startswith("error: Expected a study in ") and "make one with `pretrim sweep`" in said
+    assert code == 1 and said.startswith("error: No study in ") and "make one with `pretrim sweep`" in said
     code, _, said = call(capsys, "report", tmp_path / "none", "-o", tmp_path / "report.txt")
     assert code == 2 and said.startswith("error: Expected a report to end in .html, but got ")

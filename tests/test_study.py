@@ -431,7 +431,7 @@ def test_a_full_disk_stops_the_sweep_and_is_no_fault_of_the_trial(tmp_path: Path
     store = make_study(folder, SETTINGS)
     store.add(ASKED[:2])
     done = subprocess.run([sys.executable, "-c", FULL, str(folder)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Expected ") and done.stdout.count("\n") == 1, done.stdout + done.stderr
+    assert done.stdout.startswith("Cannot write ") and done.stdout.count("\n") == 1, done.stdout + done.stderr
     assert "The trials that were running wait: run the same command again." in done.stdout
     assert store.counts()["waiting"] == 2 and not list(folder.glob("trials/*/trial.json"))
     sweep(folder, store)

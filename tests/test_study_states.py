@@ -322,7 +322,7 @@ def test_a_study_may_lie_under_any_name(tmp_path: Path, name: str) -> None:
 
 
 def test_looking_makes_nothing_and_what_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="there is none"):
+    with pytest.raises(StudyError, match="No study called study in "):
         Store(f"sqlite:///{tmp_path}/missing.db", "study").config()
     for url in ("postgresql+psycopg://me@127.0.0.1:1/none", "sqlite:////proc/none/study.db", "nonsense"):
         with pytest.raises(StudyError):
