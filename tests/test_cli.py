@@ -500,7 +500,7 @@ PLAN = ("plan", "resnet20", *SMALL)
             "Cannot write /nowhere/plan.json: its folder is missing",
         ),
         ((*PLAN, "--macs", "0.5x", "-o", "/tmp"), 1, "Cannot write /tmp: it is a folder"),
-        (("evaluate", "/nowhere", "--data", "digits"), 1, "A run folder has a run.json, but cannot read .*No such file"),
+        (("evaluate", "/nowhere", "--data", "digits"), 1, "run.json, but cannot read .*No such file"),
         (("predict", "/nowhere", "x.png"), 1, "A run folder has a run.json"),
     ],
 )
