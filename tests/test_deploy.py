@@ -135,7 +135,7 @@ def test_wrong_use_leaves_nothing(change: dict[str, Any], said: str, tmp_path: P
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (nn.Conv2d(3, 4, 1), "run on one image of 2x16x16, but its forward raised RuntimeError: .*to have 3 channels"),
+        (nn.Conv2d(3, 4, 1), "run on one image of 2x16x16: its forward raised RuntimeError: .*to have 3 channels"),
         (nn.Flatten(0), r"to return tensors of one row an image, but for one got \[\[512\]\]"),
         (nn.LazyConv2d(4, 1), "Expected a model whose parameters have shapes, but got a lazy one"),
     ],
@@ -173,7 +173,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit, error, said in (
         (4000, ArtifactError, "Cannot write .*: File too large"),
-        (100, ExportError, "Expected room for temporary files"),
+        (100, ExportError, "No room for temporary files"),
     ):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         try:
