@@ -40,7 +40,7 @@ COMMANDS = (
     """pretrim compress resnet20 --data hard-digits --input 1x16x16 \\
       --macs 0.4x --params 90k --epochs 12 --dense -o run""",
 )
-REPORT = {"width": 1200, "height": 1380, "state": "max-macs=5100000&board=nrf52840"}
+REPORT = {"width": 1200, "height": 1500, "state": "max-params=130000&board=nrf52840"}
 THEME = TerminalTheme(
     (250, 250, 248),
     (36, 41, 47),
