@@ -41,7 +41,8 @@ def parse(content: bytes | str, kind: type[T], *, source: Path | str, error: typ
         PretrimError: of the class `error`, in one line: not JSON, or an entry is missing, of another type, NaN,
             infinite or beyond 64 bits. The line holds the entry's JSON path, such as ``$.input.shape[0]``.
     """
-    return convert(load(content, source=source, error=error, mend=mend), kind, source=source, error=error, mend=mend)
+    data = load(content, source=source, error=error, mend=mend)
+    return convert(data, kind, source=source, error=error, mend=mend, is_loaded=True)
 
 
 def load(content: bytes | str, *, source: Path | str, error: type[PretrimError], mend: str) -> Any:
@@ -66,7 +67,9 @@ def load(content: bytes | str, *, source: Path | str, error: type[PretrimError],
     return data
 
 
-def convert(data: Any, kind: type[T], *, source: Path | str, error: type[PretrimError], mend: str) -> T:
+def convert(
+    data: Any, kind: type[T], *, source: Path | str, error: type[PretrimError], mend: str, is_loaded: bool = False
+) -> T:
     """Check plain JSON that is already decoded, and make the record of it; arguments and errors as in :func:`parse`.
 
     Args:
@@ -75,9 +78,11 @@ def convert(data: Any, kind: type[T], *, source: Path | str, error: type[Pretrim
         source: the file, for errors.
         error: the exception to raise.
         mend: how a user mends it.
+        is_loaded: it comes from :func:`load`, which has looked at its numbers.
     """
     try:
-        _check_numbers(data)
+        if not is_loaded:
+            _check_numbers(data)
         return msgspec.convert(data, kind, strict=True, dec_hook=_decode_path)
     except (ValueError, TypeError, OverflowError, PretrimError) as problem:  # msgspec.ValidationError is a ValueError
         raise error(f"{source} is damaged{_describe(problem)}. {_sentence(mend)}") from None
@@ -119,8 +124,14 @@ def _check_numbers(data: Any) -> None:
     level = [data]
     for _ in range(DEEPEST + 1):
         below: list[Any] = []
-        for value in level:
-            if isinstance(value, dict):
+        for value in level:  # by exact types first: studies have millions of numbers
+            kind = type(value)
+            if kind is float:
+                if value - value != 0.0:  # NaN and infinity
+                    _find_problem(data)
+            elif kind is str:
+                pass
+            elif isinstance(value, dict):
                 below.extend(value.values())
             elif isinstance(value, list | tuple):
                 below.extend(value)

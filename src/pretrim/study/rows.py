@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -186,9 +187,16 @@ def _check_scores(record: Mapping[str, Any], splits: Sequence[str], source: str)
     """Raises StudyError unless the scores of these splits are there, by the metric that the record names."""
     given = record.get("metric")
     metric = ACCURACY if given is None else records.convert(given, Metric, source=source, error=StudyError, mend=_MEND)
-    kind = Share if metric.is_share else Finite
-    scores = msgspec.defstruct("Scores", [(f"{split}_{metric.name}", kind) for split in splits])
-    records.convert(dict(record), scores, source=source, error=StudyError, mend=_MEND)
+    names = tuple(f"{split}_{metric.name}" for split in splits)
+    scores = {name: record[name] for name in names if name in record}
+    kind = _scores(names, is_share=metric.is_share)
+    records.convert(scores, kind, source=source, error=StudyError, mend=_MEND, is_loaded=True)
+
+
+@cache
+def _scores(names: tuple[str, ...], *, is_share: bool) -> type[Any]:
+    """The record of the scores of these names."""
+    return msgspec.defstruct("Scores", [(name, Share if is_share else Finite) for name in names])
 
 
 def _read(text: str | None, kind: type[Any], source: str) -> Mapping[str, Any] | None:
@@ -196,8 +204,8 @@ def _read(text: str | None, kind: type[Any], source: str) -> Mapping[str, Any] |
     if text is None:
         return None
     plain = records.load(text, source=source, error=StudyError, mend=_MEND)
-    records.convert(plain, dict, source=source, error=StudyError, mend=_MEND)
-    records.convert(plain, kind, source=source, error=StudyError, mend=_MEND)
+    records.convert(plain, dict, source=source, error=StudyError, mend=_MEND, is_loaded=True)
+    records.convert(plain, kind, source=source, error=StudyError, mend=_MEND, is_loaded=True)
     found: Mapping[str, Any] = plain
     return found
 
