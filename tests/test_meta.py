@@ -57,6 +57,14 @@ def agrees(call: Callable[..., Any], *args: Any) -> list[str]:
     return compare.answered
 
 
+def refuses(call: Callable[..., Any], *args: Any) -> bool:
+    """Whether torch itself does not take these sizes, or makes nothing of them."""
+    try:
+        return bool(call(*args).numel() == 0)
+    except RuntimeError:
+        return True
+
+
 sizes = st.integers(1, 7)
 orders = st.sampled_from(ORDERS)
 
@@ -115,7 +123,7 @@ def test_convolutions(data: st.DataObject) -> None:
     if spatial == 2:
         x = x.contiguous(memory_format=draw(orders))
         layer = layer.to(memory_format=draw(orders))
-    agrees(layer, x)
+    assert agrees(layer, x) == ["aten.convolution.default"] or refuses(layer, x)
 
 
 TRANSPOSED = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
@@ -128,9 +136,13 @@ def test_pooling(data: st.DataObject) -> None:
     kernel, stride, ceil_mode = draw(st.integers(1, 4)), draw(st.sampled_from([None, 1, 2, 3])), draw(st.booleans())
     padding = draw(st.integers(0, 2))
     x = torch.rand(2, 3, draw(sizes), draw(sizes)).contiguous(memory_format=draw(orders))
-    agrees(nn.MaxPool2d(kernel, stride, padding, dilation=draw(st.integers(1, 2)), ceil_mode=ceil_mode), x)
-    agrees(nn.AvgPool2d(kernel, stride, padding, ceil_mode=ceil_mode), x)
-    agrees(nn.AdaptiveAvgPool2d((draw(sizes), draw(sizes))), x)
+    layers = [
+        nn.MaxPool2d(kernel, stride, padding, dilation=draw(st.integers(1, 2)), ceil_mode=ceil_mode),
+        nn.AvgPool2d(kernel, stride, padding, ceil_mode=ceil_mode),
+    ]
+    for layer in layers:
+        assert agrees(layer, x) or ceil_mode or not x.is_contiguous() or refuses(layer, x)
+    assert agrees(nn.AdaptiveAvgPool2d((draw(sizes), draw(sizes))), x) or not x.is_contiguous()
 
 
 @settings(deadline=None)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from .channels import Channels, Ids, Label, Labels
+from .copies import tensors_in
 from .sizes_read import Width
 
 # The largest block of a reshape whose indices are followed one by one (64 MB of ids).
@@ -67,11 +68,7 @@ class Call:
         return value if isinstance(value, torch.Tensor) else None
 
     def tensors(self) -> Iterable[torch.Tensor]:
-        for value in self.args.values():
-            if isinstance(value, torch.Tensor):
-                yield value
-            elif isinstance(value, (list, tuple)):
-                yield from (item for item in value if isinstance(item, torch.Tensor))
+        return tensors_in(*self.args.values())
 
     def tie(self, *labels: Label) -> Label:
         """Tie labels of one length; beside a dimension of fixed size (None) the others are frozen."""
