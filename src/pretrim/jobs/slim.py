@@ -154,7 +154,7 @@ def slim(
     from pretrim.runs.folder import prepare_output
 
     if not options.dead:
-        raise UsageError("Expected what to remove: add --dead for filters that are zero, constant or read by nobody.")
+        raise UsageError("Say what to remove: add --dead for filters that are zero, constant or read by nobody.")
     reporter, images = reporter or Silent(), images or DataOptions()
     prepare_output(output, options.overwrite)
     if _is_run(source):
