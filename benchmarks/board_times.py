@@ -162,8 +162,8 @@ def summary(fitted: Sequence[Fitted]) -> list[str]:
         f"{cell(MEDIAN_GOAL)}, p90 at most {cell(P90_GOAL)}).",
         f"- Systems with fewer (most with three, of MLPerf Tiny, one of which is left out each time), convolutional "
         f"networks: median {cell(float(np.median(few)))}, p90 {cell(float(np.quantile(few, 0.9)))}, {len(few)} cases.",
-        f"- Networks within a range that was made without their family, of systems with many: {'; '.join(held)}; meant is "
-        f"80 %.",
+        f"- Networks within a range that was made without their family, of systems with many: {'; '.join(held)}; "
+        f"meant is 80 %.",
         f"- Ratios of two networks of one family on one board, within {cell(RATIO_GOAL)}: {within(zoo)} without "
         f"NATS-Bench (median {cell(float(np.median(zoo)))}, p90 {cell(float(np.quantile(zoo, 0.9)))}), {within(nats)} "
         f"of NATS-Bench.",
@@ -186,9 +186,9 @@ def main() -> None:
         "",
         "## By system",
         "",
-        "The range is that of predictions: factors between which four in five networks of a new family were (where there",
-        "are many networks, from the extremes of each family). A system of one family (NATS-Bench) is left out by fifths",
-        "of its networks. A system with one network has no error.",
+        "The range is that of predictions: factors between which four in five networks of a new family were (where",
+        "there are many networks, from the extremes of each family). A system of one family (NATS-Bench) is left out",
+        "by fifths of its networks. A system with one network has no error.",
         "",
         "| core | runtime | version | data type | networks | families | median error | p90 | range | goals |",
         "|---|---|---|---|---|---|---|---|---|---|",
