@@ -9,7 +9,7 @@ from rich.text import Text
 
 from .device import Record, time_label, time_text
 from .layout import Table, show_table
-from .text import RUNTIME_TITLES, percent, show_notes, size
+from .text import RUNTIME_TITLES, percent, show_line, show_notes, size
 
 
 def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -> None:
@@ -47,7 +47,7 @@ def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -
         )
     for record in records if sources else ():
         for what, where in record["sources"].items():
-            console.print(Text(f"{what}: {where}"), soft_wrap=True)
+            show_line(console, f"{what}: {where}")
         show_notes(console, [record["note"]] if record["note"] else [])
         _show_systems(console, record)
 
