@@ -220,7 +220,7 @@ def test_version(call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("profile",), 'MODEL is missing. `pretrim profile -h` shows'),
+        (("profile",), "MODEL is missing. `pretrim profile -h` shows"),
         (("profile", "resnet20", "--colour"), "Unknown option: --colour. `pretrim profile -h` shows how it is used."),
         (("profile", "resnet20", "--classes", "0"), 'Invalid value "0" for --classes. '),
         (("profil",), 'Unknown command "profil". Did you mean "profile"? '),
