@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.text import Text
 
 from .device import energy_text, time_label, time_text
 from .layout import Table, show_table
-from .text import WIDE, count, interval, size
+from .text import WIDE, count, interval, show_line, size
 
 if TYPE_CHECKING:
     from pretrim.study.rows import Trial
@@ -62,12 +61,12 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
         )
     show_table(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
     for place in dict.fromkeys(place_of(trial.measured) for trial in there if trial.measured):
-        console.print(Text(f"latency: {place}"), soft_wrap=True)
+        show_line(console, f"latency: {place}")
     for label in dict.fromkeys(time_label(found) for found in on_boards.values() if found is not None):
-        console.print(Text(f"on its board, {label}"), soft_wrap=True)
+        show_line(console, f"on its board, {label}")
     for trial in trials:
         if trial.state == "failed":
-            console.print(Text(f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}"), soft_wrap=True)
+            show_line(console, f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}")
     _show_warnings(console, there)
 
 
@@ -84,9 +83,9 @@ def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:
         return
     first = warned[0]
     for text in (first.record or {})["warnings"]:
-        console.print(Text(f"warning: {first.spec.name}, seed {first.spec.seed}: {text}"), soft_wrap=True)
+        show_line(console, f"warning: {first.spec.name}, seed {first.spec.seed}: {text}")
     if len(warned) > 1:
-        console.print(Text(f"{len(warned) - 1} more trials have warnings: --json shows them"))
+        show_line(console, f"{len(warned) - 1} more trials have warnings: --json shows them")
 
 
 def titled(part: str, metric: Metric) -> str:
