@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "models": BASE | {"analysis"},
     "data": BASE,
     "train": BASE | {"analysis", "compat", "data"},
-    "tasks": BASE | {"data", "deploy", "models", "train"},
+    "tasks": BASE | {"analysis", "data", "deploy", "models", "train"},
     "runs": BASE | {"analysis", "planning", "surgery", "models", "data", "train"},
     "deploy": BASE | CORE | {"compat", "devices"},
     "measure": BASE | {"compat", "deploy"},
