@@ -350,6 +350,17 @@ def inner_product(call: Call) -> Labels:
     return ()
 
 
+def distances(call: Call) -> Labels:
+    """Between all rows of one matrix and of another: their columns are tied, and add nothing where they are gone."""
+    out, pair = call.outputs[0], [(t, call.look(t)) for t in (call.args["x1"], call.args["x2"])]
+    call.tie(*(labels[-1] for _, labels in pair))
+    lead = [
+        call.tie(*(labels[at] for t, labels in pair if t.dim() >= -at and t.shape[at] == out.shape[at]))
+        for at in range(-out.dim(), -2)
+    ]
+    return (*lead, *(labels[-2] for _, labels in pair))
+
+
 def weight_norm(call: Call) -> list[Labels]:
     """A weight as direction times length (Salimans, Kingma 2016): the lengths go with the direction's dimension."""
     v, g = call.args["v"], call.args["g"]
@@ -644,9 +655,12 @@ def take_slice(call: Call) -> Labels:
     if ids is None:
         return tuple(labels)
     start, end, step = slice(call.args.get("start"), call.args.get("end"), call.args.get("step", 1)).indices(size)
+    labels[dim] = ids[start:end:step]
+    if 1 < step < size and size % step == 0 and start < step and end == size:  # `x[:, ::2]`: neighbours go together
+        call.tie_rows(ids.reshape(-1, step).T)
+        return tuple(labels)
     if step != 1:
         call.freeze(ids, "sliced with a step")
-    labels[dim] = ids[start:end:step]
     call.tell("start", ids[:start])
     if call.hint == "tie" and start == size - end:  # from the middle
         call.tie(ids[:start], ids[end:])
@@ -958,6 +972,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["pixel_shuffle"], pixel_shuffle),
     **dict.fromkeys(["channel_shuffle", "native_channel_shuffle"], channel_shuffle),
     **dict.fromkeys(["dot", "vdot"], inner_product),
+    **dict.fromkeys(["_cdist_forward", "_euclidean_dist"], distances),
     "_fused_rms_norm": layer_norm,
     "recurrent_input": recurrent_input,
     "recurrent_last": recurrent_last,
