@@ -109,6 +109,10 @@ CELLS = tuple(
 """The most telling first"""
 
 
+def limits_text(cell: Cell) -> str:
+    return ", ".join(f"{cost} {share:g}" for cost, share in cell.limits)
+
+
 def paper_mode(limits: Sequence[tuple[str, float]]) -> str:
     """What the paper samples by under these limits."""
     modes = {"params": "params", "macs": "macs", "activation": "memory"}
@@ -392,6 +396,7 @@ def main() -> None:
     options = _options()
     cells = [cell for cell in CELLS if cell.data in options.datasets.split(",")]
     cells = [cell for cell in cells if cell.network in options.networks.split(",")]
+    cells = [cell for cell in cells if options.limits in ("", limits_text(cell))]
     wanted = list(rows(cells, range(options.first_seed, options.seeds)))
     wanted = [row for row in wanted if row.way in options.ways.split(",")]
     if options.speed:
@@ -407,6 +412,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--datasets", default=",".join(CLASSES), help="several with commas")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="several with commas")
+    parser.add_argument("--limits", default="", help='those of one cell: "macs 0.12", "params 0.15, macs 0.25"')
     parser.add_argument("--ways", default=",".join((*WAYS, "dense")), help="several with commas")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3, help="the first seed that is not run")

@@ -314,7 +314,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda run: (run / "run.json").write_text("[" * 100_000),
         "run.json is damaged: it is nested too deeply",
     ),
-    "no record": (remove("run.json"), r"A run folder has a run.json, but cannot read .*No such file"),
+    "no record": (remove("run.json"), r"No run in .*its run\.json: No such file"),
     "foreign record": (damage_text("pretrim-run", "other"), "is JSON, but not that of a run"),
     "other version": (damage_text('"version": 1', '"version": 99'), "a run of version 1, but got 99: update pretrim"),
     "narrower plan": (narrow_plan, r"Expected 0.weight to be \(.*\) as planned, but got \(.*\): the run is edited"),

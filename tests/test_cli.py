@@ -220,7 +220,7 @@ def test_version(call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("profile",), 'Command "profile" parameter MODEL requires an argument. `pretrim profile -h` shows'),
+        (("profile",), "MODEL is missing. `pretrim profile -h` shows"),
         (("profile", "resnet20", "--colour"), "Unknown option: --colour. `pretrim profile -h` shows how it is used."),
         (("profile", "resnet20", "--classes", "0"), 'Invalid value "0" for --classes. '),
         (("profil",), 'Unknown command "profil". Did you mean "profile"? '),
@@ -500,8 +500,8 @@ PLAN = ("plan", "resnet20", *SMALL)
             "Cannot write /nowhere/plan.json: its folder is missing",
         ),
         ((*PLAN, "--macs", "0.5x", "-o", "/tmp"), 1, "Cannot write /tmp: it is a folder"),
-        (("evaluate", "/nowhere", "--data", "digits"), 1, "run.json, but cannot read .*No such file"),
-        (("predict", "/nowhere", "x.png"), 1, "A run folder has a run.json"),
+        (("evaluate", "/nowhere", "--data", "digits"), 1, "No run in /nowhere .*run.json: No such file"),
+        (("predict", "/nowhere", "x.png"), 1, "No run in /nowhere .*run.json: No such file"),
     ],
 )
 def test_errors(call: Call, arguments: tuple[str, ...], code: int, said: str) -> None:

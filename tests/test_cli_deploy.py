@@ -140,7 +140,7 @@ def test_devices(call: Call) -> None:
         (
             ("export", "/nowhere", "--runtime", "onnx", "-o", "x.onnx"),
             1,
-            "A run folder has a run.json, but cannot read",
+            "No run in /nowhere .*run.json: No such file",
         ),
         (
             ("compress", "resnet20", *TRAIN, "--macs", "0.5x", "--int8", "-o", "x"),

@@ -14,7 +14,7 @@ from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from pretrim import __version__
 from pretrim.errors import PretrimError
@@ -149,9 +149,18 @@ def _renamed(argument: str) -> str:
 
 def _wrong_use(error: CycloptsError, given: Sequence[str]) -> str:
     """One line: what is wrong, and which help to read."""
-    text = " ".join(str(error).split())
+    text = _missing(error) if isinstance(error, MissingArgumentError) else " ".join(str(error).split())
     command = f"pretrim {given[0]}" if given and given[0] in app else "pretrim"
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} `{command} -h` shows how it is used."
+
+
+def _missing(error: MissingArgumentError) -> str:
+    """Which argument was left out, or was given without a value."""
+    said = str(error)
+    if error.argument is None or "Did you mean" in said:
+        return " ".join(said.split())
+    named = next((token.keyword for token in reversed(error.argument.tokens) if token.keyword), error.keyword)
+    return f"{named} needs a value." if named else f"{error.argument.name} is missing."
 
 
 def _say(error: str) -> None:

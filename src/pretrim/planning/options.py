@@ -22,6 +22,10 @@ AIMS: dict[Method, str] = {
     "latency": "latency_ns",
 }
 """The cost that a mode is for, where it has one: several draws are compared by it"""
+SAMPLED: tuple[Method, ...] = ("params", "macs", "memory", "latency", "joint")
+"""The modes of the paper's sampling"""
+DRAWN: tuple[Method, ...] = (*SAMPLED, "random")
+"""The modes whose widths depend on the seed"""
 SAMPLING = ("step", "fraction", "share_update", "coupling", "block", "draws")
 """Options that only the sampled modes have"""
 LATENCY_DRAWS = 64
@@ -36,10 +40,8 @@ class Options:
     ``balanced``, the default, is the most useful network within every limit (`planning.balanced`); nothing is drawn for
     it. The other methods are the paper's sampling and the controls.
 
-    The defaults of step, share_update and coupling are readings of the paper that no other was clearly better than
-    (docs/results.md, table 1: ResNet-20 at half the MACs, four seeds): where they differ they do by less than the
-    seeds. ``joint`` draws by the limit that is given: PA is above uniform width under its own limit (the table after
-    it), and below it under one on MACs. Rounding costs there what it saves in time elsewhere (docs/deploy.md).
+    The defaults of step, share_update and coupling are readings of the paper that no other was clearly better than:
+    they differ by less than seeds do (docs/results-archive.md, section 1: ResNet-20 at half the MACs, four seeds).
 
     Attributes:
         mode: ``balanced``; or sampling, by what counts as complexity (``params``, ``macs``, ``memory``, ``latency``;

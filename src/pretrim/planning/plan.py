@@ -22,6 +22,7 @@ from pretrim.cost.formula import DType
 from pretrim.errors import PlanError
 from pretrim.files import write_text
 
+from .options import DRAWN
 from .outlook import Outlook
 
 FORMAT = "pretrim-plan"
@@ -80,6 +81,12 @@ class Plan:
 
     apply: ClassVar[Callable[..., nn.Module]]
     """:func:`pretrim.apply` of this plan, attached by `pretrim.core`."""
+
+    @property
+    def method(self) -> str:
+        """How the widths were chosen, with the seed where they were drawn; empty for widths given by hand."""
+        mode = self.options.get("mode", "")
+        return f"{mode}, seed {self.options.get('seed', 0)}" if mode in DRAWN else str(mode)
 
     @property
     def widths(self) -> IntArray:

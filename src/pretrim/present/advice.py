@@ -10,7 +10,7 @@ from rich.text import Text
 
 from .layout import Table, show_table
 from .study import titled
-from .text import WIDE, compared, interval, resource
+from .text import WIDE, compared, interval, resource, show_line
 
 if TYPE_CHECKING:
     from pretrim.jobs.study import Advice
@@ -40,7 +40,7 @@ def show_advice(console: Console, advice: Advice) -> None:
     show_table(console, title, table)
     if found.comparison is not None:
         pair = compared(found.comparison.to_json())
-        console.print(Text(f"best against next best: {pair}"), soft_wrap=True)
+        show_line(console, f"best against next best: {pair}")
     of_test = f" ({_interval(found.best.tested, metric)})" if found.best.tested is not None else ""
     of_best = f"{found.best.test:.2%}" if metric.is_share else metric.show(found.best.test)
     console.print(Text(f"test {metric.title} of the best, on images that nothing was chosen by: {of_best}{of_test}"))
@@ -50,9 +50,9 @@ def show_advice(console: Console, advice: Advice) -> None:
         said = f"{gain} for +{more} {buy.resource.title}: {_named(buy.candidate)}"
         if buy.comparison is not None and not buy.comparison.is_significant:
             said += f" (McNemar p = {buy.comparison.p_value:.2g}: cannot be told apart)"
-        console.print(Text(said), soft_wrap=True)
+        show_line(console, said)
     if advice.latency_of is not None:
-        console.print(Text(f"latency: {advice.latency_of}"), soft_wrap=True)
+        show_line(console, f"latency: {advice.latency_of}")
     console.print(Text(f"run: {advice.path}"), soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ from pretrim.errors import PretrimError
 
 from .device import Record
 from .layout import Table, show_table
-from .text import RUNTIME_TITLES, milliseconds, percent, show_notes, size
+from .text import RUNTIME_TITLES, milliseconds, percent, show_line, show_notes, size
 
 
 def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
@@ -87,9 +87,8 @@ def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) ->
     threads = records[0]["threads"]
     title = f"{machine['cpu']} ({machine['architecture']}), {threads} thread{'s' if threads > 1 else ''}, one image"
     show_table(console, title, table)
-    console.print(
-        Text(f"{first['runs']} runs in {first['processes']} processes; memory is the peak of a process with Python"),
-        soft_wrap=True,
+    show_line(
+        console, f"{first['runs']} runs in {first['processes']} processes; memory is the peak of a process with Python"
     )
     show_notes(console, [record["warning"] for record in records if record["warning"]])
 

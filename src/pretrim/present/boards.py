@@ -9,7 +9,9 @@ from rich.text import Text
 
 from .device import Record, time_label, time_text
 from .layout import Table, show_table
-from .text import RUNTIME_TITLES, percent, show_notes, size
+from .text import RUNTIME_TITLES, percent, show_line, show_notes, size
+
+LIMITS = "Limits: less a quarter for the application (--application), and 100 KiB of flash for the runtime."
 
 
 def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -> None:
@@ -39,15 +41,16 @@ def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -
         )
     show_table(console, "Boards", table)
     if not sources:
-        console.print(
-            Text("RAM: the largest contiguous region. Limits: less a quarter for the application (--application), and"),
-            Text("100 KiB of flash for the runtime. Times: runtimes, with versions, whose time is predicted there."),
-            Text("`pretrim devices NAME` shows them, and the sources of all figures."),
-            soft_wrap=True,
-        )
+        for line in (
+            "RAM: the largest contiguous region.",
+            LIMITS,
+            "Times: runtimes, with versions, whose time is predicted there.",
+            "`pretrim devices NAME` shows them, and the sources of all figures.",
+        ):
+            show_line(console, line)
     for record in records if sources else ():
         for what, where in record["sources"].items():
-            console.print(Text(f"{what}: {where}"), soft_wrap=True)
+            show_line(console, f"{what}: {where}")
         show_notes(console, [record["note"]] if record["note"] else [])
         _show_systems(console, record)
 
@@ -55,7 +58,7 @@ def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -
 def _show_systems(console: Console, record: Record) -> None:
     """The runtimes of which a time is known, with how far off predictions are."""
     if not record["times_of"]:
-        console.print(Text(f"no public measurement of times on {record['core'].removeprefix('Arm ')} is known"))
+        show_line(console, f"no public measurement of times on {record['core'].removeprefix('Arm ')} is known")
         return
     table = Table("<runtime", "<data type", "?networks", "median error", "?p90 error", "<range", "?power")
     for entry in record["times_of"]:
@@ -70,9 +73,8 @@ def _show_systems(console: Console, record: Record) -> None:
             "-" if power is None else f"{power:.0f} mW",
         )
     show_table(console, f"Times that public measurements predict on {record['name']}, one core", table)
-    console.print(
-        Text("range: of the predicted time; four in five networks that were left out of the fit were within it"),
-        soft_wrap=True,
+    show_line(
+        console, "range: of the predicted time; four in five networks that were left out of the fit were within it"
     )
 
 
@@ -90,14 +92,11 @@ def show_check(console: Console, record: Record) -> None:
         if len(record["boards"]) == 1:
             show_notes(console, entry["problems"])
             for time in entry["times"]:
-                console.print(Text(f"latency, {time_label(time)}"), soft_wrap=True)
-    console.print(
-        Text("Limits: less a quarter for the application (--application), and 100 KiB of flash for the runtime."),
-        soft_wrap=True,
-    )
+                show_line(console, f"latency, {time_label(time)}")
+    show_line(console, LIMITS)
     show_zero_filters(console, record)
     if len(record["boards"]) > 1:
-        console.print(Text("Times: one image, one core, with their range; `--device NAME` says what each rests on."))
+        show_line(console, "Times: one image, one core, with their range; `--device NAME` says what each rests on.")
 
 
 def show_zero_filters(console: Console, record: Record) -> None:

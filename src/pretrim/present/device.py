@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.text import Text
 
 from .layout import Table, show_table
-from .text import milliseconds, percent, size
+from .text import milliseconds, percent, show_line, size
 
 if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
@@ -64,7 +63,7 @@ def time_label(record: Record) -> str:
 def show_time_labels(console: Console, device: Record | None) -> None:
     """What each time holds for, a line each."""
     for record in (device or {}).get("times", ()):
-        console.print(Text(f"latency, {time_label(record)}"), soft_wrap=True)
+        show_line(console, f"latency, {time_label(record)}")
 
 
 def _time_rows(times: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
@@ -113,10 +112,10 @@ def show_fit(console: Console, plan: Plan) -> None:
     show_table(console, f"On {name}, {plan.dtype}, predicted", table)
     if (real := device.get("converted")) is not None:
         sizes = f"a file of {real['artifact_bytes']:,} bytes and an arena of {real['arena_bytes']:,}"
-        console.print(Text(f"Converted before the training: {sizes}."), soft_wrap=True)
+        show_line(console, f"Converted before the training: {sizes}.")
     elif "within 1 % of it" in verdicts:
         said = "Within 1 % of it: `pretrim compress` converts the network first, and trims it again where it must."
-        console.print(Text(said), soft_wrap=True)
+        show_line(console, said)
     _show_what_counts(console, device)
 
 
@@ -133,9 +132,9 @@ def _verdict(taken: int, most: int, *, is_real: bool) -> str:
 
 def _show_what_counts(console: Console, device: Record) -> None:
     if "arena_text" in device:
-        console.print(Text(device["arena_text"]), soft_wrap=True)
+        show_line(console, device["arena_text"])
     if "lower_bound" in device and "converted" not in device:
-        console.print(Text(f"note: {device['lower_bound']}"), soft_wrap=True)
+        show_line(console, f"note: {device['lower_bound']}")
     show_time_labels(console, device)
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from .device import FORMULAS_OF_MEMORY, is_on_board, show_fit
 from .layout import Table, show_table
-from .text import BAR_WIDTH, COSTS, amount, bar, percent
+from .text import BAR_WIDTH, COSTS, amount, bar, percent, show_line
 
 if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def show_plan(console: Console, plan: Plan) -> None:
     """What the device sees, each cost dense and slim, the width of each group, and what to expect of the accuracy."""
     name = plan.model["name"] if plan.model is not None else "a network"
-    how = ", ".join(f"{key}={plan.options[key]}" for key in ("mode", "seed") if key in plan.options)
     costs = Table("<cost", "dense", "slim", "kept", "limit")
     for cost in COSTS:
         if is_on_board(plan.device) and cost in FORMULAS_OF_MEMORY and cost not in plan.limits:
@@ -27,7 +26,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         kept = percent(slim / dense if dense else None)
         costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
     show_fit(console, plan)
-    show_table(console, f"Plan for {name} ({how})" if how else f"Plan for {name}", costs)
+    show_table(console, f"Plan for {name} ({plan.method})" if plan.method else f"Plan for {name}", costs)
     widths = Table("<group", "?layers", "dense", "kept", "?")
     for group in plan.groups:
         share = group.kept / group.channels
@@ -36,7 +35,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         widths.add_row(Text(group.name), *cells, Text(f"{drawn} {percent(share, 0):>5}"))
     show_table(console, "Filters kept", widths)
     for line in expectations(plan):
-        console.print(Text(line), soft_wrap=True)
+        show_line(console, line)
 
 
 def expectations(plan: Plan) -> list[str]:

@@ -11,7 +11,7 @@ from rich.text import Text
 from .artifact import show_artifact
 from .device import FORMULAS_OF_MEMORY, Record, device_rows, is_on_board, show_time_labels
 from .layout import Table, show_table
-from .text import COSTS, amount, compared, interval, percent
+from .text import COSTS, amount, compared, interval, percent, show_line
 
 if TYPE_CHECKING:
     pass
@@ -32,7 +32,7 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
     _add_scores(table, record)
     show_table(console, f"{record['model']} on {record['data']['source']}", table)
     if record.get("comparison") is not None:
-        console.print(Text(f"slim against dense: {compared(record['comparison'])}"), soft_wrap=True)
+        show_line(console, f"slim against dense: {compared(record['comparison'])}")
     show_time_labels(console, device)
     console.print(Text(f"Saved in {record['run']}"), soft_wrap=True)
     if record.get("artifact") is not None:

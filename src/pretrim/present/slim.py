@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .layout import Table, show_table
-from .text import COSTS, amount, percent
+from .text import COSTS, amount, percent, show_line
 
 Record = Mapping[str, Any]
 
@@ -18,7 +18,7 @@ def show_slimmed(console: Console, record: Record) -> None:
     """What went without loss, layer by layer, what stays though it is constant, and how equality was proved."""
     removed, of = record["removed"], record["filters"]
     if not removed:
-        console.print(Text(f"{record['network']}: no filter is dead, of {of:,}. Nothing was written."), soft_wrap=True)
+        show_line(console, f"{record['network']}: no filter is dead, of {of:,}. Nothing was written.")
     else:
         table = Table("<", "before", "after", "kept")
         for name in ("params", "macs", "activation_bytes", "peak_activation_bytes"):
@@ -35,12 +35,9 @@ def show_slimmed(console: Console, record: Record) -> None:
         show_table(console, "Removed", layers)
     for group in record["groups"]:
         for count, why in group["spared"]:
-            said = f"note: {group['group']} keeps {count} constant filter{'s' * (count > 1)}: {why}"
-            console.print(Text(said), soft_wrap=True)
+            show_line(console, f"note: {group['group']} keeps {count} constant filter{'s' * (count > 1)}: {why}")
     if removed:
-        console.print(
-            Text(f"Outputs on {record['difference']['images']} random images: {_equal(record)}"), soft_wrap=True
-        )
+        show_line(console, f"Outputs on {record['difference']['images']} random images: {_equal(record)}")
         console.print(Text(f"Saved in {record['run']}"), soft_wrap=True)
 
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.text import Text
 
 from .layout import Table, show_table
-from .text import WIDE, count, interval, size
+from .text import WIDE, count, interval, show_line, size
 
 if TYPE_CHECKING:
     from pretrim.study.rows import Trial
@@ -55,10 +54,10 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
         )
     show_table(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
     for place in dict.fromkeys(place_of(trial.measured) for trial in there if trial.measured):
-        console.print(Text(f"latency: {place}"), soft_wrap=True)
+        show_line(console, f"latency: {place}")
     for trial in trials:
         if trial.state == "failed":
-            console.print(Text(f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}"), soft_wrap=True)
+            show_line(console, f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}")
     _show_warnings(console, there)
 
 
@@ -69,9 +68,9 @@ def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:
         return
     first = warned[0]
     for text in (first.record or {})["warnings"]:
-        console.print(Text(f"warning: {first.spec.name}, seed {first.spec.seed}: {text}"), soft_wrap=True)
+        show_line(console, f"warning: {first.spec.name}, seed {first.spec.seed}: {text}")
     if len(warned) > 1:
-        console.print(Text(f"{len(warned) - 1} more trials have warnings: --json shows them"))
+        show_line(console, f"{len(warned) - 1} more trials have warnings: --json shows them")
 
 
 def titled(part: str, metric: Metric) -> str:

@@ -143,7 +143,12 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
     return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(width)
 
 
+def show_line(console: Console, text: str) -> None:
+    """A sentence: broken between words on a terminal, in one piece in a file or pipe."""
+    console.print(Text(text), soft_wrap=not console.is_terminal)
+
+
 def show_notes(console: Console, notes: Sequence[str]) -> None:
     """Remarks, one a line."""
     for note in notes:
-        console.print(Text(f"note: {note}"), soft_wrap=True)
+        show_line(console, f"note: {note}")

@@ -188,11 +188,11 @@ def score(evaluation: Mapping[str, Any] | None, metric: Metric) -> str:
 def _trimming(record: RunRecord) -> str:
     plan, options = record.plan, record.plan.options or {}
     limits = ", ".join(f"{plain(cost)} at most {plain(text)}" for cost, text in plan.limits.items()) or "none"
-    how = ", ".join(
-        f"{name.replace('_', ' ')} {plain(options[name])}" for name in ("mode", "round_to", "seed") if name in options
-    )
+    how = f"mode {plain(plan.method)}" if plan.method else "given by hand"
+    if "round_to" in options:
+        how += f", filters in multiples of {plain(options['round_to'])}"
     rows = [(plain(group.name), str(group.channels), str(group.kept)) for group in plan.groups]
-    head = f"Limits: {limits}. Widths: {how or 'given by hand'}."
+    head = f"Limits: {limits}. Widths: {how}."
     return f"{head}\n\n{_table(('layer (the first of those with the same filters)', 'dense', 'kept'), rows)}"
 
 

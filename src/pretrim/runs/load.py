@@ -43,8 +43,7 @@ def read(path: str | Path) -> RunRecord:
         if (file.parent / STATE).exists():
             raise CheckpointError(f"The training in {path} was stopped: go on with `compress --resume`.") from error
         raise CheckpointError(
-            f"A run folder has a {RECORD}, but cannot read {file} ({error.strerror}): "
-            f"give the folder that `pretrim compress -o` wrote."
+            f"No run in {path} (its {RECORD}: {error.strerror}): give the folder that `pretrim compress -o` wrote."
         ) from error
     mend = "the file is truncated or edited, copy it again"
     return RunRecord.from_json(records.load(content, source=file, error=CheckpointError, mend=mend))

@@ -6,10 +6,10 @@ import shlex
 from dataclasses import fields
 
 from pretrim.devices import board
-from pretrim.planning.options import Options
+from pretrim.planning.options import SAMPLED, Options
 from pretrim.train import Execution, Recipe
 
-from .settings import DENSE, RUNTIME, SAMPLED, StudyConfig, TrialSpec
+from .settings import DENSE, RUNTIME, StudyConfig, TrialSpec
 
 OPTIONS = {"epochs": "--epochs", "batch_size": "--batch-size", "learning_rate": "--lr"}
 """Of a recipe, that every command names: all else is the same for every data set"""

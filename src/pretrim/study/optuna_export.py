@@ -19,11 +19,11 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from pretrim.errors import StudyError
-from pretrim.planning.options import Options
+from pretrim.planning.options import SAMPLED, Options
 
 from .database import WAITS_S, engine_options, first_line
 from .rows import FINISHED, Trial
-from .settings import LIMIT_OF_MODE, SAMPLED, StudyConfig, TrialSpec
+from .settings import LIMIT_OF_MODE, StudyConfig, TrialSpec
 from .store import Store
 
 MODES = ("balanced", "params", "macs", "memory", "joint")

@@ -16,7 +16,7 @@ from pretrim.cost.quantities import by_option
 from pretrim.data import Fit
 from pretrim.errors import PretrimError, StudyError, UsageError
 from pretrim.planning.budget import Limit
-from pretrim.planning.options import Method, Options
+from pretrim.planning.options import SAMPLED, Method, Options
 from pretrim.train import ACCURACY, Execution, Metric, Recipe
 
 DENSE = "dense"
@@ -28,8 +28,6 @@ EARLIER = {"max_images": "limit", "stop_hopeless": "hopeless"}
 """Names in files that are kept, so that the keys of trials stay what they were"""
 LATER: Mapping[str, Any] = {"forward": {}, "fit": "crop", "task": "", "metric": ACCURACY.to_json()}
 """Fields that studies of older versions do not have, with what those did"""
-SAMPLED = ("params", "macs", "memory", "latency", "joint")
-"""Modes that draw layers, and so have a step"""
 
 
 @dataclass(frozen=True)

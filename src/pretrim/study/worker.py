@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretrim.train import Progress
@@ -134,14 +134,7 @@ def run_claimed(
             at = trial_folder(folder, trial.key)
             store.finish(trial.key, run_trial(config, inputs(), trial.spec, at, on_step=after_step, on_epoch=on_epoch))
         except Stopped as stopped:
-            spent, curve = stopped.args
-            record = {
-                "costs": spent,
-                "metric": config.metric.to_json(),
-                f"validation_{config.metric.name}": curve[-1],
-                "epochs": [[None, None, value] for value in curve],
-            }
-            store.finish(trial.key, record, "stopped")
+            store.finish(trial.key, _record_until_stopped(config, *stopped.args), "stopped")
         except (NoLonger, Interrupted, KeyboardInterrupt):
             store.release(trial.key)
             raise NoLonger from None
@@ -152,6 +145,16 @@ def run_claimed(
             traceback.print_exc()
             text = str(error) if isinstance(error, PretrimError) else f"{type(error).__name__}: {error}"
             store.fail(trial.key, " ".join(text.split()))
+
+
+def _record_until_stopped(config: StudyConfig, spent: dict[str, int], curve: tuple[float, ...]) -> dict[str, Any]:
+    """Of a trial that was outdone: what it cost, and the scores it had by then."""
+    return {
+        "costs": spent,
+        "metric": config.metric.to_json(),
+        f"validation_{config.metric.name}": curve[-1],
+        "epochs": [[None, None, value] for value in curve],
+    }
 
 
 @contextmanager
