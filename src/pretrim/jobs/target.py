@@ -222,7 +222,10 @@ def _runtime(options: TargetOptions, found: Board | None, exports: bool) -> Runt
             raise UsageError(f"{name} runs on microcontrollers: name the board by --device.")
         raise UsageError(f"Expected --runtime to be one of {', '.join(RUNTIMES)}, but got {name!r}.")
     if found is not None and found.kind == "microcontroller" and name != "litert":
-        raise UsageError(f"{found.name} is a microcontroller, which runs litert, not {name}: leave out --runtime.")
+        raise UsageError(
+            f"{found.name} is a microcontroller, which runs litert, not {name}: leave out --runtime, or name the one "
+            f"whose time is meant (`pretrim devices {found.name}` lists them)."
+        )
     if exports:
         from pretrim.deploy import check_installed
 
