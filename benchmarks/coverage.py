@@ -386,7 +386,7 @@ def write_table() -> None:
         f"({len(ran) / len(found):.1%}, goal 100 %); reach half the MACs: {len(reached)} "
         f"({len(reached) / len(found):.1%}, goal 95 %)",
         f"- exact (relative error below 1e-10 against the masked dense network): {len(exact)} of {len(measured)} "
-        f"compared; {len(exempt)} exempt, because an operator reduces over pruned channels",
+        f"compared; {len(exempt)} exempt, as values of an operator depend on how many channels it sees",
         f"- planned MACs and parameters, dense and slim, are those that torch counts: {len(counts) - len(wrong)} of "
         f"{len(counts)} compared" + "".join(f"; not {name}" for name in wrong),
         f"- trace + plan + apply: median {median(seconds or [0]):.2f} s, longest {max(seconds, default=0):.1f} s",

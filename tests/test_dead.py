@@ -400,7 +400,7 @@ def build():
         (("resnet20",), 2, "add --dead"),
         (("resnet20", "--dead", "--from", "missing.pth"), 2, "missing.pth"),
         (("nothing", "--dead"), 2, "nothing"),
-        ((".", "--dead"), 1, "run folder"),
+        ((".", "--dead"), 1, "No run in . "),
         ((".", "--dead", "--classes", "3"), 2, "leave out --classes"),
     ],
 )

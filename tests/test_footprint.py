@@ -258,6 +258,7 @@ def in_channels_last(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 SIGNAL = (2, 40)
 BLOCK = nn.Sequential(nn.Conv1d(2, 12, 5, 2, 2), nn.BatchNorm1d(12), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(12, 16, 3))
+CROPPED = (nn.ConvTranspose2d(16, 16, 3, 2, 1, 1), nn.BatchNorm2d(16), nn.ReLU())
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "GroupNorm": (lambda: Kind(pooled, part=nn.Sequential(nn.GroupNorm(4, 16), nn.ReLU(), nn.GroupNorm(1, 16))), SHAPE),
     "LayerNorm": (lambda: Kind(in_channels_last, norm=nn.LayerNorm(16), end=nn.Conv2d(16, 16, 1)), SHAPE),
@@ -266,6 +267,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "norm before": (lambda: Kind(pooled, part=nn.Sequential(nn.ReLU(), nn.BatchNorm2d(16), nn.ReLU())), SHAPE),
     "Conv1d": (lambda: Kind(signal, part=BLOCK), SIGNAL),
     "transposed": (lambda: Kind(pooled, part=nn.Sequential(nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU())), SHAPE),
+    "transposed, cropped": (lambda: Kind(pooled, part=nn.Sequential(*CROPPED)), SHAPE),
 }
 
 

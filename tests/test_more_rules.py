@@ -65,6 +65,27 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def attention(scale: Callable[[Tensor], float]) -> Callable[[Any, Tensor], Tensor]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        q = m.a(x).flatten(2).mT
+        return m.c(((q @ q.mT * scale(q)).softmax(-1) @ q).mT.unflatten(2, (8, 8)))  # type: ignore[no-any-return]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (lambda q: q.shape[-1] ** -0.5, ("mul in the model",)),
+        (lambda q: 1 / q.size(2), ("mul in the model",)),
+        (lambda q: 0.3, ()),
+    ],
+)
+def test_numbers_that_are_computed_from_widths_are_named(scale: Callable[[Tensor], float], said: tuple[str]) -> None:
+    model = Net(attention(scale), a=conv(3, 8), c=conv(8, 2))
+    assert pretrim.analyze(model, torch.zeros(1, 3, 8, 8)).mixers == said
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_channels_pass_exactly(name: str) -> None:
     model = randomise(MODELS[name](), 0)

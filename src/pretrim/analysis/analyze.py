@@ -26,7 +26,7 @@ from .declared_widths import declared_widths
 from .identity import describe, fingerprint
 from .meta import ReadsValues
 from .narrower import BY_NUMBER, Mismatch, check_narrow, narrow_stage, takes_by_number, takes_channels, trial_widths
-from .network import IntArray, Network
+from .network import IntArray, Network, Operator
 from .observer import Site, Stage, stage
 from .rules import POINTWISE
 from .trace import Learnt, StoredInteger, Trace, trace
@@ -119,10 +119,11 @@ class Analyst:
         for _ in range(MOST_TRIALS):
             try:
                 network = self._network()
-                self._try_narrower(network, [*trial_widths(network), *self._tried_widths(network)])
+                scaled = self._try_narrower(network, [*trial_widths(network), *self._tried_widths(network)])
                 self._try_single_channels(network)
                 if self._read_in_vain(network):
                     continue
+                network = replace(network, operators=marked(network.operators, scaled))
                 return replace(self._with_declared_widths(network), tried=self.tried)
             except NeedsValues as error:
                 self.notes.append(str(error))
@@ -241,18 +242,23 @@ class Analyst:
             self.notes.append(f"{what} was not traced: {describe_failure(error)}")
             return None
 
-    def _try_narrower(self, network: Network, trials: Sequence[IntArray]) -> None:
-        """Build narrower copies and compare; in other ways too, where they run lines that were not seen before."""
+    def _try_narrower(self, network: Network, trials: Sequence[IntArray]) -> set[int]:
+        """Build narrower copies and compare; in other ways too, where they run lines that were not seen before.
+
+        Returns the places of operators that took other numbers.
+        """
+        scaled: set[int] = set()
         if not network.groups:
-            return
+            return scaled
         for widths in trials:
             narrow = narrow_stage(self.stage, network, widths)
-            check_narrow(narrow, network.operators, network.sizes(widths))
+            scaled |= check_narrow(narrow, network.operators, network.sizes(widths))
         seen = {operator.site for operator in network.operators}
         for run, operators in zip(self.stages, network.other_runs, strict=True):
             if any(o.site not in seen and o.op not in POINTWISE for o in operators):
                 check_narrow(replace(run, model=narrow.model), operators, network.sizes(widths))
             seen |= {operator.site for operator in operators}
+        return scaled
 
     def _try_single_channels(self, network: Network) -> None:
         """Where numbers take channels, single ones too (`x[:, : max(2, c // 4)]`).
@@ -320,6 +326,11 @@ class Analyst:
                 raise ModelError(f"The model cannot be made narrower: {said}.")
             module = module.rpartition(".")[0]
         self.learnt.closed.add(module)
+
+
+def marked(operators: Sequence[Operator], scaled: set[int]) -> tuple[Operator, ...]:
+    """The same operators, and which take numbers that are computed from widths."""
+    return tuple(replace(each, is_scaled=number in scaled) for number, each in enumerate(operators))
 
 
 def does_not_run(error: Exception, example: Example) -> ModelError:

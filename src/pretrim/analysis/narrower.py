@@ -15,7 +15,7 @@ from .copies import clone_module, describe_failure
 from .meta_kernels import resized
 from .network import IntArray, Network, Operator
 from .observer import Observer, Stage
-from .rules import argument
+from .rules import POINTWISE, argument
 from .stored_integers import cut_shapes, retarget_modules
 
 SMALL_GROUP = 8
@@ -74,6 +74,8 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
         self.operators = operators
         self.sizes = sizes
         self.number = 0
+        self.scaled: set[int] = set()
+        """Elementwise operators that take another number than in the dense network."""
 
     @property
     def expected(self) -> Operator | None:
@@ -98,7 +100,14 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
         for name, row in expected.told:
             if (value := argument(args, name)) != self.sizes[row]:
                 raise Mismatch(expected, f"{op} was told {name} {value} instead of {int(self.sizes[row])}")
+        if op in POINTWISE and any(args.get(name) != number for name, number in _numbers(expected)):
+            self.scaled.add(self.number)
         self.number += 1
+
+
+def _numbers(operator: Operator) -> list[tuple[str, int | float]]:
+    """The plain numbers among an operator's arguments, by name."""
+    return [(name, value) for name, value in operator.attributes.items() if isinstance(value, (int, float))]
 
 
 def narrow_stage(run: Stage, network: Network, widths: IntArray) -> Stage:
@@ -132,8 +141,10 @@ def _narrow(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 
-def check_narrow(run: Stage, operators: Sequence[Operator], sizes: IntArray) -> None:
+def check_narrow(run: Stage, operators: Sequence[Operator], sizes: IntArray) -> set[int]:
     """Run a narrower model and compare every operator with the predicted sizes. Raises Mismatch.
+
+    Returns the places of elementwise operators that took another number than in the dense run.
 
     Args:
         run: the narrow model, ready to run.
@@ -149,3 +160,4 @@ def check_narrow(run: Stage, operators: Sequence[Operator], sizes: IntArray) -> 
         raise Mismatch(checker.expected, f"forward raised {describe_failure(error)}") from error
     if checker.expected is not None:
         raise Mismatch(checker.expected, f"it ended before {checker.expected.op}")
+    return checker.scaled

@@ -92,6 +92,8 @@ class Operator:
     mixes: bool
     """Whether it reduces over prunable channels, so that removing some changes what the others see."""
     site: Site
+    is_scaled: bool = False
+    """Whether a number that it takes is computed from widths (`x * channels**-0.5`), and so changes with them."""
     is_unused: bool = False
     """Whether no output of the network depends on it: converters drop it, and it has no costs."""
 
@@ -153,8 +155,11 @@ class Network:
 
     @property
     def mixers(self) -> tuple[str, ...]:
-        """Operators that reduce over prunable channels, as ``operator in module``."""
-        seen = [f"{o.op} in {o.module or 'the model'}" for o in self.operators if o.mixes]
+        """Operators whose values depend on how many channels there are, as ``operator in module``.
+
+        They reduce over prunable channels, or take a number that `forward` computes from widths.
+        """
+        seen = [f"{o.op} in {o.module or 'the model'}" for o in self.operators if o.mixes or o.is_scaled]
         return tuple(dict.fromkeys(seen))
 
     @property

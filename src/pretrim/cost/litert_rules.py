@@ -150,9 +150,29 @@ def _convolution(follow: _Follow, operator: Operator, values: list[Value]) -> li
     low.node("convolution", operator, read, *(value.activation for value in values[1:]))
     low.layer(operator.weight, dims[1:2])
     if operator.attributes.get("transposed"):
-        low.constant(("shape", dims), 4)
-        low.works_in((1.0, dims))
+        return [Value(_cropped(follow, operator), dims, is_image=True)]
     return [Value(low.activation((1.0, dims), "convolution"), dims, is_image=True)]
+
+
+def _cropped(follow: _Follow, operator: Operator) -> int:
+    """The output of a transposed convolution; with output padding the whole one is made first, and its sides cut."""
+    low, dims = follow.low, follow.dims(operator)
+    sizes = [low.size(dim) for dim in dims[2:]]
+    extra, padding = (pair(operator.attributes.get(name, 0))[: len(sizes)] for name in ("output_padding", "padding"))
+    cut = [(size, size + 2 * p - more) for size, p, more in zip(sizes, padding, extra, strict=True)]
+    wholes = [whole if any(extra) else size for size, whole in cut]
+    low.constant(("shape", *wholes, dims[1]), 4)
+    term = (float(math.prod(wholes)), dims[:2]) if any(extra) else (1.0, dims)
+    low.works_in(term)
+    made = low.activation(term, "convolution", len(dims))
+    for place, (size, whole) in enumerate(zip(sizes, wholes, strict=True)):
+        if size != whole:
+            wholes[place] = size
+            low.constant(("slice size", *wholes, dims[1]), 4)
+            low.constant(("slice", *wholes, dims[1], place), 4)
+            made = low.step("slice", operator, made, elements=(float(math.prod(wholes)), dims[:2]), rank=len(dims))
+    low.made_by[made] = "convolution"  # which computes norms and activations that come behind the slices
+    return made
 
 
 def _dense(follow: _Follow, operator: Operator, values: list[Value]) -> list[Value]:

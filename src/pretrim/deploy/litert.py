@@ -32,6 +32,7 @@ def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
         ExportError: an operator has no counterpart.
     """
     from pretrim.compat.litert_expand import remove_expansions
+    from pretrim.compat.litert_transposed import plain_transposed
 
     from .tflite import packed
 
@@ -41,7 +42,7 @@ def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
         file = Path(folder) / "model.tflite"
         try:
             with silence():
-                plain = remove_expansions(network, *examples)
+                plain = remove_expansions(plain_transposed(network, *examples), *examples)
                 spatial = [number for number, example in enumerate(examples) if example.ndim > 2]
                 converted = litert.to_channel_last_io(plain, args=spatial).eval() if spatial else plain
                 inputs = tuple(example.movedim(1, -1).contiguous() for example in examples)
@@ -74,11 +75,25 @@ def quantise(content: bytes, *calibration: Images) -> Converted:
                 quantiser = quantizer.Quantizer(str(file), recipe.static_wi8_ai8())
                 calibration_run = calibrator.Calibrator(str(file), num_threads=1, qsv_update_func=ranges.min_max_update)
                 calibration_run.calibrate({SIGNATURE: samples}, quantiser._recipe_manager)
-                found = quantiser.quantize(calibration_run.get_model_qsvs(), enable_progress_report=False)
+                found = quantiser.quantize(_wide(calibration_run.get_model_qsvs()), enable_progress_report=False)
                 quantised = bytes(found.quantized_model)
         except Exception as error:
             raise export_error("the quantiser of LiteRT", error) from error
     return Converted(packed(quantised))
+
+
+def _wide(ranges: dict[str, dict[str, NDArray[np.float32]]]) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Ranges with room for activations that were zero on all images (a squeeze that ReLU shuts).
+
+    From such a range the quantiser makes a scale of 4e-12, which XNNPACK refuses, or ends the process over.
+    """
+    import numpy as np
+
+    widest = max((float(np.abs(found[end]).max()) for found in ranges.values() for end in ("min", "max")), default=1.0)
+    for found in ranges.values():
+        if not found["min"].any() and not found["max"].any():
+            found["max"] = np.full_like(found["max"], widest)
+    return ranges
 
 
 def _input_names(count: int) -> list[str]:

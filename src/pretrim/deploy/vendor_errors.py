@@ -22,6 +22,18 @@ _PASSES = re.compile(r"(?P<file>[^\s/]+):(?P<line>\d+):\d+: error: (?P<said>.+)"
 """How the compilers below LiteRT name the line of the model that they stopped at"""
 _OPERATOR = re.compile(r"\baten[:.]+_?[a-z]\w+(?:\.\w+)?")
 _LONGEST = 300
+_PLAIN = (
+    (
+        re.compile(r"'mhlo\.convolution' that was explicitly marked illegal"),
+        "it has no transposed convolution with dilation, or with more output_padding than padding: use dilation 1, and "
+        "at most as much output_padding",
+    ),
+    (
+        re.compile(r"TFLOperationName\.\w+\(index: \d+\) not found in tensor_name_to_qsv"),
+        "it has no int8 for a part of it, such as a local response norm: use a batch norm there, or export in float32",
+    ),
+)
+"""What converters say of what they lack, and what to do"""
 
 
 def export_error(converter: str, error: BaseException) -> ExportError:
@@ -34,6 +46,9 @@ def export_error(converter: str, error: BaseException) -> ExportError:
     if isinstance(error, OSError) and error.errno in _FULL:
         return ExportError(f"No room for temporary files: {error.strerror}. Free some, or set TMPDIR.")
     text = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
+    for pattern, plain in _PLAIN:
+        if pattern.search(text):
+            return ExportError(f"{converter} did not take the network: {plain}. Another runtime may take it as it is.")
     said = _said(text)
     operators = [name for name in _OPERATOR.findall(text) if name not in said]
     named = f" (operator {operators[0]})" if operators else ""

@@ -1,0 +1,119 @@
+"""Transposed convolutions are brought into a form that LiteRT takes; what it cannot take is refused in plain words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pretrim.compat.litert_transposed import plain_transposed
+from pretrim.deploy import export
+from pretrim.errors import ExportError
+
+LAYERS: dict[int, tuple[Any, Any]] = {
+    1: (nn.ConvTranspose1d, nn.BatchNorm1d),
+    2: (nn.ConvTranspose2d, nn.BatchNorm2d),
+    3: (nn.ConvTranspose3d, nn.BatchNorm3d),
+}
+OPTIONS: list[dict[str, Any]] = [
+    {"stride": 2},
+    {"stride": 2, "padding": 1, "output_padding": 1},
+    {"stride": 3, "padding": 2, "output_padding": 1, "groups": 2},
+    {"padding": 1, "bias": False},
+]
+
+
+def as_trained(network: nn.Module) -> nn.Module:
+    """With statistics that are neither zero nor one."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + (0.5 if "var" in name else -0.4))
+    return network.eval()
+
+
+def targets(network: nn.Module) -> str:
+    graph: Any = network.graph
+    return " ".join(str(node.target) for node in graph.nodes)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("dims", LAYERS)
+def test_the_same_is_computed_without_norm_and_output_padding(dims: int, options: dict[str, Any]) -> None:
+    transposed, norm = LAYERS[dims]
+    network = as_trained(nn.Sequential(transposed(4, 6, 3, **options), norm(6), nn.ReLU(), transposed(6, 2, 2)))
+    images = torch.randn(1, 4, *(5, 4, 3)[:dims], generator=torch.Generator().manual_seed(0))
+    plain = plain_transposed(network, images)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(images), network(images))
+    assert "norm" not in targets(plain)
+    assert ("slice" in targets(plain)) == ("output_padding" in options)
+    graph: Any = plain.graph
+    padded = [node.args[5] for node in graph.nodes if "transpose" in str(node.target) and len(node.args) > 5]
+    assert not any(map(any, padded))
+
+
+def test_a_norm_that_is_not_alone_stays() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.norm = nn.ConvTranspose2d(4, 6, 2, 2), nn.BatchNorm2d(6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.up(x)
+            return x + self.norm(x)
+
+    network, images = as_trained(Both()), torch.ones(1, 4, 3, 3)
+    plain = plain_transposed(network, images)
+    assert "batch_norm" in targets(plain)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(images), network(images))
+
+
+def test_a_network_without_any_is_itself() -> None:
+    network = nn.Conv2d(3, 4, 1)
+    assert plain_transposed(network, torch.zeros(1, 3, 4, 4)) is network
+
+
+IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def decoder(*layers: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), *layers).eval()
+
+
+def test_litert_runs_a_decoder_in_int8(tmp_path: Path) -> None:
+    up = (nn.ConvTranspose2d(8, 6, 3, 2, 1, output_padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 1))
+    made = export(decoder(*up), tmp_path / "model.tflite", "litert", images=IMAGES, calibration=IMAGES)
+    assert not made.proof["failed"]
+
+
+def test_what_litert_lacks_is_refused_in_plain_words(tmp_path: Path) -> None:
+    network = decoder(nn.ConvTranspose2d(8, 2, 3, 2, 1, dilation=2))
+    said = "has no transposed convolution with dilation, or with more output_padding than padding: use dilation 1"
+    with pytest.raises(ExportError, match=said):
+        export(network, tmp_path / "model.tflite", "litert", images=IMAGES)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Shut(nn.Module):
+    """A squeeze that is zero for every image, as ReLU may leave it: its range is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.squeeze, self.gate = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
+        self.head = nn.Linear(8, 4)
+        nn.init.constant_(self.squeeze.bias, -9.0)  # type: ignore[arg-type]  # it has one
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(images))
+        x = x * torch.sigmoid(self.gate(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_an_activation_that_is_always_zero_gets_a_range(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = export(Shut().eval(), tmp_path / "model.tflite", "litert", images=IMAGES, calibration=IMAGES)
+    assert not made.proof["failed"]
