@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from small import SHAPE, small
+from small import SHAPE, images, small
 from torch import nn
 
 import pretrim
 from pretrim.cost.microcontroller import CHANNEL_BYTES, STRUCTURES, arena_cost, kept_by_kernels
+from pretrim.deploy import arena_on, litert_file
+from pretrim.devices import board
 
 
 @dataclass(frozen=True)
@@ -93,3 +95,12 @@ def test_cmsis_nn_works_in_memory_of_its_own() -> None:
         network = pretrim.analyze(nn.Sequential(layer), torch.zeros(1, 8, 16, 16))
         plain, cmsis = (arena_cost(network, kernels=kernels)(network.dense) for kernels in ("reference", "cmsis-nn"))
         assert int(cmsis) - int(plain) == -(-scratch // 16) * 16, name  # aligned in the arena
+
+
+def test_a_file_and_its_network_take_the_same_on_a_board() -> None:
+    """What a build with CMSIS-NN keeps is counted in the plan and for the file alike."""
+    network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
+    content = litert_file(small(), images(8))
+    for name, kernels in (("stm32h743", "cmsis-nn"), ("esp32", "reference")):
+        planned = int(arena_cost(network, pointer_bytes=4, kernels=kernels)(network.dense))
+        assert arena_on(content, board(name)).total_bytes == pytest.approx(planned, rel=0.005)

@@ -66,7 +66,7 @@ def _arena(graph: FileGraph, real: micro.Arena | None, board: Board) -> BoardAre
         return BoardArena(graph.arena(kernels), False, None)
     head = max(graph.head(kernels), real.head_bytes)
     tail = math.ceil(graph.tail(4) * max(real.tail_bytes / graph.tail(8), 1.0))
-    return BoardArena(head + tail, True, real.total_bytes)
+    return BoardArena(head + tail + graph.kept(kernels), True, real.total_bytes)
 
 
 def missing_operators(content: bytes) -> tuple[str, ...]:

@@ -114,10 +114,12 @@ class FileGraph:
             kernels: those of CMSIS-NN work in memory of their own.
             pointer_bytes: 4 on a microcontroller, 8 on a 64-bit host.
         """
-        is_built_in = pointer_bytes == 4 and self.data_type == "int8"
+        return self.head(kernels) + self.tail(pointer_bytes) + (self.kept(kernels) if pointer_bytes == 4 else 0)
+
+    def kept(self, kernels: Kernels) -> int:
+        """Bytes that a build with these kernels keeps on a microcontroller beside the interpreter's structures."""
         names = [operator.name for operator in self.operators]
-        kept = kept_by_kernels(names, kernels) if is_built_in else 0
-        return self.head(kernels) + self.tail(pointer_bytes) + kept
+        return kept_by_kernels(names, kernels) if self.data_type == "int8" else 0
 
 
 def read_graph(path: Path) -> FileGraph:
