@@ -72,8 +72,8 @@ def export_run(
     Args:
         run: what to export.
         runtime: onnx, litert or executorch; None: the device's.
-        data: gives calibration and proof images; None: what the run was trained on, if it is at hand, those that its own
-            task brings, or random pixels.
+        data: gives calibration and proof images; None: what the run was trained on, if it is at hand, those that its
+            own task brings, or random pixels.
         reporter: told what it is proved on.
         asked: further options.
 
