@@ -49,6 +49,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable ".[dev]"
 	$(PIP) --no-deps "torchvision>=0.26,<0.30" "timm>=1.0.15,<2"
+	$(PIP) --no-deps "mcufit>=0.5.2,<0.6"
 	$(PIP) "huggingface_hub>=0.20" pyyaml
 	touch $@
 

@@ -57,6 +57,13 @@ class Bank(nn.Module):
         return self.layers(F.conv2d(self.pick(x), self.kernel))
 
 
+class Spectrum(Bank):
+    """A short-time Fourier transform in front: sines and cosines that slide along a signal."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(F.conv1d(self.pick(x), self.kernel).square().unsqueeze(-1))
+
+
 CONSTANTS: dict[str, nn.Module] = {
     "filters in front": nn.Sequential(fixed(conv(3, 12)), nn.ReLU(), conv(12, 8), conv(8, 2)),
     "filters between": nn.Sequential(conv(3, 8), fixed(conv(8, 12)), conv(12, 8), conv(8, 2)),
@@ -66,6 +73,8 @@ CONSTANTS: dict[str, nn.Module] = {
     "transposed": nn.Sequential(conv(3, 8), fixed(nn.ConvTranspose2d(8, 6, 2, 2)), conv(6, 8), conv(8, 2)),
     "a bank in a buffer, in front": Bank(torch.randn(6, 3, 3, 3)),
     "a bank in a buffer, on grey": Bank(torch.randn(6, 1, 3, 3), lambda x: x[:, :1]),
+    "a bank in a buffer, on signals": Spectrum(torch.randn(6, 3, 9), lambda x: x.flatten(2)),
+    "a bank in a buffer, on one signal": Spectrum(torch.randn(6, 1, 9), lambda x: x[:, :1].flatten(2)),
     "bins": WithConstant(torch.linspace(0, 7, 8), expectation, 32, 4),
     "bins in logarithmic steps": WithConstant(torch.logspace(-2, 2, 8), expectation, 32, 4),
 }

@@ -11,6 +11,7 @@ import torch
 from networks import Net, conv
 from reference import masked, randomise, relative_error, run
 from torch import Tensor, nn
+from torch.nn import functional
 
 import pretrim
 from pretrim.surgery.apply import cut, kept_channels
@@ -33,6 +34,21 @@ def by_class(m: Any, x: Tensor) -> Tensor:
     return m.c(m.a(x) * scale[:, :, None, None] + shift[:, :, None, None])  # type: ignore[no-any-return]
 
 
+def in_fours(m: Any, x: Tensor) -> Tensor:
+    x = m.a(x)
+    return m.c(functional.group_norm(x, x.shape[1] // 4))  # type: ignore[no-any-return]
+
+
+def distances(m: Any, x: Tensor) -> Tensor:
+    flat = m.a(x).flatten(2).mT
+    return m.c(x * torch.cdist(flat, flat).mean())  # type: ignore[no-any-return]
+
+
+def every_other(m: Any, x: Tensor) -> Tensor:
+    x = m.a(x)
+    return m.c(torch.cat([x[:, ::2], m.b(x[:, 1::2])], 1))  # type: ignore[no-any-return]
+
+
 def chain(m: Any, x: Tensor) -> Tensor:
     return m.c(m.norm(m.a(x)))  # type: ignore[no-any-return]
 
@@ -42,6 +58,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "layer norm over the image": lambda: Net(chain, a=conv(3, 8), norm=nn.LayerNorm([8, 8]), c=conv(8, 2)),
     "layer norm over frequencies": lambda: Net(over_frequencies, a=conv(3, 8), norm=nn.LayerNorm(8), c=conv(8, 2)),
     "a group for each channel": lambda: Net(chain, a=conv(3, 12), norm=nn.GroupNorm(12, 12), c=conv(12, 2)),
+    "distances between pixels": lambda: Net(distances, a=conv(3, 8), c=conv(3, 2)),
+    "every other channel": lambda: Net(every_other, a=conv(3, 8), b=conv(4, 4), c=conv(8, 2)),
+    "groups of four": lambda: Net(in_fours, a=conv(3, 16), c=conv(16, 2)),
     "scale and shift of a class": lambda: Net(by_class, a=conv(3, 8), table=nn.Embedding(5, 16), c=conv(8, 2)),
 }
 

@@ -70,6 +70,35 @@ def test_removed_units_leave_the_others_as_they_were(kind: str, options: dict[st
     assert relative_error(run(slim, images), run(masked(model, network, keep), images)) < 1e-10
 
 
+class ByHand(nn.Module):
+    """A cell that `forward` steps by hand, from zeros as wide as its state or as the cell says."""
+
+    def __init__(self, kind: str, says: bool) -> None:
+        super().__init__()
+        self.front, self.cell, self.head = nn.Linear(3, INTO), getattr(nn, kind)(INTO, UNITS), nn.Linear(UNITS, 2)
+        self.says, self.units = says, UNITS
+
+    def forward(self, x: Tensor) -> Tensor:
+        state: Any = x.new_zeros(len(x), self.cell.hidden_size if self.says else self.units)
+        state = (state, state) if isinstance(self.cell, nn.LSTMCell) else state
+        for step in range(x.shape[2]):
+            state = self.cell(torch.relu(self.front(x[:, :, step])), state)
+        return self.head(state[0] if isinstance(state, tuple) else state)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("says", [True, False])
+@pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNNCell"])
+def test_cells_that_are_stepped_by_hand_lose_units_exactly(kind: str, says: bool) -> None:
+    model = randomise(ByHand(kind, says), 0)
+    signals = torch.randn(2, 3, 5, dtype=torch.float64)
+    network = pretrim.analyze(model, signals)
+    assert [layer.layer for layer in network.frozen] == ["head"]
+    widths = network.dense // 2
+    keep = kept_channels(network, widths, np.random.default_rng(0).random(len(network.group_of)))
+    slim = cut(model, network, widths, keep, rescale=False)
+    assert relative_error(run(slim, signals), run(masked(model, network, keep), signals)) < 1e-10
+
+
 class Custom(nn.Module):
     """A bilinear form, for which there is no rule."""
 

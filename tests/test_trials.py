@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import conv
+from reference import masked, randomise, relative_error, run
 from torch import Tensor, nn
+from torch.nn import functional
 
 import pretrim
 from pretrim.errors import InfeasibleBudget, PlanError
@@ -17,6 +21,7 @@ from pretrim.jobs.plan import plan_for
 from pretrim.jobs.reporter import Silent
 from pretrim.jobs.target import find_target
 from pretrim.models.dense import open_model
+from pretrim.surgery.apply import cut, kept_channels
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))  # scripts beside each other, not a package
 
@@ -87,6 +92,52 @@ class HalfBut(nn.Module):
         x = self.first(x)
         half = x.shape[1] // 2 - (x.shape[1] in self.but)
         return self.head(self.second(torch.cat([2 * x[:, :half], -x[:, half:]], 1)))  # type: ignore[no-any-return]
+
+
+class Rejoined(nn.Module):
+    """Channels are put among others at a place that the widths of both tell; the shape is right wherever they are."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.join = join
+        self.first, self.second, self.head = conv(3, 8), conv(8, 16), conv(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        y = self.second(x)
+        return self.head(self.join(x, y))  # type: ignore[no-any-return]
+
+
+def centred(x: Tensor, y: Tensor) -> Tensor:
+    """The shortcut of a ResNet without parameters."""
+    more = y.shape[1] - x.shape[1]
+    return y + functional.pad(x, (0, 0, 0, 0, more // 2, more - more // 2))
+
+
+def middle(x: Tensor, y: Tensor) -> Tensor:
+    start = (y.shape[1] - x.shape[1]) // 2
+    return x * y[:, start : start + x.shape[1]]
+
+
+def before_last(x: Tensor, y: Tensor) -> Tensor:
+    return x * y[:, -x.shape[1] - 4 : -4]
+
+
+@pytest.mark.parametrize("join", [centred, middle, before_last])
+def test_channels_stay_at_their_place_among_others(join: Callable[[Tensor, Tensor], Tensor]) -> None:
+    model = Rejoined(join)
+    if join is not centred:
+        model.head = conv(8, 2)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    randomise(model, 0)
+    network = pretrim.analyze(model, images)
+    assert network.groups
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        widths = random.integers(1, network.dense, endpoint=True)
+        keep = kept_channels(network, widths, random.random(len(network.group_of)))
+        slim = cut(model, network, widths, keep, rescale=False)
+        assert relative_error(run(slim, images), run(masked(model, network, keep), images)) < 1e-10
 
 
 IMAGES = torch.zeros(2, 3, 8, 8)

@@ -45,6 +45,26 @@ def test_heads_of_similar_names_read_the_same() -> None:
     assert [f.layer for f in network.frozen] == ["trunk", "head_a"]
 
 
+class Graph(nn.Module):
+    """Features of nodes, and which of them are neighbours: the same for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, nodes: Tensor, neighbours: Tensor) -> Tensor:
+        return self.head(torch.relu(neighbours @ self.first(nodes)).mean(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_an_input_that_is_no_batch_stays_whole(images: int) -> None:
+    network = pretrim.analyze(Graph(), (torch.zeros(images, 5, 3), torch.zeros(5, 5)))
+    plan = plan_of_widths(network, network.dense // 2)
+    assert plan.dense["macs"] == 5 * 3 * 8 + 5 * 5 * 8 + 8 * 2
+    slim = plan.apply(Graph(), network=network)
+    assert slim(torch.zeros(4, 5, 3), torch.zeros(5, 5)).shape == (4, 2)
+
+
 class Exit(nn.Module):
     """Leaves early when it is sure, by a tensor or by a number that it reads."""
 

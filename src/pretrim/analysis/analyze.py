@@ -25,11 +25,11 @@ from .copies import Example, describe_failure, named_tensors, with_batch
 from .declared_widths import declared_widths
 from .identity import describe, fingerprint
 from .meta import ReadsValues
-from .narrower import BY_NUMBER, Mismatch, check_narrow, narrow_stage, takes_by_number, trial_widths
+from .narrower import BY_NUMBER, Mismatch, check_narrow, narrow_stage, takes_by_number, takes_channels, trial_widths
 from .network import IntArray, Network
 from .observer import Site, Stage, stage
 from .rules import POINTWISE
-from .trace import StoredInteger, Trace, trace
+from .trace import Learnt, StoredInteger, Trace, trace
 from .unread import freeze_unread
 from .unused import unused_operations
 
@@ -42,6 +42,8 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
     "split": ("retarget", "whole", "share", "freeze", "freeze all"),
     "split_with_sizes": ("retarget", "tie", "whole", "share", "freeze", "freeze all"),
     "slice": ("retarget", "tie", "whole", "share", "freeze", "freeze all"),
+    "native_group_norm": ("retarget", "whole", "freeze all"),
+    "constant_pad_nd": ("retarget", "tie", "share", "freeze", "freeze all"),
 }
 WITH_INTEGERS = ("retarget", "share", "freeze", "freeze all")
 
@@ -82,6 +84,14 @@ def follow(model: nn.Module, example: Example, network: Network, widths: IntArra
     return network
 
 
+class Misread(Exception):
+    """Reshapes whose channels were taken for an image's height or a signal's length."""
+
+    def __init__(self, sites: set[Site]) -> None:
+        super().__init__()
+        self.sites = sites
+
+
 class NeedsValues(Exception):
     """The model does not run on meta tensors."""
 
@@ -98,9 +108,8 @@ class Analyst:
         if not examples:
             raise ModelError("Expected an example of the model's inputs, but the list of examples is empty.")
         self.examples = [with_batch(each, 1) for each in examples]
-        self.hints: dict[Site, str] = {}
+        self.learnt = Learnt()
         self.in_conflict: set[Site] = set()  # lines whose integer stands for other channels elsewhere
-        self.closed: set[str] = set()  # modules whose channels are all frozen
         self.notes: list[str] = []
         self.stage = stage(model, self.examples[0])
         self.stages: list[Stage] = []  # of the traces beyond the first, in their order
@@ -112,6 +121,8 @@ class Analyst:
                 network = self._network()
                 self._try_narrower(network, [*trial_widths(network), *self._tried_widths(network)])
                 self._try_single_channels(network)
+                if self._read_in_vain(network):
+                    continue
                 return replace(self._with_declared_widths(network), tried=self.tried)
             except NeedsValues as error:
                 self.notes.append(str(error))
@@ -119,6 +130,8 @@ class Analyst:
             except StoredIntegerConflict as conflict:
                 self.in_conflict.add(conflict.stored.site)
                 self._learn(conflict.stored.site, conflict.stored.module, str(conflict))
+            except Misread as misread:
+                self.learnt.first |= misread.sites
             except Mismatch as mismatch:
                 if mismatch.operator is None:
                     raise ModelError(f"The model cannot be made narrower: {mismatch}.") from None
@@ -139,6 +152,7 @@ class Analyst:
         channels = Channels()
         labels = {name: parameter_labels(t, channels) for name, t in named_tensors(self.model)}
         traces = self._traces(channels, labels)
+        self._read_again(channels, traces)
         tie_shared(channels, [stored for each in traces for stored in each.stored_integers])
         freeze_constants(self.model, channels, labels, traces)
         unread = freeze_unread(self.model, channels, labels, traces)
@@ -166,6 +180,17 @@ class Analyst:
             )
         )
 
+    def _read_again(self, channels: Channels, traces: Sequence[Trace]) -> None:
+        """Raises Misread where a window slides along features that a reshape may as well have as channels."""
+        readings = [each for trace in traces for each in trace.readings if each[1] not in self.learnt.first]
+        slid = [ids for trace in traces for ids in trace.slid]
+        if readings and slid:
+            root = channels.components()
+            along = np.unique(root[np.concatenate(slid)])
+            misread = {site for ids, site in readings if np.isin(root[ids], along).any()}
+            if misread:
+                raise Misread(misread)
+
     def _traces(self, channels: Channels, labels: Mapping[str, Labels]) -> list[Trace]:
         """The run that costs are counted on, then every other way through `forward`."""
         traces = [self._trace_example(self.stage, self.examples[0], channels, labels)]
@@ -192,7 +217,7 @@ class Analyst:
 
     def _trace_example(self, run: Stage, example: Example, channels: Channels, labels: Mapping[str, Labels]) -> Trace:
         try:
-            return trace(run, channels, labels, self.hints, self.closed)
+            return trace(run, channels, labels, self.learnt)
         except Exception as error:
             if run.meta is None:
                 raise does_not_run(error, example) from error
@@ -208,7 +233,7 @@ class Analyst:
             return None
         mark = channels.mark()
         try:
-            return trace(run, channels, labels, self.hints, self.closed)
+            return trace(run, channels, labels, self.learnt)
         except Exception as error:
             channels.forget_since(mark)
             self.failed.add(key)
@@ -245,6 +270,14 @@ class Analyst:
             if by_number and not mismatch.other_operator:
                 raise
 
+    def _read_in_vain(self, network: Network) -> bool:
+        """Whether a reshape was read another way, and its channels are frozen all the same: then by its own number."""
+        runs = (network.operators, *network.other_runs)
+        follow = {o.site for run in runs for o in run if takes_channels(network, o)}
+        vain = [site for site, hint in self.learnt.hints.items() if hint.startswith("carrier") and site not in follow]
+        self.learnt.hints |= dict.fromkeys(vain, "freeze")
+        return bool(vain)
+
     def _with_declared_widths(self, network: Network) -> Network:
         """Let integers that only other methods read follow their widths; those that may mean several are named."""
         declared = declared_widths(self.model, network) if network.groups else []
@@ -271,22 +304,22 @@ class Analyst:
     def _learn(self, site: Site, module: str, said: str) -> None:
         """Choose what to try next at the line where a narrower network went wrong."""
         order = STRATEGIES.get(site.op, WITH_INTEGERS)
-        tried = self.hints.get(site)
+        tried = self.learnt.hints.get(site)
         following = order[order.index(tried) + 1 :] if tried in order else order
         if site not in self.in_conflict:
             following = tuple(hint for hint in following if hint != "share")
         if following:
-            self.hints[site] = following[0]
+            self.learnt.hints[site] = following[0]
         else:
             self._close(module, said)
 
     def _close(self, module: str, said: str) -> None:
         """Freeze all that a module sees; where that was not enough, its parent, and at last the whole model."""
-        while module in self.closed:
+        while module in self.learnt.closed:
             if not module:
                 raise ModelError(f"The model cannot be made narrower: {said}.")
             module = module.rpartition(".")[0]
-        self.closed.add(module)
+        self.learnt.closed.add(module)
 
 
 def does_not_run(error: Exception, example: Example) -> ModelError:

@@ -147,6 +147,7 @@ def _operators(
             factors=table.pairs(o.factors) if number not in unused else (),
             filters=None if o.filters is None else table.row(len(o.filters), o.filters),
             weight=table.pairs(o.weight),
+            told=tuple((name, table.row(value, ids)) for name, value, ids in o.told),
             fused_into=fused.get(number),
             mixes=any((table.channel_of[ids] >= 0).any() for ids in o.mixed),
             site=o.site,
@@ -308,7 +309,7 @@ def _frozen_layers(
     for operation in layers:
         assert operation.filters is not None  # that is what makes it a layer
         name = operation.module or ", ".join(operation.parameters)
-        kept = np.unique(root[operation.filters[channel_of[operation.filters] < 0]])
+        kept = root[operation.filters[channel_of[operation.filters] < 0]]
         if not kept.size or name in found:
             continue
         freeze = channels.freezes[int(frozen_by[kept].max())]

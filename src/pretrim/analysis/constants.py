@@ -102,7 +102,8 @@ def _sees_fixed_channels(layer: Operation, labels: Labels, frozen: FrozenChannel
     if layer.attributes.get("groups", 1) != 1 or layer.filters is None:
         return False
     root = frozen.components
-    others = [ids for ids in labels if ids is not None and not np.array_equal(root[ids], root[layer.filters])]
+    read = labels[:2] if layer.op == "convolution" else labels  # what follows is its window
+    others = [ids for ids in read if ids is not None and not np.array_equal(root[ids], root[layer.filters])]
     return all(ids.size == 1 or frozen.covers(ids) for ids in others)
 
 

@@ -82,12 +82,16 @@ def tensors_in(*values: Any) -> Iterator[torch.Tensor]:
 
 
 def with_batch(example: Example, size: int) -> Example:
-    """The same example with `size` images: the first one, repeated."""
+    """The same example with `size` images: the first one, repeated.
+
+    Tensors with another first dimension than the first of them (which nodes are neighbours) are no batch, and stay.
+    """
+    images = next((len(leaf) for leaf in tree_leaves(example) if isinstance(leaf, torch.Tensor) and leaf.dim()), size)
 
     def resize(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) or leaf.dim() == 0:
+        if not isinstance(leaf, torch.Tensor) or leaf.dim() == 0 or leaf.shape[0] != images:
             return leaf
-        if leaf.shape[0] == 0:
+        if images == 0:
             raise ModelError(f"Expected an example with at least one image, but got a shape of {tuple(leaf.shape)}.")
         return leaf[:1].expand(size, *leaf.shape[1:]).contiguous()
 

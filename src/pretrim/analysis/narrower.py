@@ -15,6 +15,7 @@ from .copies import clone_module, describe_failure
 from .meta_kernels import resized
 from .network import IntArray, Network, Operator
 from .observer import Observer, Stage
+from .rules import argument
 from .stored_integers import cut_shapes, retarget_modules
 
 SMALL_GROUP = 8
@@ -57,10 +58,10 @@ def trial_widths(network: Network) -> list[IntArray]:
 
 def takes_by_number(network: Network) -> bool:
     """Whether `forward` takes channels by a number (slices, splits, reshapes of them)."""
-    return any(operator.op in BY_NUMBER and _takes_channels(network, operator) for operator in network.operators)
+    return any(operator.op in BY_NUMBER and takes_channels(network, operator) for operator in network.operators)
 
 
-def _takes_channels(network: Network, operator: Operator) -> bool:
+def takes_channels(network: Network, operator: Operator) -> bool:
     """Whether a dimension that plans change comes out of an operator."""
     return any(network.coefficients[row].any() for dims in operator.outputs for row in dims)
 
@@ -94,6 +95,9 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
             shape = tuple(self.sizes[list(dims)])
             if tuple(out.shape) != shape:
                 raise Mismatch(expected, f"{op} gave {tuple(out.shape)} instead of {tuple(map(int, shape))}")
+        for name, row in expected.told:
+            if (value := argument(args, name)) != self.sizes[row]:
+                raise Mismatch(expected, f"{op} was told {name} {value} instead of {int(self.sizes[row])}")
         self.number += 1
 
 

@@ -85,6 +85,8 @@ class Operator:
     factors: tuple[int, ...]
     filters: int | None
     weight: tuple[int, ...]
+    told: tuple[tuple[str, int], ...]
+    """Arguments that no output shape tells: their names (`rules.argument`) and sizes."""
     fused_into: int | None
     """The operator whose output it is computed on in place (conv + norm + activation), if any."""
     mixes: bool

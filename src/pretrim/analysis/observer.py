@@ -134,12 +134,12 @@ def is_whole(tensor: torch.Tensor) -> bool:
 
 
 def operator_name(func: Any) -> str:
-    """`aten::relu_` and `aten::relu` are one operator here; those of other namespaces keep theirs (`my::relu`)."""
+    """`relu_` and `relu`, `unsafe_split` and `split` are one operator here; other namespaces stay (`my::relu`)."""
     if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
         return str(func)
     space, name = func._schema.name.split("::")
     name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
-    return name if space in ("aten", "prim", "prims") else f"{space}::{name}"
+    return name.removeprefix("unsafe_") if space in ("aten", "prim", "prims") else f"{space}::{name}"
 
 
 def named_arguments(func: Any, args: tuple[Any, ...]) -> dict[str, Any]:

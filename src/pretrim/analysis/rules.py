@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -54,12 +54,20 @@ class Call:
     sizes_read: Callable[[Sequence[int]], list[Width | None]] = no_widths
     """Which of the sizes that it asks for were read from a tensor's channels."""
     integers: list[tuple[int, Ids]] = field(default_factory=list)
+    told: list[tuple[str, int, Ids]] = field(default_factory=list)
+    """Arguments that no output shape tells, by name (see `argument`): their values, and the ids that they count."""
     factors: tuple[tuple[int, Label], ...] = ()
     """Sizes whose product is the number of multiply-accumulates, each with its label."""
     filters: Label = None
     """The ids of the filters (convolution) or features (matrix product) that the operator computes."""
     weight: torch.Tensor | None = None
     """The operand that may be a parameter; it is a layer if that operand does not depend on the input."""
+    is_first: bool = False
+    """Whether a reshape has its channels in the first of several dimensions (N x C x L)."""
+    readings: list[Ids] = field(default_factory=list)
+    """Channels that it may have in the first as well as in the last."""
+    slid: list[Ids] = field(default_factory=list)
+    """Channels that a window slides along."""
     mixed: list[Ids] = field(default_factory=list)
     """Channels whose values are reduced into one another's (norms, mean, softmax across channels)."""
 
@@ -93,6 +101,11 @@ class Call:
         if label is not None:
             self.channels.freeze(label, self.module, reason, self.place())
 
+    def slide(self, label: Ids) -> None:
+        """Freeze what a window slides along."""
+        self.freeze(label, f"{self.op} slides along it")
+        self.slid.append(label)
+
     def mix(self, label: Label) -> None:
         if label is not None:
             self.mixed.append(label)
@@ -112,6 +125,19 @@ class Call:
         """Note that the integer `value` among the arguments has to stay the number of `ids` that are kept."""
         if ids is not None:
             self.integers.append((value, ids))
+
+    def tell(self, name: str, ids: Ids) -> None:
+        """Note that the argument `name` has to be the number of `ids` that are kept."""
+        self.told.append((name, argument(self.args, name), ids))
+
+
+def argument(args: Mapping[str, Any], name: str) -> int:
+    """An integer among the arguments of an operator: `start` of a slice, counted from the front, or `pad 2`."""
+    if name == "start":
+        x = args["self"]
+        return slice(args.get("start"), args.get("end")).indices(x.shape[args.get("dim", 0)])[0]
+    key, _, index = name.partition(" ")
+    return int(args[key][int(index)])
 
 
 Rule: TypeAlias = Callable[[Call], Labels | list[Labels]]
@@ -187,7 +213,7 @@ def convolution(call: Call) -> Labels:
         *zip(window.shape[:into], x_labels[:into], strict=True),
         *zip(window.shape[into + 1 :], passed, strict=True),
     )
-    call.filters, call.weight = out_ids, weight
+    call.filters, call.weight = w_labels[0] if out_ids is None and not transposed else out_ids, weight
     return (*x_labels[:into], out_ids, *passed)
 
 
@@ -230,7 +256,7 @@ def _windows(call: Call, x: torch.Tensor, labels: Labels, into: int) -> Labels:
         if label is not None and call.outputs[0].shape[place] == x.shape[place]:
             call.mix(label)
         elif label is not None:
-            call.freeze(label, f"{call.op} slides along it")
+            call.slide(label)
             label = None
         out.append(label)
     return tuple(out)
@@ -324,6 +350,17 @@ def inner_product(call: Call) -> Labels:
     return ()
 
 
+def distances(call: Call) -> Labels:
+    """Between all rows of one matrix and of another: their columns are tied, and add nothing where they are gone."""
+    out, pair = call.outputs[0], [(t, call.look(t)) for t in (call.args["x1"], call.args["x2"])]
+    call.tie(*(labels[-1] for _, labels in pair))
+    lead = [
+        call.tie(*(labels[at] for t, labels in pair if t.dim() >= -at and t.shape[at] == out.shape[at]))
+        for at in range(-out.dim(), -2)
+    ]
+    return (*lead, *(labels[-2] for _, labels in pair))
+
+
 def weight_norm(call: Call) -> list[Labels]:
     """A weight as direction times length (Salimans, Kingma 2016): the lengths go with the direction's dimension."""
     v, g = call.args["v"], call.args["g"]
@@ -380,6 +417,9 @@ def group_norm(call: Call) -> list[Labels]:
         tensor = call.tensor(name)
         if tensor is not None:
             call.tie(ids, call.look(tensor)[0])
+    if ids is not None and call.hint == "whole":  # `group_norm(x, x.shape[1] // 4)`: groups go, not their channels
+        first = call.tie_rows(ids.reshape(groups, -1).T)
+        return [labels, *[(labels[0], first) for _ in call.outputs[1:]]]
     if ids is not None and groups == len(ids):  # each channel alone, like an instance norm
         call.follow(groups, ids)
         return [labels, *[(labels[0], ids) for _ in call.outputs[1:]]]
@@ -459,7 +499,7 @@ def _averaged(call: Call, place: int, spatial: int, label: Label) -> Label:
     if label is None:
         return None
     if call.op not in ("avg_pool2d", "avg_pool3d") or place or not _is_one_step(call, spatial):
-        call.freeze(label, f"{call.op} slides along it")
+        call.slide(label)
         return None
     call.mix(label)
     kernel = int(call.args["kernel_size"][0])
@@ -615,10 +655,16 @@ def take_slice(call: Call) -> Labels:
     if ids is None:
         return tuple(labels)
     start, end, step = slice(call.args.get("start"), call.args.get("end"), call.args.get("step", 1)).indices(size)
+    labels[dim] = ids[start:end:step]
+    if 1 < step < size and size % step == 0 and start < step and end == size:  # `x[:, ::2]`: neighbours go together
+        call.tie_rows(ids.reshape(-1, step).T)
+        return tuple(labels)
     if step != 1:
         call.freeze(ids, "sliced with a step")
-    labels[dim] = ids[start:end:step]
-    if call.hint in ("tie", "whole") and size % 2 == 0 and size // 2 in (start, end):
+    call.tell("start", ids[:start])
+    if call.hint == "tie" and start == size - end:  # from the middle
+        call.tie(ids[:start], ids[end:])
+    elif call.hint in ("tie", "whole") and size % 2 == 0 and size // 2 in (start, end):
         call.tie_rows(ids.reshape(2, -1))
         if call.hint == "whole":  # `x[:, : self.width // 2]`
             call.follow(size, ids)
@@ -662,6 +708,10 @@ def pad(call: Call) -> Labels:
             call.freeze(ids, "cropped by a padding below zero")
             ids = ids[max(-before, 0) : len(ids) - max(-after, 0)]
         head, tail = call.channels.new(max(before, 0)), call.channels.new(max(after, 0))
+        if before > 0:
+            call.tell(f"pad {2 * index}", head)
+        if call.hint == "tie" and before == after:
+            call.tie(head, tail)
         for value, own in ((before, head), (after, tail)):
             if value > 0:
                 call.follow(value, own)
@@ -756,8 +806,10 @@ def view(call: Call) -> Labels:
         here = [(x.shape[place], call.look(x)[place]) for place in ins]
         is_unflattened = len(ins) == 1 and len(outs) >= 3 and outs == list(range(1, out.dim()))
         read = [at for at, place in enumerate(outs) if widths[place] is not None]
-        first = read[0] if len(read) == 1 else 0 if is_unflattened else None
+        first = read[0] if len(read) == 1 else 0 if is_unflattened or call.is_first else None
         carried = _carry(call, here, [out.shape[place] for place in outs], first)
+        if len(ins) == 1 and len(outs) == 2 and first is None and min(out.shape[place] for place in outs) > 1:
+            call.readings.extend(label for label in carried if label is not None)
         for place, label in zip(outs, carried, strict=True):
             labels[place] = label
     call.follow_reads([None if is_own(w, ids) else w for w, ids in zip(widths, labels, strict=True)], labels)
@@ -920,6 +972,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["pixel_shuffle"], pixel_shuffle),
     **dict.fromkeys(["channel_shuffle", "native_channel_shuffle"], channel_shuffle),
     **dict.fromkeys(["dot", "vdot"], inner_product),
+    **dict.fromkeys(["_cdist_forward", "_euclidean_dist"], distances),
     "_fused_rms_norm": layer_norm,
     "recurrent_input": recurrent_input,
     "recurrent_last": recurrent_last,

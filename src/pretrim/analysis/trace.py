@@ -49,6 +49,18 @@ FREE_OF_WORK = frozenset(
 WORKING = ("linalg_", "_linalg_", "mkldnn_", "quantized_", "_scaled_dot_product", "_native_multi_head", "_trilinear")
 
 
+@dataclass
+class Learnt:
+    """What earlier trials of an analysis taught about the lines of source."""
+
+    hints: dict[Site, str] = field(default_factory=dict)
+    """What to do at a line."""
+    closed: set[str] = field(default_factory=set)
+    """Modules whose channels are all frozen."""
+    first: set[Site] = field(default_factory=set)
+    """Reshapes whose channels come first (N x C x L)."""
+
+
 @dataclass(frozen=True)
 class StoredInteger:
     """A Python integer of a module that has to follow the widths: it becomes the number of kept `ids`."""
@@ -88,6 +100,8 @@ class Operation:
     weight_names: tuple[str, ...]
     """The parameters and buffers that it is computed from."""
     integers: tuple[tuple[int, Ids], ...]
+    told: tuple[tuple[str, int, Ids], ...]
+    """Arguments that no output shape tells (`Call.told`)."""
     mixed: tuple[Ids, ...]
     """Channels whose values it reduces into one another's."""
 
@@ -118,6 +132,10 @@ class Trace:
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
     uncounted: list[str] = field(default_factory=list)
     """Operators whose work is unknown, in words."""
+    readings: list[tuple[Ids, Site]] = field(default_factory=list)
+    """Channels that a reshape may have in its first dimension as well as in its last, and its line."""
+    slid: list[Ids] = field(default_factory=list)
+    """Channels that a window slides along."""
 
 
 @dataclass
@@ -134,11 +152,12 @@ class Seen:
 class Tracer(Observer):  # type: ignore[no-untyped-call]
     """Follows labels through a run by the table of rules, and writes the trace."""
 
-    def __init__(self, channels: Channels, hints: Mapping[Site, str], closed: Set[str]) -> None:
+    def __init__(self, channels: Channels, learnt: Learnt) -> None:
         super().__init__()
         self.channels = channels
-        self.hints = hints
-        self.closed = closed
+        self.hints = learnt.hints
+        self.closed = learnt.closed
+        self.first = learnt.first
         self.trace = Trace()
         self.seen: Any = WeakIdKeyDictionary()
         self.sizes_read = SizesRead(self.look)
@@ -165,6 +184,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         frame, site = self.site(op)
         hint, place = self.hints.get(site, ""), partial(place_of, frame)
         call = Call(op, args, outputs, self.module, self.channels, self.look, hint, place, self.sizes_read.of)
+        call.is_first = site in self.first
         labels = RULES.get(op, unknown)(call)
         self.count_unknown(call)
         per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
@@ -173,6 +193,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         inputs = [seen for tensor in call.tensors() if (seen := self.seen.get(tensor)) is not None]
         writes = [self.settle(call, inputs, out, at) for out, at in zip(outputs, per_output, strict=True)]
         self.trace.operations.append(self.operation(call, site, inputs, writes, per_output))
+        self.trace.readings.extend((ids, site) for ids in call.readings)
+        self.trace.slid.extend(call.slid)
 
     def settle(self, call: Call, inputs: list[Seen], out: torch.Tensor, labels: Labels) -> int | None:
         """Remember an output; returns its buffer if it is a new one.
@@ -274,6 +296,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             weight=own,
             weight_names=weight.parameters if own and weight is not None else (),
             integers=tuple(call.integers),
+            told=tuple(call.told),
             mixed=tuple(call.mixed),
         )
 
@@ -385,8 +408,7 @@ def trace(
     run: Stage,
     channels: Channels,
     labels: Mapping[str, Labels],
-    hints: Mapping[Site, str],
-    closed: Set[str],
+    learnt: Learnt,
 ) -> Trace:
     """Trace one run; ids of parameters are given, so that several runs share them.
 
@@ -396,10 +418,9 @@ def trace(
         run: the model, ready to run.
         channels: gets new ids, ties and freezes.
         labels: channel ids of every parameter and buffer, by name.
-        hints: what earlier trials ask for at a line of source.
-        closed: modules whose channels are all frozen.
+        learnt: what earlier trials ask for at a line of source.
     """
-    tracer = Tracer(channels, hints, closed)
+    tracer = Tracer(channels, learnt)
     for name, tensor in named_tensors(run.model):
         tracer.know(tensor, Seen(labels[name], None, (name,)))
     for leaf in tree_leaves(run.example):

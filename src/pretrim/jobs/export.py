@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,8 @@ def export_run(
     Args:
         run: what to export.
         runtime: onnx, litert or executorch; None: the device's.
-        data: gives calibration and proof images; None: what the run was trained on, if it is at hand, those that its
-            own task brings, or random pixels.
+        data: gives calibration and proof images; None: what the run was trained on, if it is at hand, what its own task
+            brings, or random pixels.
         reporter: told what it is proved on.
         asked: further options.
 
@@ -265,6 +265,15 @@ def _write_sources(artifact: Artifact, options: ExportOptions, reporter: Reporte
     return written
 
 
+def _check_of_sources(options: ExportOptions) -> Callable[[bytes], object] | None:
+    """What raises where the sources that were asked for cannot be made of a file: before it is written."""
+    from pretrim.deploy import firmware_layers, known_operators
+
+    if options.sources is None:
+        return None
+    return known_operators if options.sources_for == "tflm" else firmware_layers
+
+
 def default_path(run: Path, runtime: RuntimeName, int8: bool) -> Path:
     """Where an artifact of a run goes: ``RUN/model.onnx``, ``RUN/model.int8.tflite``.
 
@@ -332,6 +341,7 @@ def write(
         dynamic_batch=options.dynamic_batch,
         signed=options.arm or target.signed,
         force=options.force,
+        accept=_check_of_sources(options),
         **material,
     )
 

@@ -18,7 +18,7 @@ from pretrim.analysis.narrower import Mismatch, check_narrow
 from pretrim.analysis.network import IntArray, Network
 from pretrim.analysis.observer import Stage, stage
 from pretrim.analysis.stored_integers import retarget_modules
-from pretrim.analysis.trace import trace
+from pretrim.analysis.trace import Learnt, trace
 from pretrim.analysis.unused import unused_operations
 from pretrim.cost.costs import cost
 from pretrim.errors import ModelError, PlanError, UsageError
@@ -209,7 +209,7 @@ def _counts_as_planned(run: Stage, network: Network, plan: Plan) -> bool:
     """
     channels = Channels()
     labels = {name: parameter_labels(tensor, channels) for name, tensor in named_tensors(run.model)}
-    seen = trace(run, channels, labels, {}, frozenset())
+    seen = trace(run, channels, labels, Learnt())
     unused = unused_operations(seen) if run.meta is not None else frozenset()
     operations = [operation for number, operation in enumerate(seen.operations) if number not in unused]
     macs = sum(math.prod(size for size, _ in operation.factors) for operation in operations if operation.factors)
