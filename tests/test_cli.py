@@ -233,6 +233,7 @@ def test_version(call: Call) -> None:
         (("profile",), "MODEL is missing. `pretrim profile -h` shows"),
         (("profile", "resnet20", "--colour"), "Unknown option: --colour. `pretrim profile -h` shows how it is used."),
         (("profile", "resnet20", "--classes", "0"), 'Invalid value "0" for --classes. '),
+        (("plan", "photos", "resnet 20"), "Unexpected 'resnet 20': options have names, such as --data DATA. `pre"),
         (("profil",), 'Unknown command "profil". Did you mean "profile"? '),
     ],
 )

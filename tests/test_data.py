@@ -780,3 +780,28 @@ def test_photos_are_turned_upright(tmp_path: Path, suffix: str) -> None:
     assert size_of(file, "here") == (16, 8)
     found = decode(file, "here", channels=3, size=None).astype(int)
     assert found.shape == (16, 8, 3) and np.abs(found - upright).mean() < 16
+
+
+@pytest.mark.parametrize("kind", ["empty", "unlabelled"])
+def test_a_part_without_classes_is_not_left_out_in_silence(tmp_path, kind):
+    """Else test images would be taken from the training part, beside a folder that is named test."""
+    for name in ("cat", "dog"):
+        save(tmp_path / "train" / name / "0.png", 10)
+    (tmp_path / "Test").mkdir()
+    if kind == "unlabelled":
+        save(tmp_path / "Test" / "0.png", 10)
+    with pytest.raises(DataError, match=r"No folder of images per class in .*Test: sort its images by class, or move"):
+        data.load(str(tmp_path))
+
+
+def test_a_part_without_masks_is_not_left_out_in_silence(tmp_path):
+    for part in ("train", "val"):
+        save(tmp_path / part / "images" / "0.png", 10)
+    save(tmp_path / "train" / "masks" / "0.png", 1)
+    with pytest.raises(DataError, match=r"Expected images and masks in .*val, as in other parts: add them"):
+        data.load(str(tmp_path))
+
+
+def save(path, grey):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8), grey).save(path)

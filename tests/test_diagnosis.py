@@ -88,6 +88,16 @@ def test_what_is_learnt_by_heart_does_not_climb() -> None:
     assert still_climbing(records([0.9, 1.0, 1.0, 0.99], [0.5, 0.6, 0.7, 0.8]), Recipe()) is None
 
 
+@pytest.mark.parametrize("accuracy", [0.2, 0.3])
+def test_too_few_images_to_tell_are_not_said_to_be_at_chance(accuracy: float) -> None:
+    """Seven of twelve right where one class is a third may be chance: that is all that twelve images say."""
+    split = Split(torch.zeros(20, 1, 1, 1, dtype=torch.uint8), torch.arange(20) % 5)
+    data = replace(tiny(split), classes=tuple("abcde"), validation=split)
+    (found,) = [text for text in diagnose(records([0.3, 1.0], [0.2, accuracy]), data, Recipe()) if "always" in text]
+    assert ("may be no better" in found) == (accuracy > 0.2) == ("too few to tell" in found)
+    assert ("learns its training images and nothing else" in found) == (accuracy <= 0.2)
+
+
 @pytest.mark.parametrize(
     ("accuracy", "images", "warned"), [(0.2, 50, True), (0.22, 50, True), (0.6, 50, False), (0.25, 10_000, False)]
 )

@@ -143,6 +143,16 @@ def test_a_table_through_the_whole_job_to_what_it_says_of_one_image(tmp_path: Pa
             ["0.png,a,train", "1.png,b,later"],
             "Expected train, validation or test .* but got 'later'",
         ),
+        (
+            "file;label",
+            ["0.png;a", "1.png;b"],
+            "The columns of .*labels.csv are separated by semicolons: separate them",
+        ),
+        (
+            "file,label,split",
+            ["0.png,a,train", "1.png,b,train", "1.png,b,test"],
+            r"1.png is in the part train and, in row 4 of .*labels.csv, in test: keep one\.",
+        ),
         ("file,label,split", ["0.png,a,test", "1.png,b,test"], "Expected rows of the part train in .* has test alone"),
     ],
 )

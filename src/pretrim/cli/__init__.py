@@ -6,6 +6,7 @@ torch is imported when a command needs it, so that ``--help`` is fast.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from pretrim import __version__
 from pretrim.errors import PretrimError
@@ -156,7 +157,11 @@ def _renamed(argument: str) -> str:
 
 def _wrong_use(error: CycloptsError, given: Sequence[str]) -> str:
     """One line: what is wrong, and which help to read."""
-    text = _missing(error) if isinstance(error, MissingArgumentError) else " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingArgumentError):
+        text = _missing(error)
+    elif isinstance(error, UnusedCliTokensError):
+        text = f"Unexpected {shlex.join(error.unused_tokens or ())}: options have names, such as --data DATA."
     command = f"pretrim {given[0]}" if given and given[0] in app else "pretrim"
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} `{command} -h` shows how it is used."
 

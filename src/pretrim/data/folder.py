@@ -52,6 +52,9 @@ def _places(folder: Path) -> dict[str, Path]:
         for name in names:
             if part not in found and name in inside and _classes(inside[name]):
                 found[part] = inside[name]
+    for part, names in PARTS.items():
+        if found and part not in found and (empty := next((inside[name] for name in names if name in inside), None)):
+            raise DataError(f"No folder of images per class in {empty}: sort its images by class, or move it away.")
     if found and "train" not in found:
         raise DataError(
             f"Expected classes in {folder / 'train'} too, but got {' and '.join(found)} alone: bring the part train."

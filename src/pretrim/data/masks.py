@@ -71,7 +71,11 @@ def _roots(folder: Path) -> dict[str, Path]:
         return {"train": folder}
     inside = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
     there = {part: [inside[name] for name in names if name in inside] for part, names in PARTS.items()}
-    return {part: found[0] for part, found in there.items() if found and _masks_of(found[0]) is not None}
+    roots = {part: found[0] for part, found in there.items() if found and _masks_of(found[0]) is not None}
+    for part, found in there.items():
+        if roots and found and part not in roots:
+            raise DataError(f"Expected {IMAGES} and masks in {found[0]}, as in other parts: add them, or remove it.")
+    return roots
 
 
 def _check_not_alone(folder: Path) -> None:

@@ -123,7 +123,8 @@ def from_torch(
     if not isinstance(parts, Sequence) or len(parts) not in (2, 3):
         got = f"{len(parts)} parts" if isinstance(parts, Sequence) else f"a {type(parts).__name__}"
         raise UsageError(f"Expected data as (train, test) or (train, validation, test), but got {got}.")
-    datasets = [_dataset(part) for part in parts]
+    names_of_parts = ("training", "test") if len(parts) == 2 else ("training", "validation", "test")
+    datasets = [_dataset(part, name) for part, name in zip(parts, names_of_parts, strict=True)]
     is_of_classes = task == "classification"
     splits = [_split(dataset) if is_of_classes else _joint(dataset) for dataset in datasets]
     _check_alike(splits)
@@ -131,7 +132,7 @@ def from_torch(
         names = _classes(datasets[0], splits) if is_of_classes else _outputs(datasets[0], splits[0], task)
     given = Parts(
         name=NAME,
-        source=_source(datasets[0], len(splits[0])),
+        source=_source(datasets[0]),
         classes=tuple(names),
         train=splits[0],
         validation=splits[1] if len(splits) == 3 else None,
@@ -161,18 +162,16 @@ def from_torch(
     )
 
 
-def _source(dataset: Any, images: int) -> str:
-    """What the data are, in words: the class of a data set says something, list or tuple does not.
+def _source(dataset: Any) -> str:
+    """What the data are, in words; the class of a data set says something, list or tuple does not.
 
-    >>> _source([], 96)
-    '96 training images of your own'
+    >>> _source([])
+    'your own data'
     """
-    if isinstance(dataset, list | tuple):
-        return f"{images:,} training images of your own"
-    return f"{type(dataset).__name__} of {images:,} training images"
+    return NAME if isinstance(dataset, list | tuple) else f"{NAME} ({type(dataset).__name__})"
 
 
-def _dataset(part: Any) -> Dataset[Any]:
+def _dataset(part: Any, name: str) -> Dataset[Any]:
     dataset = part.dataset if isinstance(part, DataLoader) else part
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise UsageError(
@@ -180,7 +179,7 @@ def _dataset(part: Any) -> Dataset[Any]:
             f"{type(dataset).__name__}: an iterable data set has no parts and no length."
         )
     if not len(dataset):
-        raise DataError("A part of the data is empty.")
+        raise DataError(f"A part of the data is empty: there are no {name} images.")
     checked: Dataset[Any] = dataset
     return checked
 

@@ -75,6 +75,7 @@ def read(path: Path, resize: Resize, channels: int | None) -> Parts:
     files = _files(table)
     targets = _targets(table)
     places = _places(table, len(files))
+    _check_apart(table, files, places)
     channels = channels or channels_of(files)
     size = resize.or_square(DEFAULT_SIZE)
     splits = {}
@@ -110,6 +111,8 @@ def _csv(path: Path) -> dict[str, list[str]]:
     if not rows:
         return {}
     head = [name.strip() for name in rows[0]]
+    if len(head) == 1 and BETWEEN in head[0]:
+        raise DataError(f"The columns of {path} are separated by semicolons: separate them by commas.")
     for place, row in enumerate(rows[1:]):
         if len(row) != len(head):
             raise DataError(f"Expected {len(head)} cells in row {place + 2} of {path}, but got {len(row)}.")
@@ -169,6 +172,16 @@ def _places(table: Table, count: int) -> dict[str, list[int]]:
             f"Expected rows of the part train in {table.path}, but its {name} has {', '.join(found)} alone."
         )
     return found
+
+
+def _check_apart(table: Table, files: Sequence[Path], places: Mapping[str, Sequence[int]]) -> None:
+    """Raises DataError for an image in two parts: what was trained on says nothing in a test."""
+    part_of: dict[Path, str] = {}
+    for part, rows in places.items():
+        for row in rows:
+            first = part_of.setdefault(files[row], part)
+            if first != part:
+                raise DataError(f"{files[row]} is in the part {first} and, in {table.row(row)}, in {part}: keep one.")
 
 
 def _targets(table: Table) -> Targets:

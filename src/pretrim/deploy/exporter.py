@@ -126,7 +126,8 @@ def export(
     if proof.failed and not force:
         raise ExportError(
             f"Expected the {data_type} artifact for {runtime.title} to compute what the network does, but "
-            f"{'; '.join(proof.failed)}: {_mend(plain, given, wanted, proof, data_type)}, or keep it with --force."
+            f"{'; '.join(proof.failed)}{_score(proof)}: {_mend(plain, given, wanted, proof, data_type)}, "
+            f"or keep it with --force."
         )
     ports = _ports(runtime, session, job)
     ports[0]["normalisation"] = pair
@@ -266,6 +267,14 @@ def _larger(runtime: Runtime, job: Conversion, converted: Converted) -> list[str
         f"the int8 file is larger than the float32 one ({len(converted.content):,} and {plain:,} bytes): in so small a "
         f"network scales and added operators outweigh what the weights save"
     ]
+
+
+def _score(proof: Proof) -> str:
+    """By the metric that judges, in brackets: what a user who may keep the file wants to know; empty without one."""
+    if proof.metric is None:
+        return ""
+    name, found, wanted = (proof.metric[key] for key in ("name", "artifact", "pytorch"))
+    return f" ({name}: {found:.4g}, PyTorch's {wanted:.4g})"
 
 
 def _mend(plain: PlainNetwork, images: Inputs, wanted: Outputs, proof: Proof, data_type: DataType) -> str:

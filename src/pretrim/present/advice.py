@@ -42,7 +42,7 @@ def show_advice(console: Console, advice: Advice) -> None:
         pair = compared(found.comparison.to_json())
         show_line(console, f"best against next best: {pair}")
     of_test = f" ({_interval(found.best.tested, metric)})" if found.best.tested is not None else ""
-    of_best = f"{found.best.test:.2%}" if metric.is_share else metric.show(found.best.test)
+    of_best = metric.show(found.best.test, 2 if metric.is_share else 1)
     console.print(Text(f"test {metric.title} of the best, on images that nothing was chosen by: {of_best}{of_test}"))
     for buy in found.buys:
         more = resource(buy.resource.unit, buy.more)

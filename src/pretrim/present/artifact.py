@@ -33,11 +33,25 @@ def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
     if proof["accuracy"] is not None:
         table.add_row("accuracy", "{} (PyTorch: {})".format(*(percent(part, 2) for part in proof["accuracy"][::-1])))
     if (judged := proof.get("metric")) is not None:
-        table.add_row(judged["name"], "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**judged))
+        table.add_row(judged["name"], _score(judged))
     for row in board_rows(record.get("board")):
         table.add_row(*row)
     show_table(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)
     show_notes(console, record["notes"])
+
+
+def _score(judged: Mapping[str, Any]) -> str:
+    """Of the artifact and of PyTorch, by the metric of a task.
+
+    >>> _score({"is_share": True, "artifact": 0.5, "pytorch": 0.525, "loss": 0.025})
+    '50.00 % (PyTorch: 52.50 %; lost: 2.50 points)'
+    >>> _score({"is_share": False, "artifact": 1.25, "pytorch": 1.0, "loss": 0.25})
+    '1.25 (PyTorch: 1; lost: 0.25)'
+    """
+    if judged["is_share"]:
+        own, reference = (percent(judged[of], 2) for of in ("artifact", "pytorch"))
+        return f"{own} (PyTorch: {reference}; lost: {100 * judged['loss'] + 0.0:.2f} points)"
+    return "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**judged)
 
 
 def board_rows(board: Record | None) -> list[tuple[str, str]]:

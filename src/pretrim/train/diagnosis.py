@@ -49,9 +49,16 @@ def at_chance(records: Sequence[EpochRecord], data: DataSet) -> str | None:
     if not records or (accuracy := records[-1].validation_score) is None:
         return None
     images, base = len(data.validation), max(majority_share(data.validation.labels), 1 / len(data.classes))
-    if wilson(round(accuracy * images), images).low > base:
+    ends = wilson(round(accuracy * images), images)
+    if ends.low > base:
         return None
     learnt = _is_learning(records, data)
+    if learnt and accuracy > base:
+        return (
+            f"validation accuracy {accuracy:.1%} of {images:,} images (95 %: {100 * ends.low:.1f} to "
+            f"{100 * ends.high:.1f} %) may be no better than always one class ({base:.1%}), while training accuracy "
+            f"climbed to {records[-1].train_score:.1%}: these images are too few to tell. Hold out more."
+        )
     said = f"validation accuracy {accuracy:.1%} of {images:,} images is no better than always one class ({base:.1%})"
     if learnt:
         return (
