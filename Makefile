@@ -49,6 +49,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable ".[dev]"
 	$(PIP) --no-deps "torchvision>=0.26,<0.30" "timm>=1.0.15,<2"
+	$(PIP) --no-deps "mcufit>=0.5.2,<0.6"
 	$(PIP) "huggingface_hub>=0.20" pyyaml
 	touch $@
 
@@ -56,7 +57,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 debian:
 	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		[ -e $(FASHION) ] && [ -x /usr/sbin/sshd ] && [ -x /usr/bin/chromium ] && [ -d /usr/lib/postgresql ] \
-			&& [ -x /usr/bin/arm-none-eabi-gcc ] && [ -x /usr/bin/qemu-system-arm ] || apt-get update -qq; \
+			&& [ -x /usr/bin/arm-none-eabi-gcc ] && [ -x /usr/bin/qemu-system-arm ] \
+			&& command -v node >/dev/null || apt-get update -qq; \
 		[ -e $(FASHION) ] || apt-get install -y -qq dataset-fashion-mnist || echo "without Fashion-MNIST"; \
 		[ -x /usr/sbin/sshd ] || apt-get install -y -qq openssh-server || echo "without sshd"; \
 		[ -x /usr/bin/chromium ] || apt-get install -y -qq --no-install-recommends chromium || echo "without Chromium"; \
@@ -65,7 +67,9 @@ debian:
 		[ -x /usr/bin/arm-none-eabi-gcc ] || apt-get install -y -qq --no-install-recommends gcc-arm-none-eabi \
 			libnewlib-arm-none-eabi || echo "without a compiler for Cortex-M"; \
 		[ -x /usr/bin/qemu-system-arm ] || apt-get install -y -qq --no-install-recommends qemu-system-arm \
-			|| echo "without QEMU"; fi
+			|| echo "without QEMU"; \
+		command -v node >/dev/null || apt-get install -y -qq --no-install-recommends nodejs \
+			|| echo "without Node.js"; fi
 
 benchmarks: install-test
 	$(PIP) --no-deps torch-pruning==1.6.1

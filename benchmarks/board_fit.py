@@ -446,10 +446,39 @@ def factors(guesses: Iterable[Guess]) -> tuple[float, float]:
 
     A family that alone has a kind of operator does not count: a system that it was left out of lacks that kind.
     """
-    found = list(guesses)
-    found = [guess for guess in found if guess.sample.family not in ALONE] or found
-    low, high = np.quantile([1 / (1 + guess.error) for guess in found], (0.1, 0.9))
+    found = [1 / (1 + guess.error) for guess in without_alone(guesses)]
+    low, high = np.quantile(found, (0.1, 0.9), method="weibull")
     return float(low), float(high)
+
+
+def without_alone(guesses: Iterable[Guess]) -> list[Guess]:
+    """Those of families that share their kinds of operators with others; all where there is no such."""
+    found = list(guesses)
+    return [guess for guess in found if guess.sample.family not in ALONE] or found
+
+
+def family_factors(guesses: Iterable[Guess]) -> tuple[float, float]:
+    """The same where many networks of several families were measured: four in five networks of a *new* family.
+
+    Networks of a family are off in the same direction. So of each family the extremes are taken, and of those the
+    percentiles: ranges of all networks alike held only two thirds of a family that they were made without.
+    """
+    factors_of: dict[str, list[float]] = {}
+    for guess in without_alone(guesses):
+        factors_of.setdefault(guess.sample.family, []).append(1 / (1 + guess.error))
+    low = np.quantile([min(found) for found in factors_of.values()], 0.1, method="weibull")
+    high = np.quantile([max(found) for found in factors_of.values()], 0.9, method="weibull")
+    return float(low), float(high)
+
+
+def coverage(guesses: Sequence[Guess]) -> float:
+    """The share of networks within a range that was made without their family."""
+    kept = without_alone(guesses)
+    inside = []
+    for family in {guess.sample.family for guess in kept}:
+        low, high = family_factors([guess for guess in kept if guess.sample.family != family])
+        inside += [low <= 1 / (1 + guess.error) <= high for guess in kept if guess.sample.family == family]
+    return sum(inside) / len(inside)
 
 
 def by_one_network(group: Sequence[Sample], common: Ratios) -> list[Guess]:
@@ -464,6 +493,11 @@ def by_one_network(group: Sequence[Sample], common: Ratios) -> list[Guess]:
     return found
 
 
+def is_varied(system: Fitted) -> bool:
+    """Whether enough networks of more than one family were measured for a range of its own."""
+    return system.networks >= ENOUGH and len({sample.family for sample in system.samples}) > 1
+
+
 def ranges(fitted: Sequence[Fitted], samples: Sequence[Sample]) -> dict[Key, tuple[float, float]]:
     """Each system's range: by its own networks where they are many; else as wide as those of all systems with few, or
     with one, and as its own."""
@@ -473,8 +507,10 @@ def ranges(fitted: Sequence[Fitted], samples: Sequence[Sample]) -> dict[Key, tup
     by_one = factors(guess for system in few for guess in by_one_network(system.samples, common))
     found = {}
     for system in fitted:
-        is_varied = system.networks >= ENOUGH and len({sample.family for sample in system.samples}) > 1
-        parts = [] if is_varied else [shared if system.networks > 1 else by_one]
+        if is_varied(system):
+            found[system.key] = family_factors(system.guesses)
+            continue
+        parts = [shared if system.networks > 1 else by_one]
         parts += [factors(system.guesses)] if system.guesses else []
         found[system.key] = min(low for low, _ in parts), max(high for _, high in parts)
     return found

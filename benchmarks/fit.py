@@ -5,9 +5,10 @@ narrowest network with half its filters takes and the dense one. Each plan is pr
 does it (`jobs.fit`). Then, as an export after a training would be, the network is made again with other weights and
 converted with other images: its real file, and its real arena by TensorFlow Lite for Microcontrollers, are compared.
 
-    python benchmarks/fit.py --plans 20        # of 200; about a minute each on one core; appends to results/fit.jsonl
+    python benchmarks/fit.py --plans 20        # of 200; 10 to 60 s of a core each; appends to results/fit.jsonl
 
-Needs `pretrim[mcu]`. Plans that are there already are not made again.
+Nine tenths of that are LiteRT's conversions, two a plan: torch traces each network four times for it. Needs
+`pretrim[mcu]`. Plans that are there already are not made again.
 """
 
 from __future__ import annotations

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-VERSIONS = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "RELU_N1_TO_1": 1}
+VERSIONS = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4} | dict.fromkeys(
+    ("RESHAPE", "RELU_N1_TO_1", "HARD_SWISH"), 1
+)
 """Of operators that the second, which knows int8, is not right for: groups, no biases, or none but the first"""
+RESCALINGS = ("QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1")
+FUNCTIONS = ("GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "TANH")
 OPERATOR = vars(schema.BuiltinOperator)
 OPTIONS = vars(schema.BuiltinOptions)
 
@@ -105,8 +110,7 @@ class Drawn:
         typical = 70 * math.sqrt(inputs)
         if (len(shape) == 4 and axis == 0) or self.one(True, True, False):
             bias = self.random.integers(-70 * int(typical), 70 * int(typical), channels).astype(np.int32)
-            each = self.now.scale * scales if len(scales) == channels else np.full(channels, self.now.scale * scales[0])
-            numbers.append(self.build.tensor((channels,), each, 0, bias))
+            numbers.append(self.build.tensor((channels,), self.now.scale * scales, 0, bias))
         return numbers, float(self.now.scale * scales.mean() * typical)
 
     def sums(self, shape: tuple[int, ...], typical: float) -> Now:
@@ -178,35 +182,101 @@ class Drawn:
         self.now = output
 
     def residual(self) -> None:
-        """The sum of the activation and of what a 1x1 convolution makes of it."""
-        before, channels = self.now, self.now.shape[3]
+        """The sum or difference of the activation and of what a 1x1 convolution makes of it."""
+        before, branch = self.now, self.branch()
+        pair = [before, branch] if self.one(True, False) else [branch, before]
+        self.sum(self.one("ADD", "ADD", "SUB"), pair, before.shape)
+
+    def branch(self) -> Now:
+        """What a 1x1 convolution makes of the activation."""
+        channels = self.now.shape[3]
         used, typical = self.weights((channels, 1, 1, channels), channels, 0, channels)
-        branch = self.sums(before.shape, typical)
+        branch = self.sums(self.now.shape, typical)
         self.build.add(
-            "CONV_2D", [before.number, *used], branch.number, "Conv2DOptions",
+            "CONV_2D", [self.now.number, *used], branch.number, "Conv2DOptions",
             padding=1, strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1,
         )  # fmt: skip
-        pair = [before, branch] if self.one(True, False) else [branch, before]
-        scale = float(np.float32(max(before.scale, branch.scale) * self.random.uniform(0.7, 2)))
-        output = self.activation(before.shape, scale, int(self.random.integers(-128, 128)))
+        return branch
+
+    def sum(self, name: str, pair: Sequence[Now], shape: tuple[int, ...]) -> None:
+        scale = float(np.float32(max(one.scale for one in pair) * self.random.uniform(0.7, 2)))
+        output = self.activation(shape, scale, int(self.random.integers(-128, 128)))
+        options = {"ADD": "AddOptions", "SUB": "SubOptions"}[name]
+        fused = self.one(0, 1, 3)
+        self.build.add(name, [one.number for one in pair], output.number, options, fusedActivationFunction=fused)
+        self.now = output
+
+    def other(self) -> Now:
+        """A second operand: a constant, repeated along some dimensions, or some of the activation, or what a
+        convolution makes of it."""
+        shape = tuple(int(self.one(1, size)) for size in self.now.shape)
+        if self.one(True, False):
+            scale, zero = np.float32(self.random.uniform(0.01, 0.1)), int(self.random.integers(-128, 128))
+            shape = self.one(shape, shape[1:], shape[3:])
+            values = self.random.integers(-128, 128, shape, dtype=np.int8)
+            return Now(self.build.tensor(shape, scale, zero, values), shape, float(scale), zero)
+        return self.one(self.branch, lambda: self.part(shape))()
+
+    def part(self, shape: tuple[int, ...]) -> Now:
+        """Some of the activation, from anywhere in it."""
+        starts = self.random.integers(0, np.array(self.now.shape) - shape + 1)
+        output = self.activation(shape, self.now.scale, self.now.zero)
+        ends = [self.build.tensor((4,), values=np.array(each, np.int32)) for each in (starts, shape)]
+        self.build.add("SLICE", [self.now.number, *ends], output.number, "SliceOptions")
+        return output
+
+    def slice(self) -> None:
+        self.now = self.part(tuple(int(self.random.integers(1, size + 1)) for size in self.now.shape))
+
+    def repeated(self) -> None:
+        """A sum or difference with an operand of another shape, or a constant."""
+        pair = [self.now, self.other()]
+        if self.one(True, False):
+            pair.reverse()
+        self.sum(self.one("ADD", "SUB"), pair, self.now.shape)
+
+    def product(self) -> None:
+        pair = [self.now, self.other()]
+        if self.one(True, False):
+            pair.reverse()
+        scale = float(np.float32(pair[0].scale * pair[1].scale * self.random.uniform(20, 120)))
+        output = self.activation(self.now.shape, scale, int(self.random.integers(-128, 128)))
         self.build.add(
-            "ADD", [one.number for one in pair], output.number, "AddOptions", fusedActivationFunction=self.one(0, 1, 3)
+            "MUL", [one.number for one in pair], output.number, "MulOptions", fusedActivationFunction=self.one(0, 1, 3)
         )
         self.now = output
 
+    def function(self, name: str) -> None:
+        """A function of one value. Some have a scale of their own; hard-swish takes none far below its input's."""
+        own = float(np.float32(self.now.scale * self.random.uniform(0.4, 2))), int(self.random.integers(-128, 128))
+        scale, zero = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}.get(name, own)
+        output = self.activation(self.now.shape, scale, zero)
+        options = {"GELU": "GeluOptions", "LEAKY_RELU": "LeakyReluOptions", "HARD_SWISH": "HardSwishOptions"}
+        fields = {"alpha": float(np.float32(self.random.uniform(0.01, 0.5)))} if name == "LEAKY_RELU" else {}
+        self.build.add(name, [self.now.number], output.number, options.get(name), **fields)
+        self.now = output
+
+    def softmax(self) -> None:
+        output = self.activation(self.now.shape, 1 / 256, -128)
+        beta = float(self.one(1.0, np.float32(0.3)))
+        self.build.add("SOFTMAX", [self.now.number], output.number, "SoftmaxOptions", beta=beta)
+        self.now = output
+
     def pad(self) -> None:
+        self.padded("PAD", "PadOptions")
+
+    def pad_with(self) -> None:
+        """With a value of its own."""
+        value = self.random.integers(-128, 128, 1, dtype=np.int8)
+        self.padded("PADV2", "PadV2Options", self.build.tensor((1,), self.now.scale, self.now.zero, value))
+
+    def padded(self, name: str, options: str, *more: int) -> None:
         around = self.random.integers(0, 3, (4, 2)).astype(np.int32)
         around[0] = 0
-        output = self.activation(
-            tuple(int(size) for size in np.array(self.now.shape) + around.sum(1)), self.now.scale, self.now.zero
-        )
-        inputs = [self.now.number, self.build.tensor((4, 2), values=around)]
-        if self.one(True, False):
-            self.build.add("PAD", inputs, output.number, "PadOptions")
-        else:
-            value = self.random.integers(-128, 128, 1, dtype=np.int8)
-            inputs.append(self.build.tensor((1,), self.now.scale, self.now.zero, value))
-            self.build.add("PADV2", inputs, output.number, "PadV2Options")
+        shape = tuple(int(size) for size in np.array(self.now.shape) + around.sum(1))
+        output = self.activation(shape, self.now.scale, self.now.zero)
+        inputs = [self.now.number, self.build.tensor((4, 2), values=around), *more]
+        self.build.add(name, inputs, output.number, options)
         self.now = output
 
     def transpose(self) -> None:
@@ -214,6 +284,24 @@ class Drawn:
         output = self.activation(tuple(self.now.shape[axis] for axis in order), self.now.scale, self.now.zero)
         inputs = [self.now.number, self.build.tensor((4,), values=order)]
         self.build.add("TRANSPOSE", inputs, output.number, "TransposeOptions")
+        self.now = output
+
+    def shuffle(self) -> None:
+        """Channels in two groups taken in turns, in five dimensions."""
+        _, height, width, channels = self.now.shape
+        groups = 2 if channels % 2 == 0 else 1
+        first, second = (height, width, groups, channels // groups), (height, width, channels // groups, groups)
+        self.reshape((1, *first))
+        output = self.activation((1, *second), self.now.scale, self.now.zero)
+        order = self.build.tensor((5,), values=np.array([0, 1, 2, 4, 3], np.int32))
+        self.build.add("TRANSPOSE", [self.now.number, order], output.number, "TransposeOptions")
+        self.now = output
+        self.reshape((1, height, width, channels))
+
+    def reshape(self, sizes: tuple[int, ...]) -> None:
+        output = self.activation(sizes, self.now.scale, self.now.zero)
+        shape = self.build.tensor((len(sizes),), values=np.array(sizes, np.int32))
+        self.build.add("RESHAPE", [self.now.number, shape], output.number, "ReshapeOptions")
         self.now = output
 
     def concatenation(self) -> None:
@@ -230,9 +318,8 @@ class Drawn:
         )
         self.now = output
 
-    def rescaling(self) -> None:
+    def rescaling(self, name: str = "QUANTIZE") -> None:
         output = self.activation(self.now.shape)
-        name = self.one("QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1")
         self.build.add(name, [self.now.number], output.number, "QuantizeOptions" if name == "QUANTIZE" else None)
         self.now = output
 
@@ -248,10 +335,7 @@ class Drawn:
         self.now = output
 
     def flatten(self) -> None:
-        output = self.activation((1, math.prod(self.now.shape)), self.now.scale, self.now.zero)
-        shape = self.build.tensor((2,), values=np.array(output.shape, np.int32))
-        self.build.add("RESHAPE", [self.now.number, shape], output.number, "ReshapeOptions")
-        self.now = output
+        self.reshape((1, math.prod(self.now.shape)))
 
     def dense(self) -> None:
         inputs, outputs = math.prod(self.now.shape), int(self.random.integers(1, 9))
@@ -265,13 +349,16 @@ class Drawn:
 
 
 def draw(seed: int) -> bytes:
-    """A network of one to four operators, and a classifier or none."""
+    """A network of one to four operators, the first of a kind by the seed, and a classifier or none."""
     drawn = Drawn(seed)
     kinds: list[Callable[[], None]] = [
         drawn.convolution, drawn.depthwise, drawn.average_pool, drawn.max_pool, drawn.residual, drawn.pad,
-        drawn.transpose, drawn.concatenation, drawn.rescaling,
+        drawn.pad_with, drawn.transpose, drawn.concatenation, drawn.repeated, drawn.product, drawn.softmax,
+        drawn.slice, drawn.shuffle, *(partial(drawn.rescaling, name) for name in RESCALINGS),
+        *(partial(drawn.function, name) for name in FUNCTIONS),
     ]  # fmt: skip
-    for _ in range(drawn.random.integers(1, 5)):
+    kinds[seed % len(kinds)]()
+    for _ in range(drawn.random.integers(0, 4)):
         drawn.one(*kinds)()
     if drawn.one(True, False):
         drawn.one(drawn.mean, drawn.flatten)()

@@ -45,6 +45,19 @@ def test_a_file_on_one_board(file: Path, call: Call) -> None:
     assert code == 0 and re.search(r"stm32h743 +fits .* st-edge-ai 8\.1", out) and time.label in out
 
 
+def test_energy_is_shown_where_the_power_of_the_board_is_known(file: Path, call: Call) -> None:
+    """With the range of its time, and what it rests on."""
+    _, out, _ = call("check", file, "--device", "stm32l4r5", "--runtime", "st-edge-ai 8.1", "--json")
+    (time,) = json.loads(out)["boards"][0]["times"]
+    assert time["file_range_uj"] == pytest.approx(
+        [time["file_uj"] * end / time["file_ns"] for end in time["file_range_ns"]]
+    )
+    _, out, _ = call("check", file, "--device", "stm32l4r5", "--runtime", "st-edge-ai 8.1")
+    assert "energy" in out and re.search(r" mJ \(.* to .*\)", out) and "mW, as measured there" in out
+    _, out, _ = call("check", file, "--device", "stm32h743", "--runtime", "st-edge-ai")
+    assert "energy" not in out
+
+
 def test_a_table_over_all_boards(file: Path, call: Call) -> None:
     code, out, _ = call("check", file, "--device", "all", "--json")
     found = json.loads(out)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrim.cli import main
+from pretrim.cli import app, main
 from pretrim.cost.costs import CostName, Mode
 from pretrim.cost.formula import DType
 from pretrim.data import load as load_data
@@ -152,6 +152,16 @@ def test_the_list_of_commands_cuts_no_sentence(call: Call) -> None:
     commands = [line.strip("│ ") for line in lines if line.startswith("│") and not line.startswith("│ --")]
     assert len(commands) == 17
     assert all(line.endswith(".") and "..." not in line for line in commands)
+
+
+@pytest.mark.parametrize("command", [name for name in app if not name.startswith("-")])
+def test_texts_of_the_help_are_one_line_in_the_source(command: str) -> None:
+    """The help would show the indentation of a second line, and break there whatever the terminal's width."""
+    assert not re.search(r"\S\n\S", app[command].help)
+    arguments = app[command].assemble_argument_collection(parse_docstring=True)
+    texts = [argument.parameter.help or "" for argument in arguments]
+    assert any(texts) or command in ("init", "run", "demo")
+    assert not [text for text in texts if "\n" in text]
 
 
 def test_help_has_every_option_once_in_sections(call: Call) -> None:

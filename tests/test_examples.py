@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import pretrim
+from pretrim.models.zoo import torchvision
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FEW: dict[str, Any] = {"train_on": "cpu", "threads": 1, "precision": "float32", "macs": "0.5x"}
@@ -110,15 +112,15 @@ def coco(folder: Path, counts: dict[str, int]) -> Path:
             name = f"{part}{number}.png"
             image.save(folder / "images" / name)
             images.append({"id": number, "file_name": name, "width": 64, "height": 64})
-            annotations += [{"image_id": number, "category_id": kind, "bbox": box} for kind, box in boxes]
+            for kind, box in boxes:
+                number_of_box = len(annotations) + 1
+                annotations.append({"id": number_of_box, "image_id": number, "category_id": kind, "bbox": box})
         categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (folder / f"{part}.json").write_text(json.dumps(content))
     return folder
 
 
-# The loss picks single cells, whose gradients torch lays out in its own way.
-@pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout contract")
 def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTION", str(coco(tmp_path / "objects", {"train": 120, "test": 24})))
     file = EXAMPLES / "detection" / "detector.py"
@@ -132,7 +134,6 @@ def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert judged["name"] == "ap50" and judged["loss"] < (0.1 if int8 else 1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout contract")
 def test_detection_through_sweep_recommend_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTION", str(coco(tmp_path / "objects", {"train": 24, "test": 8})))
     detector = module(EXAMPLES / "detection" / "detector.py")
@@ -156,3 +157,55 @@ def test_average_precision_of_boxes_by_hand() -> None:
     assert detector.shared(torch.tensor([0.2, 0.2, 0.2, 0.2]), torch.tensor([0.3, 0.2, 0.2, 0.2])) == pytest.approx(
         1 / 3
     )
+
+
+# ---------------------------------------------------------------------------------------- torchvision's SSDlite
+
+
+def ssdlite(monkeypatch: pytest.MonkeyPatch, folder: Path, counts: dict[str, int]) -> Any:
+    monkeypatch.setenv("DETECTION", str(coco(folder, counts)))
+    torchvision()  # beside a torch for CPUs alone its import needs help
+    return module(EXAMPLES / "ssdlite" / "ssdlite.py")
+
+
+def test_ssdlite_through_sweep_recommend_report_and_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssdlite(monkeypatch, tmp_path / "objects", {"train": 20, "test": 6})
+    file = EXAMPLES / "ssdlite" / "ssdlite.py"
+    quick = {name: value for name, value in FEW.items() if name != "macs"} | {"epochs": 1, "batch_size": 8, "lr": 0.05}
+    own = {"task": f"{file}:Detection"}
+    study = pretrim.sweep(f"{file}:build", output=tmp_path / "s", keep=[0.6, 0.5], modes="balanced", **own, **quick)
+    assert [trial.state for trial in study.trials] == ["done"] * 3
+    best = study.recommend(macs="0.5x").found.best
+    assert best is not None and best.metric.name == "map"
+    assert '"metric":{"name":"map"' in study.report(tmp_path / "report.html").read_text()
+    run = pretrim.open_run(study.path / "trials" / best.key, model=f"{file}:build", **own)
+    judged = run.export("onnx", force=True).artifact.proof["metric"]  # one epoch leaves weights that magnify rounding
+    assert judged["name"] == "map" and judged["loss"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_heads_and_the_loss_are_those_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own forward in train mode, which normalises, matches and counts the loss by itself."""
+    example = ssdlite(monkeypatch, tmp_path / "objects", {"train": 4, "test": 1})
+    torch.manual_seed(0)
+    detector, task = example.ssdlite(1.0).train(), example.Detection()
+    for norm in (layer for layer in detector.modules() if isinstance(layer, nn.BatchNorm2d)):
+        norm.eval()
+    detector.transform.fixed_size = (example.SIZE, example.SIZE)
+    images, boxes = (torch.stack(values) for values in zip(*task.data()[0], strict=True))
+    targets = [{"boxes": rows[:, 1:], "labels": rows[:, 0].long()} for rows in map(example.present, boxes)]
+    with torch.no_grad():
+        wanted = sum(detector([image * 0.5 + 0.5 for image in images], targets).values())
+        found = task.loss(example.Heads(detector)(images), boxes)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_the_answers_of_ssdlite_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """True boxes as answers are all right; of two boxes that overlap, the likelier one is kept."""
+    example = ssdlite(monkeypatch, tmp_path / "objects", {"train": 1, "test": 6})
+    boxes = torch.stack([rows for _, rows in example.Detection().data()[1]])
+    answers = torch.cat([0.9 * (boxes[..., :1] > 0), boxes], dim=2)
+    assert example.average_precision(answers, boxes) == {"map": 1.0, "map_50": 1.0}
+    answers[..., 1] = 3 - answers[..., 1]  # the other class
+    assert example.average_precision(answers, boxes) == {"map": 0.0, "map_50": 0.0}
+    three = torch.tensor([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60.0]])
+    assert example.without_doubles(three) == [0, 2]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from small import CLASSES, SHAPE, small
 from torch.utils.data import TensorDataset
 
@@ -16,7 +20,10 @@ from pretrim.devices import board
 from pretrim.errors import UsageError
 from pretrim.jobs.study import Study
 from pretrim.latency.board_time import board_time
+from pretrim.present.device import energy_text, time_text
+from pretrim.present.study import show_trials
 from pretrim.report import Shown, contents
+from pretrim.study.predicted import predicted
 from pretrim.study.recommend import candidates, of_one_machine, places_of
 
 Call = Callable[..., tuple[int, str, str]]
@@ -45,7 +52,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     )
     for number, trial in enumerate(sorted(made.trials, key=lambda one: (one.record or {})["costs"]["macs"])):
         seconds = 2e-4 * (number + 1)
-        made.store.measured(trial.key, {"latency_s": seconds, "machine": {"cpu": "Xeon"}, **HERE})
+        made.store.measured(trial.key, {"latency_s": seconds, "energy_j": 0.5, "machine": {"cpu": "Xeon"}, **HERE})
     return made
 
 
@@ -66,7 +73,30 @@ def test_a_board_is_answered_by_its_own_model(study: Study, call: Call) -> None:
     key = found["best"]["key"]
     assert found["best"]["takes"]["latency"] == pytest.approx(theirs[key], abs=2e-9) and theirs[key] <= middle + 2e-9
     code, out, _ = call(*ask[:-1], "0.5x", "--runtime", "st-edge-ai")  # of the dense network's time there
-    assert code == 0 and "X-CUBE-AI 8.1, int8, one core: fitted on 21 networks: predicted, 0.90 to 1.21 of it" in out
+    assert code == 0 and "X-CUBE-AI 8.1, int8, one core: fitted on 21 networks: predicted, 0.88 to 1.24 of it" in out
+
+
+def test_energy_is_the_board_s_own_or_none(study: Study, call: Call) -> None:
+    """What an image takes here says nothing of a board; there it is the time by the power that was measured."""
+    ask = ("recommend", study.path, "--runtime", "st-edge-ai 8.1", "--device")
+    found = json.loads(call(*ask, "stm32h743", "--json")[1])
+    assert "energy" not in found["best"]["takes"] and "latency" in found["best"]["takes"]
+    known = json.loads(call(*ask, "stm32l4r5", "--json")[1])
+    (power,) = re.findall(r"energy: time x ([\d.]+) mW, as measured there", known["latency_of"])
+    takes = known["best"]["takes"]
+    assert takes["energy"] == pytest.approx(takes["latency"] * float(power) * 1e-3, rel=0.01)
+
+
+def test_trials_of_a_sweep_for_a_board_show_time_and_energy_there(study: Study) -> None:
+    spec = {"device": "stm32l4r5", "runtime": "st-edge-ai 8.1"}
+    planned = [replace(one, spec=replace(one.spec, **spec)) for one in study.trials]
+    found = predicted(planned[0])
+    assert found is not None and predicted(study.trials[0]) is None
+    console = Console(width=200, record=True, file=StringIO())
+    show_trials(console, planned)
+    shown = console.export_text()
+    assert energy_text(found, "slim") in shown and time_text(found, "slim") in shown
+    assert "on its board, predicted: stm32l4r5 (Cortex-M4, 120 MHz), X-CUBE-AI 8.1" in shown
 
 
 def test_without_a_question_about_time_a_board_shows_none_of_this_machines(study: Study) -> None:

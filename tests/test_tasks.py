@@ -251,7 +251,7 @@ def test_a_task_through_sweep_recommend_report_and_three_runtimes(task: str, tmp
     page = study.report(tmp_path / "report.html").read_text()
     assert f'"metric":{json.dumps(metric.to_json(), separators=(",", ":"))}' in page
     run = pretrim.open_run(study.path / "trials" / best.key, model=network)
-    for runtime, int8 in (("onnx", False), ("litert", True), ("executorch", False)):
+    for runtime, int8 in (("onnx", False), ("litert", False), ("litert", True), ("executorch", False)):
         judged = run.export(runtime, int8=int8, data=data).artifact.proof["metric"]
         assert judged["name"] == metric.name and judged["pytorch"] == pytest.approx(run.score, abs=1e-5)
         lost = metric.worth(judged["pytorch"]) - metric.worth(judged["artifact"])
@@ -300,7 +300,9 @@ def test_a_file_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureF
     found = call("evaluate", "run", *own, "--model", "my.py:build", "--json")
     assert found["mae"] == pytest.approx(record["slim"]["test_mae"])
     made = call("export", "run", *own, "--model", "my.py:build", "--runtime", "onnx", "--json")
-    assert made["proof"]["inputs"] == "random pixels"
+    assert made["proof"]["metric"]["name"] == "mae"  # on the data that the task brings
+    made = call("export", "run", *own, "--model", "my.py:build", "--runtime", "onnx", "--int8", "--json")
+    assert made["proof"]["metric"]["pytorch"] == pytest.approx(record["slim"]["test_mae"])
     trials = call("sweep", "my.py:build", *own, "--modes", "uniform", "--budget-fraction", "0.5", "-o", "study", *few)
     assert [trial["state"] for trial in trials] == ["done", "done"]
     best = call("recommend", "study", "--json")["best"]
@@ -388,6 +390,18 @@ class OtherImages(Distance):
         return train, TensorDataset(torch.zeros(4, 1, 9, 9), torch.zeros(4, 2)), test
 
 
+class NoKey(Distance):
+    """The text of a KeyError is the key alone."""
+
+    def data(self) -> Any:
+        return {}["labels"]
+
+
+class NoKeyInMetrics(Distance):
+    def metrics(self, output: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+        return {"distance": {}["labels"]}
+
+
 class NoData(Distance):
     data = None  # type: ignore[assignment]
 
@@ -405,6 +419,8 @@ class NoData(Distance):
         (OneTensor(), None, r"Expected data as \(train, test\) or \(train, validation, test\), but got a Tensor"),
         (OtherTargets(), None, "Expected targets of one shape in every part of the data, but got 2 and 3"),
         (OtherImages(), None, "Expected images of one shape in every part of the data, but got 1x8x8 and 1x9x9"),
+        (NoKey(), None, r"NoKey.data\(\) raised KeyError: 'labels' \(test_tasks.py:\d+\)\."),
+        (NoKeyInMetrics(), None, r"but it raised KeyError: 'labels' \(test_tasks.py:\d+\)"),
         (NoData(), None, "Name the data: the task NoData has no method data"),
         ("regression", None, "Name the data: --data digits"),
         ("regresion", parts("regression"), "Expected a task of .* but got 'regresion'. Did you mean regression"),
@@ -462,6 +478,26 @@ def test_a_metric_that_ends_in_nan_keeps_the_training_and_writes_no_run(tmp_path
         pretrim.compress(network(2), output=tmp_path / "run", task=Late(), **QUICK)
     kept = {path.name for path in (tmp_path / "run").iterdir()}
     assert "training.safetensors" in kept and not kept & {"run.json", "weights.safetensors"}
+
+
+def test_metrics_that_take_long_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred draws of a minute each, as COCO's metrics of thousands of images are, would be hours."""
+    from pretrim.data.own import from_torch
+    from pretrim.tasks import base
+
+    class Counting(Distance):
+        calls = 0
+
+        def metrics(self, output: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+            Counting.calls += 1
+            return {"distance": float((output - target).abs().mean())}
+
+    data, task = from_torch(parts("regression"), task="own"), OwnTask(Counting(), "Counting")
+    assert task.assess(network(2), data.test, data.mean, data.std).ends is not None
+    assert Counting.calls == 1 + base.RESAMPLES
+    monkeypatch.setattr(base, "MOST_SECONDS", 0.0)
+    assert task.assess(network(2), data.test, data.mean, data.std).ends is None
+    assert Counting.calls == 2 + base.RESAMPLES
 
 
 @pytest.mark.parametrize("change", [{"label_smoothing": 0.1}, {"balance": "loss"}])

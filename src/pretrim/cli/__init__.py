@@ -89,9 +89,16 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     run.run,
     demo.demo,
 )
+
+
+def _paragraphs(command: Callable[..., None]) -> str:
+    """What a command does, a line for each paragraph of its docstring: the terminal's width breaks them."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.__doc__ or "").split("\n\n"))
+
+
 app.register_install_completion_command(group="Shell", help="Install completion by the Tab key, and exit.")
 for place, command in enumerate(COMMANDS):
-    app.command(render.results_alone(command), sort_key=place)
+    app.command(render.results_alone(command), sort_key=place, help=_paragraphs(command))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -24,8 +24,8 @@ def export(
         Parameter(
             name=["--calibrate", "--data"],
             metavar="DATA",
-            help="Data whose training images calibrate int8 and whose test images verify the file (default: random "
-            "pixels verify it).",
+            help="Data whose training images calibrate int8 and whose test images verify the file (default: those "
+            "that --task brings; else random pixels verify it).",
         ),
     ] = None,
     model: RunModel = None,
@@ -43,7 +43,7 @@ def export(
     from pretrim.jobs.run import open_run
 
     target, how = target or TargetOptions(), how or ExportOptions()
-    check_options(target, how, has_data=calibrate is not None)
+    check_options(target, how, has_data=calibrate is not None or task is not None)  # the job asks the task itself
     record = export_job(open_run(run, model, task, Bars()), target, how, calibrate, Bars()).to_json()
     if json:
         render.print_json(record)

@@ -21,6 +21,8 @@ from pretrim.errors import DataError, UsageError
 from .record import DataSet, Parts, Split, statistics
 from .split import complete
 
+NAME = "your own data"
+"""Of all such data, in records"""
 IGNORED = 255
 """The class of pixels of a mask that count nowhere"""
 READY_MEAN, READY_STD = 0.0, 1.0 / 255.0
@@ -128,8 +130,8 @@ def from_torch(
     if names is None:
         names = _classes(datasets[0], splits) if is_of_classes else _outputs(datasets[0], splits[0], task)
     given = Parts(
-        name="your own data",
-        source=f"{type(datasets[0]).__name__} of {len(splits[0]):,} training images",
+        name=NAME,
+        source=_source(datasets[0], len(splits[0])),
         classes=tuple(names),
         train=splits[0],
         validation=splits[1] if len(splits) == 3 else None,
@@ -157,6 +159,17 @@ def from_torch(
         split_note=note,
         task=task,
     )
+
+
+def _source(dataset: Any, images: int) -> str:
+    """What the data are, in words: the class of a data set says something, list or tuple does not.
+
+    >>> _source([], 96)
+    '96 training images of your own'
+    """
+    if isinstance(dataset, list | tuple):
+        return f"{images:,} training images of your own"
+    return f"{type(dataset).__name__} of {images:,} training images"
 
 
 def _dataset(part: Any) -> Dataset[Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .exporter import export as export
     from .exporter import litert_file as litert_file
     from .firmware import Firmware as Firmware
+    from .firmware import firmware_layers as firmware_layers
     from .firmware import write_firmware as write_firmware
     from .proof import Judge as Judge
     from .proof import Proof as Proof
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .runtimes import TITLES as TITLES
     from .runtimes import check_installed as check_installed
     from .runtimes import open_session as open_session
+    from .sources import known_operators as known_operators
     from .sources import write_sources as write_sources
 
 _HOME = {
@@ -52,6 +54,8 @@ _HOME = {
     "check_installed": "runtimes",
     "check_target": "exporter",
     "export": "exporter",
+    "firmware_layers": "firmware",
+    "known_operators": "sources",
     "litert_file": "exporter",
     "open_session": "runtimes",
     "read": "artifact",

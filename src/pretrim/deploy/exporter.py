@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,6 +66,7 @@ def export(
     dynamic_batch: bool = False,
     signed: bool = False,
     force: bool = False,
+    accept: Callable[[bytes], object] | None = None,
     **record: Unpack[RecordKeywords],
 ) -> Artifact:
     """Write a network in the form of a runtime, once it is proved to compute the same there.
@@ -83,6 +84,7 @@ def export(
         dynamic_batch: ONNX that takes any number of images at a time.
         signed: int8 ONNX for ARM (`onnx.quantise`); the others are the same for all processors.
         force: keep an artifact that is not proved, marked.
+        accept: called with the file's bytes before it is proved; what it raises ends the export.
         record: what its record is to say (`RecordKeywords`).
 
     Raises:
@@ -108,6 +110,8 @@ def export(
         options,
     )
     converted = _convert(runtime, job)
+    if accept is not None:
+        accept(converted.content)
     session, got = _run(runtime, converted.content, given, options)
     proof = prove(
         wanted,

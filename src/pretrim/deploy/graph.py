@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pretrim.compat.optional import need
 from pretrim.cost.arena import place, top
-from pretrim.cost.microcontroller import CHANNEL_BYTES, STRUCTURES, Kernels
+from pretrim.cost.microcontroller import CHANNEL_BYTES, STRUCTURES, Kernels, kept_by_kernels
 from pretrim.errors import ArtifactError
 
 from .tflite import IDENTIFIER, item_bytes, lives_of, planned_offsets, scratch_of
@@ -114,7 +114,10 @@ class FileGraph:
             kernels: those of CMSIS-NN work in memory of their own.
             pointer_bytes: 4 on a microcontroller, 8 on a 64-bit host.
         """
-        return self.head(kernels) + self.tail(pointer_bytes)
+        is_built_in = pointer_bytes == 4 and self.data_type == "int8"
+        names = [operator.name for operator in self.operators]
+        kept = kept_by_kernels(names, kernels) if is_built_in else 0
+        return self.head(kernels) + self.tail(pointer_bytes) + kept
 
 
 def read_graph(path: Path) -> FileGraph:

@@ -130,6 +130,17 @@ class Session(BaseSession):
         return [restored(self.interpreter.get_tensor(output["index"]), output) for output in self.outputs]
 
 
+def reference_interpreter(content: bytes) -> Any:
+    """An interpreter of a model's bytes with LiteRT's plain reference kernels, ready to run."""
+    package = need("ai_edge_litert.interpreter")
+    with silence():
+        interpreter = package.Interpreter(
+            model_content=content, experimental_op_resolver_type=package.OpResolverType.BUILTIN_REF
+        )
+        interpreter.allocate_tensors()
+    return interpreter
+
+
 def _number_of(tensor: dict[str, Any]) -> int:
     """Of an input ``serving_default_args_1:0`` or ``args_1``: the interpreter lists them in any order."""
     digits = str(tensor["name"]).partition(":")[0].rpartition("_")[2]

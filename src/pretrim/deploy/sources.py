@@ -73,16 +73,22 @@ def write_sources(artifact: Artifact, folder: Path, arena_bytes: int) -> list[Pa
             f"Expected a .tflite for C++ sources, but got {artifact.path.name}: export with --runtime litert."
         )
     content = artifact.path.read_bytes()
-    used = operators(content)
-    unknown = sorted(set(used) - set(METHODS))
-    if unknown:
-        raise ExportError(f"Expected operators of TensorFlow Lite for Microcontrollers, but got {', '.join(unknown)}.")
+    used = known_operators(content)
     texts = {
         "model_data.h": _header(len(content), round(ARENA_ROOM * arena_bytes)),
         "model_data.cc": _array(content),
         "main.cc": _program(used, artifact),
     }
     return write_texts(folder, texts)
+
+
+def known_operators(content: bytes) -> list[str]:
+    """Those of a ``.tflite``'s bytes. Raises ExportError, which names every one without a known kernel."""
+    used = operators(content)
+    unknown = sorted(set(used) - set(METHODS))
+    if unknown:
+        raise ExportError(f"Expected operators of TensorFlow Lite for Microcontrollers, but got {', '.join(unknown)}.")
+    return used
 
 
 def _header(size: int, arena: int) -> str:

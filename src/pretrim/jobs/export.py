@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,8 @@ def export_run(
     Args:
         run: what to export.
         runtime: onnx, litert or executorch; None: the device's.
-        data: gives calibration and proof images; None: what the run was trained on, if it is at hand, or random pixels.
+        data: gives calibration and proof images; None: what the run was trained on, if it is at hand, what its own task
+            brings, or random pixels.
         reporter: told what it is proved on.
         asked: further options.
 
@@ -105,9 +106,11 @@ def export(
     from pretrim.deploy import check_target
 
     reporter = reporter or Silent()
-    found = check_options(target, options, has_data=data is not None or run.data is not None)
+    brought = data is None and run.data is None and brings_data(run)
+    found = check_options(target, options, has_data=data is not None or run.data is not None or brought)
     assert found.runtime is not None  # that is checked
-    material = run.data if data is None else load_like_run(data, run.classifier.record, run.purpose, reporter)
+    is_to_load = data is not None or brought
+    material = load_like_run(data, run.classifier.record, run.purpose, reporter) if is_to_load else run.data
     folder = Path() if run.is_fetched else run.path
     file = options.output or default_path(folder, found.runtime, found.int8)
     check_target(file, found.runtime, options.overwrite)
@@ -115,6 +118,13 @@ def export(
     _list_in_card(run, artifact, reporter)
     sources = _write_sources(artifact, options, reporter)
     return Delivered(artifact, on_board(artifact, found, reporter), sources)
+
+
+def brings_data(run: Run) -> bool:
+    """Whether the run's task is one of the user's, named with it, that has data of its own."""
+    from pretrim.tasks import OwnTask
+
+    return isinstance(run.task, OwnTask) and run.task.has_data
 
 
 def check_options(target: TargetOptions, options: ExportOptions, *, has_data: bool) -> Target:
@@ -255,6 +265,15 @@ def _write_sources(artifact: Artifact, options: ExportOptions, reporter: Reporte
     return written
 
 
+def _check_of_sources(options: ExportOptions) -> Callable[[bytes], object] | None:
+    """What raises where the sources that were asked for cannot be made of a file: before it is written."""
+    from pretrim.deploy import firmware_layers, known_operators
+
+    if options.sources is None:
+        return None
+    return known_operators if options.sources_for == "tflm" else firmware_layers
+
+
 def default_path(run: Path, runtime: RuntimeName, int8: bool) -> Path:
     """Where an artifact of a run goes: ``RUN/model.onnx``, ``RUN/model.int8.tflite``.
 
@@ -322,6 +341,7 @@ def write(
         dynamic_batch=options.dynamic_batch,
         signed=options.arm or target.signed,
         force=options.force,
+        accept=_check_of_sources(options),
         **material,
     )
 

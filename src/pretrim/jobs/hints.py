@@ -35,11 +35,16 @@ def on_run(command: str, run: Path, *options: str) -> str:
 
 
 def calibration(run: Path) -> tuple[str, ...]:
-    """The options of an int8 export of a run, with its data where they have a name."""
+    """The options of an int8 export of a run, with its data where they have a name; a task of one's own brings them."""
+    from pretrim.data.own import NAME
     from pretrim.runs.load import read
+    from pretrim.tasks import BUILTIN
 
     try:
-        name = (read(run).data or {}).get("name")
+        data = read(run).data or {}
     except CheckpointError:
-        name = None
+        data = {}
+    name = data.get("name")
+    if name == NAME and data.get("task", "classification") not in BUILTIN:
+        return ("--int8",)
     return ("--int8", "--calibrate", name if name in BY_NAME_ALONE else "DATA")

@@ -183,8 +183,7 @@ class GoalOptions:
     """What is good enough, in the place of limits: the smallest network that is."""
 
     drop: Annotated[float | None, Parameter(metavar="POINTS")] = None
-    """Find the smallest network at most this many points below the dense one (percent, for metrics that are no
-    shares)."""
+    """Find the smallest network at most this many points below the dense one (percent, if it is no share)."""
     accuracy: Annotated[str | float | None, Parameter(metavar="SHARE")] = None
     """Find the smallest network of this validation accuracy, 90% or 0.9, or of this value of the task's metric."""
     limit_of: Annotated[str, Parameter(metavar="COST")] = "macs"
@@ -209,8 +208,7 @@ class DataOptions:
     fit: Fit | None = None
     """How images of other proportions get that shape: crop (default), pad with zeros, or stretch."""
     task: TaskName = None
-    """What the network is for: classification, multilabel, regression, segmentation, keypoints, or FILE.py:CLASS
-    (default: the data's)."""
+    """Task: classification, multilabel, regression, segmentation, keypoints, or FILE.py:CLASS (default: the data's)."""
     max_images: int | None = None
     """Train on at most this many images, for a quick trial."""
     mean: str | None = None

@@ -186,7 +186,7 @@ def _on_device(
                 f"No latency of {target.name} is known for the networks of {study.path}{places}: leave out --latency, "
                 f"and measure there by `pretrim measure RUN --ssh USER@HOST`."
             )
-        return [_without_latency(one) for one in found], None
+        return [_without_measured(one) for one in found], None
     from pretrim.latency.on_board import predict
 
     system = _system(target, runtime, timed=timed)
@@ -218,8 +218,11 @@ def _measured_on(found: Sequence[Candidate]) -> str:
     return f" (they were timed on {places[0].removesuffix(': measured')})" if places else ""
 
 
-def _without_latency(one: Candidate) -> Candidate:
-    return replace(one, timed_on=None, takes={name: value for name, value in one.takes.items() if name != "latency"})
+def _without_measured(one: Candidate) -> Candidate:
+    """Without what was measured on another machine."""
+    from pretrim.study.recommend import MEASURED
+
+    return replace(one, timed_on=None, takes={name: value for name, value in one.takes.items() if name not in MEASURED})
 
 
 def _seen_by(
@@ -228,7 +231,7 @@ def _seen_by(
     """A network with the arena of a board and, where a runtime is named, its time there."""
     from pretrim.latency.on_board import kernels_of, predict
 
-    plain = _without_latency(one)
+    plain = _without_measured(one)
     if sketches is None:
         return plain
     takes = {**plain.takes, "arena": float(sketches["slim"]["arena_bytes"][kernels_of(target, runtime)])}
@@ -237,7 +240,11 @@ def _seen_by(
     basis, ns = predict(target, system, sketches["slim"])
     low, high = (f"{factor:.2f}" for factor in basis.range)
     said = f"{basis.label}: predicted, {low} to {high} of it"
-    return replace(plain, takes={**takes, "latency": ns * 1e-9}, timed_on=said)
+    takes["latency"] = ns * 1e-9
+    if (energy := basis.energy_uj(ns)) is not None:
+        takes["energy"] = energy * 1e-6
+        said += f"; energy: {basis.energy_label}"
+    return replace(plain, takes=takes, timed_on=said)
 
 
 def _smallest(

@@ -210,6 +210,7 @@ def _limits_of(found: Board, application: float | None, others: bool) -> dict[st
 def _runtime(options: TargetOptions, found: Board | None, exports: bool) -> RuntimeName | None:
     """The runtime by name. Raises UsageError for one that is not known or, if it exports, not installed."""
     from pretrim.deploy.runtimes import RUNTIMES
+    from pretrim.latency.board_systems import TITLES
 
     name = options.runtime or (found.runtime if found is not None else None)
     if name is None:
@@ -217,6 +218,8 @@ def _runtime(options: TargetOptions, found: Board | None, exports: bool) -> Runt
             raise UsageError("--int8 needs --runtime or --device: name the runtime or the board.")
         return None
     if name not in RUNTIMES:
+        if name.partition(" ")[0] in TITLES:
+            raise UsageError(f"{name} runs on microcontrollers: name the board by --device.")
         raise UsageError(f"Expected --runtime to be one of {', '.join(RUNTIMES)}, but got {name!r}.")
     if found is not None and found.kind == "microcontroller" and name != "litert":
         raise UsageError(f"{found.name} is a microcontroller, which runs litert, not {name}: leave out --runtime.")

@@ -257,8 +257,17 @@ class Prediction:
 
     def energy_uj(self, ns: float) -> float | None:
         """Microjoules for a time, where the power of this very board was measured with this runtime; else None."""
-        power = self.system.power_mw.get(self.board.name)
-        return None if power is None else power * ns / MICRO
+        return None if self.power_mw is None else self.power_mw * ns / MICRO
+
+    @property
+    def power_mw(self) -> float | None:
+        """Milliwatts of this very board with this runtime, the median over networks; None where none was measured."""
+        return self.system.power_mw.get(self.board.name)
+
+    @property
+    def energy_label(self) -> str | None:
+        """What an energy rests on, in words; None where there is none."""
+        return None if self.power_mw is None else f"time x {self.power_mw:.3g} mW, as measured there"
 
     def record(self, values: Mapping[str, int]) -> dict[str, Any]:
         """A predicted time as plain JSON, with all that it holds for.
@@ -275,10 +284,12 @@ class Prediction:
             "threads": 1,
             "networks": self.system.networks,
             "label": self.label,
+            "energy_label": self.energy_label,
             "left_out": list(self.left_out),
         }
         for name, ns in values.items():
             found[f"{name}_ns"] = int(ns)
             found[f"{name}_range_ns"] = list(self.range_of(ns))
             found[f"{name}_uj"] = self.energy_uj(ns)
+            found[f"{name}_range_uj"] = [self.energy_uj(end) for end in self.range_of(ns)]
         return found

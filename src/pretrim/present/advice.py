@@ -65,7 +65,7 @@ def _interval(evaluation: Mapping[str, Any] | None, metric: Metric) -> str:
 
 def _shown(best: Candidate, limits: Mapping[str, float], *, is_wide: bool) -> list[str]:
     """Resources that have a column; on a narrow terminal, where the names would have no room, MACs and the limited."""
-    there = [name for name in ("params", "macs", "flash", "ram", "latency") if name in best.takes]
+    there = [name for name in ("params", "macs", "flash", "ram", "latency", "energy") if name in best.takes]
     return there if is_wide else [name for name in there if name == "macs" or name in limits]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from .device import Record, time_label, time_text
+from .device import Record, energy_text, time_label, time_text
 from .layout import Table, show_table
 from .text import RUNTIME_TITLES, percent, show_line, show_notes, size
 
@@ -80,13 +80,16 @@ def _show_systems(console: Console, record: Record) -> None:
 
 def show_check(console: Console, record: Record) -> None:
     """A file on boards, a row each: does it fit, what does it take, how long would it run."""
-    table = Table("<board", "<", "flash", "?of", "RAM", "?of", "<predicted time", "<~runtime")
+    has_energy = any(time["file_uj"] is not None for entry in record["boards"] for time in entry["times"])
+    energy = ["<?energy"] if has_energy else []
+    table = Table("<board", "<", "?flash", "?of", "RAM", "?of", "<~predicted time, runtime", *energy)
     for entry in sorted(record["boards"], key=lambda entry: not entry["fits"]):
         times = entry["times"] or [None]
         for number, time in enumerate(times):
             cells = _check_cells(entry) if number == 0 else [""] * 6
-            told = ["-", ""] if time is None else [time_text(time, "file"), time["runtime"]]
-            table.add_row(*(Text(cell) for cell in (*cells, *told)))
+            told = "-" if time is None else f"{time_text(time, 'file')}, {time['runtime']}"
+            spent = ["-" if time is None else energy_text(time, "file")] if has_energy else []
+            table.add_row(*(Text(cell) for cell in (*cells, told, *spent)))
     show_table(console, f"{record['path']}, {record['data_type']}", table)
     for entry in record["boards"]:
         if len(record["boards"]) == 1:
@@ -94,6 +97,8 @@ def show_check(console: Console, record: Record) -> None:
             for time in entry["times"]:
                 show_line(console, f"latency, {time_label(time)}")
     show_line(console, LIMITS)
+    if has_energy and len(record["boards"]) > 1:
+        show_line(console, "Energy: where the power of that board was measured with that runtime.")
     show_zero_filters(console, record)
     if len(record["boards"]) > 1:
         show_line(console, "Times: one image, one core, with their range; `--device NAME` says what each rests on.")

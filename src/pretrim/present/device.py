@@ -40,13 +40,19 @@ def time_text(record: Record, which: str) -> str:
 
 
 def energy_text(record: Record, which: str) -> str:
-    """Energy of an image.
+    """Energy of an image, with the range of its time.
 
     >>> energy_text({"slim_uj": 3120.0}, "slim"), energy_text({"slim_uj": None}, "slim")
     ('3.12 mJ', '-')
+    >>> energy_text({"slim_uj": 3120.0, "slim_range_uj": [2800.0, 3700.0]}, "slim")
+    '3.12 mJ (2.8 to 3.7)'
     """
     found = record.get(f"{which}_uj")
-    return "-" if found is None else f"{found / 1000:.3g} mJ"
+    if found is None:
+        return "-"
+    ends = record.get(f"{which}_range_uj")
+    said = "" if ends is None else f" ({ends[0] / 1000:.3g} to {ends[1] / 1000:.3g})"
+    return f"{found / 1000:.3g} mJ{said}"
 
 
 def _time_title(record: Record) -> str:
@@ -57,7 +63,8 @@ def _time_title(record: Record) -> str:
 def time_label(record: Record) -> str:
     """What a time holds for, in one line, with the operators that are not in it."""
     rest = f"; without {', '.join(record['left_out'])}" if record.get("left_out") else ""
-    return f"{record['source']}: {record['label']}{rest}"
+    energy = f"; energy: {record['energy_label']}" if record.get("energy_label") else ""
+    return f"{record['source']}: {record['label']}{rest}{energy}"
 
 
 def show_time_labels(console: Console, device: Record | None) -> None:

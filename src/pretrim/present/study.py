@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from .device import energy_text, time_label, time_text
 from .layout import Table, show_table
 from .text import WIDE, count, interval, show_line, size
 
@@ -17,13 +18,18 @@ if TYPE_CHECKING:
 
 def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     """Every trial by its share of MACs; the mean over seeds is the report's. A narrow terminal has fewer columns."""
+    from pretrim.study.predicted import predicted
     from pretrim.study.recommend import place_of
     from pretrim.train import ACCURACY
 
     is_wide = console.width >= WIDE
+    on_boards = {trial.key: predicted(trial) for trial in trials}
+    has_board = any(on_boards.values())
+    has_energy = any((found or {}).get("slim_uj") is not None for found in on_boards.values())
     metric = next((trial.metric for trial in trials if trial.record), ACCURACY)
-    has_latency = is_wide or any(trial.measured for trial in trials)
+    has_latency = (is_wide and not has_board) or any(trial.measured for trial in trials)
     more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
+    more += [*(["on its board"] if has_board else []), *(["?energy"] if has_energy else [])]
     table = Table(
         "<trial",
         "?seed",
@@ -47,6 +53,7 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             *([size(costs["weight_bytes"])] if is_wide else []),
             size(costs["peak_activation_bytes"]),
             *(["-" if latency is None else f"{1e3 * latency:.2f} ms"] if has_latency else []),
+            *_board_cells(on_boards[trial.key], has_board=has_board, has_energy=has_energy),
             metric.show(trial.validation),
             *([interval(record.get("validation", {}).get("interval_95"), metric=metric)] if is_wide else []),
             f"{record['seconds']:.0f}" if "seconds" in record else "-",
@@ -55,10 +62,18 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     show_table(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
     for place in dict.fromkeys(place_of(trial.measured) for trial in there if trial.measured):
         show_line(console, f"latency: {place}")
+    for label in dict.fromkeys(time_label(found) for found in on_boards.values() if found is not None):
+        show_line(console, f"on its board, {label}")
     for trial in trials:
         if trial.state == "failed":
             show_line(console, f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}")
     _show_warnings(console, there)
+
+
+def _board_cells(found: Mapping[str, Any] | None, *, has_board: bool, has_energy: bool) -> list[str]:
+    """Time and energy on the board that a trial was planned for."""
+    time = ["-" if found is None else time_text(found, "slim")] if has_board else []
+    return [*time, *(["-" if found is None else energy_text(found, "slim")] if has_energy else [])]
 
 
 def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pretrim.analysis.copies import describe_failure
 from pretrim.data import DataSet
 from pretrim.data.own import from_torch
 from pretrim.errors import UsageError
@@ -80,5 +81,4 @@ def _made(path: Path, name: str) -> Any:
     try:
         return made()
     except Exception as error:  # the user's own code; its error is shown
-        said = " ".join(str(error).split())
-        raise UsageError(f"{path}:{name}() raised {said}.") from error
+        raise UsageError(f"{path}:{name}() raised {describe_failure(error)}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from pretrim.analysis.copies import describe_failure
 from pretrim.data import DataSet, Split, batches, normalise
 from pretrim.deploy import Judge
 from pretrim.errors import DataError, ModelError, PretrimError, UsageError
@@ -21,8 +23,8 @@ from pretrim.train import Batch, Metric, Objective, Recipe, Task, Teacher, forwa
 
 RESAMPLES, FEWEST = 200, 50
 """Draws of images with replacement for an interval; with fewer than 50 none is given"""
-MOST_WORK = 400_000_000
-"""Elements of outputs and targets that these draws may count again, about: some seconds"""
+MOST_WORK, MOST_SECONDS = 400_000_000, 30.0
+"""Elements of outputs and targets that these draws may count again, about; seconds of a processor that they may take"""
 BATCH = 64
 TRIED = 4
 """Images that a task is tried on before anything is written"""
@@ -124,10 +126,9 @@ class MetricTask(Task):
 
     def _failed(self, what: str, output: Any, target: torch.Tensor, error: Exception) -> ModelError:
         shapes = " and ".join(_shown(leaf) for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor))
-        said = " ".join(str(error).split())
         return ModelError(
             f"Expected {self.name}.{what} to take an output of {shapes or 'no tensor'} and a target of "
-            f"{_shown(target)}, but it raised {type(error).__name__}: {said}"
+            f"{_shown(target)}, but it raised {describe_failure(error)}"
         )
 
     def measured(self, output: Any, target: torch.Tensor) -> dict[str, float]:
@@ -156,8 +157,8 @@ class MetricTask(Task):
             raise DataError("No images to evaluate on: the split is empty.")
         loss, answers, targets = self._answers(model, split, mean, std)
         answer, target = _joined(answers), torch.cat(targets)
-        values = self.measured(answer, target)
-        ends = self._interval(answer, target) if is_final else None
+        values, seconds = self._timed(answer, target)
+        ends = self._interval(answer, target, seconds) if is_final else None
         return Scores(self.metric, values, loss / len(split), len(split), ends)
 
     @torch.no_grad()
@@ -177,9 +178,14 @@ class MetricTask(Task):
                 targets.append(target)
         return loss, answers, targets
 
-    def _interval(self, answer: Any, target: torch.Tensor) -> tuple[float, float] | None:
-        """Of the score, by drawing the images again."""
-        draws = _draws(len(target), sum(leaf.numel() for leaf in tree_leaves((answer, target))))
+    def _timed(self, answer: Any, target: torch.Tensor) -> tuple[dict[str, float], float]:
+        """The metrics, and the seconds of a processor that they took."""
+        started = time.process_time()
+        return self.measured(answer, target), time.process_time() - started
+
+    def _interval(self, answer: Any, target: torch.Tensor, seconds: float) -> tuple[float, float] | None:
+        """Of the score, by drawing the images again; `seconds` is what the metrics took once."""
+        draws = _draws(answer, target, seconds)
         values = [value for chosen in draws if (value := self._score_of(answer, target, chosen)) is not None]
         if len(values) < FEWEST:
             return None
@@ -206,13 +212,15 @@ class MetricTask(Task):
 
     def proof_material(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
         """The score, as a judge of artifacts."""
-        restore = _restorer(model, images[:1])
+        restore, drawn = _restorer(model, images[:1]), list[list[torch.Tensor]]()
 
         def scores(outputs: Sequence[NDArray[Any]]) -> list[float]:
             answer = self.reduced(restore([torch.from_numpy(part) for part in outputs]), targets)
-            draws = _draws(len(targets), sum(leaf.numel() for leaf in tree_leaves((answer, targets))))
-            again = [self._score_of(answer, targets, places) for places in draws]
-            return [self.measured(answer, targets)[self.metric.name], *(math.nan if v is None else v for v in again)]
+            values, seconds = self._timed(answer, targets)
+            if not drawn:  # the same ones for PyTorch and for the artifact
+                drawn.append(_draws(answer, targets, seconds))
+            again = [self._score_of(answer, targets, places) for places in drawn[0]]
+            return [values[self.metric.name], *(math.nan if value is None else value for value in again)]
 
         return {
             "judge": Judge(
@@ -225,11 +233,20 @@ class MetricTask(Task):
         }
 
 
-def _draws(images: int, elements: int) -> list[torch.Tensor]:
-    """Places of images drawn with replacement, the same each time; none where counting them again would take long."""
+def _draws(answer: Any, target: torch.Tensor, seconds: float) -> list[torch.Tensor]:
+    """Places of images drawn with replacement, the same each time; none where counting them again would take long.
+
+    Args:
+        answer: of all images.
+        target: theirs.
+        seconds: that the metrics took once.
+    """
+    elements = sum(leaf.numel() for leaf in tree_leaves((answer, target)))
     count = min(RESAMPLES, MOST_WORK // max(elements, 1))
+    if count < FEWEST or count * seconds > MOST_SECONDS:
+        return []
     generator = torch.Generator().manual_seed(0)
-    return [torch.randint(0, images, (images,), generator=generator) for _ in range(count if count >= FEWEST else 0)]
+    return [torch.randint(0, len(target), (len(target),), generator=generator) for _ in range(count)]
 
 
 @torch.no_grad()

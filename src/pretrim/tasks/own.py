@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from pretrim.analysis.copies import describe_failure
 from pretrim.errors import UsageError
 from pretrim.train import Metric
 
@@ -91,8 +92,7 @@ class OwnTask(MetricTask):
         try:
             found: Sequence[Any] = self.given.data()
         except Exception as error:  # the user's own code; its error is shown
-            said = " ".join(str(error).split())
-            raise UsageError(f"{self.name}.data() raised {said}.") from error
+            raise UsageError(f"{self.name}.data() raised {describe_failure(error)}.") from error
         return found
 
 

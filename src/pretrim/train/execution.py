@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -199,6 +200,14 @@ def _restored(model: nn.Module) -> Iterator[None]:
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.copy_(value)
         model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def layout_warnings_ignored() -> Iterator[None]:
+    """Torch warns where a gradient has another memory format than its weight, whose format is not the user's choice."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout contract")
+        yield
 
 
 def lay_out(model: nn.Module, *, channels_last: bool) -> None:

@@ -22,7 +22,7 @@ from . import rounding
 from . import state as states
 from .batch import Batch
 from .classification import Classification
-from .execution import Execution, ExecutionChoice, choose, kernels, lay_out, threads
+from .execution import Execution, ExecutionChoice, choose, kernels, lay_out, layout_warnings_ignored, threads
 from .feed import STEP, BatchSource, seed_of
 from .metric import ACCURACY, Metric
 from .norms import learning_norms, recalibration_images, set_statistics, statistics_kept
@@ -169,6 +169,7 @@ def train(
     devices = [device] if device.type == "cuda" else []
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(layout_warnings_ignored())
         stack.enter_context(onednn.avoided(model, active=device.type == "cpu"))
         run = _Training(model, data, recipe, device, accelerator, teacher, task or Classification(), told)
         choice = ExecutionChoice(_moved(before.execution, device), before.speeds) if before else run.choose(wish)

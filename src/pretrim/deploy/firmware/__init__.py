@@ -5,6 +5,6 @@ The arithmetic is LiteRT's to the bit, the memory is planned here, and what is w
 
 from __future__ import annotations
 
-from .project import Firmware, write_firmware
+from .project import Firmware, firmware_layers, write_firmware
 
-__all__ = ["Firmware", "write_firmware"]
+__all__ = ["Firmware", "firmware_layers", "write_firmware"]

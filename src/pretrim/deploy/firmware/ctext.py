@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, INDENT = 100, " " * 4
-TYPES = {np.dtype(np.int8): "int8_t", np.dtype(np.int16): "int16_t", np.dtype(np.int32): "int32_t"}
+TYPES = {
+    np.dtype(np.int8): "int8_t",
+    np.dtype(np.int16): "int16_t",
+    np.dtype(np.int32): "int32_t",
+    np.dtype(np.float32): "float",
+}
 Value: TypeAlias = "str | int | Sequence[int] | Mapping[str, Value]"
 
 
@@ -79,8 +84,18 @@ def comment(text: str) -> str:
     return textwrap.fill(f"/* {text} */", WIDTH, subsequent_indent=" * ")
 
 
+def real(value: float) -> str:
+    """A float, exactly.
+
+    >>> real(0.75)
+    '0x1.8000000000000p-1f'
+    """
+    return f"{value.hex()}f"
+
+
 def _rows(values: NDArray[Any]) -> str:
-    return _wrapped(", ".join(map(str, values.ravel().tolist())) + ",")
+    written = real if values.dtype == np.float32 else str
+    return _wrapped(", ".join(map(written, values.ravel().tolist())) + ",")
 
 
 def _wrapped(text: str) -> str:

@@ -1,10 +1,16 @@
-"""Layers that take element by element: sums, other scales, activations that were not fused."""
+"""Layers that take element by element: sums, products, other scales, activations that were not fused."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
 from .arithmetic import factor, output_range
 from .ctext import Value
-from .layer import Layer, activations, factor_fields, layer, range_fields, unsupported
+from .layer import RANK, Layer, extended, factor_fields, layer, range_fields, unsupported
 from .model import Step
 
 ADDITION_BITS = 20
@@ -14,24 +20,61 @@ ACTIVATIONS = {"QUANTIZE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 
 
 def addition(step: Step, name: str) -> Layer:
-    """ADD of two activations of one shape."""
+    """ADD and SUB of two tensors, one of which may be repeated along some dimensions, or constant."""
     first, second, output = step.reads(0), step.reads(1), step.output
-    if first.shape != second.shape:
-        raise unsupported(step, "operands of two shapes")
-    if len(activations(step)) != 2:
-        raise unsupported(step, "a constant operand")
     twice_largest = 2 * max(first.scale, second.scale)
     limits = output_range(step.options.fusedActivationFunction, output.scale, output.zero)
+    of_second = factor(second.scale / twice_largest)
+    if step.operator == "SUB":
+        of_second = replace(of_second, multiplier=-of_second.multiplier)
     fields: dict[str, Value] = {
-        "count": output.size,
+        "pairing": _pairing(step),
         "first_zero": first.zero,
         "second_zero": second.zero,
         "range": range_fields(limits),
         "first": factor_fields(factor(first.scale / twice_largest)),
-        "second": factor_fields(factor(second.scale / twice_largest)),
+        "second": factor_fields(of_second),
         "sum": factor_fields(factor(twice_largest / (2**ADDITION_BITS * output.scale))),
     }
-    return layer("nn_addition", name, fields, step, "nn_add", {})
+    return layer("nn_addition", name, fields, step, "nn_add", {}, operands=(0, 1))
+
+
+def multiplication(step: Step, name: str) -> Layer:
+    """MUL of two tensors, as ADD takes them."""
+    first, second, output = step.reads(0), step.reads(1), step.output
+    limits = output_range(step.options.fusedActivationFunction, output.scale, output.zero)
+    product = np.float32(first.scale) * np.float32(second.scale) / np.float32(output.scale)
+    fields: dict[str, Value] = {
+        "pairing": _pairing(step),
+        "first_zero": first.zero,
+        "second_zero": second.zero,
+        "range": range_fields(limits),
+        "factor": factor_fields(factor(float(product))),
+    }
+    return layer("nn_multiplication", name, fields, step, "nn_multiply", {}, operands=(0, 1))
+
+
+def _pairing(step: Step) -> dict[str, Value]:
+    """The fields of `nn_pairing`. Tensors of one shape are one row."""
+    first, second, output = step.reads(0), step.reads(1), step.output
+    if first.shape == second.shape:
+        return {"size": [1, 1, 1, output.size], "first": [0, 0, 0, 1], "second": [0, 0, 0, 1]}
+    if (most := max(len(tensor.shape) for tensor in (first, second, output))) > RANK:
+        raise unsupported(step, f"{most} dimensions")
+    return {
+        "size": extended(output.shape, 1),
+        "first": _strides(extended(first.shape, 1)),
+        "second": _strides(extended(second.shape, 1)),
+    }
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    """Of each dimension; 0 along those of size 1, where a tensor is repeated.
+
+    >>> _strides([1, 4, 1, 3])
+    [0, 3, 0, 1]
+    """
+    return [0 if size == 1 else math.prod(shape[axis + 1 :]) for axis, size in enumerate(shape)]
 
 
 def rescaling(step: Step, name: str) -> Layer:

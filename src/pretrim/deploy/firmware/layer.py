@@ -22,7 +22,9 @@ STRUCTURE_BYTES = {
     "nn_dense": 36,
     "nn_pool": 34,
     "nn_averaging": 28,
-    "nn_addition": 40,
+    "nn_addition": 84,
+    "nn_multiplication": 68,
+    "nn_softmax_rows": 12,
     "nn_rescaling": 20,
     "nn_padding": 26,
     "nn_permutation": 32,
@@ -31,6 +33,8 @@ STRUCTURE_BYTES = {
 LARGEST_SIZE = 2**15 - 1
 """of what kernels.h holds in int16_t"""
 SAME = 0
+RANK = 4
+"""Dimensions of a tensor in kernels.h, at most"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,13 @@ class Layer:
 
 
 def layer(
-    kind: str, name: str, fields: Mapping[str, Value], step: Step, call: str, arrays: Mapping[str, NDArray[Any]]
+    kind: str,
+    name: str,
+    fields: Mapping[str, Value],
+    step: Step,
+    call: str,
+    arrays: Mapping[str, NDArray[Any]],
+    operands: Sequence[int] | None = None,
 ) -> Layer:
     """A layer that is described by one structure.
 
@@ -62,17 +72,23 @@ def layer(
         step: what it was made from.
         call: the kernel that runs it.
         arrays: constants by field.
+        operands: inputs that the kernel is called with, constants too; None: the activations.
     """
     pointers: dict[str, Value] = {field: f"{name}_{field}" for field in arrays}
-    sources = [place(tensor) for tensor in activations(step)]
+    given = activations(step) if operands is None else [step.reads(number) for number in operands]
+    sources = [f"{name}_operand" if tensor.offset is None else place(tensor) for tensor in given]
+    constants = dict(arrays)
+    for tensor in given:
+        if tensor.values is not None:
+            constants["operand"] = tensor.values
     return Layer(
         title=title(step),
         definitions=(
-            *(array(f"{name}_{field}", values) for field, values in arrays.items()),
+            *(array(f"{name}_{field}", values) for field, values in constants.items()),
             structure(kind, name, {**fields, **pointers}),
         ),
         call=f"{call}(&{name}, {', '.join(sources)}, {place(step.output)});",
-        constant_bytes=aligned(STRUCTURE_BYTES[kind], *(values.nbytes for values in arrays.values())),
+        constant_bytes=aligned(STRUCTURE_BYTES[kind], *(values.nbytes for values in constants.values())),
     )
 
 
@@ -172,6 +188,15 @@ def factor_arrays(factors: Sequence[Factor]) -> dict[str, NDArray[Any]]:
 def unsupported(step: Step, what: str) -> ExportError:
     """The error for an operator whose kernel cannot do what is asked."""
     return ExportError(f"The C kernel of {step.operator} does not take {what}: {OTHER_WAY}.")
+
+
+def extended(sizes: Sequence[int], fill: int) -> list[int]:
+    """Four numbers, with the missing ones before.
+
+    >>> extended([5, 7], 1)
+    [1, 1, 5, 7]
+    """
+    return [fill] * (RANK - len(sizes)) + [int(size) for size in sizes]
 
 
 def _sizes(shape: Sequence[int]) -> str:

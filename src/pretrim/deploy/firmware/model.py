@@ -56,12 +56,16 @@ class Step:
         inputs: None where an optional one is missing.
         output: the one that it has.
         options: of its kind, as the file format names them; None where it has none.
+        file: the model that it is in, unpacked.
+        number: its place among the operators there.
     """
 
     operator: str
     inputs: tuple[Tensor | None, ...]
     output: Tensor
     options: Any
+    file: Any
+    number: int
 
     def reads(self, number: int) -> Tensor:
         """An input that has to be there. Raises ExportError where it is not."""
@@ -118,7 +122,7 @@ def read_model(content: bytes) -> Model:
     placed = dict(zip(lives, offsets, strict=True))
     tensors = [_tensor(schema, file, tensor, placed.get(number)) for number, tensor in enumerate(graph.tensors)]
     return Model(
-        steps=tuple(_step(schema, file, operator, tensors) for operator in graph.operators),
+        steps=tuple(_step(schema, file, number, tensors) for number in range(len(graph.operators))),
         input=tensors[graph.inputs[0]],
         output=tensors[graph.outputs[0]],
         arena_bytes=top(sizes, offsets),
@@ -135,14 +139,15 @@ def _check_int8(schema: Any, graph: Any, activations: Sequence[int]) -> None:
         )
 
 
-def _step(schema: Any, file: Any, operator: Any, tensors: Sequence[Tensor]) -> Step:
+def _step(schema: Any, file: Any, number: int, tensors: Sequence[Tensor]) -> Step:
+    operator = file.subgraphs[0].operators[number]
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     code = file.operatorCodes[operator.opcodeIndex]
     name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
     if len(operator.outputs) != 1:
         raise ExportError(f"Expected operators of one output, but {name} has {len(operator.outputs)}: {OTHER_WAY}.")
-    inputs = tuple(None if number < 0 else tensors[number] for number in operator.inputs)
-    return Step(name, inputs, tensors[operator.outputs[0]], operator.builtinOptions)
+    inputs = tuple(None if tensor < 0 else tensors[tensor] for tensor in operator.inputs)
+    return Step(name, inputs, tensors[operator.outputs[0]], operator.builtinOptions, file, number)
 
 
 def _tensor(schema: Any, file: Any, tensor: Any, offset: int | None) -> Tensor:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from .ctext import Value
-from .layer import Layer, activations, check_sizes, layer, place, title, unsupported
+from .layer import RANK, Layer, activations, check_sizes, extended, layer, place, title, unsupported
 from .model import Step
-
-RANK = 4
 
 
 def padding(step: Step, name: str) -> Layer:
@@ -23,23 +22,54 @@ def padding(step: Step, name: str) -> Layer:
     before = step.constant(1).reshape(-1, 2)[:, 0].tolist()
     value = int(step.constant(2).ravel()[0]) if step.operator == "PADV2" else output.zero
     fields: dict[str, Value] = {
-        "input": _extended(source.shape, 1),
-        "output": _extended(output.shape, 1),
-        "before": _extended(before, 0),
+        "input": extended(source.shape, 1),
+        "output": extended(output.shape, 1),
+        "before": extended(before, 0),
         "value": value,
     }
     return layer("nn_padding", name, fields, step, "nn_pad", {})
 
 
 def transposition(step: Step, name: str) -> Layer:
-    """TRANSPOSE of up to four dimensions."""
+    """TRANSPOSE of up to four dimensions, of which those that stay together are one."""
     source = step.reads(0)
     order = [int(axis) for axis in step.constant(1).ravel()]
-    if len(order) > RANK:
-        raise unsupported(step, f"{len(order)} dimensions")
-    strides = [math.prod(source.shape[axis + 1 :]) for axis in order]
-    fields: dict[str, Value] = {"output": _extended(step.output.shape, 1), "stride": _extended(strides, 0)}
+    sizes, strides = merged(step.output.shape, [math.prod(source.shape[axis + 1 :]) for axis in order])
+    if len(sizes) > RANK:
+        raise unsupported(step, f"{len(sizes)} dimensions")
+    fields: dict[str, Value] = {"output": extended(sizes, 1), "stride": extended(strides, 0)}
     return layer("nn_permutation", name, fields, step, "nn_transpose", {})
+
+
+def merged(sizes: Sequence[int], strides: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The same walk over a tensor in fewer dimensions: without those of size 1, and with neighbours as one.
+
+    Args:
+        sizes: of the output.
+        strides: of the input, along each.
+
+    >>> merged((1, 4, 2, 5, 5), (200, 25, 100, 5, 1))
+    ([4, 2, 25], [25, 100, 1])
+    """
+    walk: list[tuple[int, int]] = []
+    for size, stride in zip(sizes, strides, strict=True):
+        if walk and walk[-1][1] == size * stride:
+            walk[-1] = (walk[-1][0] * size, stride)
+        elif size > 1:
+            walk.append((size, stride))
+    return [size for size, _ in walk], [stride for _, stride in walk]
+
+
+def slicing(step: Step, name: str) -> Layer:
+    """SLICE of up to four dimensions: a copy along the input's strides, from where it begins."""
+    source, output = step.reads(0), step.output
+    if len(source.shape) > RANK:
+        raise unsupported(step, f"{len(source.shape)} dimensions")
+    strides = [math.prod(source.shape[axis + 1 :]) for axis in range(len(source.shape))]
+    begin = sum(int(start) * stride for start, stride in zip(step.constant(1).ravel(), strides, strict=True))
+    fields: dict[str, Value] = {"output": extended(output.shape, 1), "stride": extended(strides, 0)}
+    made = layer("nn_permutation", name, fields, step, "nn_transpose", {})
+    return replace(made, call=f"nn_transpose(&{name}, {place(source)} + {begin}, {place(output)});")
 
 
 def reshaping(step: Step, name: str) -> Layer:
@@ -68,12 +98,3 @@ def concatenation(step: Step, name: str) -> Layer:
 
 def _ends(step: Step) -> str:
     return f"{place(step.reads(0))}, {place(step.output)}"
-
-
-def _extended(sizes: Sequence[int], fill: int) -> list[int]:
-    """Four numbers, with the missing ones before.
-
-    >>> _extended([5, 7], 1)
-    [1, 1, 5, 7]
-    """
-    return [fill] * (RANK - len(sizes)) + [int(size) for size in sizes]

@@ -7,11 +7,13 @@ from typing import TypeAlias
 
 from pretrim.errors import ExportError
 
-from .elementwise import addition, rescaling
+from .elementwise import addition, multiplication, rescaling
 from .layer import Layer
+from .lookup import FUNCTIONS, look_up
 from .model import OTHER_WAY, Model, Step
-from .moving import concatenation, padding, reshaping, transposition
+from .moving import concatenation, padding, reshaping, slicing, transposition
 from .pooling import average_pool, max_pool, mean
+from .softmax import softmax
 from .weighted import convolution, dense, depthwise
 
 Build: TypeAlias = Callable[[Step, str], Layer]
@@ -24,6 +26,7 @@ BUILDERS: Mapping[str, Build] = {
     "FULLY_CONNECTED": dense,
     "MAX_POOL_2D": max_pool,
     "MEAN": mean,
+    "MUL": multiplication,
     "PAD": padding,
     "PADV2": padding,
     "QUANTIZE": rescaling,
@@ -31,7 +34,11 @@ BUILDERS: Mapping[str, Build] = {
     "RELU6": rescaling,
     "RELU_N1_TO_1": rescaling,
     "RESHAPE": reshaping,
+    "SLICE": slicing,
+    "SOFTMAX": softmax,
+    "SUB": addition,
     "TRANSPOSE": transposition,
+    **dict.fromkeys(FUNCTIONS, look_up),
 }
 
 

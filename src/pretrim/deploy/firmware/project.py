@@ -42,6 +42,12 @@ class Firmware:
     arena_bytes: int
 
 
+def firmware_layers(content: bytes) -> tuple[Model, list[Layer]]:
+    """An int8 ``.tflite``'s bytes as a model, and its layers in C. Raises ExportError where they cannot be written."""
+    model = read_model(content)
+    return model, layers(model)
+
+
 def write_firmware(artifact: Artifact, folder: Path) -> Firmware:
     """Write an int8 network as plain C into a folder, which is made if it is not there: all files, or none.
 
@@ -60,8 +66,7 @@ def write_firmware(artifact: Artifact, folder: Path) -> Firmware:
             f"export with --runtime litert --int8."
         )
     content = artifact.path.read_bytes()
-    model = read_model(content)
-    built = layers(model)
+    model, built = firmware_layers(content)
     texts = {
         **_network(artifact, content, model, built),
         **_samples(*known_answers(artifact.path)),

@@ -5,6 +5,8 @@
  *   doubled_high_product()    gemmlowp fixedpoint/fixedpoint.h, SaturatingRoundingDoublingHighMul
  *   divided_by_power_of_two() gemmlowp fixedpoint/fixedpoint.h, RoundingDivideByPOT
  *   the kernels               tensorflow/lite/kernels/internal/reference/integer_ops/ and reference/reduce.h
+ *   nn_softmax()              tensorflow/lite/kernels/internal/reference/softmax.h, Softmax
+ *   reciprocal()              gemmlowp fixedpoint/fixedpoint.h, one_over_one_plus_x_for_x_in_0_1
  *
  * Right shifts of negative numbers are taken to be arithmetic, as every compiler for Cortex-M, x86 and
  * RISC-V has them (C99 leaves it to the compiler).
@@ -106,6 +108,12 @@ static const int8_t *pixel_at(const nn_window *w, const int8_t *input, taps rows
 
 /* ---------------------------------------------------------------------------- layers with weights */
 
+/* Sums are unsigned, so that they wrap, as LiteRT's do: where the input's scale is tiny, a bias fills all 32 bits. */
+static uint32_t first_sum(const int32_t *bias, int32_t channel)
+{
+    return bias != NULL ? (uint32_t)bias[channel] : 0;
+}
+
 static int32_t dot(const int8_t *input, int input_zero, const int8_t *weights, int32_t count)
 {
     int32_t sum = 0;
@@ -129,14 +137,15 @@ void nn_conv_2d(const nn_convolution *layer, const int8_t *input, int8_t *output
             for (int c = 0; c < w->output_channels; c++) {
                 const int8_t *filter = layer->weights + c * filter_size;
                 const int group = c / outputs_of_group;
-                int32_t sum = layer->bias != NULL ? layer->bias[c] : 0;
+                uint32_t sum = first_sum(layer->bias, c);
                 for (int ky = rows.first; ky < rows.end; ky++) {
                     for (int kx = columns.first; kx < columns.end; kx++) {
                         const int8_t *pixel = pixel_at(w, input, rows, columns, ky, kx) + group * depth;
-                        sum += dot(pixel, layer->input_zero, filter + (ky * w->kernel_width + kx) * depth, depth);
+                        const int8_t *weights = filter + (ky * w->kernel_width + kx) * depth;
+                        sum += (uint32_t)dot(pixel, layer->input_zero, weights, depth);
                     }
                 }
-                *output++ = stored(sum, layer->multiplier[c], layer->shift[c], &layer->range);
+                *output++ = stored((int32_t)sum, layer->multiplier[c], layer->shift[c], &layer->range);
             }
         }
     }
@@ -152,15 +161,15 @@ void nn_depthwise_conv_2d(const nn_depthwise *layer, const int8_t *input, int8_t
             const taps columns = columns_at(w, x);
             for (int c = 0; c < w->output_channels; c++) {
                 const int channel = c / layer->depth;
-                int32_t sum = layer->bias != NULL ? layer->bias[c] : 0;
+                uint32_t sum = first_sum(layer->bias, c);
                 for (int ky = rows.first; ky < rows.end; ky++) {
                     for (int kx = columns.first; kx < columns.end; kx++) {
                         const int32_t value = pixel_at(w, input, rows, columns, ky, kx)[channel];
                         const int tap = ky * w->kernel_width + kx;
-                        sum += (value - layer->input_zero) * layer->weights[tap * w->output_channels + c];
+                        sum += (uint32_t)((value - layer->input_zero) * layer->weights[tap * w->output_channels + c]);
                     }
                 }
-                *output++ = stored(sum, layer->multiplier[c], layer->shift[c], &layer->range);
+                *output++ = stored((int32_t)sum, layer->multiplier[c], layer->shift[c], &layer->range);
             }
         }
     }
@@ -171,10 +180,9 @@ void nn_fully_connected(const nn_dense *layer, const int8_t *input, int8_t *outp
     for (int32_t row = 0; row < layer->rows; row++) {
         for (int32_t c = 0; c < layer->outputs; c++) {
             const int8_t *weights = layer->weights + c * layer->inputs;
-            int32_t sum = layer->bias != NULL ? layer->bias[c] : 0;
-            sum += dot(input, layer->input_zero, weights, layer->inputs);
-            sum = scaled_once(sum, layer->multiplier[c], layer->shift[c]) + layer->range.zero;
-            *output++ = clamped(sum, &layer->range);
+            const uint32_t sum = first_sum(layer->bias, c) + (uint32_t)dot(input, layer->input_zero, weights, layer->inputs);
+            const int32_t value = scaled_once((int32_t)sum, layer->multiplier[c], layer->shift[c]);
+            *output++ = clamped(value + layer->range.zero, &layer->range);
         }
         input += layer->inputs;
     }
@@ -250,14 +258,110 @@ void nn_mean(const nn_averaging *layer, const int8_t *input, int8_t *output)
 /* Bits that both operands of a sum are moved up by, so that little is lost when they get one scale. */
 #define ADDITION_BITS 20
 
-void nn_add(const nn_addition *layer, const int8_t *first, const int8_t *second, int8_t *output)
+/* One row of a pair of tensors; a step is 0 where an operand is repeated. */
+typedef void (*row_kernel)(const void *layer, const int8_t *first, int32_t first_step, const int8_t *second,
+                           int32_t second_step, int8_t *output, int32_t count);
+
+static void each_row(const nn_pairing *p, row_kernel run, const void *layer, const int8_t *first,
+                     const int8_t *second, int8_t *output)
 {
-    for (int32_t i = 0; i < layer->count; i++) {
-        const int32_t a = (first[i] - layer->first_zero) * (1 << ADDITION_BITS);
-        const int32_t b = (second[i] - layer->second_zero) * (1 << ADDITION_BITS);
+    for (int32_t i = 0; i < p->size[0]; i++) {
+        for (int32_t j = 0; j < p->size[1]; j++) {
+            for (int32_t k = 0; k < p->size[2]; k++) {
+                const int8_t *a = first + i * p->first[0] + j * p->first[1] + k * p->first[2];
+                const int8_t *b = second + i * p->second[0] + j * p->second[1] + k * p->second[2];
+                run(layer, a, p->first[3], b, p->second[3], output, p->size[3]);
+                output += p->size[3];
+            }
+        }
+    }
+}
+
+static void add_row(const void *described, const int8_t *first, int32_t first_step, const int8_t *second,
+                    int32_t second_step, int8_t *output, int32_t count)
+{
+    const nn_addition *layer = described;
+
+    for (int32_t i = 0; i < count; i++) {
+        const int32_t a = (first[i * first_step] - layer->first_zero) * (1 << ADDITION_BITS);
+        const int32_t b = (second[i * second_step] - layer->second_zero) * (1 << ADDITION_BITS);
         const int32_t sum = scaled(a, layer->first.multiplier, layer->first.shift)
                             + scaled(b, layer->second.multiplier, layer->second.shift);
         output[i] = stored(sum, layer->sum.multiplier, layer->sum.shift, &layer->range);
+    }
+}
+
+void nn_add(const nn_addition *layer, const int8_t *first, const int8_t *second, int8_t *output)
+{
+    each_row(&layer->pairing, add_row, layer, first, second, output);
+}
+
+static void multiply_row(const void *described, const int8_t *first, int32_t first_step, const int8_t *second,
+                         int32_t second_step, int8_t *output, int32_t count)
+{
+    const nn_multiplication *layer = described;
+
+    for (int32_t i = 0; i < count; i++) {
+        const int32_t a = first[i * first_step] - layer->first_zero;
+        const int32_t b = second[i * second_step] - layer->second_zero;
+        output[i] = stored(a * b, layer->factor.multiplier, layer->factor.shift, &layer->range);
+    }
+}
+
+void nn_multiply(const nn_multiplication *layer, const int8_t *first, const int8_t *second, int8_t *output)
+{
+    each_row(&layer->pairing, multiply_row, layer, first, second, output);
+}
+
+void nn_look_up(const int8_t *table, const int8_t *input, int8_t *output, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        output[i] = table[input[i] - INT8_MIN];
+    }
+}
+
+static int8_t largest_of(const int8_t *values, int32_t count)
+{
+    int8_t largest = INT8_MIN;
+    for (int32_t i = 0; i < count; i++) {
+        largest = values[i] > largest ? values[i] : largest;
+    }
+    return largest;
+}
+
+/* Bits of a sum of exponentials before its point: rows of up to 4095 values. */
+#define SUM_BITS 12
+
+/* 1 / (1 + x) for x in 0 .. 1, both in 31 bits, by three steps of Newton's; the first numbers are 48/17 and -32/17. */
+static int32_t reciprocal(int32_t x)
+{
+    const int32_t half = (int32_t)(((int64_t)x + INT32_MAX + 1) / 2);
+    int32_t y = 1515870810 + doubled_high_product(half, -1010580540);
+    for (int step = 0; step < 3; step++) {
+        const int32_t error = (1 << 29) - doubled_high_product(half, y);
+        y += doubled_high_product(y, error) * 4;
+    }
+    return y > INT32_MAX / 2 ? INT32_MAX : y * 2;
+}
+
+void nn_softmax(const nn_softmax_rows *layer, const int8_t *input, int8_t *output)
+{
+    static const nn_range all = {INT8_MIN, INT8_MIN, INT8_MAX};
+
+    for (int32_t row = 0; row < layer->rows; row++) {
+        const int32_t *exponential = layer->exponential + UINT8_MAX - largest_of(input, layer->columns);
+        int32_t sum = 0, zeros = 0;
+        for (int32_t i = 0; i < layer->columns; i++) {
+            sum += divided_by_power_of_two(exponential[input[i]], SUM_BITS);
+        }
+        while ((((uint32_t)sum << zeros) & (UINT32_C(1) << 31)) == 0) {
+            zeros++;
+        }
+        const int32_t share = reciprocal((int32_t)(((uint32_t)sum << zeros) - (UINT32_C(1) << 31)));
+        for (int32_t i = 0; i < layer->columns; i++) {
+            const int32_t part = doubled_high_product(share, exponential[*input++]);
+            *output++ = clamped(divided_by_power_of_two(part, SUM_BITS - zeros + 31 - 8) + all.zero, &all);
+        }
     }
 }
 

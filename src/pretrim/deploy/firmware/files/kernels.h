@@ -82,13 +82,32 @@ typedef struct {
     nn_factor factor; /* 1 / positions is in it */
 } nn_averaging;
 
-/* Sum of two tensors of the same shape and different scales. */
+/* How two tensors meet: sizes of the output, and each operand's stride along them, 0 where it is repeated. */
 typedef struct {
-    int32_t count;
+    int32_t size[4], first[4], second[4];
+} nn_pairing;
+
+/* Sum of two tensors of different scales; their difference where the second factor is negative. */
+typedef struct {
+    nn_pairing pairing;
     int16_t first_zero, second_zero;
     nn_range range;
     nn_factor first, second, sum;
 } nn_addition;
+
+/* Product of two tensors. */
+typedef struct {
+    nn_pairing pairing;
+    int16_t first_zero, second_zero;
+    nn_range range;
+    nn_factor factor;
+} nn_multiplication;
+
+/* Softmax of each row, to values of 1/256 with -128 as zero point. */
+typedef struct {
+    int32_t rows, columns;
+    const int32_t *exponential; /* of each difference to the largest, from -255 to 0, in 31 bits */
+} nn_softmax_rows;
 
 /* Another scale and zero point; also a ReLU that was not fused. */
 typedef struct {
@@ -116,6 +135,12 @@ void nn_average_pool_2d(const nn_pool *layer, const int8_t *input, int8_t *outpu
 void nn_max_pool_2d(const nn_pool *layer, const int8_t *input, int8_t *output);
 void nn_mean(const nn_averaging *layer, const int8_t *input, int8_t *output);
 void nn_add(const nn_addition *layer, const int8_t *first, const int8_t *second, int8_t *output);
+void nn_multiply(const nn_multiplication *layer, const int8_t *first, const int8_t *second, int8_t *output);
+void nn_softmax(const nn_softmax_rows *layer, const int8_t *input, int8_t *output);
+
+/* A function of one value: the table has what it gives for -128, -127, ... 127. */
+void nn_look_up(const int8_t *table, const int8_t *input, int8_t *output, int32_t count);
+
 void nn_rescale(const nn_rescaling *layer, const int8_t *input, int8_t *output);
 void nn_pad(const nn_padding *layer, const int8_t *input, int8_t *output);
 void nn_transpose(const nn_permutation *layer, const int8_t *input, int8_t *output);
