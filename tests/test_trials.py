@@ -140,6 +140,42 @@ def test_channels_stay_at_their_place_among_others(join: Callable[[Tensor, Tenso
         assert relative_error(run(slim, images), run(masked(model, network, keep), images)) < 1e-10
 
 
+class Apart(nn.Module):
+    """A part of the channels is treated apart; the rest is what is left of a stored width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dim, self.part = 12, 4
+        self.first, self.second, self.head = conv(3, 12), conv(4, 4), conv(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        part, rest = torch.split(self.first(x), [self.part, self.dim - self.part], dim=1)
+        return self.head(torch.cat([self.second(part), rest], 1))  # type: ignore[no-any-return]
+
+
+class Shared(Apart):
+    """The same number is the width of what the part becomes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys, self.second = 2, conv(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        part, rest = torch.split(self.first(x), [self.part, self.dim - self.part], dim=1)
+        q, k, v = self.second(part).split([self.keys, self.keys, self.part], dim=1)
+        return self.head(torch.cat([v * (q * k).mean(1, keepdim=True), rest], 1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [Apart, Shared])
+def test_what_is_left_of_a_stored_width_follows(kind: type[Apart]) -> None:
+    model = kind()
+    network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
+    assert [frozen.layer for frozen in network.frozen] == ["head"]
+    for seed in range(4):
+        slim = network.plan(mode="random", macs="0.5x", round_to=1, seed=seed).apply(model, network=network)
+        assert slim(torch.zeros(2, 3, 8, 8)).shape == (2, 2, 8, 8)
+
+
 IMAGES = torch.zeros(2, 3, 8, 8)
 
 

@@ -9,6 +9,7 @@ with all that its module sees.
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ from .meta import ReadsValues
 from .narrower import BY_NUMBER, Mismatch, check_narrow, narrow_stage, takes_by_number, takes_channels, trial_widths
 from .network import IntArray, Network, Operator
 from .observer import Site, Stage, stage
-from .rules import POINTWISE
+from .rules import POINTWISE, WITH_REST
 from .trace import Learnt, StoredInteger, Trace, trace
 from .unread import freeze_unread
 from .unused import unused_operations
@@ -40,7 +41,7 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
     "view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
     "_unsafe_view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
     "split": ("retarget", "whole", "share", "freeze", "freeze all"),
-    "split_with_sizes": ("retarget", "tie", "whole", "share", "freeze", "freeze all"),
+    "split_with_sizes": ("retarget", "rest", "share rest", "tie", "whole", "share", "freeze", "freeze all"),
     "slice": ("retarget", "tie", "whole", "share", "freeze", "freeze all"),
     "native_group_norm": ("retarget", "whole", "freeze all"),
     "constant_pad_nd": ("retarget", "tie", "share", "freeze", "freeze all"),
@@ -313,7 +314,9 @@ class Analyst:
         tried = self.learnt.hints.get(site)
         following = order[order.index(tried) + 1 :] if tried in order else order
         if site not in self.in_conflict:
-            following = tuple(hint for hint in following if hint != "share")
+            following = tuple(hint for hint in following if not hint.startswith("share"))
+        if "-" not in linecache.getline(site.file, site.line):  # nothing is left of a width there
+            following = tuple(hint for hint in following if hint not in WITH_REST)
         if following:
             self.learnt.hints[site] = following[0]
         else:

@@ -632,7 +632,13 @@ def split_with_sizes(call: Call) -> list[Labels]:
         if call.hint == "whole":
             call.follow(x.shape[dim], ids)
             return _parts(call, x, dim, ids, sizes, follow=())
+    if call.hint in WITH_REST:  # `[self.part, self.dim - self.part]`
+        call.follow(x.shape[dim], ids)
+        return _parts(call, x, dim, ids, sizes, follow=sizes[:-1])
     return _parts(call, x, dim, ids, sizes, follow=sizes)
+
+
+WITH_REST = ("rest", "share rest")
 
 
 def _parts(

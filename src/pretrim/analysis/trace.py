@@ -35,7 +35,7 @@ from .observer import (
     Site,
     Stage,
 )
-from .rules import NORMS, POINTWISE, RESHAPES, RULES, VIEWS, Call, freeze_inputs, unknown
+from .rules import NORMS, POINTWISE, RESHAPES, RULES, VIEWS, WITH_REST, Call, freeze_inputs, unknown
 from .sizes_read import SizesRead
 
 FREE_OF_WORK = frozenset(
@@ -328,7 +328,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
-        elif call.hint in ("retarget", "tie", "whole", "share"):
+        elif call.hint in ("retarget", "tie", "whole", "share", *WITH_REST):
             self.trace.stored_integers.extend(self.find_integers(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
@@ -357,11 +357,11 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                     if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
                 ]
                 on_line = [pair for pair in found if pair[0] in line]
-                if call.hint == "whole":  # part of an expression: no other place tells
+                if call.hint in ("whole", *WITH_REST):  # part of an expression: no other place tells
                     found = on_line
                 if found:
                     for attribute, index in on_line or found:
-                        yield StoredInteger(site, name, attribute, index, ids, call.hint == "share")
+                        yield StoredInteger(site, name, attribute, index, ids, call.hint.startswith("share"))
                     break
 
 
