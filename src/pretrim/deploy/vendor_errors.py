@@ -25,8 +25,8 @@ _LONGEST = 300
 _PLAIN = (
     (
         re.compile(r"'mhlo\.convolution' that was explicitly marked illegal"),
-        "it has no transposed convolution of this dilation or padding: use dilation 1, and padding 0 or an output_padding "
-        "from 1 to the padding",
+        "it has no transposed convolution of this dilation or padding: use dilation 1, and padding 0 or an "
+        "output_padding from 1 to the padding",
     ),
     (
         re.compile(r"TFLOperationName\.\w+\(index: \d+\) not found in tensor_name_to_qsv"),
