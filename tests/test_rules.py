@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 import pretrim
 from pretrim.analysis.channels import Channels, connected
-from pretrim.analysis.rules import RULES, Call, Rule, blocks
+from pretrim.analysis.rules import RULES
+from pretrim.analysis.rules.call import Call, Rule
+from pretrim.analysis.rules.shapes import blocks
 from pretrim.errors import PretrimError
 from pretrim.planning.search import plan_of_widths
 from pretrim.surgery.apply import kept_channels, score

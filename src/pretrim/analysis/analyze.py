@@ -29,7 +29,8 @@ from .meta import ReadsValues
 from .narrower import BY_NUMBER, Mismatch, check_narrow, narrow_stage, takes_by_number, takes_channels, trial_widths
 from .network import IntArray, Network, Operator
 from .observer import Site, Stage, stage
-from .rules import POINTWISE, WITH_REST
+from .rules.joining import WITH_REST
+from .rules.operators import POINTWISE
 from .trace import Learnt, StoredInteger, Trace, trace
 from .unread import freeze_unread
 from .unused import unused_operations

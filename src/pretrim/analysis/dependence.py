@@ -24,7 +24,7 @@ from .channels import Ids
 from .copies import Example, copy_module, named_tensors
 from .network import Network, Operator
 from .observer import Observer, Stage
-from .rules import BATCH_NORMS, POINTWISE, WINDOWS
+from .rules.operators import BATCH_NORMS, POINTWISE, WINDOWS
 from .trace import outputs_of
 
 Mask: TypeAlias = torch.Tensor

@@ -15,7 +15,8 @@ from .copies import clone_module, describe_failure
 from .meta_kernels import resized
 from .network import IntArray, Network, Operator
 from .observer import Observer, Stage
-from .rules import POINTWISE, argument
+from .rules.call import argument
+from .rules.operators import POINTWISE
 from .stored_integers import cut_shapes, retarget_modules
 
 SMALL_GROUP = 8

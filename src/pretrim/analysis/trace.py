@@ -35,7 +35,10 @@ from .observer import (
     Site,
     Stage,
 )
-from .rules import NORMS, POINTWISE, RESHAPES, RULES, VIEWS, WITH_REST, Call, freeze_inputs, unknown
+from .rules import RULES
+from .rules.call import Call, freeze_inputs, unknown
+from .rules.joining import WITH_REST
+from .rules.operators import NORMS, POINTWISE, RESHAPES, VIEWS
 from .sizes_read import SizesRead
 
 FREE_OF_WORK = frozenset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .rules import RESHAPES, VIEWS
+from .rules.operators import RESHAPES, VIEWS
 from .trace import Operation, Trace
 
 

@@ -1,0 +1,44 @@
+"""Operators that compute each element alone, and those that make new tensors."""
+
+from __future__ import annotations
+
+import torch
+
+from pretrim.analysis.channels import Label, Labels
+
+from .call import Call
+from .operators import RAMPS
+
+
+def pointwise(call: Call) -> list[Labels]:
+    """Broadcast the inputs: channels that meet are tied; a dimension of size 1 meets nothing."""
+    shape = call.outputs[0].shape if call.outputs else torch.Size()
+    inputs = [(tensor.shape, call.look(tensor)) for tensor in call.tensors()]
+    labels: list[Label] = []
+    for place in range(-len(shape), 0):
+        meeting = [at[place] for size, at in inputs if len(size) >= -place and size[place] == shape[place]]
+        labels.append(call.tie(*meeting) if shape[place] > 1 else next(filter(lambda i: i is not None, meeting), None))
+    return [tuple(labels) if out.shape == shape else (None,) * out.dim() for out in call.outputs]
+
+
+def factory(call: Call) -> Labels:
+    """A tensor made from nothing: its sizes may follow the widths, so each gets channels of its own."""
+    out = call.outputs[0]
+    labels = tuple(call.channels.new(size) if size > 1 else None for size in out.shape)
+    for value, ids in zip(out.shape, labels, strict=True):
+        if call.op in RAMPS:
+            call.freeze(ids, f"{call.op} makes values that mean something by their place")
+            continue
+        call.follow(value, ids)
+    call.follow_reads(call.sizes_read(out.shape), labels)
+    return labels
+
+
+def glu(call: Call) -> Labels:
+    """Half of the channels gates the other half: tie the halves."""
+    x = call.args["self"]
+    labels, dim = list(call.look(x)), int(call.args.get("dim", -1)) % x.dim()
+    ids = labels[dim]
+    if ids is not None:
+        labels[dim] = call.tie_rows(ids.reshape(2, -1))
+    return tuple(labels)

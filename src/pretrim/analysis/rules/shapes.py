@@ -1,0 +1,172 @@
+"""Operators that give the same entries another shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pretrim.analysis.channels import Ids, Label, Labels
+from pretrim.analysis.sizes_read import Width
+
+from .call import Call, unknown
+
+# The largest block of a reshape whose indices are followed one by one (64 MB of ids).
+LARGEST_RESHAPE = 8_000_000
+
+
+def permute(call: Call) -> Labels:
+    labels = call.look(call.args["self"])
+    return tuple(labels[dim] for dim in call.args["dims"])
+
+
+def transpose(call: Call) -> Labels:
+    labels = list(call.look(call.args["self"]))
+    a, b = (0, -1) if call.op == "t" else (call.args["dim0"], call.args["dim1"])
+    if labels:
+        labels[a], labels[b] = labels[b], labels[a]
+    return tuple(labels)
+
+
+def unsqueeze(call: Call) -> Labels:
+    labels = list(call.look(call.args["self"]))
+    labels.insert(call.args["dim"] % (len(labels) + 1), None)
+    return tuple(labels)
+
+
+def squeeze(call: Call) -> Labels:
+    x = call.args["self"]
+    dims = call.args.get("dim")
+    dims = range(x.dim()) if dims is None else [dims] if isinstance(dims, int) else dims
+    gone = {dim % x.dim() for dim in dims if x.shape[dim] == 1}
+    return tuple(label for place, label in enumerate(call.look(x)) if place not in gone)
+
+
+def expand(call: Call) -> Labels:
+    """A dimension of size 1 that is repeated gets channels of its own: its size may follow the widths."""
+    x, out = call.args["self"], call.outputs[0]
+    extra = out.dim() - x.dim()
+    labels: list[Label] = [*[None] * extra, *call.look(x)]
+    for place, size in enumerate(out.shape):
+        if size > 1 and (place < extra or x.shape[place - extra] == 1):
+            labels[place] = call.channels.new(size)
+        if call.args["size"][place] != -1:
+            call.follow(size, labels[place])
+    call.follow_reads(call.sizes_read(call.args["size"]), labels)
+    return tuple(labels)
+
+
+def as_strided(call: Call) -> list[Labels]:
+    """New strides for the same shape (pooling does that for channels-last tensors); other shapes are not followed."""
+    x = call.args["self"]
+    return [call.look(x)] if call.outputs[0].shape == x.shape else unknown(call)
+
+
+def repeat(call: Call) -> Labels:
+    x, repeats = call.args["self"], list(call.args["repeats"])
+    extra = len(repeats) - x.dim()
+    labels: list[Label] = [None] * extra
+    for label, times in zip(call.look(x), repeats[extra:], strict=True):
+        labels.append(None if label is None else np.tile(label, times))
+    return tuple(labels)
+
+
+def view(call: Call) -> Labels:
+    """Reshape: dimensions are matched in blocks of equal size, and in each the channels are followed."""
+    x, out = call.args["self"], call.outputs[0]
+    labels: list[Label] = [None] * out.dim()
+    asked = call.args.get("size", out.shape)
+    widths = call.sizes_read(asked)
+    for ins, outs in blocks(x.shape, out.shape):
+        here = [(x.shape[place], call.look(x)[place]) for place in ins]
+        is_unflattened = len(ins) == 1 and len(outs) >= 3 and outs == list(range(1, out.dim()))
+        read = [at for at, place in enumerate(outs) if widths[place] is not None]
+        first = read[0] if len(read) == 1 else 0 if is_unflattened or call.is_first else None
+        carried = _carry(call, here, [out.shape[place] for place in outs], first)
+        if len(ins) == 1 and len(outs) == 2 and first is None and min(out.shape[place] for place in outs) > 1:
+            call.readings.extend(label for label in carried if label is not None)
+        for place, label in zip(outs, carried, strict=True):
+            labels[place] = label
+    call.follow_reads([None if is_own(w, ids) else w for w, ids in zip(widths, labels, strict=True)], labels)
+    for place, (value, label) in enumerate(zip(asked, labels, strict=True)):
+        if value != -1 and out.shape[place] > 1:
+            call.follow(value, label)
+    return tuple(labels)
+
+
+def is_own(width: Width | None, label: Label) -> bool:
+    """Whether a width was read from these channels, so that a reshape of them needs no tie."""
+    return width is not None and label is not None and bool(np.isin(label, width.ids).all())
+
+
+def blocks(ins: Sequence[int], outs: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Cut two shapes of equal product into the smallest runs of dimensions with equal products.
+
+    >>> blocks([2, 8, 5, 5], [2, 4, 2, 25])
+    [([0], [0]), ([1], [1, 2]), ([2, 3], [3])]
+    """
+    result: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(ins) or j < len(outs):
+        a, b = ([i], ins[i]) if i < len(ins) else ([], 1), ([j], outs[j]) if j < len(outs) else ([], 1)
+        (left, p), (right, q) = a, b
+        i, j = i + len(left), j + len(right)
+        while p != q:
+            if p < q:
+                left.append(i)
+                p, i = p * ins[i], i + 1
+            else:
+                right.append(j)
+                q, j = q * outs[j], j + 1
+        result.append((left, right))
+    return result
+
+
+def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], first: int | None = None) -> list[Label]:
+    """Which output dimension of one block carries the channels of its input dimensions.
+
+    Features that become a whole image (C x H x W, in a generator) are read as channels first, and a dimension whose
+    size was read from channels as these: `first` is then its place.
+    """
+    nothing: list[Label] = [None] * len(outs)
+    labelled = [label for size, label in ins if label is not None and size > 1]
+    if len(ins) == len(outs) == 1:
+        return [ins[0][1]]
+    if not labelled or math.prod(outs) == 0:
+        return nothing
+    if len(labelled) > 1 or math.prod(outs) > LARGEST_RESHAPE:
+        for label in labelled:
+            call.freeze(label, f"{call.op} folds two channel dimensions into one")
+        return nothing
+    flat = _flatten(ins).reshape(outs)
+    wide = [place for place, size in enumerate(outs) if size > 1]
+    carrier = next((place for place in reversed(wide) if _varies_only_along(flat, place)), None)
+    if carrier is None:
+        likely = [place for place in wide if place == first]
+        carrier = _carrier_by_hint([place for place in wide if place != first] + likely, call.hint)
+    rows = np.moveaxis(flat, carrier, -1).reshape(-1, outs[carrier])
+    nothing[carrier] = call.tie_rows(rows) if not (rows == rows[0]).all() else rows[0]
+    return nothing
+
+
+def _carrier_by_hint(wide: Sequence[int], hint: str) -> int:
+    """(groups, channels of a group) unless a trial showed that another dimension follows the widths."""
+    order = [wide[-1], *wide[:-1]]
+    return order[int(hint.removeprefix("carrier")) % len(order)] if hint.startswith("carrier") else order[0]
+
+
+def _flatten(ins: list[tuple[int, Label]]) -> Ids:
+    shape = [size for size, _ in ins]
+    place = next(i for i, (size, label) in enumerate(ins) if label is not None and size > 1)
+    ids = ins[place][1]
+    assert ids is not None
+    around = [1] * len(shape)
+    around[place] = shape[place]
+    flat: Ids = np.broadcast_to(ids.reshape(around), shape).ravel()
+    return flat
+
+
+def _varies_only_along(block: Ids, place: int) -> bool:
+    rows = np.moveaxis(block, place, -1).reshape(-1, block.shape[place])
+    return bool((rows == rows[0]).all())
