@@ -18,7 +18,7 @@ from pretrim.errors import DataError, UsageError
 from pretrim.jobs import options
 from pretrim.jobs.calls import CompressKeywords, SweepKeywords
 from pretrim.jobs.compress import CompressOptions
-from pretrim.jobs.sweep import StudyOptions
+from pretrim.jobs.sweep import StudyOptions, threads_of_each
 from pretrim.train import evaluate
 
 SIDE, CLASSES = 8, 3
@@ -217,3 +217,13 @@ def test_no_default_is_written_a_second_time() -> None:
     """Fields of the option records say nothing unless asked: the core has the defaults."""
     for kind in (options.Limits, options.TargetOptions, options.Search, options.DataOptions, options.MachineOptions):
         assert {field.default for field in fields(kind)} <= {None, False, ()}
+
+
+@pytest.mark.parametrize(("of_torch", "workers", "each"), [(8, 1, 8), (8, 3, 2), (2, 4, 1)])
+def test_workers_share_the_threads_that_torch_would_take(of_torch: int, workers: int, each: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(of_torch)  # as OMP_NUM_THREADS does
+    try:
+        assert threads_of_each(workers) == each
+    finally:
+        torch.set_num_threads(before)

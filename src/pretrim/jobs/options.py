@@ -246,7 +246,7 @@ class MachineOptions:
     layout: LAYOUTS | None = None
     """Memory layout of feature maps (default: the fastest)."""
     threads: int | None = None
-    """CPU threads (default: one per core)."""
+    """CPU threads (default: OMP_NUM_THREADS, or one per core)."""
     compile: Annotated[bool | None, Parameter(negative="--no-compile")] = None
     """Use torch.compile (default: where it pays)."""
     tracker: tuple[str, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -319,11 +318,17 @@ def _execution(options: StudyOptions) -> Execution:
     machine, how = options.machine, options.sweep
     if how.ray is not None:  # a cluster's nodes have devices of their own
         machine = replace(machine, train_on="auto")
-    per_worker = max(1, (os.cpu_count() or 1) // how.workers)
-    threads = per_worker if machine.threads is None else machine.threads
+    threads = threads_of_each(how.workers) if machine.threads is None else machine.threads
     pinned = replace(machine, precision=machine.precision or "float32", threads=threads, compile=False)
     execution = execution_of(replace(pinned, layout=machine.layout or "channels_last"))
     return replace(execution, device=options.machine.train_on or execution.device)
+
+
+def threads_of_each(workers: int) -> int:
+    """Of the threads that torch would take (one a core, or OMP_NUM_THREADS) the share of each worker, at least one."""
+    import torch
+
+    return max(1, torch.get_num_threads() // workers)
 
 
 def _target(options: StudyOptions, specs: Sequence[TrialSpec]) -> Target:
