@@ -207,7 +207,10 @@ def table() -> str:
         "| Cortex-A76, M | Cortex-A53, M |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (network, kind, way), row in found.items():
+    for network, way, kind in cases(list(NETWORKS)):
+        if (network, kind, way) not in found:
+            continue
+        row = found[network, kind, way]
         dense = found[network, kind, "dense"]
         cells = [f"{row['macs'] / 1e6:.1f} ({row['macs'] / dense['macs']:.0%})", f"{row['params'] / 1e3:.0f}"]
         for runtime in RUNTIMES:
