@@ -82,7 +82,7 @@ def show_check(console: Console, record: Record) -> None:
     """A file on boards, a row each: does it fit, what does it take, how long would it run."""
     has_energy = any(time["file_uj"] is not None for entry in record["boards"] for time in entry["times"])
     energy = ["<?energy"] if has_energy else []
-    table = Table("<board", "<", "?flash", "?of", "RAM", "?of", "<~predicted time, runtime", *energy)
+    table = Table("<board", "<", "?flash", "?flash limit", "RAM", "?RAM limit", "<~predicted time, runtime", *energy)
     for entry in sorted(record["boards"], key=lambda entry: not entry["fits"]):
         times = entry["times"] or [None]
         for number, time in enumerate(times):

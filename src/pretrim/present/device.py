@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 SURE = 0.99
 """Share of a limit up to which what is predicted to fit does: predictions of files and arenas are off by less"""
+LONG_S = 10.0
+"""From here on a time is told in seconds"""
 ON_DEVICE = {"artifact_bytes": "model in flash", "arena_bytes": "tensor arena in RAM"}
 FORMULAS_OF_MEMORY = ("weight_bytes", "peak_activation_bytes")
 """What a board's own figures take the place of"""
@@ -27,16 +29,23 @@ def is_on_board(device: Record | None) -> bool:
 
 
 def time_text(record: Record, which: str) -> str:
-    """A time with its range.
+    """A time with its range, in milliseconds or, from ten seconds on, in seconds.
 
     >>> time_text({"slim_ns": 24e6, "slim_range_ns": [21e6, 29e6]}, "slim"), time_text({"slim_ns": 24e6}, "slim")
     ('24.0 ms (21.0 to 29.0)', '24.0 ms')
+    >>> time_text({"slim_ns": 19.3e9, "slim_range_ns": [9.9e9, 34e9]}, "slim")
+    '19.3 s (9.9 to 34.0)'
     """
-    said = milliseconds(record[f"{which}_ns"] * 1e-9)
+    seconds = record[f"{which}_ns"] * 1e-9
+    text = _seconds if seconds >= LONG_S else milliseconds
     if (ends := record.get(f"{which}_range_ns")) is None:
-        return said
-    low, high = (milliseconds(end * 1e-9).removesuffix(" ms") for end in ends)
-    return f"{said} ({low} to {high})"
+        return text(seconds)
+    low, high = (text(end * 1e-9).split()[0] for end in ends)
+    return f"{text(seconds)} ({low} to {high})"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s"
 
 
 def energy_text(record: Record, which: str) -> str:
