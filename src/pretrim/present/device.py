@@ -71,7 +71,7 @@ def _time_title(record: Record) -> str:
 
 def time_label(record: Record) -> str:
     """What a time holds for, in one line, with the operators that are not in it."""
-    rest = f"; without {', '.join(record['left_out'])}" if record.get("left_out") else ""
+    rest = f"; not counted: {', '.join(record['left_out'])}" if record.get("left_out") else ""
     energy = f"; energy: {record['energy_label']}" if record.get("energy_label") else ""
     return f"{record['source']}: {record['label']}{rest}{energy}"
 
