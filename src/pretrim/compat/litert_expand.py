@@ -8,11 +8,10 @@ of the same pass, which knows only some operators.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import fx, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .exported import exported_where, rewritten
 
 aten = torch.ops.aten
 EXPANSIONS = (aten.expand.default, aten.expand_as.default)
@@ -26,20 +25,16 @@ def remove_expansions(network: nn.Module, *examples: torch.Tensor) -> nn.Module:
         network: in eval mode.
         examples: one for each input, N x C x ...
     """
-    with torch.no_grad(), _Seen() as seen:
-        network(*examples)
-    if not seen.expansion:
+    exported = exported_where(network, examples, lambda operator, _: operator is aten.expand.default)
+    if exported is None:
         return network
-    exported = torch.export.export(network, examples).module(check_guards=False)
     graph, found = exported.graph, False
     for node in list(graph.nodes):
         if node.target in EXPANSIONS and all(_broadcasts(user, node) for user in node.users):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
             found = True
-    if not found:
-        return network
-    return fx.GraphModule(exported, graph).eval()  # one that may be put in eval mode, as an exported one may not
+    return rewritten(exported) if found else network
 
 
 def _broadcasts(user: fx.Node, expanded: fx.Node) -> bool:
@@ -52,15 +47,3 @@ def _broadcasts(user: fx.Node, expanded: fx.Node) -> bool:
         and len(others) == 1
         and others[0].meta["val"].shape == expanded.meta["val"].shape
     )
-
-
-class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Whether a forward pass expands anything."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.expansion = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.expansion |= func is aten.expand.default
-        return func(*args, **(kwargs or {}))

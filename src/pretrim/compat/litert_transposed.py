@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .exported import exported_where, rewritten
 
 aten = torch.ops.aten
 TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
@@ -29,16 +30,18 @@ def plain_transposed(network: nn.Module, *examples: torch.Tensor) -> nn.Module:
         network: in eval mode.
         examples: one for each input, N x C x ...
     """
-    with torch.no_grad(), _Seen() as seen:
-        network(*examples)
-    if not seen.transposed:
+    exported = exported_where(network, examples, _is_transposed)
+    if exported is None:
         return network
-    exported = torch.export.export(network, examples).module(check_guards=False)
     for node in list(exported.graph.nodes):
         if node.target in TRANSPOSED:
             _fold_norm(exported, node)
             _crop(exported.graph, node)
-    return fx.GraphModule(exported, exported.graph).eval()  # an exported one may not be put in eval mode
+    return rewritten(exported)
+
+
+def _is_transposed(operator: Any, args: Any) -> bool:
+    return operator is aten.convolution.default and bool(args[6])
 
 
 def _given(node: fx.Node) -> dict[str, Any]:
@@ -105,15 +108,3 @@ def _crop(graph: fx.Graph, node: fx.Node) -> None:
 def _each(value: int | Sequence[int], count: int) -> list[int]:
     """An argument for each dimension."""
     return [value] * count if isinstance(value, int) else list(value) * (count // len(value))
-
-
-class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Whether a forward pass runs a transposed convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.transposed = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.transposed |= func is aten.convolution.default and bool(args[6])
-        return func(*args, **(kwargs or {}))

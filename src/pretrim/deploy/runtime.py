@@ -6,6 +6,7 @@ Such a file imports neither torch nor the runtime at its top, so that all runtim
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -82,7 +83,7 @@ class Converted:
     notes: tuple[str, ...] = ()
 
 
-class Session:
+class Session(ABC):
     """An artifact that is loaded in its runtime. A runtime's own class has a method ``run``.
 
     Attributes:
@@ -91,9 +92,9 @@ class Session:
 
     scales: Sequence[tuple[float, int] | None] = ()
 
+    @abstractmethod
     def run(self, *inputs: Images) -> Outputs:
         """Each output for one image: 1 x C x ... for each input of the network, float32 in and out."""
-        raise NotImplementedError
 
     def __call__(self, *inputs: Images) -> Outputs:
         """Each output for N images, which are run one at a time: N x C x ... for each input of the network."""
