@@ -9,13 +9,14 @@ products of attention become chains of small operators. An operator of none of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from pretrim.analysis.network import Network, Operator
 
 from .formula import DType, Term
 from .lowering import UNREAD, Lowering, Value, input_shapes
+from .rejoined import rejoined
 
 DENSE = frozenset({"addmm", "linear", "mm"})
 CONVOLUTIONS = DENSE | {"convolution"}
@@ -27,6 +28,10 @@ RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze",
 NOTHING = frozenset({"empty", "t", "alias", "detach", "dropout", "clone", "expand", "repeat", "contiguous"})
 FLOAT_IN_INT8 = frozenset({"leaky_relu"})
 """Operators that LiteRT's quantiser leaves in float32, between a copy to it and one back"""
+SIGNAL, ACTIVATED_SIGNAL = "transposed signal", "activated signal"
+"""What makes the output of a transposed convolution of signals: its norm is folded, its ReLU an operator of its own"""
+RELU6 = (0.0, 6.0)
+"""Its bounds; where no operator before computes it, the quantiser leaves it in float32, too"""
 ELEMENTWISE = frozenset({"add", "sub", "mul"})
 ALONE = frozenset({"relu", "hardtanh", "sigmoid", "tanh", "hardswish", "gelu"})
 """Functions of one value that are one operator, in whatever order the values lie"""
@@ -70,6 +75,7 @@ class _Follow:
         for operator in operators:
             for buffer in operator.reads:
                 self.readers.setdefault(buffer, []).append(operator)
+        self.rejoined = rejoined(operators, low.size)
 
     def one(self, number: int) -> None:
         """What one operator becomes."""
@@ -150,11 +156,11 @@ def _convolution(follow: _Follow, operator: Operator, values: list[Value]) -> li
     low.node("convolution", operator, read, *(value.activation for value in values[1:]))
     low.layer(operator.weight, dims[1:2])
     if operator.attributes.get("transposed"):
-        return [Value(_cropped(follow, operator), dims, is_image=True)]
+        return [_transposed_signal(follow, operator) if len(dims) == 3 else _cropped(follow, operator)]
     return [Value(low.activation((1.0, dims), "convolution"), dims, is_image=True)]
 
 
-def _cropped(follow: _Follow, operator: Operator) -> int:
+def _cropped(follow: _Follow, operator: Operator) -> Value:
     """The output of a transposed convolution; with output padding the whole one is made first, and its sides cut."""
     low, dims = follow.low, follow.dims(operator)
     sizes = [low.size(dim) for dim in dims[2:]]
@@ -172,7 +178,36 @@ def _cropped(follow: _Follow, operator: Operator) -> int:
             low.constant(("slice", *wholes, dims[1], place), 4)
             made = low.step("slice", operator, made, elements=(float(math.prod(wholes)), dims[:2]), rank=len(dims))
     low.made_by[made] = "convolution"  # which computes norms and activations that come behind the slices
-    return made
+    return Value(made, dims, is_image=True)
+
+
+def _transposed_signal(follow: _Follow, operator: Operator) -> Value:
+    """The output of a transposed convolution of signals, an image of height 1; with output padding the whole one is
+    made first, and its ReLU, and then the signal is cut in PyTorch's order."""
+    low, dims = follow.low, follow.dims(operator)
+    padding, extra = (pair(operator.attributes.get(name, 0))[0] for name in ("padding", "output_padding"))
+    whole = low.size(dims[2]) + (2 * padding - extra if extra else 0)
+    term = (float(whole), dims[:2]) if extra else (1.0, dims)
+    low.constant(("shape", 1, whole, dims[1]), 4)
+    low.works_in(term)
+    made = low.activation(term, SIGNAL, 4)
+    if not extra:
+        return Value(made, dims, is_image=True)
+    is_activated = _is_activated(follow, operator)
+    if is_activated:
+        made = low.step("relu", operator, made, elements=term, rank=4)
+    signal = low.as_torch(Value(made, dims, is_image=True), operator)
+    value = _slice(follow, signal, dims, operator, (2, padding))
+    low.made_by[value.activation] = ACTIVATED_SIGNAL if is_activated else SIGNAL
+    return value
+
+
+def _is_activated(follow: _Follow, operator: Operator) -> bool:
+    """Whether a ReLU alone reads what an operator computes, or its norm."""
+    after = follow.readers.get(operator.writes[0], [])
+    if after and after[0].op in NORMS:
+        after = follow.readers.get(after[0].writes[0], [])
+    return bool(after) and after[0].op in ACTIVATIONS and (len(after) == 1 or not after[0].writes)
 
 
 def _dense(follow: _Follow, operator: Operator, values: list[Value]) -> list[Value]:
@@ -273,19 +308,31 @@ def _is_bias(low: Lowering, operator: Operator, values: list[Value]) -> bool:
 def _function(follow: _Follow, operator: Operator, values: list[Value]) -> list[Value]:
     """ReLU, ReLU6 and the like become a part of the operator before; other functions are operators."""
     low, value = follow.low, values[0]
-    if _is_fused_activation(operator, low.made_by[value.activation]):
+    is_done = low.made_by[value.activation] == ACTIVATED_SIGNAL and operator.op in ACTIVATIONS
+    if is_done or _is_fused_activation(low, operator, value):
         low.made_by[value.activation] = "activated"
         return [value]
-    if low.dtype == "int8" and operator.op in FLOAT_IN_INT8:
+    if low.dtype == "int8" and (operator.op in FLOAT_IN_INT8 or _bounds(operator) == RELU6):
         return [_in_float(low, operator, value)]
     return [_one(follow, operator, value)]
 
 
-def _is_fused_activation(operator: Operator, made_by: str) -> bool:
+def _is_fused_activation(low: Lowering, operator: Operator, value: Value) -> bool:
     alone = operator.fused_into is not None or not operator.writes
-    bounds = operator.attributes.get("min_val"), operator.attributes.get("max_val")
-    is_one = operator.op in ACTIVATIONS or (operator.op == "hardtanh" and bounds in ((0.0, 6.0), (-1.0, 1.0)))
-    return is_one and alone and made_by in FUSES
+    is_one = operator.op in ACTIVATIONS or _bounds(operator) in (RELU6, (-1.0, 1.0))
+    return is_one and alone and low.made_by[value.activation] in FUSES and not _is_apart(low, operator, value)
+
+
+def _is_apart(low: Lowering, operator: Operator, value: Value) -> bool:
+    """Whether it is a ReLU6 behind a transposed convolution, which only computes a ReLU."""
+    before = low.nodes[low.births[value.activation]].operator
+    return bool(before.attributes.get("transposed")) and operator.op not in ACTIVATIONS
+
+
+def _bounds(operator: Operator) -> tuple[float, float] | None:
+    """Of a function that is the identity between two values."""
+    given = operator.attributes
+    return (given["min_val"], given["max_val"]) if operator.op == "hardtanh" else None
 
 
 def _in_float(low: Lowering, operator: Operator, value: Value) -> Value:
@@ -343,14 +390,16 @@ def _prelu(follow: _Follow, operator: Operator, values: list[Value]) -> list[Val
 
 
 def _batch_norm(follow: _Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """Nothing behind a convolution of images; a product and a sum behind one of signals, four operators elsewhere."""
+    """Nothing behind a convolution of images or a transposed one; behind one of signals a product and a sum, four
+    operators elsewhere."""
     low, value = follow.low, values[0]
     if operator.attributes.get("training") and not any("running" in name for name in operator.parameters):
         return _instance_norm(follow, operator, value)
-    is_signal = len(value.dims) == 3
-    if low.made_by[value.activation] in CONVOLUTIONS and operator.fused_into is not None and not is_signal:
+    is_signal, made_by = len(value.dims) == 3, low.made_by[value.activation]
+    is_after_convolution = made_by in CONVOLUTIONS
+    is_folded = (is_after_convolution and not is_signal) or made_by in (SIGNAL, ACTIVATED_SIGNAL)
+    if is_folded and operator.fused_into is not None:
         return [value]
-    is_after_convolution = low.made_by[value.activation] in CONVOLUTIONS
     value = low.as_torch(value, operator) if is_signal else value
     for kind in ("mul", "add") if is_after_convolution else ("sub", "mul", "mul", "add"):
         low.table((1.0, value.dims[1:2]))
@@ -535,15 +584,40 @@ def _is_for_product(follow: _Follow, operator: Operator) -> bool:
 def _cat(follow: _Follow, operator: Operator, values: list[Value]) -> list[Value]:
     """In int8, parts of another scale than the whole are scaled anew."""
     low = follow.low
+    if operator.writes and operator.writes[0] in follow.rejoined.joined:
+        return [_rejoined(follow, operator, values[0])]
     if any(value.is_image for value in values):
         values = [low.as_image(value, operator) for value in values]
     _read_tables(low, operator)
-    if low.dtype == "int8":
+    if low.dtype == "int8" and not _are_one_tensor(low, values):
         values = [
             _scaled_anew(low, operator, value) if _has_own_scale(follow, buffer, value) else value
             for buffer, value in zip(operator.reads, values, strict=False)
         ]
     return [_one(follow, operator, *values)]
+
+
+def _rejoined(follow: _Follow, operator: Operator, whole: Value) -> Value:
+    """What is put together of parts that lie side by side: the tensor that they are of, or one part of it."""
+    low, dims, part = follow.low, follow.dims(operator), follow.rejoined.parts[operator.writes[0]]
+    if not whole.dims or low.size(whole.dims[part.dim]) == part.size:
+        return replace(whole, dims=dims)
+    return _slice(follow, whole, dims, operator, (part.dim, part.start))
+
+
+def _are_one_tensor(low: Lowering, values: list[Value]) -> bool:
+    """Whether they are all parts of one tensor, so that what they make together has its range, and so its scale."""
+    parts = {value.activation for value in values}
+    wholes = {_whole(low, part) for part in parts}
+    elements = [sum(low.items(low.elements[number]) for number in numbers) for numbers in (parts, wholes)]
+    return len(wholes) == 1 and elements[0] == elements[1]
+
+
+def _whole(low: Lowering, activation: int) -> int:
+    """The activation whose scale one has in int8: itself, or what it was cut from, moved or padded."""
+    while low.made_by[activation] in SAME_SCALE and low.nodes[low.births[activation]].reads:
+        activation = low.nodes[low.births[activation]].reads[0]
+    return activation
 
 
 def _has_own_scale(follow: _Follow, buffer: int, value: Value) -> bool:
@@ -566,16 +640,32 @@ def _scaled_anew(low: Lowering, operator: Operator, value: Value) -> Value:
 
 def _parts(follow: _Follow, operator: Operator, values: list[Value]) -> list[Value]:
     """A slice of its own for each part that is read."""
-    low, found = follow.low, []
-    low.constant(("slice size", tuple(low.size(dim) for dim in follow.dims(operator))), 4)
+    found = []
     for buffer, dims in zip(operator.writes, operator.outputs, strict=False):
-        if buffer in follow.read:
-            low.constant(("slice", buffer), 4)
-            made = low.step("slice", operator, values[0].activation, elements=(1.0, dims))
-            found.append(replace(values[0], activation=made, dims=dims))
-        else:
-            found.append(values[0])
+        is_made = buffer in follow.read and buffer not in follow.rejoined.dropped
+        part = follow.rejoined.parts.get(buffer)
+        start = ("of", buffer) if part is None else (part.dim, part.start)
+        found.append(_slice(follow, values[0], dims, operator, start) if is_made else values[0])
     return found
+
+
+def _slice(
+    follow: _Follow, value: Value, dims: tuple[int, ...], operator: Operator, start: tuple[Hashable, int]
+) -> Value:
+    """A part of a tensor, with where it begins and how large it is as constants.
+
+    Args:
+        follow: the way through the network.
+        value: the tensor.
+        dims: of the part.
+        operator: that asks for it.
+        start: the dimension that is cut, and its first index; what is equal begins at the same place.
+    """
+    low, rank = follow.low, follow.low.rank(value)
+    low.constant(("slice size", tuple(low.size(dim) for dim in dims), value.is_image), rank)
+    low.constant(("slice", rank, start if start[1] else 0, value.is_image), rank)
+    made = low.step("slice", operator, value.activation, elements=(1.0, dims))
+    return replace(value, activation=made, dims=dims)
 
 
 def _mean(follow: _Follow, operator: Operator, values: list[Value]) -> list[Value]:
