@@ -100,8 +100,7 @@ class Symmetric:
             found = self._by_conjugate_gradients(right)
             if found is not None:
                 return found
-        solution: FloatArray = np.linalg.solve(self.dense(), right)
-        return solution
+        return np.asarray(np.linalg.solve(self.dense(), right), dtype=np.float64)
 
     def _by_conjugate_gradients(self, right: FloatArray) -> FloatArray | None:
         """The method of Hestenes and Stiefel (1952); None where the matrix is not definite, or it takes n steps."""
