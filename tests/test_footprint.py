@@ -12,7 +12,7 @@ from torch import nn
 
 import pretrim
 from pretrim.cost.arena import pack, place, top
-from pretrim.cost.litert_rules import lower
+from pretrim.cost.litert.rules import lower
 from pretrim.cost.microcontroller import arena_cost, artifact_cost, lower_bound
 from pretrim.deploy import litert, litert_file, micro
 from pretrim.deploy.tflite import MEMORY_PLAN

@@ -1,6 +1,6 @@
 """What a network takes on a microcontroller: bytes of its ``.tflite`` and of the tensor arena, before they exist.
 
-The network is followed as LiteRT's converter turns it (`litert_rules`). The arena has a head, where activations are
+The network is followed as LiteRT's converter turns it (`litert`). The arena has a head, where activations are
 placed at offsets that are free while they live, and a tail of the interpreter's own structures. The offsets are planned
 here (`pack`) and written into the file, which TensorFlow Lite for Microcontrollers honours; its own planner takes up to
 a third more. What operators take beside their tensors is fitted on small networks, two for each kind of operator
@@ -23,8 +23,9 @@ from pretrim.analysis.network import IntArray, Network, Operator
 
 from .arena import pack, place, top
 from .formula import DType, FormulaCost, Term, formula, item_bytes
-from .litert_rules import lower, pair
-from .lowering import SCALE_BYTES, UNREAD, Lowering, Node
+from .litert.follow import pair
+from .litert.lowering import SCALE_BYTES, UNREAD, Lowering, Node
+from .litert.rules import lower
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 MOST_NAMED = 3
