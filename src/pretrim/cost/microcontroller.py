@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretrim.analysis.network import IntArray, Network, Operator
+from pretrim.errors import first_of
 
 from .arena import pack, place, top
 from .formula import DType, FormulaCost, Term, formula, item_bytes
@@ -28,7 +29,6 @@ from .litert.lowering import SCALE_BYTES, UNREAD, Lowering, Node
 from .litert.rules import lower
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-MOST_NAMED = 3
 CHANNEL_BYTES = 8
 """multiplier and shift of each output channel of a convolution"""
 
@@ -302,8 +302,7 @@ def lower_bound(network: Network) -> str | None:
     unknown = list(dict.fromkeys(lower(network, "int8").unknown))
     if not unknown:
         return None
-    more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
-    return f"file and arena may be larger: what LiteRT makes of {', '.join(unknown[:MOST_NAMED])}{more} is not known"
+    return f"file and arena may be larger: what LiteRT makes of {first_of(unknown)} is not known"
 
 
 def _tail(low: Lowering, structures: Structures) -> list[Term]:
