@@ -1,4 +1,4 @@
-"""Parts of tensors, and tensors made of parts."""
+"""Parts of tensors, and tensors that are put together of parts."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ SIGNAL, ACTIVATED_SIGNAL = "transposed signal", "activated signal"
 
 
 def convolution(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
+    """Of images, or of signals as images of height 1; before it a copy with the padding that it cannot have itself."""
     if not operator.weight or len(operator.weight) > 4:
         return unknown(follow, operator, values)
     low, source = follow.low, follow.low.as_image(values[0], operator)
@@ -36,8 +37,8 @@ def _cropped(follow: Follow, operator: Operator) -> Value:
     low, dims = follow.low, follow.dims(operator)
     sizes = [low.size(dim) for dim in dims[2:]]
     extra, padding = (pair(operator.attributes.get(name, 0))[: len(sizes)] for name in ("output_padding", "padding"))
-    cut = [(size, size + 2 * p - more) for size, p, more in zip(sizes, padding, extra, strict=True)]
-    wholes = [whole if any(extra) else size for size, whole in cut]
+    sides = [(size, size + 2 * p - more) for size, p, more in zip(sizes, padding, extra, strict=True)]
+    wholes = [whole if any(extra) else size for size, whole in sides]
     low.constant(("shape", *wholes, dims[1]), 4)
     term = (float(math.prod(wholes)), dims[:2]) if any(extra) else (1.0, dims)
     low.works_in(term)
@@ -82,6 +83,7 @@ def _is_activated(follow: Follow, operator: Operator) -> bool:
 
 
 def dense(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
+    """A linear layer, which reads rows of PyTorch's order; without weights of its own a product."""
     if not operator.weight:
         return product(follow, operator, values)
     low, dims = follow.low, follow.dims(operator)

@@ -48,12 +48,14 @@ def adaptive_pool(follow: Follow, operator: Operator, values: list[Value]) -> li
 
 
 def resize(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
+    """In the order of images, to a size that is a constant."""
     low, dims = follow.low, follow.dims(operator)
     low.constant(("size", *(low.size(dim) for dim in dims[2:])), 2)
     return [one_operator(follow, operator, low.as_image(values[0], operator))]
 
 
 def pad(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
+    """In the order that it finds."""
     low, given = follow.low, tuple(operator.attributes.get("pad", operator.attributes.get("padding", ())))
     low.constant(("pad", *given[1:4:2]) if len(given) == 4 else ("pad", *given), 8)
     return [one_operator(follow, operator, values[0])]
