@@ -62,7 +62,8 @@ ROUNDING = [
     ("softmax", 4),
     ("transposed", 0),
     ("transposed", 2),
-    *((kind, seed) for kind in ("nearest", "bilinear") for seed in range(4)),
+    *(("nearest", seed) for seed in range(2)),
+    *(("bilinear", seed) for seed in range(3)),
 ]
 """Operators, and seeds with which both ways of rounding give different outputs (an average has a way of its own, and
 with softmax it is float's and fixed point's)"""
@@ -345,11 +346,17 @@ class Detector(torch.nn.Module):
         return boxes, scores, smooth, self.number(coarse.mean((2, 3)))
 
 
-@needs_make
-def test_every_output_of_a_detector_is_litert_s_in_its_place(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def detector() -> tuple[Detector, bytes]:
+    """And its int8 file."""
     torch.manual_seed(0)
     model, images = Detector().eval(), torch.randn(8, 3, 12, 12)
-    content = litert_file(model, images)
+    return model, litert_file(model, images)
+
+
+@needs_make
+def test_every_output_of_a_detector_is_litert_s_in_its_place(detector: tuple[Detector, bytes], tmp_path: Path) -> None:
+    model, content = detector
     write_firmware(artifact_of(content, tmp_path / "model.tflite"), tmp_path)
     assert {"RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE_CONV"} <= set(graph_of(content).names)
     sizes = [2 * 36 * 4, 2 * 9 * 3, 18 * 18, 1]
@@ -374,10 +381,9 @@ def test_every_output_of_a_detector_is_litert_s_in_its_place(tmp_path: Path) -> 
 
 
 @needs_cc
-def test_outputs_are_described_in_c(tmp_path: Path) -> None:
+def test_outputs_are_described_in_c(detector: tuple[Detector, bytes], tmp_path: Path) -> None:
     """Their sizes, scales and zero points are those of the file, each where its values lie."""
-    torch.manual_seed(0)
-    content = litert_file(Detector().eval(), torch.randn(4, 3, 12, 12))
+    _, content = detector
     write_firmware(artifact_of(content, tmp_path / "model.tflite"), tmp_path)
     program = """#include "network.h"
 #include <stdio.h>

@@ -257,15 +257,12 @@ def in_channels_last(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def joined(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """What the converter drops: parts that are put together as they were, from two kinds of operators."""
+    """All parts as they were, from two kinds of operators; two of four parts; and two in another order."""
     x = m.one(torch.cat(m.stem(x).chunk(4, 1), 1))
-    return m.two(torch.cat([x[:, :6], x[:, 6:]], 1)).mean((2, 3))
-
-
-def partly_joined(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    _, b, c, _ = m.one(m.stem(x)).chunk(4, 1)
-    x = m.two(torch.cat([b, c], 1))
-    return m.three(torch.cat([x[:, 4:], x[:, :4]], 1)).mean((2, 3))
+    x = m.two(torch.cat([x[:, :6], x[:, 6:]], 1))
+    _, b, c, _ = x.chunk(4, 1)
+    x = m.three(torch.cat([b, c], 1))
+    return m.four(torch.cat([x[:, 4:], x[:, :4]], 1)).mean((2, 3))
 
 
 SIGNAL = (2, 40)
@@ -286,17 +283,26 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "PReLU, pool": (lambda: Kind(pooled, part=nn.Sequential(nn.PReLU(16), nn.MaxPool2d(3, 2, 1))), SHAPE),
     "norm before": (lambda: Kind(pooled, part=nn.Sequential(nn.ReLU(), nn.BatchNorm2d(16), nn.ReLU())), SHAPE),
     "Conv1d": (lambda: Kind(signal, part=BLOCK), SIGNAL),
-    "transposed": (lambda: Kind(pooled, part=nn.Sequential(nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU())), SHAPE),
-    "transposed, cropped": (lambda: Kind(pooled, part=nn.Sequential(*CROPPED)), SHAPE),
-    "transposed, ReLU6": (
-        lambda: Kind(pooled, part=nn.Sequential(nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU6())),
+    "transposed": (
+        lambda: Kind(
+            pooled,
+            part=nn.Sequential(
+                *(nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU6())
+            ),
+        ),
         SHAPE,
     ),
+    "transposed, cropped": (lambda: Kind(pooled, part=nn.Sequential(*CROPPED)), SHAPE),
     "transposed signals": (lambda: Kind(signal, part=UPWARD), SIGNAL),
     "transposed signals, cropped": (lambda: Kind(signal, part=CROPPED_SIGNAL), SIGNAL),
-    "joined parts": (lambda: Kind(joined, one=nn.Conv2d(16, 16, 1), two=nn.Conv2d(16, 16, 1)), SHAPE),
-    "partly joined": (
-        lambda: Kind(partly_joined, one=nn.Conv2d(16, 16, 1), two=nn.Conv2d(8, 16, 1), three=nn.Conv2d(16, 16, 1)),
+    "joined parts": (
+        lambda: Kind(
+            joined,
+            one=nn.Conv2d(16, 16, 1),
+            two=nn.Conv2d(16, 16, 1),
+            three=nn.Conv2d(8, 16, 1),
+            four=nn.Conv2d(16, 16, 1),
+        ),
         SHAPE,
     ),
 }
