@@ -24,11 +24,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pack_data import read
 from peers import macs_of, pruned_to
 from torch import nn
 
@@ -63,6 +65,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--keep", default="0.3", help="share of the dense network's MACs, several with commas")
     parser.add_argument("--images", type=int, default=5000, help="training images; 0: all")
     parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="other fields of the recipe")
+    parser.add_argument("--arms", default=",".join(ARMS), help="several with commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
@@ -73,6 +77,8 @@ def _options() -> argparse.Namespace:
 
 def _data(options: argparse.Namespace) -> DataSet:
     """The training images and the test images; nothing is chosen by validation, so nothing is validated."""
+    if options.data.endswith(".safetensors"):
+        return read(Path(options.data), options.images or None)
     data = load(options.data, limit=options.images or None)
     empty = Split(data.validation.images[:0], data.validation.labels[:0])
     return replace(data, validation=empty)
@@ -87,6 +93,7 @@ DIRECT: dict[str, dict[str, Any]] = {
     "uniform": {"mode": "uniform", "round_to": 1},
 }
 """How the widths of networks that are trained once are chosen, by options of `planning.options.Options`"""
+ARMS = ("dense", *DIRECT, "pruned")
 
 
 def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -> None:
@@ -98,11 +105,12 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
         compile=False,
         threads=options.threads,
     )
-    recipe = Recipe(epochs=options.epochs, seed=seed)
+    others = {name: _value(text) for name, text in (each.split("=") for each in options.set)}
+    recipe = Recipe(epochs=options.epochs, seed=seed, **others)
     short = replace(recipe, epochs=options.epochs // 2, learning_rate=FINE_TUNING_RATE * recipe.learning_rate)
     example = torch.zeros(1, *data.input_shape)
     settings = {"model": name, "seed": seed, "images": len(data.train), "epochs": options.epochs, "machine": _machine()}
-    settings |= {"execution": execution.to_json()}
+    settings |= {"data": data.name, "recipe": others, "execution": execution.to_json()}
 
     def dense() -> nn.Module:
         torch.manual_seed(seed)
@@ -113,7 +121,7 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
     def run(arm: str, keep: float, make: Callable[[], nn.Module], how: Recipe) -> nn.Module | None:
         """Train one network, unless it was done before; record what it cost and reached."""
         key = {**settings, "arm": arm, "keep": keep}
-        if _known(key):
+        if _known(key) or arm not in options.arms.split(","):
             return None
         model, making = _timed(make)
         started, cpu = time.perf_counter(), time.process_time()
@@ -123,7 +131,7 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
         _record(
             {
                 **key,
-                **_costs(model.cpu(), example, training, len(data.train)),
+                **_costs(model.cpu(), example, training, len(data.train), how.batch_size),
                 "making_s": making,
                 "seconds": seconds,
                 "cpu_s": cpu,
@@ -145,20 +153,27 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
             run(arm, keep, lambda keep=keep, how=how: direct(keep, how), recipe)
         if trained is None:  # its weights are not kept between calls
             trained = dense()
-            if not _known({**settings, "arm": "pruned", "keep": keep}):
+            if "pruned" in options.arms and not _known({**settings, "arm": "pruned", "keep": keep}):
                 train(trained, data, recipe, execution=execution)
         most = round(keep * macs_of(dense(), example))
         run("pruned", keep, lambda most=most: pruned_to(trained.cpu(), example, most), short)  # noqa: B023 (called at once)
 
 
-def _costs(model: nn.Module, example: torch.Tensor, training: Training, images: int) -> dict[str, Any]:
-    macs = macs_of(model, example)
-    steps = images // 128
+def _value(text: str) -> int | float | str:
+    """Of a field of the recipe, as it is typed."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _costs(model: nn.Module, example: torch.Tensor, training: Training, images: int, batch: int) -> dict[str, Any]:
+    macs, steps = macs_of(model, example), images // batch
     speeds = [epoch.seconds / steps for epoch in training.epochs]
     return {
         "macs": macs,
         "params": sum(parameter.numel() for parameter in model.parameters()),
-        "training_flops": 2 * PASSES * macs * steps * 128 * len(training.epochs),
+        "training_flops": 2 * PASSES * macs * steps * batch * len(training.epochs),
         "step_s": statistics.median(speeds),
         "train_loss": training.epochs[-1].train_loss,
     }
@@ -209,11 +224,12 @@ def _table(records: list[dict[str, Any]]) -> str:
 
 def _sections(records: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
-    names = ("model", "images", "epochs")
+    names = ("data", "model", "images", "epochs")
     for setting in sorted({(*(r[name] for name in names), r["keep"]) for r in records if r["arm"] == "balanced"}):
         *of, keep = setting
         here = [r for r in records if [r[name] for name in names] == of and r["keep"] in (keep, 1.0)]
-        arms = {arm: {r["seed"]: r for r in here if r["arm"] == arm} for arm in ("dense", *DIRECT, "pruned")}
+        arms = {arm: {r["seed"]: r for r in here if r["arm"] == arm} for arm in ARMS}
+        arms = {arm: found for arm, found in arms.items() if found}
         seeds = sorted(set.intersection(*(set(found) for found in arms.values())))
         if seeds:
             lines += _section({arm: [found[seed] for seed in seeds] for arm, found in arms.items()})
@@ -234,21 +250,22 @@ def _section(arms: dict[str, list[dict[str, Any]]]) -> list[str]:
     dense, first = arms["dense"], arms["balanced"][0]
     machine, execution = first["machine"], first["execution"]
     processor = f"{machine['cpu']} ({machine['isa']}), {execution['threads']} thread"
+    recipe = "".join(f", {name.replace('_', ' ')} {value}" for name, value in first["recipe"].items())
     whole = {**arms, "pruned": [_sum(d, b) for d, b in zip(dense, arms["pruned"], strict=True)]}
     lines = [
-        f"## {first['model']}, {first['keep']:.0%} of the MACs, n = {len(dense)} seeds",
+        f"## {first['model']} on {first['data']}, {first['keep']:.0%} of the MACs, n = {len(dense)}",
         "",
-        f"{first['images']:,} training images, {first['epochs']} epochs; "
+        f"{first['images']:,} training images, {first['epochs']} epochs{recipe}; "
         f"{processor if machine['gpu'] == 'none' else machine['gpu']}; torch {machine['torch']}, "
         f"{execution['precision']}, channels_last. Mean ± standard deviation over seeds.",
         "",
         "| | MACs | parameters | training FLOPs | CPU time s | wall time s | ms a step | test accuracy % |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for arm, title in TITLES.items():
+    for arm in arms:
         found, step = whole[arm], arms[arm]
         cells = [
-            title,
+            TITLES[arm],
             f"{_spread([r['macs'] / 1e6 for r in found])} M",
             f"{_spread([r['params'] / 1e3 for r in found])} k",
             f"{_spread([r['training_flops'] / 1e12 for r in found], 1)} T",
@@ -258,7 +275,7 @@ def _section(arms: dict[str, list[dict[str, Any]]]) -> list[str]:
             _spread([100 * r["test_accuracy"] for r in found]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *(_against_pruned(arm, whole) for arm in DIRECT), ""]
+    return [*lines, "", *(_against_pruned(arm, whole) for arm in DIRECT if arm in arms), ""]
 
 
 def _against_pruned(arm: str, whole: dict[str, list[dict[str, Any]]]) -> str:
