@@ -6,6 +6,8 @@ The command line prints the message alone and exits with the error's ``exit_code
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PretrimError(Exception):
     """Base of every error that pretrim raises on purpose."""
@@ -66,3 +68,12 @@ class MeasureError(PretrimError):
 
 class StudyError(PretrimError):
     """A study that is missing, damaged, of a newer version, or whose database cannot be used."""
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """Some names for a message, and how many more there are.
+
+    >>> first_of(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -5,6 +5,7 @@
  *   doubled_high_product()    gemmlowp fixedpoint/fixedpoint.h, SaturatingRoundingDoublingHighMul
  *   divided_by_power_of_two() gemmlowp fixedpoint/fixedpoint.h, RoundingDivideByPOT
  *   the kernels               tensorflow/lite/kernels/internal/reference/integer_ops/ and reference/reduce.h
+ *   nn_resize()               tensorflow/lite/kernels/internal/reference/resize_bilinear.h, ResizeBilinearInteger
  *   nn_softmax()              tensorflow/lite/kernels/internal/reference/softmax.h, Softmax
  *   reciprocal()              gemmlowp fixedpoint/fixedpoint.h, one_over_one_plus_x_for_x_in_0_1
  *
@@ -300,6 +301,39 @@ void nn_depthwise_conv_2d(const nn_depthwise *layer, const int8_t *input, int8_t
     }
 }
 
+/* Where the input lies that tap k of a transposed convolution spreads to an output, along one dimension; -1: nowhere. */
+static int spread_from(int output, int pad, int k, int stride, int size)
+{
+    const int at = output + pad - k;
+    return at >= 0 && at % stride == 0 && at / stride < size ? at / stride : -1;
+}
+
+void nn_transpose_conv(const nn_convolution *layer, const int8_t *input, int8_t *output)
+{
+    const nn_window *w = &layer->window;
+    const int depth = w->input_channels;
+
+    for (int y = 0; y < w->output_height; y++) {
+        for (int x = 0; x < w->output_width; x++) {
+            const int8_t *filter = layer->weights;
+            for (int c = 0; c < w->output_channels; c++) {
+                uint32_t sum = first_sum(layer->bias, c);
+                for (int ky = 0; ky < w->kernel_height; ky++) {
+                    const int row = spread_from(y, w->pad_top, ky, w->stride_y, w->input_height);
+                    for (int kx = 0; kx < w->kernel_width; kx++, filter += depth) {
+                        const int column = spread_from(x, w->pad_left, kx, w->stride_x, w->input_width);
+                        if (row >= 0 && column >= 0) {
+                            const int8_t *pixel = input + ((int32_t)row * w->input_width + column) * depth;
+                            sum += (uint32_t)dot(pixel, layer->input_zero, filter, depth);
+                        }
+                    }
+                }
+                *output++ = stored((int32_t)sum, layer->multiplier[c], layer->shift[c], &layer->range);
+            }
+        }
+    }
+}
+
 void nn_fully_connected(const nn_dense *layer, const int8_t *input, int8_t *output)
 {
     for (int32_t row = 0; row < layer->rows; row++) {
@@ -500,6 +534,32 @@ void nn_rescale(const nn_rescaling *layer, const int8_t *input, int8_t *output)
     for (int32_t i = 0; i < layer->count; i++) {
         const int32_t value = input[i] - layer->input_zero;
         output[i] = stored(value, layer->factor.multiplier, layer->factor.shift, &layer->range);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------ resizing */
+
+/* Bits of a share of a row or column. */
+#define SHARE_BITS 10
+
+void nn_resize(const nn_resizing *layer, const int8_t *input, int8_t *output)
+{
+    const int32_t one = 1 << SHARE_BITS, half = 1 << (2 * SHARE_BITS - 1);
+    const int32_t row_size = (int32_t)layer->input_width * layer->channels;
+
+    for (int y = 0; y < layer->output_height; y++) {
+        const int16_t *row = layer->rows + 3 * y;
+        for (int x = 0; x < layer->output_width; x++) {
+            const int16_t *column = layer->columns + 3 * x;
+            for (int c = 0; c < layer->channels; c++) {
+                const int8_t *left = input + column[0] * layer->channels + c;
+                const int8_t *right = input + column[1] * layer->channels + c;
+                const int32_t upper = left[row[0] * row_size] * (one - column[2]) + right[row[0] * row_size] * column[2];
+                const int32_t lower = left[row[1] * row_size] * (one - column[2]) + right[row[1] * row_size] * column[2];
+                const int32_t sum = upper * (one - row[2]) + lower * row[2];
+                *output++ = (int8_t)((sum + (sum > 0 ? half : -half)) / (one * one));
+            }
+        }
     }
 }
 
