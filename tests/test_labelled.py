@@ -128,6 +128,47 @@ def test_a_table_through_the_whole_job_to_what_it_says_of_one_image(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "file,label\n0.png,a\n\n\n@",
+        "\nfile,label\n  \n@",
+        "file,label\r\n,\r\n0.png,a\r\n@",
+        '"file",label\n0.png,"two\nlines"\n\n@',
+        '\ufefffile,label\n0.png,"a\n\n\nb"\n@',
+    ],
+)
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("1.png,", "No label in row {} of"),
+        ("99.png,b", "The image of row {} of .* is not there"),
+        ("1.png", "Expected 2 cells in row {} of .*, but got 1"),
+    ],
+)  # fmt: skip
+def test_a_row_is_named_by_the_line_that_an_editor_shows(tmp_path: Path, text: str, row: str, said: str) -> None:
+    """Whatever stands above it: blank lines, lines of commas, cells of several lines."""
+    path = pictures(tmp_path, 2) / "labels.csv"
+    path.write_bytes(text.replace("@", f"{row}\n").encode())
+    with path.open(encoding="utf-8-sig") as file:  # as an editor counts
+        line = next(number for number, line in enumerate(file, start=1) if line.startswith(row))
+    with pytest.raises(DataError, match=said.format(line)):
+        data.load(str(path), image_size=4)
+
+
+def test_a_row_of_a_parquet_file_counts_from_one(tmp_path: Path) -> None:
+    pictures(tmp_path, 2)
+    parquet.write_table(pyarrow.table({"file": ["0.png", "1.png"], "label": ["a", ""]}), tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match=r"No label in row 2 of .*labels\.parquet"):
+        data.load(str(tmp_path), image_size=4)
+
+
+def test_two_columns_of_one_name_are_said(tmp_path: Path) -> None:
+    table(pictures(tmp_path, 2), "file,label,label", ["0.png,a,b", "1.png,b,a"])
+    with pytest.raises(DataError, match=r"Two columns of .*labels\.csv are named 'label'"):
+        data.load(str(tmp_path), image_size=4)
+
+
+@pytest.mark.parametrize(
     ("head", "rows", "said"),
     [
         ("file,label", ["0.png,a", "1.png,"], r"No label in row 3 of .*labels.csv"),

@@ -633,7 +633,7 @@ def test_a_run_has_a_page_with_the_same_card(
 def test_a_folder_that_is_neither_is_said(capsys: pytest.CaptureFixture[str], run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, _, said = call(capsys, "report", tmp_path / "empty", "-o", tmp_path / "x.html")
-    assert code == 1 and said.startswith("error: No study in ")
+    assert code == 1 and said.startswith("error: No study in ") and "and no run (it has no run.json)" in said
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "run.json").write_text("{")
