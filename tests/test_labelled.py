@@ -178,6 +178,11 @@ def test_two_columns_of_one_name_are_said(tmp_path: Path) -> None:
         ("name,label", ["0.png,a"], "Expected a column image, file, .* but got name, label"),
         ("file", ["0.png"], "No column of labels in "),
         ("file,label", ["0.png,a", "1.png,a"], "Expected at least 2 classes in .* but got one"),
+        (
+            "file,xmin,ymin,label",
+            ["0.png,1,2,cat", "1.png,1,2,dog"],
+            r"Expected one column of names, or columns of numbers alone, in .*, but label has names \('cat'\), and x",
+        ),
         ("file,x,y", ["0.png,1,2", "1.png,1,wide"], "Expected a number as the y of row 3 of .* but got 'wide'"),
         (
             "file,label,split",
@@ -301,14 +306,36 @@ def test_what_is_wrong_with_masks(tmp_path: Path, damage: Any, said: str) -> Non
         ("train/_annotations.coco.json", "COCO"),
         ("data.yaml", "YOLO"),
         ("train/labels/0.txt", "YOLO"),
+        ("train/images/0.txt", "YOLO"),
+        ("Annotations/0.xml", "Pascal VOC"),
+        ("train/images/0.xml", "Pascal VOC"),
+        ("train/boxes.json", "COCO"),
     ],
 )
 def test_boxes_are_recognised_and_what_to_do_is_said(tmp_path: Path, file: str, name: str) -> None:
     pictures(tmp_path / "train" / "images")
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / file).write_text("{}")
+    (tmp_path / file).write_text('{"categories": []}' if file == "train/boxes.json" else "{}")
+    beside = file.startswith(("train/images/", "train/boxes"))
     with pytest.raises(UsageError, match=f"holds boxes in the format of {name}, .* examples/detection"):
-        data.load(str(tmp_path))
+        data.load(str((tmp_path / file).parent if beside else tmp_path))
+
+
+@pytest.mark.parametrize(("file", "text"), [("data.yaml", "names: [a, b]"), ("some.json", '{"a": [{"bbox": [1]}]}')])
+def test_a_file_of_boxes_is_recognised(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError, match=f"{file} holds boxes in the format of"):
+        data.load(str(tmp_path / file))
+    with pytest.raises(UsageError, match=f"or a folder as data, but got '.*none-{file}'. Check the path"):
+        data.load(str(tmp_path / f"none-{file}"))
+
+
+def test_other_texts_beside_classes_are_no_boxes(tmp_path: Path) -> None:
+    for name in "ab":
+        pictures(tmp_path / name, 6)
+    (tmp_path / "README.txt").write_text("mine")
+    (tmp_path / "meta.json").write_text("{}")
+    assert data.load(str(tmp_path), image_size=4).classes == ("a", "b")
 
 
 def test_a_task_that_the_data_are_not_of(tmp_path: Path) -> None:

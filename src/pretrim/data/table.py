@@ -217,7 +217,19 @@ def _targets(table: Table) -> Targets:
         return _of_names(table, named)
     if len(columns) == 1 and not _are_numbers(next(iter(columns.values()))):
         return _of_names(table, next(iter(columns)))
+    _check_no_names(table, columns)
     return Targets(_numbers(table, columns), "regression", tuple(columns))
+
+
+def _check_no_names(table: Table, columns: Mapping[str, Sequence[str]]) -> None:
+    """Raises DataError for a column of names beside others: boxes with their class, a patient, a comment."""
+    for name, cells in columns.items():
+        if len(columns) > 1 and not any(_are_numbers([cell]) for cell in cells):
+            raise DataError(
+                f"Expected one column of names, or columns of numbers alone, in {table.path}, but {name} has names "
+                f"({cells[0]!r}), and {next(other for other in columns if other != name)} is there too: leave out what "
+                f"is no target. Boxes take a task of your own: --task FILE.py:CLASS."
+            )
 
 
 def _of_names(table: Table, column: str) -> Targets:
