@@ -52,7 +52,7 @@ def at_chance(records: Sequence[EpochRecord], data: DataSet) -> str | None:
     ends = wilson(round(accuracy * images), images)
     if ends.low > base:
         return None
-    learnt, seen = _is_learning(records, data), f"{100 * records[-1].train_score:.1f} %"
+    learnt, seen = _is_learning(records, data), f"{100 * (records[-1].train_score or 0.0):.1f} %"
     said, always = f"validation accuracy {100 * accuracy:.1f} % of {images:,} images", f"{100 * base:.1f} %"
     if learnt and accuracy > base:
         return (
