@@ -225,7 +225,7 @@ def _table(records: list[dict[str, Any]]) -> str:
 def _sections(records: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     names = ("data", "model", "images", "epochs")
-    for setting in sorted({(*(r[name] for name in names), r["keep"]) for r in records if r["arm"] == "balanced"}):
+    for setting in sorted({(*(r[name] for name in names), r["keep"]) for r in records if r["arm"] == "pruned"}):
         *of, keep = setting
         here = [r for r in records if [r[name] for name in names] == of and r["keep"] in (keep, 1.0)]
         arms = {arm: {r["seed"]: r for r in here if r["arm"] == arm} for arm in ARMS}
@@ -247,7 +247,7 @@ TITLES = {
 
 def _section(arms: dict[str, list[dict[str, Any]]]) -> list[str]:
     """What each way cost and reached, and each against the usual one, seed by seed."""
-    dense, first = arms["dense"], arms["balanced"][0]
+    dense, first = arms["dense"], arms["pruned"][0]
     machine, execution = first["machine"], first["execution"]
     processor = f"{machine['cpu']} ({machine['isa']}), {execution['threads']} thread"
     recipe = "".join(f", {name.replace('_', ' ')} {value}" for name, value in first["recipe"].items())

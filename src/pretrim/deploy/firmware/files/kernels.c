@@ -312,23 +312,27 @@ void nn_transpose_conv(const nn_convolution *layer, const int8_t *input, int8_t 
 {
     const nn_window *w = &layer->window;
     const int depth = w->input_channels;
+    const int32_t filter_size = (int32_t)w->kernel_height * w->kernel_width * depth;
 
     for (int y = 0; y < w->output_height; y++) {
         for (int x = 0; x < w->output_width; x++) {
-            const int8_t *filter = layer->weights;
-            for (int c = 0; c < w->output_channels; c++) {
-                uint32_t sum = first_sum(layer->bias, c);
+            for (int32_t c = 0; c < w->output_channels;) {
+                const int32_t filters = at_once(w->output_channels - c);
+                const int8_t *weights = layer->weights + c * filter_size;
+                uint32_t sums[AT_ONCE] = {0};
+                start(sums, layer->bias, c, filters);
                 for (int ky = 0; ky < w->kernel_height; ky++) {
                     const int row = spread_from(y, w->pad_top, ky, w->stride_y, w->input_height);
-                    for (int kx = 0; kx < w->kernel_width; kx++, filter += depth) {
+                    for (int kx = 0; kx < w->kernel_width; kx++, weights += depth) {
                         const int column = spread_from(x, w->pad_left, kx, w->stride_x, w->input_width);
                         if (row >= 0 && column >= 0) {
                             const int8_t *pixel = input + ((int32_t)row * w->input_width + column) * depth;
-                            sum += (uint32_t)dot(pixel, layer->input_zero, filter, depth);
+                            add_products(sums, filters, pixel, layer->input_zero, weights, filter_size, depth);
                         }
                     }
                 }
-                *output++ = stored((int32_t)sum, layer->multiplier[c], layer->shift[c], &layer->range);
+                output = finish(output, sums, layer->multiplier + c, layer->shift + c, &layer->range, filters);
+                c += filters;
             }
         }
     }
