@@ -96,7 +96,11 @@ def test_missing_operators_are_named(tmp_path: Path, call: Call) -> None:
         (("FILE", "--device", "nrf52840", "--runtime", "st-edge-ai"), 2, "No public measurement of 'st-edge-ai'"),
         (("nowhere.tflite", "--device", "all"), 2, "No file nowhere.tflite: give a .tflite, an .onnx or a run"),
         (("FILE.txt", "--device", "all"), 2, "Expected a .tflite, an .onnx or a run, but got 'x.txt'"),
-        (("EMPTY", "--device", "all"), 1, "No artifact in .*: make one with `pretrim export"),
+        (
+            ("EMPTY", "--device", "all"),
+            1,
+            "No artifact in .*: make one with `pretrim export RUN --runtime onnx`, where",
+        ),
         (("BAD", "--device", "all"), 1, ".* is not a .tflite"),
     ],
 )

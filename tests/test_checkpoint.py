@@ -393,3 +393,20 @@ def test_a_network_without_plan_and_odd_metadata_are_refused(tmp_path: Path) -> 
         with pytest.raises(UsageError, match="Expected metadata of a run as plain JSON, but"):
             save(slim_of(net()), tmp_path / "run", **odd)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_perhaps_meant_is_named(tmp_path: Path) -> None:
+    """The folder of a file, a run in a folder, a trial of a study; nothing where there is none."""
+    run = tmp_path / "study" / "trials" / "1a"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    for given in (tmp_path / "study", tmp_path / "study" / "trials"):
+        with pytest.raises(CheckpointError, match=rf"`pretrim compress -o` wrote, such as {run}\.$"):
+            read(given)
+    (run / "weights.safetensors").touch()
+    with pytest.raises(CheckpointError, match=rf"wrote, such as {run}\.$"):
+        read(run / "weights.safetensors")
+    (tmp_path / "empty").mkdir()
+    for given in (tmp_path / "empty", tmp_path / "none"):
+        with pytest.raises(CheckpointError, match=r"`pretrim compress -o` wrote\.$"):
+            read(given)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from pretrim.__main__ import main as command_line
 from pretrim.cli import app, main
 from pretrim.cost.costs import CostName, Mode
 from pretrim.cost.formula import DType
@@ -282,6 +284,39 @@ def test_an_interruption_is_one_line_and_exit_130(tmp_path: Path) -> None:
         last = process.stderr.read().splitlines()[-1]
     assert (process.returncode, last) == (130, "error: Interrupted.")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", ["cyclopts", "pretrim.jobs"])
+def test_an_interruption_while_it_starts_is_one_line(tmp_path: Path, at: str) -> None:
+    """Ctrl-C comes while a package of the command line is imported."""
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {at!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+""")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "pretrim", "devices"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: Interrupted.\n")
+
+
+def test_the_installed_command_is_the_one_that_is_tested() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["scripts"] == {"pretrim": f"{command_line.__module__}:{command_line.__name__}"}
+
+
+def test_placeholders_of_options_say_what_is_typed(call: Call) -> None:
+    """None shows a type of Python's."""
+    for name in ("profile", "plan", "compress", "slim", "export", "measure", "sweep", "recommend", "report"):
+        out = call(name, "--help").out
+        assert not re.search(r"MAPPING|STR\.\.\.|ANY\]|\bLITERAL|\bTUPLE", out), name
 
 
 # ---------------------------------------------------------------------------------------- profile

@@ -399,7 +399,9 @@ def build():
     [
         (("resnet20",), 2, "add --dead"),
         (("resnet20", "--dead", "--from", "missing.pth"), 2, "missing.pth"),
-        (("nothing", "--dead"), 2, "nothing"),
+        (("nothing", "--dead"), 2, "Expected a run's folder or a model that pretrim knows (alexnet, "),
+        (("resnet21", "--dead"), 2, "Did you mean resnet20"),
+        (("nothing.py", "--dead"), 2, "Expected FILE.py:FUNCTION, but got 'nothing.py'"),
         ((".", "--dead"), 1, "No run in . "),
         ((".", "--dead", "--classes", "3"), 2, "leave out --classes"),
     ],

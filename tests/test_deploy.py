@@ -355,7 +355,7 @@ def test_the_proof_of_an_int8_artifact_that_loses_accuracy_or_is_not_finite() ->
     got[:10] = wanted[1:11] * 1.01
     found = prove([wanted], [got], is_int8=True, inputs="x", labels=np.arange(100) % 10)
     assert found.accuracy == (1.0, 0.9)
-    assert found.failed[-1] == "accuracy falls from 100.00% to 90.00%, by more than a point"
+    assert found.failed[-1] == "accuracy falls from 100.00 % to 90.00 %, by more than a point"
     broken = prove([wanted], [wanted * np.nan], is_int8=True, inputs="x")
     assert (broken.relative_error, broken.failed) == (None, ("outputs are not finite",))
     other = prove([wanted], [wanted[:, :5]], is_int8=False, inputs="x")

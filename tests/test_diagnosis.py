@@ -106,7 +106,7 @@ def test_chance_is_told_by_how_many_images_there_are(accuracy: float, images: in
     split = Split(torch.zeros(images, 1, 1, 1, dtype=torch.uint8), labels)
     data = replace(tiny(split), classes=tuple("abcde"), validation=split)
     found = diagnose(records([0.3, 0.7], [0.2, accuracy]), data, Recipe())
-    assert any("no better than always one class (20.0%)" in text for text in found) == warned
+    assert any("no better than always one class (20.0 %)" in text for text in found) == warned
 
 
 def test_the_majority_is_that_of_the_validation_images() -> None:

@@ -293,7 +293,7 @@ def numbers(folder: Path, name: str) -> NDArray[np.int8]:
 
 
 def check_sizes(made: Slim, built: Path) -> None:
-    """By the sources: arena and constants to the byte, the code at most 4 KiB. By the plan: activations to 1 %."""
+    """By the sources: arena and constants to the byte, the code at most 6 KiB. By the plan: activations to 1 %."""
     elf, firmware = built / "firmware.elf", made.firmware
     sections = sizes(["arm-none-eabi-size", "-A", str(elf)], r"^(\.\w+) +(\d+)", 10)
     symbols = sizes(["arm-none-eabi-nm", "-S", str(elf)], r"^\w+ (\w+) \w (\w+)$", 16)
@@ -303,7 +303,7 @@ def check_sizes(made: Slim, built: Path) -> None:
     layers = [size for name, size in symbols.items() if re.search(CONSTANT, name)]
     assert sum(-(-size // 4) * 4 for size in layers) == firmware.constant_bytes  # objects begin at words
     linked = flash_of(built / "firmware.map", "network.o", "kernels.o")
-    assert firmware.constant_bytes < linked < firmware.constant_bytes + 4096
+    assert firmware.constant_bytes < linked < firmware.constant_bytes + 6144
     assert linked < made.predicted_file
 
 

@@ -128,6 +128,47 @@ def test_a_table_through_the_whole_job_to_what_it_says_of_one_image(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "file,label\n0.png,a\n\n\n@",
+        "\nfile,label\n  \n@",
+        "file,label\r\n,\r\n0.png,a\r\n@",
+        '"file",label\n0.png,"two\nlines"\n\n@',
+        '\ufefffile,label\n0.png,"a\n\n\nb"\n@',
+    ],
+)
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("1.png,", "No label in row {} of"),
+        ("99.png,b", "The image of row {} of .* is not there"),
+        ("1.png", "Expected 2 cells in row {} of .*, but got 1"),
+    ],
+)  # fmt: skip
+def test_a_row_is_named_by_the_line_that_an_editor_shows(tmp_path: Path, text: str, row: str, said: str) -> None:
+    """Whatever stands above it: blank lines, lines of commas, cells of several lines."""
+    path = pictures(tmp_path, 2) / "labels.csv"
+    path.write_bytes(text.replace("@", f"{row}\n").encode())
+    with path.open(encoding="utf-8-sig") as file:  # as an editor counts
+        line = next(number for number, line in enumerate(file, start=1) if line.startswith(row))
+    with pytest.raises(DataError, match=said.format(line)):
+        data.load(str(path), image_size=4)
+
+
+def test_a_row_of_a_parquet_file_counts_from_one(tmp_path: Path) -> None:
+    pictures(tmp_path, 2)
+    parquet.write_table(pyarrow.table({"file": ["0.png", "1.png"], "label": ["a", ""]}), tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match=r"No label in row 2 of .*labels\.parquet"):
+        data.load(str(tmp_path), image_size=4)
+
+
+def test_two_columns_of_one_name_are_said(tmp_path: Path) -> None:
+    table(pictures(tmp_path, 2), "file,label,label", ["0.png,a,b", "1.png,b,a"])
+    with pytest.raises(DataError, match=r"Two columns of .*labels\.csv are named 'label'"):
+        data.load(str(tmp_path), image_size=4)
+
+
+@pytest.mark.parametrize(
     ("head", "rows", "said"),
     [
         ("file,label", ["0.png,a", "1.png,"], r"No label in row 3 of .*labels.csv"),
@@ -137,6 +178,11 @@ def test_a_table_through_the_whole_job_to_what_it_says_of_one_image(tmp_path: Pa
         ("name,label", ["0.png,a"], "Expected a column image, file, .* but got name, label"),
         ("file", ["0.png"], "No column of labels in "),
         ("file,label", ["0.png,a", "1.png,a"], "Expected at least 2 classes in .* but got one"),
+        (
+            "file,xmin,ymin,label",
+            ["0.png,1,2,cat", "1.png,1,2,dog"],
+            r"Expected one column of names, or columns of numbers alone, in .*, but label has names \('cat'\), and x",
+        ),
         ("file,x,y", ["0.png,1,2", "1.png,1,wide"], "Expected a number as the y of row 3 of .* but got 'wide'"),
         (
             "file,label,split",
@@ -260,14 +306,36 @@ def test_what_is_wrong_with_masks(tmp_path: Path, damage: Any, said: str) -> Non
         ("train/_annotations.coco.json", "COCO"),
         ("data.yaml", "YOLO"),
         ("train/labels/0.txt", "YOLO"),
+        ("train/images/0.txt", "YOLO"),
+        ("Annotations/0.xml", "Pascal VOC"),
+        ("train/images/0.xml", "Pascal VOC"),
+        ("train/boxes.json", "COCO"),
     ],
 )
 def test_boxes_are_recognised_and_what_to_do_is_said(tmp_path: Path, file: str, name: str) -> None:
     pictures(tmp_path / "train" / "images")
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / file).write_text("{}")
+    (tmp_path / file).write_text('{"categories": []}' if file == "train/boxes.json" else "{}")
+    beside = file.startswith(("train/images/", "train/boxes"))
     with pytest.raises(UsageError, match=f"holds boxes in the format of {name}, .* examples/detection"):
-        data.load(str(tmp_path))
+        data.load(str((tmp_path / file).parent if beside else tmp_path))
+
+
+@pytest.mark.parametrize(("file", "text"), [("data.yaml", "names: [a, b]"), ("some.json", '{"a": [{"bbox": [1]}]}')])
+def test_a_file_of_boxes_is_recognised(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError, match=f"{file} holds boxes in the format of"):
+        data.load(str(tmp_path / file))
+    with pytest.raises(UsageError, match=f"or a folder as data, but got '.*none-{file}'. Check the path"):
+        data.load(str(tmp_path / f"none-{file}"))
+
+
+def test_other_texts_beside_classes_are_no_boxes(tmp_path: Path) -> None:
+    for name in "ab":
+        pictures(tmp_path / name, 6)
+    (tmp_path / "README.txt").write_text("mine")
+    (tmp_path / "meta.json").write_text("{}")
+    assert data.load(str(tmp_path), image_size=4).classes == ("a", "b")
 
 
 def test_a_task_that_the_data_are_not_of(tmp_path: Path) -> None:

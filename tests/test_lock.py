@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -146,3 +147,17 @@ def test_kill_9_frees_the_folder_at_once(tmp_path: Path) -> None:
         prepare_output(run)
     with output_folder(run, resume=True):
         assert (run / STATE).read_bytes() == b"mine"
+
+
+def test_a_full_disk_leaves_no_lock(tmp_path: Path) -> None:
+    """The file is made, and what is written into it is refused: whoever comes next is not kept waiting."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"^Cannot write the folder .*run: File too large\."):
+            output_folder(tmp_path / "run").__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "run").exists()
+    with output_folder(tmp_path / "run"):
+        assert (tmp_path / "run" / LOCK).exists()

@@ -214,7 +214,7 @@ def test_why_it_is_not_faster(artifacts: dict[str, Artifact]) -> None:
     fast = replace(slim, latency=replace(slim.latency, median_s=0.9))
     odd = warning(replace(artifact, plan=plan_with([31, 32], 50)), slow, fast)
     assert odd is not None and odd.startswith(
-        "50% of the MACs, but 111% of the time: 1 of 2 widths are not multiples of 8"
+        "50 % of the MACs, but 111 % of the time: 1 of 2 widths are not multiples of 8"
     )
     assert "memory traffic" in (warning(artifact, slow, fast) or "")
     short = replace(slow, latency=replace(slow.latency, median_s=1e-5))

@@ -84,7 +84,7 @@ def test_the_same_from_python() -> None:
         (("--device", "nrf52840", "--latency", "9ms", "--runtime", "st-edge-ai"), r"No public measurement of 'st-edg"),
         (("--device", "nrf52840", "--runtime", "st-edge-ai"), r"No public .* take plumerai 2023\.05, hale"),
         (("--device", "stm32h743", "--latency", "9ms"), r"only predicted: add --runtime, one of st-edge-ai 8\.1"),
-        (("--device", "stm32h743", "--latency", "9ms", "--runtime", "litert"), r"'tflm' may be any of tflm-reference"),
+        (("--device", "stm32h743", "--latency", "9ms", "--runtime", "litert"), r"'litert' may be any of tflm-ref"),
         (("--device", "stm32h743", "--latency", "9ms", "--runtime", "toast"), r"of 'toast' on Cortex-M7 .* take st-"),
         (
             ("--device", "stm32h743", "--latency", "9ms", "--runtime", "onnx"),

@@ -155,6 +155,16 @@ def test_a_sweep_for_a_board_keeps_its_time(tmp_path: Path) -> None:
     ask |= {"threads": 1, "train_on": "cpu", "device": "nrf52840", "latency": "0.5x"}
     with pytest.raises(UsageError, match="only predicted: add --runtime, one of plumerai"):
         pretrim.sweep(small(), data(), output=tmp_path / "refused", **ask)
+    for runtime in ("onnx", "executorch"):
+        said = f"which runs litert, not {runtime}: name by --runtime the one whose time is meant, of plumerai"
+        with pytest.raises(UsageError, match=said):
+            pretrim.sweep(small(), data(), output=tmp_path / "refused", runtime=runtime, **ask)
+        with pytest.raises(UsageError, match="A study has no latencies of raspberry-pi-5"):
+            pretrim.sweep(
+                small(), data(), output=tmp_path / "refused", runtime=runtime, **{**ask, "device": "raspberry-pi-5"}
+            )
+    with pytest.raises(UsageError, match="'litert' may be any of tflm-reference 713b6ed, tflm-cmsis-nn 011bf32"):
+        pretrim.sweep(small(), data(), output=tmp_path / "refused", runtime="litert", **{**ask, "device": "stm32h743"})
     assert not (tmp_path / "refused").exists()
     with pytest.raises(UsageError, match="A study has no latencies of raspberry-pi-5"):
         pretrim.sweep(small(), data(), output=tmp_path / "refused", **{**ask, "device": "raspberry-pi-5"})

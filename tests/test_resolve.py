@@ -206,6 +206,19 @@ def test_unknown_name(name: str, hint: str) -> None:
     fails(UsageError, f"Expected a model that pretrim knows {FORMS}, but got '{name}'.{hint}", resolve, name)
 
 
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"That is a folder: of a run, name the network that it was made from\.$"):
+        resolve(str(tmp_path))
+
+
+def test_a_function_of_a_module_is_one_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "mine.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"Did you mean nets/mine\.py:build\?"):
+        resolve("nets.mine:build")
+
+
 def test_unknown_name_in_a_reference() -> None:
     with pytest.raises(UsageError, match="Did you mean vgg16"):
         build(ModelReference("vgg61"))

@@ -1,5 +1,6 @@
 """A study's table: every key once, whoever works on it, whatever dies."""
 
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -12,10 +13,12 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import pytest
@@ -113,7 +116,7 @@ def test_studies_from_before_latencies_had_a_runtime_go_on(tmp_path: Path) -> No
     assert key_of(SETTINGS, timed) == hashlib.sha256(text.encode()).hexdigest()[:16]
     store = store_at(tmp_path)
     (key,) = store.add([timed])
-    with sqlite3.connect(tmp_path / "study.db") as database:
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as database:
         assert json.loads(database.execute("select asked from pretrim_trials").fetchone()[0]) == before
     assert store.trials()[0].spec == timed and store.add([timed]) == [key] and len(store.trials()) == 1
     modes = ["latency", "macs"]
@@ -205,7 +208,7 @@ def test_other_settings_and_newer_versions(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     with pytest.raises(StudyError, match=r"Expected the study's own recipe, but its epochs is 2, not 5: all trials"):
         store.create(replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=5)))
-    with sqlite3.connect(tmp_path / "study.db") as database:
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as database:
         database.execute("update pretrim_studies set version = 2")
     with pytest.raises(StudyError, match=r"Expected a study of version 1, but it is of version 2: update pretrim\."):
         store.config()
@@ -235,12 +238,45 @@ def test_a_corrupt_database_is_said_and_left_as_it_is(tmp_path: Path, damage: st
 def test_a_result_that_is_damaged_is_said(tmp_path: Path, text: str) -> None:
     store = store_at(tmp_path)
     (key,) = store.add(ASKED[:1])
-    with sqlite3.connect(tmp_path / "study.db") as database:
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as database:
         database.execute("update pretrim_trials set state = 'done', record = ?", (text,))
     (trial,) = store.trials()
     assert trial.state == "failed" and trial.error is not None
     assert re.fullmatch(rf"The result of trial {key} is damaged: [^\n]*\.", trial.error)
     assert store.retry([key]) == 1 and store.claim() is not None, "it can be run again"
+
+
+class Watched(sqlite3.Connection):
+    """Knows which connections were let go of without being closed: Python 3.13 warns of each."""
+
+    unclosed: ClassVar[list[str]] = []
+
+    def __del__(self) -> None:
+        try:
+            self.unclosed.append(f"after {self.total_changes} changes")
+        except sqlite3.ProgrammingError:
+            pass  # it was closed
+
+
+def test_every_connection_to_a_file_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a store that nobody closed, of Optuna's tables, and of tables that cannot be opened."""
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", partial(sqlite3.connect, factory=Watched))
+    monkeypatch.setattr(Watched, "unclosed", [])
+    stays = store_at(tmp_path)
+    stays.add(ASKED)
+    assert stays.trials() and OptunaExport(stays, SETTINGS).open_numbers() == []
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as database:
+        database.execute("drop table studies")
+    with pytest.raises(StudyError, match="with Optuna"):
+        OptunaExport(stays, SETTINGS)
+    with pytest.raises(StudyError, match="Cannot use the database"):
+        Store(default_storage(tmp_path / "nowhere"), "study").create(SETTINGS)
+    gc.collect()
+    assert Watched.unclosed == []
+    forgotten = sqlite3.dbapi2.connect(tmp_path / "study.db")
+    del forgotten
+    gc.collect()
+    assert len(Watched.unclosed) == 1, "the check itself"
 
 
 def test_folders_that_are_no_studies(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,7 +114,7 @@ class Changes(RuleBasedStateMachine):
         """The process of a trial that runs is killed."""
         if self.states[key] != "running":
             return
-        with sqlite3.connect(self.folder / "study.db") as database:
+        with closing(sqlite3.connect(self.folder / "study.db", isolation_level=None)) as database:
             owner = f"{machine()}:999999999:dead"
             database.execute("update pretrim_trials set owner = ? where key = ?", (owner, key))
         self.states[key], self.deaths[key] = "dead", self.deaths[key] + 1
@@ -253,7 +254,7 @@ def test_a_key_that_is_not_of_its_question_is_nobodys_trial(tmp_path: Path, key:
     folder = tmp_path / "study"
     store = make_study(folder, SETTINGS)
     good, bad = store.add(ASKED[:2])
-    with sqlite3.connect(folder / "study.db") as database:
+    with closing(sqlite3.connect(folder / "study.db", isolation_level=None)) as database:
         database.execute("update pretrim_trials set key = ?, number = -1 where key = ?", (key, bad))
     assert [trial.key for trial in store.trials()] == [good] and set(store.damaged) == {key}
     claimed = store.claim()
@@ -279,7 +280,7 @@ def test_one_damaged_row_does_not_make_a_study_unreadable(tmp_path: Path) -> Non
         assert trial is not None and store.finish(trial.key, record())
     deep = "[" * 100_000
     damage = ["{}", deep, '{"costs": {"params": true}}', f'{{"epochs": {"1" * 5000}}}', "NaN", "\x1b[31m", None]
-    with sqlite3.connect(tmp_path / "study.db") as database:
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as database:
         for key, text in zip(keys[1:], damage, strict=False):
             database.execute("update pretrim_trials set record = ? where key = ?", (text, key))
     good, *others = store.trials()
@@ -293,7 +294,7 @@ def test_studies_of_earlier_versions_have_settings_with_fewer_entries(tmp_path: 
     store = store_at(tmp_path)
     plain = SETTINGS.to_json()
     del plain["recipe"]["recalibration"]
-    with sqlite3.connect(tmp_path / "study.db") as database:
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as database:
         import json
 
         database.execute("update pretrim_studies set settings = ?", (json.dumps(plain, sort_keys=True),))

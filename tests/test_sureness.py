@@ -156,6 +156,9 @@ def test_sweep_shows_intervals_and_says_how_many_were_warned_of() -> None:
     assert interval(wilson(450, 500).to_json()) in text
     assert "warning: dense, seed 0: validation accuracy still climbed" in text
     assert "7 more trials have warnings" in text
+    console = Console(width=140, record=True, file=io.StringIO())
+    show_trials(console, STUDY[:2])
+    assert "1 more trial has warnings" in console.export_text()
 
 
 def test_pairs_of_a_page_are_those_of_the_networks() -> None:

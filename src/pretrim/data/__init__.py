@@ -142,6 +142,8 @@ def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[s
     path = Path(spec)
     if path.suffix in (".csv", ".parquet") and path.is_file():
         return table.read(path, resize, channels)
+    if spec and not path.is_dir() and (kind := boxes.format_of(path)) is not None:
+        raise boxes.refuse(path, kind)
     if not spec or not path.is_dir():
         close = get_close_matches(name.lower(), NAMES, n=1)
         hint = f"Did you mean {close[0]}?" if close else "Check the path."

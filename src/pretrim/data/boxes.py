@@ -1,4 +1,4 @@
-"""Folders of boxes, in the formats COCO and YOLO: recognised, so that what to do with them can be said."""
+"""Boxes, in the formats COCO, YOLO and Pascal VOC: recognised, so that what to do with them can be said."""
 
 from __future__ import annotations
 
@@ -6,21 +6,54 @@ from pathlib import Path
 
 from pretrim.errors import UsageError
 
+from .images import SUFFIXES
+
 COCO = ("_annotations.coco.json", "annotations/*.json", "*/_annotations.coco.json", "instances*.json")
 YOLO = ("data.yaml", "dataset.yaml", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
+VOC = ("Annotations/*.xml", "annotations/*.xml", "*/Annotations/*.xml")
+KEYS_OF_COCO = (b'"bbox"', b'"categories"')
+HEAD_BYTES = 1 << 20
+"""How much of a JSON file is looked at: the images alone may come first, and are many"""
 
 
-def format_of(folder: Path) -> str | None:
-    """``COCO`` or ``YOLO``, where a folder holds such annotations."""
-    for name, patterns in (("COCO", COCO), ("YOLO", YOLO)):
-        if any(True for pattern in patterns for _ in folder.glob(pattern)):
+def format_of(path: Path) -> str | None:
+    """``COCO``, ``YOLO`` or ``Pascal VOC``, where a folder or a file holds such annotations."""
+    if not path.is_dir():
+        return _format_of_file(path)
+    for name, patterns in (("COCO", COCO), ("YOLO", YOLO), ("Pascal VOC", VOC)):
+        if any(True for pattern in patterns for _ in path.glob(pattern)):
             return name
-    return None
+    if any(_is_coco(file) for file in path.glob("*.json")):
+        return "COCO"
+    return next(
+        (name for name, suffix in (("YOLO", ".txt"), ("Pascal VOC", ".xml")) if _beside_images(path, suffix)), None
+    )
 
 
-def refuse(folder: Path, name: str) -> UsageError:
+def _format_of_file(file: Path) -> str | None:
+    if file.suffix in (".yaml", ".yml") and file.is_file():
+        return "YOLO"
+    return "COCO" if file.suffix == ".json" and _is_coco(file) else None
+
+
+def _is_coco(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        head = opened.read(HEAD_BYTES)
+    return any(key in head for key in KEYS_OF_COCO)
+
+
+def _beside_images(folder: Path, suffix: str) -> bool:
+    """Whether a file of this suffix has the name of an image in the same folder."""
+    images = {entry.stem for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES}
+    return any(entry.suffix == suffix and entry.stem in images for entry in folder.iterdir())
+
+
+def refuse(path: Path, name: str) -> UsageError:
     """The error that says what to do."""
+    reader = "reads such data" if name == "COCO" else f"reads COCO, and can be given a reader of {name}"
     return UsageError(
-        f"{folder} holds boxes in the format of {name}, for object detection: train a detector by a task of your own, "
-        f"--task FILE.py:CLASS; examples/detection has one that reads such data."
+        f"{path} holds boxes in the format of {name}, for object detection: train a detector by a task of your own, "
+        f"--task FILE.py:CLASS; examples/detection has one that {reader}."
     )

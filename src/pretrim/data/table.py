@@ -35,14 +35,18 @@ BETWEEN = ";"
 
 
 class Table(NamedTuple):
-    """Columns of text, each with a cell a row, and where the first row stands, for errors."""
+    """Columns of text, each with a cell a row, and the number of each row, for errors.
+
+    The number is that of the line on which the row starts, as an editor shows it; in a parquet file it counts from 1.
+    """
 
     path: Path
     columns: Mapping[str, Sequence[str]]
+    numbers: Sequence[int]
 
     def row(self, place: int) -> str:
-        """The name of a row, as an editor counts the lines of a CSV."""
-        return f"row {place + 2} of {self.path}"
+        """The name of a row."""
+        return f"row {self.numbers[place]} of {self.path}"
 
 
 class Targets(NamedTuple):
@@ -96,30 +100,42 @@ def read(path: Path, resize: Resize, channels: int | None) -> Parts:
 
 
 def _table(path: Path) -> Table:
-    columns = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-    if not columns or not next(iter(columns.values())):
+    table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    if not table.columns or not table.numbers:
         raise DataError(f"No rows in {path}: add an image a row, under a line of names.")
-    return Table(path, columns)
+    return table
 
 
-def _csv(path: Path) -> dict[str, list[str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Cannot read {path} as a CSV in UTF-8 ({error}).") from error
-    if not rows:
-        return {}
-    head = [name.strip() for name in rows[0]]
+def _csv(path: Path) -> Table:
+    (_, head), *rows = _lines(path) or [(0, [])]
+    head = [name.strip() for name in head]
     if len(head) == 1 and BETWEEN in head[0]:
         raise DataError(f"The columns of {path} are separated by semicolons: separate them by commas.")
-    for place, row in enumerate(rows[1:]):
+    if twice := [name for name in head if head.count(name) > 1]:
+        raise DataError(f"Two columns of {path} are named {twice[0]!r}: give each a name of its own.")
+    for number, row in rows:
         if len(row) != len(head):
-            raise DataError(f"Expected {len(head)} cells in row {place + 2} of {path}, but got {len(row)}.")
-    return {name: [row[at].strip() for row in rows[1:]] for at, name in enumerate(head)}
+            raise DataError(f"Expected {len(head)} cells in row {number} of {path}, but got {len(row)}.")
+    columns = {name: [row[at].strip() for _, row in rows] for at, name in enumerate(head)}
+    return Table(path, columns, [number for number, _ in rows])
 
 
-def _parquet(path: Path) -> dict[str, list[str]]:
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV that are not empty, each with the number of the line it starts on."""
+    found, start = [], 1
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    found.append((start, row))
+                start = reader.line_num + 1
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"Cannot read {path} as a CSV in UTF-8 ({error}).") from error
+    return found
+
+
+def _parquet(path: Path) -> Table:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
@@ -129,7 +145,8 @@ def _parquet(path: Path) -> dict[str, list[str]]:
     except (ArrowException, OSError) as error:
         said = str(error).splitlines()[0]
         raise DataError(f"Cannot read the parquet file {path} ({said}).") from error
-    return {name: [_text(cell) for cell in found.column(name).to_pylist()] for name in found.column_names}
+    columns = {name: [_text(cell) for cell in found.column(name).to_pylist()] for name in found.column_names}
+    return Table(path, columns, range(1, found.num_rows + 1))
 
 
 def _text(cell: Any) -> str:
@@ -200,7 +217,19 @@ def _targets(table: Table) -> Targets:
         return _of_names(table, named)
     if len(columns) == 1 and not _are_numbers(next(iter(columns.values()))):
         return _of_names(table, next(iter(columns)))
+    _check_no_names(table, columns)
     return Targets(_numbers(table, columns), "regression", tuple(columns))
+
+
+def _check_no_names(table: Table, columns: Mapping[str, Sequence[str]]) -> None:
+    """Raises DataError for a column of names beside others: boxes with their class, a patient, a comment."""
+    for name, cells in columns.items():
+        if len(columns) > 1 and not any(_are_numbers([cell]) for cell in cells):
+            raise DataError(
+                f"Expected one column of names, or columns of numbers alone, in {table.path}, but {name} has names "
+                f"({cells[0]!r}), and {next(other for other in columns if other != name)} is there too: leave out what "
+                f"is no target. Boxes take a task of your own: --task FILE.py:CLASS."
+            )
 
 
 def _of_names(table: Table, column: str) -> Targets:

@@ -275,7 +275,11 @@ def _scores(
     error = float(np.sqrt((right[0] != right[1]).sum())) / len(labels)
     if accuracy[0] - accuracy[1] <= LARGEST_LOSS + DOUBT * error:
         return agreement, accuracy, None
-    return agreement, accuracy, f"accuracy falls from {accuracy[0]:.2%} to {accuracy[1]:.2%}, by more than a point"
+    return (
+        agreement,
+        accuracy,
+        f"accuracy falls from {100 * accuracy[0]:.2f} % to {100 * accuracy[1]:.2f} %, by more than a point",
+    )
 
 
 def _advice(whole: Sequence[Part], split: Sequence[Part], wanted: Outputs, got: Outputs) -> Iterator[str]:

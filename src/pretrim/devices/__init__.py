@@ -105,8 +105,9 @@ class Board:
         flash = int(self.flash_bytes * (1 - application)) - RUNTIME_FLASH_BYTES
         if flash <= 0:
             raise UsageError(
-                f"Expected room for a model in the flash of {self.name}, but {application:.0%} for the application and "
-                f"{RUNTIME_FLASH_BYTES:,} bytes for the runtime leave none: lower the application's share."
+                f"Expected room for a model in the flash of {self.name}, but {100 * application:.0f} % for the "
+                f"application and {RUNTIME_FLASH_BYTES:,} bytes for the runtime leave none: lower the application's "
+                f"share."
             )
         return {"artifact_bytes": flash, "arena_bytes": int(self.ram_bytes * (1 - application))}
 

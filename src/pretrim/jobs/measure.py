@@ -174,8 +174,17 @@ def artifacts_of(path: Path) -> list[Artifact]:
         return [read(path)]
     found = [file for file in sorted(path.glob(f"{ARTIFACT}.*")) if file.suffix in SUFFIXES.values()]
     if not found:
-        raise ArtifactError(f"No artifact in {path}: make one with `{on_run('export', path, '--runtime', 'onnx')}`.")
+        raise ArtifactError(f"No artifact in {path}: {_how_to_export(path)}.")
     return [read(file) for file in found]
+
+
+def _how_to_export(folder: Path) -> str:
+    """How an artifact gets into a folder, which may be no run."""
+    from pretrim.runs.record import RECORD
+
+    if (folder / RECORD).exists():
+        return f"make one with `{on_run('export', folder, '--runtime', 'onnx')}`"
+    return "make one with `pretrim export RUN --runtime onnx`, where RUN is a folder that `pretrim compress -o` wrote"
 
 
 def _counterpart(path: Path, artifact: Artifact) -> Artifact:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pretrim.study.goal import Goal
 
 Amount = str | int | float
-Changes = tuple[str, ...] | Mapping[str, Any]
+Changes = Annotated[tuple[str, ...] | Mapping[str, Any], Parameter(metavar="NAME=VALUE")]
 MinWidth = int | Mapping[str, int]
 LONGEST_NUMBER = 9
 """digits of a number of filters"""
@@ -88,7 +88,7 @@ class Limits:
     ram: Annotated[Amount | None, _text("ram")] = None
     activation: Annotated[Amount | None, _text("activation")] = None
     latency: Annotated[Amount | None, _text("latency")] = None
-    at_most: tuple[str, ...] = ()
+    at_most: Annotated[tuple[str, ...], Parameter(metavar="NAME=AMOUNT")] = ()
     """A limit on another quantity, NAME=AMOUNT; any number of times."""
 
     def given(self) -> dict[str, Amount]:
@@ -249,7 +249,7 @@ class MachineOptions:
     """CPU threads (default: OMP_NUM_THREADS, or one per core)."""
     compile: Annotated[bool | None, Parameter(negative="--no-compile")] = None
     """Use torch.compile (default: where it pays)."""
-    tracker: tuple[str, ...] = ()
+    tracker: Annotated[tuple[str, ...], Parameter(metavar="NAME")] = ()
     """Report every epoch to a tracker: tensorboard, wandb, ...; any number of times."""
 
 

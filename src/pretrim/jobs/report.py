@@ -41,7 +41,16 @@ def report(
     check_page(output)
     if (path / RECORD).is_file() and not (path / STUDY).is_file():
         return write_run_report(path, output, reporter)
-    return write_report(open_study(path, storage), output, figures, watch=watch, reporter=reporter)
+    try:
+        study = open_study(path, storage)
+    except StudyError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise StudyError(
+            f"No study in {path} (it has no {STUDY}), and no run (it has no {RECORD}): make one with `pretrim sweep` "
+            f"or `pretrim compress`."
+        ) from error
+    return write_report(study, output, figures, watch=watch, reporter=reporter)
 
 
 def write_run_report(path: Path, output: Path, reporter: Reporter | None = None) -> Path:

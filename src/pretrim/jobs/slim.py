@@ -161,6 +161,7 @@ def slim(
         _check_for_run(options, data, images, reporter)
         given = _of_run(Path(str(source)), model, reporter)
     else:
+        _check_name(source)
         given = _of_model(source, options, data, images, reporter)  # type: ignore[arg-type]  # no path is left
     return _slimmed(given, output, options.overwrite)
 
@@ -170,6 +171,14 @@ def _is_run(source: ModelSource | Path) -> bool:
     from .hub import is_on_hub
 
     return isinstance(source, str | Path) and (is_on_hub(source) or Path(source).is_dir())
+
+
+def _check_name(source: ModelSource | Path) -> None:
+    """Raises UsageError for a name that is neither a run's nor a model's."""
+    from pretrim.models.resolve import is_model, unknown
+
+    if isinstance(source, str | Path) and not is_model(str(source)):
+        raise UsageError(unknown(str(source), "a run's folder or "))
 
 
 def _check_for_run(options: SlimOptions, data: DataSource | None, images: DataOptions, reporter: Reporter) -> None:

@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 
 from pretrim.devices import board
 from pretrim.errors import PretrimError, UsageError
+from pretrim.latency.board_systems import SAME_FILES
 
 from .data import DataSource, open_data, wanted_shape
 from .export import default_path, deliver
@@ -192,7 +193,7 @@ def _specs(options: StudyOptions) -> list[TrialSpec]:
         limit=given.limit_of,
         budgets=budgets,
         dense=given.dense,
-        runtime=_on_board(options) or ("onnx" if options.sweep.runtime == "onnx" else TIMED_BY),
+        runtime=_timed_runtime(options),
         **{name: value for name, value in own.items() if value is not None},
     )
 
@@ -215,20 +216,28 @@ def _on_board(options: StudyOptions) -> str | None:
     return None if runtime is None or runtime in RUNTIMES or not options.grid.device else runtime
 
 
+def _timed_runtime(options: StudyOptions) -> str:
+    """The runtime whose latency counts in trials that need one: on a microcontroller, litert is the one for those."""
+    runtime = options.sweep.runtime
+    if options.grid.device and runtime is not None:
+        return SAME_FILES.get(runtime, runtime)
+    return "onnx" if runtime == "onnx" else TIMED_BY
+
+
 def _check_times_on_boards(options: StudyOptions, specs: Sequence[TrialSpec]) -> None:
     """Raises UsageError for a time on a board that nothing is known of, before anything is trained."""
     from pretrim.latency.board_systems import find_system
 
-    runtime = _on_board(options)
     for name in {spec.device: None for spec in specs if spec.device}:
-        asked = TargetOptions(device=name, runtime=runtime)
         is_timed = any(spec.is_timed for spec in specs if spec.device == name)
+        runtime = options.sweep.runtime if is_timed else _on_board(options)
+        asked = TargetOptions(device=name, runtime=runtime)
         if board(name).kind == "microcontroller":
             find_target(asked, {"latency": "1x"} if is_timed else {}, Search(), exports=False)
-        elif runtime is not None:
-            find_system(board(name), runtime, board(name).data_type)
         elif is_timed:
             raise UsageError(f"A study has no latencies of {name}: leave out --device {name}, or the limit on latency.")
+        elif runtime is not None:
+            find_system(board(name), runtime, board(name).data_type)
 
 
 def _budgets(options: StudyOptions) -> list[Budget]:

@@ -172,11 +172,15 @@ def _system(options: TargetOptions, found: Board | None, dtype: str, predicted: 
     from pretrim.latency.board_systems import find_system, known_runtimes
 
     assert found is not None  # a microcontroller
-    if options.runtime in RUNTIMES:
-        if options.runtime == "litert" and predicted:
-            return find_system(found, "tflm", dtype)  # the same files, by the interpreter for microcontrollers
+    known = known_runtimes(found, dtype) if predicted else ()
+    if options.runtime in RUNTIMES and options.runtime != "litert" and known:
+        raise UsageError(
+            f"{found.name} is a microcontroller, which runs litert, not {options.runtime}: name by --runtime the one "
+            f"whose time is meant, of {', '.join(known)}."
+        )
+    if options.runtime in RUNTIMES and not (predicted and options.runtime == "litert"):
         return None  # what else it is wrong for, `_runtime` says
-    if predicted and options.runtime is None and (known := known_runtimes(found, dtype)):
+    if options.runtime is None and known:
         raise UsageError(
             f"{found.name} is a microcontroller, whose latency cannot be measured from here, only predicted: add "
             f"--runtime, one of {', '.join(known)}."

@@ -40,6 +40,8 @@ TITLES = {
 """What runtimes are called in texts"""
 ALIASES = {"x-cube-ai": "st-edge-ai", "stm32cube.ai": "st-edge-ai"}
 """Older names of runtimes"""
+SAME_FILES = {"litert": "tflm"}
+"""Runtimes by the name of their file format, which the interpreter for microcontrollers runs"""
 ONLY_ON = {"st-edge-ai": "STM32"}
 """What is in the titles of the boards that a runtime's licence and tools are limited to"""
 ENOUGH = 10
@@ -187,6 +189,7 @@ def _is_called(system: System, name: str | None) -> bool:
     if name is None:
         return True
     wanted = name.strip().lower().replace("@", " ")
+    wanted = SAME_FILES.get(wanted, wanted)
     for alias, runtime in ALIASES.items():
         wanted = wanted.replace(alias, runtime)
     return wanted in (system.runtime, system.title.lower()) or system.runtime.startswith(f"{wanted}-")

@@ -141,17 +141,37 @@ def _builder(name: str) -> Callable[..., object]:
         return zoo.timm_builder(name.removeprefix(_TIMM))
     if (file := _user_file(name)) is not None:
         return userfile.load_function(*file)
-    raise UsageError(_unknown(name))
+    raise UsageError(unknown(name))
 
 
-def _unknown(name: str) -> str:
-    """Say that no model has this name, and which was perhaps meant."""
+def is_model(name: str) -> bool:
+    """Whether a name has the form of a model's, be there one or not."""
+    return name in BUILTIN or name.startswith((_TORCHVISION, _TIMM)) or _user_file(name) is not None
+
+
+def unknown(name: str, also: str = "") -> str:
+    """Say that no model has this name, and which was perhaps meant.
+
+    Args:
+        name: as it was typed.
+        also: what else could have been named there: ``"a run's folder or "``.
+    """
     if name.endswith(".py"):
         return f"Expected FILE.py:FUNCTION, but got '{name}'. Name the function as well, as in {name}:build."
     forms = ", ".join((*BUILTIN, f"{_TORCHVISION}NAME", f"{_TIMM}NAME", "FILE.py:FUNCTION"))
-    close = get_close_matches(name.lower().replace("-", "").replace("_", ""), BUILTIN, n=2)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    return f"Expected a model that pretrim knows ({forms}), but got '{name}'.{hint}"
+    return f"Expected {also}a model that pretrim knows ({forms}), but got '{name}'.{_meant(name)}"
+
+
+def _meant(name: str) -> str:
+    """What somebody perhaps meant who typed the name of no model; empty where nothing is like it."""
+    if close := get_close_matches(name.lower().replace("-", "").replace("_", ""), BUILTIN, n=2):
+        return f" Did you mean {' or '.join(close)}?"
+    module, colon, function = name.rpartition(":")
+    if colon and (file := Path(f"{module.replace('.', '/')}.py")).is_file():
+        return f" Did you mean {file}:{function}?"
+    if name and Path(name).is_dir():
+        return " That is a folder: of a run, name the network that it was made from."
+    return ""
 
 
 def _parameters(name: str, builder: Callable[..., object], input_shape: tuple[int, ...] | None) -> Collection[str]:

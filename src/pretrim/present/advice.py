@@ -26,8 +26,7 @@ def show_advice(console: Console, advice: Advice) -> None:
     if found.best is None:
         return
     metric = found.best.metric
-    asked = ", ".join(f"{BY_NAME[name].title} {resource(BY_NAME[name].unit, value)}" for name, value in limits.items())
-    title = f"{found.fitting} of {found.of} networks fit{f' ({asked})' if asked else ''}"
+    title = f"{found.fitting} of {found.of} networks fit{f' ({_asked(limits)})' if limits else ''}"
     shown = _shown(found.best, limits, is_wide=console.width >= WIDE)
     is_known = found.best.validated is not None  # studies of older versions do not say
     columns = [BY_NAME[name].title for name in shown]
@@ -54,6 +53,14 @@ def show_advice(console: Console, advice: Advice) -> None:
     if advice.latency_of is not None:
         show_line(console, f"latency: {advice.latency_of}")
     console.print(Text(f"run: {advice.path}"), soft_wrap=True)
+
+
+def _asked(limits: Mapping[str, float]) -> str:
+    """The limits, in the words of the columns."""
+    from pretrim.study.recommend import BY_NAME
+
+    named = {BY_NAME[name].title: resource(BY_NAME[name].unit, value) for name, value in limits.items()}
+    return ", ".join(f"{title} at most {value}" for title, value in named.items())
 
 
 def _interval(evaluation: Mapping[str, Any] | None, metric: Metric) -> str:

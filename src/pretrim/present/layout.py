@@ -70,7 +70,7 @@ def show_table(console: Console, title: str, table: Table) -> None:
         title: a line above the table.
         table: is not changed.
     """
-    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
     if not console.is_terminal:
         console.width = max(console.width, _width(table, table.headings))
     if _width(table, [heading for heading in table.headings if not heading.is_optional]) > console.width:

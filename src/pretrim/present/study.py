@@ -85,7 +85,8 @@ def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:
     for text in (first.record or {})["warnings"]:
         show_line(console, f"warning: {first.spec.name}, seed {first.spec.seed}: {text}")
     if len(warned) > 1:
-        show_line(console, f"{len(warned) - 1} more trials have warnings: --json shows them")
+        others = "1 more trial has" if len(warned) == 2 else f"{len(warned) - 1} more trials have"
+        show_line(console, f"{others} warnings: --json shows them")
 
 
 def titled(part: str, metric: Metric) -> str:

@@ -148,7 +148,9 @@ def _header(record: RunRecord) -> str:
 
 def _summary(record: RunRecord) -> str:
     plan = record.plan
-    shares = [f"{plan.slim[cost] / plan.dense[cost]:.1%} of the {COSTS[cost][0]}" for cost in ("params", "macs")]
+    shares = [
+        f"{100 * plan.slim[cost] / plan.dense[cost]:.1f} % of the {COSTS[cost][0]}" for cost in ("params", "macs")
+    ]
     about = ""
     if record.classes is not None and record.input_shape is not None:
         about = f" for {len(record.classes)} classes of images of {'x'.join(map(str, record.input_shape))}"
@@ -172,7 +174,7 @@ def _costs(record: RunRecord) -> str:
     for cost, (title, is_bytes) in COSTS.items():
         if cost in slim and dense.get(cost):
             shown = [_size(values[cost]) if is_bytes else f"{values[cost]:,}" for values in (dense, slim)]
-            rows.append((title, *shown, f"{slim[cost] / dense[cost]:.1%}"))
+            rows.append((title, *shown, f"{100 * slim[cost] / dense[cost]:.1f} %"))
     return _table(("", "dense", "slim", "kept"), rows)
 
 

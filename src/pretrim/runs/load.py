@@ -42,11 +42,24 @@ def read(path: str | Path) -> RunRecord:
         check_free(file.parent, Path(path))
         if (file.parent / STATE).exists():
             raise CheckpointError(f"The training in {path} was stopped: go on with `compress --resume`.") from error
+        near = _run_near(Path(path))
         raise CheckpointError(
-            f"No run in {path} (its {RECORD}: {error.strerror}): give the folder that `pretrim compress -o` wrote."
+            f"No run in {path} (its {RECORD}: {error.strerror}): give the folder that `pretrim compress -o` wrote"
+            f"{'' if near is None else f', such as {near}'}."
         ) from error
     mend = "the file is truncated or edited, copy it again"
     return RunRecord.from_json(records.load(content, source=file, error=CheckpointError, mend=mend))
+
+
+def _run_near(path: Path) -> Path | None:
+    """A run that was perhaps meant: the folder of a file, or one in a folder, such as a study's trials."""
+    if path.is_file():
+        return path.parent if (path.parent / RECORD).is_file() else None
+    try:
+        below = sorted((*path.glob(f"*/{RECORD}"), *path.glob(f"*/*/{RECORD}")))
+    except (OSError, ValueError):  # a folder that may not be read, a name that cannot be one
+        return None
+    return below[0].parent if below else None
 
 
 def load(path: str | Path, *, model: ModelSource | None = None) -> nn.Module:

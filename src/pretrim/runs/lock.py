@@ -118,6 +118,9 @@ def _take(lock: Lock, shown_as: Path) -> None:
         except FileExistsError:  # of another machine, at this moment
             check_free(lock.folder, shown_as)
             raise
+        except OSError:  # a full disk: an empty file would stop whoever comes next for a minute
+            file.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager

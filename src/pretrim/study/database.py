@@ -44,9 +44,12 @@ def hidden(url: str) -> str:
 
 def engine_options(url: str) -> dict[str, Any]:
     """Of `sqlalchemy.create_engine`, for our tables and Optuna's alike."""
-    if url.startswith("sqlite"):
-        return {"connect_args": {"timeout": BUSY_S}}
-    return {"pool_pre_ping": True}  # connections of before a restart are dead
+    if not url.startswith("sqlite"):
+        return {"pool_pre_ping": True}  # connections of before a restart are dead
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_S}}
+    if _sqlite_file(url) is not None:
+        options["poolclass"] = sql.NullPool  # each is closed after its use: from Python 3.13 on an open one is reported
+    return options
 
 
 class Database:
@@ -71,7 +74,7 @@ class Database:
                 f"Expected a database as SQLAlchemy names it, such as postgresql+psycopg://USER@HOST/NAME, but got "
                 f"{hidden(url)} ({first_line(error)})."
             ) from error
-        weakref.finalize(self, self.engine.dispose)  # from Python 3.13 on, SQLite's connections want to be closed
+        weakref.finalize(self, self.engine.dispose)
         if self._file is not None:
             _check_sqlite(self._file)
 

@@ -52,21 +52,20 @@ def at_chance(records: Sequence[EpochRecord], data: DataSet) -> str | None:
     ends = wilson(round(accuracy * images), images)
     if ends.low > base:
         return None
-    learnt = _is_learning(records, data)
+    learnt, seen = _is_learning(records, data), f"{100 * (records[-1].train_score or 0.0):.1f} %"
+    said, always = f"validation accuracy {100 * accuracy:.1f} % of {images:,} images", f"{100 * base:.1f} %"
     if learnt and accuracy > base:
         return (
-            f"validation accuracy {accuracy:.1%} of {images:,} images (95 %: {100 * ends.low:.1f} to "
-            f"{100 * ends.high:.1f} %) may be no better than always one class ({base:.1%}), while training accuracy "
-            f"climbed to {records[-1].train_score:.1%}: these images are too few to tell. Hold out more."
+            f"{said} (95 %: {100 * ends.low:.1f} to {100 * ends.high:.1f} %) may be no better than always one class "
+            f"({always}), while training accuracy climbed to {seen}: these images are too few to tell. Hold out more."
         )
-    said = f"validation accuracy {accuracy:.1%} of {images:,} images is no better than always one class ({base:.1%})"
+    said += f" is no better than always one class ({always})"
     if learnt:
         return (
-            f"{said}, while training accuracy climbed to {records[-1].train_score:.1%}: the network learns its "
-            f"training images and nothing else. Check that the labels of both parts agree; give more images, or more "
-            f"augmentation."
+            f"{said}, while training accuracy climbed to {seen}: the network learns its training images and nothing "
+            f"else. Check that the labels of both parts agree; give more images, or more augmentation."
         )
-    return f"{said}, and so is training accuracy ({records[-1].train_score:.1%}): train longer, or change --lr."
+    return f"{said}, and so is training accuracy ({seen}): train longer, or change --lr."
 
 
 def _is_learning(records: Sequence[EpochRecord], data: DataSet) -> bool:

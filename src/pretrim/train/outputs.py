@@ -70,7 +70,10 @@ def check_logits(logits: torch.Tensor, classes: int) -> None:
     """Raises ModelError unless there is one score for each class."""
     if logits.dim() != 2 or logits.shape[1] != classes:
         got = "x".join(map(str, logits.shape[1:]))
-        raise ModelError(f"Expected the model to return {classes} class scores an image, but got {got}.")
+        raise ModelError(
+            f"Expected the model to return {classes} class scores an image, but got {got}: a network for another task "
+            f"needs --task."
+        )
 
 
 class Loss:
