@@ -16,7 +16,6 @@ from pretrim.analysis.network import Network
 from pretrim.cost.costs import costs
 from pretrim.cost.formula import Cost
 from pretrim.cost.quantities import by_option
-from pretrim.errors import check_is
 from pretrim.planning.plan import Plan
 from pretrim.planning.search import make_plan, options_of, plan_of_widths
 from pretrim.surgery.apply import apply, plan_of
@@ -61,7 +60,6 @@ def plan(
         InfeasibleBudget: no network meets a limit; the message says what is needed at least.
         UsageError: an unknown option.
     """
-    check_is(network, Network, "network to be what pretrim.analyze(model, example) found")
     named = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation, "latency": latency}
     others = {name: options.pop(name) for name in list(options) if name in by_option()}
     return make_plan(network, named | others, options_of(options), dtype, costs)  # type: ignore[arg-type]  # it checks
