@@ -1,13 +1,13 @@
-"""Claim: arena and constants of the firmware in C are known to the byte before it is compiled; its code is below 4 KiB.
+"""Claim: arena and constants of the firmware in C are known to the byte before it is compiled; its code is below 6 KiB.
 
 Slim and dense networks in int8: what the plan predicts of file and activations, what the sources say of themselves, and
 what the linker places in flash and RAM for three Cortex-M (MPS2 boards AN386, AN500 and AN521), without the self-test.
 Each image is run in QEMU, and counts only if every output is LiteRT's. Ranges come from random images, which the sizes
-do not depend on.
+do not depend on. QEMU counts instructions, by the plugin in `arm/`: of the self-test's four images together, over four.
 
     python benchmarks/firmware.py        # about 5 minutes; writes results/firmware.md
 
-Needs `pretrim[litert]`, gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
+Needs `pretrim[litert]`, gcc, gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
 import pretrim
+from pretrim.cost.costs import cost
 from pretrim.cost.microcontroller import arena_cost, artifact_cost
 from pretrim.deploy import export, write_firmware
 from pretrim.models import BUILTIN
@@ -61,6 +63,23 @@ def ram_of(file: Path) -> int:
     return sum(int(size) for size in re.findall(r"^\.(?:data|bss) +(\d+)", printed, re.MULTILINE))
 
 
+@cache
+def counter() -> Path:
+    """The plugin, compiled."""
+    made = Path(tempfile.mkdtemp()) / "count.so"
+    source = Path(__file__).parent / "arm" / "count.c"
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", made, source], check=True)
+    return made
+
+
+def instructions_of(sources: Path, board: str) -> float:
+    """Of an image, where every output is LiteRT's."""
+    command = ["make", "-s", "-C", sources, "run", f"BOARD={board}", f"QEMU=qemu-system-arm -plugin {counter()}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    (total,) = re.findall(r"all instructions (\d+)", done.stderr)
+    return int(total) / done.stdout.count("outputs equal to LiteRT's")
+
+
 def row(name: str, title: str, limits: dict[str, str]) -> list[str]:
     torch.manual_seed(0)
     build, shape = NETWORKS[name]
@@ -68,15 +87,17 @@ def row(name: str, title: str, limits: dict[str, str]) -> list[str]:
     network = pretrim.analyze(model, torch.zeros(1, *shape))
     plan = network.plan(**limits) if limits else None
     widths = network.dense if plan is None else plan.widths
+    macs = int(cost(network, "macs")(widths))
     slim = (model if plan is None else plan.apply(model)).eval()
     images = torch.randn(4, *shape)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         artifact = export(slim, path, "litert", images=images, calibration=images, force=True)
         firmware = write_firmware(artifact, Path(folder) / "src")
-        flash, ram = [], set()
+        flash, instructions, ram = [], [], set()
         for board in BOARDS:
-            subprocess.run(["make", "-s", "-C", f"{folder}/src", "run", f"BOARD={board}"], check=True)
+            count = instructions_of(Path(folder) / "src", board)
+            instructions.append(f"{count / 1e6:.1f} M ({count / macs:.1f})")
             built = Path(folder) / "src" / "build" / board
             flash.append(flash_of(built / "firmware.map"))
             ram.add(ram_of(built / "firmware.elf"))
@@ -85,22 +106,24 @@ def row(name: str, title: str, limits: dict[str, str]) -> list[str]:
     arena = arena_cost(network)
     predicted = [int(artifact_cost(network)(widths)), int(arena(widths) - arena.tail(widths))]
     cells = [*predicted, artifact.file_bytes, firmware.constant_bytes, *flash, same_ram]
-    print(name, title, *cells, sep=" | ", flush=True)
-    return [name, title, *(f"{cell:,}" for cell in cells)]
+    row = [name, title, *(f"{cell:,}" for cell in cells), *instructions]
+    print(*row, sep=" | ", flush=True)
+    return row
 
 
 def main() -> None:
-    flash = " | ".join(f"flash, {core}" for core in BOARDS.values())
+    flash, counts = (" | ".join(f"{what}, {core}" for core in BOARDS.values()) for what in ("flash", "instructions"))
     lines = [
         "# Firmware in plain C: predicted, and as the linker placed it",
         "",
         "Bytes; int8, 10 classes; ResNet-20 and MobileNetV2 for 3x32x32, DS-CNN for 1x49x10. Flash is that of network",
         "and kernels; RAM is the arena, to which the linker script adds 2,048 bytes of stack. Every image ran in QEMU,",
         "with LiteRT's outputs. The plan predicts the `.tflite` and the activations from widths alone.",
-        f"Compiled with {compiler()}, -O2.",
+        "Instructions are those of an image, in brackets for each multiply-accumulate; AN521's Cortex-M33 has no DSP",
+        f"extension. Compiled with {compiler()}, -O2.",
         "",
-        f"| network | | plan: .tflite | activations | real: .tflite | constants in C | {flash} | RAM |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| network | | plan: .tflite | activations | real: .tflite | constants in C | {flash} | RAM | {counts} |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in NETWORKS:
         for title, limits in PLANS.items():

@@ -1,18 +1,19 @@
 """Claim: trained directly, a slim network costs at most 40 % of pre-train, prune, fine-tune, and is as accurate.
 
-For each seed, on the same data, machine, threads, precision and layout, with the same recipe in every epoch:
+For each seed, on the same data, machine, threads, precision and layout, with the same recipe in every epoch, and within
+the same share of the dense network's multiply-accumulates:
 
-(a) pretrim: plan (FLOPs-aware sampling), then train the slim network once;
-(b) pre-train the dense network, prune it with Torch-Pruning (L1, global) to the multiply-accumulates of (a), fine-tune
-    for half as many epochs;
-(c) uniform width with the multiply-accumulates of (a), trained directly.
+- balanced: the default of `pretrim plan`, trained once.
+- paper: the sampling of arXiv 2208.12816 by MACs (FA), trained once.
+- uniform: one width multiplier, filled up to the limit, trained once.
+- pruned: the dense network pre-trained, pruned with Torch-Pruning (L1, global), fine-tuned for half as many epochs.
 
-    python benchmarks/training_cost.py --data cifar10:FOLDER            # ResNet-20 on one CPU thread, about 50 minutes
+    python benchmarks/training_cost.py --data cifar10:FOLDER     # ResNet-20 on one thread: 30 minutes with bfloat16
     python benchmarks/training_cost.py --data cifar10:FOLDER --device cuda --models vgg16,resnet56,mobilenetv2 \
         --images 0 --epochs 60
-    python benchmarks/training_cost.py --table                          # results/training_cost.md from the records
+    python benchmarks/training_cost.py --table                   # results/training_cost.md from the records
 
-Every arm is recorded when it is done; a second call goes on where the first was stopped. Needs torch-pruning.
+Every training is recorded when it is done; a second call goes on where the first was stopped. Needs torch-pruning.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pack_data import read
 from peers import macs_of, pruned_to
 from torch import nn
 
 import pretrim
-from pretrim.analysis.network import Network
 from pretrim.data import DataSet, Split, load
 from pretrim.models.resolve import build, resolve
-from pretrim.planning.plan import Plan
 from pretrim.train import Execution, Recipe, Training, evaluate, train
 
 RESULTS = Path(__file__).parent / "results" / "training_cost.jsonl"
@@ -63,9 +64,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--models", default="resnet20")
     parser.add_argument("--keep", default="0.3", help="share of the dense network's MACs, several with commas")
     parser.add_argument("--images", type=int, default=5000, help="training images; 0: all")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="other fields of the recipe")
+    parser.add_argument("--arms", default=",".join(ARMS), help="several with commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true")
     return parser.parse_args()
@@ -73,6 +77,8 @@ def _options() -> argparse.Namespace:
 
 def _data(options: argparse.Namespace) -> DataSet:
     """The training images and the test images; nothing is chosen by validation, so nothing is validated."""
+    if options.data.endswith(".safetensors"):
+        return read(Path(options.data), options.images or None)
     data = load(options.data, limit=options.images or None)
     empty = Split(data.validation.images[:0], data.validation.labels[:0])
     return replace(data, validation=empty)
@@ -81,21 +87,30 @@ def _data(options: argparse.Namespace) -> DataSet:
 # ---------------------------------------------------------------------------------------- the arms
 
 
+DIRECT: dict[str, dict[str, Any]] = {
+    "balanced": {},
+    "paper": {"mode": "macs"},
+    "uniform": {"mode": "uniform", "round_to": 1},
+}
+"""How the widths of networks that are trained once are chosen, by options of `planning.options.Options`"""
+ARMS = ("dense", *DIRECT, "pruned")
+
+
 def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -> None:
-    """All arms of one network and seed; those that are recorded are left out."""
-    gpu = options.device != "cpu"
+    """All trainings of one network and seed; those that are recorded are left out."""
     execution = Execution(
         device=options.device,
-        precision="bfloat16" if gpu else "float32",
+        precision=options.precision,
         channels_last=True,
         compile=False,
         threads=options.threads,
     )
-    recipe = Recipe(epochs=options.epochs, seed=seed)
+    others = {name: _value(text) for name, text in (each.split("=") for each in options.set)}
+    recipe = Recipe(epochs=options.epochs, seed=seed, **others)
     short = replace(recipe, epochs=options.epochs // 2, learning_rate=FINE_TUNING_RATE * recipe.learning_rate)
     example = torch.zeros(1, *data.input_shape)
     settings = {"model": name, "seed": seed, "images": len(data.train), "epochs": options.epochs, "machine": _machine()}
-    settings |= {"execution": execution.to_json()}
+    settings |= {"data": data.name, "recipe": others, "execution": execution.to_json()}
 
     def dense() -> nn.Module:
         torch.manual_seed(seed)
@@ -106,7 +121,7 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
     def run(arm: str, keep: float, make: Callable[[], nn.Module], how: Recipe) -> nn.Module | None:
         """Train one network, unless it was done before; record what it cost and reached."""
         key = {**settings, "arm": arm, "keep": keep}
-        if _known(key):
+        if _known(key) or arm not in options.arms.split(","):
             return None
         model, making = _timed(make)
         started, cpu = time.perf_counter(), time.process_time()
@@ -116,7 +131,7 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
         _record(
             {
                 **key,
-                **_costs(model.cpu(), example, training, len(data.train)),
+                **_costs(model.cpu(), example, training, len(data.train), how.batch_size),
                 "making_s": making,
                 "seconds": seconds,
                 "cpu_s": cpu,
@@ -126,39 +141,39 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
         )
         return model
 
+    def direct(keep: float, how: dict[str, Any]) -> nn.Module:
+        plan = network.plan(macs=f"{keep}x", **how)
+        torch.manual_seed(seed)
+        return plan.apply(dense())
+
     trained = run("dense", 1.0, dense, recipe)
     for keep in map(float, options.keep.split(",")):
-        plan = network.plan(mode="macs", macs=f"{keep}x", seed=seed)
-        run("a", keep, lambda plan=plan: _applied(plan, dense(), seed), recipe)
-        uniform = _uniform(network, plan.slim["macs"])
-        run("c", keep, lambda plan=uniform: _applied(plan, dense(), seed), recipe)
+        for arm, chosen in DIRECT.items():
+            how = {**chosen, "seed": seed} if arm == "paper" else chosen
+            run(arm, keep, lambda keep=keep, how=how: direct(keep, how), recipe)
         if trained is None:  # its weights are not kept between calls
             trained = dense()
-            if not _known({**settings, "arm": "b", "keep": keep}):
+            if "pruned" in options.arms and not _known({**settings, "arm": "pruned", "keep": keep}):
                 train(trained, data, recipe, execution=execution)
-        run("b", keep, lambda: pruned_to(trained.cpu(), example, plan.slim["macs"]), short)  # noqa: B023 (called at once)
+        most = round(keep * macs_of(dense(), example))
+        run("pruned", keep, lambda most=most: pruned_to(trained.cpu(), example, most), short)  # noqa: B023 (called at once)
 
 
-def _uniform(network: Network, macs: int) -> Plan:
-    """The plan of uniform width whose multiply-accumulates are nearest: it steps coarsely, so some limits are tried."""
-    limits = (round(macs * (0.95 + 0.01 * step)) for step in range(16))
-    plans = [network.plan(mode="uniform", round_to=1, macs=str(limit)) for limit in limits]
-    return min(plans, key=lambda plan: abs(plan.slim["macs"] - macs))
+def _value(text: str) -> int | float | str:
+    """Of a field of the recipe, as it is typed."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
-def _applied(plan: Plan, model: nn.Module, seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return plan.apply(model)
-
-
-def _costs(model: nn.Module, example: torch.Tensor, training: Training, images: int) -> dict[str, Any]:
-    macs = macs_of(model, example)
-    steps = images // 128
+def _costs(model: nn.Module, example: torch.Tensor, training: Training, images: int, batch: int) -> dict[str, Any]:
+    macs, steps = macs_of(model, example), images // batch
     speeds = [epoch.seconds / steps for epoch in training.epochs]
     return {
         "macs": macs,
         "params": sum(parameter.numel() for parameter in model.parameters()),
-        "training_flops": 2 * PASSES * macs * steps * 128 * len(training.epochs),
+        "training_flops": 2 * PASSES * macs * steps * batch * len(training.epochs),
         "step_s": statistics.median(speeds),
         "train_loss": training.epochs[-1].train_loss,
     }
@@ -209,55 +224,48 @@ def _table(records: list[dict[str, Any]]) -> str:
 
 def _sections(records: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
-    keys = sorted(
-        {(r["model"], r["images"], r["epochs"], r["machine"]["gpu"], r["keep"]) for r in records if r["arm"] == "a"}
-    )
-    for model, images, epochs, gpu, keep in keys:
-        here = [
-            r
-            for r in records
-            if (r["model"], r["images"], r["epochs"], r["machine"]["gpu"]) == (model, images, epochs, gpu)
-        ]
-        arms = {
-            arm: {r["seed"]: r for r in here if r["arm"] == arm and r["keep"] in (keep, 1.0)}
-            for arm in ("dense", "a", "b", "c")
-        }
+    names = ("data", "model", "images", "epochs")
+    for setting in sorted({(*(r[name] for name in names), r["keep"]) for r in records if r["arm"] == "pruned"}):
+        *of, keep = setting
+        here = [r for r in records if [r[name] for name in names] == of and r["keep"] in (keep, 1.0)]
+        arms = {arm: {r["seed"]: r for r in here if r["arm"] == arm} for arm in ARMS}
+        arms = {arm: found for arm, found in arms.items() if found}
         seeds = sorted(set.intersection(*(set(found) for found in arms.values())))
         if seeds:
-            lines += _section(
-                model, images, epochs, keep, {arm: [found[s] for s in seeds] for arm, found in arms.items()}
-            )
+            lines += _section({arm: [found[seed] for seed in seeds] for arm, found in arms.items()})
     return lines
 
 
-def _section(model: str, images: int, epochs: int, keep: float, arms: dict[str, list[dict[str, Any]]]) -> list[str]:
-    dense, n = arms["dense"], len(arms["dense"])
-    machine, execution = dense[0]["machine"], dense[0]["execution"]
-    where = (
-        machine["gpu"]
-        if machine["gpu"] != "none"
-        else f"{machine['cpu']} ({machine['isa']}), {execution['threads']} thread"
-    )
-    whole = {
-        "a": arms["a"],
-        "b": [_sum(d, b) for d, b in zip(dense, arms["b"], strict=True)],
-        "c": arms["c"],
-        "dense alone": dense,
-    }
-    titles = {"a": "(a) pretrim, direct", "b": "(b) pre-train, prune, fine-tune", "c": "(c) uniform width, direct"}
+TITLES = {
+    "balanced": "balanced, trained once",
+    "paper": "the paper's FA, trained once",
+    "uniform": "uniform width, trained once",
+    "pruned": "pre-trained, pruned, fine-tuned",
+    "dense": "dense",
+}
+
+
+def _section(arms: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What each way cost and reached, and each against the usual one, seed by seed."""
+    dense, first = arms["dense"], arms["pruned"][0]
+    machine, execution = first["machine"], first["execution"]
+    processor = f"{machine['cpu']} ({machine['isa']}), {execution['threads']} thread"
+    recipe = "".join(f", {name.replace('_', ' ')} {value}" for name, value in first["recipe"].items())
+    whole = {**arms, "pruned": [_sum(d, b) for d, b in zip(dense, arms["pruned"], strict=True)]}
     lines = [
-        f"## {model}, {1 - keep:.0%} fewer MACs, n = {n} seeds",
+        f"## {first['model']} on {first['data']}, {first['keep']:.0%} of the MACs, n = {len(dense)}",
         "",
-        f"{images:,} training images, {epochs} epochs; {where}; torch {machine['torch']}, {execution['precision']}, "
-        f"channels_last. Mean ± standard deviation over seeds.",
+        f"{first['images']:,} training images, {first['epochs']} epochs{recipe}; "
+        f"{processor if machine['gpu'] == 'none' else machine['gpu']}; torch {machine['torch']}, "
+        f"{execution['precision']}, channels_last. Mean ± standard deviation over seeds.",
         "",
         "| | MACs | parameters | training FLOPs | CPU time s | wall time s | ms a step | test accuracy % |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for arm, found in whole.items():
-        step = arms["b"] if arm == "b" else found
+    for arm in arms:
+        found, step = whole[arm], arms[arm]
         cells = [
-            titles.get(arm, arm),
+            TITLES[arm],
             f"{_spread([r['macs'] / 1e6 for r in found])} M",
             f"{_spread([r['params'] / 1e3 for r in found])} k",
             f"{_spread([r['training_flops'] / 1e12 for r in found], 1)} T",
@@ -267,28 +275,22 @@ def _section(model: str, images: int, epochs: int, keep: float, arms: dict[str, 
             _spread([100 * r["test_accuracy"] for r in found]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", *(_against_pruned(arm, whole) for arm in DIRECT if arm in arms), ""]
 
-    def compared(name: str, first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[float]:
-        return [a[name] / b[name] for a, b in zip(first, second, strict=True)]
 
-    def gained(other: list[dict[str, Any]]) -> list[float]:
-        return [100 * (a["test_accuracy"] - o["test_accuracy"]) for a, o in zip(arms["a"], other, strict=True)]
-
-    cpu, wall, flops = (compared(name, whole["a"], whole["b"]) for name in ("cpu_s", "seconds", "training_flops"))
-    return [
-        *lines,
-        "",
-        f"- time of (a) over (b): CPU {_spread(cpu, 3)}, wall {_spread(wall, 3)} (goal: at most 0.40); "
-        f"training FLOPs {_spread(flops, 3)}",
-        f"- r, time a step, slim (a) over dense: {_spread(compared('step_s', arms['a'], dense), 3)}",
-        f"- accuracy of (a) less that of (b): {_spread(gained(whole['b']))} points (goal: at least -0.2)",
-        f"- accuracy of (a) less that of (c): {_spread(gained(whole['c']))} points (goal: over one standard deviation)",
-        "",
-    ]
+def _against_pruned(arm: str, whole: dict[str, list[dict[str, Any]]]) -> str:
+    pairs = list(zip(whole[arm], whole["pruned"], strict=True))
+    cpu, wall, flops = ([a[name] / b[name] for a, b in pairs] for name in ("cpu_s", "seconds", "training_flops"))
+    points = [100 * (a["test_accuracy"] - b["test_accuracy"]) for a, b in pairs]
+    return (
+        f"- {arm} against pre-train, prune, fine-tune: CPU time {_spread(cpu, 3)} (goal: at most 0.40), "
+        f"wall {_spread(wall, 3)}, training FLOPs {_spread(flops, 3)}; accuracy {_spread(points)} points "
+        f"(goal: at least -0.2)"
+    )
 
 
 def _sum(dense: dict[str, Any], fine_tuned: dict[str, Any]) -> dict[str, Any]:
-    """What arm (b) costs in all: the pre-training too."""
+    """What fine-tuning and the pre-training before it cost together."""
     summed = ("training_flops", "cpu_s", "seconds", "making_s")
     return {**fine_tuned, **{name: dense[name] + fine_tuned[name] for name in summed}}
 

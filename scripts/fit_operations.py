@@ -35,7 +35,7 @@ import mcufit_arena  # noqa: E402
 from small_networks import networks  # noqa: E402
 
 import pretrim  # noqa: E402
-from pretrim.cost.litert_rules import lower  # noqa: E402
+from pretrim.cost.litert.rules import lower  # noqa: E402
 from pretrim.cost.microcontroller import (  # noqa: E402
     CHANNEL_BYTES,
     OPERATIONS,

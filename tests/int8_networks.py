@@ -12,7 +12,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-VERSIONS = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4} | dict.fromkeys(
+VERSIONS = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "TRANSPOSE_CONV": 4} | dict.fromkeys(
     ("RESHAPE", "RELU_N1_TO_1", "HARD_SWISH"), 1
 )
 """Of operators that the second, which knows int8, is not right for: groups, no biases, or none but the first"""
@@ -163,6 +163,41 @@ class Drawn:
             depthMultiplier=multiplier, dilationHFactor=dilation[0], dilationWFactor=dilation[1],
             fusedActivationFunction=self.one(0, 1, 2, 3),
         )  # fmt: skip
+        self.now = output
+
+    def transposed(self) -> None:
+        """Of any size that the convolution from the output makes the input of."""
+        (height, width), _ = self.shape_of_kernel()
+        channels, strides = int(self.random.integers(1, 5)), [int(stride) for stride in self.random.integers(1, 4, 2)]
+        padding, sizes = int(self.one(0, 1)), []
+        for size, kernel, stride in zip(self.now.shape[1:3], (height, width), strides, strict=True):
+            least = (size - 1) * stride + (1 if padding == 0 else kernel)
+            sizes.append(least + int(self.random.integers(0, stride)))
+        shape, inputs = (1, *sizes, channels), self.now.shape[3]
+        used, typical = self.weights((channels, height, width, inputs), channels, 0, inputs * height * width)
+        output = self.sums(shape, typical)
+        self.build.add(
+            "TRANSPOSE_CONV", [self.build.tensor((4,), values=np.array(shape, np.int32)), used[0], self.now.number,
+            *used[1:]], output.number, "TransposeConvOptions", padding=padding, strideH=strides[0], strideW=strides[1],
+            fusedActivationFunction=self.one(0, 1, 3),
+        )  # fmt: skip
+        self.now = output
+
+    def nearest(self) -> None:
+        self.resized("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions")
+
+    def bilinear(self) -> None:
+        self.resized("RESIZE_BILINEAR", "ResizeBilinearOptions")
+
+    def resized(self, name: str, options: str) -> None:
+        """Larger or smaller, each side on its own, in each of the three ways to place pixels."""
+        height, width = (int(size) for size in self.random.integers(1, 24, 2))
+        output = self.activation((1, height, width, self.now.shape[3]), self.now.scale, self.now.zero)
+        sizes = self.build.tensor((2,), values=np.array([height, width], np.int32))
+        aligns, halves = self.one((False, False), (True, False), (False, True))
+        self.build.add(
+            name, [self.now.number, sizes], output.number, options, alignCorners=aligns, halfPixelCenters=halves
+        )
         self.now = output
 
     def average_pool(self) -> None:
@@ -354,7 +389,8 @@ def draw(seed: int) -> bytes:
     kinds: list[Callable[[], None]] = [
         drawn.convolution, drawn.depthwise, drawn.average_pool, drawn.max_pool, drawn.residual, drawn.pad,
         drawn.pad_with, drawn.transpose, drawn.concatenation, drawn.repeated, drawn.product, drawn.softmax,
-        drawn.slice, drawn.shuffle, *(partial(drawn.rescaling, name) for name in RESCALINGS),
+        drawn.slice, drawn.shuffle, drawn.transposed, drawn.nearest, drawn.bilinear,
+        *(partial(drawn.rescaling, name) for name in RESCALINGS),
         *(partial(drawn.function, name) for name in FUNCTIONS),
     ]  # fmt: skip
     kinds[seed % len(kinds)]()

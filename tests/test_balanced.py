@@ -170,7 +170,7 @@ def test_the_derivatives_of_the_utility(recipe: Recipe, seed: int) -> None:
         return
     assert found == pytest.approx(differences(lambda y: float(worth(np.exp(y)[None])[0]), logs), rel=1e-5, abs=1e-7)
     exact = differences(lambda y: worth.gradient(np.exp(y)), logs)
-    curve = worth.curvature(np.exp(logs))
+    curve = worth.curvature(np.exp(logs)).dense()
     assert np.linalg.eigvalsh(curve).max() <= 1e-9  # concave
     if worth.classifier is None or (np.count_nonzero(worth.classifier.channels) < 2 and not worth.classifier.constant):
         assert curve == pytest.approx(exact, rel=1e-4, abs=1e-7)
@@ -191,7 +191,7 @@ def test_the_derivatives_of_every_cost(recipe: Recipe, seed: int) -> None:
         slope = slopes(f, widths) * widths
         assert slope == pytest.approx(differences(lambda y, f=f: f(np.exp(y)[None])[0], logs), rel=1e-5, abs=1e-3)
         weights = np.linspace(0.5, 1.5, len(f.offset))
-        curve = curvature(f, widths, weights) * np.outer(widths, widths) + np.diag(weights @ slope)
+        curve = curvature(f, widths, weights).dense() * np.outer(widths, widths) + np.diag(weights @ slope)
         exact = differences(lambda y, f=f, v=weights: v @ (slopes(f, np.exp(y)) * np.exp(y)), logs)
         assert curve == pytest.approx(exact, rel=1e-4, abs=1e-2)
 
@@ -262,6 +262,22 @@ def test_at_the_optimum_worth_and_cost_are_balanced(resnet20: Network) -> None:
     assert inside.sum() >= 6
     worths = worth.gradient(optimum.widths)[inside]
     assert worths == pytest.approx(optimum.prices[0] * shares[inside], rel=1e-4)
+
+
+@pytest.mark.parametrize("limits", [{"macs": "0.4x"}, {"params": "0.4x", "activation": "0.6x"}])
+def test_at_the_optimum_of_hundreds_of_groups_worth_and_cost_are_balanced(limits: dict[str, str]) -> None:
+    """Where the matrices are too large to be solved as a whole."""
+    layers = [conv(16 + n % 3, 16 + (n + 1) % 3) for n in range(300)]
+    network = pretrim.analyze(nn.Sequential(conv(3, 16), *layers, conv(16, 2)), IMAGE)
+    problem, worth = problem_of(network, 1, **limits), utility(network)
+    optimum = solve(program(problem, worth))
+    shares = np.zeros(len(network.groups))
+    for limit, price in zip(problem.budget.costs, optimum.prices, strict=True):
+        f = limit.formula  # type: ignore[attr-defined]
+        shares += price * (slopes(f, optimum.widths) * optimum.widths / f(optimum.widths[None])[0][:, None])[0]
+    inside = (optimum.widths > problem.smallest * 1.001) & (optimum.widths < network.dense * 0.999)
+    assert inside.sum() >= 250
+    assert worth.gradient(optimum.widths)[inside] == pytest.approx(shares[inside], rel=1e-4)
 
 
 # ---------------------------------------------------------------------------------------- legal widths, by brute force

@@ -36,7 +36,7 @@ BOARDS = ("an386", "an500", "an521")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
 CHECKED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 """A read or write outside of an array, and every overflow, ends the program"""
-CONSTANT = r"_\d+(_(weights|bias|multiplier|shift|table|exponential|operand))?$"
+CONSTANT = r"_\d+(_(weights|bias|multiplier|shift|table|exponential|operand|rows|columns))?$"
 """The names of a layer's structure and arrays"""
 KERNELS = Path(pretrim.__file__).parent / "deploy" / "firmware" / "files"
 PIPE = """#include "network.h"
@@ -60,6 +60,9 @@ ROUNDING = [
     ("dense", 3),
     ("product", 0),
     ("softmax", 4),
+    ("transposed", 0),
+    ("transposed", 2),
+    *((kind, seed) for kind in ("nearest", "bilinear") for seed in range(4)),
 ]
 """Operators, and seeds with which both ways of rounding give different outputs (an average has a way of its own, and
 with softmax it is float's and fixed point's)"""
@@ -289,7 +292,7 @@ def numbers(folder: Path, name: str) -> NDArray[np.int8]:
 
 
 def check_sizes(made: Slim, built: Path) -> None:
-    """By the sources: arena and constants to the byte, the code at most 4 KiB. By the plan: activations to 1 %."""
+    """By the sources: arena and constants to the byte, the code at most 6 KiB. By the plan: activations to 1 %."""
     elf, firmware = built / "firmware.elf", made.firmware
     sections = sizes(["arm-none-eabi-size", "-A", str(elf)], r"^(\.\w+) +(\d+)", 10)
     symbols = sizes(["arm-none-eabi-nm", "-S", str(elf)], r"^\w+ (\w+) \w (\w+)$", 16)
@@ -299,7 +302,7 @@ def check_sizes(made: Slim, built: Path) -> None:
     layers = [size for name, size in symbols.items() if re.search(CONSTANT, name)]
     assert sum(-(-size // 4) * 4 for size in layers) == firmware.constant_bytes  # objects begin at words
     linked = flash_of(built / "firmware.map", "network.o", "kernels.o")
-    assert firmware.constant_bytes < linked < firmware.constant_bytes + 4096
+    assert firmware.constant_bytes < linked < firmware.constant_bytes + 6144
     assert linked < made.predicted_file
 
 
@@ -315,6 +318,90 @@ def flash_of(file: Path, *objects: str) -> int:
     text = file.read_text().partition("Linker script and memory map")[2].partition("\n.data")[0]
     found = re.findall(r"^ \.\S+\s+0x[0-9a-f]+\s+(0x[0-9a-f]+) (\S+)$", text, re.MULTILINE)
     return sum(int(size, 16) for size, name in found if Path(name).name in objects)
+
+
+# ---------------------------------------------------------------------------------------- several outputs
+
+
+class Detector(torch.nn.Module):
+    """Boxes and scores of anchors at two sizes, a mask, and a number for the whole image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.fine = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.coarse = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU())
+        self.boxes, self.scores = nn.Conv2d(20, 2 * 4, 1), nn.Conv2d(12, 2 * 3, 1)
+        self.mask = nn.Sequential(nn.ConvTranspose2d(20, 4, 4, 2, 1), nn.ReLU(), nn.Conv2d(4, 1, 1))
+        self.number = nn.Linear(12, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        fine = self.fine(x)
+        coarse = self.coarse(fine)
+        both = torch.cat([fine, torch.nn.functional.interpolate(coarse, scale_factor=2)], 1)
+        boxes = self.boxes(both).permute(0, 2, 3, 1).reshape(len(x), -1, 4)
+        scores = self.scores(coarse).permute(0, 2, 3, 1).reshape(len(x), -1, 3)
+        smooth = torch.nn.functional.interpolate(self.mask(both), scale_factor=1.5, mode="bilinear")
+        return boxes, scores, smooth, self.number(coarse.mean((2, 3)))
+
+
+@needs_make
+def test_every_output_of_a_detector_is_litert_s_in_its_place(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, images = Detector().eval(), torch.randn(8, 3, 12, 12)
+    content = litert_file(model, images)
+    write_firmware(artifact_of(content, tmp_path / "model.tflite"), tmp_path)
+    assert {"RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "TRANSPOSE_CONV"} <= set(graph_of(content).names)
+    sizes = [2 * 36 * 4, 2 * 9 * 3, 18 * 18, 1]
+    known = numbers(tmp_path, "samples_output").reshape(4, -1)
+    session = reference(content)
+    (source,) = session.get_input_details()
+    for image, row in zip(numbers(tmp_path, "samples_input").reshape(4, *source["shape"]), known, strict=True):
+        scale, zero = source["quantization"]
+        real = torch.from_numpy((image.astype(np.float32) - zero) * np.float32(scale)).permute(0, 3, 1, 2)
+        wanted = [output.detach().numpy().ravel() for output in model(real)]
+        assert [len(each) for each in wanted] == sizes
+        for output, values, found in zip(
+            wanted, np.split(row, np.cumsum(sizes)[:-1]), session.get_output_details(), strict=True
+        ):
+            scale, zero = found["quantization"]
+            assert len(output) == 1 or np.corrcoef(values, output)[0, 1] > 0.7
+    for call in (["test"], *([] if MISSING else [["run", "BOARD=an386"]])):
+        said = make(tmp_path, *call)
+        assert said.count(f"{sum(sizes)} of {sum(sizes)} outputs equal to LiteRT's\n") == 4 and said.endswith(
+            "passed\n"
+        )
+
+
+@needs_cc
+def test_outputs_are_described_in_c(tmp_path: Path) -> None:
+    """Their sizes, scales and zero points are those of the file, each where its values lie."""
+    torch.manual_seed(0)
+    content = litert_file(Detector().eval(), torch.randn(4, 3, 12, 12))
+    write_firmware(artifact_of(content, tmp_path / "model.tflite"), tmp_path)
+    program = """#include "network.h"
+#include <stdio.h>
+int main(void)
+{
+    for (int i = 0; i < NETWORK_OUTPUTS; i++) {
+        const network_tensor *one = &network_outputs[i];
+        printf("%d %.9e %d\\n", (int)one->size, (double)one->scale, (int)one->zero);
+    }
+    return network_output() != network_outputs[0].values || NETWORK_OUTPUT_SIZE != network_outputs[0].size;
+}
+"""
+    said = [line.split() for line in piped(compiled(tmp_path, program), b"").decode().splitlines()]
+    for (size, scale, zero), output in zip(said, reference(content).get_output_details(), strict=True):
+        assert int(size) == np.prod(output["shape"])
+        assert (np.float32(scale), int(zero)) == (np.float32(output["quantization"][0]), output["quantization"][1])
+
+
+def test_an_output_that_is_not_computed_is_refused() -> None:
+    build = Builder()
+    source = build.tensor((1, 4, 4, 2), np.float32(0.1), 0)
+    build.add("RELU", [source], build.tensor((1, 4, 4, 2), np.float32(0.1), 0))
+    with pytest.raises(ExportError, match="Expected outputs that are computed for C sources, but 1 of them are not"):
+        firmware_layers(build.content(source, source))
 
 
 # ---------------------------------------------------------------------------------------- pixels, values, labels
@@ -483,7 +570,7 @@ def odd_network(name: str, options: str | None, second: tuple[int, ...] | None =
     ("content", "said"),
     [
         (odd_network("DIV", "DivOptions"), "There is no C kernel for DIV: replace it in the network, or"),
-        (odd_network("RESIZE_BILINEAR", None), "There is no C kernel for RESIZE_BILINEAR"),
+        (odd_network("SPACE_TO_DEPTH", None), "There is no C kernel for SPACE_TO_DEPTH"),
         (odd_network("ADD", "AddOptions", (2, 1, 4, 4, 2)), "The C kernel of ADD does not take 5 dimensions"),
         (odd_network("MUL", "MulOptions", (2, 1, 4, 4, 2)), "The C kernel of MUL does not take 5 dimensions"),
     ],
@@ -497,9 +584,9 @@ def test_what_has_no_kernel_is_named_and_nothing_is_written(content: bytes, said
 
 
 def test_they_are_found_before_a_file_is_written(tmp_path: Path) -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Upsample(scale_factor=2))
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReflectionPad2d(1))
     images = torch.randn(4, 1, 8, 8)
-    with pytest.raises(ExportError, match="There is no C kernel for RESIZE_NEAREST_NEIGHBOR: replace it"):
+    with pytest.raises(ExportError, match="There is no C kernel for MIRROR_PAD: replace it"):
         export(
             model,
             tmp_path / "m.tflite",

@@ -12,7 +12,7 @@ from torch import nn
 
 import pretrim
 from pretrim.cost.arena import pack, place, top
-from pretrim.cost.litert_rules import lower
+from pretrim.cost.litert.rules import lower
 from pretrim.cost.microcontroller import arena_cost, artifact_cost, lower_bound
 from pretrim.deploy import litert, litert_file, micro
 from pretrim.deploy.tflite import MEMORY_PLAN
@@ -256,8 +256,28 @@ def in_channels_last(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return m.end(m.norm(m.stem(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)).mean((2, 3))
 
 
+def joined(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What the converter drops: parts that are put together as they were, from two kinds of operators."""
+    x = m.one(torch.cat(m.stem(x).chunk(4, 1), 1))
+    return m.two(torch.cat([x[:, :6], x[:, 6:]], 1)).mean((2, 3))
+
+
+def partly_joined(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    _, b, c, _ = m.one(m.stem(x)).chunk(4, 1)
+    x = m.two(torch.cat([b, c], 1))
+    return m.three(torch.cat([x[:, 4:], x[:, :4]], 1)).mean((2, 3))
+
+
 SIGNAL = (2, 40)
 BLOCK = nn.Sequential(nn.Conv1d(2, 12, 5, 2, 2), nn.BatchNorm1d(12), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(12, 16, 3))
+UPWARD = nn.Sequential(
+    *(nn.Conv1d(2, 12, 3), nn.ConvTranspose1d(12, 16, 4, 2, 1), nn.BatchNorm1d(16), nn.ReLU()),
+    *(nn.ConvTranspose1d(16, 16, 4, 2, 1), nn.BatchNorm1d(16), nn.Conv1d(16, 16, 1)),
+)
+CROPPED_SIGNAL = nn.Sequential(
+    *(nn.Conv1d(2, 48, 3), nn.ConvTranspose1d(48, 64, 3, 2, 1, 1), nn.BatchNorm1d(64), nn.ReLU()),
+    nn.Conv1d(64, 16, 1),
+)
 CROPPED = (nn.ConvTranspose2d(16, 16, 3, 2, 1, 1), nn.BatchNorm2d(16), nn.ReLU())
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "GroupNorm": (lambda: Kind(pooled, part=nn.Sequential(nn.GroupNorm(4, 16), nn.ReLU(), nn.GroupNorm(1, 16))), SHAPE),
@@ -268,6 +288,17 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "Conv1d": (lambda: Kind(signal, part=BLOCK), SIGNAL),
     "transposed": (lambda: Kind(pooled, part=nn.Sequential(nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU())), SHAPE),
     "transposed, cropped": (lambda: Kind(pooled, part=nn.Sequential(*CROPPED)), SHAPE),
+    "transposed, ReLU6": (
+        lambda: Kind(pooled, part=nn.Sequential(nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU6())),
+        SHAPE,
+    ),
+    "transposed signals": (lambda: Kind(signal, part=UPWARD), SIGNAL),
+    "transposed signals, cropped": (lambda: Kind(signal, part=CROPPED_SIGNAL), SIGNAL),
+    "joined parts": (lambda: Kind(joined, one=nn.Conv2d(16, 16, 1), two=nn.Conv2d(16, 16, 1)), SHAPE),
+    "partly joined": (
+        lambda: Kind(partly_joined, one=nn.Conv2d(16, 16, 1), two=nn.Conv2d(8, 16, 1), three=nn.Conv2d(16, 16, 1)),
+        SHAPE,
+    ),
 }
 
 

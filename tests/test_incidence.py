@@ -46,7 +46,7 @@ def test_slopes_and_curvature_are_those_of_the_dense_matrices(network: Network) 
     unit = np.eye(len(widths))
     slope = [(macs((widths + e)[None]) - macs((widths - e)[None]))[0, 0] / 2 for e in unit]
     assert slopes(macs, widths)[0] == pytest.approx(slope)
-    curve = curvature(macs, widths, np.ones(1))
+    curve = curvature(macs, widths, np.ones(1)).dense()
     for first, second in ((0, 1), (1, 2), (0, 0), (len(widths) - 1, 1)):
         a, b = unit[first], unit[second]
         corners = [(1, widths + a + b), (-1, widths + a - b), (-1, widths - a + b), (1, widths - a - b)]

@@ -566,6 +566,26 @@ def test_the_networks_output_is_frozen_with_its_reason() -> None:
     assert named(nn.Sequential(conv(3, 8), conv(8, 2))) == {"1": "the network's output"}
 
 
+HEADS: dict[str, Any] = {
+    "a row an anchor": lambda m, x: m.a(x).permute(0, 2, 3, 1).reshape(len(x), -1, 3),
+    "anchors first": lambda m, x: m.a(x).unflatten(1, (-1, 3)).permute(0, 3, 4, 1, 2).flatten(1, 3),
+    "one image a value": lambda m, x: torch.stack(m.a(x).chunk(6, 1), 1),
+    "decoded in part": lambda m, x: decoded(m.a(x).permute(0, 2, 3, 1).reshape(len(x), -1, 3)),
+    "of the whole image": lambda m, x: m.a(x).mean((2, 3)).view(len(x), 6, 3),
+}
+
+
+def decoded(values: Tensor) -> Tensor:
+    return torch.cat([values[..., :1].sigmoid(), values[..., 1:]], -1)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_frozen_filter_of_a_head_is_counted(head: str) -> None:
+    """Anchors x values of one convolution are tied by the reshape, but they are as many filters as before it."""
+    network = pretrim.analyze(Net(HEADS[head], a=conv(3, 18)), torch.zeros(1, 3, 8, 8))
+    assert [(each.layer, each.filters, each.reason) for each in network.frozen] == [("a", 18, "the network's output")]
+
+
 @dataclass
 class Held:
     value: Any

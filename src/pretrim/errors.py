@@ -7,6 +7,7 @@ The command line prints the message alone and exits with the error's ``exit_code
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 from types import UnionType
 
 
@@ -84,3 +85,12 @@ class MeasureError(PretrimError):
 
 class StudyError(PretrimError):
     """A study that is missing, damaged, of a newer version, or whose database cannot be used."""
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """Some names for a message, and how many more there are.
+
+    >>> first_of(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrim.errors import ModelError, check_is
+from pretrim.errors import ModelError, check_is, first_of
 
 from .build import Analysis, Declared, StoredIntegerConflict, build_network
 from .channels import Channels, Ids, Labels
@@ -36,7 +36,6 @@ from .unread import freeze_unread
 from .unused import unused_operations
 
 MOST_TRIALS = 200
-MOST_NAMED = 3
 NOWHERE = Site("", 0, "", "")
 STRATEGIES: dict[str, tuple[str, ...]] = {
     "view": ("retarget", "carrier1", "carrier2", "share", "freeze", "freeze all"),
@@ -302,9 +301,7 @@ class Analyst:
         clear = [each for each in declared if len(each.rows) == 1]
         stored = (StoredInteger(NOWHERE, d.module, d.attribute, None, network.members[d.rows[0]]) for d in clear)
         unclear = [f"{d.attribute} of {d.module or 'the model'}" for d in declared if len(d.rows) > 1]
-        more = f" and {len(unclear) - MOST_NAMED} more" if len(unclear) > MOST_NAMED else ""
-        some = ", ".join(unclear[:MOST_NAMED]) + more
-        note = f"integers of the dense network stay where they may stand for several widths: {some}"
+        note = f"integers of the dense network stay where they may stand for several widths: {first_of(unclear)}"
         followed = replace(
             network,
             stored_integers=(*network.stored_integers, *stored),
@@ -369,10 +366,9 @@ def unused_notes(inference: Trace, unused: frozenset[int]) -> list[str]:
     names = list(
         dict.fromkeys(operation.module or operation.op for operation in found if operation.filters is not None)
     )
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return [
-        f"no output depends on {', '.join(names[:MOST_NAMED])}{more}: a converter leaves that out, so it is not counted"
-    ] * bool(names)
+    if not names:
+        return []
+    return [f"no output depends on {first_of(names)}: a converter leaves that out, so it is not counted"]
 
 
 def tie_shared(channels: Channels, stored_integers: Sequence[StoredInteger]) -> None:

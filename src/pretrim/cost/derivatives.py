@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from pretrim.analysis.network import IntArray
 
 from .formula import Formula
+from .symmetric import Symmetric
 
 FloatArray = NDArray[np.float64]
 
@@ -65,7 +67,7 @@ def slopes(formula: Formula, widths: FloatArray) -> FloatArray:
     return slope
 
 
-def curvature(formula: Formula, widths: FloatArray, weights: FloatArray) -> FloatArray:
+def curvature(formula: Formula, widths: FloatArray, weights: FloatArray) -> Symmetric:
     """Second derivatives of a weighted sum of a formula's columns with respect to widths (G): G x G.
 
     Args:
@@ -73,27 +75,11 @@ def curvature(formula: Formula, widths: FloatArray, weights: FloatArray) -> Floa
         widths: of each group (G).
         weights: of each column.
     """
-    count = len(widths)
-    curve = np.zeros(count * count)
-    if not len(formula.factors):
-        return curve.reshape(count, count)
-    pairs, factors = formula.incidence, formula.sizes(widths)[formula.factors]
-    weighted = formula.into @ weights
-    left, right = _couples(pairs.terms)
-    terms, cells = pairs.terms[left], pairs.groups[left] * count + pairs.groups[right]
-    for first in range(factors.shape[1]):
-        for second in range(factors.shape[1]):
-            if first != second:
-                others = np.delete(factors, (first, second), axis=1).prod(axis=1) * weighted
-                parts = others[terms] * pairs.shares[left, first] * pairs.shares[right, second]
-                curve += np.bincount(cells, parts, minlength=count * count)
-    return curve.reshape(count, count)
-
-
-def _couples(terms: IntArray) -> tuple[IntArray, IntArray]:
-    """Every two pairs of one product, in both orders, and each with itself: places in the ascending `terms`."""
-    starts = np.searchsorted(terms, terms)
-    counts = np.searchsorted(terms, terms, side="right") - starts
-    left = np.repeat(np.arange(len(terms)), counts)
-    right = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts) + starts[left]
-    return left, right
+    pairs, couples = formula.incidence, formula.incidence.couples
+    factors, weighted = formula.sizes(widths)[formula.factors], formula.into @ weights
+    terms, values = pairs.terms[couples.left], np.zeros(len(couples.rows))
+    for first, second in permutations(range(factors.shape[1]), 2):
+        others = np.delete(factors, (first, second), axis=1).prod(axis=1) * weighted
+        parts = others[terms] * pairs.shares[couples.left, first] * pairs.shares[couples.right, second]
+        values += np.bincount(couples.cells, parts, minlength=len(values))
+    return Symmetric.of_entries(len(widths), couples.rows, couples.columns, values)

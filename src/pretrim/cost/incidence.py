@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,3 +57,38 @@ class Incidence:
         grown = np.bincount(self.sizes, self.size_shares * widths[self.size_groups], minlength=len(constants))
         found: FloatArray = constants + grown
         return found
+
+    @cached_property
+    def couples(self) -> Couples:
+        """Every two pairs of one product."""
+        return Couples.of(self.terms, self.groups)
+
+
+@dataclass(frozen=True)
+class Couples:
+    """Every two pairs of one product, in both orders, and each with itself: where second derivatives are not 0.
+
+    Attributes:
+        left: the first pair, a place in `Incidence.terms`.
+        right: the second.
+        cells: of each couple, which cell of a matrix (G x G) it adds to.
+        rows: of each cell, the group of the first.
+        columns: of each cell, the group of the second.
+    """
+
+    left: IntArray
+    right: IntArray
+    cells: IntArray
+    rows: IntArray
+    columns: IntArray
+
+    @classmethod
+    def of(cls, terms: IntArray, groups: IntArray) -> Couples:
+        """From the product, ascending, and the group of each pair."""
+        starts = np.searchsorted(terms, terms)
+        counts = np.searchsorted(terms, terms, side="right") - starts
+        left = np.repeat(np.arange(len(terms)), counts)
+        right = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts) + starts[left]
+        count = int(groups.max(initial=0)) + 1
+        places, cells = np.unique(groups[left] * count + groups[right], return_inverse=True)
+        return cls(left, right, cells, places // count, places % count)

@@ -1,6 +1,6 @@
 """What a network takes on a microcontroller: bytes of its ``.tflite`` and of the tensor arena, before they exist.
 
-The network is followed as LiteRT's converter turns it (`litert_rules`). The arena has a head, where activations are
+The network is followed as LiteRT's converter turns it (`litert`). The arena has a head, where activations are
 placed at offsets that are free while they live, and a tail of the interpreter's own structures. The offsets are planned
 here (`pack`) and written into the file, which TensorFlow Lite for Microcontrollers honours; its own planner takes up to
 a third more. What operators take beside their tensors is fitted on small networks, two for each kind of operator
@@ -20,14 +20,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretrim.analysis.network import IntArray, Network, Operator
+from pretrim.errors import first_of
 
 from .arena import pack, place, top
 from .formula import DType, FormulaCost, Term, formula, item_bytes
-from .litert_rules import lower, pair
-from .lowering import SCALE_BYTES, UNREAD, Lowering, Node
+from .litert.follow import pair
+from .litert.lowering import SCALE_BYTES, UNREAD, Lowering, Node
+from .litert.rules import lower
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-MOST_NAMED = 3
 CHANNEL_BYTES = 8
 """multiplier and shift of each output channel of a convolution"""
 
@@ -301,8 +302,7 @@ def lower_bound(network: Network) -> str | None:
     unknown = list(dict.fromkeys(lower(network, "int8").unknown))
     if not unknown:
         return None
-    more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
-    return f"file and arena may be larger: what LiteRT makes of {', '.join(unknown[:MOST_NAMED])}{more} is not known"
+    return f"file and arena may be larger: what LiteRT makes of {first_of(unknown)} is not known"
 
 
 def _tail(low: Lowering, structures: Structures) -> list[Term]:

@@ -103,12 +103,7 @@ def export(
     pair = checked_normalisation(given, record.get("normalisation"))
     plain = PlainNetwork(network)
     wanted = plain.outputs(given)
-    job = Conversion(
-        plain,
-        tuple(value[:1].contiguous() for value in given),
-        () if sample is None else tuple(value.numpy() for value in sample),
-        options,
-    )
+    job = _job(plain, given, sample, options)
     converted = _convert(runtime, job)
     if accept is not None:
         accept(converted.content)
@@ -116,19 +111,15 @@ def export(
     proof = prove(
         wanted,
         got,
-        is_int8=sample is not None,
+        is_int8=job.is_int8,
         inputs=record.get("inputs", GIVEN),
         labels=None if labels is None else labels.cpu().numpy(),
         regions=parts_of(plain, job.examples),
         judge=judge,
     )
-    data_type: DataType = "float32" if sample is None else "int8"
+    data_type: DataType = "int8" if job.is_int8 else "float32"
     if proof.failed and not force:
-        raise ExportError(
-            f"Expected the {data_type} artifact for {runtime.title} to compute what the network does, but "
-            f"{'; '.join(proof.failed)}{_score(proof)}: {_mend(plain, given, wanted, proof, data_type)}, "
-            f"or keep it with --force."
-        )
+        raise ExportError(_refusal(runtime, data_type, proof, _mend(plain, given, wanted, proof, data_type)))
     ports = _ports(runtime, session, job)
     ports[0]["normalisation"] = pair
     artifact = Artifact(
@@ -162,7 +153,7 @@ def litert_file(network: nn.Module, images: torch.Tensor) -> bytes:
         UsageError: LiteRT's packages are missing.
         ExportError: the network cannot be converted.
     """
-    job = Conversion(PlainNetwork(network), (images[:1].contiguous(),), (images.numpy(),))
+    job = _job(PlainNetwork(network), (images,), (images,), ConversionOptions())
     return _convert(find_runtime("litert"), job).content
 
 
@@ -195,8 +186,13 @@ def _check_options(runtime: Runtime, options: ConversionOptions, *, is_int8: boo
         raise UsageError(f"{runtime.title} has no int8: leave the calibration out.")
 
 
+def _job(network: PlainNetwork, images: Inputs, calibration: Inputs | None, options: ConversionOptions) -> Conversion:
+    examples = tuple(value[:1].contiguous() for value in images)
+    return Conversion(network, examples, tuple(value.numpy() for value in calibration or ()), options)
+
+
 def _convert(runtime: Runtime, job: Conversion) -> Converted:
-    if job.calibration and runtime.quantise is not None:
+    if job.is_int8 and runtime.quantise is not None:
         return runtime.quantise(job)
     return runtime.convert(job)
 
@@ -258,7 +254,7 @@ def _notes(runtime: Runtime, job: Conversion, converted: Converted, proof: Proof
 def _larger(runtime: Runtime, job: Conversion, converted: Converted) -> list[str]:
     """A note where the int8 file is larger than the float32 one; nothing for float32."""
     weights = sum(value.numel() * value.element_size() for value in job.network.parameters())
-    if not job.calibration or len(converted.content) <= weights:  # the float32 file holds them, and more
+    if not job.is_int8 or len(converted.content) <= weights:  # the float32 file holds them, and more
         return []
     plain = len(runtime.convert(Conversion(job.network, job.examples, options=job.options)).content)
     if len(converted.content) < plain:
@@ -275,6 +271,14 @@ def _score(proof: Proof) -> str:
         return ""
     name, found, wanted = (proof.metric[key] for key in ("name", "artifact", "pytorch"))
     return f" ({name}: {found:.4g}, PyTorch's {wanted:.4g})"
+
+
+def _refusal(runtime: Runtime, data_type: DataType, proof: Proof, mend: str) -> str:
+    """What an artifact that is not proved falls short of, and what may help, in one line."""
+    return (
+        f"Expected the {data_type} artifact for {runtime.title} to compute what the network does, but "
+        f"{'; '.join(proof.failed)}{_score(proof)}: {mend}, or keep it with --force."
+    )
 
 
 def _mend(plain: PlainNetwork, images: Inputs, wanted: Outputs, proof: Proof, data_type: DataType) -> str:

@@ -65,6 +65,11 @@ class Conversion:
     calibration: tuple[Images, ...] = ()
     options: ConversionOptions = field(default_factory=ConversionOptions)
 
+    @property
+    def is_int8(self) -> bool:
+        """Whether integers are wanted: only they are calibrated."""
+        return bool(self.calibration)
+
     def samples(self) -> Iterator[tuple[Images, ...]]:
         """The calibration one image at a time, each input of 1 x C x ..."""
         return ones(self.calibration)

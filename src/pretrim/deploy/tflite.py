@@ -10,7 +10,7 @@ import numpy as np
 
 from pretrim.compat.optional import need
 from pretrim.cost.arena import pack
-from pretrim.cost.lowering import MEAN_BYTES
+from pretrim.cost.litert.lowering import MEAN_BYTES
 
 IDENTIFIER = b"TFL3"
 MEMORY_PLAN = b"OfflineMemoryAllocation"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrim.devices import APPLICATION_SHARE, Board, board
-from pretrim.errors import BudgetError, UsageError
+from pretrim.errors import BudgetError, UsageError, first_of
 
 from .options import Amount, Search, TargetOptions
 from .reporter import Reporter, Silent
@@ -294,8 +294,7 @@ def _measured(target: Target, dense: DenseModel, reporter: Reporter) -> LatencyC
     with reporter.counting(what) if not is_known else _nothing() as progress:
         found = measured_cost(dense.network, dense.module, key, label=target.label, ask=runner, progress=progress)
     if found.left_out:
-        rest = f" and {len(found.left_out) - 3} more" if len(found.left_out) > 3 else ""
-        reporter.say(f"note: layers without a latency of their own: {', '.join(found.left_out[:3])}{rest}")
+        reporter.say(f"note: layers without a latency of their own: {first_of(found.left_out)}")
     if found.aligned > max(target.round_to, ALIGNED):
         step = found.aligned
         reporter.say(f"note: kernels pad widths to multiples of {step}: --round-to {step} wastes none")

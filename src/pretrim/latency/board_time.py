@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretrim.analysis.network import IntArray, Network, Operator
 from pretrim.cost.formula import Formula, Term, formula
-from pretrim.cost.litert_rules import ACTIVATIONS, FUSES, lower
-from pretrim.cost.lowering import Lowering, Node
+from pretrim.cost.litert.follow import ACTIVATIONS, FUSES
+from pretrim.cost.litert.lowering import Lowering, Node
+from pretrim.cost.litert.rules import lower
 from pretrim.devices import Board
 
 from .board_systems import SECOND_NS, WEIGHTED, Prediction, System, Work, find_system

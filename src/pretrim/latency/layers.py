@@ -9,8 +9,9 @@ from typing import Any
 
 from pretrim.analysis.network import Network, Operator
 from pretrim.cost.formula import Term
-from pretrim.cost.litert_rules import CONVOLUTIONS, lower
-from pretrim.cost.lowering import Lowering
+from pretrim.cost.litert.follow import CONVOLUTIONS
+from pretrim.cost.litert.lowering import Lowering
+from pretrim.cost.litert.rules import lower
 from pretrim.deploy.runtime import RuntimeName
 
 POOLS = {"max_pool2d_with_indices": "max_pool", "avg_pool2d": "average_pool"}

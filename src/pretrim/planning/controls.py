@@ -25,19 +25,24 @@ def uniform(problem: Problem, count: int) -> IntArray:
     networks a large one, so the steps above the ratio follow in the order of the ratio that they reach, as far as they
     fit: a comparison with less than the whole budget would flatter every other method.
     """
-    widths, dense = _largest_ratio(problem), problem.network.dense
-    everyone = np.arange(len(dense))
-    is_open = np.ones(len(dense), dtype=bool)
-    while True:
-        wider = problem.next_up(everyone, widths)
-        is_open &= wider > widths
-        if not is_open.any():
-            return np.repeat(widths[None], count, axis=0)
-        group = int(np.where(is_open, wider / dense, np.inf).argmin())
-        trial = widths.copy()
-        trial[group] = wider[group]
-        is_open[group] = bool(problem.budget.met(trial[None])[0])  # a step that does not fit never will
-        widths = trial if is_open[group] else widths
+    widths = _largest_ratio(problem)
+    is_open = np.ones(len(widths), dtype=bool)
+    for group, wider in _steps_by_ratio(problem, widths):
+        if is_open[group]:
+            trial = widths.copy()
+            trial[group] = wider
+            is_open[group] = bool(problem.budget.met(trial[None])[0])  # a step that does not fit never will
+            widths = trial if is_open[group] else widths
+    return np.repeat(widths[None], count, axis=0)
+
+
+def _steps_by_ratio(problem: Problem, widths: IntArray) -> list[tuple[int, int]]:
+    """Every group and legal width above its width here, in the order of the ratio; of equal ones by group."""
+    above = [legal[legal > now] for legal, now in zip(problem.legal, widths, strict=True)]
+    groups = np.repeat(np.arange(len(widths)), [len(part) for part in above])
+    wider = np.concatenate(above)
+    order = np.lexsort((groups, wider / problem.network.dense[groups]))
+    return list(zip(groups[order].tolist(), wider[order].tolist(), strict=True))
 
 
 def _largest_ratio(problem: Problem) -> IntArray:

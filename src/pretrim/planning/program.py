@@ -14,6 +14,7 @@ import numpy as np
 from pretrim.analysis.network import IntArray
 from pretrim.cost.derivatives import binding, curvature, slopes
 from pretrim.cost.formula import Formula
+from pretrim.cost.symmetric import Symmetric
 
 from .legal import FloatArray
 from .utility import Utility
@@ -50,13 +51,12 @@ class Limited:
         elasticity: FloatArray = slopes(self.formula, widths) * widths / values[:, None]
         return elasticity
 
-    def curvature(self, widths: FloatArray, weights: FloatArray) -> FloatArray:
+    def curvature(self, widths: FloatArray, weights: FloatArray) -> Symmetric:
         """Second derivatives of a weighted sum of the columns' logarithms, in log widths: G x G."""
         values = np.maximum(self.formula(widths[None])[0], 1e-300)
         elasticity = self.elasticities(widths)
-        curve = curvature(self.formula, widths, weights / values) * np.outer(widths, widths)
-        curve += np.diag(weights @ elasticity) - (elasticity.T * weights) @ elasticity
-        return curve
+        curve = curvature(self.formula, widths, weights / values).scaled(widths)
+        return curve + Symmetric.of_diagonal(weights @ elasticity) + Symmetric.of_products(elasticity, -weights)
 
 
 def limited(formula: Formula, most: float, lowest: FloatArray, highest: FloatArray) -> Limited:
@@ -103,7 +103,7 @@ class Program:
         parts = [limit.elasticities(widths)[:, self.free] for limit in self.limits]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.free)))
 
-    def curvature(self, widths: FloatArray, prices: FloatArray) -> FloatArray:
+    def curvature(self, widths: FloatArray, prices: FloatArray) -> Symmetric:
         """Second derivatives of the Lagrangian, to be minimised, in the logarithms of the free widths."""
         curve = -self.utility.curvature(widths)
         at = 0
@@ -111,7 +111,7 @@ class Program:
             columns = len(limit.formula.offset)
             curve += limit.curvature(widths, prices[at : at + columns])
             at += columns
-        return curve[np.ix_(self.free, self.free)]
+        return curve.among(self.free)
 
 
 @dataclass(frozen=True)
@@ -214,15 +214,15 @@ def _nearer(program: Program, state: State) -> State | None:
     columns, size = len(state.elasticities), len(state.logs)
     stiffness = state.prices / state.slacks
     curve = program.curvature(program.widths(state.logs), state.prices[:columns])
-    curve += (state.elasticities.T * stiffness[:columns]) @ state.elasticities
-    curve += np.diag(stiffness[columns : columns + size] + stiffness[columns + size :])
+    curve += Symmetric.of_products(state.elasticities, stiffness[:columns])
+    curve += Symmetric.of_diagonal(stiffness[columns : columns + size] + stiffness[columns + size :])
     open_ = state.excess + state.slacks
     pull = target / state.slacks + stiffness * open_
     try:
-        move = np.linalg.solve(curve, -(state.slope + state.against(pull)))
+        move = curve.solve(-(state.slope + state.against(pull)))
     except np.linalg.LinAlgError:
         return None
-    slacks: FloatArray = -open_ - state.along(np.asarray(move, dtype=np.float64))
+    slacks: FloatArray = -open_ - state.along(move)
     prices = target / state.slacks - state.prices - stiffness * slacks
     length = min(_longest(state.slacks, slacks), _longest(state.prices, prices))
     if not np.isfinite(length):

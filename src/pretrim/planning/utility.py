@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pretrim.analysis.network import IntArray, Network
+from pretrim.cost.symmetric import Symmetric
 
 from .legal import FloatArray
 
@@ -113,7 +114,7 @@ class Utility:
             slope += self.class_weight * self.classifier.channels * row / self.classifier.reads(row) ** 2
         return slope
 
-    def curvature(self, widths: ArrayLike) -> FloatArray:
+    def curvature(self, widths: ArrayLike) -> Symmetric:
         """Second derivatives with respect to the logarithms of the widths (G), or less where they are not concave: GxG.
 
         They are exact where one group feeds the classifier. Where several do (a concatenation), ``-1 / w_F`` is not
@@ -121,12 +122,14 @@ class Utility:
         (Duffin, Peterson, Zener, Geometric Programming, 1967), so that a step by them never overestimates the utility.
         """
         row = np.asarray(widths, dtype=np.float64)
-        size = max(len(row), 1)
-        curve: FloatArray = -2 * EVENNESS * self.scale * (np.eye(len(row)) - 1.0 / size)
+        even = 2 * EVENNESS * self.scale
+        vectors, weights = [np.ones(len(row))], [even / max(len(row), 1)]
         if self.classifier is not None:
-            part = self.classifier.channels * row
-            curve -= self.class_weight / self.classifier.reads(row) ** 3 * np.outer(part, part)
-        return curve
+            vectors.append(self.classifier.channels * row)
+            weights.append(-self.class_weight / float(self.classifier.reads(row)) ** 3)
+        return Symmetric.of_diagonal(np.full(len(row), -even)) + Symmetric.of_products(
+            np.stack(vectors), np.array(weights)
+        )
 
     def _deviations(self, logs: FloatArray) -> FloatArray:
         """Of each group's log ratio from their mean: (n x G) -> (n x G)."""

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pretrim.errors import first_of
+
 from .layout import Table, show_table
 from .text import BAR_WIDTH, COSTS, MODE_TITLES, WIDE, amount, bar, count, percent, show_notes, size
 
@@ -28,7 +30,7 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     groups = Table("<group", "channels", *(["at least"] if is_asked else []), "<~layers")
     for group in record["groups"]:
         numbers = [group["channels"], *([group["least"]] if is_asked else [])]
-        groups.add_row(Text(group["name"]), *map(str, numbers), Text(_names(group["layers"])))
+        groups.add_row(Text(group["name"]), *map(str, numbers), Text(first_of(group["layers"], most=4)))
     show_table(console, "Channel groups: filters that live and die together", groups)
     if record["frozen"]:
         show_table(console, "Frozen: filters that no plan removes", _frozen(record["frozen"]))
@@ -55,11 +57,6 @@ def _layers(layers: Sequence[Mapping[str, Any]], console: Console) -> Table:
 
 def _short_kind(kind: str) -> str:
     return "conv" if kind == "convolution" else kind
-
-
-def _names(names: Sequence[str], most: int = 4) -> str:
-    """The first few names."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:

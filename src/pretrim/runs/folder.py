@@ -35,7 +35,7 @@ def prepare_output(path: str | Path, overwrite: bool = False, resume: bool = Fal
             _check_replaceable(Path(path), target, overwrite, resume)
         _check_writable(target)
     except (OSError, RuntimeError) as error:  # RuntimeError: links that go in a circle, before Python 3.13
-        raise _not_writable(Path(path), error) from error
+        raise not_writable(Path(path), error) from error
     return target
 
 
@@ -63,7 +63,7 @@ def output_folder(path: str | Path, *, overwrite: bool = False, resume: bool = F
                 _check_replaceable(Path(path), target, overwrite, resume)
             _clean(target, resume)
         except OSError as error:
-            raise _not_writable(Path(path), error) from error
+            raise not_writable(Path(path), error) from error
         yield lock
 
 
@@ -134,22 +134,23 @@ def _is_temporary(entry: Path) -> bool:
     return entry.name.startswith(".") and entry.suffix == ".tmp"
 
 
-def _sibling(target: Path) -> Path:
+def temporary_beside(target: Path) -> Path:
     """A new name in the same folder: a rename within one folder is atomic."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
 
 
-def _not_writable(path: Path, error: OSError | RuntimeError) -> CheckpointError:
+def not_writable(path: Path, error: OSError | RuntimeError) -> CheckpointError:
+    """What to raise where a run's folder cannot be written."""
     why = getattr(error, "strerror", None) or "links that lead in a circle"
     return CheckpointError(f"Cannot write the folder {path}: {why}. Choose one that can be written.")
 
 
-def _rename(temporary: Path, target: Path) -> None:
+def replace_folder(temporary: Path, target: Path) -> None:
     """Put the new folder in the place of the old one, which is put back if that fails."""
     if not target.exists():
         temporary.rename(target)
         return
-    old = _sibling(target)
+    old = temporary_beside(target)
     target.rename(old)
     try:
         temporary.rename(target)

@@ -216,7 +216,7 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
         aliases=file.weights.aliases,
         classes=file.classes,
         input_shape=given.shape,
-        normalisation=None if given.normalisation is None else _checked_pair(given.normalisation),
+        normalisation=None if given.normalisation is None else checked_pair(given.normalisation),
         data=data["data"],
         results=data["results"],
         forward=file.forward,
@@ -230,19 +230,22 @@ def check_results(results: Mapping[str, Any]) -> None:
     )
 
 
-def _checked_classes(names: Sequence[str]) -> tuple[str, ...]:
+def checked_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the outputs. Raises TypeError."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"the classes are {names!r}")
     return tuple(names)
 
 
-def _checked_shape(shape: Sequence[int]) -> Shape:
+def checked_shape(shape: Sequence[int]) -> Shape:
+    """(channels, sizes) of one signal, image or volume. Raises ValueError."""
     if not 2 <= len(shape) <= 4 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"the input shape is {shape!r}")
     return tuple(shape)
 
 
-def _checked_pair(pair: Sequence[Sequence[float]]) -> Normalisation:
+def checked_pair(pair: Sequence[Sequence[float]]) -> Normalisation:
+    """(mean, std), a value of each for every channel. Raises ValueError."""
     mean, std = (tuple(float(value) for value in values) for values in pair)
     if len(mean) != len(std) or not all(value > 0 for value in std):
         raise ValueError(f"the normalisation is {pair!r}")
@@ -254,4 +257,4 @@ def image_shape(plan: Plan) -> Shape | None:
     shape = plan.example.get("shape") if isinstance(plan.example, Mapping) else None
     if not isinstance(shape, list) or not 3 <= len(shape) <= 5:
         return None
-    return _checked_shape(shape[1:]) if all(isinstance(size, int) and size > 0 for size in shape) else None
+    return checked_shape(shape[1:]) if all(isinstance(size, int) and size > 0 for size in shape) else None

@@ -23,20 +23,20 @@ from pretrim.surgery.apply import plan_of
 
 from .card import model_card
 from .folder import (
-    _not_writable,
-    _rename,
-    _sibling,
+    not_writable,
     prepare_output,
+    replace_folder,
+    temporary_beside,
 )
 from .record import (
     CARD,
     RECORD,
     WEIGHTS,
     RunRecord,
-    _checked_classes,
-    _checked_pair,
-    _checked_shape,
     check_results,
+    checked_classes,
+    checked_pair,
+    checked_shape,
     image_shape,
 )
 
@@ -92,9 +92,9 @@ def save(
             slim_fingerprint=fingerprint(slim),
             weights_sha256=hashlib.sha256(content).hexdigest(),
             aliases=aliases,
-            classes=None if classes is None else _checked_classes(classes),
-            input_shape=None if shape is None else _checked_shape(shape),
-            normalisation=None if normalisation is None else _checked_pair(normalisation),
+            classes=None if classes is None else checked_classes(classes),
+            input_shape=None if shape is None else checked_shape(shape),
+            normalisation=None if normalisation is None else checked_pair(normalisation),
             data=data,
             results=results,
             forward=forward,
@@ -112,15 +112,15 @@ def save(
 
 def _write_folder(path: Path, content: bytes, text: str, card: str, overwrite: bool) -> None:
     target = prepare_output(path, overwrite)
-    temporary = _sibling(target)
+    temporary = temporary_beside(target)
     try:
         temporary.mkdir(parents=True)
         (temporary / WEIGHTS).write_bytes(content)
         write_text(temporary / CARD, card)
         write_text(temporary / RECORD, text)
-        _rename(temporary, target)
+        replace_folder(temporary, target)
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise not_writable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -133,7 +133,7 @@ def _write_into(path: Path, content: bytes, text: str, card: str) -> None:
         write_text(path / CARD, card)
         write_text(path / RECORD, text)
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise not_writable(path, error) from error
 
 
 def _stored(slim: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

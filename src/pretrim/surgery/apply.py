@@ -24,7 +24,7 @@ from pretrim.cost.costs import cost
 from pretrim.errors import ModelError, PlanError, UsageError, check_is
 from pretrim.planning.plan import Plan
 
-from .fresh import _filters, fan_factors
+from .fresh import fan_factors, filter_dimensions
 
 Init: TypeAlias = Literal["fresh", "inherit"]
 KeptMask: TypeAlias = NDArray[np.bool_]
@@ -137,7 +137,7 @@ def score(model: nn.Module, network: Network) -> NDArray[np.float64]:
     """L1 norm of each channel over its filters in every layer (Li et al. 2017, section 3.1, summed where coupled)."""
     values = dict(model.named_parameters())
     scores = np.zeros(len(network.group_of))
-    for parameter, dim in _filters(network):
+    for parameter, dim in filter_dimensions(network):
         weight = values[parameter.name].detach().abs().double()
         norms = weight.sum([d for d in range(weight.dim()) if d != dim]).cpu().numpy()
         channels = network.members[parameter.dims[dim]]

@@ -15,7 +15,7 @@ from pretrim.analysis.network import IntArray, Network, Parameter
 GAINS = (2.0, 1.0, 1.0 / 3.0)
 
 
-def _filters(network: Network) -> Iterator[tuple[Parameter, int]]:
+def filter_dimensions(network: Network) -> Iterator[tuple[Parameter, int]]:
     """The trained weight of each layer, with the dimension that holds its filters (a fixed transform is a buffer)."""
     by_name = {parameter.name: parameter for parameter in network.parameters}
     done: set[str] = set()
@@ -44,7 +44,7 @@ def fan_factors(model: nn.Module, network: Network, widths: IntArray) -> dict[st
     dense_values = dict(model.named_parameters())
     sizes = network.sizes(widths)
     groups = _convolution_groups(network)
-    weights = {p.name: p for p, _ in _filters(network)}
+    weights = {p.name: p for p, _ in filter_dimensions(network)}
     explained = {name: _explanations(dense_values[name], groups.get(name, 1)) for name in weights}
     votes = Counter(kind for kinds in explained.values() for kind in kinds)
     factors = {}

@@ -14,21 +14,22 @@ BLOCKS = (1, 2, 4, 8)
 
 
 def known_answers(path: Path) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """Random images and their outputs, one a row. Their noise is in blocks of 1, 2, 4 and 8 pixels: of fine noise alone
-    a deep network sees the mean, and answers the same.
+    """Random images, one a row, and their outputs, all of an image in a row. Their noise is in blocks of 1, 2, 4 and 8
+    pixels: of fine noise alone a deep network sees the mean, and answers the same.
 
     Args:
-        path: an int8 .tflite with one input and one output.
+        path: an int8 .tflite with one input.
     """
     session = Session(path, reference=True)
-    (source,), (output,) = session.inputs, session.outputs
+    (source,) = session.inputs
     random = np.random.default_rng(0)
     images = np.stack([_blocks(random, source["shape"], size) for size in BLOCKS])
     answers = []
     for image in images:
         session.interpreter.set_tensor(source["index"], image)
         session.interpreter.invoke()
-        answers.append(session.interpreter.get_tensor(output["index"]).ravel().copy())
+        found = [session.interpreter.get_tensor(output["index"]).ravel() for output in session.outputs]
+        answers.append(np.concatenate(found))
     return images.reshape(len(images), -1), np.array(answers)
 
 

@@ -26,6 +26,7 @@ STRUCTURE_BYTES = {
     "nn_multiplication": 68,
     "nn_softmax_rows": 12,
     "nn_rescaling": 20,
+    "nn_resizing": 16,
     "nn_padding": 26,
     "nn_permutation": 32,
 }
@@ -111,7 +112,7 @@ def title(step: Step) -> str:
     """An operator with the shapes of what it reads and writes: ``CONV_2D 16x16x3 -> 16x16x8, 3x3``."""
     sources = " and ".join(_sizes(tensor.shape) for tensor in activations(step))
     kernel = ""
-    if step.operator in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+    if step.operator in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"):
         _, height, width, _ = step.reads(1).shape
         kernel = f", {height}x{width}"
     elif hasattr(step.options, "filterHeight"):
@@ -129,12 +130,41 @@ def window(step: Step, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 
     """
     source, output = checked_image(step, step.reads(0)), checked_image(step, step.output)
     strides = (step.options.strideH, step.options.strideW)
-    top, left = (
+    pads = [
         padding_before(source[axis], output[axis], strides[axis], (kernel[axis] - 1) * dilation[axis] + 1)
-        if step.options.padding == SAME
-        else 0
         for axis in (0, 1)
-    )
+    ]
+    return _window(step, source, kernel, dilation, pads)
+
+
+def transposed_window(step: Step, kernel: tuple[int, int]) -> dict[str, Value]:
+    """The same of a transposed convolution, whose padding is that of the convolution from its output to its input.
+
+    Args:
+        step: the transposed convolution.
+        kernel: height and width.
+    """
+    output, strides = checked_image(step, step.output), (step.options.strideH, step.options.strideW)
+    pads = [
+        padding_before(output[axis], -(-output[axis] // strides[axis]), strides[axis], kernel[axis]) for axis in (0, 1)
+    ]
+    return _window(step, checked_image(step, step.reads(2)), kernel, (1, 1), pads)
+
+
+def _window(
+    step: Step, source: tuple[int, int, int], kernel: tuple[int, int], dilation: tuple[int, int], pads: Sequence[int]
+) -> dict[str, Value]:
+    """The fields of `nn_window`.
+
+    Args:
+        step: whose options have strides and padding.
+        source: the image that it reads.
+        kernel: height and width.
+        dilation: of the kernel.
+        pads: rows and columns before the image, of SAME padding.
+    """
+    output, strides = checked_image(step, step.output), (step.options.strideH, step.options.strideW)
+    top, left = pads if step.options.padding == SAME else (0, 0)
     return {
         "input_height": source[0],
         "input_width": source[1],

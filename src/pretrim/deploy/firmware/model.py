@@ -86,18 +86,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Model:
-    """A network with one input and one output.
+    """A network with one input.
 
     Attributes:
         steps: in the order in which they run.
         input: the image.
-        output: the result.
+        outputs: in the order in which the network returns them.
         arena_bytes: what all activations take, each where it lies.
     """
 
     steps: tuple[Step, ...]
     input: Tensor
-    output: Tensor
+    outputs: tuple[Tensor, ...]
     arena_bytes: int
 
 
@@ -106,14 +106,15 @@ def read_model(content: bytes) -> Model:
 
     Raises:
         UsageError: LiteRT is not installed.
-        ExportError: several inputs, outputs or subgraphs, or activations that are not int8.
+        ExportError: several inputs or subgraphs, outputs that are not computed, or activations that are not int8.
     """
     schema = need("ai_edge_litert.schema_py_generated")
     file = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     graph = file.subgraphs[0]
-    for what, found in {"subgraph": file.subgraphs, "input": graph.inputs, "output": graph.outputs}.items():
+    for what, found in {"subgraph": file.subgraphs, "input": graph.inputs}.items():
         if len(found) != 1:
             raise ExportError(f"Expected one {what} for C sources, but the network has {len(found)}: {OTHER_WAY}.")
+    _check_outputs(graph)
     lives = lives_of(graph)
     _check_int8(schema, graph, list(lives))
     sizes = [math.prod(_shape(graph.tensors[tensor])) for tensor in lives]
@@ -124,9 +125,15 @@ def read_model(content: bytes) -> Model:
     return Model(
         steps=tuple(_step(schema, file, number, tensors) for number in range(len(graph.operators))),
         input=tensors[graph.inputs[0]],
-        output=tensors[graph.outputs[0]],
+        outputs=tuple(tensors[number] for number in graph.outputs),
         arena_bytes=top(sizes, offsets),
     )
+
+
+def _check_outputs(graph: Any) -> None:
+    computed = {tensor for operator in graph.operators for tensor in operator.outputs.tolist()}
+    if left := len(set(graph.outputs.tolist()) - computed):
+        raise ExportError(f"Expected outputs that are computed for C sources, but {left} of them are not: {OTHER_WAY}.")
 
 
 def _check_int8(schema: Any, graph: Any, activations: Sequence[int]) -> None:

@@ -13,8 +13,9 @@ from .lookup import FUNCTIONS, look_up
 from .model import OTHER_WAY, Model, Step
 from .moving import concatenation, padding, reshaping, slicing, transposition
 from .pooling import average_pool, max_pool, mean
+from .resizing import bilinear, nearest
 from .softmax import softmax
-from .weighted import convolution, dense, depthwise
+from .weighted import convolution, dense, depthwise, transposed
 
 Build: TypeAlias = Callable[[Step, str], Layer]
 BUILDERS: Mapping[str, Build] = {
@@ -34,10 +35,13 @@ BUILDERS: Mapping[str, Build] = {
     "RELU6": rescaling,
     "RELU_N1_TO_1": rescaling,
     "RESHAPE": reshaping,
+    "RESIZE_BILINEAR": bilinear,
+    "RESIZE_NEAREST_NEIGHBOR": nearest,
     "SLICE": slicing,
     "SOFTMAX": softmax,
     "SUB": addition,
     "TRANSPOSE": transposition,
+    "TRANSPOSE_CONV": transposed,
     **dict.fromkeys(FUNCTIONS, look_up),
 }
 

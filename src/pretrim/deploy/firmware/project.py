@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,8 @@ from pretrim.errors import UsageError
 from .conversion import labels_definition, pixel_table, pixels_declaration, pixels_definition, values_text
 from .ctext import comment, table
 from .known import known_answers
-from .layer import Layer
-from .model import Model, read_model
+from .layer import Layer, place
+from .model import Model, Tensor, read_model
 from .operators import layers
 
 COPIED = ("kernels.h", "kernels.c", "main.c", "port.h", "port_host.c", "port_mps2.c", "mps2.ld", "Makefile")
@@ -87,26 +86,38 @@ def _network(artifact: Artifact, content: bytes, model: Model, built: list[Layer
         "arena": model.arena_bytes,
         "arena_text": f"{model.arena_bytes:,}",
         **_end("input", model.input),
-        **_end("output", model.output),
+        **_end("output", model.outputs[0]),
+        "outputs": len(model.outputs),
+        "output_shapes": comment(f"Each output, int8: {', then '.join(_shape(output) for output in model.outputs)}."),
+        "outputs_definition": ",\n".join(_output(output) for output in model.outputs),
         "values": comment(f"The same from real values: {values_text(artifact.input)}."),
         "pixels_declaration": pixels_declaration(pixels),
         "pixels_definition": pixels_definition(pixels),
         "definitions": "\n\n".join(_definition(one) for one in built if one.definitions),
         "calls": "\n".join(f"    {one.call}" for one in built),
-        "labels": labels_definition(artifact.classes, model.output.size),
+        "labels": labels_definition(artifact.classes, model.outputs[0].size),
     }
     return {name: Template(_file(f"{name}.in")).substitute(entries) for name in ("network.h", "network.c")}
 
 
-def _end(name: str, tensor: Any) -> dict[str, object]:
+def _end(name: str, tensor: Tensor) -> dict[str, object]:
     """What the templates say of the input or the output."""
     return {
-        f"{name}_shape": " x ".join(map(str, tensor.shape[1:])),
+        f"{name}_shape": _shape(tensor),
         f"{name}_size": tensor.size,
         f"{name}_scale": f"{tensor.scale:.9e}",
         f"{name}_zero": tensor.zero,
         f"{name}_offset": tensor.offset,
     }
+
+
+def _output(tensor: Tensor) -> str:
+    """An element of `network_outputs`."""
+    return f"    {{{place(tensor)}, {tensor.size}, {tensor.scale:.9e}f, {tensor.zero}}}"
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape[1:]))
 
 
 def _definition(one: Layer) -> str:

@@ -1,4 +1,4 @@
-"""Layers with weights: convolutions, depthwise ones, and fully connected layers."""
+"""Layers with weights: convolutions, depthwise and transposed ones, and fully connected layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .arithmetic import Factor, channel_factors, dense_factors, output_range
 from .ctext import Value
-from .layer import Layer, factor_arrays, layer, range_fields, unsupported, window
+from .layer import Layer, factor_arrays, layer, range_fields, transposed_window, unsupported, window
 from .model import Step
 
 
@@ -37,6 +37,18 @@ def depthwise(step: Step, name: str) -> Layer:
     return layer("nn_depthwise", name, fields, step, "nn_depthwise_conv_2d", _arrays(step, _factors(step, channels)))
 
 
+def transposed(step: Step, name: str) -> Layer:
+    """TRANSPOSE_CONV, whose first input is the shape of its output."""
+    channels, height, width, depth = step.constant(1).shape
+    fields: dict[str, Value] = {
+        "window": transposed_window(step, (height, width)),
+        "group_channels": depth,
+        **_ends(step, source=2),
+    }
+    arrays = _arrays(step, _factors(step, channels, source=2), bias=3)
+    return layer("nn_convolution", name, fields, step, "nn_transpose_conv", arrays)
+
+
 def dense(step: Step, name: str) -> Layer:
     """FULLY_CONNECTED."""
     outputs, inputs = step.constant(1).shape
@@ -51,28 +63,34 @@ def dense(step: Step, name: str) -> Layer:
     return layer("nn_dense", name, fields, step, "nn_fully_connected", _arrays(step, factors))
 
 
-def _factors(step: Step, channels: int) -> list[Factor]:
-    return channel_factors(step.reads(0).scale, step.reads(1).scales, step.output.scale, channels)
+def _factors(step: Step, channels: int, source: int = 0) -> list[Factor]:
+    return channel_factors(step.reads(source).scale, step.reads(1).scales, step.output.scale, channels)
 
 
 def _dilation(step: Step) -> tuple[int, int]:
     return step.options.dilationHFactor, step.options.dilationWFactor
 
 
-def _ends(step: Step) -> dict[str, Value]:
+def _ends(step: Step, source: int = 0) -> dict[str, Value]:
     """Zero point of the input, and the range of the output."""
     limits = output_range(step.options.fusedActivationFunction, step.output.scale, step.output.zero)
-    return {"input_zero": step.reads(0).zero, "range": range_fields(limits)}
+    return {"input_zero": step.reads(source).zero, "range": range_fields(limits)}
 
 
-def _arrays(step: Step, factors: list[Factor]) -> dict[str, NDArray[Any]]:
-    """Weights, biases (where there are any), multipliers and shifts."""
+def _arrays(step: Step, factors: list[Factor], bias: int = 2) -> dict[str, NDArray[Any]]:
+    """Weights, biases (where there are any), multipliers and shifts.
+
+    Args:
+        step: whose second input are the weights.
+        factors: of each output channel.
+        bias: which input the biases are.
+    """
     weights = step.constant(1)
     if weights.dtype != np.int8:
         raise unsupported(step, f"weights of {weights.dtype}")
     biases = {}
-    if len(step.inputs) > 2 and step.inputs[2] is not None:
-        biases = {"bias": step.constant(2)}
+    if len(step.inputs) > bias and step.inputs[bias] is not None:
+        biases = {"bias": step.constant(bias)}
         if biases["bias"].dtype != np.int32:
             raise unsupported(step, f"a bias of {biases['bias'].dtype}")
     return {"weights": weights, **biases, **factor_arrays(factors)}

@@ -5,6 +5,7 @@
  *   doubled_high_product()    gemmlowp fixedpoint/fixedpoint.h, SaturatingRoundingDoublingHighMul
  *   divided_by_power_of_two() gemmlowp fixedpoint/fixedpoint.h, RoundingDivideByPOT
  *   the kernels               tensorflow/lite/kernels/internal/reference/integer_ops/ and reference/reduce.h
+ *   nn_resize()               tensorflow/lite/kernels/internal/reference/resize_bilinear.h, ResizeBilinearInteger
  *   nn_softmax()              tensorflow/lite/kernels/internal/reference/softmax.h, Softmax
  *   reciprocal()              gemmlowp fixedpoint/fixedpoint.h, one_over_one_plus_x_for_x_in_0_1
  *
@@ -15,18 +16,18 @@
 
 #include <stddef.h>
 #include <string.h>
+#ifdef __ARM_FEATURE_SIMD32
+#include <arm_acle.h>
+#endif
 
 /* ---------------------------------------------------------------------------- fixed-point arithmetic */
 
-/* The upper 32 bits of 2ab, rounded to nearest. Its only overflow saturates. */
+/* The upper 32 bits of 2ab, rounded to nearest, where a and b are not both INT32_MIN: no caller has that, whose b is a
+ * multiplier. gemmlowp nudges negative products the other way and then cuts off: the same numbers.
+ */
 static int32_t doubled_high_product(int32_t a, int32_t b)
 {
-    if (a == INT32_MIN && b == INT32_MIN) {
-        return INT32_MAX;
-    }
-    const int64_t product = (int64_t)a * b;
-    const int64_t nudge = product >= 0 ? INT64_C(1) << 30 : 1 - (INT64_C(1) << 30);
-    return (int32_t)((product + nudge) / (INT64_C(1) << 31));
+    return (int32_t)(((int64_t)a * b + (INT64_C(1) << 30)) >> 31);
 }
 
 /* x / 2^exponent, rounded to nearest, ties away from zero. */
@@ -108,19 +109,96 @@ static const int8_t *pixel_at(const nn_window *w, const int8_t *input, taps rows
 
 /* ---------------------------------------------------------------------------- layers with weights */
 
-/* Sums are unsigned, so that they wrap, as LiteRT's do: where the input's scale is tiny, a bias fills all 32 bits. */
-static uint32_t first_sum(const int32_t *bias, int32_t channel)
+/* Outputs whose sums are computed together, so that each input is read once for all of them. */
+#define AT_ONCE 4
+
+static int32_t at_once(int32_t left)
 {
-    return bias != NULL ? (uint32_t)bias[channel] : 0;
+    return left < AT_ONCE ? left : AT_ONCE;
 }
 
-static int32_t dot(const int8_t *input, int input_zero, const int8_t *weights, int32_t count)
+/* Sums are unsigned, so that they wrap, as LiteRT's do: where the input's scale is tiny, a bias fills all 32 bits. */
+static void start(uint32_t sums[AT_ONCE], const int32_t *bias, int32_t channel, int32_t count)
 {
-    int32_t sum = 0;
     for (int32_t i = 0; i < count; i++) {
-        sum += (input[i] - input_zero) * weights[i];
+        sums[i] = bias != NULL ? (uint32_t)bias[channel + i] : 0;
     }
-    return sum;
+}
+
+/* Scales sums to outputs, and returns where the next ones go. */
+static int8_t *finish(int8_t *output, const uint32_t *sums, const int32_t *multiplier, const int8_t *shift,
+                      const nn_range *range, int32_t count)
+{
+    const nn_range copy = *range; /* the compiler cannot know that no output lies on it */
+    for (int32_t i = 0; i < count; i++) {
+        *output++ = stored((int32_t)sums[i], multiplier[i], shift[i], &copy);
+    }
+    return output;
+}
+
+#ifdef __ARM_FEATURE_SIMD32
+
+/* The first and the third of four bytes, and the second and the fourth, as 16 bits each. */
+typedef struct {
+    int16x2_t even, odd;
+} bytes_by_two;
+
+static bytes_by_two four_bytes(const int8_t *bytes)
+{
+    uint32_t four;
+    memcpy(&four, bytes, sizeof four);
+    const bytes_by_two split = {__sxtb16((int8x4_t)four), __sxtb16((int8x4_t)(four >> 8))};
+    return split;
+}
+
+static int16x2_t twice(int value)
+{
+    return (int16x2_t)((uint16_t)value * UINT32_C(0x10001));
+}
+
+static bytes_by_two less(bytes_by_two values, int16x2_t by)
+{
+    const bytes_by_two rest = {__ssub16(values.even, by), __ssub16(values.odd, by)};
+    return rest;
+}
+
+static int32_t add_four(int32_t sum, bytes_by_two values, bytes_by_two weights)
+{
+    return __smlad(values.odd, weights.odd, __smlad(values.even, weights.even, sum));
+}
+
+#endif
+
+/* Adds to each sum the inputs, less their zero point, times the weights of a filter; filters lie `apart` bytes apart.
+ * Where they are fewer than AT_ONCE, the last one is computed again instead.
+ */
+static void add_products(uint32_t sums[AT_ONCE], int32_t filters, const int8_t *input, int input_zero,
+                         const int8_t *weights, int32_t apart, int32_t count)
+{
+    const int8_t *w0 = weights, *w1 = w0 + (filters > 1 ? apart : 0);
+    const int8_t *w2 = w1 + (filters > 2 ? apart : 0), *w3 = w2 + (filters > 3 ? apart : 0);
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, i = 0;
+#ifdef __ARM_FEATURE_SIMD32
+    const int16x2_t zeros = twice(input_zero);
+    for (; i <= count - 4; i += 4) {
+        const bytes_by_two values = less(four_bytes(input + i), zeros);
+        s0 = add_four(s0, values, four_bytes(w0 + i));
+        s1 = add_four(s1, values, four_bytes(w1 + i));
+        s2 = add_four(s2, values, four_bytes(w2 + i));
+        s3 = add_four(s3, values, four_bytes(w3 + i));
+    }
+#endif
+    for (; i < count; i++) {
+        const int32_t value = input[i] - input_zero;
+        s0 += value * w0[i];
+        s1 += value * w1[i];
+        s2 += value * w2[i];
+        s3 += value * w3[i];
+    }
+    sums[0] += (uint32_t)s0;
+    sums[1] += (uint32_t)s1;
+    sums[2] += (uint32_t)s2;
+    sums[3] += (uint32_t)s3;
 }
 
 void nn_conv_2d(const nn_convolution *layer, const int8_t *input, int8_t *output)
@@ -129,23 +207,71 @@ void nn_conv_2d(const nn_convolution *layer, const int8_t *input, int8_t *output
     const int depth = layer->group_channels;
     const int outputs_of_group = w->output_channels / (w->input_channels / depth);
     const int32_t filter_size = (int32_t)w->kernel_height * w->kernel_width * depth;
+    /* The channels of neighbouring taps lie side by side, those of one group of several do not. */
+    const int is_row = depth == w->input_channels && w->dilation_x == 1;
 
     for (int y = 0; y < w->output_height; y++) {
         const taps rows = rows_at(w, y);
         for (int x = 0; x < w->output_width; x++) {
             const taps columns = columns_at(w, x);
-            for (int c = 0; c < w->output_channels; c++) {
-                const int8_t *filter = layer->weights + c * filter_size;
+            const int run = is_row ? columns.end - columns.first : 1;
+            for (int c = 0; c < w->output_channels;) {
                 const int group = c / outputs_of_group;
-                uint32_t sum = first_sum(layer->bias, c);
+                const int32_t filters = at_once((group + 1) * outputs_of_group - c);
+                const int8_t *filter = layer->weights + c * filter_size;
+                uint32_t sums[AT_ONCE] = {0};
+                start(sums, layer->bias, c, filters);
                 for (int ky = rows.first; ky < rows.end; ky++) {
-                    for (int kx = columns.first; kx < columns.end; kx++) {
+                    for (int kx = columns.first; kx < columns.end; kx += run) {
                         const int8_t *pixel = pixel_at(w, input, rows, columns, ky, kx) + group * depth;
                         const int8_t *weights = filter + (ky * w->kernel_width + kx) * depth;
-                        sum += (uint32_t)dot(pixel, layer->input_zero, weights, depth);
+                        add_products(sums, filters, pixel, layer->input_zero, weights, filter_size, run * depth);
                     }
                 }
-                *output++ = stored((int32_t)sum, layer->multiplier[c], layer->shift[c], &layer->range);
+                output = finish(output, sums, layer->multiplier + c, layer->shift + c, &layer->range, filters);
+                c += filters;
+            }
+        }
+    }
+}
+
+/* Adds to the sum of each of some output channels, at most AT_ONCE, its inputs under a window, less their zero point,
+ * times their weights: from the first tap on that lies inside the input.
+ */
+static void add_window(uint32_t sums[AT_ONCE], int32_t channels, const nn_depthwise *layer, const int8_t *values,
+                       const int8_t *weights, int32_t rows, int32_t columns)
+{
+    const nn_window *w = &layer->window;
+    const int32_t value_step = w->dilation_x * w->input_channels, weight_step = w->output_channels;
+    const int32_t value_row = (int32_t)w->dilation_y * w->input_width * w->input_channels - columns * value_step;
+    const int32_t weight_row = (w->kernel_width - columns) * weight_step;
+    const int32_t apart = layer->depth == 1, zero = layer->input_zero;
+#ifdef __ARM_FEATURE_SIMD32
+    if (channels == AT_ONCE) {
+        const int16x2_t zeros = twice(zero);
+        int32_t s0 = (int32_t)sums[0], s1 = (int32_t)sums[1], s2 = (int32_t)sums[2], s3 = (int32_t)sums[3];
+        for (; rows > 0; rows--, values += value_row, weights += weight_row) {
+            for (int32_t x = columns; x > 0; x--, values += value_step, weights += weight_step) {
+                const bytes_by_two shared = {twice(*values), twice(*values)};
+                const bytes_by_two value = less(apart ? four_bytes(values) : shared, zeros);
+                const bytes_by_two weight = four_bytes(weights);
+                s0 = __smlabb(value.even, weight.even, s0);
+                s1 = __smlabb(value.odd, weight.odd, s1);
+                s2 = __smlatt(value.even, weight.even, s2);
+                s3 = __smlatt(value.odd, weight.odd, s3);
+            }
+        }
+        sums[0] = (uint32_t)s0;
+        sums[1] = (uint32_t)s1;
+        sums[2] = (uint32_t)s2;
+        sums[3] = (uint32_t)s3;
+        return;
+    }
+#endif
+    for (; rows > 0; rows--, values += value_row, weights += weight_row) {
+        for (int32_t x = columns; x > 0; x--, values += value_step, weights += weight_step) {
+            for (int32_t i = 0; i < channels; i++) {
+                sums[i] += (uint32_t)((values[i * apart] - zero) * weights[i]);
             }
         }
     }
@@ -154,22 +280,59 @@ void nn_conv_2d(const nn_convolution *layer, const int8_t *input, int8_t *output
 void nn_depthwise_conv_2d(const nn_depthwise *layer, const int8_t *input, int8_t *output)
 {
     const nn_window *w = &layer->window;
+    const int depth = layer->depth;
 
     for (int y = 0; y < w->output_height; y++) {
         const taps rows = rows_at(w, y);
         for (int x = 0; x < w->output_width; x++) {
             const taps columns = columns_at(w, x);
-            for (int c = 0; c < w->output_channels; c++) {
-                const int channel = c / layer->depth;
-                uint32_t sum = first_sum(layer->bias, c);
-                for (int ky = rows.first; ky < rows.end; ky++) {
-                    for (int kx = columns.first; kx < columns.end; kx++) {
-                        const int32_t value = pixel_at(w, input, rows, columns, ky, kx)[channel];
-                        const int tap = ky * w->kernel_width + kx;
-                        sum += (uint32_t)((value - layer->input_zero) * layer->weights[tap * w->output_channels + c]);
+            const int8_t *pixel = pixel_at(w, input, rows, columns, rows.first, columns.first);
+            const int8_t *tap = layer->weights + (rows.first * w->kernel_width + columns.first) * w->output_channels;
+            for (int c = 0; c < w->output_channels;) {
+                const int32_t channels = at_once(depth == 1 ? w->output_channels - c : depth - c % depth);
+                uint32_t sums[AT_ONCE];
+                start(sums, layer->bias, c, channels);
+                add_window(sums, channels, layer, pixel + c / depth, tap + c, rows.end - rows.first,
+                           columns.end - columns.first);
+                output = finish(output, sums, layer->multiplier + c, layer->shift + c, &layer->range, channels);
+                c += channels;
+            }
+        }
+    }
+}
+
+/* Where the input lies that tap k of a transposed convolution spreads to an output, along one dimension; -1: nowhere. */
+static int spread_from(int output, int pad, int k, int stride, int size)
+{
+    const int at = output + pad - k;
+    return at >= 0 && at % stride == 0 && at / stride < size ? at / stride : -1;
+}
+
+void nn_transpose_conv(const nn_convolution *layer, const int8_t *input, int8_t *output)
+{
+    const nn_window *w = &layer->window;
+    const int depth = w->input_channels;
+    const int32_t filter_size = (int32_t)w->kernel_height * w->kernel_width * depth;
+
+    for (int y = 0; y < w->output_height; y++) {
+        for (int x = 0; x < w->output_width; x++) {
+            for (int32_t c = 0; c < w->output_channels;) {
+                const int32_t filters = at_once(w->output_channels - c);
+                const int8_t *weights = layer->weights + c * filter_size;
+                uint32_t sums[AT_ONCE] = {0};
+                start(sums, layer->bias, c, filters);
+                for (int ky = 0; ky < w->kernel_height; ky++) {
+                    const int row = spread_from(y, w->pad_top, ky, w->stride_y, w->input_height);
+                    for (int kx = 0; kx < w->kernel_width; kx++, weights += depth) {
+                        const int column = spread_from(x, w->pad_left, kx, w->stride_x, w->input_width);
+                        if (row >= 0 && column >= 0) {
+                            const int8_t *pixel = input + ((int32_t)row * w->input_width + column) * depth;
+                            add_products(sums, filters, pixel, layer->input_zero, weights, filter_size, depth);
+                        }
                     }
                 }
-                *output++ = stored((int32_t)sum, layer->multiplier[c], layer->shift[c], &layer->range);
+                output = finish(output, sums, layer->multiplier + c, layer->shift + c, &layer->range, filters);
+                c += filters;
             }
         }
     }
@@ -178,11 +341,16 @@ void nn_depthwise_conv_2d(const nn_depthwise *layer, const int8_t *input, int8_t
 void nn_fully_connected(const nn_dense *layer, const int8_t *input, int8_t *output)
 {
     for (int32_t row = 0; row < layer->rows; row++) {
-        for (int32_t c = 0; c < layer->outputs; c++) {
+        for (int32_t c = 0; c < layer->outputs;) {
+            const int32_t filters = at_once(layer->outputs - c);
             const int8_t *weights = layer->weights + c * layer->inputs;
-            const uint32_t sum = first_sum(layer->bias, c) + (uint32_t)dot(input, layer->input_zero, weights, layer->inputs);
-            const int32_t value = scaled_once((int32_t)sum, layer->multiplier[c], layer->shift[c]);
-            *output++ = clamped(value + layer->range.zero, &layer->range);
+            uint32_t sums[AT_ONCE] = {0};
+            start(sums, layer->bias, c, filters);
+            add_products(sums, filters, input, layer->input_zero, weights, layer->inputs, layer->inputs);
+            for (int32_t i = 0; i < filters; i++, c++) {
+                const int32_t value = scaled_once((int32_t)sums[i], layer->multiplier[c], layer->shift[c]);
+                *output++ = clamped(value + layer->range.zero, &layer->range);
+            }
         }
         input += layer->inputs;
     }
@@ -370,6 +538,32 @@ void nn_rescale(const nn_rescaling *layer, const int8_t *input, int8_t *output)
     for (int32_t i = 0; i < layer->count; i++) {
         const int32_t value = input[i] - layer->input_zero;
         output[i] = stored(value, layer->factor.multiplier, layer->factor.shift, &layer->range);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------ resizing */
+
+/* Bits of a share of a row or column. */
+#define SHARE_BITS 10
+
+void nn_resize(const nn_resizing *layer, const int8_t *input, int8_t *output)
+{
+    const int32_t one = 1 << SHARE_BITS, half = 1 << (2 * SHARE_BITS - 1);
+    const int32_t row_size = (int32_t)layer->input_width * layer->channels;
+
+    for (int y = 0; y < layer->output_height; y++) {
+        const int16_t *row = layer->rows + 3 * y;
+        for (int x = 0; x < layer->output_width; x++) {
+            const int16_t *column = layer->columns + 3 * x;
+            for (int c = 0; c < layer->channels; c++) {
+                const int8_t *left = input + column[0] * layer->channels + c;
+                const int8_t *right = input + column[1] * layer->channels + c;
+                const int32_t upper = left[row[0] * row_size] * (one - column[2]) + right[row[0] * row_size] * column[2];
+                const int32_t lower = left[row[1] * row_size] * (one - column[2]) + right[row[1] * row_size] * column[2];
+                const int32_t sum = upper * (one - row[2]) + lower * row[2];
+                *output++ = (int8_t)((sum + (sum > 0 ? half : -half)) / (one * one));
+            }
+        }
     }
 }
 

@@ -31,7 +31,7 @@ typedef struct {
     int16_t zero, minimum, maximum;
 } nn_range;
 
-/* Convolution. Weights: outputs x kernel height x kernel width x inputs of a group. */
+/* Convolution, also a transposed one. Weights: outputs x kernel height x kernel width x inputs of a group. */
 typedef struct {
     nn_window window;
     int16_t group_channels; /* inputs that each output reads: all, or those of its group */
@@ -117,6 +117,14 @@ typedef struct {
     nn_factor factor;
 } nn_rescaling;
 
+/* Another height and width. Each row of the output is made of two of the input's: which they are, and the
+ * share of the second in 1/1024, in turns; likewise each column. */
+typedef struct {
+    int16_t input_width, channels;
+    int16_t output_height, output_width;
+    const int16_t *rows, *columns;
+} nn_resizing;
+
 /* Constant values around a tensor of four dimensions. */
 typedef struct {
     int16_t input[4], output[4], before[4];
@@ -130,6 +138,7 @@ typedef struct {
 
 void nn_conv_2d(const nn_convolution *layer, const int8_t *input, int8_t *output);
 void nn_depthwise_conv_2d(const nn_depthwise *layer, const int8_t *input, int8_t *output);
+void nn_transpose_conv(const nn_convolution *layer, const int8_t *input, int8_t *output);
 void nn_fully_connected(const nn_dense *layer, const int8_t *input, int8_t *output);
 void nn_average_pool_2d(const nn_pool *layer, const int8_t *input, int8_t *output);
 void nn_max_pool_2d(const nn_pool *layer, const int8_t *input, int8_t *output);
@@ -142,6 +151,7 @@ void nn_softmax(const nn_softmax_rows *layer, const int8_t *input, int8_t *outpu
 void nn_look_up(const int8_t *table, const int8_t *input, int8_t *output, int32_t count);
 
 void nn_rescale(const nn_rescaling *layer, const int8_t *input, int8_t *output);
+void nn_resize(const nn_resizing *layer, const int8_t *input, int8_t *output);
 void nn_pad(const nn_padding *layer, const int8_t *input, int8_t *output);
 void nn_transpose(const nn_permutation *layer, const int8_t *input, int8_t *output);
 

@@ -7,6 +7,9 @@
 
 #include <string.h>
 
+/* Of all outputs together. */
+#define VALUES ((int)sizeof samples_output[0])
+
 static void write_number(int number)
 {
     char digits[12];
@@ -31,8 +34,10 @@ static void write_label(const char *label)
 static int equal_outputs(const int8_t *expected)
 {
     int equal = 0;
-    for (int i = 0; i < NETWORK_OUTPUT_SIZE; i++) {
-        equal += network_output()[i] == expected[i];
+    for (int output = 0; output < NETWORK_OUTPUTS; output++) {
+        for (int32_t i = 0; i < network_outputs[output].size; i++) {
+            equal += network_outputs[output].values[i] == *expected++;
+        }
     }
     return equal;
 }
@@ -44,16 +49,19 @@ int main(void)
         memcpy(network_input(), samples_input[sample], NETWORK_INPUT_SIZE);
         network_run();
         const int equal = equal_outputs(samples_output[sample]);
-        failed += equal != NETWORK_OUTPUT_SIZE;
+        failed += equal != VALUES;
         port_write("sample ");
         write_number(sample);
         port_write(": ");
         write_number(equal);
         port_write(" of ");
-        write_number(NETWORK_OUTPUT_SIZE);
-        port_write(" outputs equal to LiteRT's; largest: ");
-        write_number(network_largest());
-        write_label(network_label(network_largest()));
+        write_number(VALUES);
+        port_write(" outputs equal to LiteRT's");
+        if (NETWORK_OUTPUTS == 1) {
+            port_write("; largest: ");
+            write_number(network_largest());
+            write_label(network_label(network_largest()));
+        }
         port_write("\n");
     }
     port_write(failed == 0 ? "passed\n" : "FAILED\n");

@@ -11,8 +11,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pretrim.analysis.network import Network, Operator
-
-from .formula import DType, Term
+from pretrim.cost.formula import DType, Term
 
 UNREAD = -1
 INT_BYTES = 4

@@ -1,0 +1,90 @@
+"""Other shapes and orders of the same values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pretrim.analysis.network import Operator
+
+from .follow import DENSE, Follow, one_operator
+from .lowering import Lowering, Value
+
+
+def view(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
+    """Linear layers look at any tensor as a matrix; elsewhere a tensor is put in PyTorch's order and reshaped."""
+    low, value, dims = follow.low, values[0], follow.dims(operator)
+    if _is_signal_as_image(low, value, dims) or _same_sizes(low, value, dims):
+        return [replace(value, dims=dims) if value.dims else value]
+    value = low.as_torch(value, operator)
+    if _is_for_linear(follow, operator, value):
+        return [replace(value, dims=dims)]
+    return [low.reshaped(value, operator, dims) if not value.is_flat or value.is_image else replace(value, dims=dims)]
+
+
+def _is_signal_as_image(low: Lowering, value: Value, dims: tuple[int, ...]) -> bool:
+    """Whether a signal is only looked at as an image of height 1, or back, as pools of one dimension do it."""
+    sizes = [[low.size(dim) for dim in each if low.size(dim) != 1] for each in (value.dims, dims)]
+    return value.is_image and {len(value.dims), len(dims)} == {3, 4} and sizes[0] == sizes[1]
+
+
+def _same_sizes(low: Lowering, value: Value, dims: tuple[int, ...]) -> bool:
+    return [low.size(dim) for dim in value.dims] == [low.size(dim) for dim in dims]
+
+
+def _is_for_linear(follow: Follow, operator: Operator, value: Value) -> bool:
+    """Whether a linear layer makes a matrix of its input, or a tensor of its output."""
+    low = follow.low
+    if low.made_by[value.activation] in DENSE and value.is_flat:
+        return True
+    after = [each for each in follow.readers.get(operator.reads[0], ()) if each.module == operator.module]
+    last = operator.outputs[0][-1]
+    is_linear = any(each.op in DENSE and each.weight for each in after)
+    return is_linear and bool(value.dims) and low.size(value.dims[-1]) == low.size(last)
+
+
+def permute(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
+    """From one order of images to the other it is nothing; a matrix is transposed by the product that reads it."""
+    low, value, dims = follow.low, values[0], follow.dims(operator)
+    order = _order(operator, low.rank(value))
+    if value.is_image and order == (0, 2, 3, 1):
+        return [Value(value.activation, dims, is_image=False)]
+    if not value.is_image and order == (0, 3, 1, 2):
+        return [Value(value.activation, dims, is_image=True)]
+    value = low.as_torch(value, operator)
+    if value.is_flat and _is_for_product(follow, operator):
+        return [replace(value, dims=dims)]
+    low.constant(("permutation", *order), len(order))
+    return [Value(one_operator(follow, operator, value, kind="transpose").activation, dims, is_image=False)]
+
+
+def _order(operator: Operator, rank: int) -> tuple[int, ...]:
+    """The permutation of a transposition."""
+    if "dims" in operator.attributes:
+        return tuple(int(dim) % rank for dim in operator.attributes["dims"])
+    order = list(range(rank))
+    one, other = (int(operator.attributes.get(name, default)) for name, default in (("dim0", -2), ("dim1", -1)))
+    order[one], order[other] = order[other], order[one]
+    return tuple(order)
+
+
+def _is_for_product(follow: Follow, operator: Operator) -> bool:
+    after = follow.readers.get(operator.writes[0], []) if operator.writes else []
+    return any(each.op in {"bmm", "matmul"} for each in after)
+
+
+def pixel_shuffle(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
+    """Three reshapes with two transpositions between them."""
+    value = follow.low.as_torch(values[0], operator)
+    for number, kind in enumerate(("reshape", "transpose", "reshape", "transpose", "reshape")):
+        follow.low.constant((operator.op, operator.module, number), 4)
+        value = one_operator(follow, operator, value, kind=kind)
+    return [value]
+
+
+def channel_shuffle(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
+    """Two reshapes with a transposition between them."""
+    value = follow.low.as_torch(values[0], operator)
+    for number, kind in enumerate(("reshape", "transpose", "reshape")):
+        follow.low.constant((operator.op, operator.module, number), 5 if number < 2 else 4)
+        value = one_operator(follow, operator, value, kind=kind)
+    return [value]
