@@ -319,6 +319,28 @@ def test_placeholders_of_options_say_what_is_typed(call: Call) -> None:
         assert not re.search(r"MAPPING|STR\.\.\.|ANY\]|\bLITERAL|\bTUPLE", out), name
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("--epochs", "1.5", "a whole number"),
+        ("--seed", "0.5", "a whole number"),
+        ("--batch-size", "1e3", "a whole number"),
+        ("--threads", "nan", "a whole number"),
+        ("--round-to", "half", "a whole number"),
+        ("--lr", "0,1", "a number"),
+    ],
+)
+def test_a_number_that_is_none_is_never_rounded(call: Call, option: str, value: str, wanted: str) -> None:
+    result = call("compress", "resnet20", "--data", "digits", "--macs", "0.5x", "-o", "/nowhere/run", option, value)
+    said = f'error: Invalid value for {option}: expected {wanted}, but got "{value}". `pretrim compress -h` shows how'
+    assert (result.code, result.out) == (2, "") and result.error.startswith(said)
+
+
+def test_a_whole_number_may_be_written_with_a_point(call: Call) -> None:
+    result = call("plan", "resnet20", "--macs", "0.5x", "--round-to", "4.0", "--json")
+    assert result.code == 0 and json.loads(result.out)["options"]["round_to"] == 4
+
+
 # ---------------------------------------------------------------------------------------- profile
 
 

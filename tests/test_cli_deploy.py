@@ -65,6 +65,11 @@ def test_from_the_question_whether_it_fits_to_a_verified_artifact(call: Call, tm
         2,
         f"error: --against {run}/model.onnx is the artifact itself: name another one, often RUN/dense.\n",
     )
+    code, _, said = call("measure", run / "model.onnx", "--against", "nowhere")
+    assert (code, said) == (
+        1,
+        "error: No file nowhere to compare with: give a file of `pretrim export`, or a run.\n",
+    )
     code, _, said = call("export", run, "--runtime", "litert", "--no-int8")
     assert code == 0, said
     code, out, said = call("measure", file, "--against", run / "model.tflite", "--runs", "4")

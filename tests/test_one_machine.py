@@ -20,6 +20,7 @@ from pretrim.devices import board
 from pretrim.errors import UsageError
 from pretrim.jobs.study import Study
 from pretrim.latency.board_time import board_time
+from pretrim.present.advice import show_advice
 from pretrim.present.device import energy_text, time_text
 from pretrim.present.study import show_trials
 from pretrim.report import Shown, contents
@@ -105,6 +106,10 @@ def test_without_a_question_about_time_a_board_shows_none_of_this_machines(study
     assert "latency" not in advice.found.best.takes
     sketched = (study.trials[0].record or {})["on_boards"]["dense"]["arena_bytes"]
     assert sketched["cmsis-nn"] >= sketched["reference"] > 0
+    console = Console(width=200, record=True, file=StringIO())
+    show_advice(console, advice)
+    head = console.export_text().splitlines()[2]
+    assert "Tensor arena" in head and ".tflite" in head and "activations" not in head and "weights" not in head
     arenas = {name: study.recommend(device=name).found.best for name in ("stm32h743", "esp32")}
     assert all(one is not None for one in arenas.values())
 

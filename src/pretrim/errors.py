@@ -6,7 +6,9 @@ The command line prints the message alone and exits with the error's ``exit_code
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
+from types import UnionType
 
 
 class PretrimError(Exception):
@@ -19,6 +21,21 @@ class UsageError(PretrimError):
     """The caller asked for something that cannot be: a wrong name, number, shape or option."""
 
     exit_code = 2
+
+
+def check_is(value: object, kind: type | UnionType | tuple[type, ...], expected: str) -> None:
+    """Raises UsageError for a value of another type: Python callers have no parser that says so.
+
+    Args:
+        value: what was given.
+        kind: what it has to be an instance of.
+        expected: in words, ``"model to be a torch.nn.Module"``.
+    """
+    if isinstance(value, kind):
+        return
+    got = f"the class {value.__name__}" if isinstance(value, type) else reprlib.repr(value)
+    shown = " ".join(got.split())
+    raise UsageError(f"Expected {expected}, but got {shown if len(shown) <= 60 else f'a {type(value).__name__}'}.")
 
 
 class ModelError(PretrimError):

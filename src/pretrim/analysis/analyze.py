@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrim.errors import ModelError, first_of
+from pretrim.errors import ModelError, check_is, first_of
 
 from .build import Analysis, Declared, StoredIntegerConflict, build_network
 from .channels import Channels, Ids, Labels
@@ -60,9 +60,19 @@ def analyze(model: nn.Module, example: Example | list[Example], tried: Sequence[
         tried: widths by group that narrower copies get, too (`Plan.tried`: those that a plan failed with).
 
     Raises:
+        UsageError: no module, or no tensors.
         ModelError: ``forward`` fails; its own error is shown.
     """
+    check_is(model, nn.Module, "model to be a torch.nn.Module")
+    _check_example(example)
     return Analyst(model, example, tried).run()
+
+
+def _check_example(example: object) -> None:
+    """Raises UsageError for what is no input: an array, or a shape in the place of a tensor of it."""
+    is_shape = isinstance(example, list | tuple) and all(isinstance(part, int | float) for part in example)
+    if is_shape or example is None or isinstance(example, str | int | float | np.ndarray | np.generic):
+        check_is(example, torch.Tensor, "example to be a tensor (or several), such as torch.zeros(1, 3, 32, 32)")
 
 
 def follow(model: nn.Module, example: Example, network: Network, widths: IntArray) -> Network:

@@ -6,6 +6,7 @@ torch is imported when a command needs it, so that ``--help`` is fast.
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
@@ -60,6 +61,8 @@ RENAMED = {
     "--with-dense": "--dense",
 }
 """Options of earlier versions, which keep working"""
+NO_NUMBER = re.compile(r'unable to convert (?P<text>".*") into (?P<kind>int|float)\b')
+"""How cyclopts says that a value is none"""
 
 app = App(
     name="pretrim",
@@ -157,13 +160,19 @@ def _renamed(argument: str) -> str:
 
 def _wrong_use(error: CycloptsError, given: Sequence[str]) -> str:
     """One line: what is wrong, and which help to read."""
-    text = " ".join(str(error).split())
+    text = NO_NUMBER.sub(_wanted, " ".join(str(error).split()))
     if isinstance(error, MissingArgumentError):
         text = _missing(error)
     elif isinstance(error, UnusedCliTokensError):
         text = f"Unexpected {shlex.join(error.unused_tokens or ())}: options have names, such as --data DATA."
     command = f"pretrim {given[0]}" if given and given[0] in app else "pretrim"
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} `{command} -h` shows how it is used."
+
+
+def _wanted(found: re.Match[str]) -> str:
+    """What kind of number is wanted, in words."""
+    kind = "a whole number" if found["kind"] == "int" else "a number"
+    return f"expected {kind}, but got {found['text']}"
 
 
 def _missing(error: MissingArgumentError) -> str:

@@ -20,7 +20,7 @@ import msgspec
 
 from pretrim import records
 from pretrim.compat.plugins import Plugins, load_plugins
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, check_is
 
 GROUP = "pretrim.boards"
 Kind: TypeAlias = Literal["microcontroller", "computer"]
@@ -121,6 +121,7 @@ def boards() -> tuple[Board, ...]:
 
 def board(name: str) -> Board:
     """A board by its name. Raises UsageError, which names the closest ones."""
+    check_is(name, str, "device to be the name of a board, such as 'stm32h743'")
     known = {entry.name: entry for entry in boards()}
     if name not in known:
         close = get_close_matches(name.lower(), known, n=1)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, check_is
 from pretrim.planning.options import Coupling, Method, ShareUpdate, Step
 
 from .compress import CompressOptions
@@ -191,6 +191,11 @@ def plan(
     return plan_network(network, target, search, {**target.costs_on_board(network), **(costs or {})}, Silent())
 
 
+def _folder(output: str | Path) -> Path:
+    check_is(output, str | Path, "output to be the name of a folder")
+    return Path(output)
+
+
 def compress(
     model: ModelSource,
     data: DataSource | None = None,
@@ -233,7 +238,7 @@ def compress(
         machine=machine,
         job=job,
     )
-    return run_compress(model, data, Path(output), asked, reporter)
+    return run_compress(model, data, _folder(output), asked, reporter)
 
 
 def slim(
@@ -268,7 +273,7 @@ def slim(
     """
     options = SlimOptions(dead=True, from_=None if weights is None else Path(weights), overwrite=overwrite)
     return run_slim(
-        source, Path(output), options, data=data, images=DataOptions(input=input), model=model, reporter=reporter
+        source, _folder(output), options, data=data, images=DataOptions(input=input), model=model, reporter=reporter
     )
 
 
@@ -306,7 +311,7 @@ def sweep(
     kinds = (GridOptions, Limits, SweepOptions, TrainingOptions, MachineOptions)
     grid, limits, how, training, machine = gather(given, *kinds)
     asked = StudyOptions(grid=grid, limits=limits, sweep=how, training=training, machine=machine)
-    study = run_sweep(model, data, Path(output), asked, reporter)
+    study = run_sweep(model, data, _folder(output), asked, reporter)
     study.check_any_done()
     return study
 

@@ -195,6 +195,8 @@ def _counterpart(path: Path, artifact: Artifact) -> Artifact:
     if file.exists() and file.samefile(artifact.path):
         raise UsageError(f"--against {path} is the artifact itself: name another one, often RUN/dense.")
     if not file.exists():
+        if not path.is_dir():
+            raise ArtifactError(f"No file {path} to compare with: give a file of `pretrim export`, or a run.")
         int8 = calibration(path) if artifact.data_type == "int8" else ()
         raise ArtifactError(
             f"No {file} to compare with: make it with `{on_run('export', path, '--runtime', artifact.runtime, *int8)}`."

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 
 from cyclopts import Group, Parameter
 
+from pretrim.compat.whole_numbers import refuse_fractions
 from pretrim.cost.quantities import by_option
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, check_is
 from pretrim.planning.options import Coupling, Method, Options, ShareUpdate, Step
 
 if TYPE_CHECKING:
     from pretrim.study.goal import Goal
+
+refuse_fractions()  # before an option is read
 
 Amount = str | int | float
 Changes = Annotated[tuple[str, ...] | Mapping[str, Any], Parameter(metavar="NAME=VALUE")]
@@ -317,11 +320,30 @@ def gather(given: Mapping[str, Any], *records: type[Any]) -> list[Any]:
 def _checked(kind: type[Record], values: Mapping[str, Any]) -> Record:
     """A record whose choices are among those of its types: Python callers have no parser that says so."""
     hints = get_type_hints(kind)
+    values = {name: _plain(name, value, hints[name]) for name, value in values.items()}
     for name, value in values.items():
         choices = _choices(hints[name])
         if choices and value is not None and value not in choices:
             raise UsageError(f"Expected {name} to be one of {', '.join(map(str, choices))}, but got {value!r}.")
     return kind(**values)
+
+
+def _plain(name: str, value: Any, hint: Any) -> Any:
+    """A value as the command line has it: NumPy's numbers are Python's, a shape is ``3x32x32``.
+
+    Raises UsageError for what is no number, or no whole one, where one is wanted.
+    """
+    if type(value).__module__ == "numpy" and not getattr(value, "shape", None):  # not imported: --help is fast
+        value = value.item()
+    if name == "input" and isinstance(value, list | tuple):
+        return "x".join(map(str, value))
+    kinds = set(getattr(hint, "__args__", ())) or {hint}
+    if value is None or not kinds <= {int, float, type(None)}:
+        return value
+    is_whole = float not in kinds
+    is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
+    check_is(value, object if is_number else (), f"{name} to be a {'whole ' if is_whole else ''}number")
+    return value
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

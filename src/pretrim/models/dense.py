@@ -93,7 +93,16 @@ def _opened(source: ModelSource, shape: Shape, classes: int | None, seed: int) -
 def _built(source: ModelSource) -> nn.Module:
     if isinstance(source, nn.Module):
         return source
-    made = source() if callable(source) else source
+    made = _called(source) if callable(source) else source
     if not isinstance(made, nn.Module):
         raise ModelError(f"Expected a torch.nn.Module, its name or a function that returns one, but got {made!r}.")
     return made
+
+
+def _called(build: Callable[[], nn.Module]) -> object:
+    """What a caller's function, or class, builds. Raises ModelError with its own error."""
+    try:
+        return build()
+    except TypeError as error:
+        name, said = getattr(build, "__name__", "the function"), str(error).splitlines()[0]
+        raise ModelError(f"{name}() did not build a network: {said}. Give a module, or a function of none.") from error

@@ -13,7 +13,7 @@ from pretrim.cost.costs import COSTS, cost
 from pretrim.cost.costs import costs as formulas
 from pretrim.cost.formula import Cost, DType, item_bytes
 from pretrim.cost.quantities import quantities
-from pretrim.errors import InfeasibleBudget, UsageError
+from pretrim.errors import InfeasibleBudget, UsageError, check_is
 
 from .allocate import allocate
 from .balanced import cost_of_rounding, refilled
@@ -51,7 +51,9 @@ def make_plan(
     Raises:
         BudgetError: a limit that is not one (zero, negative, no number, more than the dense network needs).
         InfeasibleBudget: no legal plan meets a limit.
+        UsageError: no analysed network.
     """
+    check_is(network, Network, "network to be what pretrim.analyze(model, example) found")
     options = options or Options()
     budget = Budget.parse(limits, dtype)
     resolved = budget.resolve(network, costs)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pretrim.train import Metric
 
 
+ON_BOARD = {"flash": "file", "ram": "arena"}
+
+
 def show_advice(console: Console, advice: Advice) -> None:
     """The choice, the next best, and what more would buy."""
     from pretrim.study.recommend import BY_NAME
@@ -71,8 +74,13 @@ def _interval(evaluation: Mapping[str, Any] | None, metric: Metric) -> str:
 
 
 def _shown(best: Candidate, limits: Mapping[str, float], *, is_wide: bool) -> list[str]:
-    """Resources that have a column; on a narrow terminal, where the names would have no room, MACs and the limited."""
-    there = [name for name in ("params", "macs", "flash", "ram", "latency", "energy") if name in best.takes]
+    """Resources that have a column; on a narrow terminal, where the names would have no room, MACs and the limited.
+
+    Where a board's own flash and RAM are limits, what the network takes of these stands there, not the formulas.
+    """
+    limited = {name: of for name, of in ON_BOARD.items() if of in limits and of in best.takes}
+    names = [limited.get(name, name) for name in ("params", "macs", "flash", "ram", "latency", "energy")]
+    there = [name for name in names if name in best.takes]
     return there if is_wide else [name for name in there if name == "macs" or name in limits]
 
 

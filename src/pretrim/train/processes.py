@@ -68,7 +68,8 @@ def check_device(device: str) -> None:
             raise RuntimeError("nothing is computed there")
     except Exception as error:  # of devices that torch knows and this build of it lacks: ImportError, AttributeError
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"Expected a device of this machine (auto, cpu, cuda), but got {device!r}: {why}") from error
+        said = "torch knows no such device" if "device type at start of device string" in why else why.rstrip(".")
+        raise UsageError(f"Expected a device of this machine (auto, cpu, cuda), but got {device!r}: {said}.") from error
 
 
 def from_main(accelerator: Accelerator, value: Any) -> Any:
