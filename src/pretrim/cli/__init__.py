@@ -44,6 +44,7 @@ from . import (
 )
 from .project import with_project
 from .render import clean
+from .whole_numbers import refuse_fractions
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """As of a shell: 128 and the signal's number"""
@@ -110,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a name of the user's may have letters that the terminal lacks
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    refuse_fractions()
     given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     stopped = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     try:

@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 
 from cyclopts import Group, Parameter
 
-from pretrim.compat.whole_numbers import refuse_fractions
 from pretrim.cost.quantities import by_option
 from pretrim.errors import UsageError, check_is
 from pretrim.planning.options import Coupling, Method, Options, ShareUpdate, Step
 
 if TYPE_CHECKING:
     from pretrim.study.goal import Goal
-
-refuse_fractions()  # before an option is read
 
 Amount = str | int | float
 Changes = Annotated[tuple[str, ...] | Mapping[str, Any], Parameter(metavar="NAME=VALUE")]

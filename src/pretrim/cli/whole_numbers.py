@@ -6,12 +6,17 @@ would have to be named at each of the options. ``30.0`` is still 30.)
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from cyclopts import _convert
 
 
 def refuse_fractions() -> None:
-    """From now on, for every option that is a whole number."""
-    _convert._converters[int] = whole
+    """From now on, for every option that is a whole number. A cyclopts that is built otherwise rounds as before."""
+    with suppress(AttributeError):
+        rounded, converters = _convert._int, _convert._converters
+        if converters[int] is rounded:
+            converters[int] = whole
 
 
 def whole(text: str) -> int:
