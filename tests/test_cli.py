@@ -200,6 +200,19 @@ def test_options_of_earlier_versions_keep_working_with_a_notice(call: Call) -> N
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_reader_that_leaves_is_told_by_the_exit_code_alone(more: tuple[str, ...]) -> None:
+    """As of a shell's own commands, ``pretrim devices | head -1`` ends with 141, and says nothing."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "pretrim", "devices", *more]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
 def test_a_full_stdout_is_one_line(more: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "pretrim", "devices", *more]

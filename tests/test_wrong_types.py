@@ -1,5 +1,7 @@
 """Python callers have no parser: a value of a wrong type is one line that says what is wanted."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,8 @@ CALLS: dict[str, tuple[Callable[[Path], object], str]] = {
     "lr": (lambda to: compress(to, lr="0.1"), r"lr to be a number, but got '0\.1'"),
     "device": (lambda to: compress(to, device=torch.device("cpu")), "device to be the name of a board"),
     "output": (lambda _: compress(5), "output to be the name of a folder, but got 5"),
+    "no run": (lambda _: pretrim.open_run(5), "path to be the name of a run's folder, but got 5"),
+    "no study": (lambda _: pretrim.open_study(None), "path to be the name of a study's folder, but got None"),
     "no output": (lambda _: compress(None), "output to be the name of a folder, but got None"),
 }
 
@@ -74,3 +78,12 @@ def test_numbers_of_numpy_and_shapes_are_taken(tmp_path: Path) -> None:
     run = compress(tmp_path / "run", epochs=np.int64(1), batch_size=np.int32(8), lr=np.float32(0.01), input=(1, 8, 8))
     assert run.record is not None and tuple(run.record.input_shape or ()) == (1, 8, 8)
     assert run.record.results is not None
+
+
+def test_completion_by_the_tab_key_finds_every_public_name() -> None:
+    """Names are loaded when they are first used: `dir` has to know them before."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import pretrim; print(*dir(pretrim))"], capture_output=True, text=True
+    )
+    names = done.stdout.split()
+    assert set(pretrim.__all__) <= set(names) and not {"Any", "TYPE_CHECKING", "importlib", "sys"} & set(names)

@@ -68,3 +68,8 @@ def __getattr__(name: str) -> Any:
     if "IPython" in sys.modules and _HOME[name] in ("core", "jobs.calls"):  # in a notebook records show themselves
         importlib.import_module(".present.notebook", __name__).attach()
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that nobody has used yet: completion by the Tab key asks."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

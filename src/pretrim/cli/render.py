@@ -54,11 +54,18 @@ def status() -> Console:
     return _console(None)
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever reads stdout has left: `cli.main` decides what that means, not Rich, which exits with 1."""
+        raise BrokenPipeError
+
+
 def _console(file: TextIO | None) -> Console:
     """On a stream, or else on whatever stderr is."""
-    console = Console(file=file, stderr=file is None, highlight=False, markup=False, emoji=False)
+    kind = Console if file is None else _Console
+    console = kind(file=file, stderr=file is None, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(file=file, stderr=file is None, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
+        console = kind(file=file, stderr=file is None, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
     console.push_render_hook(_Cleaning())
     return console
 

@@ -246,9 +246,11 @@ def open_run(
         CheckpointError: the run is missing, truncated, edited or foreign.
         UsageError: `model` is needed, or names nothing.
     """
+    from pretrim.errors import check_is
     from pretrim.runs.load import load, read
     from pretrim.tasks import find
 
+    check_is(path, str | Path, "path to be the name of a run's folder")
     from .hub import fetch, is_on_hub
 
     is_fetched = is_on_hub(path)

@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pretrim.devices import APPLICATION_SHARE, Board, board
-from pretrim.errors import InfeasibleBudget, StudyError, UsageError
+from pretrim.errors import InfeasibleBudget, StudyError, UsageError, check_is
 from pretrim.latency.board_systems import System, find_system, known_runtimes
 
 from .options import Amount, GoalOptions, Limits, gather
@@ -116,6 +116,7 @@ def open_study(path: str | Path, storage: str | None = None) -> Study:
     """The study of a folder. Raises StudyError where there is none, or it is damaged."""
     from pretrim.study.sweep import open_study as open_store
 
+    check_is(path, str | Path, "path to be the name of a study's folder")
     folder = Path(path)
     store = open_store(folder, storage)
     store.config()
