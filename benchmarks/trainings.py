@@ -12,6 +12,7 @@ several points of accuracy, three seeds of each way, everything else the same:
     python benchmarks/pack_data.py decode ../shared/data/cifar100 build/data/cifar100.safetensors    # once; cifar10 too
     python benchmarks/trainings.py --device cuda --workers 8                                # all; resumes where it was
     python benchmarks/trainings.py --device cuda --workers 8 --until $(($(date +%s) + 540))  # stops in time
+    python benchmarks/trainings.py --epochs 20 --ways paper --datasets cifar100              # on one core, 25 minutes each
     python benchmarks/trainings.py --list                                                   # what is there, what is not
     python benchmarks/trainings.py --device cuda --speed 1,4,8,12                           # images a second, no record
     python benchmarks/trainings_page.py                                                     # the table
@@ -178,10 +179,9 @@ def task_of(row: Row, plan: Plan, options: argparse.Namespace) -> Task:
         learning_rate=RECIPE.learning_rate * options.batch_size / RECIPE.batch_size,
         seed=row.seed,
     )
-    gpu = options.device != "cpu"
     execution = Execution(
         device=options.device,
-        precision="bfloat16" if gpu else "float32",
+        precision=options.precision,
         channels_last=True,
         compile=False,
         threads=1,
@@ -420,6 +420,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=RECIPE.batch_size, help="the learning rate goes with it")
     parser.add_argument("--images", type=int, default=None, help="for a try: the first of each part")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--until", type=float, default=float("inf"), help="seconds since 1970 when epochs end")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -362,6 +363,21 @@ def test_a_run_is_overwritten_when_asked(saved: Path) -> None:
     save(slim, saved, overwrite=True)
     assert_same(slim, load(saved, model=net))
     assert [path.name for path in saved.parent.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("into", [False, True], ids=["a folder", "the folder of a training"])
+def test_a_full_disk_leaves_the_old_run(saved: Path, into: bool) -> None:
+    """The system refuses to write the weights, as it does on a full disk (a limit on file sizes needs no root)."""
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"Cannot write the folder .*: File too large"):
+            save(slim_of(net(), "0.9x"), saved, overwrite=True, into=into)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, hard)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    assert [entry.name for entry in saved.parent.iterdir()] == [saved.name]
 
 
 def test_only_a_run_is_overwritten(saved: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 
@@ -16,6 +17,36 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     if path.exists() and not path.is_file():
         write(path)
         return
+    temporary = _filled(path, write)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_together(contents: Mapping[Path, bytes], before: Callable[[], None]) -> None:
+    """Write several files, in their order, once there is room for all: a full disk leaves what was there.
+
+    Args:
+        contents: of each file.
+        before: called when all of them are on the disk, and none is in its place yet.
+    """
+    waiting: list[tuple[Path, Path]] = []
+    try:
+        for path, content in contents.items():
+            waiting.append((_filled(path, partial(Path.write_bytes, data=content)), path))
+        before()
+        for temporary, path in waiting:
+            temporary.replace(path)
+    except BaseException:
+        for temporary, _ in waiting:
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _filled(path: Path, write: Callable[[Path], object]) -> Path:
+    """A temporary file beside a target, written and on the disk. Nothing is left on failure."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
@@ -24,10 +55,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    return temporary
 
 
 def write_text(path: Path, text: str) -> None:

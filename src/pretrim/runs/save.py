@@ -17,7 +17,7 @@ from torch import nn
 
 from pretrim.analysis.identity import fingerprint
 from pretrim.errors import CheckpointError, UsageError
-from pretrim.files import write_bytes, write_text
+from pretrim.files import write_text, write_together
 from pretrim.models.resolve import ModelReference
 from pretrim.surgery.apply import plan_of
 
@@ -126,12 +126,11 @@ def _write_folder(path: Path, content: bytes, text: str, card: str, overwrite: b
 
 
 def _write_into(path: Path, content: bytes, text: str, card: str) -> None:
-    """The old record goes first and the new one comes last: whenever there is one, it is of the weights beside it."""
+    """The old record goes before anything is replaced and the new one comes last: whenever there is one, it is of the
+    weights beside it. Where the new files have no room, the old ones stay."""
+    contents = {path / WEIGHTS: content, path / CARD: card.encode(), path / RECORD: text.encode()}
     try:
-        (path / RECORD).unlink(missing_ok=True)
-        write_bytes(path / WEIGHTS, content)
-        write_text(path / CARD, card)
-        write_text(path / RECORD, text)
+        write_together(contents, before=lambda: (path / RECORD).unlink(missing_ok=True))
     except OSError as error:
         raise not_writable(path, error) from error
 
