@@ -35,8 +35,8 @@ COSTS = {"params": "params", "macs": "MACs", "activation": "feature maps"}
 SHARES = {"params": "params", "macs": "macs", "activation": "activation_bytes"}
 INTRODUCTION = (
     "All {images:,} training images at 32x32, {epochs} epochs in batches of {batch_size}, one-cycle learning rate up "
-    "to {learning_rate:g}, {precision}, on {gpu}. Nothing was chosen by an accuracy, so no image was held out; the "
-    "test images were looked at once, by the network of the last epoch. `uniform` is one width multiplier, filled up "
+    "to {learning_rate:g}, {precision}, on {machines}. Nothing was chosen by an accuracy, so no image was held out; "
+    "the test images were looked at once, by the network of the last epoch. `uniform` is one width multiplier, filled up "
     "to the limit; `paper` is the paper's sampling in the mode of the limited cost, `joint` under several limits. "
     "Accuracies are means over seeds ± standard error, in per cent. Differences to uniform are taken seed by seed; one "
     "of more than two standard errors is called *above* or *below*."
@@ -170,8 +170,12 @@ def settings(records: Sequence[Record]) -> Record:
     ]
     if any(each != plain[0] for each in plain):
         raise ValueError("the records are of several recipes, which cannot be compared: keep those of one")
-    gpus = dict.fromkeys(record["machine"]["gpu"] for record in records)
-    return {**plain[0], "gpu": " and ".join(gpus)}
+    machines = dict.fromkeys(_processor(record["machine"]) for record in records)
+    return {**plain[0], "machines": " and ".join(machines)}
+
+
+def _processor(machine: Mapping[str, str]) -> str:
+    return machine["cpu"] if machine["gpu"] == "none" else machine["gpu"]
 
 
 def section(records: Sequence[Record], predicted: Mapping[Cell, float] | None = None) -> list[str]:
