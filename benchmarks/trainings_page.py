@@ -36,8 +36,8 @@ SHARES = {"params": "params", "macs": "macs", "activation": "activation_bytes"}
 INTRODUCTION = (
     "All {images:,} training images at 32x32, {epochs} epochs in batches of {batch_size}, one-cycle learning rate up "
     "to {learning_rate:g}, {precision}, on {machines}. Nothing was chosen by an accuracy, so no image was held out; "
-    "the test images were looked at once, by the network of the last epoch. `uniform` is one width multiplier, filled up "
-    "to the limit; `paper` is the paper's sampling in the mode of the limited cost, `joint` under several limits. "
+    "the test images were looked at once, by the network of the last epoch. `uniform` is one width multiplier, filled "
+    "up to the limit; `paper` is the paper's sampling in the mode of the limited cost, `joint` under several limits. "
     "Accuracies are means over seeds ± standard error, in per cent. Differences to uniform are taken seed by seed; one "
     "of more than two standard errors is called *above* or *below*."
 )
