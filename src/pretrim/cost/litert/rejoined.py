@@ -67,11 +67,12 @@ def rejoined(operators: Sequence[Operator], size: Callable[[int], int]) -> Rejoi
 def _parts(operator: Operator, size: Callable[[int], int]) -> Iterator[tuple[int, Part]]:
     """The buffers that an operator writes, and which part of what it reads each of them is."""
     attributes = operator.attributes
-    is_slice = operator.op == "slice" and attributes.get("step", 1) == 1 and attributes.get("start", 0) >= 0
+    first = int(attributes.get("start") or 0)
+    is_slice = operator.op == "slice" and attributes.get("step", 1) == 1 and first >= 0
     if not is_slice and operator.op not in SPLITS:
         return
     dim = int(attributes.get("dim", 0)) % len(operator.outputs[0])
-    start = int(attributes["start"] or 0) if is_slice else 0
+    start = first if is_slice else 0
     for buffer, dims in zip(operator.writes, operator.outputs, strict=False):
         yield buffer, Part(operator.reads[0], dim, start, size(dims[dim]))
         start += size(dims[dim])
