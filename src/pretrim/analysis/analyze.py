@@ -70,7 +70,7 @@ def analyze(model: nn.Module, example: Example | list[Example], tried: Sequence[
 
 def _check_example(example: object) -> None:
     """Raises UsageError for what is no input: an array, or a shape in the place of a tensor of it."""
-    is_shape = isinstance(example, list | tuple) and all(isinstance(part, int | float) for part in example)
+    is_shape = isinstance(example, list | tuple) and example and all(isinstance(part, int | float) for part in example)
     if is_shape or example is None or isinstance(example, str | int | float | np.ndarray | np.generic):
         check_is(example, torch.Tensor, "example to be a tensor (or several), such as torch.zeros(1, 3, 32, 32)")
 
