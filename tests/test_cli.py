@@ -734,8 +734,14 @@ def test_compress_refuses_before_it_trains(call: Call, net: Path, tmp_path: Path
             2,
             "Expected --input CxHxW for images, but got 1x8: signals",
         ),
-        ((*COMPRESS, "--data", "digits", "--lr", "0", *out), 2, "Expected learning_rate to be more than 0"),
-        ((*COMPRESS, "--data", "digits", "--epochs", "0", *out), 2, "Expected epochs to be at least 1"),
+        ((*COMPRESS, "--data", "digits", "--lr", "0", *out), 2, "Expected --lr to be more than 0"),
+        ((*COMPRESS, "--data", "digits", "--batch-size", "0", *out), 2, "Expected --batch-size to be at least 2"),
+        (
+            (*COMPRESS, "--data", "digits", "--max-images", "0", *out),
+            2,
+            "Expected --max-images to be at least 10 images",
+        ),
+        ((*COMPRESS, "--data", "digits", "--epochs", "0", *out), 2, "Expected --epochs to be at least 1"),
         (("compress", "resnet20", "--data", "digits", *out), 2, "No limit given"),
         (("compress", f"{net}:wide", "--data", "digits", *SMALL, "--macs", "0.5x", *out), 1, "10 class scores"),
     ]

@@ -7,7 +7,7 @@ The command line prints the message alone and exits with the error's ``exit_code
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import UnionType
 
 
@@ -36,6 +36,18 @@ def check_is(value: object, kind: type | UnionType | tuple[type, ...], expected:
     got = f"the class {value.__name__}" if isinstance(value, type) else reprlib.repr(value)
     shown = " ".join(got.split())
     raise UsageError(f"Expected {expected}, but got {shown if len(shown) <= 60 else f'a {type(value).__name__}'}.")
+
+
+def as_typed(error: UsageError, options: Mapping[str, str]) -> UsageError:
+    """The same error in the words of whoever gave the value: the name of the option in the place of the field's.
+
+    >>> str(as_typed(UsageError("Expected learning_rate to be more than 0."), {"learning_rate": "--lr"}))
+    'Expected --lr to be more than 0.'
+    """
+    text = str(error)
+    for field, option in options.items():
+        text = text.replace(f"Expected {field} to ", f"Expected {option} to ", 1)
+    return type(error)(text)
 
 
 class ModelError(PretrimError):

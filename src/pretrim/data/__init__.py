@@ -93,7 +93,7 @@ def load(
     if limit is not None:
         least = len(parts.classes) if parts.task == "classification" else 2
         if limit < least:
-            raise UsageError(f"Expected a limit of at least {least} images, but got {limit}.")
+            raise UsageError(f"Expected limit to be at least {least} images, but got {limit}.")
         train = limited(train, limit, seed)
         note = f"{note}; {len(train):,} training images"
     train, valid, test = held((train, valid, test), free_bytes() if memory is None else memory)

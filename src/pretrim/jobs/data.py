@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pretrim.errors import DataError, UsageError
+from pretrim.errors import DataError, UsageError, as_typed
 
 from .options import DataOptions
 from .reporter import Reporter
@@ -114,15 +114,18 @@ def _named(
         data = from_torch(source, seed=seed, task="classification" if task is None else task.name)
         return data if task is None else of_task(data, task)
     channels, size = image_format(shape, model)
-    found = load(
-        str(source),
-        seed=seed,
-        image_size=size,
-        fit=options.fit or "crop",
-        channels=channels,
-        limit=options.max_images,
-        announce=reporter.say,
-    )
+    try:
+        found = load(
+            str(source),
+            seed=seed,
+            image_size=size,
+            fit=options.fit or "crop",
+            channels=channels,
+            limit=options.max_images,
+            announce=reporter.say,
+        )
+    except UsageError as error:
+        raise as_typed(error, {"limit": "--max-images"}) from error
     return found if task is None else of_task(found, task)
 
 

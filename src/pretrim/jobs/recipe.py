@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, as_typed
 
 from .options import MachineOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from pretrim.train import Execution, Recipe
+
+
+OPTIONS = {"epochs": "--epochs", "batch_size": "--batch-size", "learning_rate": "--lr"}
+"""Of fields of the recipe"""
 
 
 def recipe_of(
@@ -39,7 +43,10 @@ def recipe_of(
         raise UsageError(f"{twice[0]} is given twice, in --set and by an option of its own: leave one out.")
     kind, _, rest = data.partition(":")
     name = rest.rpartition("/")[2] if kind == "hf" else kind
-    recipe = preset(name, images, fine_tune=fine_tune, changes={**parsed, **asked, "seed": seed})
+    try:
+        recipe = preset(name, images, fine_tune=fine_tune, changes={**parsed, **asked, "seed": seed})
+    except UsageError as error:
+        raise as_typed(error, {field: OPTIONS[field] for field in asked}) from error
     if options.qat and not recipe.qat:
         recipe = replace(recipe, qat=max(1, round(QAT_SHARE * recipe.epochs)))
     return recipe

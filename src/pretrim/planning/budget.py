@@ -21,9 +21,9 @@ from pretrim.cost.quantities import BUILTIN, Quantity, Unit, by_option, quantiti
 from pretrim.errors import BudgetError, InfeasibleBudget, UsageError
 
 NO_LIMIT = 2**62
+"""More than anything costs; limits beyond it would not fit an array"""
 DIGITS = 4
 """of milliseconds in messages"""
-"""More than anything costs; limits beyond it would not fit an array"""
 _COUNT = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _BYTES = {
     "B": 1,
@@ -42,7 +42,7 @@ _UNITS: Mapping[Unit, Mapping[str, int]] = {
 }
 _EXAMPLES: Mapping[Unit, str] = {"count": "250k", "bytes": "512KiB", "ns": "5ms"}
 _AMOUNT = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*|%)\s*")
-_SHARES: Mapping[str, float] = {"x": 1.0, "%": 0.01}
+_SHARES: Mapping[str, float] = {"x": 1.0, "X": 1.0, "%": 0.01}
 
 
 @dataclass(frozen=True)

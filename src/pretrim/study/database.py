@@ -39,7 +39,7 @@ def hidden(url: str) -> str:
     try:
         return sql.make_url(url).render_as_string(hide_password=True)
     except (SQLAlchemyError, ValueError):
-        return "what was given"
+        return "what was given" if "@" in url else repr(url)  # without a user there is no password
 
 
 def engine_options(url: str) -> dict[str, Any]:
