@@ -73,7 +73,7 @@ def table() -> str:
         "",
         f"CIFAR-10, {LIMIT} training images, {EPOCHS} epochs, the last {QAT} of them quantisation-aware or not; "
         f"accuracy in % on {TESTED} test images, mean ± std; of int8, in points over float32 of the same network; "
-        "SQNR: of the int8 scores against the float32 ones; s: of training.",
+        "SQNR: of the int8 scores against the float32 ones; s: of training, beside other work.",
         "",
         "| network | aware | n | float32 | LiteRT int8 over it | SQNR, dB | ExecuTorch int8 over it | SQNR, dB | s |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -95,7 +95,8 @@ def table() -> str:
 
 def _percent(shares: Iterable[float], sign: str = "") -> str:
     values = [100 * share for share in shares]
-    return f"{statistics.fmean(values):{sign}.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}"
+    mean = f"{statistics.fmean(values):{sign}.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def main() -> None:

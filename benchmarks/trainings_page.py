@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import jsonl
 from trainings import CELLS, RECORDS, WAYS, Cell
+
+from pretrim.train import Recipe
 
 Record = dict[str, Any]
 PAGE = RECORDS.with_suffix(".md")
@@ -38,7 +41,8 @@ INTRODUCTION = (
     "to {learning_rate:g}, {precision}, on {machines}. Nothing was chosen by an accuracy, so no image was held out; "
     "the test images were looked at once, by the network of the last epoch. `uniform` is one width multiplier, filled "
     "up to the limit; `paper` is the paper's sampling in the mode of the limited cost, `joint` under several limits. "
-    "Accuracies are means over seeds ± standard error, in per cent. Differences to uniform are taken seed by seed; one "
+    "Accuracies are means over seeds ± standard error, in per cent. Differences to uniform are taken seed by seed, "
+    "also between machines (`paper` was trained on the processor); one "
     "of more than two standard errors is called *above* or *below*."
 )
 
@@ -165,8 +169,10 @@ def not_run(records: Sequence[Record], seeds: int = 3) -> str:
 
 def settings(records: Sequence[Record]) -> Record:
     """How all of them were trained. Raises ValueError where they were trained in several ways."""
+    unset = asdict(Recipe())  # fields that are newer than a record
     plain = [
-        {**r["recipe"], "seed": 0, "images": r["images"], "precision": r["execution"]["precision"]} for r in records
+        {**unset, **r["recipe"], "seed": 0, "images": r["images"], "precision": r["execution"]["precision"]}
+        for r in records
     ]
     if any(each != plain[0] for each in plain):
         raise ValueError("the records are of several recipes, which cannot be compared: keep those of one")
