@@ -558,7 +558,8 @@ PLAN = ("plan", "resnet20", *SMALL)
         (("profile", "resnet20", "--input", "0x8x8"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '0x8x8'"),
         (("profile", "resnet20", "--input", "3x99999999x99999999"), 2, "An input of 3x9+x9+ does not fit in memory"),
         (("profile", "vgg16", "--input", "3x8x8"), 1, "run on an input of 1x3x8x8: its forward raised .*Error"),
-        (("profile", "missing.py:build"), 2, "A network of your own file needs --input CxHxW"),
+        (("profile", "missing.py:build"), 2, "there is no file missing.py. Check the path"),
+        (("profile", f"{__file__}:build"), 2, "A network of your own file needs --input CxHxW"),
         (("profile", "missing.py:build", *SMALL), 2, "there is no file missing.py"),
         (
             ("profile", "resnet20", *SMALL, "--dtype", "int4"),

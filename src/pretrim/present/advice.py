@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pretrim.study.recommend import Candidate
     from pretrim.train import Metric
 
-
 ON_BOARD = {"flash": "file", "ram": "arena"}
+"""What a board's own limits are on, in the place of the formulas' bytes"""
 
 
 def show_advice(console: Console, advice: Advice) -> None:
