@@ -42,7 +42,7 @@ INTRODUCTION = (
     "the test images were looked at once, by the network of the last epoch. `uniform` is one width multiplier, filled "
     "up to the limit; `paper` is the paper's sampling in the mode of the limited cost, `joint` under several limits. "
     "Accuracies are means over seeds ± standard error, in per cent. Differences to uniform are taken seed by seed, "
-    "also between machines (`paper` was trained on the processor); one "
+    "also between machines (`paper` and MobileNetV2 were trained on the processor); one "
     "of more than two standard errors is called *above* or *below*."
 )
 
