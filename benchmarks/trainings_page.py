@@ -42,8 +42,8 @@ INTRODUCTION = (
     "the test images were looked at once, by the network of the last epoch. `uniform` is one width multiplier, filled "
     "up to the limit; `paper` is the paper's sampling in the mode of the limited cost, `joint` under several limits. "
     "Accuracies are means over seeds ± standard error, in per cent. Differences to uniform are taken seed by seed, "
-    "also between machines (`paper` and MobileNetV2 were trained on the processor); one "
-    "of more than two standard errors is called *above* or *below*."
+    "also between machines (on the processor: {on_processor}); one of more than two standard errors "
+    "is called *above* or *below*."
 )
 
 
@@ -177,7 +177,8 @@ def settings(records: Sequence[Record]) -> Record:
     if any(each != plain[0] for each in plain):
         raise ValueError("the records are of several recipes, which cannot be compared: keep those of one")
     machines = dict.fromkeys(_processor(record["machine"]) for record in records)
-    return {**plain[0], "machines": " and ".join(machines)}
+    slow = {f"{NAMES[r['network']]} {r['way']}" for r in records if r["machine"]["gpu"] == "none"}
+    return {**plain[0], "machines": " and ".join(machines), "on_processor": ", ".join(sorted(slow)) or "none"}
 
 
 def _processor(machine: Mapping[str, str]) -> str:
