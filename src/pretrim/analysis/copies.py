@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pretrim.errors import ModelError
+
+from .closures import deepcopy_with_closures
 
 Example: TypeAlias = torch.Tensor | tuple[Any, ...] | dict[str, Any]
 
@@ -25,7 +26,7 @@ def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.
     """Copy a model with every parameter and buffer replaced; tied tensors stay tied, the model is not touched.
 
     `replace` gets the first name and the tensor. Tensors kept as plain attributes, or in lists and dicts of them, are
-    cloned, also where they are part of a graph (features that a hook kept).
+    cloned, also where they are part of a graph (features that a hook kept). Functions hold what is the copy's.
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
@@ -36,7 +37,7 @@ def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.
     for name, tensor in named_tensors(model):
         memo[id(tensor)] = replace(name, tensor)
     try:
-        return copy.deepcopy(model, memo)
+        return deepcopy_with_closures(model, memo)
     except Exception as error:  # whatever the model keeps that Python cannot copy
         raise ModelError(
             f"The model cannot be copied (copy.deepcopy raised {describe_failure(error)}): "

@@ -1,0 +1,127 @@
+"""Functions that a model keeps (a hook, a replaced `forward`) and that hold something of it: copied with the model.
+
+`copy.deepcopy` takes a function as it is. The hook `lambda module, args, out: features.update(last=out)` of a copy
+would write into the caller's model, and `block.forward = lambda x: conv(x)` would run the caller's layer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from types import CellType, FunctionType, MethodType, ModuleType
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+Memo: TypeAlias = dict[int, Any]
+Inside: TypeAlias = Callable[[Any], list[Any]]
+
+CONTAINERS = (list, tuple, set, frozenset, deque)
+ATOMS = (bool, int, float, str, type(None))
+
+
+def deepcopy_with_closures(model: nn.Module, memo: Memo) -> nn.Module:
+    """`copy.deepcopy(model, memo)`, whose functions hold the copy's modules, tensors and containers.
+
+    A function that holds nothing of the model stays the same object.
+    """
+    functions = [value for value in kept_by(model, led_to) if isinstance(value, FunctionType) and led_to(value)]
+    if not functions:
+        return copy.deepcopy(model, memo)
+    owned = {id(value) for value in kept_by(model, copied_along) if is_own(value)}
+    cells = {id(cell): CellType() for function in functions for cell in own_cells(function, owned)}
+    renewed = [(function, emptied(function, cells)) for function in functions if holds(function, owned)]
+    memo.update((id(function), new) for function, new in renewed)
+    twin = copy.deepcopy(model, memo)
+    for function, new in renewed:
+        fill(new, function, memo)
+    rebind_methods(twin, memo)
+    return twin
+
+
+def kept_by(model: nn.Module, inside: Inside) -> Iterator[Any]:
+    """Everything that the attributes of a model's modules reach, once."""
+    seen: set[int] = set()
+    for module in model.modules():
+        yield module
+        yield from reachable(vars(module), inside, seen)
+
+
+def reachable(value: Any, inside: Inside, seen: set[int]) -> Iterator[Any]:
+    """The value and what it leads to, without what modules and tensors have inside."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, ATOMS) and id(value) not in seen:
+            seen.add(id(value))
+            yield value
+            waiting.extend(inside(value))
+
+
+def copied_along(value: Any) -> list[Any]:
+    """What `copy.deepcopy` copies with a container, a partial call or a bound method."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, CONTAINERS):
+        return list(value)
+    if isinstance(value, partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    return [value.__self__] if isinstance(value, MethodType) else []
+
+
+def led_to(value: Any) -> list[Any]:
+    """The same, and what a function holds: in defaults, and in cells (that of an unassigned variable is empty)."""
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, FunctionType):
+        return [*(value.__closure__ or ()), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    if isinstance(value, CellType):
+        with suppress(ValueError):
+            return [value.cell_contents]
+    return copied_along(value)
+
+
+def is_own(value: Any) -> bool:
+    """Whether a copy of the model has another one of it: what can change, and no code."""
+    if isinstance(value, (nn.Module, torch.Tensor, dict, list, set, deque)):
+        return True
+    is_code = isinstance(value, (type, FunctionType, MethodType, ModuleType, partial))
+    return hasattr(value, "__dict__") and not is_code
+
+
+def holds(value: Any, owned: set[int]) -> bool:
+    return any(id(reached) in owned for reached in reachable(value, led_to, set()))
+
+
+def own_cells(function: FunctionType, owned: set[int]) -> list[CellType]:
+    return [cell for cell in function.__closure__ or () if holds(cell, owned)]
+
+
+def emptied(function: FunctionType, cells: dict[int, CellType]) -> FunctionType:
+    """The same code; cells that hold something of the model are replaced by the empty ones given for them."""
+    closure = tuple(cells.get(id(cell), cell) for cell in function.__closure__ or ())
+    new = FunctionType(function.__code__, function.__globals__, function.__name__, None, closure)
+    new.__qualname__, new.__module__, new.__doc__ = function.__qualname__, function.__module__, function.__doc__
+    vars(new).update(vars(function))
+    return new
+
+
+def fill(new: FunctionType, function: FunctionType, memo: Memo) -> None:
+    """Give a function what the first one holds, as the copy has it."""
+    for cell, old in zip(new.__closure__ or (), function.__closure__ or (), strict=True):
+        if cell is not old:
+            cell.cell_contents = copy.deepcopy(old.cell_contents, memo)
+    new.__defaults__ = copy.deepcopy(function.__defaults__, memo)
+    new.__kwdefaults__ = copy.deepcopy(function.__kwdefaults__, memo)
+
+
+def rebind_methods(model: nn.Module, memo: Memo) -> None:
+    """`types.MethodType(function, module)` as an attribute: deepcopy binds the same function to the module's copy."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, MethodType) and id(value.__func__) in memo:
+                vars(module)[name] = MethodType(memo[id(value.__func__)], value.__self__)

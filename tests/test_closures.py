@@ -1,0 +1,192 @@
+"""Functions that hold a part of their model (hooks, a replaced `forward`): a copy's hold the copy's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import Net, conv
+from reference import masked, randomise, relative_error, run
+from torch import Tensor, nn
+
+import pretrim
+from pretrim.analysis.copies import copy_module
+from pretrim.surgery.apply import cut, kept_channels
+
+IMAGES = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def chain(m: Any, x: Tensor) -> Tensor:
+    return m.c(m.b(m.a(x)))  # type: ignore[no-any-return]
+
+
+def doubled(m: Any, x: Tensor) -> Tensor:
+    return m.c(2 * m.extra(m.a(x)))  # type: ignore[no-any-return]
+
+
+def kept_features(m: Any, x: Tensor) -> Tensor:
+    m.b(m.a(x))
+    return m.c(m.features["b"])  # type: ignore[no-any-return]
+
+
+def hook_on_the_model(m: Any) -> None:
+    m.features = {}
+    m.b.register_forward_hook(lambda _module, _args, out: m.features.update(b=out))
+
+
+def hook_on_a_dict(m: Any) -> None:
+    features = m.features = {}
+    m.b.register_forward_hook(lambda _module, _args, out: features.update(b=out))
+
+
+def hook_that_calls_another(m: Any) -> None:
+    features = m.features = {}
+
+    def keep(out: Tensor) -> None:
+        features["b"] = out
+
+    m.b.register_forward_hook(lambda _module, _args, out: keep(out))
+
+
+def prehook_with_a_parameter(m: Any) -> None:
+    scale = m.scale
+    m.b.register_forward_pre_hook(lambda _module, args: (args[0] * scale,))
+
+
+def replaced_forward(m: Any) -> None:
+    layer = m.extra
+    m.b.forward = lambda x: 2 * layer(x)
+
+
+def default_argument(m: Any) -> None:
+    m.b.forward = lambda x, layer=m.extra: 2 * layer(x)
+
+
+def keyword_default(m: Any) -> None:
+    def forward(x: Tensor, *, layer: nn.Module = m.extra) -> Tensor:
+        return 2 * layer(x)  # type: ignore[no-any-return]
+
+    m.b.forward = forward
+
+
+def layers_in_a_list(m: Any) -> None:
+    layers = [m.extra]
+    m.b.forward = lambda x: 2 * layers[0](x)
+
+
+def bound_method(m: Any) -> None:
+    layer = m.extra
+    m.b.forward = MethodType(lambda _self, x: 2 * layer(x), m.b)
+
+
+def partial_call(m: Any) -> None:
+    layer = m.extra
+    m.b.forward = partial(lambda times, x: times * layer(x), 2)
+
+
+def recursive(m: Any) -> None:
+    layer = m.extra
+
+    def forward(x: Tensor, times: int = 2) -> Tensor:
+        return layer(x) * 2 if times == 0 else forward(x, times - 1)  # type: ignore[no-any-return]
+
+    m.b.forward = forward
+
+
+def scaled(m: Any, x: Tensor) -> Tensor:
+    return m.c(m.b(m.a(x) * m.scale))  # type: ignore[no-any-return]
+
+
+# What is done to a network, its forward, and the forward that computes the same without a function that holds anything.
+Forward = Callable[[Any, Tensor], Tensor]
+KINDS: dict[Callable[[Any], None], tuple[Forward, Forward]] = {
+    hook_on_the_model: (kept_features, chain),
+    hook_on_a_dict: (kept_features, chain),
+    hook_that_calls_another: (kept_features, chain),
+    prehook_with_a_parameter: (chain, scaled),
+    replaced_forward: (chain, doubled),
+    default_argument: (chain, doubled),
+    keyword_default: (chain, doubled),
+    layers_in_a_list: (chain, doubled),
+    bound_method: (chain, doubled),
+    partial_call: (chain, doubled),
+    recursive: (chain, doubled),
+}
+
+
+def network(forward: Forward) -> Any:
+    model = Net(forward, a=conv(3, 8), b=conv(8, 8), extra=conv(8, 8), c=conv(8, 2))
+    model.scale = nn.Parameter(torch.ones(1, 8, 1, 1))
+    return randomise(model, 0)
+
+
+every_kind = pytest.mark.parametrize("change", KINDS, ids=lambda change: change.__name__)
+
+
+@every_kind
+def test_such_a_network_is_slimmed_exactly(change: Callable[[Any], None]) -> None:
+    forward, same = KINDS[change]
+    model, plain = network(forward), network(same)
+    change(model)
+    analysed = pretrim.analyze(model, IMAGES)
+    widths = analysed.dense // 2
+    keep = kept_channels(analysed, widths, np.random.default_rng(0).random(len(analysed.group_of)))
+    slim = cut(model, analysed, widths, keep, rescale=False)
+    assert slim.a.weight.shape[0] == 4
+    assert relative_error(run(slim, IMAGES), run(masked(plain, analysed, keep), IMAGES)) < 1e-10
+
+
+@every_kind
+def test_a_copy_never_touches_the_model(change: Callable[[Any], None]) -> None:
+    """Its outputs are those of its own weights, and what the model kept stays as it was."""
+    forward, same = KINDS[change]
+    model, plain = network(forward), network(same)
+    change(model)
+    before = run(model, IMAGES)
+    kept = dict(getattr(model, "features", {}))
+    twin = copy_module(model)
+    with torch.no_grad():
+        for tensor, other in zip(twin.parameters(), plain.parameters(), strict=True):
+            tensor.mul_(1.5)
+            other.mul_(1.5)
+    assert relative_error(run(twin, IMAGES), run(plain, IMAGES)) < 1e-12
+    assert all(getattr(model, "features", {})[name] is value for name, value in kept.items())
+    assert all(torch.equal(now, then) for now, then in zip(run(model, IMAGES), before, strict=True))
+
+
+def test_a_function_that_holds_nothing_of_the_model_is_not_copied() -> None:
+    """It may count, or write where the caller looks."""
+    seen: list[Tensor] = []
+    model = network(chain)
+    hook = model.b.register_forward_hook(lambda _module, _args, out: seen.append(out))
+    twin = copy_module(model)
+    assert twin.b._forward_hooks[hook.id] is model.b._forward_hooks[hook.id]
+
+
+def test_two_functions_that_share_a_variable_share_it_in_the_copy() -> None:
+    model = network(kept_features)
+    features = model.features = {}
+    model.a.register_forward_hook(lambda _module, _args, out: features.update(a=out))
+    model.b.register_forward_hook(lambda _module, _args, out: features.update(b=out))
+    twin = copy_module(model)
+    run(twin, IMAGES)
+    assert set(twin.features) == {"a", "b"}
+    assert not model.features
+
+
+def test_a_variable_that_is_not_assigned_yet_stays_so() -> None:
+    model = network(chain)
+
+    def hook(_module: Any, _args: Any, out: Tensor) -> Tensor:
+        return out * model.scale if model.training else later(out)
+
+    model.b.register_forward_hook(hook)
+    twin = copy_module(model).train()
+    assert run(twin, IMAGES)
+    later = torch.relu
+    assert run(twin.eval(), IMAGES)
