@@ -99,3 +99,48 @@ def test_channels_pass_exactly(name: str) -> None:
     assert slim.get_submodule("a").weight.shape[0] == model.get_submodule("a").weight.shape[0] // 2
     expected = masked(model, network, keep)
     assert relative_error(run(slim, images), run(expected, images)) < 1e-10
+
+
+def clusters(m: Any, x: Tensor) -> Tensor:
+    """NetVLAD: for each cluster, the features that belong to it."""
+    x = m.a(x)
+    shares = m.k(x).flatten(2).softmax(1)
+    return m.c(functional.normalize(shares @ x.flatten(2).mT, dim=0).flatten(1))  # type: ignore[no-any-return]
+
+
+def two_streams(m: Any, x: Tensor) -> Tensor:
+    """Bilinear pooling: products of the channels of one stream with those of the other."""
+    left, right = m.a(x).flatten(2), m.k(x).flatten(2)
+    return m.c((left @ right.mT).reshape(len(x), -1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("forward", [clusters, two_streams])
+@pytest.mark.parametrize("wide", ["a", "k"])
+def test_of_two_channel_dimensions_that_are_flattened_the_wider_one_is_free(
+    forward: Callable[[Any, Tensor], Tensor], wide: str
+) -> None:
+    sizes = {"a": 4, "k": 4} | {wide: 16}
+    reads = sizes["a"] if forward is clusters else 3
+    layers = {"a": conv(3, sizes["a"]), "k": conv(reads, sizes["k"]), "c": nn.Linear(64, 2)}
+    model = randomise(Net(forward, **layers), 0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    network = pretrim.analyze(model, images)
+    narrow = "k" if wide == "a" else "a"
+    assert {frozen.layer for frozen in network.frozen} == {narrow, "c"}
+    if forward is clusters and wide == "k":
+        return  # a softmax over clusters sees how many there are: no masked network can tell
+    widths = network.dense // 2
+    keep = kept_channels(network, widths, np.random.default_rng(0).random(len(network.group_of)))
+    slim = cut(model, network, widths, keep, rescale=False)
+    assert slim.get_submodule(wide).weight.shape[0] == 8
+    assert relative_error(run(slim, images), run(masked(model, network, keep), images)) < 1e-10
+
+
+def test_products_of_all_channels_with_each_other_stay_as_they_are() -> None:
+    def gram(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x).flatten(2)
+        return m.c((x @ x.mT).flatten(1))  # type: ignore[no-any-return]
+
+    model = Net(gram, a=conv(3, 8), c=nn.Linear(64, 2))
+    network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
+    assert {frozen.layer for frozen in network.frozen} == {"a", "c"}

@@ -130,15 +130,17 @@ def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], first: int
     size was read from channels as these: `first` is then its place.
     """
     nothing: list[Label] = [None] * len(outs)
-    labelled = [label for size, label in ins if label is not None and size > 1]
+    labelled = [place for place, (size, label) in enumerate(ins) if label is not None and size > 1]
     if len(ins) == len(outs) == 1:
         return [ins[0][1]]
     if not labelled or math.prod(outs) == 0:
         return nothing
-    if len(labelled) > 1 or math.prod(outs) > LARGEST_RESHAPE:
-        for label in labelled:
-            call.freeze(label, f"{call.op} folds two channel dimensions into one")
+    if math.prod(outs) > LARGEST_RESHAPE:
+        for place in labelled:
+            call.freeze(ins[place][1], f"{call.op} has too many entries to follow")
         return nothing
+    if len(labelled) > 1:
+        ins = _with_one_label(call, ins, labelled)
     flat = _flatten(ins).reshape(outs)
     wide = [place for place, size in enumerate(outs) if size > 1]
     carrier = next((place for place in reversed(wide) if _varies_only_along(flat, place)), None)
@@ -148,6 +150,15 @@ def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], first: int
     rows = np.moveaxis(flat, carrier, -1).reshape(-1, outs[carrier])
     nothing[carrier] = call.tie_rows(rows) if not (rows == rows[0]).all() else rows[0]
     return nothing
+
+
+def _with_one_label(call: Call, ins: list[tuple[int, Label]], labelled: list[int]) -> list[tuple[int, Label]]:
+    """Of several channel dimensions that are folded into one the widest is followed; the others keep their channels."""
+    widest = max(labelled, key=lambda place: ins[place][0])
+    for place in labelled:
+        if place != widest:
+            call.freeze(ins[place][1], f"{call.op} folds two channel dimensions into one")
+    return [(size, label if place == widest else None) for place, (size, label) in enumerate(ins)]
 
 
 def _carrier_by_hint(wide: Sequence[int], hint: str) -> int:
