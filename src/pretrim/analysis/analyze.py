@@ -44,6 +44,7 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
     "split_with_sizes": ("retarget", "rest", "share rest", "tie", "whole", "share", "freeze", "freeze all"),
     "slice": ("retarget", "tie", "whole", "share", "freeze", "freeze all"),
     "native_group_norm": ("retarget", "whole", "freeze all"),
+    "compare": ("share", "freeze"),
     "constant_pad_nd": ("retarget", "tie", "share", "freeze", "freeze all"),
 }
 WITH_INTEGERS = ("retarget", "share", "freeze", "freeze all")
@@ -147,7 +148,8 @@ class Analyst:
             except Mismatch as mismatch:
                 if mismatch.operator is None:
                     raise ModelError(f"The model cannot be made narrower: {mismatch}.") from None
-                self._learn(mismatch.operator.site, mismatch.operator.module, str(mismatch))
+                may_have_checked = mismatch.raised or mismatch.other_operator
+                self._learn(mismatch.operator.site, mismatch.operator.module, str(mismatch), may_have_checked)
         raise ModelError(
             f"The model cannot be made narrower: {MOST_TRIALS} trials did not find a consistent one: "
             f"please report it with the model."
@@ -316,8 +318,15 @@ class Analyst:
             return network
         return followed
 
-    def _learn(self, site: Site, module: str, said: str) -> None:
-        """Choose what to try next at the line where a narrower network went wrong."""
+    def _learn(self, site: Site, module: str, said: str, may_have_checked: bool = False) -> None:
+        """Choose what to try next at the line where a narrower network went wrong.
+
+        Args:
+            site: that line.
+            module: the module that ran it.
+            said: what went wrong.
+            may_have_checked: whether `forward` went another way, as it does where it checks a width.
+        """
         order = STRATEGIES.get(site.op, WITH_INTEGERS)
         tried = self.learnt.hints.get(site)
         following = order[order.index(tried) + 1 :] if tried in order else order
@@ -325,7 +334,11 @@ class Analyst:
             following = tuple(hint for hint in following if not hint.startswith("share"))
         if "-" not in linecache.getline(site.file, site.line):  # nothing is left of a width there
             following = tuple(hint for hint in following if hint not in WITH_REST)
-        if following:
+        gives_up = not following or following[0].startswith("freeze")
+        if gives_up and may_have_checked and not self.learnt.follows_checks:
+            self.learnt.follows_checks = True
+            self.learnt.hints.pop(site, None)
+        elif following:
             self.learnt.hints[site] = following[0]
         else:
             self._close(module, said)

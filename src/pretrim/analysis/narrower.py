@@ -28,10 +28,13 @@ TRIALS_BY_NUMBER = 4
 class Mismatch(Exception):
     """A narrower network did something else than predicted, at one operator."""
 
-    def __init__(self, operator: Operator | None, said: str, *, other_operator: bool = False) -> None:
+    def __init__(
+        self, operator: Operator | None, said: str, *, other_operator: bool = False, raised: bool = False
+    ) -> None:
         super().__init__(said)
         self.operator = operator
         self.other_operator = other_operator
+        self.raised = raised
 
 
 def trial_widths(network: Network) -> list[IntArray]:
@@ -158,7 +161,7 @@ def check_narrow(run: Stage, operators: Sequence[Operator], sizes: IntArray) -> 
     except Mismatch:
         raise
     except Exception as error:
-        raise Mismatch(checker.expected, f"forward raised {describe_failure(error)}") from error
+        raise Mismatch(checker.expected, f"forward raised {describe_failure(error)}", raised=True) from error
     if checker.expected is not None:
         raise Mismatch(checker.expected, f"it ended before {checker.expected.op}")
     return checker.scaled

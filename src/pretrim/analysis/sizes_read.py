@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ KEEP_SIZES = ("einops",)
 """Packages that keep what they read, and would give one tensor's size for another's."""
 SHAPE: Any = torch.Tensor.shape.__get__  # type: ignore[attr-defined]  # a property of C
 LIKE = frozenset(["view_as", "reshape_as", "expand_as"])
+OnEqual: TypeAlias = Callable[["Width", int], None]
+
+
+def ignore(width: Width, number: int) -> None:
+    """For widths whose comparisons nobody asks for."""
 
 
 class Width(int):
@@ -31,32 +36,49 @@ class Width(int):
     ids: Ids
     share: Fraction
     """This number over that of the channels."""
+    on_equal: OnEqual
+    """Told of every number that `forward` finds equal to this one."""
 
-    def __new__(cls, value: int, ids: Ids, share: Fraction = Fraction(1)) -> Width:
+    def __new__(cls, value: int, ids: Ids, share: Fraction = Fraction(1), on_equal: OnEqual = ignore) -> Width:
         made = super().__new__(cls, value)
-        made.ids, made.share = ids, share
+        made.ids, made.share, made.on_equal = ids, share, on_equal
         return made
+
+    def _with(self, value: int, share: Fraction) -> Width:
+        return Width(value, self.ids, share, self.on_equal)
+
+    def __eq__(self, other: Any) -> bool:
+        is_equal = int.__eq__(self, other)
+        if is_equal is True:
+            self.on_equal(self, other)
+        return is_equal
+
+    def __ne__(self, other: Any) -> bool:
+        is_equal = self.__eq__(other)
+        return is_equal if is_equal is NotImplemented else not is_equal
+
+    __hash__ = int.__hash__
 
     def __mul__(self, other: Any) -> Any:
         if type(other) is int and other > 0:
-            return Width(int(self) * other, self.ids, self.share * other)
+            return self._with(int(self) * other, self.share * other)
         return int(self) * other
 
     __rmul__ = __mul__
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Width) and np.array_equal(other.ids, self.ids):
-            return Width(int(self) + int(other), self.ids, self.share + other.share)
+            return self._with(int(self) + int(other), self.share + other.share)
         return int(self) + other
 
     def __sub__(self, other: Any) -> Any:
         if isinstance(other, Width) and other < self and np.array_equal(other.ids, self.ids):
-            return Width(int(self) - int(other), self.ids, self.share - other.share)
+            return self._with(int(self) - int(other), self.share - other.share)
         return int(self) - other
 
     def __floordiv__(self, other: Any) -> Any:
         if type(other) is int and other > 0 and int(self) % other == 0:
-            return Width(int(self) // other, self.ids, self.share / other)
+            return self._with(int(self) // other, self.share / other)
         return int(self) // other
 
     def __deepcopy__(self, memo: Any) -> int:
@@ -66,9 +88,10 @@ class Width(int):
 class SizesRead(TorchFunctionMode):
     """Gives `forward` widths in the place of integers, and keeps those that the running call asks for."""
 
-    def __init__(self, look: Callable[[Tensor], Labels]) -> None:
+    def __init__(self, look: Callable[[Tensor], Labels], on_equal: OnEqual = ignore) -> None:
         super().__init__()
         self.look = look
+        self.on_equal = on_equal
         self.asked: list[int] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -88,14 +111,17 @@ class SizesRead(TorchFunctionMode):
             return result
         labels = self.look(tensor)
         if isinstance(result, torch.Size):
-            return torch.Size([_width(size, label) for size, label in zip(result, labels, strict=True)])
-        return _width(result, labels[kwargs.get("dim", place[0] if place else 0)])
+            return torch.Size([self._width(size, label) for size, label in zip(result, labels, strict=True)])
+        return self._width(result, labels[kwargs.get("dim", place[0] if place else 0)])
+
+    def _width(self, size: int, label: Ids | None) -> int:
+        return size if label is None or size < 2 else Width(size, label, on_equal=self.on_equal)
 
     def _asked(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> list[int]:
         """The integers among the arguments of a call, in order; nothing where none is a width."""
         if name in LIKE:
             other = args[1] if len(args) > 1 else kwargs["other"]
-            found = [_width(size, label) for size, label in zip(other.shape, self.look(other), strict=True)]
+            found = [self._width(size, label) for size, label in zip(other.shape, self.look(other), strict=True)]
         else:
             found = [number for leaf in tree_leaves([*args, *kwargs.values()]) for number in _integers(leaf)]
         return found if any(isinstance(number, Width) for number in found) else []
@@ -105,10 +131,10 @@ class SizesRead(TorchFunctionMode):
 
         By place, where the call has as many integers as the operator sizes, and else by a value that only a width has.
         """
-        if len(self.asked) == len(sizes) and all(a in (b, -1) for a, b in zip(self.asked, sizes, strict=True)):
+        if len(self.asked) == len(sizes) and all(int(a) in (b, -1) for a, b in zip(self.asked, sizes, strict=True)):
             return [number if isinstance(number, Width) else None for number in self.asked]
         by_value = {int(number): number for number in self.asked if isinstance(number, Width)}
-        unclear = {number for number in self.asked if by_value.get(int(number)) is not number}
+        unclear = {int(number) for number in self.asked if by_value.get(int(number)) is not number}
         return [None if size in unclear else by_value.get(size) for size in sizes]
 
 
@@ -116,7 +142,3 @@ def _integers(argument: Any) -> list[int]:
     """The integers in one argument: itself, or the ends of a slice."""
     parts = (argument.start, argument.stop) if isinstance(argument, slice) else (argument,)
     return [part for part in parts if isinstance(part, int)]
-
-
-def _width(size: int, label: Ids | None) -> int:
-    return size if label is None or size < 2 else Width(size, label)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
@@ -39,7 +40,7 @@ from .rules import RULES
 from .rules.call import Call, freeze_inputs, unknown
 from .rules.joining import WITH_REST
 from .rules.operators import NORMS, POINTWISE, RESHAPES, VIEWS
-from .sizes_read import SizesRead
+from .sizes_read import SizesRead, Width
 
 FREE_OF_WORK = frozenset(
     """
@@ -62,6 +63,8 @@ class Learnt:
     """Modules whose channels are all frozen."""
     first: set[Site] = field(default_factory=set)
     """Reshapes whose channels come first (N x C x L)."""
+    follows_checks: bool = False
+    """Whether a number that `forward` finds equal to a width is to follow it."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         self.first = learnt.first
         self.trace = Trace()
         self.seen: Any = WeakIdKeyDictionary()
-        self.sizes_read = SizesRead(self.look)
+        self.follows_checks = learnt.follows_checks
+        self.sizes_read = SizesRead(self.look, self.found_equal)
 
     def know(self, tensor: torch.Tensor, seen: Seen) -> None:
         self.seen[tensor] = seen
@@ -332,7 +336,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
         elif call.hint in ("retarget", "tie", "whole", "share", *WITH_REST):
-            self.trace.stored_integers.extend(self.find_integers(call, site, frame))
+            integers = call.integers or (self.widths_seen(call) if self.follows_checks else [])
+            self.trace.stored_integers.extend(self.find_integers(integers, call.hint, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
                 call.freeze(ids, f"{call.op} with the number {value}, which stays when the network is narrower")
@@ -341,31 +346,61 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             for label in (call.filters, *(ids for _, ids in call.integers)):
                 call.freeze(label, f"{call.op} could not follow a narrower input")
 
-    def find_integers(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[StoredInteger]:
-        """The attributes of the running modules that hold the integers of this call, by value and by name.
+    def found_equal(self, width: Width, number: int) -> None:
+        """`forward` compared a width with a number, as in ``assert x.shape[1] == self.dim``, and they were equal.
 
         Args:
-            call: the operator and its arguments.
+            width: read from a tensor.
+            number: a plain one, or read from a tensor too.
+        """
+        if not self.follows_checks or width.share.denominator != 1:
+            return
+        if isinstance(number, Width):
+            if number.share == width.share:
+                self.channels.tie(width.ids, number.ids)
+            return
+        ids = np.tile(width.ids, width.share.numerator)
+        frame, site = self.site("compare")
+        hint = self.hints.get(site, "retarget")
+        found = list(self.find_integers([(number, ids)], hint, site, frame)) if hint != "freeze" else []
+        self.trace.stored_integers.extend(found)
+        if not found:
+            reason = f"forward compares it with the number {number}, which stays when the network is narrower"
+            self.channels.freeze(ids, self.module, reason, place_of(frame))
+
+    def find_integers(
+        self, integers: Sequence[tuple[int, Ids]], hint: str, site: Site, frame: FrameType | None
+    ) -> Iterator[StoredInteger]:
+        """The attributes of the running modules that hold the integers of a call, by value and by name.
+
+        Args:
+            integers: each with the channels that it stands for.
+            hint: what an earlier trial of the line asked for.
             site: the line that called it.
             frame: that line's frame.
         """
         if frame is None:
             return
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        for place, (value, ids) in enumerate(call.integers):
+        for place, (value, ids) in enumerate(integers):
             for name, module in reversed(self.modules):
                 found = [
                     (attribute, index)
-                    for attribute, index in holders(module, value, place, len(call.integers))
+                    for attribute, index in holders(module, value, place, len(integers))
                     if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
                 ]
                 on_line = [pair for pair in found if pair[0] in line]
-                if call.hint in ("whole", *WITH_REST):  # part of an expression: no other place tells
+                if hint in ("whole", *WITH_REST):  # part of an expression: no other place tells
                     found = on_line
                 if found:
                     for attribute, index in on_line or found:
-                        yield StoredInteger(site, name, attribute, index, ids, call.hint.startswith("share"))
+                        yield StoredInteger(site, name, attribute, index, ids, hint.startswith("share"))
                     break
+
+    def widths_seen(self, call: Call) -> list[tuple[int, Ids]]:
+        """Channels of what an operator reads: functions of torch's own check a width unseen before they call it."""
+        labels = [label for tensor in call.tensors() for label in self.look(tensor)]
+        return [(len(label), label) for label in labels if label is not None and len(label) > 1]
 
 
 def place_of(frame: FrameType | None) -> str:
