@@ -64,12 +64,16 @@ def as_strided(call: Call) -> list[Labels]:
 
 
 def repeat(call: Call) -> Labels:
+    """Channels are copied; a dimension of size 1 gets channels of its own, as in `expand`."""
     x, repeats = call.args["self"], list(call.args["repeats"])
     extra = len(repeats) - x.dim()
-    labels: list[Label] = [None] * extra
-    for label, times in zip(call.look(x), repeats[extra:], strict=True):
-        labels.append(None if label is None else np.tile(label, times))
-    return tuple(labels)
+    sizes, known = [1] * extra + list(x.shape), [None] * extra + list(call.look(x))
+    made = [call.channels.new(times) if size == 1 < times else None for size, times in zip(sizes, repeats, strict=True)]
+    for times, label in zip(repeats, made, strict=True):
+        call.follow(times, label)
+    call.follow_reads(call.sizes_read(repeats), made)
+    copied = [None if label is None else np.tile(label, times) for label, times in zip(known, repeats, strict=True)]
+    return tuple(new if new is not None else old for new, old in zip(made, copied, strict=True))
 
 
 def view(call: Call) -> Labels:
