@@ -49,6 +49,42 @@ def every_other(m: Any, x: Tensor) -> Tensor:
     return m.c(torch.cat([x[:, ::2], m.b(x[:, 1::2])], 1))  # type: ignore[no-any-return]
 
 
+def thirds(m: Any, x: Tensor) -> Tensor:
+    first, second, rest = m.a(x).chunk(3, 1)
+    return m.c(torch.cat([m.b(first), second, rest], 1))  # type: ignore[no-any-return]
+
+
+class InParts(nn.Module):
+    """EdgeNeXt and Res2Net: a width that does not divide the channels, so that the last part is smaller."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.a, self.b, self.c = conv(3, 16), nn.ModuleList([conv(width, width), conv(width, width)]), conv(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(torch.split(self.a(x), self.width, dim=1))
+        for number, layer in enumerate(self.b):
+            parts[number] = layer(parts[number] + parts[number - 1] if number else parts[0])
+        return self.c(torch.cat(parts, 1))  # type: ignore[no-any-return]
+
+
+class StoredWidths(nn.Module):
+    """timm's attention: the widths are numbers of the module, the last of them for a reshape that copies first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.attn_dim = 2, 8, 16
+        self.a, self.qkv, self.c = conv(3, 16), nn.Linear(16, 48), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).flatten(2).mT
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        x = (q @ k.mT).softmax(-1) @ v
+        return self.c(x.transpose(1, 2).reshape(b, n, self.attn_dim))  # type: ignore[no-any-return]
+
+
 def chain(m: Any, x: Tensor) -> Tensor:
     return m.c(m.norm(m.a(x)))  # type: ignore[no-any-return]
 
@@ -61,6 +97,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "distances between pixels": lambda: Net(distances, a=conv(3, 8), c=conv(3, 2)),
     "every other channel": lambda: Net(every_other, a=conv(3, 8), b=conv(4, 4), c=conv(8, 2)),
     "groups of four": lambda: Net(in_fours, a=conv(3, 16), c=conv(16, 2)),
+    "parts of six channels": lambda: InParts(6),
+    "three chunks of sixteen channels": lambda: Net(thirds, a=conv(3, 16), b=conv(6, 6), c=conv(16, 2)),
+    "attention of stored widths": StoredWidths,
     "scale and shift of a class": lambda: Net(by_class, a=conv(3, 8), table=nn.Embedding(5, 16), c=conv(8, 2)),
 }
 

@@ -85,6 +85,14 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
     def expected(self) -> Operator | None:
         return self.operators[self.number] if self.number < len(self.operators) else None
 
+    @property
+    def at_fault(self) -> Operator | None:
+        """The operator before which `forward` raised: of a reshape that copies first, the one that reshapes."""
+        copied, reshaped = (*self.operators[self.number : self.number + 2], None, None)[:2]
+        if copied and reshaped and (copied.op, reshaped.op) == ("clone", "_unsafe_view"):
+            return reshaped if copied.site[:3] == reshaped.site[:3] else copied
+        return copied
+
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
         """See `Observer.observe`.
 
@@ -161,7 +169,7 @@ def check_narrow(run: Stage, operators: Sequence[Operator], sizes: IntArray) -> 
     except Mismatch:
         raise
     except Exception as error:
-        raise Mismatch(checker.expected, f"forward raised {describe_failure(error)}", raised=True) from error
+        raise Mismatch(checker.at_fault, f"forward raised {describe_failure(error)}", raised=True) from error
     if checker.expected is not None:
         raise Mismatch(checker.expected, f"it ended before {checker.expected.op}")
     return checker.scaled

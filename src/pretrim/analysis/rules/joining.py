@@ -45,17 +45,21 @@ def stack(call: Call) -> Labels:
 
 
 def split(call: Call) -> list[Labels]:
-    """`split` and `chunk` into equal parts: tied, for nothing tells a chunk in two from parts of eight channels."""
+    """`split` and `chunk` into equal parts: tied, for nothing tells a chunk in two from parts of eight channels.
+
+    Where the last part is smaller, what the others have more than it is tied on its own: the last part stays smaller,
+    and both `split` and `chunk` make as many parts of a narrower tensor.
+    """
     x = call.args["self"]
     dim = call.args.get("dim", 0) % x.dim()
     ids = call.look(x)[dim]
     if ids is None:
         return [call.look(x) for _ in call.outputs]
     sizes = [out.shape[dim] for out in call.outputs]
-    if len(set(sizes)) > 1:
-        call.freeze(ids, "split into unequal parts")
-    elif call.hint != "apart":
-        call.tie_rows(ids.reshape(len(sizes), -1))
+    if len(sizes) > 1:
+        equal = ids[: sizes[0] * (len(sizes) - 1)]
+        call.tie_rows(equal.reshape(-1, sizes[0]))
+        call.channels.tie(ids[: sizes[-1]], ids[len(equal) :])
     if call.hint == "whole":  # `split(self.width // 2)`
         call.follow(x.shape[dim], ids)
         return _parts(call, x, dim, ids, sizes, follow=())
