@@ -89,6 +89,22 @@ def chain(m: Any, x: Tensor) -> Tensor:
     return m.c(m.norm(m.a(x)))  # type: ignore[no-any-return]
 
 
+class Multiples(nn.Module):
+    """Asks for a multiple of the stored width of a head, as LowFormer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.head_dim = 2, 8
+        self.a, self.qkv, self.c = conv(3, 16), conv(16, 48), conv(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.qkv(self.a(x))
+        b, _, h, w = x.shape
+        q, k, v = x.reshape(b, self.heads, 3 * self.head_dim, h * w).transpose(2, 3).chunk(3, 3)
+        x = (q @ k.mT).softmax(-1) @ v
+        return self.c(x.transpose(2, 3).reshape(b, self.heads * self.head_dim, h, w))  # type: ignore[no-any-return]
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "renorm": lambda: Net(lambda m, x: m.c(m.b(m.a(x))), a=conv(3, 8), b=MaxNorm(8, 8, 3, padding=1), c=conv(8, 2)),
     "layer norm over the image": lambda: Net(chain, a=conv(3, 8), norm=nn.LayerNorm([8, 8]), c=conv(8, 2)),
@@ -100,6 +116,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "parts of six channels": lambda: InParts(6),
     "three chunks of sixteen channels": lambda: Net(thirds, a=conv(3, 16), b=conv(6, 6), c=conv(16, 2)),
     "attention of stored widths": StoredWidths,
+    "multiples of a stored width": Multiples,
     "scale and shift of a class": lambda: Net(by_class, a=conv(3, 8), table=nn.Embedding(5, 16), c=conv(8, 2)),
 }
 

@@ -338,6 +338,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         elif call.hint in ("retarget", "tie", "whole", "share", *WITH_REST):
             integers = call.integers or (self.widths_seen(call) if self.follows_checks else [])
             self.trace.stored_integers.extend(self.find_integers(integers, call.hint, site, frame))
+        elif call.hint == "multiple":
+            self.trace.stored_integers.extend(self.find_factors(call, site, frame))
         elif call.hint == "freeze":
             for value, ids in call.integers:
                 call.freeze(ids, f"{call.op} with the number {value}, which stays when the network is narrower")
@@ -397,6 +399,24 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                         yield StoredInteger(site, name, attribute, index, ids, hint.startswith("share"))
                     break
 
+    def find_factors(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[StoredInteger]:
+        """A module's integer that the line has a multiple of (``3 * self.head_dim``) follows one of the tied parts.
+
+        Args:
+            call: the operator and its arguments.
+            site: the line that called it.
+            frame: that line's frame.
+        """
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno) if frame is not None else ""
+        for value, ids in call.integers:
+            for name, module in reversed(self.modules):
+                found = [(held, attribute) for attribute, held in factors(module, value) if attribute in line]
+                if found and len(ids) == value:
+                    held, attribute = max(found)
+                    call.tie_rows(ids.reshape(-1, held))
+                    yield StoredInteger(site, name, attribute, None, ids[:held])
+                    break
+
     def widths_seen(self, call: Call) -> list[tuple[int, Ids]]:
         """Channels of what an operator reads: functions of torch's own check a width unseen before they call it."""
         labels = [label for tensor in call.tensors() for label in self.look(tensor)]
@@ -429,6 +449,13 @@ def holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[t
             yield name, None
         elif isinstance(held, (list, tuple)) and value in held:
             yield name, place if len(held) == count and held[place] == value else held.index(value)
+
+
+def factors(module: nn.Module, value: int) -> Iterator[tuple[str, int]]:
+    """Attributes of a module that hold an integer which `value` is a multiple of."""
+    for name, held in vars(module).items():
+        if isinstance(held, int) and not isinstance(held, bool) and 1 < held < value and value % held == 0:
+            yield name, held
 
 
 def is_plain(value: Any) -> bool:
