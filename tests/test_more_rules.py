@@ -105,6 +105,24 @@ class Multiples(nn.Module):
         return self.c(x.transpose(2, 3).reshape(b, self.heads * self.head_dim, h, w))  # type: ignore[no-any-return]
 
 
+def in_heads(x: Tensor, heads: int, width: int) -> Tensor:
+    """A helper that knows its module's widths as arguments only, as in MobileNetV5."""
+    return x.reshape(len(x), heads, width, -1).mT
+
+
+class ByHelper(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.key_dim = 2, 8
+        self.a, self.q, self.k, self.c = conv(3, 16), conv(16, 16), conv(16, 8), conv(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        q, k = in_heads(self.q(x), self.heads, self.key_dim), in_heads(self.k(x), 1, self.key_dim)
+        x = (q @ k.mT).softmax(-1) @ k
+        return self.c(x.transpose(1, 2).reshape(len(x), 64, -1).mT.unflatten(2, (8, 8)))  # type: ignore[no-any-return]
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "renorm": lambda: Net(lambda m, x: m.c(m.b(m.a(x))), a=conv(3, 8), b=MaxNorm(8, 8, 3, padding=1), c=conv(8, 2)),
     "layer norm over the image": lambda: Net(chain, a=conv(3, 8), norm=nn.LayerNorm([8, 8]), c=conv(8, 2)),
@@ -117,6 +135,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "three chunks of sixteen channels": lambda: Net(thirds, a=conv(3, 16), b=conv(6, 6), c=conv(16, 2)),
     "attention of stored widths": StoredWidths,
     "multiples of a stored width": Multiples,
+    "stored widths given to a helper": ByHelper,
     "scale and shift of a class": lambda: Net(by_class, a=conv(3, 8), table=nn.Embedding(5, 16), c=conv(8, 2)),
 }
 

@@ -381,23 +381,39 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             site: the line that called it.
             frame: that line's frame.
         """
-        if frame is None:
-            return
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
         for place, (value, ids) in enumerate(integers):
-            for name, module in reversed(self.modules):
-                found = [
-                    (attribute, index)
-                    for attribute, index in holders(module, value, place, len(integers))
-                    if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
-                ]
-                on_line = [pair for pair in found if pair[0] in line]
-                if hint in ("whole", *WITH_REST):  # part of an expression: no other place tells
-                    found = on_line
-                if found:
-                    for attribute, index in on_line or found:
+            for each in callers(frame):
+                named = self.named_holders(each, hint, value, place, len(integers))
+                if named:
+                    for name, attribute, index in named:
                         yield StoredInteger(site, name, attribute, index, ids, hint.startswith("share"))
                     break
+
+    def named_holders(
+        self, frame: FrameType, hint: str, value: int, place: int, count: int
+    ) -> list[tuple[str, str, int | None]]:
+        """Module, attribute and index of what holds `value` in the innermost module that has it, by a frame's names.
+
+        Args:
+            frame: whose names count; torch's own modules need none.
+            hint: what an earlier trial of the line asked for.
+            value: the integer.
+            place: its index where it is one of several.
+            count: how many they are.
+        """
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        for name, module in reversed(self.modules):
+            found = [
+                (name, attribute, index)
+                for attribute, index in holders(module, value, place, count)
+                if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
+            ]
+            on_line = [each for each in found if each[1] in line]
+            if hint in ("whole", *WITH_REST):  # part of an expression: no other place tells
+                found = on_line
+            if found:
+                return on_line or found
+        return []
 
     def find_factors(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[StoredInteger]:
         """A module's integer that the line has a multiple of (``3 * self.head_dim``) follows one of the tied parts.
@@ -407,10 +423,10 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             site: the line that called it.
             frame: that line's frame.
         """
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno) if frame is not None else ""
+        lines = "".join(linecache.getline(each.f_code.co_filename, each.f_lineno) for each in callers(frame))
         for value, ids in call.integers:
             for name, module in reversed(self.modules):
-                found = [(held, attribute) for attribute, held in factors(module, value) if attribute in line]
+                found = [(held, attribute) for attribute, held in factors(module, value) if attribute in lines]
                 if found and len(ids) == value:
                     held, attribute = max(found)
                     call.tie_rows(ids.reshape(-1, held))
@@ -421,6 +437,13 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         """Channels of what an operator reads: functions of torch's own check a width unseen before they call it."""
         labels = [label for tensor in call.tensors() for label in self.look(tensor)]
         return [(len(label), label) for label in labels if label is not None and len(label) > 1]
+
+
+def callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """A frame of the user's code and those that called it, up to torch's call of the module: helpers get integers."""
+    while frame is not None and not frame.f_code.co_filename.startswith((TORCH, HERE)):
+        yield frame
+        frame = frame.f_back
 
 
 def place_of(frame: FrameType | None) -> str:
