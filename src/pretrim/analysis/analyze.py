@@ -26,12 +26,13 @@ from .copies import Example, describe_failure, named_tensors, with_batch
 from .declared_widths import declared_widths
 from .identity import describe, fingerprint
 from .meta import ReadsValues
+from .named_integers import StoredInteger
 from .narrower import BY_NUMBER, Mismatch, check_narrow, narrow_stage, takes_by_number, takes_channels, trial_widths
 from .network import IntArray, Network, Operator
 from .observer import Site, Stage, stage
 from .rules.joining import WITH_REST
 from .rules.operators import POINTWISE
-from .trace import Learnt, StoredInteger, Trace, trace
+from .trace import Learnt, Trace, trace
 from .unread import freeze_unread
 from .unused import unused_operations
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .channels import Channels, Ids, Label, Labels
+from .named_integers import StoredInteger
 from .network import Frozen, Group, IntArray, Layer, Network, Operator, Parameter, Tensor
-from .trace import Operation, StoredInteger, Trace
+from .trace import Operation, Trace
 
 
 class SizeTable:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .channels import Ids
+from .named_integers import StoredInteger
 from .observer import Site
-from .trace import StoredInteger
 
 IntArray = NDArray[np.int64]
 

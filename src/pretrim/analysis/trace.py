@@ -8,12 +8,9 @@ either outcome.
 
 from __future__ import annotations
 
-import linecache
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -28,9 +25,9 @@ from .channels import Channels, Ids, Label, Labels
 from .copies import (
     HERE,
     TORCH,
-    call_model,
     named_tensors,
 )
+from .named_integers import Caller, StoredInteger, find_integers, find_multiples
 from .observer import (
     Observer,
     Site,
@@ -65,19 +62,6 @@ class Learnt:
     """Reshapes whose channels come first (N x C x L)."""
     follows_checks: bool = False
     """Whether a number that `forward` finds equal to a width is to follow it."""
-
-
-@dataclass(frozen=True)
-class StoredInteger:
-    """A Python integer of a module that has to follow the widths: it becomes the number of kept `ids`."""
-
-    site: Site
-    module: str
-    attribute: str
-    index: int | None
-    ids: Ids
-    shared: bool = False
-    """Whether all channels that the integer stands for are to be tied."""
 
 
 @dataclass(frozen=True)
@@ -188,15 +172,18 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             args: its arguments, by name.
             outputs: the tensors that it made.
         """
-        frame, site = self.site(op)
-        hint, place = self.hints.get(site, ""), partial(place_of, frame)
-        call = Call(op, args, outputs, self.module, self.channels, self.look, hint, place, self.sizes_read.of)
+        caller = self.caller(op)
+        site = caller.site
+        hint = self.hints.get(site, "")
+        call = Call(
+            op, args, outputs, self.module, self.channels, self.look, hint, lambda: caller.place, self.sizes_read.of
+        )
         call.is_first = site in self.first
         labels = RULES.get(op, unknown)(call)
         self.count_unknown(call)
         per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
         self.mark_unfollowed(call)
-        self.heed(call, site, frame)
+        self.heed(call, caller)
         inputs = [seen for tensor in call.tensors() if (seen := self.seen.get(tensor)) is not None]
         writes = [self.settle(call, inputs, out, at) for out, at in zip(outputs, per_output, strict=True)]
         self.trace.operations.append(self.operation(call, site, inputs, writes, per_output))
@@ -314,32 +301,27 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             call.filters = self.channels.new(call.outputs[0].shape[1 if call.op == "convolution" else -1])
             call.freeze(call.filters, "its weight is computed in a way that channels cannot be followed through")
 
-    def site(self, op: str) -> tuple[FrameType | None, Site]:
+    def caller(self, op: str) -> Caller:
         """The innermost line outside torch and pretrim; lines of torch's own modules are told apart by the class."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_filename.startswith((TORCH, HERE)):
             frame = frame.f_back
         owner = type(self.modules[-1][1]).__qualname__ if self.modules else ""
-        if frame is None:
-            return None, Site("", 0, owner, op)
-        return frame, Site(frame.f_code.co_filename, frame.f_lineno, owner, op)
+        file, line = (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)
+        return Caller(Site(file, line, owner, op), frame, tuple(self.modules))
 
-    def heed(self, call: Call, site: Site, frame: FrameType | None) -> None:
-        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow.
-
-        Args:
-            call: the operator and its arguments.
-            site: the line that called it.
-            frame: that line's frame, which has the names of its integers.
-        """
+    def heed(self, call: Call, caller: Caller) -> None:
+        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow."""
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
         elif call.hint in ("retarget", "tie", "whole", "share", *WITH_REST):
             integers = call.integers or (self.widths_seen(call) if self.follows_checks else [])
-            self.trace.stored_integers.extend(self.find_integers(integers, call.hint, site, frame))
+            self.trace.stored_integers.extend(find_integers(caller, integers, call.hint))
         elif call.hint == "multiple":
-            self.trace.stored_integers.extend(self.find_factors(call, site, frame))
+            for stored, ids in find_multiples(caller, call.integers):
+                call.tie_rows(ids.reshape(-1, len(stored.ids)))
+                self.trace.stored_integers.append(stored)
         elif call.hint == "freeze":
             for value, ids in call.integers:
                 call.freeze(ids, f"{call.op} with the number {value}, which stays when the network is narrower")
@@ -362,123 +344,18 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                 self.channels.tie(width.ids, number.ids)
             return
         ids = np.tile(width.ids, width.share.numerator)
-        frame, site = self.site("compare")
-        hint = self.hints.get(site, "retarget")
-        found = list(self.find_integers([(number, ids)], hint, site, frame)) if hint != "freeze" else []
+        caller = self.caller("compare")
+        hint = self.hints.get(caller.site, "retarget")
+        found = list(find_integers(caller, [(number, ids)], hint)) if hint != "freeze" else []
         self.trace.stored_integers.extend(found)
         if not found:
             reason = f"forward compares it with the number {number}, which stays when the network is narrower"
-            self.channels.freeze(ids, self.module, reason, place_of(frame))
-
-    def find_integers(
-        self, integers: Sequence[tuple[int, Ids]], hint: str, site: Site, frame: FrameType | None
-    ) -> Iterator[StoredInteger]:
-        """The attributes of the running modules that hold the integers of a call, by value and by name.
-
-        Args:
-            integers: each with the channels that it stands for.
-            hint: what an earlier trial of the line asked for.
-            site: the line that called it.
-            frame: that line's frame.
-        """
-        for place, (value, ids) in enumerate(integers):
-            for each in callers(frame):
-                named = self.named_holders(each, hint, value, place, len(integers))
-                if named:
-                    for name, attribute, index in named:
-                        yield StoredInteger(site, name, attribute, index, ids, hint.startswith("share"))
-                    break
-
-    def named_holders(
-        self, frame: FrameType, hint: str, value: int, place: int, count: int
-    ) -> list[tuple[str, str, int | None]]:
-        """Module, attribute and index of what holds `value` in the innermost module that has it, by a frame's names.
-
-        Args:
-            frame: whose names count; torch's own modules need none.
-            hint: what an earlier trial of the line asked for.
-            value: the integer.
-            place: its index where it is one of several.
-            count: how many they are.
-        """
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        for name, module in reversed(self.modules):
-            found = [
-                (name, attribute, index)
-                for attribute, index in holders(module, value, place, count)
-                if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
-            ]
-            on_line = [each for each in found if each[1] in line]
-            if hint in ("whole", *WITH_REST):  # part of an expression: no other place tells
-                found = on_line
-            if found:
-                return on_line or found
-        return []
-
-    def find_factors(self, call: Call, site: Site, frame: FrameType | None) -> Iterator[StoredInteger]:
-        """A module's integer that the line has a multiple of (``3 * self.head_dim``) follows one of the tied parts.
-
-        Args:
-            call: the operator and its arguments.
-            site: the line that called it.
-            frame: that line's frame.
-        """
-        lines = "".join(linecache.getline(each.f_code.co_filename, each.f_lineno) for each in callers(frame))
-        for value, ids in call.integers:
-            for name, module in reversed(self.modules):
-                found = [(held, attribute) for attribute, held in factors(module, value) if attribute in lines]
-                if found and len(ids) == value:
-                    held, attribute = max(found)
-                    call.tie_rows(ids.reshape(-1, held))
-                    yield StoredInteger(site, name, attribute, None, ids[:held])
-                    break
+            self.channels.freeze(ids, self.module, reason, caller.place)
 
     def widths_seen(self, call: Call) -> list[tuple[int, Ids]]:
         """Channels of what an operator reads: functions of torch's own check a width unseen before they call it."""
         labels = [label for tensor in call.tensors() for label in self.look(tensor)]
         return [(len(label), label) for label in labels if label is not None and len(label) > 1]
-
-
-def callers(frame: FrameType | None) -> Iterator[FrameType]:
-    """A frame of the user's code and those that called it, up to torch's call of the module: helpers get integers."""
-    while frame is not None and not frame.f_code.co_filename.startswith((TORCH, HERE)):
-        yield frame
-        frame = frame.f_back
-
-
-def place_of(frame: FrameType | None) -> str:
-    """File and line of the user's code, as ``model.py:41``; empty where torch's own modules ran without any."""
-    if frame is None:
-        return ""
-    caller = frame.f_back
-    while caller is not None and caller.f_code is not call_model.__code__:
-        caller = caller.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if caller is not None else ""
-
-
-def holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[tuple[str, int | None]]:
-    """Attributes of a module that hold `value`: as an integer, or in a list at that place.
-
-    Args:
-        module: whose attributes are looked at.
-        value: the integer.
-        place: its index where it is one of several.
-        count: how many they are.
-    """
-    for name, held in vars(module).items():
-        if name.startswith("_") or isinstance(held, bool):
-            continue
-        if isinstance(held, int) and held == value:
-            yield name, None
-        elif isinstance(held, (list, tuple)) and value in held:
-            yield name, place if len(held) == count and held[place] == value else held.index(value)
-
-
-def factors(module: nn.Module, value: int) -> Iterator[tuple[str, int]]:
-    """Attributes of a module that hold an integer which `value` is a multiple of."""
-    for name, held in vars(module).items():
-        if isinstance(held, int) and not isinstance(held, bool) and 1 < held < value and value % held == 0:
-            yield name, held
 
 
 def is_plain(value: Any) -> bool:
