@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from types import MethodType
@@ -89,6 +90,33 @@ def partial_call(m: Any) -> None:
     m.b.forward = partial(lambda times, x: times * layer(x), 2)
 
 
+class Holder:
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return 2 * self.held(x)  # type: ignore[no-any-return]
+
+
+def object_with_a_layer(m: Any) -> None:
+    m.b.forward = Holder(m.extra)
+
+
+def object_with_a_function(m: Any) -> None:
+    m.b.forward = Holder(lambda x: m.extra(x))
+
+
+def function_with_an_object(m: Any) -> None:
+    holder = Holder(m.extra)
+    m.b.forward = lambda x: holder(x)
+
+
+def weak_reference(m: Any) -> None:
+    """As a layer keeps its parent, which would be a circle of modules otherwise."""
+    m.b.parent = weakref.ref(m)
+    m.b.forward = MethodType(lambda self, x: 2 * self.parent().extra(x), m.b)
+
+
 def recursive(m: Any) -> None:
     layer = m.extra
 
@@ -115,6 +143,10 @@ KINDS: dict[Callable[[Any], None], tuple[Forward, Forward]] = {
     layers_in_a_list: (chain, doubled),
     bound_method: (chain, doubled),
     partial_call: (chain, doubled),
+    object_with_a_layer: (chain, doubled),
+    object_with_a_function: (chain, doubled),
+    function_with_an_object: (chain, doubled),
+    weak_reference: (chain, doubled),
     recursive: (chain, doubled),
 }
 

@@ -34,6 +34,7 @@ from .rules.joining import WITH_REST
 from .rules.operators import POINTWISE
 from .trace import Learnt, Trace, trace
 from .unread import freeze_unread
+from .unregistered import unregistered_notes
 from .unused import unused_operations
 
 MOST_TRIALS = 200
@@ -123,7 +124,7 @@ class Analyst:
         self.examples = [with_batch(each, 1) for each in examples]
         self.learnt = Learnt()
         self.in_conflict: set[Site] = set()  # lines whose integer stands for other channels elsewhere
-        self.notes: list[str] = []
+        self.notes = list(unregistered_notes(model))
         self.stage = stage(model, self.examples[0])
         self.stages: list[Stage] = []  # of the traces beyond the first, in their order
         self.failed: set[tuple[object, ...]] = set()  # ways that do not run

@@ -7,6 +7,7 @@ would write into the caller's model, and `block.forward = lambda x: conv(x)` wou
 from __future__ import annotations
 
 import copy
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,6 +22,7 @@ Memo: TypeAlias = dict[int, Any]
 Inside: TypeAlias = Callable[[Any], list[Any]]
 
 CONTAINERS = (list, tuple, set, frozenset, deque)
+CODE = (type, FunctionType, MethodType, ModuleType, partial)
 ATOMS = (bool, int, float, str, type(None))
 
 
@@ -30,16 +32,14 @@ def deepcopy_with_closures(model: nn.Module, memo: Memo) -> nn.Module:
     A function that holds nothing of the model stays the same object.
     """
     functions = [value for value in kept_by(model, led_to) if isinstance(value, FunctionType) and led_to(value)]
-    if not functions:
-        return copy.deepcopy(model, memo)
-    owned = {id(value) for value in kept_by(model, copied_along) if is_own(value)}
+    owned = {id(value) for value in kept_by(model, copied_along) if is_own(value)} if functions else set()
     cells = {id(cell): CellType() for function in functions for cell in own_cells(function, owned)}
     renewed = [(function, emptied(function, cells)) for function in functions if holds(function, owned)]
     memo.update((id(function), new) for function, new in renewed)
     twin = copy.deepcopy(model, memo)
     for function, new in renewed:
         fill(new, function, memo)
-    rebind_methods(twin, memo)
+    rebind(twin, memo)
     return twin
 
 
@@ -63,14 +63,16 @@ def reachable(value: Any, inside: Inside, seen: set[int]) -> Iterator[Any]:
 
 
 def copied_along(value: Any) -> list[Any]:
-    """What `copy.deepcopy` copies with a container, a partial call or a bound method."""
+    """What `copy.deepcopy` copies with a container, a partial call, a bound method or another object."""
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, CONTAINERS):
         return list(value)
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
-    return [value.__self__] if isinstance(value, MethodType) else []
+    if isinstance(value, MethodType):
+        return [value.__self__]
+    return list(vars(value).values()) if is_object(value) else []
 
 
 def led_to(value: Any) -> list[Any]:
@@ -85,12 +87,14 @@ def led_to(value: Any) -> list[Any]:
     return copied_along(value)
 
 
+def is_object(value: Any) -> bool:
+    """Whether it is an object of a class that torch does not know, with attributes of its own."""
+    return hasattr(value, "__dict__") and not isinstance(value, (nn.Module, torch.Tensor, *CODE))
+
+
 def is_own(value: Any) -> bool:
     """Whether a copy of the model has another one of it: what can change, and no code."""
-    if isinstance(value, (nn.Module, torch.Tensor, dict, list, set, deque)):
-        return True
-    is_code = isinstance(value, (type, FunctionType, MethodType, ModuleType, partial))
-    return hasattr(value, "__dict__") and not is_code
+    return isinstance(value, (nn.Module, torch.Tensor, dict, list, set, deque)) or is_object(value)
 
 
 def holds(value: Any, owned: set[int]) -> bool:
@@ -119,9 +123,11 @@ def fill(new: FunctionType, function: FunctionType, memo: Memo) -> None:
     new.__kwdefaults__ = copy.deepcopy(function.__kwdefaults__, memo)
 
 
-def rebind_methods(model: nn.Module, memo: Memo) -> None:
-    """`types.MethodType(function, module)` as an attribute: deepcopy binds the same function to the module's copy."""
+def rebind(model: nn.Module, memo: Memo) -> None:
+    """Attributes that deepcopy gives the caller's parts to: a function bound as a method, a weak reference."""
     for module in model.modules():
         for name, value in vars(module).items():
             if isinstance(value, MethodType) and id(value.__func__) in memo:
                 vars(module)[name] = MethodType(memo[id(value.__func__)], value.__self__)
+            elif isinstance(value, weakref.ref) and id(value()) in memo:
+                vars(module)[name] = weakref.ref(memo[id(value())])
