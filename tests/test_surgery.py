@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import pretrim
 from pretrim.analysis.network import Network
+from pretrim.cost.costs import macs
 from pretrim.errors import ModelError, PlanError, UsageError
 from pretrim.models import BUILTIN
 from pretrim.planning.plan import Plan
@@ -436,6 +437,18 @@ def test_features_that_a_hook_kept_do_not_hinder_a_copy() -> None:
     model(IMAGE).sum().backward()
     slim = pretrim.analyze(model, IMAGE).plan(macs="0.5x").apply(model)
     assert slim.features["seen"][0] is not model.features["seen"][0]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
+def test_a_compiled_model_is_analysed_and_slimmed_uncompiled() -> None:
+    plain = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 2))
+    compiled = torch.compile(plain)
+    seen = torch._dynamo.utils.counters["frames"]["total"]
+    network = pretrim.analyze(compiled, IMAGE)
+    slim = network.plan(macs="0.5x", round_to=1).apply(compiled)
+    assert torch._dynamo.utils.counters["frames"]["total"] == seen
+    assert macs(network)(network.dense) == macs(pretrim.analyze(plain, IMAGE))(network.dense)
+    assert slim._orig_mod[0].out_channels == 4
 
 
 class ScriptedSwish(nn.Module):

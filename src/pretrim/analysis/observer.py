@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -55,6 +56,11 @@ def plain_attention() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """What `torch.compile` made runs as it was before; for models without it the compiler is not even imported."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -169,7 +175,7 @@ class Stage:
         self.model.train(self.training)
         observer.outcome = self.outcome
         mode: AbstractContextManager[Any] = self.meta if self.meta is not None else nullcontext()
-        with torch.no_grad(), plain_attention(), torch.random.fork_rng(devices=[]), mode:
+        with torch.no_grad(), uncompiled(), plain_attention(), torch.random.fork_rng(devices=[]), mode:
             recurrent = RecurrentCalls(observer) if has_recurrence(self.model) else nullcontext()
             with observer.watching(self.model), observer, ExitStack() as stack:
                 for context in (*modes, recurrent):
