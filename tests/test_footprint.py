@@ -1,5 +1,6 @@
 """Arena and file size: predicted, by hand, and as LiteRT and TensorFlow Lite for Microcontrollers have them."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 import pretrim
 from pretrim.cost.arena import pack, place, top
 from pretrim.cost.litert.rules import lower
-from pretrim.cost.microcontroller import arena_cost, artifact_cost, lower_bound
+from pretrim.cost.microcontroller import arena_cost, artifact_cost, lower_bound, names_of, refused_by_micro
 from pretrim.deploy import litert, litert_file, micro
 from pretrim.deploy.tflite import MEMORY_PLAN
 from pretrim.errors import ExportError, InfeasibleBudget
@@ -351,15 +352,64 @@ def test_parameters_outside_of_layers_are_in_the_file() -> None:
     assert int(artifact_cost(network, "int8")(network.dense)) > 16 * 16 * 16 + (16 * 3 * 9 + 4 * 16 * 9)
 
 
-def test_weights_of_a_recurrent_layer_are_in_the_file() -> None:
-    class Spotter(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.front, self.layer = nn.Conv1d(3, 8, 3, 2, 1), nn.LSTM(8, 24, batch_first=True)
+class Spotter(nn.Module):
+    """Keywords by a recurrent layer, batch first; `steps` of them."""
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer(self.front(x).transpose(1, 2))[0]  # type: ignore[no-any-return]
+    def __init__(self, kind: type[nn.RNNBase], layers: int = 1) -> None:
+        super().__init__()
+        self.front, self.layer = nn.Conv1d(12, 16, 3, padding=1), kind(16, 24, layers, batch_first=True)
+        self.head = nn.Linear(24, 4)
 
-    model = Spotter()
-    network = pretrim.analyze(model, torch.zeros(1, 3, 32))
-    assert int(artifact_cost(network, "int8")(network.dense)) > sum(p.numel() for p in model.parameters())
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(torch.relu(self.front(x)).mT)[0][:, -1])  # type: ignore[no-any-return]
+
+
+def spotter(kind: type[nn.RNNBase], steps: int, layers: int = 1) -> tuple[nn.Module, pretrim.Network]:
+    torch.manual_seed(0)
+    model = as_if_trained(Spotter(kind, layers).eval())
+    return model, pretrim.analyze(model, torch.zeros(1, 12, steps))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_layer_is_written_out_step_by_step(kind: type[nn.RNNBase]) -> None:
+    """File and arena within 3 %: what they grow by with each step is several times the layer's weights."""
+    model, network = spotter(kind, 4)
+    content = litert_file(model, torch.randn(4, 12, 4))
+    assert int(artifact_cost(network)(network.dense)) == pytest.approx(len(content), rel=0.03)
+    assert int(arena_cost(network)(network.dense)) == pytest.approx(micro.arena(content).total_bytes, rel=0.03)
+    assert lower_bound(network) is None
+    assert refused_by_micro(network) is None
+
+
+def test_operators_of_eight_steps_of_an_lstm() -> None:
+    """Counted in a file of litert-torch: the first step has no product of the state and no gate for the old cell."""
+    names = Counter(names_of(lower(spotter(nn.LSTM, 8)[1], "int8")))
+    steps = {"SLICE": 40, "LOGISTIC": 23, "MUL": 23, "TANH": 16, "ADD": 15, "QUANTIZE": 7, "CONCATENATION": 1}
+    assert {name: names[name] for name in steps} == steps
+    assert names["FULLY_CONNECTED"] == 1 + 7 + 1
+
+
+def test_operators_of_eight_steps_of_a_gru() -> None:
+    names = Counter(names_of(lower(spotter(nn.GRU, 8)[1], "float32")))
+    steps = {"SLICE": 54, "ADD": 32, "LOGISTIC": 16, "MUL": 16, "TANH": 8, "SUB": 8, "QUANTIZE": 0}
+    assert {name: names[name] for name in steps} == steps
+
+
+def test_a_step_does_its_part_of_the_products() -> None:
+    """The state's weights are multiplied once a step, and not in the first."""
+    low = lower(spotter(nn.LSTM, 8)[1], "int8")
+    shares = [node.share for node in low.nodes if node.operator.op == "recurrent_state" and node.kind == "addmm"]
+    assert sum(shares) == pytest.approx(7 / 8)
+
+
+def test_more_steps_than_a_microcontroller_joins_are_said() -> None:
+    """`concatenation.cc` has room for ten inputs."""
+    model, network = spotter(nn.GRU, 11, layers=2)
+    assert refused_by_micro(network) == (
+        "TensorFlow Lite for Microcontrollers does not run this network: "
+        "it joins 10 tensors at most, and layer needs 11"
+    )
+    with pytest.raises(ExportError, match="kMaxInputNum"):
+        micro.arena(litert_file(model, torch.randn(4, 12, 11)))
+    plan = pretrim.plan(network, macs="0.5x", device="nrf52840")
+    assert plan.device is not None and plan.device["refused"] == refused_by_micro(network)

@@ -148,6 +148,9 @@ STRUCTURES = {
 microcontroller's follow from the same declarations; the fixed part is what remains of MLPerf Tiny's and the person
 detection network's arenas on an ESP32 (mcufit-bench: tests/test_board_arena.py)."""
 
+MOST_JOINED = 10
+"""Inputs of a CONCATENATION in TensorFlow Lite for Microcontrollers (``kMaxInputNum`` in its concatenation.cc)"""
+
 # The flatbuffer, without the buffers in it.
 FILE_BYTES = 700
 KIND_BYTES = 21
@@ -305,9 +308,26 @@ def lower_bound(network: Network) -> str | None:
     return f"file and arena may be larger: what LiteRT makes of {first_of(unknown)} is not known"
 
 
+def refused_by_micro(network: Network) -> str | None:
+    """In words, what TensorFlow Lite for Microcontrollers refuses whatever the memory; None where that is nothing."""
+    low = lower(network, "int8")
+    joined = [(len(n.reads), n.operator.module or "the model") for n in low.nodes if n.kind == "cat"]
+    most, where = max(joined, default=(0, ""))
+    if most <= MOST_JOINED:
+        return None
+    least = f"it joins {MOST_JOINED} tensors at most, and {where} needs {most}"
+    return f"TensorFlow Lite for Microcontrollers does not run this network: {least}"
+
+
 def _tail(low: Lowering, structures: Structures) -> list[Term]:
-    fixed = structures.tail(names_of(low), len(low.elements) + low.constants)
-    return [(float(fixed), ()), *((CHANNEL_BYTES * factor, dims) for _, (factor, dims) in low.weights)]
+    fixed = structures.tail(names_of(low), _tensors(low))
+    channels = [*(of_layer for _, of_layer in low.weights), *(of_layer for of_layer, _ in low.reused)]
+    return [(float(fixed), ()), *((CHANNEL_BYTES * factor, dims) for factor, dims in channels)]
+
+
+def _tensors(low: Lowering) -> int:
+    biases = sum(has_biases for _, has_biases in low.reused) if low.dtype == "int8" else 0
+    return len(low.elements) + low.constants + biases
 
 
 def artifact_cost(network: Network, dtype: DType = "int8") -> FormulaCost:
@@ -318,13 +338,14 @@ def artifact_cost(network: Network, dtype: DType = "int8") -> FormulaCost:
     for (factor, weight), (_, channels) in low.weights:
         terms.append((item * factor, weight))
         terms.append((4.0 + 2 * SCALE_BYTES * is_int8, channels))  # biases have four bytes either way
+    terms += [(4.0 + SCALE_BYTES, dims) for (_, dims), has_biases in low.reused if is_int8 and has_biases]
     terms += [(item * factor, dims) for factor, dims in low.tables]
     return FormulaCost("artifact_bytes", formula(network, [terms]))
 
 
 def _metadata(low: Lowering) -> int:
     """The file without what its layers hold."""
-    names, tensors = names_of(low), len(low.elements) + low.constants
+    names, tensors = names_of(low), _tensors(low)
     operators = sum(OPERATIONS.get(name, OTHER).file for name in names) + KIND_BYTES * len(set(names))
     scales = SCALE_BYTES * (len(low.elements) + len(low.tables)) * (low.dtype == "int8")
     of_tensors = TENSOR_BYTES * tensors + DIMENSION_BYTES * low.ranks

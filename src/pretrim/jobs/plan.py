@@ -273,7 +273,7 @@ def _labelled(made: Plan, network: Network, target: Target) -> Plan:
 
 def _on_target(made: Plan, network: Network, target: Target) -> dict[str, Any]:
     """The times of the dense and the slim network, what they hold for, and what the arena counts; all that is known."""
-    from pretrim.cost.microcontroller import lower_bound
+    from pretrim.cost.microcontroller import lower_bound, refused_by_micro
     from pretrim.latency.on_board import arena_text
 
     latencies = {which: made.device[which].get("latency_ns") for which in ("dense", "slim")} if made.device else {}
@@ -283,6 +283,8 @@ def _on_target(made: Plan, network: Network, target: Target) -> dict[str, Any]:
         about["arena_text"] = arena_text(target.board, target.on_board)
         if (said := lower_bound(network)) is not None:
             about["lower_bound"] = said
+        if (said := refused_by_micro(network)) is not None:
+            about["refused"] = said
     if not times:
         return about
     is_limited = target.predicted or target.label is not None

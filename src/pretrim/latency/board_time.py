@@ -65,7 +65,7 @@ def parts_of(network: Network) -> tuple[list[Part], tuple[str, ...]]:
             left_out.append(node.kind)
             continue
         is_weighted = kind in WEIGHTED and bool(node.operator.factors)
-        macs: Term | None = (1.0, node.operator.factors) if is_weighted else None
+        macs: Term | None = (node.share, node.operator.factors) if is_weighted else None
         parts.append(Part(kind, macs, _outputs(low, number, node), node.operator.parameters if is_weighted else ()))
     return parts, tuple(dict.fromkeys(left_out))
 

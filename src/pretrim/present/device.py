@@ -151,6 +151,8 @@ def _show_what_counts(console: Console, device: Record) -> None:
         show_line(console, device["arena_text"])
     if "lower_bound" in device and "converted" not in device:
         show_line(console, f"note: {device['lower_bound']}")
+    if "refused" in device and "converted" not in device:
+        show_line(console, f"warning: {device['refused']}")
     show_time_labels(console, device)
 
 

@@ -33,6 +33,8 @@ class Node:
     kind: str
     operator: Operator
     reads: tuple[int, ...]
+    share: float = 1.0
+    """of the operator's multiply-accumulates; one step of a recurrent layer has its part of them"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Lowering:
     made_by: dict[int, str] = field(default_factory=dict)
     weights: list[tuple[Term, Term]] = field(default_factory=list)
     """of each convolution or linear layer: its weights and its output channels"""
+    reused: list[tuple[Term, bool]] = field(default_factory=list)
+    """output channels of a layer whose weights are another's, and whether it has biases of its own in int8"""
     tables: list[Term] = field(default_factory=list)
     """Elements of every other parameter and buffer that an operator reads: slopes, positions, scales"""
     scratch: list[tuple[int, Term]] = field(default_factory=list)

@@ -19,6 +19,7 @@ from .layers import convolution, dense, product
 from .lowering import Lowering, Value, input_shapes
 from .norms import batch_norm, group_norm, layer_norm
 from .orders import channel_shuffle, permute, pixel_shuffle, view
+from .recurrences import recurrent_input, recurrent_last, recurrent_state
 from .values import FLOAT_IN_INT8, elementwise, function, gate, hard_sigmoid, prelu, silu
 from .windows import adaptive_pool, mean, pad, pool, resize, softmax
 
@@ -50,6 +51,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(RESIZES, resize),
     **dict.fromkeys(PADS, pad),
     **dict.fromkeys(("_softmax", "_safe_softmax"), softmax),
+    "recurrent_input": recurrent_input,
+    "recurrent_state": recurrent_state,
+    "recurrent_last": recurrent_last,
     "pixel_shuffle": pixel_shuffle,
     "channel_shuffle": channel_shuffle,
 }
