@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +82,10 @@ def find_multiples(caller: Caller, integers: Sequence[tuple[int, Ids]]) -> Itera
         caller: of the operator.
         integers: the multiples, each with the channels that it stands for.
     """
-    lines = "".join(map(_line, caller.frames))
+    words = set(re.findall(r"\w+", "".join(map(_line, caller.frames))))
     for value, ids in integers:
         for name, module in reversed(caller.modules):
-            found = [(held, attribute) for attribute, held in _factors(module, value) if attribute in lines]
+            found = [(held, attribute) for attribute, held in _factors(module, value) if attribute in words]
             if found and len(ids) == value:
                 held, attribute = max(found)
                 yield StoredInteger(caller.site, name, attribute, None, ids[:held]), ids
