@@ -451,6 +451,17 @@ def test_a_compiled_model_is_analysed_and_slimmed_uncompiled() -> None:
     assert slim._orig_mod[0].out_channels == 4
 
 
+def test_features_that_are_flattened_to_a_plain_number_say_how_to_mend_it() -> None:
+    """As in PyTorch's own tutorial: ``x.view(-1, 16 * 5 * 5)``."""
+    layers = {"a": conv(3, 8), "c": nn.Linear(8 * 8 * 8, 2)}
+    frozen = pretrim.analyze(Net(lambda m, x: m.c(m.a(x).view(-1, 8 * 8 * 8)), **layers), IMAGE).frozen[0]
+    assert frozen.layer == "a"
+    assert frozen.reason == (
+        "view with the number 512, which stays when the network is narrower (x.flatten(1) would follow)"
+    )
+    assert not pretrim.analyze(Net(lambda m, x: m.c(m.a(x).flatten(1)), **layers), IMAGE).frozen[1:]
+
+
 class ScriptedSwish(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(x)

@@ -324,7 +324,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                 self.trace.stored_integers.append(stored)
         elif call.hint == "freeze":
             for value, ids in call.integers:
-                call.freeze(ids, f"{call.op} with the number {value}, which stays when the network is narrower")
+                mend = " (x.flatten(1) would follow)" if call.op in RESHAPES and call.outputs[0].dim() == 2 else ""
+                call.freeze(ids, f"{call.op} with the number {value}, which stays when the network is narrower{mend}")
         elif call.hint == "freeze all":
             freeze_inputs(call, f"{call.op} could not follow a narrower input")
             for label in (call.filters, *(ids for _, ids in call.integers)):
