@@ -311,12 +311,16 @@ class Interrupting:
 sys.meta_path.insert(0, Interrupting())
 """)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-m", "pretrim", "devices"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path},
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # of tests that run in the background, too
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pretrim", "devices"],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: Interrupted.\n")
 
 

@@ -355,18 +355,18 @@ def test_parameters_outside_of_layers_are_in_the_file() -> None:
 class Spotter(nn.Module):
     """Keywords by a recurrent layer, batch first; `steps` of them."""
 
-    def __init__(self, kind: type[nn.RNNBase], layers: int = 1) -> None:
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
         super().__init__()
-        self.front, self.layer = nn.Conv1d(12, 16, 3, padding=1), kind(16, 24, layers, batch_first=True)
+        self.front, self.layer = nn.Conv1d(12, 16, 3, padding=1), kind(16, 24, batch_first=True)
         self.head = nn.Linear(24, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.layer(torch.relu(self.front(x)).mT)[0][:, -1])  # type: ignore[no-any-return]
 
 
-def spotter(kind: type[nn.RNNBase], steps: int, layers: int = 1) -> tuple[nn.Module, pretrim.Network]:
+def spotter(kind: type[nn.RNNBase], steps: int) -> tuple[nn.Module, pretrim.Network]:
     torch.manual_seed(0)
-    model = as_if_trained(Spotter(kind, layers).eval())
+    model = as_if_trained(Spotter(kind).eval())
     return model, pretrim.analyze(model, torch.zeros(1, 12, steps))
 
 
@@ -404,7 +404,7 @@ def test_a_step_does_its_part_of_the_products() -> None:
 
 def test_more_steps_than_a_microcontroller_joins_are_said() -> None:
     """`concatenation.cc` has room for ten inputs."""
-    model, network = spotter(nn.GRU, 11, layers=2)
+    model, network = spotter(nn.RNN, 11)
     assert refused_by_micro(network) == (
         "TensorFlow Lite for Microcontrollers does not run this network: "
         "it joins 10 tensors at most, and layer needs 11"

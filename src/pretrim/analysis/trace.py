@@ -354,7 +354,9 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             self.channels.freeze(ids, self.module, reason, caller.place)
 
     def widths_seen(self, call: Call) -> list[tuple[int, Ids]]:
-        """Channels of what an operator reads: functions of torch's own check a width unseen before they call it."""
+        """Channels that an operator of torch's own modules reads: their functions check widths where it is not seen."""
+        if not self.modules or not type(self.modules[-1][1]).__module__.startswith("torch."):
+            return []
         labels = [label for tensor in call.tensors() for label in self.look(tensor)]
         return [(len(label), label) for label in labels if label is not None and len(label) > 1]
 
