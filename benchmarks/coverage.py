@@ -396,9 +396,8 @@ def write_table() -> None:
         f"longest {max((p['seconds'] for p in peer_ran), default=0):.1f} s",
         f"- listed, not run yet: {len(missing)}" + (f" ({', '.join(missing)})" if missing else ""),
         "",
-        f"Made by `python benchmarks/coverage.py` on 2 shared cores. {len(counts)} networks were measured with the "
-        "counts compared; the other records are of an earlier version. Seconds are the processor's in new records and "
-        "the clock's in earlier ones; - where they were measured on a busy machine.",
+        "Made by `python benchmarks/coverage.py` on 2 shared cores. Seconds are the processor's; Torch-Pruning's are of "
+        "the clock, and of when it last ran.",
         "",
         "| network | params | s | MACs left | frozen MACs | relative error | Torch-Pruning | remark |",
         "|---|---|---|---|---|---|---|---|",
