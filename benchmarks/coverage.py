@@ -396,8 +396,8 @@ def write_table() -> None:
         f"longest {max((p['seconds'] for p in peer_ran), default=0):.1f} s",
         f"- listed, not run yet: {len(missing)}" + (f" ({', '.join(missing)})" if missing else ""),
         "",
-        "Made by `python benchmarks/coverage.py` on 2 shared cores. Seconds are the processor's; Torch-Pruning's are of "
-        "the clock, and of when it last ran.",
+        "Made by `python benchmarks/coverage.py` on 2 shared cores. Seconds are the processor's; Torch-Pruning's are "
+        "of the clock, and of when it last ran.",
         "",
         "| network | params | s | MACs left | frozen MACs | relative error | Torch-Pruning | remark |",
         "|---|---|---|---|---|---|---|---|",
