@@ -82,6 +82,8 @@ class Lowering:
     """Operators whose form in the file is not known, in words: they are taken for one operator"""
     home: dict[int, Value] = field(default_factory=dict)
     """what each buffer of the network is, as it was looked at last"""
+    last_states: dict[int, int] = field(default_factory=dict)
+    """The activation of the last step, by the buffer of the network that has all steps of a recurrent layer"""
     known: set[Hashable] = field(default_factory=set)
     """Constants that are in the file already: equal ones are there once"""
     in_order: dict[tuple[int, str], Value] = field(default_factory=dict)

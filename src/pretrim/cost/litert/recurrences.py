@@ -143,6 +143,7 @@ def recurrent_state(follow: Follow, operator: Operator, values: list[Value]) -> 
     low.reused += [(cell.all, has_own_biases)] * (steps - 2)
     cell.starts()
     states = _states(cell, _reversed(low, operator, values[0].activation))
+    low.last_states[operator.writes[0]] = states[-1]
     if all(reader.op == "recurrent_last" for reader in follow.readers.get(operator.writes[0], [])):
         return [Value(states[-1], dims, is_image=False)]
     if low.dtype == "int8":
@@ -179,8 +180,21 @@ def _reversed(low: Lowering, operator: Operator, activation: int) -> int:
 
 
 def recurrent_last(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """The last state, which is there already."""
-    return [
-        Value(value.activation, dims, is_image=False)
-        for value, dims in zip(values * len(operator.outputs), operator.outputs, strict=False)
-    ]
+    """The last states, which are there already; those of several layers or directions are put together."""
+    low = follow.low
+    last = [low.last_states[buffer] for buffer in operator.reads if buffer in low.last_states] or [values[0].activation]
+    found = []
+    for buffer, dims in zip(operator.writes, operator.outputs, strict=False):
+        is_made = len(last) > 1 and buffer in follow.read
+        made = _together(low, operator, last, dims[-1]) if is_made else last[0]
+        found.append(Value(made, dims, is_image=False))
+    return found
+
+
+def _together(low: Lowering, operator: Operator, states: list[int], units: int) -> int:
+    one: Term = (1.0, (units,))
+    low.constant(("shape", 1, one), 3)
+    parts = [low.step("reshape", operator, state, elements=one, rank=3) for state in states]
+    if low.dtype == "int8":
+        parts = [low.step("quantize", operator, part, elements=one, rank=3) for part in parts]
+    return low.step("cat", operator, *parts, elements=(float(len(parts)), (units,)), rank=3)
