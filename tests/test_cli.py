@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -806,3 +806,40 @@ def test_predict_says_which_image_cannot_be_read(call: Call, trained: Path, tmp_
     (tmp_path / "x.png").write_text("no image")
     damaged = call("predict", trained, tmp_path / "x.png")
     assert (damaged.code, "Cannot read the image in" in damaged.error) == (1, True)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which nobody may write. Root may, whatever the permissions say, unless it is immutable."""
+    folder = tmp_path / "read_only"
+    folder.mkdir()
+    is_root = os.geteuid() == 0
+    if is_root and subprocess.run(["chattr", "+i", folder], capture_output=True).returncode:
+        pytest.skip("this file system has no immutable folders")
+    folder.chmod(0o555) if not is_root else None
+    yield folder
+    subprocess.run(["chattr", "-i", folder], check=True) if is_root else folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("plan", "resnet20", "--macs", "0.5x", "-o", "PLACE/plan.json"),
+        ("compress", "resnet20", "--data", "digits", *SMALL, "--macs", "0.5x", "-o", "PLACE/run"),
+        ("sweep", "resnet20", "--data", "digits", *SMALL, "--budget-fraction", "0.5", "-o", "PLACE/study"),
+        ("export", "RUN", "--runtime", "onnx", "-o", "PLACE/net.onnx"),
+        ("export", "RUN", "--runtime", "litert", "--int8", "--data", "digits", "-o", "OTHER", "--sources", "PLACE/src"),
+        ("slim", "RUN", "--dead", "-o", "PLACE/slim"),
+        ("report", "RUN", "-o", "PLACE/report.html"),
+    ],
+    ids=lambda asked: " ".join(asked[:1] + asked[-2:-1]),
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    call: Call, asked: tuple[str, ...], trained: Path, read_only: Path, tmp_path: Path
+) -> None:
+    names = {"RUN": str(trained), "OTHER": str(tmp_path / "net.tflite")}
+    done = call(*(names.get(word, word.replace("PLACE", str(read_only))) for word in asked))
+    assert done.code and not done.out
+    assert done.error.startswith("error: Cannot write") and str(read_only) in done.error
+    assert not any(word in done.err for word in ("exporting:", "epoch", "training:")), done.err
+    assert not list(read_only.iterdir()) and not (tmp_path / "net.tflite").exists()

@@ -40,12 +40,12 @@ def test_a_short_training_is_no_longer_validated_at_chance(digits: DataSet) -> N
     without = train(resnet(), digits, Recipe(**{**vars(SHORT), "recalibration": 0}), execution=HOW)
     model = resnet()
     training = train(model, digits, SHORT, execution=HOW)
-    assert without.epochs[1].validation_score == pytest.approx(0.1, abs=0.02), "this was at chance"
+    scores, stale = ([e.validation_score or 0 for e in found.epochs] for found in (training, without))
+    assert stale[0] == pytest.approx(0.1, abs=0.02), "this was at chance"
     assert [e.train_score for e in training.epochs] == [e.train_score for e in without.epochs]
-    for now, before in zip(training.epochs, without.epochs, strict=True):
-        assert (now.validation_score or 0) >= (before.validation_score or 0)
-    assert (training.epochs[1].validation_score or 0) > 0.2
-    assert (training.epochs[-1].validation_score or 0) > (without.epochs[-1].validation_score or 0) + 0.1
+    assert all(now > before for now, before in zip(scores, stale, strict=True))
+    assert scores[1] > stale[1] + 0.3  # 0.53 to 0.69 with three seeds, AVX2 and AVX-512; at the end 0.03 to 0.19
+    assert scores[2] > stale[2] + 0.1
     assert evaluate(model, digits.test, digits.mean, digits.std).accuracy > 0.8
     assert (without.recalibration_images, training.recalibration_images) == (0, 256)
     assert training.to_json()["recalibration_images"] == 256

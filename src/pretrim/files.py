@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from errno import EACCES, EISDIR, ENOTDIR
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +60,29 @@ def _filled(path: Path, write: Callable[[Path], object]) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def check_writable(path: Path) -> None:
+    """Raise OSError, before long work, where a file could not be written to `path`."""
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, "it is a folder")
+    if path.exists() and not path.is_file():  # a pipe or device is written to as it is
+        return
+    if not path.parent.is_dir():
+        raise NotADirectoryError(ENOTDIR, "its folder is missing")
+    if not os.access(path.parent, os.W_OK | os.X_OK):  # the file is made beside its place, and renamed
+        raise PermissionError(EACCES, "its folder is read-only")
+
+
+def check_folder_writable(path: Path) -> None:
+    """Raise OSError, before long work, where a folder, or the nearest one above it that is there, cannot be written."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise NotADirectoryError(ENOTDIR, f"{there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(EACCES, os.strerror(EACCES))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from pretrim.errors import PretrimError, UsageError
+from pretrim.files import check_writable
 from pretrim.jobs.options import Limits, Search, TargetOptions
 from pretrim.jobs.target import is_on_board
 from pretrim.present.plan import show_plan
@@ -48,7 +49,7 @@ def plan(
     shape = input_shape(model, input)
     to_stdout = output is not None and str(output) == "-"
     if output is not None and not to_stdout:
-        check_writable(output)
+        check_output(output)
     times_nothing = limits.latency is None and search.mode != "latency"
     if target.runtime is not None and times_nothing and not is_on_board(target):
         raise UsageError("--runtime says whose latency counts: add --latency LIMIT or --mode latency.")
@@ -61,14 +62,12 @@ def plan(
         show_plan(render.status() if to_stdout else render.output(), made)
 
 
-def check_writable(path: Path) -> None:
-    """Raise UsageError, before long work, where a file cannot be written."""
-    import os
-
-    if path.exists() and not path.is_dir() and not path.is_file():  # a pipe or device is written to as it is
-        return
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise _not_written(path, "it is a folder" if path.is_dir() else "its folder is missing or read-only")
+def check_output(path: Path) -> None:
+    """Raise PretrimError, before long work, where a plan cannot be written."""
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise _not_written(path, error) from error
 
 
 def write_plan(made: Plan, path: Path) -> None:
@@ -76,8 +75,8 @@ def write_plan(made: Plan, path: Path) -> None:
     try:
         made.save(path)
     except OSError as error:
-        raise _not_written(path, error.strerror or type(error).__name__) from error
+        raise _not_written(path, error) from error
 
 
-def _not_written(path: Path, why: str) -> PretrimError:
-    return PretrimError(f"Cannot write {path}: {why}. Choose another file.")
+def _not_written(path: Path, error: OSError) -> PretrimError:
+    return PretrimError(f"Cannot write {path}: {error.strerror or type(error).__name__}. Choose another file.")

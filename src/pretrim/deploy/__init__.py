@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .firmware import Firmware as Firmware
     from .firmware import firmware_layers as firmware_layers
     from .firmware import write_firmware as write_firmware
+    from .folder import check_sources as check_sources
     from .proof import Judge as Judge
     from .proof import Proof as Proof
     from .runtime import Conversion as Conversion
@@ -52,6 +53,7 @@ _HOME = {
     "arena_on": "board",
     "check": "board",
     "check_installed": "runtimes",
+    "check_sources": "folder",
     "check_target": "exporter",
     "export": "exporter",
     "firmware_layers": "firmware",

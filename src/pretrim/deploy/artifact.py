@@ -120,9 +120,12 @@ def write(artifact: Artifact, content: bytes) -> None:
     try:
         write_atomically(artifact.record_path, both)
     except OSError as error:
-        raise ArtifactError(
-            f"Cannot write {artifact.path}: {error.strerror or error}. Choose another folder."
-        ) from error
+        raise not_written(artifact.path, error) from error
+
+
+def not_written(path: Path, error: OSError) -> ArtifactError:
+    """What to raise where an artifact cannot be written."""
+    return ArtifactError(f"Cannot write {path}: {error.strerror or error}. Choose another folder.")
 
 
 def runtime_of(path: Path) -> str:

@@ -16,9 +16,10 @@ from torch import nn
 
 from pretrim.compat.silence import silence
 from pretrim.errors import ExportError, UsageError
+from pretrim.files import check_writable
 from pretrim.surgery.apply import plan_of
 
-from .artifact import Artifact, DataType, Port, write
+from .artifact import Artifact, DataType, Port, not_written, write
 from .inputs import (
     Inputs,
     Normalisation,
@@ -158,7 +159,7 @@ def litert_file(network: nn.Module, images: torch.Tensor) -> bytes:
 
 
 def check_target(path: Path, to: str, overwrite: bool) -> None:
-    """Before long work: is there a place to write to? Raises UsageError.
+    """Before long work: is there a place to write to? Raises UsageError, or ArtifactError where it is read-only.
 
     Args:
         path: the file to write.
@@ -174,6 +175,10 @@ def check_target(path: Path, to: str, overwrite: bool) -> None:
         raise UsageError(f"{path} exists: choose another file, or --overwrite.")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder: make it first.")
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 def _check_options(runtime: Runtime, options: ConversionOptions, *, is_int8: bool) -> None:

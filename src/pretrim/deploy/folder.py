@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pretrim.errors import UsageError
-from pretrim.files import write_text
+from pretrim.files import check_folder_writable, write_text
 
 MARK = "Made by pretrim"
 """In the first line of every file of sources"""
+
+
+def check_sources(folder: Path) -> None:
+    """Before long work: raise UsageError where `folder` cannot be written."""
+    try:
+        check_folder_writable(folder)
+    except OSError as error:
+        raise _not_written(folder, error) from error
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
@@ -28,8 +36,12 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
         for name, text in texts.items():
             write_text(folder / name, text)
     except OSError as error:
-        raise UsageError(f"Cannot write in {folder}: {error.strerror}. Choose another.") from error
+        raise _not_written(folder, error) from error
     return [folder / name for name in texts]
+
+
+def _not_written(folder: Path, error: OSError) -> UsageError:
+    return UsageError(f"Cannot write in {folder}: {error.strerror}. Choose another.")
 
 
 def _check_own(file: Path) -> None:

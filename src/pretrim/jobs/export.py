@@ -103,7 +103,7 @@ def export(
         data: real images to prove and calibrate with.
         reporter: told of remarks.
     """
-    from pretrim.deploy import check_target
+    from pretrim.deploy import check_sources, check_target
 
     reporter = reporter or Silent()
     brought = data is None and run.data is None and brings_data(run)
@@ -114,6 +114,8 @@ def export(
     folder = Path() if run.is_fetched else run.path
     file = options.output or default_path(folder, found.runtime, found.int8)
     check_target(file, found.runtime, options.overwrite)
+    if options.sources is not None:
+        check_sources(options.sources)
     artifact = write(run, file, found, material, options, reporter)
     _list_in_card(run, artifact, reporter)
     sources = _write_sources(artifact, options, reporter)

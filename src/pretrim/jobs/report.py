@@ -74,7 +74,7 @@ def write_run_report(path: Path, output: Path, reporter: Reporter | None = None)
     try:
         write_page(output, shown["study"], shown)
     except OSError as error:
-        raise StudyError(f"Cannot write the report: {error.strerror}.") from error
+        raise StudyError(f"Cannot write the report {output}: {error.strerror}.") from error
     (reporter or Silent()).say(f"{output}: run {path}, {output.stat().st_size / 2**20:.1f} MiB")
     return output
 

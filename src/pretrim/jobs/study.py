@@ -363,7 +363,8 @@ def write_report(
                 if figures is not None:
                     write_figures(figures, trials)
             except OSError as error:
-                raise StudyError(f"Cannot write the report: {error.strerror}.") from error
+                places = str(output) if figures is None else f"{output}, or figures in {figures}"
+                raise StudyError(f"Cannot write the report {places}: {error.strerror}.") from error
             done = f"{counts['done']} trials" if counts["done"] else "no trial is done yet"
             (reporter or Silent()).say(f"{output}: {done}, {output.stat().st_size / 2**20:.1f} MiB")
         if not watch or not left:

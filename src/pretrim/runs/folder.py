@@ -7,10 +7,11 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from errno import EACCES, ENAMETOOLONG, ENOTDIR
+from errno import ENAMETOOLONG
 from pathlib import Path
 
 from pretrim.errors import CheckpointError
+from pretrim.files import check_folder_writable
 
 from .lock import Lock, check_free, locked
 from .record import ARTIFACT, DENSE, LOCK, OWN, RECORD, STATE
@@ -33,7 +34,8 @@ def prepare_output(path: str | Path, overwrite: bool = False, resume: bool = Fal
         if target.exists() or target.is_symlink():
             check_free(target, Path(path))
             _check_replaceable(Path(path), target, overwrite, resume)
-        _check_writable(target)
+        check_folder_writable(target)
+        _check_name(target)
     except (OSError, RuntimeError) as error:  # RuntimeError: links that go in a circle, before Python 3.13
         raise not_writable(Path(path), error) from error
     return target
@@ -93,15 +95,9 @@ def is_finished(path: str | Path) -> bool:
     return (folder / RECORD).exists() and not any((folder / part / STATE).exists() for part in ("", DENSE))
 
 
-def _check_writable(target: Path) -> None:
-    """Raises OSError unless the folder, or the nearest one above it that is there, can be written."""
-    there = target
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise NotADirectoryError(ENOTDIR, f"{there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(EACCES, os.strerror(EACCES))
+def _check_name(target: Path) -> None:
+    """Raises OSError for a name that the file system does not take."""
+    there = next(folder for folder in target.parents if folder.exists())
     if len(os.fsencode(target.name)) > os.pathconf(there, "PC_NAME_MAX"):
         raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG))
 
