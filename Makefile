@@ -7,19 +7,24 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --no-compile
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
-.PHONY: demo test lint types docs tests install install-test debian benchmarks clean
+.PHONY: demo test checks lint types docs tests install install-test debian benchmarks clean
 
 demo: install
 	$(BIN)/pretrim demo -o runs/demo --overwrite
 
-test: install-test debian lint types docs tests
+# Debian's packages are unpacked while pip works and mypy reads; the tests have the cores to themselves.
+test:
+	$(MAKE) -j2 debian checks
+	$(MAKE) tests
 
-lint:
+checks: lint types docs
+
+lint: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/hadolint Dockerfile
 
-types:
+types: install-test
 	$(BIN)/mypy
 
 # The site, in build/site. Strict: a link that leads nowhere is an error.
@@ -29,7 +34,7 @@ docs: install-test
 
 # One thread a worker: several pools of threads on the same cores crawl. Bytecode is kept even where the environment says
 # not to: the tests start hundreds of processes, each of which would compile torch and an exporter again.
-tests:
+tests: install-test
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --durations=15
 
 install: $(VENV)/.installed
