@@ -7,15 +7,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --no-compile
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
-.PHONY: demo test checks lint types docs tests install install-test debian benchmarks clean
+.PHONY: demo test prepare checks lint types docs tests install install-test debian benchmarks clean
 
 demo: install
 	$(BIN)/pretrim demo -o runs/demo --overwrite
 
+test: prepare tests
+
 # Debian's packages are unpacked while pip works and mypy reads; the tests have the cores to themselves.
-test:
-	$(MAKE) -j2 debian checks
-	$(MAKE) tests
+prepare:
+	$(MAKE) --no-print-directory -j2 debian checks
 
 checks: lint types docs
 

@@ -265,7 +265,9 @@ def test_a_slim_network_gives_litert_s_outputs_here_and_on_three_cortex_m(name: 
 
 
 def make(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["make", "-s", "-C", str(folder), *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "-s", "--no-print-directory", "-C", str(folder), *arguments], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -552,7 +554,9 @@ def test_the_self_test_notices_a_byte_that_is_off_by_one(tmp_path: Path) -> None
     before, output, after = file.read_text().partition(" samples_output[")
     size, first, rest = re.split(r"(?<=    )(-?\d+)", after, maxsplit=1)
     file.write_text(f"{before}{output}{size}{int(first) + 1}{rest}")
-    done = subprocess.run(["make", "-s", "-C", str(file.parent), "test"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "-s", "--no-print-directory", "-C", str(file.parent), "test"], capture_output=True, text=True
+    )
     assert done.returncode != 0 and done.stdout.startswith("sample 0: 9 of 10 outputs equal"), done.stdout
     assert done.stdout.endswith("FAILED\n")
 
