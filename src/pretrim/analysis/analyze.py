@@ -21,6 +21,7 @@ from pretrim.errors import ModelError, check_is, first_of
 
 from .build import Analysis, Declared, StoredIntegerConflict, build_network
 from .channels import Channels, Ids, Labels
+from .configuration import KeyPath
 from .constants import freeze_constants, trained_names
 from .copies import Example, describe_failure, named_tensors, with_batch
 from .declared_widths import declared_widths
@@ -303,7 +304,7 @@ class Analyst:
         """Let integers that only other methods read follow their widths; those that may mean several are named."""
         declared = declared_widths(self.model, network) if network.groups else []
         clear = [each for each in declared if len(each.rows) == 1]
-        stored = (StoredInteger(NOWHERE, d.module, d.attribute, None, network.members[d.rows[0]]) for d in clear)
+        stored = (StoredInteger(NOWHERE, d.module, d.attribute, (), network.members[d.rows[0]]) for d in clear)
         unclear = [f"{d.attribute} of {d.module or 'the model'}" for d in declared if len(d.rows) > 1]
         note = f"integers of the dense network stay where they may stand for several widths: {first_of(unclear)}"
         followed = replace(
@@ -388,16 +389,16 @@ def unused_notes(inference: Trace, unused: frozenset[int]) -> list[str]:
 
 def tie_shared(channels: Channels, stored_integers: Sequence[StoredInteger]) -> None:
     """Tie the channels that one stored integer stands for, where a trial asked for it; frozen ones need not follow."""
-    shared = {(stored.module, stored.attribute, stored.index) for stored in stored_integers if stored.shared}
+    shared = {(stored.module, stored.attribute, stored.path) for stored in stored_integers if stored.shared}
     if not shared:
         return
     root = channels.components()
     frozen = np.zeros(channels.count, dtype=bool)
     for freeze in channels.freezes:
         frozen[root[freeze.ids]] = True
-    first: dict[tuple[str, str, int | None], Ids] = {}
+    first: dict[tuple[str, str, KeyPath], Ids] = {}
     for stored in stored_integers:
-        key = (stored.module, stored.attribute, stored.index)
+        key = (stored.module, stored.attribute, stored.path)
         if key in shared and not frozen[root[stored.ids]].all():
             channels.tie(first.setdefault(key, stored.ids), stored.ids)
 

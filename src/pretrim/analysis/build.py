@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .channels import Channels, Ids, Label, Labels
+from .configuration import KeyPath
 from .named_integers import StoredInteger
 from .network import Frozen, Group, IntArray, Layer, Network, Operator, Parameter, Tensor
 from .trace import Operation, Trace
@@ -216,11 +217,11 @@ def _stored_integers(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[S
 
     A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters).
     """
-    found: dict[tuple[str, str, int | None], tuple[StoredInteger, int]] = {}
+    found: dict[tuple[str, str, KeyPath], tuple[StoredInteger, int]] = {}
     rows = [(stored, table.row(len(stored.ids), stored.ids)) for trace in traces for stored in trace.stored_integers]
     changing = [(stored, row) for stored, row in rows if (table.members[row] >= 0).any()]
     for stored, row in changing:
-        _, known = found.setdefault((stored.module, stored.attribute, stored.index), (stored, row))
+        _, known = found.setdefault((stored.module, stored.attribute, stored.path), (stored, row))
         if known != row:
             raise StoredIntegerConflict(stored)
     return tuple(stored for stored, _ in found.values()), tuple(row for _, row in found.values())

@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from .named_integers import OF_WIDTHS
 from .network import Layer, Network
 
-OF_WIDTHS = frozenset(
-    "c c1 c2 ch channel channels chans chs dim dims feature features filters groups inp inplanes oup planes".split()
-)
 OF_INPUTS = frozenset(["in", "inp", "inplanes", "input", "c1"])
 OF_OUTPUTS = frozenset(["out", "oup", "output", "c2"])
 

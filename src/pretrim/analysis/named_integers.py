@@ -6,15 +6,23 @@ import linecache
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from torch import nn
 
 from .channels import Ids
+from .configuration import KeyPath, entries
 from .copies import HERE, TORCH, call_model
 from .observer import Site
 from .rules.joining import WITH_REST
+
+OF_WIDTHS = frozenset(
+    "c c1 c2 ch channel channels chans chs dim dims feature features filters groups inp inplanes oup planes".split()
+)
+"""Parts of names of attributes"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,8 @@ class StoredInteger:
     site: Site
     module: str
     attribute: str
-    index: int | None
+    path: KeyPath
+    """Inside the attribute: `()`, or the index in a list, or the names in a configuration (`self.cfg.dim`)."""
     ids: Ids
     shared: bool = False
     """Whether all channels that the integer stands for are to be tied."""
@@ -70,32 +79,51 @@ def find_integers(caller: Caller, integers: Sequence[tuple[int, Ids]], hint: str
         for frame in caller.frames:
             named = _named_holders(caller, frame, hint, value, place, len(integers))
             if named:
-                for name, attribute, index in named:
-                    yield StoredInteger(caller.site, name, attribute, index, ids, hint.startswith("share"))
+                for name, attribute, path in named:
+                    yield StoredInteger(caller.site, name, attribute, path, ids, hint.startswith("share"))
                 break
 
 
 def find_multiples(caller: Caller, integers: Sequence[tuple[int, Ids]]) -> Iterator[tuple[StoredInteger, Ids]]:
-    """Integers of modules that the line has a multiple of (``3 * self.head_dim``): one part, and the ids of all.
+    """Integers of modules that the line has a multiple of, as channels that are to be tied to theirs.
+
+    In ``view(-1, self.channels * 7 * 7)`` every channel stands for 49 places, and none is tied; in
+    ``3 * self.head_dim`` each of three parts has all channels, and they are tied to those of the first.
 
     Args:
         caller: of the operator.
         integers: the multiples, each with the channels that it stands for.
     """
-    words = set(re.findall(r"\w+", "".join(map(_line, caller.frames))))
+    on_line = set(re.findall(r"\w+", "".join(map(_line, caller.frames))))
+    known = set().union(*map(_names, caller.frames))
     for value, ids in integers:
-        for name, module in reversed(caller.modules):
-            found = [(held, attribute) for attribute, held in _factors(module, value) if attribute in words]
-            if found and len(ids) == value:
-                held, attribute = max(found)
-                yield StoredInteger(caller.site, name, attribute, None, ids[:held]), ids
+        for name, module in reversed(caller.modules) if len(ids) == value else ():
+            found = [each for each in _factors(module, value) if known.issuperset(_words(*each[1:]))]
+            repeated = [each for each in found if _are_repeated(ids, value // each[0])]
+            named = [each for each in repeated or found if on_line.issuperset(_words(*each[1:]))]
+            if named or repeated:
+                held, attribute, path = max(named or repeated, key=_likelihood)
+                of_all = ids[:: value // held] if repeated else ids
+                yield StoredInteger(caller.site, name, attribute, path, of_all[:held]), of_all
                 break
+
+
+def _likelihood(factor: tuple[int, str, KeyPath]) -> tuple[int, bool]:
+    """The largest one; of those the one that is called a width: images may be as high as a layer has channels."""
+    held, attribute, path = factor
+    return held, not OF_WIDTHS.isdisjoint(_words(attribute, path)[-1].split("_"))
+
+
+def _are_repeated(ids: Ids, times: int) -> bool:
+    """Whether every channel stands in so many places, one after the other."""
+    places = ids.reshape(-1, times)
+    return bool((places == places[:, :1]).all())
 
 
 def _named_holders(
     caller: Caller, frame: FrameType, hint: str, value: int, place: int, count: int
-) -> list[tuple[str, str, int | None]]:
-    """Module, attribute and index of what holds `value` in the innermost module that has it.
+) -> list[tuple[str, str, KeyPath]]:
+    """Module, attribute and path of what holds `value` in the innermost module that has it.
 
     Args:
         caller: of the operator.
@@ -105,14 +133,15 @@ def _named_holders(
         place: its index where it is one of several.
         count: how many they are.
     """
-    line = _line(frame)
+    line, known = _line(frame), _names(frame)
     for name, module in reversed(caller.modules):
+        is_torchs = type(module).__module__.startswith("torch.")
         found = [
-            (name, attribute, index)
-            for attribute, index in _holders(module, value, place, count)
-            if attribute in frame.f_code.co_names or type(module).__module__.startswith("torch.")
+            (name, attribute, path)
+            for attribute, path in _holders(module, value, place, count)
+            if known.issuperset(_words(attribute, path)) or is_torchs
         ]
-        on_line = [each for each in found if each[1] in line]
+        on_line = [each for each in found if _words(*each[1:])[-1] in line]
         if hint in ("whole", *WITH_REST):  # part of an expression: no other place tells
             found = on_line
         if found:
@@ -121,11 +150,25 @@ def _named_holders(
 
 
 def _line(frame: FrameType) -> str:
-    return linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    """The source of the call that runs, which may be of several lines."""
+    first, last, *_ = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
+    lines = range(first or frame.f_lineno, (last or frame.f_lineno) + 1)
+    return "".join(linecache.getline(frame.f_code.co_filename, number) for number in lines)
 
 
-def _holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[tuple[str, int | None]]:
-    """Attributes of a module that hold `value`: as an integer, or in a list at that place.
+def _names(frame: FrameType) -> set[str]:
+    """Names of attributes and keys in the code of a frame."""
+    code = frame.f_code
+    return {*code.co_names, *(constant for constant in code.co_consts if isinstance(constant, str))}
+
+
+def _words(attribute: str, path: KeyPath) -> list[str]:
+    """What the code that reads an integer has to name, the last one on its line."""
+    return [attribute, *(key for key in path if isinstance(key, str))]
+
+
+def _holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[tuple[str, KeyPath]]:
+    """Attributes of a module that hold `value`: as an integer, in a list at that place, or in a configuration.
 
     Args:
         module: whose attributes are looked at.
@@ -133,17 +176,25 @@ def _holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[
         place: its index where it is one of several.
         count: how many they are.
     """
-    for name, held in vars(module).items():
-        if name.startswith("_") or isinstance(held, bool):
-            continue
-        if isinstance(held, int) and held == value:
-            yield name, None
-        elif isinstance(held, (list, tuple)) and value in held:
-            yield name, place if len(held) == count and held[place] == value else held.index(value)
+    for name, path, held in _integers(module):
+        if isinstance(held, int):
+            if held == value:
+                yield name, path
+        elif value in held:
+            at_place = len(held) == count and held[place] == value
+            yield name, (*path, place if at_place else held.index(value))
 
 
-def _factors(module: nn.Module, value: int) -> Iterator[tuple[str, int]]:
-    """Attributes of a module that hold an integer which `value` is a multiple of."""
+def _factors(module: nn.Module, value: int) -> Iterator[tuple[int, str, KeyPath]]:
+    """What a module holds that `value` is a multiple of, with the attribute and the path."""
+    for name, path, held in _integers(module):
+        if isinstance(held, int) and 1 < held < value and value % held == 0:
+            yield held, name, path
+
+
+def _integers(module: nn.Module) -> Iterator[tuple[str, KeyPath, Any]]:
+    """Attribute, path and value of every integer and every list that a module keeps, in configurations too."""
     for name, held in vars(module).items():
-        if isinstance(held, int) and not isinstance(held, bool) and 1 < held < value and value % held == 0:
-            yield name, held
+        if not name.startswith("_"):
+            for path, value in entries(held):
+                yield name, path, value

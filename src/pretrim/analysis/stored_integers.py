@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from .configuration import with_entry
 from .network import IntArray, Network
 
 
@@ -35,16 +35,7 @@ def retarget_modules(slim: nn.Module, dense: nn.Module, network: Network, widths
     for stored, dim in zip(network.stored_integers, network.stored_integer_dims, strict=True):
         owner = modules[stored.module]
         held = getattr(owner, stored.attribute)
-        if stored.index is None:
-            setattr(owner, stored.attribute, int(sizes[dim]))
-        else:
-            setattr(owner, stored.attribute, type(held)(_with(held, stored.index, int(sizes[dim]))))
-
-
-def _with(values: Sequence[int], index: int, value: int) -> list[int]:
-    changed = list(values)
-    changed[index] = value
-    return changed
+        setattr(owner, stored.attribute, with_entry(held, stored.path, int(sizes[dim])))
 
 
 def retarget_layer(after: Any, before: nn.Module) -> None:

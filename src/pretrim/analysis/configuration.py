@@ -1,0 +1,82 @@
+"""Integers inside what a module keeps: in a list, or in a configuration that several modules may share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import fields, is_dataclass
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+KeyPath: TypeAlias = "tuple[int | str, ...]"
+"""Indices of lists and names of entries, from the outside in; `()` is the value itself"""
+DEEPEST = 3
+
+
+def entries(held: Any, above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Every integer and every list or tuple inside a value, with its path.
+
+    Args:
+        held: a module's attribute. A dict, a named tuple, a dataclass and a plain object are configurations.
+        above: the path to it.
+    """
+    if isinstance(held, bool):
+        return
+    if isinstance(held, (int, list, tuple)) and not hasattr(held, "_fields"):
+        yield above, held
+    elif len(above) < DEEPEST:
+        for name, value in _named(held):
+            yield from entries(value, (*above, name))
+
+
+def _named(held: Any) -> list[tuple[str, Any]]:
+    """The entries of a configuration; none of anything else."""
+    if isinstance(held, (nn.Module, torch.Tensor, type, ModuleType)) or callable(held):
+        return []
+    if isinstance(held, MutableMapping):
+        return [(name, value) for name, value in held.items() if isinstance(name, str)]
+    if isinstance(held, tuple):  # named, as the caller knows
+        return list(zip(held._fields, held, strict=True))  # type: ignore[attr-defined]
+    if is_dataclass(held):
+        return [(entry.name, getattr(held, entry.name, None)) for entry in fields(held)]
+    if isinstance(held, Mapping):  # read-only: a copy could not be changed
+        return []
+    if not hasattr(held, "__dict__") or not _is_copied(held):
+        return []
+    return [(name, value) for name, value in vars(held).items() if not name.startswith("_")]
+
+
+def _is_copied(held: Any) -> bool:
+    """Whether a copy of an object is another one: what there is only one of would be changed for everybody."""
+    try:
+        return copy.copy(held) is not held
+    except Exception:  # it says so in its own way: a lock, a handle
+        return False
+
+
+def with_entry(held: Any, path: KeyPath, value: int) -> Any:
+    """A copy of what a module keeps with another integer; what other modules keep of it stays.
+
+    Args:
+        held: the attribute.
+        path: of the integer inside it.
+        value: the new one.
+    """
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(key, int):
+        items = list(held)
+        items[key] = with_entry(held[key], rest, value)
+        return type(held)(items)
+    if isinstance(held, tuple):
+        return held._replace(**{key: with_entry(getattr(held, key), rest, value)})  # type: ignore[attr-defined]
+    changed: Any = copy.copy(held)
+    if isinstance(held, MutableMapping):
+        changed[key] = with_entry(held[key], rest, value)
+    else:
+        object.__setattr__(changed, key, with_entry(getattr(held, key), rest, value))  # a frozen dataclass too
+    return changed
