@@ -3,8 +3,8 @@
 Some models keep integers from construction (`split(x, [8, 8])`, a stored half width). They show only when the network
 really is narrower, so the analysis builds narrower copies on meta tensors and compares every operator with what the
 network predicts. At the first one that differs, its line of source is tried again: with the module's integer
-retargeted, with an integer that it has a multiple of, with another reading of a reshape, with the halves tied, with
-its channels frozen, and at last with all that its module sees.
+retargeted, with an integer that it has a multiple or a part of, with another reading of a reshape, with the halves
+tied, with its channels frozen, and at last with all that its module sees.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ from .unused import unused_operations
 
 MOST_TRIALS = 200
 NOWHERE = Site("", 0, "", "")
+VIEW = ("retarget", "multiple", "part", "share part", "carrier1", "carrier2", "share", "freeze", "freeze all")
+PART = ("multiple", "part", "share", "freeze", "freeze all")
 STRATEGIES: dict[str, tuple[str, ...]] = {
-    "view": ("retarget", "multiple", "carrier1", "carrier2", "share", "freeze", "freeze all"),
-    "_unsafe_view": ("retarget", "multiple", "carrier1", "carrier2", "share", "freeze", "freeze all"),
-    "split": ("retarget", "whole", "multiple", "share", "freeze", "freeze all"),
-    "split_with_sizes": ("retarget", "rest", "share rest", "tie", "whole", "multiple", "share", "freeze", "freeze all"),
-    "slice": ("retarget", "tie", "whole", "multiple", "share", "freeze", "freeze all"),
+    "view": VIEW,
+    "_unsafe_view": VIEW,
+    "split": ("retarget", "whole", *PART),
+    "split_with_sizes": ("retarget", "rest", "share rest", "tie", "whole", *PART),
+    "slice": ("retarget", "tie", "whole", *PART),
     "native_group_norm": ("retarget", "whole", "freeze all"),
     "compare": ("share", "freeze"),
     "constant_pad_nd": ("retarget", "tie", "share", "freeze", "freeze all"),

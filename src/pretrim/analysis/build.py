@@ -31,6 +31,10 @@ class SizeTable:
             return self._add(size, np.full(0, -1, dtype=np.int64), size)
         return self._add(channels.tobytes(), channels, int((channels < 0).sum()))
 
+    def count_of(self, ids: Ids) -> int:
+        """The row of an integer, which counts channels in whatever order they are."""
+        return self.row(len(ids), ids[np.argsort(self.channel_of[ids], kind="stable")])
+
     def dims(self, shape: Sequence[int], labels: Labels) -> tuple[int, ...]:
         return tuple(self.row(size, label) for size, label in zip(shape, labels, strict=True))
 
@@ -218,7 +222,7 @@ def _stored_integers(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[S
     A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters).
     """
     found: dict[tuple[str, str, KeyPath], tuple[StoredInteger, int]] = {}
-    rows = [(stored, table.row(len(stored.ids), stored.ids)) for trace in traces for stored in trace.stored_integers]
+    rows = [(stored, table.count_of(stored.ids)) for trace in traces for stored in trace.stored_integers]
     changing = [(stored, row) for stored, row in rows if (table.members[row] >= 0).any()]
     for stored, row in changing:
         _, known = found.setdefault((stored.module, stored.attribute, stored.path), (stored, row))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 from torch import nn
 
 from .channels import Ids
@@ -37,6 +38,10 @@ class StoredInteger:
     ids: Ids
     shared: bool = False
     """Whether all channels that the integer stands for are to be tied."""
+
+
+Held: TypeAlias = "tuple[int, str, KeyPath]"
+"""An integer, the attribute that keeps it, and the path inside"""
 
 
 @dataclass(frozen=True)
@@ -84,39 +89,69 @@ def find_integers(caller: Caller, integers: Sequence[tuple[int, Ids]], hint: str
                 break
 
 
-def find_multiples(caller: Caller, integers: Sequence[tuple[int, Ids]]) -> Iterator[tuple[StoredInteger, Ids]]:
-    """Integers of modules that the line has a multiple of, as channels that are to be tied to theirs.
+def find_ratios(caller: Caller, integers: Sequence[tuple[int, Ids]], hint: str) -> Iterator[tuple[StoredInteger, Ids]]:
+    """Integers of modules that the line has a multiple or a part of, each with rows of channels to be tied.
 
     In ``view(-1, self.channels * 7 * 7)`` every channel stands for 49 places, and none is tied; in
-    ``3 * self.head_dim`` each of three parts has all channels, and they are tied to those of the first.
+    ``3 * self.head_dim`` each of three parts has all channels, and they are tied to those of the first; in
+    ``self.dim // self.heads`` the integer stands for the channels of all heads.
 
     Args:
         caller: of the operator.
-        integers: the multiples, each with the channels that it stands for.
+        integers: the multiples or parts, each with the channels that it stands for.
+        hint: ``multiple``, ``part``, or ``share part``, which ties what several calls stand for.
     """
     on_line = set(re.findall(r"\w+", "".join(map(_line, caller.frames))))
     known = set().union(*map(_names, caller.frames))
     for value, ids in integers:
-        for name, module in reversed(caller.modules) if len(ids) == value else ():
-            found = [each for each in _factors(module, value) if known.issuperset(_words(*each[1:]))]
-            repeated = [each for each in found if _are_repeated(ids, value // each[0])]
-            named = [each for each in repeated or found if on_line.issuperset(_words(*each[1:]))]
-            if named or repeated:
-                held, attribute, path = max(named or repeated, key=_likelihood)
-                of_all = ids[:: value // held] if repeated else ids
-                yield StoredInteger(caller.site, name, attribute, path, of_all[:held]), of_all
+        for name, module in reversed(caller.modules) if len(ids) == value > 1 else ():
+            found = [each for each in _integers(module) if known.issuperset(_words(*each[1:]))]
+            named = [each for each in found if on_line.issuperset(_words(*each[1:]))]
+            chosen = _factor(value, ids, named, found) if hint == "multiple" else _whole(value, ids, named, found)
+            if chosen is not None:
+                (_, attribute, path), rows, stands_for = chosen
+                yield StoredInteger(caller.site, name, attribute, path, stands_for, hint.startswith("share")), rows
                 break
 
 
-def _likelihood(factor: tuple[int, str, KeyPath]) -> tuple[int, bool]:
-    """The largest one; of those the one that is called a width: images may be as high as a layer has channels."""
-    held, attribute, path = factor
-    return held, not OF_WIDTHS.isdisjoint(_words(attribute, path)[-1].split("_"))
+Chosen: TypeAlias = "tuple[Held, Ids, Ids] | None"
+"""An integer, rows of channels to be tied, and the channels that it stands for"""
 
 
-def _are_repeated(ids: Ids, times: int) -> bool:
-    """Whether every channel stands in so many places, one after the other."""
-    places = ids.reshape(-1, times)
+def _factor(value: int, ids: Ids, named: Sequence[Held], found: Sequence[Held]) -> Chosen:
+    """The largest factor of `value`; of those the one that is called a width: images may be as high as layers wide."""
+
+    def likelihood(held: Held) -> tuple[int, bool]:
+        return held[0], not OF_WIDTHS.isdisjoint(_words(*held[1:])[-1].split("_"))
+
+    factors = [each for each in named if 1 < each[0] < value and value % each[0] == 0]
+    if repeated := [each for each in factors or found if _are_repeated(value, ids, each[0])]:
+        width = max(repeated, key=likelihood)
+        channels = ids[:: value // width[0]]
+        return width, channels[None], channels
+    if not factors:
+        return None
+    width = max(factors, key=likelihood)
+    rows = ids.reshape(-1, width[0])
+    return width, rows, rows[0]
+
+
+def _whole(value: int, ids: Ids, named: Sequence[Held], found: Sequence[Held]) -> Chosen:
+    """The smallest integer that `value` is a part of, better one of as many parts as another integer says."""
+    divisors = {each[0] for each in found}
+    for held in (named, found):
+        wholes = [each for each in held if each[0] > value and each[0] % value == 0]
+        if wholes:
+            whole = min(wholes, key=lambda each: (each[0] // value not in divisors, each))
+            return whole, ids[None], np.tile(ids, whole[0] // value)
+    return None
+
+
+def _are_repeated(value: int, ids: Ids, width: int) -> bool:
+    """Whether each of so many channels stands in equally many places, one after the other."""
+    if not 1 < width < value or value % width:
+        return False
+    places = ids.reshape(width, -1)
     return bool((places == places[:, :1]).all())
 
 
@@ -176,7 +211,7 @@ def _holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[
         place: its index where it is one of several.
         count: how many they are.
     """
-    for name, path, held in _integers(module):
+    for name, path, held in _kept(module):
         if isinstance(held, int):
             if held == value:
                 yield name, path
@@ -185,14 +220,16 @@ def _holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[
             yield name, (*path, place if at_place else held.index(value))
 
 
-def _factors(module: nn.Module, value: int) -> Iterator[tuple[int, str, KeyPath]]:
-    """What a module holds that `value` is a multiple of, with the attribute and the path."""
-    for name, path, held in _integers(module):
-        if isinstance(held, int) and 1 < held < value and value % held == 0:
+def _integers(module: nn.Module) -> Iterator[Held]:
+    """Every integer that a module keeps, in lists and configurations too."""
+    for name, path, held in _kept(module):
+        if isinstance(held, int):
             yield held, name, path
+        else:
+            yield from ((each, name, (*path, index)) for index, each in enumerate(held) if type(each) is int)
 
 
-def _integers(module: nn.Module) -> Iterator[tuple[str, KeyPath, Any]]:
+def _kept(module: nn.Module) -> Iterator[tuple[str, KeyPath, Any]]:
     """Attribute, path and value of every integer and every list that a module keeps, in configurations too."""
     for name, held in vars(module).items():
         if not name.startswith("_"):

@@ -27,7 +27,7 @@ from .copies import (
     TORCH,
     named_tensors,
 )
-from .named_integers import Caller, StoredInteger, find_integers, find_multiples
+from .named_integers import Caller, StoredInteger, find_integers, find_ratios
 from .observer import (
     Observer,
     Site,
@@ -318,9 +318,9 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         elif call.hint in ("retarget", "tie", "whole", "share", *WITH_REST):
             integers = call.integers or (self.widths_seen(call) if self.follows_checks else [])
             self.trace.stored_integers.extend(find_integers(caller, integers, call.hint))
-        elif call.hint == "multiple":
-            for stored, ids in find_multiples(caller, call.integers):
-                call.tie_rows(ids.reshape(-1, len(stored.ids)))
+        elif call.hint in ("multiple", "part", "share part"):
+            for stored, rows in find_ratios(caller, call.integers, call.hint):
+                call.tie_rows(rows)
                 self.trace.stored_integers.append(stored)
         elif call.hint == "freeze":
             for value, ids in call.integers:
