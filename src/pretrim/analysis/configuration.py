@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Container, Iterator, Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -16,11 +16,12 @@ KeyPath: TypeAlias = "tuple[int | str, ...]"
 DEEPEST = 3
 
 
-def entries(held: Any, above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+def entries(held: Any, names: Container[str], above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Every integer and every list or tuple inside a value, with its path.
 
     Args:
         held: a module's attribute. A dict, a named tuple, a dataclass and a plain object are configurations.
+        names: of the entries that are looked into: a module may keep a whole program.
         above: the path to it.
     """
     if isinstance(held, bool):
@@ -29,7 +30,8 @@ def entries(held: Any, above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
         yield above, held
     elif len(above) < DEEPEST:
         for name, value in _named(held):
-            yield from entries(value, (*above, name))
+            if name in names:
+                yield from entries(value, names, (*above, name))
 
 
 def _named(held: Any) -> list[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -105,7 +105,7 @@ def find_ratios(caller: Caller, integers: Sequence[tuple[int, Ids]], hint: str) 
     known = set().union(*map(_names, caller.frames))
     for value, ids in integers:
         for name, module in reversed(caller.modules) if len(ids) == value > 1 else ():
-            found = [each for each in _integers(module) if known.issuperset(_words(*each[1:]))]
+            found = list(_integers(module, known))
             named = [each for each in found if on_line.issuperset(_words(*each[1:]))]
             chosen = _factor(value, ids, named, found) if hint == "multiple" else _whole(value, ids, named, found)
             if chosen is not None:
@@ -170,12 +170,8 @@ def _named_holders(
     """
     line, known = _line(frame), _names(frame)
     for name, module in reversed(caller.modules):
-        is_torchs = type(module).__module__.startswith("torch.")
-        found = [
-            (name, attribute, path)
-            for attribute, path in _holders(module, value, place, count)
-            if known.issuperset(_words(attribute, path)) or is_torchs
-        ]
+        names = vars(module).keys() if type(module).__module__.startswith("torch.") else known
+        found = [(name, *each) for each in _holders(module, names, value, place, count)]
         on_line = [each for each in found if _words(*each[1:])[-1] in line]
         if hint in ("whole", *WITH_REST):  # part of an expression: no other place tells
             found = on_line
@@ -202,16 +198,19 @@ def _words(attribute: str, path: KeyPath) -> list[str]:
     return [attribute, *(key for key in path if isinstance(key, str))]
 
 
-def _holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[tuple[str, KeyPath]]:
+def _holders(
+    module: nn.Module, names: Container[str], value: int, place: int, count: int
+) -> Iterator[tuple[str, KeyPath]]:
     """Attributes of a module that hold `value`: as an integer, in a list at that place, or in a configuration.
 
     Args:
         module: whose attributes are looked at.
+        names: those that count.
         value: the integer.
         place: its index where it is one of several.
         count: how many they are.
     """
-    for name, path, held in _kept(module):
+    for name, path, held in _kept(module, names):
         if isinstance(held, int):
             if held == value:
                 yield name, path
@@ -220,18 +219,18 @@ def _holders(module: nn.Module, value: int, place: int, count: int) -> Iterator[
             yield name, (*path, place if at_place else held.index(value))
 
 
-def _integers(module: nn.Module) -> Iterator[Held]:
-    """Every integer that a module keeps, in lists and configurations too."""
-    for name, path, held in _kept(module):
+def _integers(module: nn.Module, names: Container[str]) -> Iterator[Held]:
+    """Every integer that a module keeps by one of these names, in lists and configurations too."""
+    for name, path, held in _kept(module, names):
         if isinstance(held, int):
             yield held, name, path
         else:
             yield from ((each, name, (*path, index)) for index, each in enumerate(held) if type(each) is int)
 
 
-def _kept(module: nn.Module) -> Iterator[tuple[str, KeyPath, Any]]:
+def _kept(module: nn.Module, names: Container[str]) -> Iterator[tuple[str, KeyPath, Any]]:
     """Attribute, path and value of every integer and every list that a module keeps, in configurations too."""
     for name, held in vars(module).items():
-        if not name.startswith("_"):
-            for path, value in entries(held):
+        if name in names and not name.startswith("_"):
+            for path, value in entries(held, names):
                 yield name, path, value
