@@ -176,9 +176,10 @@ def settings(records: Sequence[Record]) -> Record:
     ]
     if any(each != plain[0] for each in plain):
         raise ValueError("the records are of several recipes, which cannot be compared: keep those of one")
-    machines = dict.fromkeys(_processor(record["machine"]) for record in records)
+    *most, last = dict.fromkeys(_processor(record["machine"]) for record in records)
     slow = {f"{NAMES[r['network']]} {r['way']}" for r in records if r["machine"]["gpu"] == "none"}
-    return {**plain[0], "machines": " and ".join(machines), "on_processor": ", ".join(sorted(slow)) or "none"}
+    machines = " and ".join(filter(None, [", ".join(most), last]))
+    return {**plain[0], "machines": machines, "on_processor": ", ".join(sorted(slow)) or "none"}
 
 
 def _processor(machine: Mapping[str, str]) -> str:
