@@ -147,6 +147,31 @@ def test_a_number_of_a_configuration_follows_exactly(kind: str) -> None:
     assert run(model, IMAGES)[0].shape == run(slim, IMAGES)[0].shape, "the caller's configuration is as it was"
 
 
+class Hidden(Block):
+    """Keeps its configuration as Lightning keeps `hparams`: behind a property without a setter."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(None)
+        self._hparams = cfg
+
+    @property
+    def hparams(self) -> Any:
+        return self._hparams
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(x)).view(-1, self.hparams.dim, 8, 8)
+
+
+def test_a_configuration_behind_a_property_follows() -> None:
+    cfg = SimpleNamespace(dim=16, rate=0.1)
+    model = network(Hidden, cfg)
+    analysed = pretrim.analyze(model, IMAGES)
+    assert [frozen.layer for frozen in analysed.frozen] == ["4"]
+    slim: Any = analysed.plan(macs="0.4x", round_to=1).apply(model)
+    assert slim[1].hparams.dim == slim[1].conv.out_channels < 16
+    assert slim[1].hparams.rate == 0.1 and cfg.dim == 16
+
+
 def test_a_number_of_the_same_value_that_nobody_reads_stays() -> None:
     model = network(Attribute, SimpleNamespace(dim=16, batch=16, epochs=16))
     analysed = pretrim.analyze(model, IMAGES)

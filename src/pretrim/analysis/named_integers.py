@@ -195,7 +195,7 @@ def _names(frame: FrameType) -> set[str]:
 
 def _words(attribute: str, path: KeyPath) -> list[str]:
     """What the code that reads an integer has to name, the last one on its line."""
-    return [attribute, *(key for key in path if isinstance(key, str))]
+    return [attribute.removeprefix("_"), *(key for key in path if isinstance(key, str))]
 
 
 def _holders(
@@ -229,8 +229,12 @@ def _integers(module: nn.Module, names: Container[str]) -> Iterator[Held]:
 
 
 def _kept(module: nn.Module, names: Container[str]) -> Iterator[tuple[str, KeyPath, Any]]:
-    """Attribute, path and value of every integer and every list that a module keeps, in configurations too."""
+    """Attribute, path and value of every integer and every list that a module keeps, in configurations too.
+
+    What begins with an underscore is somebody's own affair, unless a property has its name: Lightning's `hparams`.
+    """
     for name, held in vars(module).items():
-        if name in names and not name.startswith("_"):
+        read_as = name[1:] if isinstance(getattr(type(module), name[1:], None), property) else name
+        if read_as in names and not read_as.startswith("_"):
             for path, value in entries(held, names):
                 yield name, path, value
