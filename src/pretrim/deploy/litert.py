@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "args", "output"
+VIEW = "Cannot view a tensor"
+"""What torch says of ``x.view(len(x), -1)`` where the channels of feature maps are last in memory"""
 
 
 def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
@@ -44,12 +46,39 @@ def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
             with silence():
                 plain = remove_expansions(plain_transposed(network, *examples), *examples)
                 spatial = [number for number, example in enumerate(examples) if example.ndim > 2]
-                converted = litert.to_channel_last_io(plain, args=spatial).eval() if spatial else plain
                 inputs = tuple(example.movedim(1, -1).contiguous() for example in examples)
-                litert.convert(converted, inputs).export(str(file))
+
+                def export(module: nn.Module) -> None:
+                    converted = litert.to_channel_last_io(module, args=spatial).eval() if spatial else module
+                    litert.convert(converted, inputs).export(str(file))
+
+                try:
+                    export(plain)
+                except Exception as error:
+                    if VIEW not in str(error):
+                        raise
+                    export(contiguous_inputs(plain))
         except Exception as error:  # the converter raises many kinds
             raise export_error("LiteRT", error) from error
         return Converted(packed(file.read_bytes()))
+
+
+def contiguous_inputs(network: nn.Module) -> nn.Module:
+    """The network on copies of its inputs with the channels first in memory, as it has them in PyTorch.
+
+    Not for every network: the copies are steps of their own, where the converter otherwise turns images once.
+    """
+    from torch import nn
+
+    class Contiguous(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, *inputs: torch.Tensor) -> Any:
+            return self.network(*(each.contiguous() for each in inputs))
+
+    return Contiguous().eval()
 
 
 def quantise(content: bytes, *calibration: Images) -> Converted:

@@ -363,6 +363,7 @@ def _prepared(
     from pretrim.study.description import write_network
     from pretrim.study.inputs import TrialInputs, known_latencies
     from pretrim.study.sweep import RECORD, make_study, open_study
+    from pretrim.train import takes_channels_last
 
     how = options.sweep
     if (folder / RECORD).exists() and options.machine.threads is None:  # threads follow from the workers, once
@@ -381,6 +382,8 @@ def _prepared(
     if not _is_by_name(model, data, how.task):
         config = replace(config, model=config.model or _identity(dense), data=config.data or dataset.source)
     config = replace(config, forward=dense.forward or {})
+    if options.machine.layout is None and not takes_channels_last(dense.module, dataset.input_shape):
+        config = replace(config, execution=replace(config.execution, channels_last=False))
     target.costs(dense, reporter)  # single layers on this machine, before workers keep it busy; they find the table
     if how.ray is not None:
         from pretrim.study.cluster import connected

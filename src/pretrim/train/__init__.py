@@ -5,6 +5,7 @@ from .classification import Classification
 from .diagnosis import diagnose, majority_share
 from .evaluation import Evaluation, evaluate, main_output, scores
 from .execution import Execution, ExecutionChoice
+from .layout import takes_channels_last
 from .log import check_trackers, draw_curve, track, write_log
 from .loop import Progress, Training, train
 from .metric import ACCURACY, Baseline, Metric
@@ -83,6 +84,7 @@ __all__ = [
     "recalibration_images",
     "scores",
     "split_outputs",
+    "takes_channels_last",
     "track",
     "train",
     "unpack",

@@ -210,16 +210,6 @@ def layout_warnings_ignored() -> Iterator[None]:
         yield
 
 
-def lay_out(model: nn.Module, *, channels_last: bool) -> None:
-    """Put the kernels of 2-D convolutions in a memory layout, in place; torch has none such for volumes."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.ndim == 4:
-                # Not `contiguous`, which leaves a 1x1 kernel as it was: it is in both layouts at once.
-                tensor.data = tensor.data.to(memory_format=layout)
-
-
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """So many threads inside, as many as before after."""

@@ -22,8 +22,9 @@ from . import rounding
 from . import state as states
 from .batch import Batch
 from .classification import Classification
-from .execution import Execution, ExecutionChoice, choose, kernels, lay_out, layout_warnings_ignored, threads
+from .execution import Execution, ExecutionChoice, choose, kernels, layout_warnings_ignored, threads
 from .feed import STEP, BatchSource, seed_of
+from .layout import lay_out, takes_channels_last
 from .metric import ACCURACY, Metric
 from .norms import learning_norms, recalibration_images, set_statistics, statistics_kept
 from .optimizer import Average, learning_rate_at, make_optimizer
@@ -268,12 +269,18 @@ class _Training:
         found = None
         if self.accelerator.is_main_process:
             batch = self.recipe.batch_size // self.world
+            if wish.channels_last is None and not self._takes_channels_last():
+                wish = replace(wish, channels_last=False)
             found = choose(wish, self.model, self.device, self._trial, steps=total_steps, batch=batch)
             self._forget()
         choice: ExecutionChoice = from_main(self.accelerator, found)
         if self.world > 1:
             choice = replace(choice, execution=replace(choice.execution, device=str(self.device)))
         return choice
+
+    def _takes_channels_last(self) -> bool:
+        models = [self.model, *([] if self.teacher is None else [self.teacher.model])]
+        return all(takes_channels_last(model, self.data.input_shape) for model in models)
 
     def _trial(self, option: Execution) -> None:
         """The work of a step without its update: what differs between options is in the passes."""
