@@ -53,13 +53,13 @@ def _runs(model: nn.Module, images: torch.Tensor) -> bool:
 
 @contextmanager
 def _left_alone(model: nn.Module) -> Iterator[None]:
-    """In train mode, without gradients; after, values, layout, modes and the random state are as before."""
+    """In eval mode, without gradients; after, values, layout, modes and the random state are as before."""
     tensors = [*model.parameters(), *model.buffers()]
     before = [(tensor.data, tensor.detach().clone()) for tensor in tensors]
     devices = {tensor.device for tensor in tensors if tensor.is_cuda}
     with modes_kept(model), torch.random.fork_rng(devices), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # training shows them
-        model.train()
+        model.eval()  # what counts steps in train mode is not to count this one
         try:
             yield
         finally:
