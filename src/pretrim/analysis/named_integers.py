@@ -234,7 +234,8 @@ def _kept(module: nn.Module, names: Container[str]) -> Iterator[tuple[str, KeyPa
     What begins with an underscore is somebody's own affair, unless a property has its name: Lightning's `hparams`.
     """
     for name, held in vars(module).items():
-        read_as = name[1:] if isinstance(getattr(type(module), name[1:], None), property) else name
+        hidden = name.startswith("_") and isinstance(getattr(type(module), name[1:], None), property)
+        read_as = name[1:] if hidden else name
         if read_as in names and not read_as.startswith("_"):
             for path, value in entries(held, names):
                 yield name, path, value

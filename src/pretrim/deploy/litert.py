@@ -66,7 +66,7 @@ def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
 def contiguous_inputs(network: nn.Module) -> nn.Module:
     """The network on copies of its inputs with the channels first in memory, as it has them in PyTorch.
 
-    Not for every network: the copies are steps of their own, where the converter otherwise turns images once.
+    Only where the converter asks for it: the file of any other network stays what it was.
     """
     from torch import nn
 
