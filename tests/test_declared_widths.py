@@ -53,7 +53,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.num_features, classes)
 
 
-@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("groups", [1, 2, 4, 8])
 def test_branches_of_a_slim_network_can_be_merged(groups: int) -> None:
     block = Branches(8, 8, groups)
     model = randomise(nn.Sequential(conv(3, 8), block, Branches(8, 12), conv(12, 2)), 0)

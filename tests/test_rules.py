@@ -329,7 +329,7 @@ BROKEN: tuple[Broken, ...] = (
     Broken("chunk", "split", "shifts the ids by one", "outputs"),
     Broken("chunk", "split", "reverses the ids", "outputs"),
     Broken("chunk", "split", "forgets the ids", "frozen"),
-    Broken("split with sizes", "split_with_sizes", "swaps the parts", "analysis"),
+    Broken("split with sizes", "split_with_sizes", "swaps the parts", "frozen"),
     Broken("split with sizes", "split_with_sizes", "shifts the ids by one", "outputs"),
     Broken("split with sizes", "split_with_sizes", "reverses the ids", "outputs"),
     Broken("split with sizes", "split_with_sizes", "forgets the integers", "frozen"),

@@ -192,6 +192,7 @@ class Analyst:
                 notes=(
                     *self.notes,
                     *dict.fromkeys(traces[0].uncounted),
+                    *dict.fromkeys(failed for each in traces for failed in each.failed_rules),
                     *map(unread_note, unread),
                     *unused_notes(traces[0], unused),
                 ),

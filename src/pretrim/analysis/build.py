@@ -13,6 +13,7 @@ from .channels import Channels, Ids, Label, Labels
 from .configuration import KeyPath
 from .named_integers import StoredInteger
 from .network import Frozen, Group, IntArray, Layer, Network, Operator, Parameter, Tensor
+from .rules.operators import FACTORIES
 from .trace import Operation, Trace
 
 
@@ -91,7 +92,7 @@ def build_network(analysis: Analysis) -> Network:
     inference = _operators(analysis.inference, table, fuse=True, unused=analysis.unused)
     others = tuple(_operators(other, table, fuse=False) for other in analysis.others)
     tensors = _lifetimes(analysis.inference, inference, table)
-    stored_integers, stored_integer_dims = _stored_integers(traces, table)
+    stored_integers, stored_integer_dims = _stored_integers(traces, table, frozen_by[root] >= 0)
     layers = _layers(inference, others)
     group_of, rank_of = _channel_signatures(table.members, int(channel_of.max(initial=-1)) + 1)
     coefficients, constants = _linear_forms(table, group_of)
@@ -216,10 +217,18 @@ class StoredIntegerConflict(Exception):
         self.stored = stored
 
 
-def _stored_integers(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[StoredInteger, ...], tuple[int, ...]]:
+def _stored_integers(
+    traces: Sequence[Trace], table: SizeTable, is_frozen: NDArray[np.bool_]
+) -> tuple[tuple[StoredInteger, ...], tuple[int, ...]]:
     """Each integer to retarget once, with the dimension it follows. Raises StoredIntegerConflict.
 
-    A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters).
+    A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters), and is
+    frozen. One of a new tensor that is not frozen, though no layer makes it (zeros for a state), goes with the integer.
+
+    Args:
+        traces: with the integers that each run found.
+        table: gets the rows of their dimensions.
+        is_frozen: of each channel id, whether something froze it.
     """
     found: dict[tuple[str, str, KeyPath], tuple[StoredInteger, int]] = {}
     rows = [(stored, table.count_of(stored.ids)) for trace in traces for stored in trace.stored_integers]
@@ -227,6 +236,10 @@ def _stored_integers(traces: Sequence[Trace], table: SizeTable) -> tuple[tuple[S
     for stored, row in changing:
         _, known = found.setdefault((stored.module, stored.attribute, stored.path), (stored, row))
         if known != row:
+            raise StoredIntegerConflict(stored)
+    for stored, row in rows:
+        follows = (stored.module, stored.attribute, stored.path) in found and stored.site.op in FACTORIES
+        if follows and not table.members[row].size and not is_frozen[stored.ids].any():
             raise StoredIntegerConflict(stored)
     return tuple(stored for stored, _ in found.values()), tuple(row for _, row in found.values())
 

@@ -109,8 +109,10 @@ def _reads(network: Network, layer: Layer) -> list[int]:
     """The rows of the channels that a layer reads."""
     others = [row for row in layer.weight[:2] if row != layer.filters]
     groups = _groups(network, layer)
-    if groups > 1:  # depthwise, with one filter a channel or several
-        filters = network.members[layer.filters]
-        channels = filters[:: max(len(filters) // groups, 1)]
-        return [row for row, members in enumerate(network.members) if np.array_equal(members, channels)]
-    return others or [layer.filters]
+    if groups == 1:
+        return others or [layer.filters]
+    filters = network.members[layer.filters]
+    one = network.members[layer.weight[1]]  # what one group reads; the others read the channels tied to these
+    is_depthwise = one.size == 0  # with one filter a channel or several
+    channels = filters[:: max(len(filters) // groups, 1)] if is_depthwise else np.tile(one, groups)
+    return [row for row, members in enumerate(network.members) if np.array_equal(members, channels)]

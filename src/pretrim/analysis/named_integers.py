@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import linecache
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from torch import nn
@@ -52,6 +52,31 @@ class Caller:
     frame: FrameType | None
     """Of the innermost code outside torch and pretrim; None where there is none."""
     modules: Sequence[tuple[str, nn.Module]]
+    """Those that run, the innermost last"""
+    names: Mapping[int, str]
+    """Of every module of the model, by its id."""
+
+    def owners(self, frame: FrameType) -> list[tuple[str, nn.Module]]:
+        """The modules that a frame's code may read integers of, the likeliest first.
+
+        Not all of them run: a method that another module calls (`cell.init_hidden()`) is its `self`'s, there are
+        variables (`for cell in self.cells`), and parts by name (`self.cell.hidden`). Of torch's own modules only those
+        that run count: what they keep follows their weights anyway.
+        """
+        found: dict[int, nn.Module] = {id(module): module for _, module in reversed(self.modules)}
+        own = [frame.f_locals.get(name) for name in frame.f_code.co_varnames[:1]]
+        found = {id(each): each for each in own if self._may_be_read(each) and id(each) not in found} | found
+        found |= {
+            id(each): each for each in frame.f_locals.values() if self._may_be_read(each) and id(each) not in found
+        }
+        read = _names(frame)
+        parts = [part for each in found.values() for name, part in each.named_children() if name in read]
+        found |= {id(part): part for part in parts if self._may_be_read(part) and id(part) not in found}
+        return [(self.names[number], module) for number, module in found.items()]
+
+    def _may_be_read(self, value: Any) -> TypeGuard[nn.Module]:
+        """Whether it is a module of the model, and none of torch's own."""
+        return id(value) in self.names and not type(value).__module__.startswith("torch.")
 
     @property
     def frames(self) -> Iterator[FrameType]:
@@ -103,8 +128,9 @@ def find_ratios(caller: Caller, integers: Sequence[tuple[int, Ids]], hint: str) 
     """
     on_line = set(re.findall(r"\w+", "".join(map(_line, caller.frames))))
     known = set().union(*map(_names, caller.frames))
+    owners = list(dict.fromkeys(owner for frame in caller.frames for owner in caller.owners(frame)))
     for value, ids in integers:
-        for name, module in reversed(caller.modules) if len(ids) == value > 1 else ():
+        for name, module in owners if len(ids) == value > 1 else ():
             found = list(_integers(module, known))
             named = [each for each in found if on_line.issuperset(_words(*each[1:]))]
             chosen = _factor(value, ids, named, found) if hint == "multiple" else _whole(value, ids, named, found)
@@ -158,7 +184,7 @@ def _are_repeated(value: int, ids: Ids, width: int) -> bool:
 def _named_holders(
     caller: Caller, frame: FrameType, hint: str, value: int, place: int, count: int
 ) -> list[tuple[str, str, KeyPath]]:
-    """Module, attribute and path of what holds `value` in the innermost module that has it.
+    """Module, attribute and path of what holds `value` in the likeliest module that has it.
 
     Args:
         caller: of the operator.
@@ -169,7 +195,7 @@ def _named_holders(
         count: how many they are.
     """
     line, known = _line(frame), _names(frame)
-    for name, module in reversed(caller.modules):
+    for name, module in caller.owners(frame):
         names = vars(module).keys() if type(module).__module__.startswith("torch.") else known
         found = [(name, *each) for each in _holders(module, names, value, place, count)]
         on_line = [each for each in found if _words(*each[1:])[-1] in line]

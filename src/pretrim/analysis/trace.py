@@ -25,6 +25,7 @@ from .channels import Channels, Ids, Label, Labels
 from .copies import (
     HERE,
     TORCH,
+    describe_failure,
     named_tensors,
 )
 from .named_integers import Caller, StoredInteger, find_integers, find_ratios
@@ -41,9 +42,9 @@ from .sizes_read import SizesRead, Width
 
 FREE_OF_WORK = frozenset(
     """
-    bincount bucketize diagonal diagonal_copy diagonal_scatter embedding_renorm gather index index_add
-    index_copy index_fill index_put index_select masked_scatter masked_select nonzero one_hot put scatter scatter_add
-    scatter_reduce searchsorted select_scatter slice_scatter take take_along_dim topk tril triu unfold unique
+    bincount bucketize diagonal diagonal_copy diagonal_scatter embedding_renorm index_add index_copy index_fill
+    masked_scatter masked_select nonzero one_hot put searchsorted select_scatter slice_scatter take take_along_dim
+    unique
     """.split()
 )
 """Operators without a rule that multiply nothing."""
@@ -122,6 +123,8 @@ class Trace:
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
     uncounted: list[str] = field(default_factory=list)
     """Operators whose work is unknown, in words."""
+    failed_rules: list[str] = field(default_factory=list)
+    """Operators whose rule failed, in words."""
     readings: list[tuple[Ids, Site]] = field(default_factory=list)
     """Channels that a reshape may have in its first dimension as well as in its last, and its line."""
     slid: list[Ids] = field(default_factory=list)
@@ -179,7 +182,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             op, args, outputs, self.module, self.channels, self.look, hint, lambda: caller.place, self.sizes_read.of
         )
         call.is_first = site in self.first
-        labels = RULES.get(op, unknown)(call)
+        labels = self.labels_of(call)
         self.count_unknown(call)
         per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
         self.mark_unfollowed(call)
@@ -189,6 +192,16 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         self.trace.operations.append(self.operation(call, site, inputs, writes, per_output))
         self.trace.readings.extend((ids, site) for ids in call.readings)
         self.trace.slid.extend(call.slid)
+
+    def labels_of(self, call: Call) -> Labels | list[Labels]:
+        """What the operator's rule says. The network runs, so a rule that fails is no fault of it."""
+        try:
+            return RULES.get(call.op, unknown)(call)
+        except Exception as error:
+            failed = f"pretrim's rule for the operator {call.op} failed ({describe_failure(error)})"
+            freeze_inputs(call, failed)
+            self.trace.failed_rules.append(f"{failed}: please report it with the model")
+            return [(None,) * out.dim() for out in call.outputs]
 
     def settle(self, call: Call, inputs: list[Seen], out: torch.Tensor, labels: Labels) -> int | None:
         """Remember an output; returns its buffer if it is a new one.
@@ -203,6 +216,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         data = next((seen.buffer for seen in inputs if seen.buffer is not None), None)
         names = tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters))
         if known is not None:  # an in-place operator gives back its argument
+            if call.op in RESHAPES or call.op in VIEWS:  # `squeeze_`, `transpose_`
+                known.labels = labels
             return self.written(known, data)
         fresh = data is not None and call.op not in RESHAPES
         buffer = self.new_buffer(out, labels) if fresh else data
@@ -308,7 +323,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             frame = frame.f_back
         owner = type(self.modules[-1][1]).__qualname__ if self.modules else ""
         file, line = (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)
-        return Caller(Site(file, line, owner, op), frame, tuple(self.modules))
+        return Caller(Site(file, line, owner, op), frame, tuple(self.modules), self.names)
 
     def heed(self, call: Call, caller: Caller) -> None:
         """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow."""

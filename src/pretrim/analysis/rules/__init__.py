@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from .call import Rule
 from .contraction import convolution, distances, inner_product, matrix_product, weight_norm
-from .elementwise import factory, glu, pointwise
+from .elementwise import factory, glu, loss, pointwise
 from .joining import cat, flip, pad, roll, select, split, split_with_sizes, stack, take_slice, unbind
-from .normalisation import batch_norm, cumulative, embedding, group_norm, layer_norm, renorm, softmax
-from .operators import BATCH_NORMS, FACTORIES, POINTWISE, REDUCTIONS, WINDOWS
+from .normalisation import batch_norm, embedding, group_norm, layer_norm, renorm, softmax
+from .operators import BATCH_NORMS, FACTORIES, LOSSES, POINTWISE, REDUCTIONS, WINDOWS
+from .picking import along, gather, index, index_put, index_select, triangle, unfold
 from .recurrent import recurrent_input, recurrent_last, recurrent_projection, recurrent_state
 from .shapes import as_strided, expand, permute, repeat, squeeze, transpose, unsqueeze, view
 from .windows import (
@@ -32,11 +33,15 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys(FACTORIES, factory),
     **dict.fromkeys(REDUCTIONS, reduction),
+    **dict.fromkeys(LOSSES, loss),
     **{name: window(spatial) for spatial, names in WINDOWS.items() for name in names.split()},
     **dict.fromkeys(BATCH_NORMS, batch_norm),
     **dict.fromkeys(["mm", "bmm", "addmm", "baddbmm", "mv"], matrix_product),
     **dict.fromkeys(["_softmax", "_log_softmax"], softmax),
-    **dict.fromkeys(["cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort"], cumulative),
+    **dict.fromkeys(["cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk"], along),
+    **dict.fromkeys(["kthvalue", "mode"], along),
+    **dict.fromkeys(["gather", "scatter", "scatter_add", "scatter_reduce"], gather),
+    **dict.fromkeys(["tril", "triu"], triangle),
     **dict.fromkeys(["view", "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy"], view),
     **dict.fromkeys(["transpose", "t"], transpose),
     **dict.fromkeys(["pixel_shuffle"], pixel_shuffle),
@@ -60,6 +65,9 @@ RULES: dict[str, Rule] = {
     "glu": glu,
     "grid_sampler_2d": grid_sample,
     "im2col": im2col,
+    "index": index,
+    "index_put": index_put,
+    "index_select": index_select,
     "max_unpool2d": max_unpool(2),
     "max_unpool3d": max_unpool(3),
     "native_group_norm": group_norm,
@@ -76,5 +84,6 @@ RULES: dict[str, Rule] = {
     "squeeze": squeeze,
     "stack": stack,
     "unbind": unbind,
+    "unfold": unfold,
     "unsqueeze": unsqueeze,
 }

@@ -13,12 +13,29 @@ from .operators import RAMPS
 def pointwise(call: Call) -> list[Labels]:
     """Broadcast the inputs: channels that meet are tied; a dimension of size 1 meets nothing."""
     shape = call.outputs[0].shape if call.outputs else torch.Size()
+    labels = _broadcast(call, shape)
+    return [labels if out.shape == shape else (None,) * out.dim() for out in call.outputs]
+
+
+def _broadcast(call: Call, shape: torch.Size) -> Labels:
+    """Labels of what an operator computes element by element, in a shape that its inputs are broadcast to."""
     inputs = [(tensor.shape, call.look(tensor)) for tensor in call.tensors()]
     labels: list[Label] = []
     for place in range(-len(shape), 0):
         meeting = [at[place] for size, at in inputs if len(size) >= -place and size[place] == shape[place]]
         labels.append(call.tie(*meeting) if shape[place] > 1 else next(filter(lambda i: i is not None, meeting), None))
-    return [tuple(labels) if out.shape == shape else (None,) * out.dim() for out in call.outputs]
+    return tuple(labels)
+
+
+def loss(call: Call) -> Labels:
+    """Two tensors are compared element by element, and most often reduced to one number."""
+    shape = torch.broadcast_shapes(*(tensor.shape for tensor in call.tensors()))  # type: ignore[no-untyped-call]
+    labels = _broadcast(call, shape)
+    if call.outputs[0].dim() == len(labels):
+        return labels
+    for label in labels:
+        call.mix(label)
+    return ()
 
 
 def factory(call: Call) -> Labels:

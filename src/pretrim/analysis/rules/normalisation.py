@@ -1,4 +1,4 @@
-"""Operators that set values in relation to others: norms, softmax, running sums; and embeddings."""
+"""Operators that set values in relation to others: norms and softmax; and embeddings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from pretrim.analysis.channels import Label, Labels
 
-from .call import Call, unknown
+from .call import Call
 
 
 def batch_norm(call: Call) -> list[Labels]:
@@ -81,12 +81,3 @@ def softmax(call: Call) -> Labels:
     labels = call.look(x)
     call.mix(labels[call.args["dim"] % x.dim()])
     return labels
-
-
-def cumulative(call: Call) -> list[Labels]:
-    """A running sum along a dimension without channels passes them on."""
-    x = call.args["self"]
-    labels = call.look(x)
-    if labels[call.args["dim"] % x.dim()] is not None:
-        return unknown(call)
-    return [labels for _ in call.outputs]

@@ -7,8 +7,9 @@ POINTWISE = frozenset(
     abs acos acosh add addcdiv addcmul alias angle asin asinh atan atan2 atanh bernoulli bitwise_and
     bitwise_not bitwise_or bitwise_xor cauchy ceil celu clamp clamp_max clamp_min clone contiguous
     copy copysign cos cosh deg2rad detach digamma div elu empty_like eq erf erfc erfinv exp exp2
-    expm1 exponential fill floor floor_divide fmax fmin fmod frac full_like ge gelu geometric gt
-    hardshrink hardsigmoid hardswish hardtanh heaviside hypot isfinite isinf isnan le leaky_relu
+    expm1 exponential fake_quantize_per_tensor_affine_cachemask fill
+    floor floor_divide fmax fmin fmod frac full_like ge gelu geometric gt
+    hardshrink hardsigmoid hardswish hardtanh heaviside hypot isfinite isinf isnan i0 le leaky_relu
     lerp lgamma lift_fresh lift_fresh_copy log log10 log1p log2 log_normal log_sigmoid_forward
     logaddexp logical_and logical_not logical_or logical_xor logit lt masked_fill maximum minimum
     mish mul nan_to_num native_dropout ne neg normal ones_like polar pow _prelu_kernel rad2deg
@@ -33,8 +34,16 @@ FACTORIES = frozenset(
 
 REDUCTIONS = frozenset(
     """
-    all amax amin any argmax argmin count_nonzero linalg_vector_norm logsumexp max mean median min
-    nanmean nansum norm prod std std_mean sum var var_mean
+    all amax amin aminmax any argmax argmin count_nonzero linalg_vector_norm logsumexp max mean
+    median min nanmean nanmedian nansum norm prod std std_mean sum var var_mean
+    """.split()
+)
+
+
+LOSSES = frozenset(
+    """
+    binary_cross_entropy binary_cross_entropy_with_logits huber_loss mse_loss smooth_l1_loss
+    soft_margin_loss
     """.split()
 )
 

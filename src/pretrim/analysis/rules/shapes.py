@@ -35,12 +35,17 @@ def unsqueeze(call: Call) -> Labels:
     return tuple(labels)
 
 
-def squeeze(call: Call) -> Labels:
-    x = call.args["self"]
-    dims = call.args.get("dim")
-    dims = range(x.dim()) if dims is None else [dims] if isinstance(dims, int) else dims
-    gone = {dim % x.dim() for dim in dims if x.shape[dim] == 1}
-    return tuple(label for place, label in enumerate(call.look(x)) if place not in gone)
+def squeeze(call: Call) -> Labels | list[Labels]:
+    """Dimensions of size 1 go. In place they have gone already, and only how many is known."""
+    x, dims = call.args["self"], call.args.get("dim")
+    labels = call.look(x)
+    dims = range(len(labels)) if dims is None else [dims] if isinstance(dims, int) else dims
+    gone = {dim % max(len(labels), 1) for dim in dims}
+    if x.dim() == len(labels):
+        gone = {dim for dim in gone if x.shape[dim] == 1}
+    elif len(gone) != len(labels) - x.dim():
+        return unknown(call)
+    return tuple(label for place, label in enumerate(labels) if place not in gone)
 
 
 def expand(call: Call) -> Labels:
