@@ -431,3 +431,30 @@ def test_arrays_are_images_as_tensors_are() -> None:
     levels = (images * 255).astype(np.uint8)
     held = from_torch([ItemsOf(lambda place: (levels[place, :, ::-1], place % 2))] * 2).test
     assert np.array_equal(held.images[:].numpy(), levels[:, :, ::-1])
+
+
+# ------------------------------------------------------------------------------------ what the network says of them
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_targets_that_are_not_finite_are_told(tmp_path: Path, value: float) -> None:
+    def part(count: int, place: int | None = None) -> TensorDataset:
+        targets = torch.rand(count, 2)
+        if place is not None:
+            targets[place, 1] = value
+        return TensorDataset(torch.rand(count, 1, SIDE, SIDE), targets)
+
+    given: dict[str, Any] = {"task": "regression", "output": tmp_path / "run", **QUICK}
+    with pytest.raises(PretrimError, match=r"but got .*: 1 training targets hold NaN or infinity, mend or leave"):
+        pretrim.compress(network(), (part(COUNT, 12), part(COUNT), part(COUNT)), **given)
+    with pytest.raises(PretrimError, match=r"on new weights, but got .*: targets hold NaN or infinity, mend them"):
+        pretrim.compress(network(), (part(COUNT, 2), part(COUNT), part(COUNT)), overwrite=True, **given)
+
+
+def test_a_network_of_other_classes_than_the_data_is_told_so(tmp_path: Path) -> None:
+    for outputs in (1, 1000):
+        said = (
+            rf"Expected the model to return 2 .* but got {outputs}: the data have 2 classes\. Build .*\(num_classes=2\)"
+        )
+        with pytest.raises(PretrimError, match=said):
+            pretrim.compress(network(outputs), (floats(), floats()), output=tmp_path / "run", overwrite=True, **QUICK)
