@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
@@ -61,12 +62,12 @@ class Resize:
 
 
 def decode(
-    source: bytes | Path, where: str, *, channels: int, size: tuple[int, int] | None, fit: Fit = "crop"
+    source: bytes | Path | Image.Image, where: str, *, channels: int, size: tuple[int, int] | None, fit: Fit = "crop"
 ) -> Pixels:
     """One image as uint8, H x W x C.
 
     Args:
-        source: a file, or the bytes of one.
+        source: a file, the bytes of one, or an image that is open already.
         where: it is, for errors.
         channels: 1, 3, or 4 with the transparency.
         size: (height, width) that it gets; None: its own.
@@ -76,7 +77,7 @@ def decode(
     """
     try:
         with _open(source) as opened:
-            image = _plain(opened, MODES[channels])
+            image = _plain(opened.copy() if opened is source else opened, MODES[channels])
             if size is not None and image.size != (size[1], size[0]):
                 image = _sized(image, (size[1], size[0]), fit)
             return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
@@ -101,7 +102,9 @@ def _unreadable(where: str, error: Exception) -> DataError:
     return DataError(f"Cannot read the image in {where} ({said}): mend or remove it.")
 
 
-def _open(source: bytes | Path) -> Image.Image:
+def _open(source: bytes | Path | Image.Image) -> AbstractContextManager[Image.Image]:
+    if isinstance(source, Image.Image):
+        return nullcontext(source)  # its owner closes it
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
@@ -176,11 +179,13 @@ def size_of(source: bytes | Path, where: str) -> tuple[int, int]:
         raise _unreadable(where, error) from error
 
 
-def decode_image(path: str | Path, input_shape: tuple[int, ...], padding: int = 0, fit: Fit = "crop") -> torch.Tensor:
+def decode_image(
+    path: str | Path | Image.Image, input_shape: tuple[int, ...], padding: int = 0, fit: Fit = "crop"
+) -> torch.Tensor:
     """One image file as uint8, C x H x W, resized to a network's input.
 
     Args:
-        path: the file.
+        path: the file, or an image that is open already.
         input_shape: C, H, W, with the padding.
         padding: of zeros round the images that the network was trained on; the image goes inside of it.
         fit: how an image of other proportions gets there.
@@ -192,13 +197,20 @@ def decode_image(path: str | Path, input_shape: tuple[int, ...], padding: int = 
     channels, height, width = input_shape
     if channels not in MODES:
         raise DataError(f"Expected a network for images of 1, 3 or 4 channels, but its input has {channels}.")
-    if Path(path).is_dir():
-        raise DataError(f"{path} is a folder: give the image files in it.")
-    if not Path(path).is_file():
-        raise DataError(f"No file {path}: check the path.")
+    source = path if isinstance(path, Image.Image) else _file(Path(path))
+    where = "the PIL image" if source is path else str(path)
     size = (height - 2 * padding, width - 2 * padding)
-    pixels = decode(Path(path), str(path), channels=channels, size=size, fit=fit)
+    pixels = decode(source, where, channels=channels, size=size, fit=fit)
     return torch.nn.functional.pad(torch.from_numpy(pixels.transpose(2, 0, 1).copy()), [padding] * 4)
+
+
+def _file(path: Path) -> Path:
+    """A file that is there. Raises DataError."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: give the image files in it.")
+    if not path.is_file():
+        raise DataError(f"No file {path}: check the path.")
+    return path
 
 
 def decode_all(

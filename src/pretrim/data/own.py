@@ -1,8 +1,8 @@
 """Data of the user's own: torch data sets or loaders, as a pair (train, test) or a triple (train, validation, test).
 
 Items are (image, label). Images that are PIL or uint8 are held as pixels, and normalised and augmented as any other
-data set's. Float tensors are taken as the network wants them: pretrim neither normalises nor augments them, and the
-data set is asked for each image again in every epoch, so that random transforms of its own go on working.
+data set's. Float tensors and arrays are taken as the network wants them: pretrim neither normalises nor augments them,
+and the data set is asked for each image again in every epoch, so that random transforms of its own go on working.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pretrim.errors import DataError, UsageError
 
+from .items import Items, class_number, is_of_values, labels_of, pixels, shown, values
+from .loader import dataset_of
 from .record import DataSet, Parts, Split, statistics
 from .split import complete
 
@@ -33,7 +35,7 @@ READY_MEAN, READY_STD = 0.0, 1.0 / 255.0
 class FromDataset:
     """Images of a torch data set, indexed like a tensor N x C x H x W; the data set is asked at each access."""
 
-    dataset: Dataset[Any]
+    items: Items
     places: Sequence[int]
     image_shape: tuple[int, ...]
     target_shape: tuple[int, ...] = ()
@@ -48,23 +50,32 @@ class FromDataset:
         return len(self.places), *self.image_shape
 
     def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
-        """Those images as float32. Raises DataError where one has another shape."""
-        chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
-        images = [self.dataset[self.places[place]][0].float() for place in chosen]
-        checked = [_of_shape(image, self.image_shape) for image in images]
-        return torch.stack(checked) if checked else torch.zeros(0, *self.image_shape)
+        """Those images as float32. Raises DataError where one has another shape, or is not finite."""
+        images = [self._image(self.items[place][0], place) for place in self._chosen(places)]
+        return torch.stack(images) if images else torch.zeros(0, *self.image_shape)
 
     def take(self, places: Sequence[int]) -> FromDataset:
         """The images at these places, in this order."""
         return replace(self, places=[self.places[place] for place in places])
 
     def pairs(self, places: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Those images and their targets, each item asked for once. Raises DataError where one has another shape."""
-        chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
-        items = [_item(self.dataset, self.places[place]) for place in chosen]
-        images = [_of_shape(image.float(), self.image_shape) for image, _ in items]
-        targets = [_checked(_target(target, place), self.target_shape) for place, (_, target) in enumerate(items)]
+        """Those images and their targets, each item asked for once. Raises DataError as for images alone."""
+        chosen = self._chosen(places)
+        items = [self.items[place] for place in chosen]
+        images = [self._image(image, place) for place, (image, _) in zip(chosen, items, strict=True)]
+        targets = [
+            _target(target, self.target_shape, self.items.where(place))
+            for place, (_, target) in zip(chosen, items, strict=True)
+        ]
         return torch.stack(images), torch.stack(targets)
+
+    def _chosen(self, places: torch.Tensor | slice) -> list[int]:
+        """The numbers of those items."""
+        chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
+        return [self.places[place] for place in chosen]
+
+    def _image(self, image: Any, place: int) -> torch.Tensor:
+        return values(image, self.image_shape, self.items.where(place))
 
 
 @dataclass(frozen=True)
@@ -90,15 +101,6 @@ class TargetsOf:
         return TargetsOf(self.images.take(places))
 
 
-def _of_shape(image: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    if tuple(image.shape) != shape:
-        raise DataError(
-            f"Expected images of one shape, but got {_shown(shape)} and {_shown(image.shape)}: "
-            f"resize them in the data set's transform."
-        )
-    return image
-
-
 def from_torch(
     parts: Sequence[Any],
     *,
@@ -110,29 +112,32 @@ def from_torch(
     """A data set of pretrim from torch data sets or loaders.
 
     Args:
-        parts: (train, test) or (train, validation, test); of a loader its data set is taken. Items are (image, target).
+        parts: (train, test) or (train, validation, test); of a loader the images that it gives in an epoch are taken.
+            Items are (image, target).
         seed: of the validation part, where it is split off the training part.
         validation: its share.
         task: what the targets are of; those of a classification are class numbers, others any numbers of one shape.
         names: of the outputs, where the task says; None: as the data have them.
 
     Raises:
-        UsageError: neither a pair nor a triple of data sets with a length.
-        DataError: an item is not an (image, label) pair, or a label is not a class.
+        UsageError: neither a pair nor a triple of data sets with a length, or a loader that changes its images or does
+            not take each once.
+        DataError: an item cannot be had, is not an (image, label) pair, or its label is not a class.
     """
     if not isinstance(parts, Sequence) or len(parts) not in (2, 3):
         got = f"{len(parts)} parts" if isinstance(parts, Sequence) else f"a {type(parts).__name__}"
         raise UsageError(f"Expected data as (train, test) or (train, validation, test), but got {got}.")
     names_of_parts = ("training", "test") if len(parts) == 2 else ("training", "validation", "test")
-    datasets = [_dataset(part, name) for part, name in zip(parts, names_of_parts, strict=True)]
+    items = [Items(_dataset(part, name), name) for part, name in zip(parts, names_of_parts, strict=True)]
     is_of_classes = task == "classification"
-    splits = [_split(dataset) if is_of_classes else _joint(dataset) for dataset in datasets]
+    splits = [_split(part) if is_of_classes else _joint(part) for part in items]
     _check_alike(splits)
+    origin = items[0].origin
     if names is None:
-        names = _classes(datasets[0], splits) if is_of_classes else _outputs(datasets[0], splits[0], task)
+        names = _classes(origin, splits) if is_of_classes else _outputs(origin, splits[0], task)
     given = Parts(
         name=NAME,
-        source=_source(datasets[0]),
+        source=_source(origin),
         classes=tuple(names),
         train=splits[0],
         validation=splits[1] if len(splits) == 3 else None,
@@ -173,15 +178,29 @@ def _source(dataset: Any) -> str:
 
 def _dataset(part: Any, name: str) -> Dataset[Any]:
     dataset = part.dataset if isinstance(part, DataLoader) else part
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+    has_number = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    if not (has_number and hasattr(dataset, "__len__")):
         raise UsageError(
             f"Expected torch data sets or loaders whose images can be asked for by number, but got a "
-            f"{type(dataset).__name__}: an iterable data set has no parts and no length."
+            f"{type(dataset).__name__}: {_mend(dataset)}."
         )
     if not len(dataset):
-        raise DataError(f"A part of the data is empty: there are no {name} images.")
-    checked: Dataset[Any] = dataset
-    return checked
+        raise _empty(name)
+    found: Any = dataset_of(part, name) if isinstance(part, DataLoader) else dataset
+    if not len(found):
+        raise _empty(name)
+    return found  # type: ignore[no-any-return]  # it was checked
+
+
+def _mend(given: Any) -> str:
+    """What to do about something that is no data set; loaders of other libraries hold one."""
+    if hasattr(given, "dataset"):
+        return "give its data set (loader.dataset), for what such a loader makes of the images is not known"
+    return "an iterable data set has no parts and no length"
+
+
+def _empty(name: str) -> DataError:
+    return DataError(f"A part of the data is empty: there are no {name} images.")
 
 
 def _check_alike(splits: Sequence[Split]) -> None:
@@ -191,49 +210,56 @@ def _check_alike(splits: Sequence[Split]) -> None:
         for shape in others:
             if shape != first:
                 raise DataError(
-                    f"Expected {what} of one shape in every part of the data, but got {_shown(first) or 'one number'} "
-                    f"and {_shown(shape) or 'one number'}."
+                    f"Expected {what} of one shape in every part of the data, but got {shown(first)} and "
+                    f"{shown(shape)}."
                 )
 
 
-def _split(dataset: Dataset[Any]) -> Split:
-    image, _ = _item(dataset, 0)
-    count = len(dataset)  # type: ignore[arg-type]  # it was checked
-    labels = torch.tensor([_label(dataset, place) for place in range(count)], dtype=torch.int64)
-    if isinstance(image, torch.Tensor) and image.is_floating_point():
-        return Split(FromDataset(dataset, range(count), tuple(image.shape)), labels)
-    return Split(torch.stack([_pixels(_item(dataset, place)[0]) for place in range(count)]), labels)
+def _split(items: Items) -> Split:
+    image, _ = items[0]
+    if is_of_values(image):
+        shape = tuple(values(image, None, items.where(0)).shape)
+        return Split(FromDataset(items, range(len(items)), shape), labels_of(items))
+    images, labels = _held(items)
+    return Split(images, torch.tensor([class_number(label, items.where(place)) for place, label in enumerate(labels)]))
 
 
-def _joint(dataset: Dataset[Any]) -> Split:
+def _joint(items: Items) -> Split:
     """Images and targets of any shape. Where images are float tensors, both are asked for together at each access."""
-    image, target = _item(dataset, 0)
-    count, shape = len(dataset), tuple(_target(target, 0).shape)  # type: ignore[arg-type]  # it was checked
-    if isinstance(image, torch.Tensor) and image.is_floating_point():
-        images = FromDataset(dataset, range(count), tuple(image.shape), shape)
+    image, target = items[0]
+    shape = tuple(_target(target, None, items.where(0)).shape)
+    if is_of_values(image):
+        images = FromDataset(items, range(len(items)), tuple(values(image, None, items.where(0)).shape), shape)
         return Split(images, TargetsOf(images))
-    items = [_item(dataset, place) for place in range(count)]
-    targets = [_checked(_target(target, place), shape) for place, (_, target) in enumerate(items)]
-    return Split(torch.stack([_pixels(image) for image, _ in items]), torch.stack(targets))
+    held, targets = _held(items)
+    return Split(
+        held, torch.stack([_target(target, shape, items.where(place)) for place, target in enumerate(targets)])
+    )
 
 
-def _target(target: Any, place: int) -> torch.Tensor:
+def _held(items: Items) -> tuple[torch.Tensor, list[Any]]:
+    """The pixels of all images, and their targets, each item asked for once."""
+    images: list[torch.Tensor] = []
+    targets = []
+    for place in range(len(items)):
+        image, target = items[place]
+        images.append(pixels(image, images[0].shape if images else None, items.where(place)))
+        targets.append(target)
+    return torch.stack(images), targets
+
+
+def _target(target: Any, shape: tuple[int, ...] | None, where: str) -> torch.Tensor:
+    """Numbers as a tensor. Raises DataError for what is not numbers, or not of the shape; None: any."""
     try:
         found = torch.as_tensor(np.asarray(target) if isinstance(target, Image.Image) else target)
     except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"Expected numbers as the target of {where}, but got a {type(target).__name__}.") from error
+    if shape is not None and tuple(found.shape) != shape:
         raise DataError(
-            f"Expected numbers as the target of item {place}, but got a {type(target).__name__}."
-        ) from error
-    return found.float() if found.dtype == torch.float64 else found
-
-
-def _checked(target: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    if tuple(target.shape) != shape:
-        raise DataError(
-            f"Expected targets of one shape, but got {_shown(shape) or 'one number'} and "
-            f"{_shown(target.shape) or 'one number'}: pad those of different lengths."
+            f"Expected targets of one shape, but got {shown(shape)} and {shown(found.shape)}: pad those of different "
+            f"lengths."
         )
-    return target
+    return found.float() if found.dtype == torch.float64 else found
 
 
 def _outputs(dataset: Any, split: Split, task: str) -> tuple[str, ...]:
@@ -247,42 +273,6 @@ def _outputs(dataset: Any, split: Split, task: str) -> tuple[str, ...]:
     return tuple(map(str, range(split.targets.shape[1] if len(split.targets.shape) > 1 else 1)))
 
 
-def _item(dataset: Dataset[Any], place: int) -> tuple[Any, Any]:
-    item = dataset[place]
-    if not isinstance(item, Sequence) or len(item) != 2:
-        raise DataError(f"Expected items (image, label) in the data, but item {place} is a {type(item).__name__}.")
-    return item[0], item[1]
-
-
-def _label(dataset: Dataset[Any], place: int) -> int:
-    """From `targets`, where the data set keeps them, so that no image has to be read for it."""
-    kept = getattr(dataset, "targets", None)
-    known = isinstance(kept, Sequence | torch.Tensor | np.ndarray) and len(kept) == len(dataset)  # type: ignore[arg-type]
-    label = kept[place] if known else _item(dataset, place)[1]  # type: ignore[index]
-    try:
-        found = int(label)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"Expected a class number as the label of item {place}, but got {label!r}.") from error
-    if found < 0:
-        raise DataError(f"Expected class numbers from 0, but item {place} has {found}.")
-    return found
-
-
-def _pixels(image: Any) -> torch.Tensor:
-    """uint8, C x H x W, of a PIL image, or of a uint8 tensor or array."""
-    if isinstance(image, Image.Image):
-        array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-        tensor = torch.from_numpy(array.copy())
-        return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1).contiguous()
-    tensor = torch.as_tensor(image)
-    if tensor.dtype != torch.uint8 or tensor.ndim not in (2, 3):
-        raise DataError(
-            f"Expected images as PIL images, uint8 or float tensors C x H x W, but got {tensor.dtype} of "
-            f"{_shown(tensor.shape)}."
-        )
-    return tensor[None] if tensor.ndim == 2 else tensor
-
-
 def _classes(dataset: Any, splits: Sequence[Split]) -> tuple[str, ...]:
     """Their names, where the data set has them; else their numbers."""
     count = 1 + max(int(split.labels.max()) for split in splits)
@@ -290,7 +280,3 @@ def _classes(dataset: Any, splits: Sequence[Split]) -> tuple[str, ...]:
     if isinstance(names, Sequence) and len(names) >= count:
         return tuple(map(str, names))
     return tuple(map(str, range(max(count, 2))))
-
-
-def _shown(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

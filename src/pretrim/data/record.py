@@ -145,6 +145,11 @@ class DataSet:
         return any(not isinstance(part.images, torch.Tensor) for part in parts)
 
     @property
+    def as_given(self) -> bool:
+        """Whether images are floats of a data set of the user's own, taken as they are: what made them is not known."""
+        return isinstance(self.train.images, Joint)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What a training that goes on must be given again: what the images are, wherever they lie."""
         known = {name: value for name, value in self.to_json().items() if name not in ("name", "source")}
@@ -178,6 +183,7 @@ class DataSet:
             "split_seed": self.split_seed,
             "split_note": self.split_note,
             "padding": self.padding,
+            **({"as_given": True} if self.as_given else {}),
             **({"fit": self.fit} if self.fit != "crop" else {}),
             **({"task": self.task} if self.task != "classification" else {}),
         }

@@ -33,8 +33,9 @@ class Port(TypedDict):
     """An input of an artifact, for one image.
 
     ``layout`` and ``shape`` are as the file takes it, ``scale`` and ``zero_point`` those of int8; ``normalisation`` is
-    (means, deviations) of the channels, for images scaled to 0..1, None where not known; with ``dynamic_batch`` the
-    file takes any number of images at a time.
+    (means, deviations) of the channels, for images scaled to 0..1, None where not known; with ``as_given`` there is
+    none: values are as the data set of the training gave them; with ``dynamic_batch`` the file takes any number of
+    images at a time.
     """
 
     layout: NotRequired[str]
@@ -43,6 +44,7 @@ class Port(TypedDict):
     scale: NotRequired[float]
     zero_point: NotRequired[int]
     normalisation: NotRequired[list[list[float]] | None]
+    as_given: NotRequired[bool]
     dynamic_batch: NotRequired[bool]
 
 

@@ -50,6 +50,8 @@ class RecordKeywords(TypedDict, total=False):
     """what the images are that ranges were taken from"""
     normalisation: Normalisation | None
     """(mean, std) of each channel of the first input"""
+    as_given: bool
+    """whether the first input is numbers as a data set gave them, which nothing normalises"""
     classes: Sequence[str] | None
     """names of the outputs"""
 
@@ -123,6 +125,8 @@ def export(
         raise ExportError(_refusal(runtime, data_type, proof, _mend(plain, given, wanted, proof, data_type)))
     ports = _ports(runtime, session, job)
     ports[0]["normalisation"] = pair
+    if record.get("as_given"):
+        ports[0]["as_given"] = True
     artifact = Artifact(
         path=target,
         runtime=to,

@@ -117,7 +117,8 @@ def _program(used: list[str], artifact: Artifact) -> str:
     shape = " x ".join(map(str, artifact.input["shape"]))
     how = ""
     if kind == "int8":
-        how = f" value = round(x / {artifact.input['scale']:.9g}) + {artifact.input['zero_point']}, x normalised"
+        kept = "x as the training's data set gave it" if artifact.input.get("as_given") else "x normalised"
+        how = f" value = round(x / {artifact.input['scale']:.9g}) + {artifact.input['zero_point']}, {kept}"
     return f"""// Made by pretrim. Not compiled there: it needs TensorFlow Lite for Microcontrollers.
 #include "model_data.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"

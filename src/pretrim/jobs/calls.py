@@ -210,7 +210,9 @@ def compress(
     Args:
         model: a name (``"resnet20"``, ``"my_net.py:build"``), a module, or a function that builds one.
         data: a name or folder as on the command line, or torch data sets or loaders of your own: (train, test) or
-            (train, validation, test). None: those of the task.
+            (train, validation, test). A loader stands for the images that it gives in an epoch, also those that a
+            ``SubsetRandomSampler`` or a list of numbers chooses; other samplers and a ``collate_fn`` are refused. Float
+            images are taken as they are, others normalised. None: those of the task.
         output: the new run folder.
         weights: a file of trained weights to start from; the filters with the largest L1 norm stay.
         reporter: told of remarks and progress; nothing is printed without one.
@@ -221,7 +223,7 @@ def compress(
         The run: its ``model``, ``accuracy``, ``plan``; `Run.export`, `Run.evaluate`, `Run.predict` go on with it.
 
     Raises:
-        UsageError: options that contradict each other or the model; nothing was written.
+        UsageError: options that contradict each other or the model, or a loader that is refused; nothing was written.
         InfeasibleBudget: no network meets a limit; the message says what is needed at least.
         PretrimError: the training failed; its state stays in the folder, for ``resume=True``.
     """

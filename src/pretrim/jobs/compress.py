@@ -258,6 +258,12 @@ class _Job:
                 f"Expected a teacher for the same classes and images of {wanted}, but {path} has "
                 f"{len(opened.classes)} classes and images of {got}."
             )
+        if opened.record.as_given != self.data.as_given:
+            kinds = {True: "float tensors as they were", False: "pixels"}
+            raise UsageError(
+                f"Expected a teacher that was trained on {kinds[self.data.as_given]}, as these data are, but {path} "
+                f"was trained on {kinds[opened.record.as_given]}."
+            )
         return Teacher(opened.network, *opened.normalisation, name=opened.record.weights_sha256)
 
     def _inherited(self, slim: nn.Module, file: Path) -> dict[str, Any]:

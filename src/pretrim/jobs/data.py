@@ -147,6 +147,11 @@ def image_format(shape: Shape | None, model: ModelSource) -> tuple[int | None, t
 def _normalised_by(data: DataSet, mean: str | None, std: str | None) -> DataSet:
     """The data with the mean and deviation that a trained network is used to, if they were given."""
     pair = normalisation(mean, std, data.input_shape[0])
+    if pair is not None and data.as_given:
+        raise UsageError(
+            f"--mean and --std are of pixels, but {data.name} has float tensors, which are taken as they are: "
+            f"normalise them in the data set, or give uint8 or PIL images."
+        )
     return data if pair is None else replace(data, mean=pair[0], std=pair[1])
 
 
@@ -194,11 +199,13 @@ def load_like_run(source: DataSource | None, record: RunRecord, task: Task, repo
         task: what its network is for.
         reporter: told where the data are from.
 
-    Raises DataError where its classes or its input are not the run's.
+    Raises DataError where its classes or its input are not the run's, or its images are floats where the run's are
+    pixels, or pixels where they are floats.
     """
     shape, seed = record.input_shape, (record.data or {}).get("split_seed", 0)
     fit = (record.data or {}).get("fit")
     data = _named(source, shape, "", seed, DataOptions(fit=fit), reporter, task)
+    _check_kind(data, record)
     if data.classes != record.classes:
         raise DataError(
             f"Expected the run's classes ({_shown(record.classes or ())}), but {data.name} has {_shown(data.classes)}: "
@@ -211,6 +218,20 @@ def load_like_run(source: DataSource | None, record: RunRecord, task: Task, repo
         )
     reporter.say(f"data: {data.source} ({data.split_note})")
     return data
+
+
+def _check_kind(data: DataSet, record: RunRecord) -> None:
+    """Raises DataError where images are not prepared as those of the training were."""
+    if record.as_given and not data.as_given:
+        raise DataError(
+            f"Expected float tensors as in the training of the run (what made them is not recorded), but {data.name} "
+            f"has pixels: give torch data sets as in the training, or train on uint8 or PIL images."
+        )
+    if data.as_given and not record.as_given:
+        raise DataError(
+            f"Expected pixels, which are normalised as in the training of the run, but {data.name} has float tensors: "
+            f"give uint8 or PIL images."
+        )
 
 
 def _shown(classes: tuple[str, ...], most: int = 5) -> str:

@@ -311,6 +311,7 @@ def write(
 
     assert target.runtime is not None  # the caller checked
     opened = run.classifier
+    as_given = opened.record.as_given
 
     def ready(pixels: torch.Tensor) -> torch.Tensor:
         return normalise(pixels, *opened.normalisation)
@@ -319,8 +320,11 @@ def write(
     if data is None:
         generator = torch.Generator().manual_seed(0)
         shape = (RANDOM_IMAGES, *opened.input_shape)
-        inputs = ready(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
-        about = "random pixels"
+        if as_given:
+            inputs, about = torch.randn(shape, generator=generator), "random numbers"
+        else:
+            inputs = ready(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
+            about = "random pixels"
     else:
         proof = _spread(data.test, PROOF_IMAGES)
         pixels, targets = proof.pairs(slice(None))
@@ -337,7 +341,8 @@ def write(
         target.runtime,
         images=inputs,
         inputs=about,
-        normalisation=opened.normalisation,
+        normalisation=None if as_given else opened.normalisation,
+        as_given=as_given,
         classes=opened.classes or None,
         opset=options.opset,
         dynamic_batch=options.dynamic_batch,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pretrim.errors import CheckpointError, ModelError, UsageError
+from pretrim.errors import CheckpointError, UsageError
 
 from .data import DataSource, load_like_run
+from .predict import predict_images
 from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from pretrim.train import Comparison, Metric, Task
 
     from .delivered import Delivered
-
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,21 @@ class Run:
         """Metrics on the test images of a data set; see `evaluate_run`."""
         return evaluate_run(self, data, reporter)
 
-    def predict(self, images: Sequence[str | Path], top: int = 3) -> list[dict[str, Any]]:
-        """The likeliest classes of image files; see `predict_images`."""
-        return predict_images(self, [Path(image) for image in images], top)
+    def predict(self, images: Any, top: int = 3) -> list[dict[str, Any]]:
+        """The likeliest classes of each image, with their probabilities, as plain JSON.
+
+        Args:
+            images: one or a list of: a path or PIL image, which gets the network's size; a uint8 tensor or array of
+                that size, C x H x W. A tensor or array N x C x H x W is N of them. A run that was trained on floats of
+                a data set of one's own takes those, as the data set gives them, and nothing else.
+            top: classes to give for each.
+
+        Raises:
+            UsageError: no image.
+            DataError: a file that is not an image, or images of another kind or shape.
+            ModelError: scores that are not finite.
+        """
+        return predict_images(self.classifier, self.purpose, images, top)
 
     def to_json(self) -> dict[str, Any]:
         """What `pretrim compress --json` prints."""
@@ -269,7 +280,7 @@ def evaluate_run(run: Run, data: DataSource | None, reporter: Reporter | None = 
         reporter: told where the data are from.
 
     Raises:
-        DataError: data with other classes or another shape.
+        DataError: data with other classes or another shape, or pixels where the run was trained on floats as they are.
         CheckpointError: the network has other outputs than the run has classes.
     """
     opened, task = run.classifier, run.purpose
@@ -285,31 +296,3 @@ def evaluate_run(run: Run, data: DataSource | None, reporter: Reporter | None = 
         interval=found.ends,
         details=found.details(opened.classes),
     )
-
-
-def predict_images(run: Run, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
-    """For each image file its likeliest classes with their probabilities, as plain JSON.
-
-    Args:
-        run: a run with a classifier.
-        images: files.
-        top: classes to give for each.
-
-    Raises:
-        DataError: a file that is not an image.
-        ModelError: scores that are not finite.
-    """
-    import torch
-
-    from pretrim.data import decode_image
-    from pretrim.train import main_output
-
-    opened, task = run.classifier, run.purpose
-    decoded = [decode_image(path, opened.input_shape, opened.padding, opened.fit) for path in images]
-    parts = [torch.stack(decoded[start : start + BATCH]) for start in range(0, len(decoded), BATCH)]
-    outputs = torch.cat([main_output(opened.network, part, *opened.normalisation) for part in parts])
-    for path, some in zip(images, outputs, strict=True):
-        if not some.isfinite().all():
-            raise ModelError(f"The network gives scores for {path} that are not finite: train it again.")
-    answers = task.answer(outputs, opened.classes, top)
-    return [{"image": str(path), "predictions": answer} for path, answer in zip(images, answers, strict=True)]

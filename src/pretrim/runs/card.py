@@ -229,9 +229,12 @@ def _loading(record: RunRecord, where: str) -> str:
     """Three lines that run as they are printed."""
     trusted = record.reference is not None and record.reference.trusted
     own = "" if trusted else f", model={json.dumps(_source(record))}"
-    use = 'print(run.predict(["image.png"]))' if record.classes is not None else "print(run.model)"
+    images = "images" if record.as_given else '["image.png"]'
+    use = f"print(run.predict({images}))" if record.classes is not None else "print(run.model)"
     lines = ["import pretrim", f"run = pretrim.open_run({json.dumps(where)}{own})", use]
     note = "" if trusted else "\n\n`model` names the dense network's own definition, which is executed."
+    if record.as_given:
+        note += "\n\n`images` are float tensors, N x C x H x W, as the data set of the training gave them."
     return "```python\n" + "\n".join(lines) + f"\n```{note}"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from pretrim import records
+from pretrim.data.own import NAME, READY_MEAN, READY_STD
 from pretrim.errors import CheckpointError, PretrimError
 from pretrim.models.resolve import ModelReference
 from pretrim.planning.plan import Plan
@@ -87,6 +88,15 @@ class RunRecord:
     layout: str = LAYOUT
     forward: Mapping[str, str] | None = None
 
+    @property
+    def as_given(self) -> bool:
+        """Whether it was trained on floats as a data set of the user's own gave them (`DataSet.as_given`)."""
+        data = self.data or {}
+        if "as_given" in data or self.normalisation is None:
+            return bool(data.get("as_given"))
+        means, deviations = self.normalisation  # a run of before it was recorded
+        return data.get("name") == NAME and set(means) == {READY_MEAN} and set(deviations) == {READY_STD}
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, with the format's name and version."""
         return {
@@ -164,6 +174,7 @@ class _Data:
     split_seed: Count = 0
     padding: Count = 0
     source: str | None = None
+    as_given: bool = False
 
 
 @dataclass(frozen=True)

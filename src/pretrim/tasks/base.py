@@ -19,7 +19,7 @@ from pretrim.analysis.copies import describe_failure
 from pretrim.data import DataSet, Split, batches, normalise
 from pretrim.deploy import Judge
 from pretrim.errors import DataError, ModelError, PretrimError, UsageError
-from pretrim.train import Batch, Metric, Objective, Recipe, Task, Teacher, forward, modes_kept
+from pretrim.train import Batch, Metric, Objective, Recipe, Task, Teacher, forward, modes_kept, odd_targets
 
 RESAMPLES, FEWEST = 200, 50
 """Draws of images with replacement for an interval; with fewer than 50 none is given"""
@@ -203,7 +203,8 @@ class MetricTask(Task):
         _, answers, targets = self._answers(model, some, data.mean, data.std)
         value = self.loss_is_finite(model, some, data)
         if not math.isfinite(value):
-            raise ModelError(f"Expected a finite loss from {self.name}.loss on new weights, but got {value}.")
+            odd = ": targets hold NaN or infinity, mend them or leave them out" if odd_targets(self, some) else ""
+            raise ModelError(f"Expected a finite loss from {self.name}.loss on new weights, but got {value}{odd}.")
         self.measured(_joined(answers), torch.cat(targets))
 
     def loss_is_finite(self, model: nn.Module, split: Split, data: DataSet) -> float:

@@ -130,6 +130,7 @@ class Keypoints(MetricTask):
 
     name = "keypoints"
     metric = Metric("pck")
+    has_unknown = True
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
         """Cross-entropy against a Gaussian around each point that is seen, mean over those."""

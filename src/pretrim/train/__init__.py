@@ -28,7 +28,7 @@ from .processes import check_device, is_main, make_accelerator
 from .recipe import Recipe, parse_changes, preset
 from .state import EpochRecord
 from .stop import Interrupted
-from .task import Assessment, Objective, Task
+from .task import Assessment, Objective, Task, odd_targets
 from .teacher import Teacher
 from .uncertainty import Comparison, Interval, compare, difference_interval, mcnemar, pack, unpack, wilson
 
@@ -77,6 +77,7 @@ __all__ = [
     "make_optimizer",
     "mcnemar",
     "modes_kept",
+    "odd_targets",
     "pack",
     "parse_changes",
     "preset",

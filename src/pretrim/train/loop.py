@@ -33,7 +33,7 @@ from .processes import agreed, from_main, make_accelerator, same_on_all, total, 
 from .recipe import Recipe
 from .state import EpochRecord, State
 from .stop import Interrupted, StopRequest, listening
-from .task import Task
+from .task import Task, odd_targets
 from .teacher import Teacher
 
 if TYPE_CHECKING:
@@ -416,10 +416,10 @@ class _Training:
             raise self._diverged("finite weights, but some are not", epoch)
 
     def _diverged(self, what: str, epoch: int) -> PretrimError:
-        return PretrimError(
-            f"Expected {what} in epoch {epoch}, step {self.step}: lower the learning rate "
-            f"(--lr, it was {self.recipe.learning_rate:g})."
-        )
+        mend = f"lower the learning rate (--lr, it was {self.recipe.learning_rate:g})"
+        if odd := odd_targets(self.task, self.data.train):
+            mend = f"{odd:,} training targets hold NaN or infinity, mend or leave them out of the loss; else {mend}"
+        return PretrimError(f"Expected {what} in epoch {epoch}, step {self.step}: {mend}.")
 
     def _finish(self, epoch: int) -> None:
         """The record of an epoch that is done."""

@@ -68,7 +68,12 @@ def split_outputs(outputs: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 def check_logits(logits: torch.Tensor, classes: int) -> None:
     """Raises ModelError unless there is one score for each class."""
-    if logits.dim() != 2 or logits.shape[1] != classes:
+    if logits.dim() == 2 and logits.shape[1] != classes:
+        raise ModelError(
+            f"Expected the model to return {classes} class scores an image, but got {logits.shape[1]}: the data have "
+            f"{classes} classes. Build the network for them (num_classes={classes}), or name its task (--task)."
+        )
+    if logits.dim() != 2:
         got = "x".join(map(str, logits.shape[1:]))
         raise ModelError(
             f"Expected the model to return {classes} class scores an image, but got {got}: a network for another task "

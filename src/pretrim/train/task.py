@@ -24,6 +24,9 @@ from .recipe import Recipe
 from .state import EpochRecord
 from .teacher import Teacher
 
+PIECE = 256
+"""Targets that are read at once"""
+
 
 class Assessment(Protocol):
     """How well a network does on a split, whatever its task."""
@@ -69,11 +72,13 @@ class Task(ABC):
         name: in records, and as ``--task`` takes it.
         metric: the one that chooses.
         divides: whether the score of a split is its share of images that are right, so that processes can divide them.
+        has_unknown: whether a target may be NaN, for what is not known.
     """
 
     name: str
     metric: Metric
     divides: bool = False
+    has_unknown: bool = False
 
     @abstractmethod
     def objective(self, recipe: Recipe, data: DataSet, device: torch.device, teacher: Teacher | None) -> Objective:
@@ -176,3 +181,19 @@ class Task(ABC):
         Raises UsageError where the task cannot say it in a few words.
         """
         raise UsageError(f"The answers of the task {self.name} are more than a few words: use the network in Python.")
+
+
+def odd_targets(task: Task, split: Split) -> int:
+    """The images of a split whose targets hold NaN or infinity, of which a loss comes out that is not finite.
+
+    Args:
+        task: in which NaN may be right.
+        split: of which all targets are read.
+    """
+    found = 0
+    for start in range(0, len(split), PIECE):
+        targets = split.targets[start : start + PIECE]
+        if not targets.is_floating_point() or task.has_unknown:
+            return 0
+        found += int((~targets.isfinite()).view(len(targets), -1).any(dim=1).sum())
+    return found

@@ -42,9 +42,9 @@ def pixel_table(port: Port) -> NDArray[np.int8] | None:
 def values_text(port: Port) -> str:
     """What the network was trained to see, in words."""
     pair = port.get("normalisation")
-    if pair is None:
+    if pair is None and not port.get("as_given"):
         return "normalised as for the training"
-    if _is_identity(*pair):
+    if pair is None or _is_identity(*pair):
         return "as the data came, for the training did not normalise them"
     means, deviations = (", ".join(f"{value:g}" for value in part) for part in pair)
     return f"(pixel / 255 - mean) / deviation, with means {means} and deviations {deviations} of the channels"
