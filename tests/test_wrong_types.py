@@ -1,10 +1,13 @@
 """Python callers have no parser: a value of a wrong type is one line that says what is wanted."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -13,6 +16,9 @@ from torch import nn
 
 import pretrim
 from pretrim.errors import ModelError, PretrimError, UsageError
+from pretrim.jobs import calls
+from pretrim.jobs.sweep import StudyOptions, _specs
+from pretrim.study.settings import TrialSpec
 
 
 def net() -> nn.Sequential:
@@ -28,6 +34,13 @@ PARTS = torch.utils.data.TensorDataset(torch.rand(16, 1, 8, 8), torch.arange(16)
 def compress(output: Any, model: Any = None, **options: Any) -> Any:
     given = {"macs": "0.5x", "epochs": 1, "batch_size": 8, "round_to": 4, "threads": 1, "train_on": "cpu"} | options
     return pretrim.compress(net() if model is None else model, data=(PARTS, PARTS), output=output, **given)
+
+
+NETWORK = pretrim.analyze(net(), EXAMPLE)
+
+
+def sweep(output: Any, **options: Any) -> Any:
+    return pretrim.sweep(net(), (PARTS, PARTS), output=output, **options)
 
 
 CALLS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -51,6 +64,33 @@ CALLS: dict[str, tuple[Callable[[Path], object], str]] = {
     "output": (lambda _: compress(5), "output to be the name of a folder, but got 5"),
     "no run": (lambda _: pretrim.open_run(5), "path to be the name of a run's folder, but got 5"),
     "no study": (lambda _: pretrim.open_study(None), "path to be the name of a study's folder, but got None"),
+    "a field of the recipe that is none": (
+        lambda to: compress(to, set={"mixups": 1}),
+        "set to name fields of the recipe, but got 'mixups'. Did you mean mixup",
+    ),
+    "a field of the recipe of another type": (
+        lambda to: compress(to, set={"mixup": "a"}),
+        "mixup to be a number, but got 'a'",
+    ),
+    "a field of the recipe with true": (
+        lambda to: compress(to, set={"epochs": True}),
+        "epochs to be a whole number, but got True",
+    ),
+    "a recipe that is none": (
+        lambda to: compress(to, set=3),
+        r"set to be a mapping such as \{'mixup': 0.2\}, but got 3",
+    ),
+    "truth": (lambda to: compress(to, dense="no"), "dense to be True or False, but got 'no'"),
+    "frozen module": (lambda to: compress(to, freeze=net()), "freeze to be a list of names of layers, but got a Seq"),
+    "frozen module of a plan": (
+        lambda _: NETWORK.plan(macs="0.5x", freeze=net()),
+        "freeze to be a list of names of layers, but got a Seq",
+    ),
+    "trials of true": (lambda to: sweep(to, keep=True), r"keep to be fractions such as \[0.7, 0.5\], but got True"),
+    "no trials": (lambda to: sweep(to, keep=[]), r"keep to be fractions such as \[0.7, 0.5\], but got \[\]"),
+    "no modes": (lambda to: sweep(to, modes=[]), r"modes to be a list of names, but got \[\]"),
+    "a list of seeds": (lambda to: sweep(to, seeds=[0, 1]), r"seeds to be a whole number, but got \[0, 1\]"),
+    "several limits": (lambda to: sweep(to, macs=["0.5x"]), r"macs to be an amount .*, but got \['0.5x'\]"),
     "no output": (lambda _: compress(None), "output to be the name of a folder, but got None"),
 }
 
@@ -62,6 +102,51 @@ def test_a_wrong_type_is_one_line(tmp_path: Path, name: str) -> None:
         call(tmp_path / "run")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", ["mac", "flops", "see", "colour"])
+def test_an_option_that_is_none_is_refused_alike_by_every_call(tmp_path: Path, wrong: str) -> None:
+    said = set()
+    for call in (partial(compress, tmp_path / "run"), partial(pretrim.plan, NETWORK), NETWORK.plan):
+        with pytest.raises(UsageError, match=f"^Unknown option '{wrong}'") as caught:
+            call(**{wrong: "0.5x"})
+        assert "block" not in str(caught.value) and "\n" not in str(caught.value)
+        said.add(str(caught.value).partition(": there are ")[0])
+        assert wrong != "colour" or {"macs", "mode", "round_to"} <= set(re.findall(r"\w+", str(caught.value)))
+    assert len(said) == 1, said
+    meant = {"mac": "macs", "flops": "macs (half the FLOPs)", "see": "seed"}
+    assert wrong == "colour" or said == {f"Unknown option '{wrong}'. Did you mean {meant[wrong]}?"}
+
+
+GIVEN = {
+    "one number": {"keep": 0.5},
+    "a text": {"keep": "0.5"},
+    "a number of NumPy": {"keep": np.float64(0.5)},
+    "an array": {"keep": np.array([0.5])},
+    "a tensor": {"budget_fraction": torch.tensor([0.5], dtype=torch.float64)},
+    "a generator": {"keep": (n / 10 for n in (5,))},
+    "texts": {"budget_fraction": ("0.5x",), "modes": (mode for mode in ["uniform"])},
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_the_lists_of_a_sweep_are_taken_in_every_form(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[TrialSpec] = []
+
+    def asked(model: Any, data: Any, output: Path, options: StudyOptions, reporter: Any) -> Any:
+        found.extend(_specs(options))
+        return MagicMock()
+
+    monkeypatch.setattr(calls, "run_sweep", asked)
+    sweep(tmp_path / "study", **{"modes": "uniform", "dense": False} | GIVEN[name])
+    assert [(spec.mode, spec.budget_fraction) for spec in found] == [("uniform", 0.5)]
+
+
+def test_fields_of_the_recipe_are_listed_where_none_is_near(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^Expected set to name fields out of epochs, .*, qat, but got 'nope'\.$"):
+        compress(tmp_path / "run", set={"nope": 1})
 
 
 def test_a_class_that_needs_arguments_is_no_builder(tmp_path: Path) -> None:

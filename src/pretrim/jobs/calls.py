@@ -6,7 +6,7 @@ to editors, and a test holds both together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
@@ -37,7 +37,7 @@ from .run import Run, open_run
 from .slim import Slimmed, SlimOptions
 from .slim import slim as run_slim
 from .study import Study, open_study
-from .sweep import GridOptions, StudyOptions, SweepOptions
+from .sweep import GridOptions, StudyOptions, SweepOptions, listed
 from .sweep import sweep as run_sweep
 from .target import DTYPE, find_target
 
@@ -121,11 +121,11 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
 class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
     """The options of :func:`sweep`; see `pretrim sweep --help`."""
 
-    modes: str | Sequence[str]
-    budget_fraction: str | Sequence[float]
+    modes: str | Iterable[str]
+    budget_fraction: str | float | Iterable[float]
     seeds: int
     limit_of: str | None
-    device: str | Sequence[str]
+    device: str | Iterable[str]
     dense: bool
     search: int
     stop_hopeless: bool
@@ -282,7 +282,7 @@ def sweep(
     data: DataSource | None = None,
     *,
     output: str | Path,
-    keep: Sequence[float] | None = None,
+    keep: float | Iterable[float] | None = None,
     reporter: Reporter | None = None,
     **options: Unpack[SweepKeywords],
 ) -> Study:
@@ -292,7 +292,7 @@ def sweep(
         model: a name, a module, or a function that builds one.
         data: a name or folder, or torch data sets or loaders of your own; None: those of the task.
         output: the study's folder.
-        keep: fractions of the limited cost to try; the same as ``budget_fraction``.
+        keep: fractions of the limited cost to try, or one; the same as ``budget_fraction``.
         reporter: told of remarks and progress.
         options: as on the command line: ``modes="balanced,uniform"``, ``seeds=3``, ``epochs=20`` ...
 
@@ -307,7 +307,7 @@ def sweep(
     if keep is not None:
         if "budget_fraction" in given:
             raise UsageError("keep and budget_fraction are the same: give one of them.")
-        given["budget_fraction"] = tuple(keep)
+        given["budget_fraction"] = listed("keep", keep)
     kinds = (GridOptions, Limits, SweepOptions, TrainingOptions, MachineOptions)
     grid, limits, how, training, machine = gather(given, *kinds)
     asked = StudyOptions(grid=grid, limits=limits, sweep=how, training=training, machine=machine)

@@ -12,7 +12,7 @@ from torch import nn
 from pretrim.analysis.analyze import analyze
 from pretrim.analysis.copies import copy_module
 from pretrim.analysis.network import Network
-from pretrim.errors import ModelError, UsageError
+from pretrim.errors import ModelError, UsageError, shown
 
 from .patience import limited
 from .resolve import ModelReference, build, resolve
@@ -95,7 +95,7 @@ def _built(source: ModelSource) -> nn.Module:
         return source
     made = _called(source) if callable(source) else source
     if not isinstance(made, nn.Module):
-        raise ModelError(f"Expected a torch.nn.Module, its name or a function that returns one, but got {made!r}.")
+        raise ModelError(f"Expected a torch.nn.Module, its name or a function that returns one, but got {shown(made)}.")
     return made
 
 

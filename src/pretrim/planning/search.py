@@ -13,14 +13,14 @@ from pretrim.cost.costs import COSTS, cost
 from pretrim.cost.costs import costs as formulas
 from pretrim.cost.formula import Cost, DType, item_bytes
 from pretrim.cost.quantities import quantities
-from pretrim.errors import InfeasibleBudget, UsageError, check_is
+from pretrim.errors import InfeasibleBudget, UsageError, check_is, unknown_option
 
 from .allocate import allocate
 from .balanced import cost_of_rounding, refilled
 from .budget import Budget, ResolvedBudget
 from .fill import fill_budget
 from .legal import Problem
-from .options import AIMS, Options
+from .options import AIMS, INTERNAL, Options
 from .outlook import Outlook, outlook
 from .plan import GroupPlan, Plan
 from .utility import utility
@@ -113,12 +113,13 @@ def _best_draw(network: Network, budget: ResolvedBudget, options: Options) -> In
 
 
 def options_of(names: Mapping[str, object]) -> Options:
-    """Options by name. Raises UsageError for an unknown name or an invalid value."""
-    known = {entry.name for entry in fields(Options)}
-    unknown = sorted(set(names) - known)
-    if unknown:
-        raise UsageError(f"Expected options out of {', '.join(sorted(known))}, but got {', '.join(unknown)}.")
-    return Options(**names)  # type: ignore[arg-type]  # it checks them
+    """Options by name; None asks for the default. Raises UsageError for an unknown name or an invalid value."""
+    known = [entry.name for entry in fields(Options)]
+    for name in names:
+        if name not in known:
+            limits = [quantity.option for quantity in quantities().values()]
+            raise unknown_option(name, [*limits, *(entry for entry in known if entry not in INTERNAL)])
+    return Options(**{name: value for name, value in names.items() if value is not None})  # type: ignore[arg-type]  # it checks them
 
 
 def plan_of_widths(
