@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pretrim.analysis.network import Network
-from pretrim.errors import UsageError, shown
+from pretrim.errors import UsageError, check_is, shown
 
 from .formula import Cost, DType, FormulaCost, Term, formula, item_bytes
 from .quantities import quantities
@@ -67,7 +67,8 @@ def peak_activation_bytes(network: Network, dtype: DType = "float32") -> Formula
 
 
 def costs(network: Network, dtype: DType = "float32") -> dict[CostName, FormulaCost]:
-    """All five closed-form costs of a network at one data type. Raises UsageError for an unknown data type."""
+    """All five closed-form costs of a network at one data type. Raises UsageError for no network, or no data type."""
+    check_is(network, Network, "network to be what pretrim.analyze(model, example) found")
     functions = (params, macs, weight_bytes, activation_bytes, peak_activation_bytes)
     return {name: function(network, dtype) for name, function in zip(COSTS, functions, strict=True)}
 

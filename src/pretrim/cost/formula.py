@@ -158,6 +158,6 @@ class FormulaCost:
 
 def item_bytes(dtype: DType) -> int:
     """Bytes of one activation or weight."""
-    if dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise UsageError(f"Expected a data type out of {', '.join(ITEM_BYTES)}, but got {shown(dtype)}.")
     return ITEM_BYTES[dtype]

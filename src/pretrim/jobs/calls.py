@@ -7,7 +7,9 @@ to editors, and a test holds both together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pretrim.errors import UsageError, check_is
@@ -177,14 +179,16 @@ def plan(
         UsageError: an unknown option, board or runtime, or a time that nobody measured.
     """
     from pretrim.core import plan as plan_without_device
+    from pretrim.planning.search import check_planned
 
     if device is None:
         if runtime is not None or application is not None:
             name = "runtime" if runtime is not None else "application"
             raise UsageError(f"{name} needs a device: name the board.")
-        return plan_without_device(network, costs=costs, dtype=dtype or DTYPE, **asked)
-    limits, search = gather(asked, Limits, Search)
-    options = TargetOptions(device=device, runtime=runtime, application=application, dtype=dtype)  # type: ignore[arg-type]  # it is checked
+        return plan_without_device(network, costs=costs, dtype=DTYPE if dtype is None else dtype, **asked)
+    check_planned(network, costs)
+    board = {"device": device, "runtime": runtime, "application": application, "dtype": dtype}
+    limits, search, options = gather({**asked, **board}, Limits, Search, TargetOptions)
     target = find_target(options, limits.given(), search, exports=False)
     if target.timed_by is not None and "latency_ns" not in (costs or {}):
         raise UsageError(f"A latency of {device} is measured, and none was given: see pretrim.latency.measured_cost.")
@@ -194,6 +198,18 @@ def plan(
 def _folder(output: str | Path) -> Path:
     check_is(output, str | Path, "output to be the name of a folder")
     return Path(output)
+
+
+def _file(weights: str | Path | None) -> Path | None:
+    check_is(weights, str | Path | None, "weights to be the name of a file")
+    return None if weights is None else Path(weights)
+
+
+def _heard(reporter: Reporter | None) -> Reporter:
+    """Who is told. Raises UsageError for what cannot be."""
+    is_right = all(callable(getattr(reporter, name, None)) for name in vars(Silent) if not name.startswith("_"))
+    check_is(reporter, object if is_right else NoneType, "reporter to be like pretrim.jobs.reporter.Silent, or None")
+    return reporter or Silent()
 
 
 def compress(
@@ -225,7 +241,7 @@ def compress(
         InfeasibleBudget: no network meets a limit; the message says what is needed at least.
         PretrimError: the training failed; its state stays in the folder, for ``resume=True``.
     """
-    given: dict[str, Any] = {**options, **({} if weights is None else {"from": Path(weights)})}
+    given: dict[str, Any] = {**options, "from": _file(weights)}
     kinds = (Limits, GoalOptions, TargetOptions, Search, DataOptions, TrainingOptions, MachineOptions, JobOptions)
     limits, goal, target, search, images, training, machine, job = gather(given, *kinds)
     asked = CompressOptions(
@@ -238,7 +254,7 @@ def compress(
         machine=machine,
         job=job,
     )
-    return run_compress(model, data, _folder(output), asked, reporter)
+    return run_compress(model, data, _folder(output), asked, _heard(reporter))
 
 
 def slim(
@@ -271,10 +287,9 @@ def slim(
         UsageError: options that do not fit the source.
         ModelError: a network that cannot be looked through, or whose outputs would change: nothing is written.
     """
-    options = SlimOptions(dead=True, from_=None if weights is None else Path(weights), overwrite=overwrite)
-    return run_slim(
-        source, _folder(output), options, data=data, images=DataOptions(input=input), model=model, reporter=reporter
-    )
+    images, options = gather({"input": input, "dead": True, "overwrite": overwrite}, DataOptions, SlimOptions)
+    options = replace(options, from_=_file(weights))
+    return run_slim(source, _folder(output), options, data=data, images=images, model=model, reporter=_heard(reporter))
 
 
 def sweep(
@@ -311,7 +326,7 @@ def sweep(
     kinds = (GridOptions, Limits, SweepOptions, TrainingOptions, MachineOptions)
     grid, limits, how, training, machine = gather(given, *kinds)
     asked = StudyOptions(grid=grid, limits=limits, sweep=how, training=training, machine=machine)
-    study = run_sweep(model, data, _folder(output), asked, reporter)
+    study = run_sweep(model, data, _folder(output), asked, _heard(reporter))
     study.check_any_done()
     return study
 

@@ -350,6 +350,8 @@ def _plain(name: str, value: Any, hint: Any) -> Any:
         is_whole = float not in kinds
         is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
         check_is(value, object if is_number else (), f"{name} to be a {'whole ' if is_whole else ''}number")
+    elif kinds == {int, Mapping[str, int]}:
+        check_is(value, int | Mapping, f"{name} to be a whole number, or a mapping such as {{'layer1': 16}}")
     elif kinds == {bool}:
         check_is(value, bool, f"{name} to be True or False")
     elif kinds == {Path}:

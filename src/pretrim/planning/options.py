@@ -153,11 +153,11 @@ def _whole(name: str, value: object) -> int | None:
     if value is None and name in ("min_features", "draws"):
         return None
     try:
-        return index(value)  # type: ignore[arg-type]
+        return index(None if isinstance(value, bool) else value)  # type: ignore[arg-type]
     except TypeError:
         raise UsageError(f"Expected {name} to be a whole number, but got {shown(value)}.") from None
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise UsageError(f"Expected {name} to be one of {', '.join(choices)}, but got {shown(value)}.")

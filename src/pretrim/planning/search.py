@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from pretrim.cost.costs import COSTS, cost
 from pretrim.cost.costs import costs as formulas
 from pretrim.cost.formula import Cost, DType, item_bytes
 from pretrim.cost.quantities import quantities
-from pretrim.errors import InfeasibleBudget, UsageError, check_is, unknown_option
+from pretrim.errors import InfeasibleBudget, UsageError, check_is, shown, unknown_option
 
 from .allocate import allocate
 from .balanced import cost_of_rounding, refilled
@@ -53,7 +53,7 @@ def make_plan(
         InfeasibleBudget: no legal plan meets a limit.
         UsageError: no analysed network.
     """
-    check_is(network, Network, "network to be what pretrim.analyze(model, example) found")
+    check_planned(network, costs)
     options = options or Options()
     budget = Budget.parse(limits, dtype)
     resolved = budget.resolve(network, costs)
@@ -144,12 +144,19 @@ def plan_of_widths(
     Raises:
         UsageError: a wrong number of widths, or one outside 1..channels.
     """
+    check_planned(network, costs)
+    for what, mapping in (("limits", limits), ("options", options)):
+        check_is(mapping, Mapping | None, f"{what} to be a mapping or None")
+    for name in limits or {}:
+        if name not in quantities():
+            raise UsageError(f"Expected limits on {', '.join(quantities())}, but got {shown(name)}.")
     item_bytes(dtype)  # checks the data type
     given = np.asarray(widths)
     array = given.astype(np.int64) if given.dtype.kind in "iuf" else np.zeros(0, dtype=np.int64)
     if array.shape != network.dense.shape or ((array < 1) | (array > network.dense) | (array != given)).any():
         raise UsageError(
-            f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got {given.tolist()}."
+            f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got "
+            f"{shown(given.tolist())}."
         )
     functions = formulas(network, dtype)
     return Plan(
@@ -167,6 +174,16 @@ def plan_of_widths(
         device=_on_device(network, array, dtype, limits or {}, costs or {}),
         tried=network.tried,
     )
+
+
+def check_planned(network: object, costs: object) -> None:
+    """Raises UsageError for what is no analysed network, or for costs that are no functions by name."""
+    check_is(network, Network, "network to be what pretrim.analyze(model, example) found")
+    check_is(costs, Mapping | None, "costs to be a mapping such as {'latency_ns': cost}")
+    for name, function in dict(costs or {}).items():  # type: ignore[call-overload]  # it is a mapping
+        if name not in quantities():
+            raise UsageError(f"Expected costs of {', '.join(quantities())}, but got {shown(name)}.")
+        check_is(function, Callable, f"the cost {name} to be a function of widths")  # type: ignore[arg-type]
 
 
 def _on_device(
