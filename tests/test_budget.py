@@ -1,6 +1,7 @@
 """Limits as users write them: every unit, every mistake by its text, and what they mean for one network."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def test_short_names(name: str, cost_name: str) -> None:
         ("0x", "Expected macs to be more than 0, but got '0x'."),
         (-5, "Expected macs to be more than 0, but got '-5'."),
         ("-1M", "Expected macs to be more than 0, but got '-1M'."),
-        ("1e999", "Expected macs to be more than 0, but got '1e999'."),
+        ("-1e999", "Expected macs to be more than 0, but got '-1e999'."),
+        ("1e999x", "Expected macs to be at most the dense network's ('1x'), but got '1e999x'."),
         ("120%", "Expected macs to be at most the dense network's ('1x'), but got '120%'."),
         ("0%", "Expected macs to be more than 0, but got '0%'."),
         ("50%k", "but got '50%k'."),
@@ -92,6 +94,9 @@ def test_short_names(name: str, cost_name: str) -> None:
         ("12KiB", "Expected macs to be an amount such as '250k' or a share such as '0.3x' or '30%', but got '12KiB'."),
         ("1,000", "but got '1,000'."),
         (True, "but got 'True'."),
+        ([3000], "but got [3000]."),
+        (torch.zeros(2, 3), "but got tensor([[0., 0., 0.], [0., 0., 0.]])."),
+        (nn.Sequential(conv(3, 4), conv(4, 4)), "but got a Sequential."),
     ],
 )
 def test_mistakes_on_a_count(value: str | int | float, said: str) -> None:
@@ -139,6 +144,33 @@ def test_more_than_the_dense_network_needs(network: Network) -> None:
         network.plan(params="1e30")  # more than an array of integers holds
 
 
+@pytest.mark.parametrize(
+    "value", [10**12, "1e30", "1e400", 1e300, 10**400, "9" * 400], ids=lambda v: f"{len(str(v))} digits"
+)
+def test_a_limit_of_any_size_that_is_met_already_has_nothing_to_trim(network: Network, value: object) -> None:
+    with pytest.raises(BudgetError, match=r"^Nothing to trim: the dense network needs 590 and meets") as caught:
+        network.plan(params=value)
+    assert len(str(caught.value)) < 200
+    assert network.plan(params=value, macs="0.5x").slim["macs"] <= 0.5 * 36_864, "slack beside another limit"
+
+
+def test_integers_that_python_does_not_write(network: Network) -> None:
+    with pytest.raises(BudgetError, match=r"^Nothing to trim: the dense network needs 590"):
+        network.plan(params=10**5000)
+    with pytest.raises(BudgetError, match=r"^Expected params to be more than 0, but got '-1e"):
+        network.plan(params=-(10**5000))
+
+
+@pytest.mark.parametrize("text", ["100kib", "100KIB", "100 KiB", "102400B", "102400 b", "102.4kb"])
+def test_units_are_read_in_any_case(text: str) -> None:
+    assert Limit.parse("ram", text).resolve(10**12) == 102_400
+
+
+@pytest.mark.parametrize("number", [np.float64(300), np.int32(300), torch.tensor(300), np.array(300)], ids=str)
+def test_a_number_of_numpy_or_torch_is_a_number(number: object) -> None:
+    assert Limit.parse("params", number).resolve(10**12) == 300  # type: ignore[arg-type]
+
+
 def test_exactly_what_the_dense_network_needs_leaves_it_dense(network: Network) -> None:
     assert network.plan(params=590).widths.tolist() == [8, 4]
 
@@ -166,8 +198,51 @@ def test_impossible_names_the_limit_that_is_impossible_of_several(network: Netwo
 
 
 def test_impossible_by_rounding_says_how(network: Network) -> None:
-    with pytest.raises(InfeasibleBudget, match="lower --round-to, --min-width or --min-features"):
+    with pytest.raises(InfeasibleBudget, match=r"needs [\d,]+: raise the limit, or lower --min-width\.$"):
         network.plan(params=100, min_width=4, round_to=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "mend"),
+    [
+        ({"round_to": 2}, "raise the limit."),
+        ({"round_to": 4, "min_width": 4}, "raise the limit, or lower --min-width."),
+        ({"min_features": 4, "mode": "macs"}, "raise the limit, or lower --min-features."),
+        ({"freeze": ["0", "1"]}, "raise the limit, or freeze fewer layers."),
+        ({"freeze": ["0"], "min_width": 4}, "raise the limit, freeze fewer layers, or lower --min-width."),
+    ],
+    ids=str,
+)
+def test_impossible_names_only_options_that_help(network: Network, options: dict[str, Any], mend: str) -> None:
+    limit = 30 if mend == "raise the limit." else 60
+    with pytest.raises(InfeasibleBudget) as caught:
+        network.plan(params=limit, **options)
+    assert str(caught.value).rpartition(": ")[2] == mend
+
+
+def test_the_default_rounding_is_named_where_it_is_in_the_way() -> None:
+    wide = pretrim.analyze(nn.Sequential(conv(3, 64), conv(64, 64), conv(64, 2)), torch.zeros(1, 3, 8, 8))
+    with pytest.raises(InfeasibleBudget, match=r"needs 954: raise the limit, or lower --round-to\.$"):
+        wide.plan(params=500)
+    assert wide.plan(params=500, round_to=1).slim["params"] <= 500
+
+
+def test_a_network_of_frozen_layers_says_why_instead_of_options_that_do_not_help() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = conv(3, 8), conv(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            kept = self.a(x)
+            return torch.cat([self.b(kept), kept.sort(1).values], 1)
+
+    network = pretrim.analyze(Cut(), torch.zeros(1, 3, 8, 8))
+    assert network.groups == ()
+    said = r"nothing can be trimmed, since all layers are frozen \(.*a: .*\); `pretrim profile` or network\.frozen"
+    with pytest.raises(InfeasibleBudget, match=said) as caught:
+        network.plan(macs="0.5x")
+    assert "--round-to" not in str(caught.value) and "raise the limit" not in str(caught.value)
 
 
 def test_impossible_for_a_network_with_nothing_to_trim() -> None:

@@ -7,8 +7,15 @@ The command line prints the message alone and exits with the error's ``exit_code
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from types import UnionType
+
+MOST_SHOWN = 60
+"""characters of a value in a message"""
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = MOST_SHOWN
+_SHORT.maxother = 10**9  # cut out of its middle, a module's text says nothing: its class is named instead
 
 
 class PretrimError(Exception):
@@ -23,19 +30,63 @@ class UsageError(PretrimError):
     exit_code = 2
 
 
-def check_is(value: object, kind: type | UnionType | tuple[type, ...], expected: str) -> None:
+def shown(value: object) -> str:
+    """A value for a message: as Python writes it, where that is a line of at most 60 characters, or what it is.
+
+    >>> shown("0.5x"), shown([1, 2]), shown(dict), shown("a" * 99)[:32]
+    ("'0.5x'", '[1, 2]', 'the class dict', "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...a")
+    >>> shown(["a name of a layer"] * 9), shown({1: "a"} | dict.fromkeys("bcde", "a text that is not short"))
+    ('a list', 'a dict')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    try:
+        line = " ".join(_SHORT.repr(value).split())
+    except ValueError:  # Python does not write an integer of thousands of digits
+        return "a number of thousands of digits"
+    if len(line) <= MOST_SHOWN:
+        return line
+    name, shape = type(value).__name__, getattr(value, "shape", None)
+    sizes = "x".join(map(str, shape)) if isinstance(shape, tuple) else ""
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}{f' of {sizes}' if sizes else ''}"
+
+
+SYNONYMS = {"flops": "macs (half the FLOPs)"}
+"""What others call a quantity"""
+
+
+def unknown_option(name: str, known: Iterable[str]) -> UsageError:
+    """The error for a keyword that is none: the one that may have been meant, or all there are.
+
+    >>> print(unknown_option("mac", ["macs", "params"]), unknown_option("colour", ["macs", "params"]))
+    Unknown option 'mac'. Did you mean macs? Unknown option 'colour': there are macs, params.
+    """
+    names = list(known)
+    meant = f" Did you mean {SYNONYMS[name]}?" if name in SYNONYMS else hint(name, names)
+    return UsageError(f"Unknown option {shown(name)}" + (f".{meant}" if meant else f": there are {', '.join(names)}."))
+
+
+def hint(name: object, known: Iterable[str]) -> str:
+    """What a user may have meant, to be put behind a message; empty where no name is near.
+
+    >>> hint("mac", ["macs", "params"]), hint("colour", ["macs"])
+    (' Did you mean macs?', '')
+    """
+    close = get_close_matches(str(name), sorted(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def check_is(value: object, kind: type | UnionType | tuple[type, ...], expected: str, mend: str = "") -> None:
     """Raises UsageError for a value of another type: Python callers have no parser that says so.
 
     Args:
         value: what was given.
         kind: what it has to be an instance of.
         expected: in words, ``"model to be a torch.nn.Module"``.
+        mend: what to do, where `expected` does not say it.
     """
-    if isinstance(value, kind):
-        return
-    got = f"the class {value.__name__}" if isinstance(value, type) else reprlib.repr(value)
-    shown = " ".join(got.split())
-    raise UsageError(f"Expected {expected}, but got {shown if len(shown) <= 60 else f'a {type(value).__name__}'}.")
+    if not isinstance(value, kind):
+        raise UsageError(f"Expected {expected}, but got {shown(value)}{f': {mend}' if mend else ''}.")
 
 
 def as_typed(error: UsageError, options: Mapping[str, str]) -> UsageError:
@@ -64,11 +115,14 @@ class InfeasibleBudget(PretrimError):
     Attributes:
         limit: its name, where one alone is in the way.
         needed: the smallest value that can be reached, in words, likewise.
+        lower: the options of the plan without which it could be met.
     """
 
-    def __init__(self, message: str, limit: str | None = None, needed: str | None = None) -> None:
+    def __init__(
+        self, message: str, limit: str | None = None, needed: str | None = None, lower: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message)
-        self.limit, self.needed = limit, needed
+        self.limit, self.needed, self.lower = limit, needed, lower
 
 
 class PlanError(UsageError):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrim.errors import ModelError, check_is, first_of
+from pretrim.errors import ModelError, check_is, first_of, shown
 
 from .build import Analysis, Declared, StoredIntegerConflict, build_network
 from .channels import Channels, Ids, Labels
@@ -71,13 +71,15 @@ def analyze(model: nn.Module, example: Example | list[Example], tried: Sequence[
     """
     check_is(model, nn.Module, "model to be a torch.nn.Module")
     _check_example(example)
+    is_right = isinstance(tried, list | tuple) and all(isinstance(widths, Mapping) for widths in tried)
+    check_is(tried, object if is_right else (), "tried to be a list of widths by group, as Plan.tried has them")
     return Analyst(model, example, tried).run()
 
 
 def _check_example(example: object) -> None:
     """Raises UsageError for what is no input: an array, or a shape in the place of a tensor of it."""
     is_shape = isinstance(example, list | tuple) and example and all(isinstance(part, int | float) for part in example)
-    if is_shape or example is None or isinstance(example, str | int | float | np.ndarray | np.generic):
+    if is_shape or not isinstance(example, torch.Tensor | tuple | list | Mapping):
         check_is(example, torch.Tensor, "example to be a tensor (or several), such as torch.zeros(1, 3, 32, 32)")
 
 
@@ -417,5 +419,5 @@ def describe_example(example: Example) -> str:
     if isinstance(example, torch.Tensor):
         return "an input of " + "x".join(map(str, example.shape))
     named = example.items() if isinstance(example, dict) else enumerate(example)
-    parts = [f"{name}: {'x'.join(map(str, v.shape)) if isinstance(v, torch.Tensor) else v!r}" for name, v in named]
+    parts = [f"{name}: {'x'.join(map(str, v.shape)) if isinstance(v, torch.Tensor) else shown(v)}" for name, v in named]
     return f"inputs {', '.join(parts)}"

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pretrim.analysis.network import Network
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, check_is, shown
 
 from .formula import Cost, DType, FormulaCost, Term, formula, item_bytes
 from .quantities import quantities
@@ -67,7 +67,8 @@ def peak_activation_bytes(network: Network, dtype: DType = "float32") -> Formula
 
 
 def costs(network: Network, dtype: DType = "float32") -> dict[CostName, FormulaCost]:
-    """All five closed-form costs of a network at one data type. Raises UsageError for an unknown data type."""
+    """All five closed-form costs of a network at one data type. Raises UsageError for no network, or no data type."""
+    check_is(network, Network, "network to be what pretrim.analyze(model, example) found")
     functions = (params, macs, weight_bytes, activation_bytes, peak_activation_bytes)
     return {name: function(network, dtype) for name, function in zip(COSTS, functions, strict=True)}
 
@@ -86,7 +87,7 @@ def cost(network: Network, name: str, dtype: DType = "float32") -> Cost:
     quantity = quantities().get(name)
     if quantity is None or quantity.factory is None:
         known = ", ".join(entry.name for entry in quantities().values() if entry.factory)
-        raise UsageError(f"Expected a cost out of {known}, but got {name!r}.")
+        raise UsageError(f"Expected a cost out of {known}, but got {shown(name)}.")
     made: Cost = resolve_name(quantity.factory)(network, dtype)
     return made
 
@@ -145,7 +146,7 @@ def layer_terms(network: Network, mode: Mode) -> list[list[Term]]:
         return [[(1.0, layer.factors)] if layer.operator >= 0 else [] for layer in network.layers]
     if mode == "memory":
         return [[(1.0, layer.output)] if layer.operator >= 0 else [] for layer in network.layers]
-    raise UsageError(f"Expected a mode out of {', '.join(MODES)}, but got {mode!r}.")
+    raise UsageError(f"Expected a mode out of {', '.join(MODES)}, but got {shown(mode)}.")
 
 
 def layer_costs(network: Network, widths: ArrayLike, dtype: DType = "float32") -> tuple[LayerCost, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretrim.analysis.network import IntArray, Network
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 
 from .incidence import Incidence
 
@@ -158,6 +158,6 @@ class FormulaCost:
 
 def item_bytes(dtype: DType) -> int:
     """Bytes of one activation or weight."""
-    if dtype not in ITEM_BYTES:
-        raise UsageError(f"Expected a data type out of {', '.join(ITEM_BYTES)}, but got {dtype!r}.")
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        raise UsageError(f"Expected a data type out of {', '.join(ITEM_BYTES)}, but got {shown(dtype)}.")
     return ITEM_BYTES[dtype]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrim.compat.optional import is_installed, need
 from pretrim.compat.plugins import Plugins, load_plugins
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 
 from . import executorch, litert, onnx
 from .runtime import Runtime, Session
@@ -35,7 +35,7 @@ def runtime(name: str) -> Runtime:
         return known[name]
     if name in _plugins().broken:
         raise UsageError(f"{_plugins().broken[name]}: update or uninstall that package.")
-    raise UsageError(f"Expected --runtime to be one of {', '.join(known)}, but got {name!r}.")
+    raise UsageError(f"Expected --runtime to be one of {', '.join(known)}, but got {shown(name)}.")
 
 
 def check_installed(name: str) -> None:

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrim.errors import ExportError, UsageError
+from pretrim.errors import ExportError, UsageError, shown
 
 _CONFIGURATION = re.compile(r"ethos-u(55|65|85)-\d+")
 _OPERATORS = re.compile(r"CPU operators = (\d+)")
@@ -50,7 +50,7 @@ def estimate(path: Path, configuration: str, clock_hz: float) -> Estimate:
         ExportError: it cannot compile the model.
     """
     if not _CONFIGURATION.fullmatch(configuration):
-        raise UsageError(f"Expected a configuration such as ethos-u55-128, but got {configuration!r}.")
+        raise UsageError(f"Expected a configuration such as ethos-u55-128, but got {shown(configuration)}.")
     with tempfile.TemporaryDirectory() as folder:
         command = [_program(), "--accelerator-config", configuration, "--output-dir", folder, str(path.resolve())]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)

@@ -20,7 +20,7 @@ import msgspec
 
 from pretrim import records
 from pretrim.compat.plugins import Plugins, load_plugins
-from pretrim.errors import UsageError, check_is
+from pretrim.errors import UsageError, check_is, shown
 
 GROUP = "pretrim.boards"
 Kind: TypeAlias = Literal["microcontroller", "computer"]
@@ -127,7 +127,7 @@ def board(name: str) -> Board:
         close = get_close_matches(name.lower(), known, n=1)
         hint = f"Did you mean {close[0]}?" if close else "`pretrim devices` lists them."
         broken = "".join(f" Note that {problem}." for problem in _plugins().broken.values())
-        raise UsageError(f"Expected a device that pretrim knows, but got {name!r}. {hint}{broken}")
+        raise UsageError(f"Expected a device that pretrim knows, but got {shown(name)}. {hint}{broken}")
     return known[name]
 
 

@@ -6,8 +6,10 @@ to editors, and a test holds both together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pretrim.errors import UsageError, check_is
@@ -37,7 +39,7 @@ from .run import Run, open_run
 from .slim import Slimmed, SlimOptions
 from .slim import slim as run_slim
 from .study import Study, open_study
-from .sweep import GridOptions, StudyOptions, SweepOptions
+from .sweep import GridOptions, StudyOptions, SweepOptions, listed
 from .sweep import sweep as run_sweep
 from .target import DTYPE, find_target
 
@@ -121,11 +123,11 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
 class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
     """The options of :func:`sweep`; see `pretrim sweep --help`."""
 
-    modes: str | Sequence[str]
-    budget_fraction: str | Sequence[float]
+    modes: str | Iterable[str]
+    budget_fraction: str | float | Iterable[float]
     seeds: int
     limit_of: str | None
-    device: str | Sequence[str]
+    device: str | Iterable[str]
     dense: bool
     search: int
     stop_hopeless: bool
@@ -177,14 +179,16 @@ def plan(
         UsageError: an unknown option, board or runtime, or a time that nobody measured.
     """
     from pretrim.core import plan as plan_without_device
+    from pretrim.planning.search import check_planned
 
     if device is None:
         if runtime is not None or application is not None:
             name = "runtime" if runtime is not None else "application"
             raise UsageError(f"{name} needs a device: name the board.")
-        return plan_without_device(network, costs=costs, dtype=dtype or DTYPE, **asked)
-    limits, search = gather(asked, Limits, Search)
-    options = TargetOptions(device=device, runtime=runtime, application=application, dtype=dtype)  # type: ignore[arg-type]  # it is checked
+        return plan_without_device(network, costs=costs, dtype=DTYPE if dtype is None else dtype, **asked)
+    check_planned(network, costs)
+    board = {"device": device, "runtime": runtime, "application": application, "dtype": dtype}
+    limits, search, options = gather({**asked, **board}, Limits, Search, TargetOptions)
     target = find_target(options, limits.given(), search, exports=False)
     if target.timed_by is not None and "latency_ns" not in (costs or {}):
         raise UsageError(f"A latency of {device} is measured, and none was given: see pretrim.latency.measured_cost.")
@@ -194,6 +198,18 @@ def plan(
 def _folder(output: str | Path) -> Path:
     check_is(output, str | Path, "output to be the name of a folder")
     return Path(output)
+
+
+def _file(weights: str | Path | None) -> Path | None:
+    check_is(weights, str | Path | None, "weights to be the name of a file")
+    return None if weights is None else Path(weights)
+
+
+def _heard(reporter: Reporter | None) -> Reporter:
+    """Who is told. Raises UsageError for what cannot be."""
+    is_right = all(callable(getattr(reporter, name, None)) for name in vars(Silent) if not name.startswith("_"))
+    check_is(reporter, object if is_right else NoneType, "reporter to be like pretrim.jobs.reporter.Silent, or None")
+    return reporter or Silent()
 
 
 def compress(
@@ -227,7 +243,7 @@ def compress(
         InfeasibleBudget: no network meets a limit; the message says what is needed at least.
         PretrimError: the training failed; its state stays in the folder, for ``resume=True``.
     """
-    given: dict[str, Any] = {**options, **({} if weights is None else {"from": Path(weights)})}
+    given: dict[str, Any] = {**options, "from": _file(weights)}
     kinds = (Limits, GoalOptions, TargetOptions, Search, DataOptions, TrainingOptions, MachineOptions, JobOptions)
     limits, goal, target, search, images, training, machine, job = gather(given, *kinds)
     asked = CompressOptions(
@@ -240,7 +256,7 @@ def compress(
         machine=machine,
         job=job,
     )
-    return run_compress(model, data, _folder(output), asked, reporter)
+    return run_compress(model, data, _folder(output), asked, _heard(reporter))
 
 
 def slim(
@@ -273,10 +289,9 @@ def slim(
         UsageError: options that do not fit the source.
         ModelError: a network that cannot be looked through, or whose outputs would change: nothing is written.
     """
-    options = SlimOptions(dead=True, from_=None if weights is None else Path(weights), overwrite=overwrite)
-    return run_slim(
-        source, _folder(output), options, data=data, images=DataOptions(input=input), model=model, reporter=reporter
-    )
+    images, options = gather({"input": input, "dead": True, "overwrite": overwrite}, DataOptions, SlimOptions)
+    options = replace(options, from_=_file(weights))
+    return run_slim(source, _folder(output), options, data=data, images=images, model=model, reporter=_heard(reporter))
 
 
 def sweep(
@@ -284,7 +299,7 @@ def sweep(
     data: DataSource | None = None,
     *,
     output: str | Path,
-    keep: Sequence[float] | None = None,
+    keep: float | Iterable[float] | None = None,
     reporter: Reporter | None = None,
     **options: Unpack[SweepKeywords],
 ) -> Study:
@@ -294,7 +309,7 @@ def sweep(
         model: a name, a module, or a function that builds one.
         data: a name or folder, or torch data sets or loaders of your own; None: those of the task.
         output: the study's folder.
-        keep: fractions of the limited cost to try; the same as ``budget_fraction``.
+        keep: fractions of the limited cost to try, or one; the same as ``budget_fraction``.
         reporter: told of remarks and progress.
         options: as on the command line: ``modes="balanced,uniform"``, ``seeds=3``, ``epochs=20`` ...
 
@@ -309,11 +324,11 @@ def sweep(
     if keep is not None:
         if "budget_fraction" in given:
             raise UsageError("keep and budget_fraction are the same: give one of them.")
-        given["budget_fraction"] = tuple(keep)
+        given["budget_fraction"] = listed("keep", keep)
     kinds = (GridOptions, Limits, SweepOptions, TrainingOptions, MachineOptions)
     grid, limits, how, training, machine = gather(given, *kinds)
     asked = StudyOptions(grid=grid, limits=limits, sweep=how, training=training, machine=machine)
-    study = run_sweep(model, data, _folder(output), asked, reporter)
+    study = run_sweep(model, data, _folder(output), asked, _heard(reporter))
     study.check_any_done()
     return study
 

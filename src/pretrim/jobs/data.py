@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pretrim.errors import DataError, UsageError, as_typed
+from pretrim.errors import DataError, UsageError, as_typed, shown
 
 from .options import DataOptions
 from .reporter import Reporter
@@ -35,7 +35,7 @@ def parse_shape(text: str) -> Shape:
     if _SHAPE.fullmatch(text.strip()) is None:
         raise UsageError(
             f"Expected --input to be CHANNELSxHEIGHTxWIDTH such as 3x32x32 (1x16000 for a signal, 1x8x32x32 for a "
-            f"volume), but got {text!r}."
+            f"volume), but got {shown(text)}."
         )
     return tuple(int(size) for size in text.strip().split("x"))
 
@@ -186,7 +186,7 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
-            f"Expected {name} to be a number for each channel, such as 0.5,0.5,0.5, but got {text!r}."
+            f"Expected {name} to be a number for each channel, such as 0.5,0.5,0.5, but got {shown(text)}."
         ) from None
 
 

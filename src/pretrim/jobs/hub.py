@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrim.errors import CheckpointError, UsageError
+from pretrim.errors import CheckpointError, UsageError, shown
 
 from .reporter import Reporter
 
@@ -137,7 +137,7 @@ def _repository(name: str | Path) -> str:
     """OWNER/NAME. Raises UsageError for anything else."""
     repository = str(name).removeprefix(PREFIX)
     if not is_on_hub(name) or not _NAME.fullmatch(repository):
-        raise UsageError(f"Expected hf:OWNER/NAME, but got {str(name)!r}.")
+        raise UsageError(f"Expected hf:OWNER/NAME, but got {shown(str(name))}.")
     return repository
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pretrim.errors import ArtifactError, UsageError
+from pretrim.errors import ArtifactError, UsageError, shown
 
 from .hints import calibration, on_run
 from .reporter import Reporter, Silent
@@ -155,7 +155,7 @@ def _protocol(how: MeasureOptions, reporter: Reporter) -> tuple[Protocol, Runner
     from pretrim.measure.ssh import Host
 
     if how.provider not in PROVIDERS:
-        raise UsageError(f"Expected --provider to be one of {', '.join(PROVIDERS)}, but got {how.provider!r}.")
+        raise UsageError(f"Expected --provider to be one of {', '.join(PROVIDERS)}, but got {shown(how.provider)}.")
     patience = Patience(how.time_limit, reporter.say)
     local = partial(here, patience=patience)
     asked = local if how.ssh is None else Host(how.ssh, how.remote_python, how.ssh_config, patience)

@@ -7,16 +7,16 @@ The command line reads names, types and texts from here; `group` is the section 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from cyclopts import Group, Parameter
 
 from pretrim.cost.quantities import by_option
-from pretrim.errors import UsageError, check_is
+from pretrim.errors import UsageError, check_is, shown, unknown_option
 from pretrim.planning.options import Coupling, Method, Options, ShareUpdate, Step
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def read_widths(texts: Sequence[str]) -> int | dict[str, int]:
     for text in texts:
         pattern, _, number = text.rpartition("=")
         if not number.isdecimal() or len(number) > LONGEST_NUMBER or (not pattern and "=" in text):
-            raise UsageError(f"Expected --min-width N or PATTERN=N, such as 4 or layer1=16, but got {text!r}.")
+            raise UsageError(f"Expected --min-width N or PATTERN=N, such as 4 or layer1=16, but got {shown(text)}.")
         found[pattern or "*"] = int(number)
     return found["*"] if found.keys() == {"*"} else found
 
@@ -97,7 +97,9 @@ class Limits:
         for text in self.at_most:
             name, equals, value = text.partition("=")
             if not equals or name not in by_option():
-                raise UsageError(f"Expected --at-most NAME=AMOUNT with one of {', '.join(by_option())}, got {text!r}.")
+                raise UsageError(
+                    f"Expected --at-most NAME=AMOUNT with one of {', '.join(by_option())}, got {shown(text)}."
+                )
             found[name] = value
         return found
 
@@ -294,7 +296,9 @@ Record = TypeVar("Record")
 def gather(given: Mapping[str, Any], *records: type[Any]) -> list[Any]:
     """One record of each kind, from keywords by the names of their fields.
 
-    Raises UsageError for a keyword that belongs to none; a limit on a quantity of another package goes to `Limits`.
+    None asks for the default. A limit on a quantity of another package goes to `Limits`.
+
+    Raises UsageError for a keyword that belongs to none, or a value of another type.
     """
     names = {field.name.removesuffix("_"): (kind, field.name) for kind in records for field in fields(kind)}
     parts: dict[type[Any], dict[str, Any]] = {kind: {} for kind in records}
@@ -302,48 +306,73 @@ def gather(given: Mapping[str, Any], *records: type[Any]) -> list[Any]:
     for name, value in given.items():
         if name in names:
             kind, field = names[name]
-            parts[kind][field] = value
+            parts[kind] |= {} if value is None else {field: value}
         elif name in by_option() and Limits in parts:
             extra += [f"{name}={value}"] if value is not None else []
         else:
-            close = get_close_matches(name, names, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise UsageError(f"Unknown option {name!r}.{hint}")
+            raise unknown_option(name, names)
     if extra:
-        parts[Limits]["at_most"] = (*parts[Limits].get("at_most", ()), *extra)
+        parts[Limits]["at_most"] = (*_texts("at_most", parts[Limits].get("at_most", ())), *extra)
     return [_checked(kind, parts[kind]) for kind in records]
 
 
 def _checked(kind: type[Record], values: Mapping[str, Any]) -> Record:
-    """A record whose choices are among those of its types: Python callers have no parser that says so."""
+    """A record whose values are of its types: Python callers have no parser that says so."""
     hints = get_type_hints(kind)
-    values = {name: _plain(name, value, hints[name]) for name, value in values.items()}
-    for name, value in values.items():
-        choices = _choices(hints[name])
-        if choices and value is not None and value not in choices:
-            raise UsageError(f"Expected {name} to be one of {', '.join(map(str, choices))}, but got {value!r}.")
-    return kind(**values)
+    return kind(**{name: _plain(name, value, hints[name]) for name, value in values.items()})
+
+
+WORDS = {
+    "device": "the name of a board, such as 'stm32h743'",
+    "input": "a shape such as 3x32x32 or (3, 32, 32)",
+    "freeze": "a list of names of layers",
+    "set": "a mapping such as {'mixup': 0.2}",
+}
+"""What a text, or several, are where that is known"""
+JOINED = {"input": "x", "mean": ",", "std": ","}
+"""Texts that stand for several numbers, which Python callers give as a list, and what is between them"""
 
 
 def _plain(name: str, value: Any, hint: Any) -> Any:
-    """A value as the command line has it: NumPy's numbers are Python's, a shape is ``3x32x32``.
+    """A value as the command line has it: NumPy's numbers are Python's, a shape is ``3x32x32``, a path is a Path.
 
-    Raises UsageError for what is no number, or no whole one, where one is wanted.
+    Raises UsageError for a value of another type. What may be a mapping, a list or an object is left to its reader.
     """
     if type(value).__module__ == "numpy" and not getattr(value, "shape", None):  # not imported: --help is fast
         value = value.item()
-    if name == "input" and isinstance(value, list | tuple):
-        return "x".join(map(str, value))
-    kinds = set(getattr(hint, "__args__", ())) or {hint}
-    if value is None or not kinds <= {int, float, type(None)}:
-        return value
-    is_whole = float not in kinds
-    is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
-    check_is(value, object if is_number else (), f"{name} to be a {'whole ' if is_whole else ''}number")
+    if name in JOINED and isinstance(value, list | tuple):
+        return JOINED[name].join(map(str, value))
+    kinds = (set(get_args(hint)) or {hint}) - {NoneType, Ellipsis}
+    if choices := _choices(hint):
+        if not (isinstance(value, str) and value in choices):
+            raise UsageError(f"Expected {name} to be one of {', '.join(choices)}, but got {shown(value)}.")
+    elif kinds <= {int, float}:
+        is_whole = float not in kinds
+        is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
+        check_is(value, object if is_number else (), f"{name} to be a {'whole ' if is_whole else ''}number")
+    elif kinds == {int, Mapping[str, int]}:
+        check_is(value, int | Mapping, f"{name} to be a whole number, or a mapping such as {{'layer1': 16}}")
+    elif kinds == {bool}:
+        check_is(value, bool, f"{name} to be True or False")
+    elif kinds == {Path}:
+        check_is(value, str | Path, f"{name} to be the name of a file or folder")
+        return Path(value)
+    elif tuple[str, ...] in {hint, *kinds} and not isinstance(value, Mapping):
+        return _texts(name, value)
+    elif kinds == {str}:
+        check_is(value, str, f"{name} to be {WORDS.get(name, 'a text')}")
     return value
 
 
-def _choices(hint: Any) -> tuple[Any, ...]:
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """Texts, from one of them or from any iterable of them."""
+    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
+    is_right = all(isinstance(text, str) for text in texts)
+    check_is(value, object if is_right else (), f"{name} to be {WORDS.get(name, 'a list of texts')}")
+    return texts
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
     """The values of a Literal, also in a union with None."""
     if getattr(hint, "__origin__", None) is Literal:
         return tuple(hint.__args__)

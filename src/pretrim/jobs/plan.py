@@ -251,13 +251,15 @@ def _as_asked(error: InfeasibleBudget, target: Target) -> InfeasibleBudget:
     if target.board is None or error.limit not in target.board.limits() or not given.isdecimal():
         return error
     from pretrim.cost.quantities import quantities
+    from pretrim.planning.reach import advice
 
     amount, title = int(given), quantities()[error.limit].title
     return InfeasibleBudget(
         f"--device {target.board.name} leaves {amount:,} bytes for the {title}, but the narrowest needs "
-        f"{error.needed}: lower --application, or --round-to, --min-width and --min-features, or take a larger board.",
+        f"{error.needed}: {advice('take a larger board, lower --application', error.lower)}.",
         error.limit,
         error.needed,
+        error.lower,
     )
 
 

@@ -33,9 +33,10 @@ def recipe_of(
     Raises UsageError for a value that cannot be, or one that is given twice.
     """
     from pretrim.train import parse_changes, preset
-    from pretrim.train.recipe import QAT_SHARE
+    from pretrim.train.recipe import QAT_SHARE, checked_changes
 
-    parsed = dict(options.set) if isinstance(options.set, Mapping) else parse_changes(list(options.set))
+    is_mapping = isinstance(options.set, Mapping)
+    parsed = checked_changes(options.set) if is_mapping else parse_changes(list(options.set))  # type: ignore[arg-type]
     named = {"epochs": options.epochs, "batch_size": options.batch_size, "learning_rate": options.lr}
     asked: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     twice = sorted(set(parsed) & {*asked, "seed"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from pretrim.devices import board
-from pretrim.errors import PretrimError, UsageError
+from pretrim.errors import PretrimError, UsageError, shown
 from pretrim.latency.board_systems import SAME_FILES
 
 from .data import DataSource, open_data, wanted_shape
@@ -80,6 +80,10 @@ class GridOptions:
     """Run N extra trials suggested by NSGA-II."""
     stop_hopeless: bool = False
     """Stop a trial once a cheaper one leads by 10 points."""
+
+    def __post_init__(self) -> None:
+        for name in ("modes", "budget_fraction", "device"):
+            object.__setattr__(self, name, listed(name, getattr(self, name)))
 
 
 @Parameter(name="*")
@@ -242,10 +246,11 @@ def _check_times_on_boards(options: StudyOptions, specs: Sequence[TrialSpec]) ->
 
 def _budgets(options: StudyOptions) -> list[Budget]:
     """The limits that were given together, and those of each board with them."""
+    from pretrim.planning.budget import Limit
     from pretrim.study.settings import Budget
 
     limits: dict[str, Amount] = options.limits.given()
-    texts = tuple((name, str(amount)) for name, amount in limits.items())
+    texts = tuple((name, Limit.parse(name, amount).text) for name, amount in limits.items())
     names = _words(options.grid.device) if options.grid.device else []
     if not names:
         return [Budget(texts)] if texts else []
@@ -263,21 +268,47 @@ def _budgets(options: StudyOptions) -> list[Budget]:
     return found
 
 
-def _words(text: str | Sequence[str]) -> list[str]:
-    words = text.split(",") if isinstance(text, str) else list(text)
-    found = [word.strip() for word in words if word.strip()]
+def listed(name: str, given: Any) -> Any:
+    """A list of the grid as its text with commas, or as a tuple of texts and numbers.
+
+    Python callers give one value alone, a list, an array or a generator.
+
+    Args:
+        name: what the user calls it.
+        given: names, fractions or boards; an empty list of boards asks for none.
+
+    Raises UsageError for what is no list of these, or empty.
+
+    >>> listed("keep", 0.5), listed("keep", (n / 10 for n in (7, 5))), listed("modes", "balanced,uniform")
+    ((0.5,), (0.7, 0.5), 'balanced,uniform')
+    """
+    if isinstance(given, str):
+        return given
+    if hasattr(given, "tolist"):  # an array or tensor
+        given = given.tolist()
+    found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else (given,)
+    is_right = all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in found)
+    if not is_right or (not found and name != "device"):
+        example = "fractions such as [0.7, 0.5]" if name in ("keep", "budget_fraction") else "a list of names"
+        raise UsageError(f"Expected {name} to be {example}, but got {shown(given)}.")
+    return found
+
+
+def _words(given: str | Sequence[str]) -> list[str]:
+    words = given.split(",") if isinstance(given, str) else map(str, given)
+    found = [stripped for word in words if (stripped := word.strip())]
     if not found:
         raise UsageError("Expected names separated by commas, but got none.")
     return found
 
 
-def _fractions(text: str | Sequence[float]) -> list[float]:
+def _fractions(given: str | Sequence[float]) -> list[float]:
     try:
-        return [
-            float(word.removesuffix("x")) for word in _words([*map(str, text)] if not isinstance(text, str) else text)
-        ]
+        return [float(word.removesuffix("x")) for word in _words(given)]  # type: ignore[arg-type]  # numbers are written
     except ValueError:
-        raise UsageError(f"Expected --budget-fraction with fractions such as 0.7,0.5, but got {text!r}.") from None
+        raise UsageError(
+            f"Expected --budget-fraction with fractions such as 0.7,0.5, but got {shown(given)}."
+        ) from None
 
 
 def _is_by_name(model: ModelSource, data: DataSource | None, task: Any) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrim.devices import APPLICATION_SHARE, Board, board
-from pretrim.errors import BudgetError, UsageError, first_of
+from pretrim.errors import BudgetError, UsageError, first_of, shown
 
 from .options import Amount, Search, TargetOptions
 from .reporter import Reporter, Silent
@@ -224,7 +224,7 @@ def _runtime(options: TargetOptions, found: Board | None, exports: bool) -> Runt
     if name not in RUNTIMES:
         if name.partition(" ")[0] in TITLES:
             raise UsageError(f"{name} runs on microcontrollers: name the board by --device.")
-        raise UsageError(f"Expected --runtime to be one of {', '.join(RUNTIMES)}, but got {name!r}.")
+        raise UsageError(f"Expected --runtime to be one of {', '.join(RUNTIMES)}, but got {shown(name)}.")
     if found is not None and found.kind == "microcontroller" and name != "litert":
         raise UsageError(
             f"{found.name} is a microcontroller, which runs litert, not {name}: leave out --runtime, or name the one "
@@ -266,7 +266,7 @@ def _check(target: Target, options: TargetOptions, timed: bool) -> None:
             f"public measurements predict it."
         )
     if target.dtype not in ("float32", "int8"):
-        raise UsageError(f"Expected --dtype float32 or int8 for a latency, but got {target.dtype!r}.")
+        raise UsageError(f"Expected --dtype float32 or int8 for a latency, but got {shown(target.dtype)}.")
 
 
 def _measured(target: Target, dense: DenseModel, reporter: Reporter) -> LatencyCost:

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 from pretrim.devices import Board
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 
 WEIGHTED = ("convolution", "pointwise", "depthwise", "dense")
 """Kinds of operators with multiply-accumulates"""
@@ -177,10 +177,12 @@ def find_system(board: Board, runtime: str | None, dtype: str) -> System:
     if runtime is None and len({system.runtime for system in found}) > 1:
         raise UsageError(f"Name the runtime, since times on {board.name} depend on it most: one of {names}.")
     if not found:
-        raise UsageError(f"No public measurement of {runtime!r} on {core} ({board.name}) in {dtype}: take {names}.")
+        raise UsageError(
+            f"No public measurement of {shown(runtime)} on {core} ({board.name}) in {dtype}: take {names}."
+        )
     if len({system.runtime for system in found}) > 1:
         several = ", ".join(dict.fromkeys(system.title for system in found))
-        raise UsageError(f"Expected one runtime, but {runtime!r} may be any of {several}: name it in full.")
+        raise UsageError(f"Expected one runtime, but {shown(runtime)} may be any of {several}: name it in full.")
     return found[0]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pretrim.errors import MeasureError, UsageError
+from pretrim.errors import MeasureError, UsageError, shown
 
 from .deadline import Patience, awaited
 from .remote import MARK
@@ -49,9 +49,11 @@ class Host:
     def __post_init__(self) -> None:
         """Raises UsageError for names that ssh or a shell could take for something else."""
         if not _HOST.fullmatch(self.name):
-            raise UsageError(f"Expected --ssh to be user@host, host or ssh://user@host:port, but got {self.name!r}.")
+            raise UsageError(
+                f"Expected --ssh to be user@host, host or ssh://user@host:port, but got {shown(self.name)}."
+            )
         if not _PYTHON.fullmatch(self.python):
-            raise UsageError(f"Expected --remote-python to be a path of an interpreter, but got {self.python!r}.")
+            raise UsageError(f"Expected --remote-python to be a path of an interpreter, but got {shown(self.python)}.")
 
     def __call__(self, request: dict[str, Any], files: Sequence[Path]) -> str:
         """Run the worker there on these files.

@@ -12,7 +12,7 @@ from torch import nn
 from pretrim.analysis.analyze import analyze
 from pretrim.analysis.copies import copy_module
 from pretrim.analysis.network import Network
-from pretrim.errors import ModelError, UsageError
+from pretrim.errors import ModelError, UsageError, shown
 
 from .patience import limited
 from .resolve import ModelReference, build, resolve
@@ -93,13 +93,13 @@ def _opened(source: ModelSource, shape: Shape, classes: int | None, seed: int) -
 def _built(source: ModelSource) -> nn.Module:
     if isinstance(source, nn.Module):
         return source
-    made = _called(source) if callable(source) else source
+    made = called(source) if callable(source) else source
     if not isinstance(made, nn.Module):
-        raise ModelError(f"Expected a torch.nn.Module, its name or a function that returns one, but got {made!r}.")
+        raise ModelError(f"Expected a torch.nn.Module, its name or a function that returns one, but got {shown(made)}.")
     return made
 
 
-def _called(build: Callable[[], nn.Module]) -> object:
+def called(build: Callable[[], nn.Module]) -> object:
     """What a caller's function, or class, builds. Raises ModelError with its own error."""
     try:
         return build()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pretrim.errors import ModelError, UsageError
+from pretrim.errors import ModelError, UsageError, shown
 
 from . import BUILTIN, userfile, zoo
 
@@ -51,13 +51,13 @@ class ModelReference:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise UsageError(f"Expected the name of a model to be text, but got {self.name!r}.")
+            raise UsageError(f"Expected the name of a model to be text, but got {shown(self.name)}.")
         if not isinstance(self.arguments, Mapping):
-            raise UsageError(f"Expected a model's arguments to be a mapping, but got {self.arguments!r}.")
+            raise UsageError(f"Expected a model's arguments to be a mapping, but got {shown(self.arguments)}.")
         for name, value in self.arguments.items():
             if name not in _PARAMETERS:
                 known = ", ".join(_PARAMETERS)
-                raise UsageError(f"Expected a model's arguments to be among {known}, but got {name!r}.")
+                raise UsageError(f"Expected a model's arguments to be among {known}, but got {shown(name)}.")
             _check_positive(name, value)
         object.__setattr__(self, "arguments", dict(self.arguments))
 
@@ -231,7 +231,7 @@ def _check_shape(name: str, input_shape: tuple[int, ...]) -> None:
 
 def _check_positive(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"Expected {name} to be a positive integer, but got {value!r}.")
+        raise UsageError(f"Expected {name} to be a positive integer, but got {shown(value)}.")
 
 
 def _shown(arguments: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ from .budget import ResolvedBudget
 from .controls import random, uniform, waterfill
 from .legal import Problem
 from .options import Method, Options
+from .reach import check_reachable
 from .sampling import sample
 
 
@@ -31,8 +32,7 @@ def allocate(network: Network, budget: ResolvedBudget, options: Options, count: 
         InfeasibleBudget: the narrowest legal network does not fit.
     """
     problem = Problem(network, budget, options)
-    frozen = sum("output" not in entry.reason for entry in network.frozen)
-    budget.check_reachable(problem.smallest, frozen, is_asked=bool(options.freeze))
+    check_reachable(problem)
     if not network.groups:
         return np.zeros((count, 0), dtype=np.int64)
     return METHODS[options.mode](problem, count)

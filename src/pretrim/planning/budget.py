@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -18,31 +19,22 @@ from pretrim.analysis.network import IntArray, Network
 from pretrim.cost.costs import cost
 from pretrim.cost.formula import BoundedCost, Cost, DType
 from pretrim.cost.quantities import BUILTIN, Quantity, Unit, by_option, quantities
-from pretrim.errors import BudgetError, InfeasibleBudget, UsageError
+from pretrim.errors import BudgetError, UsageError, shown
 
 NO_LIMIT = 2**62
 """More than anything costs; limits beyond it would not fit an array"""
 DIGITS = 4
 """of milliseconds in messages"""
-_COUNT = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
-_BYTES = {
-    "B": 1,
-    "kB": 10**3,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-}
-_UNITS: Mapping[Unit, Mapping[str, int]] = {
+_COUNT = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_UNITS: Mapping[Unit, Mapping[str, int]] = {  # in lower case: any is read, nobody limits a network to millibytes
     "count": _COUNT,
     "bytes": {**_COUNT, **_BYTES},
     "ns": {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9},
 }
 _EXAMPLES: Mapping[Unit, str] = {"count": "250k", "bytes": "512KiB", "ns": "5ms"}
 _AMOUNT = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z]*|%)\s*")
-_SHARES: Mapping[str, float] = {"x": 1.0, "X": 1.0, "%": 0.01}
+_SHARES: Mapping[str, float] = {"x": 1.0, "%": 0.01}
 
 
 @dataclass(frozen=True)
@@ -73,25 +65,27 @@ class Limit:
         """Read a limit as the user wrote it. Raises BudgetError, which says how limits are written."""
         quantity = by_option().get(name)
         if quantity is None:
-            raise UsageError(f"Expected a limit on one of {', '.join(by_option())}, but got {name!r}.")
-        text = str(value)
+            raise UsageError(f"Expected a limit on one of {', '.join(by_option())}, but got {shown(name)}.")
+        text = _text(value)
         match = _AMOUNT.fullmatch(text)
-        unit = match[2] if match else ""
+        unit = match[2].lower() if match else ""
         units = _UNITS[quantity.unit]
         if match is None or not (unit in _SHARES or unit in units):
             raise BudgetError(
                 f"Expected {name} to be an amount such as {_EXAMPLES[quantity.unit]!r} or a share such as '0.3x' or "
-                f"'30%', but got {text!r}."
+                f"'30%', but got {shown(text if isinstance(value, str | int | float) else value)}."
             )
-        amount = float(match[1].replace("_", ""))
-        if amount <= 0 or not math.isfinite(amount):
-            raise BudgetError(f"Expected {name} to be more than 0, but got {text!r}.")
-        if amount < 1 and unit in ("", "B"):
-            raise BudgetError(f"Expected {name} to be at least 1, but got {text!r}: write a share as '{match[1]}x'.")
+        amount = float(match[1].replace("_", ""))  # infinite beyond 1e308
+        if amount <= 0:
+            raise BudgetError(f"Expected {name} to be more than 0, but got {shown(text)}.")
+        if amount < 1 and unit in ("", "b"):
+            raise BudgetError(
+                f"Expected {name} to be at least 1, but got {shown(text)}: write a share as '{match[1]}x'."
+            )
         is_share = unit in _SHARES
-        amount *= _SHARES[unit] if is_share else units[unit]
+        amount = amount * _SHARES[unit] if is_share else min(amount * units[unit], NO_LIMIT)
         if is_share and amount > 1:
-            raise BudgetError(f"Expected {name} to be at most the dense network's ('1x'), but got {text!r}.")
+            raise BudgetError(f"Expected {name} to be at most the dense network's ('1x'), but got {shown(text)}.")
         return cls(quantity.name, amount, is_share, text, name)
 
     @property
@@ -99,10 +93,15 @@ class Limit:
         """Its row in the table."""
         return quantities()[self.cost]
 
+    @property
+    def short(self) -> str:
+        """As the user wrote it, for a message."""
+        return shown(self.text)[1:-1]
+
     def resolve(self, dense: int) -> int:
         """The largest allowed value, in the unit of the cost."""
         amount = self.amount * dense if self.is_share else self.amount
-        return math.floor(min(amount, NO_LIMIT))
+        return math.floor(amount)
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Budget:
             limit = self.limits[0]
             need = amount_text(limit.quantity.unit, int(resolved.dense[0]), up=False)
             raise BudgetError(
-                f"Nothing to trim: the dense network needs {need} and meets --{limit.name} {limit.text} as it is. "
+                f"Nothing to trim: the dense network needs {need} and meets --{limit.name} {limit.short} as it is. "
                 f"Lower the limit."
             )
         return resolved
@@ -158,7 +157,7 @@ class Budget:
             return handed[limit.cost]
         if limit.quantity.factory is None:
             raise UsageError(
-                f"--{limit.name} {limit.text} needs a {limit.quantity.title} that was measured, and none was given: "
+                f"--{limit.name} {limit.short} needs a {limit.quantity.title} that was measured, and none was given: "
                 f"see pretrim.latency."
             )
         return cost(network, limit.cost, self.dtype)
@@ -216,30 +215,19 @@ class ResolvedBudget:
         values = np.where(over > 0, np.minimum(self.measure(widths), self.values) - over, self.values)
         return replace(self, values=values)
 
-    def check_reachable(self, smallest: IntArray, frozen: int = 0, *, is_asked: bool = False) -> None:
-        """Raises InfeasibleBudget if even the narrowest legal network does not fit.
 
-        Args:
-            smallest: its widths.
-            frozen: how many of its layers the analysis froze.
-            is_asked: whether the user froze layers, too.
-        """
-        for limit, most, value in zip(self.limits, self.values, self.measure(smallest), strict=True):
-            if value > most:
-                needed = amount_text(limit.quantity.unit, int(value))
-                why = f" (frozen layers: {frozen}, `pretrim profile` says why)" if frozen else ""
-                or_less = "freeze fewer layers, or lower" if is_asked else "or lower"
-                raise InfeasibleBudget(
-                    f"--{limit.name} {limit_text(limit, int(most))} cannot be met; the narrowest network needs "
-                    f"{needed}{why}: raise the limit, {or_less} --round-to, --min-width or --min-features.",
-                    limit.name,
-                    f"{needed}{why}",
-                )
+def _text(value: object) -> str:
+    """An amount as a text: a tensor of one number is that number."""
+    number = value.item() if hasattr(value, "item") and not getattr(value, "shape", None) else value
+    try:
+        return str(number)
+    except ValueError:  # Python does not write an integer of thousands of digits
+        return f"{'-' if number < 0 else ''}1e{sys.get_int_max_str_digits()}"  # type: ignore[operator]
 
 
 def limit_text(limit: Limit, value: int) -> str:
     """A limit as the user wrote it; of a share, with what it comes to, rounded down."""
-    return f"{limit.text} ({amount_text(limit.quantity.unit, value, up=False)})" if limit.is_share else limit.text
+    return f"{limit.short} ({amount_text(limit.quantity.unit, value, up=False)})" if limit.is_share else limit.short
 
 
 def amount_text(unit: Unit, value: int, *, up: bool = True) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from operator import index
 from typing import Literal, TypeAlias, get_args
 
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 
 Method: TypeAlias = Literal[
     "balanced", "params", "macs", "memory", "latency", "joint", "uniform", "random", "waterfill"
@@ -28,6 +28,8 @@ DRAWN: tuple[Method, ...] = (*SAMPLED, "random")
 """The modes whose widths depend on the seed"""
 SAMPLING = ("step", "fraction", "share_update", "coupling", "block", "draws")
 """Options that only the sampled modes have"""
+INTERNAL = ("block",)
+"""Options for measurements of the method; messages do not advertise them"""
 LATENCY_DRAWS = 64
 SMALLEST_FRACTION = 0.0001
 """of a group that a draw removes: a width of 1,000 is then 70,000 draws from 1"""
@@ -90,7 +92,9 @@ class Options:
         _one_of("share_update", self.share_update, get_args(ShareUpdate))
         _one_of("coupling", self.coupling, get_args(Coupling))
         if not (isinstance(self.fraction, float) and SMALLEST_FRACTION <= self.fraction < 1):
-            raise UsageError(f"Expected fraction to be from {SMALLEST_FRACTION} to below 1, but got {self.fraction!r}.")
+            raise UsageError(
+                f"Expected fraction to be from {SMALLEST_FRACTION} to below 1, but got {shown(self.fraction)}."
+            )
         for name in ("round_to", "block", "seed", "min_features", "draws"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
         for name, least in (("round_to", 1), ("block", 1), ("seed", 0)):
@@ -131,7 +135,7 @@ def _min_width(given: int | Mapping[str, int]) -> int | dict[str, int]:
         name = f"min_width of {pattern}" if pattern else "min_width"
         least = _whole(name, value)
         if least is None or least < 1:
-            raise UsageError(f"Expected {name} to be at least 1, but got {value}.")
+            raise UsageError(f"Expected {name} to be at least 1, but got {shown(value)}.")
         checked[str(pattern)] = least
     return checked if isinstance(given, Mapping) else checked[""]
 
@@ -140,7 +144,7 @@ def _patterns(given: object) -> tuple[str, ...]:
     """Patterns of layers, from a list or from one of them."""
     patterns = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (list, tuple)) else (None,)
     if not all(isinstance(pattern, str) and pattern for pattern in patterns):
-        raise UsageError(f"Expected freeze to be a list of names of layers, but got {given!r}.")
+        raise UsageError(f"Expected freeze to be a list of names of layers, but got {shown(given)}.")
     return patterns
 
 
@@ -149,11 +153,11 @@ def _whole(name: str, value: object) -> int | None:
     if value is None and name in ("min_features", "draws"):
         return None
     try:
-        return index(value)  # type: ignore[arg-type]
+        return index(None if isinstance(value, bool) else value)  # type: ignore[arg-type]
     except TypeError:
-        raise UsageError(f"Expected {name} to be a whole number, but got {value!r}.") from None
+        raise UsageError(f"Expected {name} to be a whole number, but got {shown(value)}.") from None
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"Expected {name} to be one of {', '.join(choices)}, but got {value!r}.")
+    if not isinstance(value, str) or value not in choices:
+        raise UsageError(f"Expected {name} to be one of {', '.join(choices)}, but got {shown(value)}.")

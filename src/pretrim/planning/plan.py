@@ -19,7 +19,7 @@ from pretrim.analysis.identity import make_example
 from pretrim.analysis.network import IntArray
 from pretrim.cost.costs import COSTS
 from pretrim.cost.formula import DType
-from pretrim.errors import PlanError
+from pretrim.errors import PlanError, check_is
 from pretrim.files import write_text
 
 from .options import DRAWN
@@ -118,14 +118,20 @@ class Plan:
         return plan
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as indented JSON."""
-        write_text(Path(path), json.dumps(self.to_json(), indent=2) + "\n")
+        """Write the plan as indented JSON. Raises PlanError where the file cannot be written."""
+        check_is(path, str | Path, "path to be the name of a file")
+        try:
+            write_text(Path(path), json.dumps(self.to_json(), indent=2) + "\n")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise PlanError(f"Cannot write the plan {path} ({reason}).") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         """Read a plan. Raises PlanError if the file is missing or is not a plan."""
         from pretrim import records
 
+        check_is(path, str | Path, "path to be the name of a file")
         try:
             content = Path(path).read_bytes()
         except (OSError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 
 import numpy as np
@@ -13,14 +13,14 @@ from pretrim.cost.costs import COSTS, cost
 from pretrim.cost.costs import costs as formulas
 from pretrim.cost.formula import Cost, DType, item_bytes
 from pretrim.cost.quantities import quantities
-from pretrim.errors import InfeasibleBudget, UsageError, check_is
+from pretrim.errors import InfeasibleBudget, UsageError, check_is, shown, unknown_option
 
 from .allocate import allocate
 from .balanced import cost_of_rounding, refilled
 from .budget import Budget, ResolvedBudget
 from .fill import fill_budget
 from .legal import Problem
-from .options import AIMS, Options
+from .options import AIMS, INTERNAL, Options
 from .outlook import Outlook, outlook
 from .plan import GroupPlan, Plan
 from .utility import utility
@@ -53,7 +53,7 @@ def make_plan(
         InfeasibleBudget: no legal plan meets a limit.
         UsageError: no analysed network.
     """
-    check_is(network, Network, "network to be what pretrim.analyze(model, example) found")
+    check_planned(network, costs)
     options = options or Options()
     budget = Budget.parse(limits, dtype)
     resolved = budget.resolve(network, costs)
@@ -113,12 +113,13 @@ def _best_draw(network: Network, budget: ResolvedBudget, options: Options) -> In
 
 
 def options_of(names: Mapping[str, object]) -> Options:
-    """Options by name. Raises UsageError for an unknown name or an invalid value."""
-    known = {entry.name for entry in fields(Options)}
-    unknown = sorted(set(names) - known)
-    if unknown:
-        raise UsageError(f"Expected options out of {', '.join(sorted(known))}, but got {', '.join(unknown)}.")
-    return Options(**names)  # type: ignore[arg-type]  # it checks them
+    """Options by name; None asks for the default. Raises UsageError for an unknown name or an invalid value."""
+    known = [entry.name for entry in fields(Options)]
+    for name in names:
+        if name not in known:
+            limits = [quantity.option for quantity in quantities().values()]
+            raise unknown_option(name, [*limits, *(entry for entry in known if entry not in INTERNAL)])
+    return Options(**{name: value for name, value in names.items() if value is not None})  # type: ignore[arg-type]  # it checks them
 
 
 def plan_of_widths(
@@ -143,12 +144,19 @@ def plan_of_widths(
     Raises:
         UsageError: a wrong number of widths, or one outside 1..channels.
     """
+    check_planned(network, costs)
+    for what, mapping in (("limits", limits), ("options", options)):
+        check_is(mapping, Mapping | None, f"{what} to be a mapping or None")
+    for name in limits or {}:
+        if name not in quantities():
+            raise UsageError(f"Expected limits on {', '.join(quantities())}, but got {shown(name)}.")
     item_bytes(dtype)  # checks the data type
     given = np.asarray(widths)
     array = given.astype(np.int64) if given.dtype.kind in "iuf" else np.zeros(0, dtype=np.int64)
     if array.shape != network.dense.shape or ((array < 1) | (array > network.dense) | (array != given)).any():
         raise UsageError(
-            f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got {given.tolist()}."
+            f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got "
+            f"{shown(given.tolist())}."
         )
     functions = formulas(network, dtype)
     return Plan(
@@ -166,6 +174,16 @@ def plan_of_widths(
         device=_on_device(network, array, dtype, limits or {}, costs or {}),
         tried=network.tried,
     )
+
+
+def check_planned(network: object, costs: object) -> None:
+    """Raises UsageError for what is no analysed network, or for costs that are no functions by name."""
+    check_is(network, Network, "network to be what pretrim.analyze(model, example) found")
+    check_is(costs, Mapping | None, "costs to be a mapping such as {'latency_ns': cost}")
+    for name, function in dict(costs or {}).items():  # type: ignore[call-overload]  # it is a mapping
+        if name not in quantities():
+            raise UsageError(f"Expected costs of {', '.join(quantities())}, but got {shown(name)}.")
+        check_is(function, Callable, f"the cost {name} to be a function of widths")  # type: ignore[arg-type]
 
 
 def _on_device(

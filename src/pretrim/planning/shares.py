@@ -9,7 +9,7 @@ from pretrim.analysis.network import IntArray, Network
 from pretrim.cost.costs import MODES, layer_terms, moments, peak_columns
 from pretrim.cost.formula import Formula, LayeredCost, formula
 from pretrim.cost.quantities import Criterion, quantities
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 
 from .legal import FloatArray, Problem
 from .options import Method
@@ -81,7 +81,7 @@ def _layered(problem: Problem, criterion: Criterion) -> LayeredCost | None:
 
 def _as_criterion(method: Method) -> Criterion:
     if method != "latency" and method not in MODES:
-        raise UsageError(f"Expected a mode out of {', '.join(MODES)}, latency, but got {method!r}.")
+        raise UsageError(f"Expected a mode out of {', '.join(MODES)}, latency, but got {shown(method)}.")
     return method
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrim.analysis.network import Frozen, IntArray, Network
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 
 
 def is_meant(pattern: str, layer: str) -> bool:
@@ -75,4 +75,4 @@ def _check_named(network: Network, pattern: str, option: str) -> None:
     modules = {name[:end] for name in names for end in range(1, len(name) + 1) if name[end : end + 1] in ("", ".")}
     close = get_close_matches(pattern, sorted(modules), n=1)
     hint = f"did you mean {close[0]}?" if close else "`pretrim profile` shows their names."
-    raise UsageError(f"No layer is named by {option} {pattern!r}: {hint}")
+    raise UsageError(f"No layer is named by {option} {shown(pattern)}: {hint}")

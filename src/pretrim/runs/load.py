@@ -22,7 +22,8 @@ from pretrim.analysis.analyze import analyze
 from pretrim.analysis.copies import copy_module
 from pretrim.analysis.identity import fingerprint
 from pretrim.analysis.network import Network, first_difference
-from pretrim.errors import CheckpointError, PlanError, UsageError
+from pretrim.errors import CheckpointError, PlanError, UsageError, check_is
+from pretrim.models.dense import called
 from pretrim.models.resolve import ModelReference, build, resolve
 from pretrim.surgery.apply import apply, zeros_like_example
 
@@ -35,6 +36,7 @@ ModelSource: TypeAlias = nn.Module | Callable[[], nn.Module] | str
 
 def read(path: str | Path) -> RunRecord:
     """The record of a run folder. Raises CheckpointError if there is none, or it is truncated, edited or foreign."""
+    check_is(path, str | Path, "path to be the name of a run's folder")
     file = Path(path) / RECORD
     try:
         content = file.read_bytes()
@@ -164,7 +166,7 @@ def _given(record: RunRecord, model: ModelSource) -> nn.Module:
             return build(ModelReference(model, record.reference.arguments))
         classes = None if record.classes is None else len(record.classes)
         return build(resolve(model, num_classes=classes, input_shape=record.input_shape))
-    source = model if isinstance(model, nn.Module) else model()
+    source = called(model) if callable(model) and not isinstance(model, nn.Module) else model
     if not isinstance(source, nn.Module):
         raise UsageError(f"Expected model to be, or to return, a torch.nn.Module, but got {type(source).__name__}.")
     return source

@@ -10,7 +10,7 @@ import msgspec
 
 from pretrim import records
 from pretrim.data.own import NAME, READY_MEAN, READY_STD
-from pretrim.errors import CheckpointError, PretrimError
+from pretrim.errors import CheckpointError, PretrimError, shown
 from pretrim.models.resolve import ModelReference
 from pretrim.planning.plan import Plan
 from pretrim.train import CONFUSION, CONFUSION_PICTURE, WORST, WORST_PICTURE, unpack
@@ -244,14 +244,14 @@ def check_results(results: Mapping[str, Any]) -> None:
 def checked_classes(names: Sequence[str]) -> tuple[str, ...]:
     """Names of the outputs. Raises TypeError."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"the classes are {names!r}")
+        raise TypeError(f"the classes are {shown(names)}")
     return tuple(names)
 
 
 def checked_shape(shape: Sequence[int]) -> Shape:
     """(channels, sizes) of one signal, image or volume. Raises ValueError."""
     if not 2 <= len(shape) <= 4 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ValueError(f"the input shape is {shape!r}")
+        raise ValueError(f"the input shape is {shown(shape)}")
     return tuple(shape)
 
 
@@ -259,7 +259,7 @@ def checked_pair(pair: Sequence[Sequence[float]]) -> Normalisation:
     """(mean, std), a value of each for every channel. Raises ValueError."""
     mean, std = (tuple(float(value) for value in values) for values in pair)
     if len(mean) != len(std) or not all(value > 0 for value in std):
-        raise ValueError(f"the normalisation is {pair!r}")
+        raise ValueError(f"the normalisation is {shown(pair)}")
     return mean, std
 
 

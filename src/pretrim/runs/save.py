@@ -16,7 +16,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
 from pretrim.analysis.identity import fingerprint
-from pretrim.errors import CheckpointError, UsageError
+from pretrim.errors import CheckpointError, UsageError, check_is
 from pretrim.files import write_text, write_together
 from pretrim.models.resolve import ModelReference
 from pretrim.surgery.apply import plan_of
@@ -77,6 +77,12 @@ def save(
         UsageError: a network without a plan, or metadata that is not plain JSON.
         CheckpointError: the folder exists, or cannot be written.
     """
+    check_is(path, str | Path, "path to be the name of a run's folder")
+    check_is(reference, ModelReference | None, "reference to be a ModelReference or None")
+    for name, plain in (("data", data), ("results", results), ("forward", forward)):
+        check_is(plain, Mapping | None, f"{name} to be a mapping or None")
+    for name, truth in (("overwrite", overwrite), ("into", into)):
+        check_is(truth, bool, f"{name} to be True or False")
     plan = plan_of(slim)
     if reference is None and plan.model is not None:
         reference = ModelReference.from_json(plan.model)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pretrim.errors import PretrimError, UsageError
+from pretrim.errors import PretrimError, UsageError, shown
 from pretrim.files import write_bytes
 
 from .optuna_export import OptunaExport
@@ -117,7 +117,7 @@ def connected(address: str) -> Any:
         )
     except (OSError, RuntimeError, ValueError) as error:
         said = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
-        raise UsageError(f"No Ray cluster at {address!r} ({said}): start one with `ray start --head`.") from error
+        raise UsageError(f"No Ray cluster at {shown(address)} ({said}): start one with `ray start --head`.") from error
     return ray
 
 

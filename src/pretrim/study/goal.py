@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from pretrim.errors import InfeasibleBudget, UsageError
+from pretrim.errors import InfeasibleBudget, UsageError, shown
 from pretrim.train import Metric
 
 from .recommend import BY_NAME, Candidate
@@ -60,7 +60,7 @@ def parse_score(text: str | float) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"Expected --accuracy as a share such as 90% or 0.9, but got {text!r}.")
+        raise UsageError(f"Expected --accuracy as a share such as 90% or 0.9, but got {shown(text)}.")
     return value
 
 
@@ -81,7 +81,7 @@ def good_enough(found: Sequence[Candidate], threshold: float, cost: str = "macs"
     Raises UsageError for an unknown cost.
     """
     if cost not in BY_NAME:
-        raise UsageError(f"Expected a cost of {', '.join(BY_NAME)}, but got {cost!r}.")
+        raise UsageError(f"Expected a cost of {', '.join(BY_NAME)}, but got {shown(cost)}.")
     reached = [one for one in found if one.worth >= one.metric.worth(threshold) and cost in one.takes]
     return sorted(reached, key=lambda one: (one.takes[cost], -one.worth))
 

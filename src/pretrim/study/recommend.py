@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pretrim.deploy.runtimes import TITLES
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 from pretrim.train import ACCURACY, Metric
 
 from .rows import Trial
@@ -210,7 +210,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
     """
     for name in limits:
         if name not in BY_NAME:
-            raise UsageError(f"Expected limits on {', '.join(BY_NAME)}, but got {name!r}.")
+            raise UsageError(f"Expected limits on {', '.join(BY_NAME)}, but got {shown(name)}.")
         if found and not any(name in candidate.takes for candidate in found):
             how = (
                 "sweep with --runtime RUNTIME to measure it"

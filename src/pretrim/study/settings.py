@@ -14,7 +14,7 @@ import msgspec
 from pretrim import records
 from pretrim.cost.quantities import by_option
 from pretrim.data import Fit
-from pretrim.errors import PretrimError, StudyError, UsageError
+from pretrim.errors import PretrimError, StudyError, UsageError, shown
 from pretrim.planning.budget import Limit
 from pretrim.planning.options import SAMPLED, Method, Options
 from pretrim.train import ACCURACY, Execution, Metric, Recipe
@@ -280,7 +280,7 @@ def grid(
     """
     for mode in modes:
         if mode not in get_args(Method):
-            raise UsageError(f"Expected modes out of {', '.join(get_args(Method))}, but got {mode!r}.")
+            raise UsageError(f"Expected modes out of {', '.join(get_args(Method))}, but got {shown(mode)}.")
     if seeds < 1:
         raise UsageError(f"Expected seeds to be at least 1, but got {seeds}.")
     found: list[TrialSpec] = []

@@ -21,7 +21,7 @@ from pretrim.analysis.stored_integers import retarget_modules
 from pretrim.analysis.trace import Learnt, trace
 from pretrim.analysis.unused import unused_operations
 from pretrim.cost.costs import cost
-from pretrim.errors import ModelError, PlanError, UsageError, check_is
+from pretrim.errors import ModelError, PlanError, UsageError, check_is, shown
 from pretrim.planning.plan import Plan
 
 from .fresh import fan_factors, filter_dimensions
@@ -51,8 +51,9 @@ def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | 
     """
     check_is(model, nn.Module, "model to be a torch.nn.Module")
     check_is(plan, Plan, "plan to be a Plan, as pretrim.plan makes it")
-    if init not in get_args(Init):
-        raise UsageError(f"Expected init to be one of {', '.join(get_args(Init))}, but got {init!r}.")
+    check_is(network, Network | None, "network to be None, or what pretrim.analyze(model, example) found")
+    if not isinstance(init, str) or init not in get_args(Init):
+        raise UsageError(f"Expected init to be one of {', '.join(get_args(Init))}, but got {shown(init)}.")
     if plan.fingerprint != fingerprint(model):
         raise PlanError(
             "Expected the model that the plan was made for, but its parameters have other names or shapes: "
@@ -107,6 +108,7 @@ def _built(model: nn.Module, plan: Plan, init: str, network: Network) -> nn.Modu
 
 def plan_of(slim: nn.Module) -> Plan:
     """The plan that a slim network was built from. Raises UsageError for a network that carries none."""
+    check_is(slim, nn.Module, "slim to be a torch.nn.Module, as pretrim.apply builds it")
     plan = slim.__dict__.get("pretrim_plan")
     if not isinstance(plan, Plan):
         raise UsageError(

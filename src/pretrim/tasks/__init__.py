@@ -10,7 +10,7 @@ from typing import Any
 from pretrim.analysis.copies import describe_failure
 from pretrim.data import DataSet
 from pretrim.data.own import from_torch
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 from pretrim.models.userfile import load_function
 from pretrim.train import Classification, Task
 
@@ -61,7 +61,7 @@ def find(given: Any) -> Task:
     if isinstance(given, Task):
         return given
     if not isinstance(given, str):
-        return OwnTask(given() if isinstance(given, type) else given, _name(given))
+        return OwnTask(_instance(given) if isinstance(given, type) else given, _name(given))
     if given in BUILTIN:
         return BUILTIN[given]()
     path, colon, name = given.rpartition(":")
@@ -69,7 +69,17 @@ def find(given: Any) -> Task:
         return OwnTask(_made(Path(path), name), given)
     close = get_close_matches(given, BUILTIN, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise UsageError(f"Expected a task of {', '.join(BUILTIN)} or FILE.py:CLASS, but got {given!r}.{hint}")
+    raise UsageError(f"Expected a task of {', '.join(BUILTIN)} or FILE.py:CLASS, but got {shown(given)}.{hint}")
+
+
+def _instance(kind: type) -> object:
+    try:
+        return kind()
+    except TypeError as error:
+        said = str(error).splitlines()[0]
+        raise UsageError(
+            f"Expected a task that is made without arguments, but {kind.__name__}() fails: {said}."
+        ) from error
 
 
 def _name(given: Any) -> str:

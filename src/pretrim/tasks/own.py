@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from pretrim.analysis.copies import describe_failure
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 from pretrim.train import Metric
 
 from .base import MetricTask
@@ -53,7 +53,7 @@ class OwnTask(MetricTask):
         chosen = getattr(given, "chosen_by", next(iter(directions)))
         if chosen not in directions:
             raise UsageError(
-                f"Expected chosen_by of the task {name} to be one of {', '.join(directions)}, but got {chosen!r}."
+                f"Expected chosen_by of the task {name} to be one of {', '.join(directions)}, but got {shown(chosen)}."
             )
         is_share = chosen in tuple(getattr(given, "shares", ()))
         self.metric = Metric(chosen, DIRECTIONS[directions[chosen]], is_share)
@@ -104,5 +104,7 @@ def _directions(given: Any, name: str) -> dict[str, str]:
         )
     for metric, direction in found.items():
         if direction not in DIRECTIONS:
-            raise UsageError(f'Expected the direction of {metric} in the task {name} as "min" or "max", {direction!r}.')
+            raise UsageError(
+                f'Expected the direction of {metric} in the task {name} as "min" or "max", {shown(direction)}.'
+            )
     return {str(metric): direction for metric, direction in found.items()}

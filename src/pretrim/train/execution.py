@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import nn
 
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -59,7 +59,7 @@ class Execution:
     def __post_init__(self) -> None:
         if self.precision is not None and self.precision not in get_args(Precision):
             choices = " or ".join(get_args(Precision))
-            raise UsageError(f"Expected precision to be {choices}, but got {self.precision!r}.")
+            raise UsageError(f"Expected precision to be {choices}, but got {shown(self.precision)}.")
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise UsageError(f"Expected threads to be from 1 to {MOST_THREADS}, but got {self.threads}.")
 

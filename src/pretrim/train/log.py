@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pretrim.errors import CheckpointError, UsageError
+from pretrim.errors import CheckpointError, UsageError, shown
 from pretrim.files import write_atomically, write_text
 
 from .metric import ACCURACY, Metric
@@ -41,7 +41,7 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
-            raise UsageError(f"Expected a tracker of {known}, but got {name!r}.")
+            raise UsageError(f"Expected a tracker of {known}, but got {shown(name)}.")
         if name not in installed:
             raise UsageError(f"The tracker {name} is not installed: pip install {name}.")
 

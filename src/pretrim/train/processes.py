@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, shown
 
 from .execution import Precision
 from .optimizer import Average
@@ -69,7 +69,9 @@ def check_device(device: str) -> None:
     except Exception as error:  # of devices that torch knows and this build of it lacks: ImportError, AttributeError
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         said = "torch knows no such device" if "device type at start of device string" in why else why.rstrip(".")
-        raise UsageError(f"Expected a device of this machine (auto, cpu, cuda), but got {device!r}: {said}.") from error
+        raise UsageError(
+            f"Expected a device of this machine (auto, cpu, cuda), but got {shown(device)}: {said}."
+        ) from error
 
 
 def from_main(accelerator: Accelerator, value: Any) -> Any:

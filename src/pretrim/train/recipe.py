@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
+from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 from pretrim.data import Augmentation
-from pretrim.errors import UsageError
+from pretrim.errors import UsageError, hint, shown
 
 Schedule: TypeAlias = Literal["cosine", "onecycle"]
 Balance: TypeAlias = Literal["none", "loss", "sampling"]
@@ -72,6 +74,8 @@ class Recipe:
     qat: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
         for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("accumulate", 1), ("qat", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
@@ -96,7 +100,7 @@ class Recipe:
         for name, kind in (("schedule", Schedule), ("balance", Balance)):
             if getattr(self, name) not in get_args(kind):
                 choices = " or ".join(get_args(kind))
-                raise UsageError(f"Expected {name} to be {choices}, but got {getattr(self, name)!r}.")
+                raise UsageError(f"Expected {name} to be {choices}, but got {shown(getattr(self, name))}.")
         if self.qat > self.epochs:
             raise UsageError(f"Expected qat to be at most epochs ({self.epochs}), but got {self.qat}.")
         if self.accumulate > self.batch_size:
@@ -203,7 +207,7 @@ def preset(
     >>> preset("my photos", 600).epochs, preset("my photos", 600, changes={"batch_size": 8}).learning_rate
     (55, 0.00625)
     """
-    asked = dict(changes or {})
+    asked = checked_changes(changes or {})
     batch_size = asked.get("batch_size")
     known = PRESETS.get(data)
     if known is not None and (images is None or images >= known.images):
@@ -215,6 +219,42 @@ def preset(
     return replace(Recipe(), **found | asked)
 
 
+def checked_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes of a recipe as plain values. Raises UsageError for a name that is none, or a value of another type.
+
+    >>> checked_changes({"mixup": 0.2, "flip": None})
+    {'mixup': 0.2, 'flip': None}
+    """
+    for name in changes:
+        if name not in _kinds():
+            meant = hint(name, _kinds())
+            known = "of the recipe" if meant else f"out of {', '.join(_kinds())}"
+            raise UsageError(f"Expected set to name fields {known}, but got {shown(name)}.{meant}")
+    return {name: _plain(name, value) for name, value in changes.items()}
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """The type of each field."""
+    kinds = get_type_hints(Recipe)
+    return {field.name: kinds[field.name] for field in fields(Recipe)}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value of a field, as Python's own number where it is NumPy's. Raises UsageError for one of another type."""
+    kind = _kinds()[name]
+    if kind == bool | None:
+        is_right, wanted = value is None or isinstance(value, bool), "true, false or None"
+    elif kind in (int, float):
+        is_right = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        wanted = "a whole number" if kind is int else "a number"
+    else:
+        is_right, wanted = isinstance(value, str), " or ".join(get_args(kind))
+    if not is_right:
+        raise UsageError(f"Expected {name} to be {wanted}, but got {shown(value)}.")
+    return value.item() if type(value).__module__ == "numpy" else value
+
+
 def parse_changes(texts: list[str]) -> dict[str, Any]:
     """Changes of a recipe as a user writes them.
 
@@ -224,12 +264,12 @@ def parse_changes(texts: list[str]) -> dict[str, Any]:
     Raises UsageError for anything else than ``NAME=VALUE`` of a field.
     """
     changes: dict[str, Any] = {}
-    kinds = get_type_hints(Recipe)
+    kinds = _kinds()
     for text in texts:
-        name, equals, value = text.partition("=")
+        name, equals, value = str(text).partition("=")
         if not equals or name not in kinds:
-            known = ", ".join(field.name for field in fields(Recipe))
-            raise UsageError(f"Expected NAME=VALUE with a name of {known}, but got {text!r}.")
+            known = ", ".join(kinds)
+            raise UsageError(f"Expected NAME=VALUE with a name of {known}, but got {shown(text)}.{hint(name, kinds)}")
         changes[name] = _parsed(name, value, kinds[name])
     return changes
 
@@ -242,4 +282,4 @@ def _parsed(name: str, value: str, kind: Any) -> Any:
         return kind(value) if kind in (int, float) else value
     except (ValueError, KeyError):
         wanted = {int: "a whole number", float: "a number"}.get(kind, "true or false")
-        raise UsageError(f"Expected {name} to be {wanted}, but got {value!r}.") from None
+        raise UsageError(f"Expected {name} to be {wanted}, but got {shown(value)}.") from None
