@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
-from pretrim.cli import main
+from pretrim.cli import app, main
+from pretrim.cli.project import with_project
+from pretrim.jobs.sweep import StudyOptions, _specs
 
 Call: TypeAlias = Callable[..., tuple[int, str, str]]
 NET = """
@@ -67,6 +71,80 @@ def test_a_command_takes_what_the_file_says_and_the_command_line_wins(call: Call
     code, out, said = call("plan", "--json", "resnet20", "--input=1x16x16")
     assert json.loads(out)["model"]["name"] == "resnet20" and "net.py" not in said
     assert call("devices", "nrf52840")[2] == ""  # it takes nothing of these
+
+
+PARTS = {
+    "modes": ("balanced", "uniform"),
+    "budget-fraction": ("0.5", "0.25"),
+    "mean": ("0.5", "0.25"),
+    "std": ("0.5", "0.25"),
+    "min-width": ("4", "layer1=16"),
+    "at-most": ("flash=20k", "macs=1M"),
+    "set": ("ema=0.9", "mixup=0.2"),
+}
+"""Two values of options that take several; of the others any text is one"""
+SEVERAL = ("any number of times", "separated by commas", "Per-channel")
+"""How the help says that an option takes several values"""
+
+
+def _several() -> list[tuple[str, str]]:
+    """Every command's options that take several values, by their types or by what their help says."""
+    found = [
+        (command, argument.names[0].removeprefix("--"))
+        for command in app
+        if not command.startswith("-")
+        for argument in app[command].assemble_argument_collection()
+        if argument.names[0].startswith("--")
+        and (argument.token_count()[1] or any(said in (argument.parameter.help or "") for said in SEVERAL))
+    ]
+    assert {*PARTS} < {option for _, option in found}
+    return found
+
+
+def _given(words: list[str]) -> str:
+    """What a command is called with, as text."""
+    return repr(app.parse_args(words, exit_on_error=False, print_error=False)[1].arguments)
+
+
+@pytest.mark.parametrize(("command", "option"), _several())
+def test_no_value_of_an_option_that_takes_several_is_dropped(command: str, option: str, call: Call) -> None:
+    first, second = PARTS.get(option, ("first", "second"))
+    start = [command, "net", *(["-o", "out"] if command in ("compress", "sweep", "slim") else [])]
+    typed = _given([*start, f"--{option}", first, f"--{option}", second])
+    alone = _given([*start, f"--{option}", first])
+    for part in (*first.split("="), *second.split("=")):
+        assert part in typed, typed
+    assert typed != alone
+    Path("pretrim.toml").write_text(f"{option} = {json.dumps([first, second])}")
+    assert _given(with_project(app, start)) == typed
+
+
+def test_lists_with_commas_and_lists_given_again_are_the_same(call: Call) -> None:
+    start = ["sweep", "net", "-o", "out"]
+    commas = _given([*start, "--modes", "balanced,uniform", "--budget-fraction", "0.5,0.25", "--device", "a,b"])
+    again = ["--modes", "balanced", "--budget-fraction=0.5", "--device", "a", "--modes=uniform"]
+    assert _given([*start, *again, "--budget-fraction", "0.25", "--device=b"]) == commas
+
+
+@pytest.mark.parametrize("option", ["modes", "budget-fraction"])
+def test_an_empty_list_in_the_file_is_not_the_default(option: str, call: Call) -> None:
+    Path("pretrim.toml").write_text(f"model = 'net.py:build'\n[sweep]\noutput = 'study'\n{option} = []\nfreeze = []")
+    code, _, said = call("sweep")
+    assert code == 2 and "but got none" in said
+
+
+def test_the_template_is_the_study_that_it_says(call: Call) -> None:
+    assert call("init", "net.py:build")[0] == 0
+    content = tomllib.loads(Path("pretrim.toml").read_text())
+    bound = app.parse_args(with_project(app, ["sweep"]), exit_on_error=False, print_error=False)[1].arguments
+    specs = _specs(StudyOptions(grid=bound["tried"], limits=bound["limits"]))
+    tried = {(spec.mode, spec.budget_fraction) for spec in specs if spec.mode != "dense"}
+    assert tried == {*product(content["sweep"]["modes"], content["sweep"]["budget-fraction"])}
+    assert len(tried) == 4
+    assert {("balanced", 1.0)} <= tried  # the project's own limit
+    assert next(spec for spec in specs if spec.budget_fraction == 1 and spec.mode == "balanced").amounts == {
+        "macs": content["limits"]["macs"]
+    }
 
 
 def test_the_whole_job_of_a_file(call: Call) -> None:

@@ -130,7 +130,8 @@ def _words(setting: Setting, argument: Argument) -> list[str]:
         return [word for key, inner in value.items() for word in (name, f"{key}={inner}")]
     if isinstance(value, list):
         repeats = argument.token_count()[1]
-        parts = [str(part) for part in value]
+        # Of none at all, the command says what it needs where it would otherwise take its default.
+        parts = [str(part) for part in value or ([""] if argument.field_info.default else [])]
         return [word for part in parts for word in (name, part)] if repeats else [name, ",".join(parts)]
     return [name, str(value)]
 
