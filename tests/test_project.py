@@ -193,3 +193,54 @@ def test_init_writes_a_file_that_every_command_takes(call: Call) -> None:
     assert code == 2 and not Path("pretrim.toml").exists()
     code, _, said = call("run")
     assert code == 2 and "`pretrim init` writes one" in said
+
+
+@pytest.fixture
+def finished(call: Call) -> str:
+    """A project whose run is finished, without a study; the text of its file."""
+    text = PROJECT.partition("[sweep]")[0]
+    Path("pretrim.toml").write_text(text)
+    assert call("run")[0] == 0
+    return text
+
+
+def test_a_finished_run_does_not_hide_what_is_wrong_with_the_file_or_new_in_it(call: Call, finished: str) -> None:
+    """One training for all of them: each change of the file, with the exit code and what is said."""
+    changes = [
+        ("", "", 0, "first is finished: remove it to train again."),
+        ('macs = "50%"', 'macs = "0.5x"', 0, "first is finished"),
+        ("threads = 1", "threads = 2", 0, "first is finished"),
+        ('macs = "50%"', 'macs = "0.4x"', 1, "(macs was 50%, is 0.4x): remove it to train again, or name another"),
+        ("epochs = 1", "epochs = 2", 1, "(epochs was 1, is 2)"),
+        ('macs = "50%"', 'macs = "50%"\nram = "0.9x"', 1, "(ram was not set, is 0.9x)"),
+        ("ema = 0.9", "ema = 0.8", 1, "(set was ema=0.9, is ema=0.8)"),
+        ("max_images = 200", "", 1, "(max-images was 200, is not set)"),
+        ("max_images = 200", "max_images = 200\nmode = 'balanced'", 0, "first is finished"),
+        ("max_images = 200", "max_images = 200\nmode = 'uniform'", 1, "(mode was not set, is uniform)"),
+        ("net.py:build", "net.py:other", 1, "(model was net.py:build, is net.py:other)"),
+        ("epochs = 1", "epoch = 1", 2, "epoch is not one: did you mean epochs?"),
+        ("[recipe]", "[recipes]", 2, "but got [recipes]: did you mean recipe?"),
+        ('model = "net.py:build"', "", 2, "MODEL is missing. `pretrim compress -h`"),
+        ("epochs = 1", "epochs = 'many'", 2, 'expected a whole number, but got "many"'),
+        ("ema = 0.9", "emma = 0.9", 2, "emma"),
+        ('macs = "50%"', 'macs = "half"', 2, "Expected macs to be an amount"),
+        ("[machine]", "[sweep]\nseeds = 'all'\n[machine]", 2, 'expected a whole number, but got "all"'),
+        ("[machine]", "[sweep]\n[report]\nwatch = 3\n[machine]", 2, "Unexpected 3"),
+        ("[limits]", "sweep = 3\n[limits]", 2, "sweep is not one"),
+    ]
+    for old, new, code, said in changes:
+        assert old in finished
+        Path("pretrim.toml").write_text(finished.replace(old, new, 1))
+        got, _, err = call("run")
+        assert (got, said in err, len(err.splitlines())) == (code, True, 1), (new, got, err)
+    Path("pretrim.toml").write_text(finished)
+    record = json.loads(Path("first/run.json").read_text())
+    del record["results"]["asked"]  # a run of an earlier version does not say
+    Path("first/run.json").write_text(json.dumps(record))
+    assert call("run")[0] == 0
+
+
+def test_nothing_is_trained_where_the_study_of_the_file_is_wrong(call: Call) -> None:
+    Path("pretrim.toml").write_text(PROJECT.replace("[0.8]", "[0.8]\nseeds = 'all'"))
+    code, _, said = call("run")
+    assert code == 2 and "--seeds" in said and not Path("first").exists()
