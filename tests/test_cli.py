@@ -689,8 +689,13 @@ def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path
     for more, said in (
         (("--from", tmp_path / "none.pth"), "Cannot read the weights in "),
         (("--mean", "0.5"), "Expected --mean and --std, but got one"),
-        (("--mean", "0.5,0.5", "--std", "1,1"), "with 1 numbers each"),
-        (("--mean", "0.5", "--std", "inf"), "with 1 numbers each"),
+        (
+            ("--mean", "0.5,0.5", "--std", "1,1"),
+            "--mean to be 1 number, as the images have 1 channel, but got 2: 0.5,0.5.",
+        ),
+        (("--mean", "0.5", "--std", "inf"), "--std to be numbers above 0, for pixels of 0 to 1, but got inf."),
+        (("--mean", "0.5", "--std", "0"), "--std to be numbers above 0, for pixels of 0 to 1, but got 0."),
+        (("--mean", "nan", "--std", "1"), "--mean to be finite numbers, for pixels of 0 to 1, but got nan."),
         (("--set", "learning_rate=1", "--lr", "1"), "learning_rate is given twice"),
         (("--set", "colour=1"), "Expected NAME=VALUE with a name of epochs"),
         (("--set", "mixup=much"), "Expected mixup to be a number, but got 'much'"),

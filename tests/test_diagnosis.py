@@ -99,6 +99,31 @@ def test_too_few_images_to_tell_are_not_said_to_be_at_chance(accuracy: float) ->
 
 
 @pytest.mark.parametrize(
+    ("accuracy", "images", "said"),
+    [
+        (
+            0.75,
+            4,
+            "(95 %: 30.1 to 95.4 %) may be no better than always one class (50.0 %), and so may training accuracy",
+        ),
+        (0.51, 1000, "(95 %: 47.9 to 54.1 %) cannot be told from always one class (50.0 %), nor can training accuracy"),
+        (
+            0.5,
+            4,
+            "validation accuracy 50.0 % of 4 images is no better than always one class (50.0 %), and so is training",
+        ),
+    ],
+)
+def test_what_is_said_of_chance_agrees_with_its_own_figures(accuracy: float, images: int, said: str) -> None:
+    """A training that learnt nothing: 75 % are not said to be no better than 50 %; of few images more are wanted."""
+    split = Split(torch.zeros(images, 1, 1, 1, dtype=torch.uint8), torch.arange(images) % 2)
+    data = replace(tiny(split), classes=("a", "b"), validation=split, train=split)
+    (found,) = [text for text in diagnose(records([0.5, 0.5], [0.5, accuracy]), data, Recipe()) if "always" in text]
+    assert said in found
+    assert ("train longer" in found) == ("too few to tell" not in found) == ((accuracy, images) != (0.75, 4))
+
+
+@pytest.mark.parametrize(
     ("accuracy", "images", "warned"), [(0.2, 50, True), (0.22, 50, True), (0.6, 50, False), (0.25, 10_000, False)]
 )
 def test_chance_is_told_by_how_many_images_there_are(accuracy: float, images: int, warned: bool) -> None:

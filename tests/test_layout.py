@@ -103,3 +103,29 @@ def test_a_pipe_gets_the_whole_table() -> None:
     show_table(console, "A table", table)
     text = printed(console)
     assert "1,234,567,890" in text and "weights" in text and "Left out" not in text
+
+
+def test_a_column_without_a_value_and_a_heading_without_a_title_take_no_room() -> None:
+    console = terminal(80)
+    table = Table("<trial", "?latency", "MACs", "?seed", "<?")
+    table.add_row("a", "-", "-", "0", "")
+    table.add_row("b", "-", "-", "1", "")
+    show_table(console, "Trials", table)
+    assert "latency" not in printed(console) and "MACs" in printed(console) and "Left out" not in printed(console)
+    console = terminal(80)
+    untitled = Table("<", "<~")
+    untitled.add_row("size", "3 KiB")
+    show_table(console, "A file", untitled)
+    assert [line.strip() for line in printed(console).splitlines() if line.strip()] == ["A file", "size   3 KiB"]
+    assert len(printed(console).splitlines()) <= 4
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_every_column_of_a_profile_that_is_left_out_is_named(width: int) -> None:
+    console = terminal(width)
+    show_profile(console, profile("resnet20", (3, 32, 32)).to_json())
+    text = printed(console)
+    table, _, rest = text.partition("Left out at this width: ")
+    named = rest.partition("\n")[0].split(", ")
+    for title in ("kind", "filters", "weights", "MACs", "output", "PA", "FA", "MA"):
+        assert (title in table.split()) != (title in named), title

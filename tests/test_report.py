@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -657,6 +657,25 @@ def test_a_table_names_its_rows_and_keeps_its_columns(width: int) -> None:
     assert "macs at 0.5 of macs" in " ".join(rows[1]) and rows[1][-2:] == ["89.0", "%"]
     assert width < 110 or rows[1][-3] == "-"
     assert sum(line.strip().startswith("params at ") for line in text.splitlines()) == 2
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_every_column_that_a_terminal_has_no_room_for_is_named(width: int) -> None:
+    """What a wide terminal shows is on a narrow one, or in the line below the table."""
+    found = recommend(candidates(TRIALS), {"ram": 1e9})
+
+    def shown(width: int, show: Callable[[Console], None]) -> str:
+        console = Console(width=width, record=True, file=io.StringIO(), force_terminal=True, color_system=None)
+        show(console)
+        return console.export_text()
+
+    for show in (
+        lambda console: show_advice(console, Advice(Path("study"), {"ram": 1e9}, found)),
+        lambda console: show_trials(console, TRIALS),
+    ):
+        titles = re.split(r"\s{2,}", shown(400, show).splitlines()[2].strip())
+        assert len(titles) >= 7
+        assert [title for title in titles if title not in shown(width, show)] == []
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

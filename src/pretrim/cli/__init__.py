@@ -167,7 +167,8 @@ def _wrong_use(error: CycloptsError, given: Sequence[str]) -> str:
         text = _missing(error)
     elif isinstance(error, UnusedCliTokensError):
         text = f"Unexpected {shlex.join(error.unused_tokens or ())}: options have names, such as --data DATA."
-    command = f"pretrim {given[0]}" if given and given[0] in app else "pretrim"
+    asked = [*(error.command_chain or ()), *given][:1]  # `pretrim run` reads what the file says of other commands
+    command = f"pretrim {asked[0]}" if asked and asked[0] in app else "pretrim"
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} `{command} -h` shows how it is used."
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pretrim.jobs.options import (
+    CompressOptions,
     DataOptions,
     GoalOptions,
     JobOptions,
@@ -42,11 +43,32 @@ def compress(
     job: JobOptions | None = None,
 ) -> None:
     """Trim a network to its limits, train it, save and export it."""
-    from pretrim.jobs.compress import CompressOptions
     from pretrim.jobs.compress import compress as run_job
     from pretrim.train import is_main
 
-    options = CompressOptions(
+    options = options_of(limits, goal, target, search, images, training, machine, job)
+    run = run_job(model, data, output, options, Bars())
+    if not is_main():
+        return
+    if json:
+        render.print_json(run.to_json())
+    else:
+        show_comparison(render.output(), run.to_json())
+    check_board(run.to_json().get("artifact") or {})
+
+
+def options_of(
+    limits: Limits | None = None,
+    goal: GoalOptions | None = None,
+    target: TargetOptions | None = None,
+    search: Search | None = None,
+    images: DataOptions | None = None,
+    training: TrainingOptions | None = None,
+    machine: MachineOptions | None = None,
+    job: JobOptions | None = None,
+) -> CompressOptions:
+    """All that was asked for; what was not is None."""
+    return CompressOptions(
         limits=limits or Limits(),
         goal=goal or GoalOptions(),
         target=target or TargetOptions(),
@@ -56,11 +78,3 @@ def compress(
         machine=machine or MachineOptions(),
         job=job or JobOptions(),
     )
-    run = run_job(model, data, output, options, Bars())
-    if not is_main():
-        return
-    if json:
-        render.print_json(run.to_json())
-    else:
-        show_comparison(render.output(), run.to_json())
-    check_board(run.to_json().get("artifact") or {})

@@ -40,7 +40,7 @@ output = "run"
 
 [sweep]  # the study of `pretrim run`; without this table it makes none
 modes = ["balanced", "uniform"]
-budget-fraction = [0.5, 0.25]
+budget-fraction = [1, 0.5]  # of [limits] and of the board: 1 is what they say, 0.5 is half of it
 output = "study"
 """
 

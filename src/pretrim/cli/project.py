@@ -58,6 +58,17 @@ def with_project(app: App, given: Sequence[str]) -> list[str]:
         or {"-h", "--help"} & {*given}
     ):
         return list(given)
+    model, options = added(app, given)
+    if model or options:
+        print(f"note: {FILE} adds {' '.join([*model, *options])}", file=sys.stderr)
+    return [given[0], *model, *given[1:], *options]
+
+
+def added(app: App, given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What the project file adds to a command line: MODEL, which goes before what was typed, and options.
+
+    Raises UsageError as `with_project`.
+    """
     command, *own = given
     commands = {name: _arguments(app, name) for name in app if not name.startswith("-")}
     arguments = commands[command]
@@ -71,9 +82,17 @@ def with_project(app: App, given: Sequence[str]) -> list[str]:
             model = [] if _has_positional(own, arguments) else [str(setting.value)]
         elif (argument := arguments.get(setting.option)) is not None and not typed & {*argument.names}:
             options += _words(setting, argument)
-    if model or options:
-        print(f"note: {FILE} adds {' '.join([*model, *options])}", file=sys.stderr)
-    return [command, *model, *own, *options]
+    return model, options
+
+
+def parsed(app: App, *given: str) -> dict[str, Any]:
+    """What a command would be called with by the project file, by its parameters.
+
+    Raises UsageError as `with_project`, and CycloptsError for what the command does not take.
+    """
+    model, options = added(app, given)
+    words = [given[0], *model, *given[1:], *options]
+    return dict(app.parse_args(words, exit_on_error=False, print_error=False)[1].arguments)
 
 
 def read() -> dict[str, Any]:
@@ -130,7 +149,8 @@ def _words(setting: Setting, argument: Argument) -> list[str]:
         return [word for key, inner in value.items() for word in (name, f"{key}={inner}")]
     if isinstance(value, list):
         repeats = argument.token_count()[1]
-        parts = [str(part) for part in value]
+        # Of none at all, the command says what it needs where it would otherwise take its default.
+        parts = [str(part) for part in value or ([""] if argument.field_info.default else [])]
         return [word for part in parts for word in (name, part)] if repeats else [name, ",".join(parts)]
     return [name, str(value)]
 

@@ -28,6 +28,7 @@ from .options import (
     JobOptions,
     Limits,
     MachineOptions,
+    PerChannel,
     Search,
     TargetOptions,
     TrainingOptions,
@@ -110,8 +111,8 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     fit: Literal["crop", "pad", "stretch"] | None
     max_images: int | None
     task: Any
-    mean: str | None
-    std: str | None
+    mean: PerChannel | None
+    std: PerChannel | None
     plan: Path | None
     teacher: Path | None
     dense: bool

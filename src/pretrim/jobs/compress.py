@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrim.errors import UsageError
 
+from .asked import asked_of
 from .data import DataSource, open_data
 from .fit import fitted
 from .options import CompressOptions as CompressOptions
@@ -78,19 +79,11 @@ class _Job:
 
         self.options, self.output, self.reporter = options, output, reporter
         self.locks: list[Lock] = []
+        self.asked = asked_of(model, data, options)
         job = options.job
-        if job.worst < 0:
-            raise UsageError(f"Expected --worst to be 0 or more images, but got {job.worst}.")
-        self.given = _given_plan(options)
-        self.target = _target_of(options, self.given)
-        if job.resume and job.overwrite:
-            raise UsageError("--resume continues a training, --overwrite starts anew: give one of them.")
+        self.given, self.target = check_options(data, options)
         self.seed = options.search.options().seed
-        name = str(data) if isinstance(data, str | Path) else ""
-        inherits = job.from_ is not None
-        recipe_of(
-            name, options.training, self.seed, fine_tune=inherits
-        )  # what is wrong with it is said before long work
+        name, inherits = _name_of(data), job.from_ is not None
         self.execution: Execution = execution_of(options.machine)
         if is_main():
             check_free(output, output)
@@ -148,7 +141,7 @@ class _Job:
             results |= self._train("slim", slim, self.plan, self.output, teacher, weights, accelerator)
             if self.options.job.dense:
                 results["dense"] = self._dense(stack, weights, accelerator)
-            self._save(slim, self.output, results)
+            self._save(slim, self.output, {**results, "asked": self.asked})
         if is_main():  # only now: what is saved needs no state to be made again
             for folder in (self.dense_folder, self.output):
                 (folder / STATE).unlink(missing_ok=True)
@@ -303,6 +296,30 @@ class _Job:
         from .export import deliver
 
         return replace(run, artifact=deliver(run, self.target, self.reporter))
+
+
+def check_options(data: DataSource | None, options: CompressOptions) -> tuple[Plan | None, Target]:
+    """What is wrong with the options is said before long work; the plan that was given, and the target.
+
+    Args:
+        data: name, folder, or data sets; None: those of the task.
+        options: all of them.
+
+    Raises UsageError for what cannot be, whatever the data and the model are.
+    """
+    job = options.job
+    if job.worst < 0:
+        raise UsageError(f"Expected --worst to be 0 or more images, but got {job.worst}.")
+    given = _given_plan(options)
+    target = _target_of(options, given)
+    if job.resume and job.overwrite:
+        raise UsageError("--resume continues a training, --overwrite starts anew: give one of them.")
+    recipe_of(_name_of(data), options.training, options.search.options().seed, fine_tune=job.from_ is not None)
+    return given, target
+
+
+def _name_of(data: DataSource | None) -> str:
+    return str(data) if isinstance(data, str | Path) else ""
 
 
 def _given_plan(options: CompressOptions) -> Plan | None:

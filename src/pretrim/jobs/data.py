@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pretrim.errors import DataError, UsageError, as_typed, shown
 
-from .options import DataOptions
+from .options import DataOptions, PerChannel
 from .reporter import Reporter
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def image_format(shape: Shape | None, model: ModelSource) -> tuple[int | None, t
     return shape[0], (shape[1], shape[2])
 
 
-def _normalised_by(data: DataSet, mean: str | None, std: str | None) -> DataSet:
+def _normalised_by(data: DataSet, mean: PerChannel | None, std: PerChannel | None) -> DataSet:
     """The data with the mean and deviation that a trained network is used to, if they were given."""
     pair = normalisation(mean, std, data.input_shape[0])
     if pair is not None and data.as_given:
@@ -155,11 +155,11 @@ def _normalised_by(data: DataSet, mean: str | None, std: str | None) -> DataSet:
     return data if pair is None else replace(data, mean=pair[0], std=pair[1])
 
 
-def normalisation(mean: str | None, std: str | None, channels: int) -> Normalisation | None:
+def normalisation(mean: PerChannel | None, std: PerChannel | None, channels: int) -> Normalisation | None:
     """What ``--mean`` and ``--std`` say; None without them. Raises UsageError for one alone, or unusable numbers.
 
     Args:
-        mean: a number for each channel, with commas between them.
+        mean: a number for each channel: a text with commas between them, or a sequence.
         std: likewise.
         channels: of an image.
     """
@@ -167,27 +167,29 @@ def normalisation(mean: str | None, std: str | None, channels: int) -> Normalisa
         return None
     if mean is None or std is None:
         raise UsageError("Expected --mean and --std, but got one of them: give both.")
-    pair = _numbers("--mean", mean), _numbers("--std", std)
-    usable = all(math.isfinite(number) for part in pair for number in part) and min(pair[1]) > 0
-    if {len(part) for part in pair} != {channels} or not usable:
-        raise UsageError(
-            f"Expected --mean and --std with {channels} numbers each, deviations above 0, as the images have."
-        )
-    return pair
+    return _numbers("--mean", mean, channels), _numbers("--std", std, channels, above=0.0)
 
 
-def _numbers(name: str, text: str) -> tuple[float, ...]:
-    """Read numbers with commas between them.
+def _numbers(name: str, given: PerChannel, channels: int, above: float = -math.inf) -> tuple[float, ...]:
+    """Read a number for each channel.
 
-    >>> _numbers("--mean", "0.5,0.25")
+    >>> _numbers("--mean", "0.5,0.25", 2)
     (0.5, 0.25)
     """
+    text = given if isinstance(given, str) else ",".join(map(str, given))
     try:
-        return tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
             f"Expected {name} to be a number for each channel, such as 0.5,0.5,0.5, but got {shown(text)}."
         ) from None
+    if len(found) != channels:
+        counted = "1 number, as the images have 1 channel" if channels == 1 else f"{channels} numbers, one a channel"
+        raise UsageError(f"Expected {name} to be {counted}, but got {len(found)}: {text}.")
+    if not all(above < number < math.inf for number in found):
+        wanted = "numbers above 0" if above == 0 else "finite numbers"
+        raise UsageError(f"Expected {name} to be {wanted}, for pixels of 0 to 1, but got {text}.")
+    return found
 
 
 def load_like_run(source: DataSource | None, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:

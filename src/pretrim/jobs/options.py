@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 Amount = str | int | float
 Changes = Annotated[tuple[str, ...] | Mapping[str, Any], Parameter(metavar="NAME=VALUE")]
-MinWidth = int | Mapping[str, int]
+MinWidth = tuple[str, ...] | int | Mapping[str, int]
+"""How many filters; the tuple tells the command line alone that the option may be repeated, `WIDTHS` reads its texts"""
+PerChannel = str | Sequence[float]
+"""A number for each channel of an image, as a text with commas between them"""
 LONGEST_NUMBER = 9
 """digits of a number of filters"""
 
@@ -69,6 +72,13 @@ def _widths(_: Any, tokens: Sequence[Any]) -> int | dict[str, int]:
     return read_widths([str(token.value) for token in tokens])
 
 
+def _joined(_: Any, tokens: Sequence[Any]) -> str:
+    """One text with commas; given again, the lists add up."""
+    return ",".join(str(token.value) for token in tokens)
+
+
+LISTED = Parameter(converter=_joined, n_tokens=1, metavar="LIST")
+"""Of a type that has a sequence: cyclopts keeps the last text alone of what it takes for a single value"""
 WIDTHS = Parameter(converter=_widths, n_tokens=1, accepts_keys=False, metavar="N", group=SEARCH)
 
 
@@ -213,9 +223,9 @@ class DataOptions:
     """Task: classification, multilabel, regression, segmentation, keypoints, or FILE.py:CLASS (default: the data's)."""
     max_images: int | None = None
     """Train on at most this many images, for a quick trial."""
-    mean: str | None = None
+    mean: Annotated[PerChannel | None, LISTED] = None
     """Per-channel mean of the normalisation: 0.485,0.456,0.406 (default: the data's)."""
-    std: str | None = None
+    std: Annotated[PerChannel | None, LISTED] = None
     """Per-channel standard deviation: 0.229,0.224,0.225 (default: the data's)."""
 
 

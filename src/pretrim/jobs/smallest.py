@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pretrim.errors import UsageError
 from pretrim.files import write_text
 
+from .asked import Asked, asked_of
 from .data import DataSource, open_data
 from .options import CompressOptions, DataOptions, JobOptions
 from .reporter import Reporter
@@ -55,7 +56,7 @@ def compress_within(
     prepare_output(output, options.job.overwrite, options.job.resume)
     folder = output.with_name(f"{output.name}-study")
     best, study = _bisect(model, data, folder, options, goal, reporter)
-    _take_over(study, best, output)
+    _take_over(study, best, output, asked_of(model, data, options))
     return _finished(model, data, output, options, target, reporter)
 
 
@@ -135,8 +136,8 @@ def _tried(
     return run_sweep(model, data, folder, asked, reporter)
 
 
-def _take_over(study: Study, best: Candidate, output: Path) -> None:
-    """The run of a trial, in a folder of its own, with the dense network's results beside its own."""
+def _take_over(study: Study, best: Candidate, output: Path, asked: Asked) -> None:
+    """The run of a trial, in a folder of its own, with the dense network's results and what was asked."""
     from pretrim.runs.folder import output_folder
     from pretrim.runs.load import read
     from pretrim.runs.record import OWN, RECORD
@@ -145,7 +146,7 @@ def _take_over(study: Study, best: Candidate, output: Path) -> None:
     trials = study.path / "trials"
     dense = next((trial for trial in study.trials if trial.spec.mode == DENSE and trial.state == "done"), None)
     record = read(trials / best.key)
-    results: dict[str, Any] = {**(record.results or {}), "study": str(study.path), "trial": best.key}
+    results: dict[str, Any] = {**(record.results or {}), "study": str(study.path), "trial": best.key, "asked": asked}
     if dense is not None:
         results["dense"] = dict(read(trials / dense.key).results or {})
     with output_folder(output):

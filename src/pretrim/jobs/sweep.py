@@ -18,6 +18,7 @@ from .data import DataSource, open_data, wanted_shape
 from .export import default_path, deliver
 from .options import (
     DATA,
+    LISTED,
     SEARCH,
     WIDTHS,  # noqa: F401  # the annotations of `Keeping` are read with the names of this module, by its heir below
     Amount,
@@ -49,14 +50,6 @@ if TYPE_CHECKING:
 TRIED = Group("What is tried", sort_key=0)
 MOST_WORKERS, MOST_TRIALS = 1024, 1_000_000
 WHERE = Group("Where it runs", sort_key=8)
-
-
-def _last(_: Any, tokens: Sequence[Any]) -> str:
-    """One text with commas; given again, the last one counts."""
-    return str(tokens[-1].value)
-
-
-LISTED = Parameter(converter=_last, n_tokens=1, metavar="LIST")
 
 
 @Parameter(name="*", group=TRIED)

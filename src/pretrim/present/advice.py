@@ -10,7 +10,7 @@ from rich.text import Text
 
 from .layout import Table, show_table
 from .study import titled
-from .text import WIDE, compared, interval, resource, show_line
+from .text import compared, interval, resource, show_line
 
 if TYPE_CHECKING:
     from pretrim.jobs.study import Advice
@@ -30,9 +30,9 @@ def show_advice(console: Console, advice: Advice) -> None:
         return
     metric = found.best.metric
     title = f"{found.fitting} of {found.of} networks fit{f' ({_asked(limits)})' if limits else ''}"
-    shown = _shown(found.best, limits, is_wide=console.width >= WIDE)
+    shown = _shown(found.best, limits)
     is_known = found.best.validated is not None  # studies of older versions do not say
-    columns = [BY_NAME[name].title for name in shown]
+    columns = [f"{'' if name == 'macs' or name in limits else '?'}{BY_NAME[name].title}" for name in shown]
     table = Table("<", "<network", "?seed", *columns, titled("validation", metric), *(["?95 %"] if is_known else []))
     for rank, one in (("best", found.best), ("next best", found.next_best)):
         if one is not None:
@@ -73,15 +73,14 @@ def _interval(evaluation: Mapping[str, Any] | None, metric: Metric) -> str:
     return f"{interval(evaluation['interval_95'], metric=metric)}, n = {evaluation['images']:,}"
 
 
-def _shown(best: Candidate, limits: Mapping[str, float], *, is_wide: bool) -> list[str]:
-    """Resources that have a column; on a narrow terminal, where the names would have no room, MACs and the limited.
+def _shown(best: Candidate, limits: Mapping[str, float]) -> list[str]:
+    """Resources that have a column.
 
     Where a board's own flash and RAM are limits, what the network takes of these stands there, not the formulas.
     """
     limited = {name: of for name, of in ON_BOARD.items() if of in limits and of in best.takes}
     names = [limited.get(name, name) for name in ("params", "macs", "flash", "ram", "latency", "energy")]
-    there = [name for name in names if name in best.takes]
-    return there if is_wide else [name for name in there if name == "macs" or name in limits]
+    return [name for name in names if name in best.takes]
 
 
 def _named(one: Candidate) -> str:

@@ -1,7 +1,8 @@
 """Tables that fit the terminal: nothing is cut, no name is broken over lines, no unit is parted from its number.
 
 Where a table is wider than the terminal, columns that matter least are left out and named below it; where it is still
-too wide, each row becomes a block of ``column  value`` lines. A pipe or file gets the whole table.
+too wide, each row becomes a block of ``column  value`` lines. A pipe or file gets the whole table. Such a column that
+says nothing in any row is left out everywhere, and a table without titles has no line for them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from rich.text import Text
 
 PROSE_WIDTH = 24
 """The least width of a column of sentences; they wrap between words"""
+NOTHING = ("", "-")
+"""Cells without a value"""
 GAP = 3
 """between columns, as Rich draws them"""
 
@@ -62,30 +65,39 @@ class Table(RichTable):
         self.add_column(Text(heading.title), justify=align, overflow="fold", no_wrap=not heading.is_prose)  # type: ignore[arg-type]
 
 
-def show_table(console: Console, title: str, table: Table) -> None:
+def show_table(console: Console, title: str, table: Table, without: Sequence[str] = ()) -> None:
     """A title, and the table as it fits.
 
     Args:
         console: where to.
         title: a line above the table.
         table: is not changed.
+        without: titles of columns that the caller left out because the terminal is narrow.
     """
+    table = _only(table, [place for place in range(len(table.headings)) if _says_something(table, place)])
     console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
     if not console.is_terminal:
         console.width = max(console.width, _width(table, table.headings))
     if _width(table, [heading for heading in table.headings if not heading.is_optional]) > console.width:
+        places = list(range(len(table.headings)))
         _show_blocks(console, table)
-        return
-    places = _that_fit(table, console.width)
-    console.print(_only(table, places))
+    else:
+        places = _that_fit(table, console.width)
+        console.print(_only(table, places))
     left_out = [heading.title for place, heading in enumerate(table.headings) if place not in places and heading.title]
-    if left_out:
-        console.print(Text(f"Left out at this width: {', '.join(left_out)}", style="dim"))
+    if without or left_out:
+        console.print(Text(f"Left out at this width: {', '.join([*without, *left_out])}", style="dim"))
 
 
 def fitted(table: Table, width: int) -> Table:
     """The table without the optional columns that do not fit so many columns of a terminal."""
     return _only(table, _that_fit(table, width))
+
+
+def _says_something(table: Table, place: int) -> bool:
+    """Whether a column has to stay, or has a value in any row."""
+    cells = map(_plain, table.columns[place].cells)
+    return not table.headings[place].is_optional or any(cell.strip() not in NOTHING for cell in cells)
 
 
 def _that_fit(table: Table, width: int) -> list[int]:
@@ -104,6 +116,7 @@ def _only(table: Table, places: Sequence[int]) -> Table:
     made = Table()
     for place in places:
         made.add(table.headings[place])
+    made.show_header = any(heading.title for heading in made.headings)
     cells = [list(table.columns[place].cells) for place in places]
     for number, row in enumerate(table.rows):
         made.add_row(*(column[number] for column in cells), end_section=row.end_section)
@@ -141,7 +154,7 @@ def _show_blocks(console: Console, table: Table) -> None:
         block.add_column(no_wrap=True, style="dim")
         block.add_column(overflow="fold")
         for title, cell in zip(titles[1:], row[1:], strict=True):
-            if _plain(cell).strip() not in ("", "-"):
+            if _plain(cell).strip() not in NOTHING:
                 block.add_row(Text(title), cell if isinstance(cell, Text) else Text(str(cell)))
         console.print(Padding(block, (0, 0, 0, 3)))
     console.print()

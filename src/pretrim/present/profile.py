@@ -17,7 +17,7 @@ from .text import BAR_WIDTH, COSTS, MODE_TITLES, WIDE, amount, bar, count, perce
 def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     """Layers, totals, groups, frozen layers and notes of one network."""
     title = f"{record['model']}, one image of {'x'.join(map(str, record['input']))}, {record['dtype']}"
-    show_table(console, title, _layers(record["layers"], console))
+    show_table(console, title, _layers(record["layers"], console), [] if console.width >= WIDE else ["kind"])
     console.print(
         Text("PA, FA, MA: share of all weights, MACs and feature maps, by which the modes params, macs and memory")
     )

@@ -9,11 +9,14 @@ from rich.console import Console
 
 from .device import energy_text, time_label, time_text
 from .layout import Table, show_table
-from .text import WIDE, count, interval, show_line, size
+from .text import count, interval, show_line, size
 
 if TYPE_CHECKING:
     from pretrim.study.rows import Trial
     from pretrim.train import Metric
+
+SHORTEST_S = 0.5
+"""Of a training whose seconds are said"""
 
 
 def show_trials(console: Console, trials: Sequence[Trial]) -> None:
@@ -22,24 +25,15 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     from pretrim.study.recommend import place_of
     from pretrim.train import ACCURACY
 
-    is_wide = console.width >= WIDE
     on_boards = {trial.key: predicted(trial) for trial in trials}
     has_board = any(on_boards.values())
     has_energy = any((found or {}).get("slim_uj") is not None for found in on_boards.values())
     metric = next((trial.metric for trial in trials if trial.record), ACCURACY)
-    has_latency = (is_wide and not has_board) or any(trial.measured for trial in trials)
-    more = [*(["flash"] if is_wide else []), "RAM", *(["latency"] if has_latency else [])]
+    has_latency = any(trial.measured for trial in trials)
+    more = ["?flash", "RAM", *(["latency"] if has_latency else [])]
     more += [*(["on its board"] if has_board else []), *(["?energy"] if has_energy else [])]
     table = Table(
-        "<trial",
-        "?seed",
-        "MACs",
-        "parameters",
-        *more,
-        titled("validation", metric),
-        *(["?95 %"] if is_wide else []),
-        "?s",
-        "<?",
+        "<trial", "?seed", "MACs", "parameters", *more, titled("validation", metric), "?95 %", "?seconds", "<?"
     )
     there = [trial for trial in trials if trial.record is not None]
     for trial in sorted(there, key=lambda trial: -(trial.record or {})["costs"]["macs"]):
@@ -50,13 +44,13 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             str(trial.spec.seed),
             count(costs["macs"]),
             count(costs["params"]),
-            *([size(costs["weight_bytes"])] if is_wide else []),
+            size(costs["weight_bytes"]),
             size(costs["peak_activation_bytes"]),
             *(["-" if latency is None else f"{1e3 * latency:.2f} ms"] if has_latency else []),
             *_board_cells(on_boards[trial.key], has_board=has_board, has_energy=has_energy),
             metric.show(trial.validation),
-            *([interval(record.get("validation", {}).get("interval_95"), metric=metric)] if is_wide else []),
-            f"{record['seconds']:.0f}" if "seconds" in record else "-",
+            interval(record.get("validation", {}).get("interval_95"), metric=metric),
+            f"{record['seconds']:.0f}" if record.get("seconds", 0.0) >= SHORTEST_S else "-",
             "stopped" if trial.state == "stopped" else "",
         )
     show_table(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)

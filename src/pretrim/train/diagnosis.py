@@ -19,6 +19,8 @@ CLIMB = 0.01
 """of validation accuracy, from the epochs before to the last tenth of the epochs, that says a training was too short"""
 LAST = 0.1
 """Share of the epochs that are the last ones: with a cosine schedule, the rate is below 3 % of its largest there"""
+FEW = 0.2
+"""Width of an accuracy's interval (about that of 100 images), from which on more images are asked for, not epochs"""
 FITTED = 0.98
 """Training accuracy above which more epochs would teach little that is new"""
 
@@ -54,10 +56,19 @@ def at_chance(records: Sequence[EpochRecord], data: DataSet) -> str | None:
         return None
     learnt, seen = _is_learning(records, data), f"{100 * (records[-1].train_score or 0.0):.1f} %"
     said, always = f"validation accuracy {100 * accuracy:.1f} % of {images:,} images", f"{100 * base:.1f} %"
-    if learnt and accuracy > base:
+    if accuracy > base:  # the figures alone would say that it is better
+        said += f" (95 %: {100 * ends.low:.1f} to {100 * ends.high:.1f} %)"
+        if learnt or ends.high - ends.low > FEW:
+            beside = (
+                f"while training accuracy climbed to {seen}" if learnt else f"and so may training accuracy ({seen})"
+            )
+            return (
+                f"{said} may be no better than always one class ({always}), {beside}: these images are too few to "
+                f"tell. Hold out more."
+            )
         return (
-            f"{said} (95 %: {100 * ends.low:.1f} to {100 * ends.high:.1f} %) may be no better than always one class "
-            f"({always}), while training accuracy climbed to {seen}: these images are too few to tell. Hold out more."
+            f"{said} cannot be told from always one class ({always}), nor can training accuracy ({seen}): train "
+            f"longer, or change --lr."
         )
     said += f" is no better than always one class ({always})"
     if learnt:
