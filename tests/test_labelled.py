@@ -210,6 +210,208 @@ def test_what_is_wrong_with_a_table(tmp_path: Path, head: str, rows: list[str], 
     assert not (tmp_path / "run").exists()
 
 
+def told(path: Path, **options: Any) -> tuple[data.DataSet, list[str]]:
+    """The data, and what was said of them."""
+    said: list[str] = []
+    return data.load(str(path), **{"image_size": 4, "announce": said.append, **options}), said
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [(["0", "1"], ("classification", ("0", "1"))), (["cat", "dog"], ("classification", ("cat", "dog")))],
+)
+def test_row_numbers_of_pandas_are_no_target(
+    tmp_path: Path, name: str, values: list[str], wanted: tuple[str, tuple[str, ...]]
+) -> None:
+    table(pictures(tmp_path), f"{name},file,label", [f"{n},{n}.png,{values[n % 2]}" for n in range(12)])
+    found, said = told(tmp_path)
+    assert (found.task, found.classes) == wanted
+    which = repr(name) if name else "without a name"
+    assert said == [
+        f"note: the column {which} is not read: pandas writes row numbers there, to_csv(index=False) does not"
+    ]
+
+
+def test_row_numbers_alone_are_no_target(tmp_path: Path) -> None:
+    table(pictures(tmp_path), ",file", [f"{n},{n}.png" for n in range(12)])
+    with pytest.raises(DataError, match="No column of labels in"):
+        told(tmp_path)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_column_that_counts_the_rows_is_no_target_beside_others(tmp_path: Path, start: int) -> None:
+    table(pictures(tmp_path), "id,file,value", [f"{n + start},{n}.png,{n / 7}" for n in range(12)])
+    found, said = told(tmp_path)
+    assert (found.task, found.classes) == ("regression", ("value",))
+    assert said == ["note: the column 'id' counts the rows, and is not read as a target"]
+    table(tmp_path, "file,value", [f"{n}.png,{n}" for n in range(12)])
+    assert told(tmp_path)[0].classes == ("value",)
+
+
+@pytest.mark.parametrize(
+    ("head", "cells", "said"),
+    [
+        ("value", {5: "nan"}, r"Expected a number as the value of row 7 of .*labels\.csv, but got 'nan': mend it"),
+        ("value", {5: "n/a", 6: "-"}, r"a number as the value of row 7 of .*, but got 'n/a' \(2 of 12 rows\): mend"),
+        ("target", {5: "nan"}, "Expected a number as the target of row 7 of .*, but got 'nan': mend it"),
+        ("value", {5: "0,5"}, "a decimal point in the numbers of value, but got '0,5' in row 7 of .*: write 0.5"),
+        (
+            "label",
+            {n: f"{n},25" for n in range(12)},
+            r"a decimal point in the numbers of label, but got '0,25' in row 2 of .* \(12 of 12 rows\): write 0\.25",
+        ),
+    ],
+)
+def test_a_fault_among_numbers_makes_no_classes(tmp_path: Path, head: str, cells: dict[int, str], said: str) -> None:
+    table(pictures(tmp_path), f"file,{head}", [f'{n}.png,"{cells.get(n, n / 7)}"' for n in range(12)])
+    with pytest.raises(DataError, match=said):
+        told(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["nan", "NaN", "<NA>"])
+def test_a_missing_label_is_no_class(tmp_path: Path, missing: str) -> None:
+    cells = [missing if n in (5, 7, 8) else "cat" if n % 2 else "none" for n in range(12)]
+    table(pictures(tmp_path), "file,label", [f"{n}.png,{cell}" for n, cell in enumerate(cells)])
+    with pytest.raises(
+        DataError, match=rf"No label in row 7 of .*labels\.csv \('{missing}', 3 rows lack one\): add it"
+    ):
+        told(tmp_path)
+    cells = ["cat" if n % 2 else "none" for n in range(12)]  # as of parts without a defect
+    table(tmp_path, "file,label", [f"{n}.png,{cell}" for n, cell in enumerate(cells)])
+    assert told(tmp_path)[0].classes == ("cat", "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "wanted"),
+    [
+        ("label", ["0.0", "1.0", "2.0"], ("classification", ("0", "1", "2"))),
+        ("class", ["1", "2.0"], ("classification", ("1", "2"))),
+        ("label", ["007", "8"], ("classification", ("007", "8"))),
+        ("label", ["0.0", "0.5"], ("regression", ("label",))),
+        ("target", ["0.0", "1.0"], ("regression", ("target",))),
+        ("label", ["True", "False"], ("classification", ("False", "True"))),
+        ("red", ["True", "False"], ("classification", ("False", "True"))),
+        ("grade", ["1", "2", "a", "b"], ("classification", ("1", "2", "a", "b"))),
+    ],
+)
+def test_what_one_column_is(tmp_path: Path, name: str, cells: list[str], wanted: tuple[str, tuple[str, ...]]) -> None:
+    table(pictures(tmp_path), f"file,{name}", [f"{n}.png,{cells[n % len(cells)]}" for n in range(12)])
+    found = told(tmp_path)[0]
+    assert (found.task, found.classes) == wanted
+
+
+@pytest.mark.parametrize("words", [("False", "True"), ("false", "TRUE"), ("0.0", "1.0"), (False, True)])
+def test_columns_of_yes_and_no_are_labels(tmp_path: Path, words: tuple[Any, Any]) -> None:
+    pictures(tmp_path)
+    columns = {"cat": [words[n % 2] for n in range(12)], "dog": [words[int(n < 6)] for n in range(12)]}
+    if isinstance(words[0], bool):
+        parquet.write_table(
+            pyarrow.table({"file": [f"{n}.png" for n in range(12)], **columns}), tmp_path / "labels.parquet"
+        )
+    else:
+        table(tmp_path, "file,cat,dog", [f"{n}.png,{columns['cat'][n]},{columns['dog'][n]}" for n in range(12)])
+    found = told(tmp_path)[0]
+    assert (found.task, found.classes) == ("multilabel", ("cat", "dog"))
+    numbers = (found.train.images[:].float().mean(dim=(1, 2, 3)) / 20).round()
+    assert torch.equal(found.train.targets[:], torch.stack([numbers % 2, (numbers < 6).float()], dim=1))
+
+
+def test_few_whole_numbers_may_have_been_meant_as_classes(tmp_path: Path) -> None:
+    table(pictures(tmp_path), "file,defect", [f"{n}.png,{n % 2}" for n in range(12)])
+    found, said = told(tmp_path)
+    assert found.task == "regression"
+    assert said == [
+        "note: defect has 2 whole numbers (0, 1) and is regressed: call the column label if they are classes"
+    ]
+
+
+def test_classes_beside_numbers_are_not_regressed(tmp_path: Path) -> None:
+    table(pictures(tmp_path), "file,label,width", [f"{n}.png,{n % 3},24" for n in range(12)])
+    with pytest.raises(DataError, match=r"but label has classes \('0'\), and width is there too: leave out"):
+        told(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.tsv", "LABELS.CSV"])
+def test_cells_may_be_separated_by_tabs(tmp_path: Path, name: str) -> None:
+    rows = [f"{n}.png\t{'a, b' if n % 2 else 'c'}" for n in range(12)]
+    path = table(pictures(tmp_path), "file\tlabel", rows, name)
+    assert told(path)[0].classes == ("a, b", "c")
+
+
+def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
+    pictures(tmp_path / "all" / "img")
+    table(tmp_path, "file,label", [f"all\\img\\{n}.png,{n % 2}" for n in range(12)])
+    assert told(tmp_path)[0].classes == ("0", "1")
+
+
+def test_all_missing_images_are_counted(tmp_path: Path) -> None:
+    table(pictures(tmp_path, 10), "file,label", [f"{n}.png,{n % 2}" for n in range(12)])
+    with pytest.raises(DataError, match=r"The image of row 12 of .* is not there: .*10\.png \(2 of 12 are not\)"):
+        told(tmp_path)
+
+
+def test_a_table_in_another_encoding_is_told_to_be_saved_again(tmp_path: Path) -> None:
+    (pictures(tmp_path) / "labels.csv").write_bytes("file,label\n0.png,Kätzchen\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"as a CSV in UTF-8 .*: save it as UTF-8"):
+        told(tmp_path)
+
+
+def test_rows_of_one_image_are_one_image(tmp_path: Path) -> None:
+    """Drawn apart, one of them would be trained on, and the other be the test."""
+    rows = [f"{'./' * (n >= 12)}{n % 12}.png,{n % 2}" for n in range(24)]
+    table(pictures(tmp_path), "file,label", rows)
+    found, said = told(tmp_path)
+    means = [part.images[:].float().mean(dim=(1, 2, 3)) for part in (found.train, found.validation, found.test)]
+    assert sorted((torch.cat(means) / 20).round().tolist()) == list(range(12))
+    assert said == ["note: 12 of 24 rows repeat the image of another, and are left out"]
+
+
+@pytest.mark.parametrize(("head", "rows"), [("label", "ab"), ("x,y", ["1,2", "1,3"])])
+def test_one_image_with_two_targets_is_refused(tmp_path: Path, head: str, rows: Sequence[str]) -> None:
+    cells = [f"{n}.png,{rows[n % 2]}" for n in range(12)]
+    table(pictures(tmp_path), f"file,{head}", [*cells, f"0.png,{rows[1]}"])
+    with pytest.raises(
+        DataError, match=r"0\.png has other targets in row 14 of .* than in row 2: keep one row an image"
+    ):
+        told(tmp_path)
+
+
+def test_one_image_in_two_parts_however_it_is_written(tmp_path: Path) -> None:
+    rows = [f"{n}.png,{n % 2},train" for n in range(12)]
+    table(pictures(tmp_path), "file,label,split", [*rows, "./3.png,1,test"])
+    with pytest.raises(DataError, match=r"3\.png is in the part train and, in row 14 of .*, in test: keep one"):
+        told(tmp_path)
+
+
+@pytest.mark.parametrize("stored", ["struct", "bytes"])
+@pytest.mark.parametrize("name", ["labels.parquet", "data.parquet"])
+def test_one_parquet_file_of_images(tmp_path: Path, name: str, stored: str) -> None:
+    pictures(tmp_path / "from")
+    content = [(tmp_path / "from" / f"{n}.png").read_bytes() for n in range(12)]
+    images = content if stored == "bytes" else [{"bytes": image, "path": None} for image in content]
+    parquet.write_table(pyarrow.table({"image": images, "label": [n % 2 for n in range(12)]}), tmp_path / name)
+    found = told(tmp_path / name)[0]
+    assert (found.task, found.classes) == ("classification", ("0", "1"))
+    numbers = (found.train.images[:].float().mean(dim=(1, 2, 3)) / 20).round()
+    assert torch.equal(found.train.labels, (numbers % 2).long())
+
+
+def test_a_cell_that_is_no_path_is_not_printed_whole(tmp_path: Path) -> None:
+    table(tmp_path, "file,label", [f"{'x' * 5000},a", f"{'y' * 5000},b"])
+    with pytest.raises(
+        DataError, match=r"The image of row 2 of .* is not there: .*x\.\.\. \(2 of 2 are not\)"
+    ) as raised:
+        told(tmp_path)
+    assert len(str(raised.value)) < 600
+
+
+def test_a_table_with_too_few_images_is_told_of_its_own_parts(tmp_path: Path) -> None:
+    table(pictures(tmp_path), "file,label", [f"{n}.png,{'a' if n else 'b'}" for n in range(12)])
+    with pytest.raises(DataError, match=r"'b' has 1: add some, or bring .* a column split of a table"):
+        told(tmp_path)
+
+
 # ---------------------------------------------------------------------------------------- masks
 
 

@@ -77,6 +77,10 @@ class Split:
         """The images at these places, in this order."""
         return Split(_taken(self.images, places), _taken(self.targets, places))
 
+    def none(self) -> Split:
+        """A part without images, of the same kind."""
+        return self.take(np.zeros(0, dtype=np.int64))
+
 
 def _taken(values: torch.Tensor | OnDemand, places: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor | OnDemand:
     return values[torch.from_numpy(places)] if isinstance(values, torch.Tensor) else values.take(places.tolist())
@@ -196,6 +200,21 @@ class Parts:
     flip: bool = True
     padding: int = 0
     task: str = "classification"
+    notes: tuple[str, ...] = ()
+    """what the user should know of how the data were read, a sentence each, without a full stop"""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a network that is to be evaluated was trained for, by which other data are read.
+
+    Attributes:
+        task: by name.
+        classes: names of its outputs, in their order.
+    """
+
+    task: str
+    classes: tuple[str, ...]
 
 
 def statistics(images: torch.Tensor | OnDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:

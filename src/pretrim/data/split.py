@@ -103,7 +103,7 @@ def _check_sizes(parts: Parts) -> None:
         if count < 3:
             raise DataError(
                 f"Expected at least 3 training images of each class in {parts.name}, but {name!r} has {count}: "
-                f"add some, or bring the parts train, validation and test as folders."
+                f"add some, or bring the parts train, validation and test (folders, or a column split of a table)."
             )
 
 
