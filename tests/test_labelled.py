@@ -1,7 +1,7 @@
 """Data with targets of their own: tables, masks, and folders of boxes."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from torch import nn
 import pretrim
 from pretrim import data
 from pretrim.errors import DataError, PretrimError, UsageError
+from pretrim.jobs.data import open_data
+from pretrim.jobs.options import DataOptions
+from pretrim.jobs.reporter import Silent
 
 
 def pictures(folder: Path, count: int = 12, size: int = 8) -> Path:
@@ -496,6 +499,238 @@ def test_what_is_wrong_with_masks(tmp_path: Path, damage: Any, said: str) -> Non
     with pytest.raises(DataError, match=said) as raised:
         data.load(str(tmp_path), image_size=8)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "classes", "said"),
+    [
+        ((0, 1), "", ("0", "1"), "masks have the values 0, 1: 2 classes"),
+        ((0, 255), "", ("0", "1"), "masks have the values 0 and 255, which are the classes 0 and 1"),
+        ((1, 2), "", ("0", "1", "2"), "masks have the values 1, 2: 3 classes, of which no mask has 0"),
+        (
+            (1, 255),
+            "",
+            ("0", "1"),
+            "masks have the values 1, 255: 2 classes, of which no mask has 0; 255 counts nowhere",
+        ),
+        ((0, 5), "a\nb\nc\nd\ne\nf\n", tuple("abcdef"), "values 0, 5: 6 classes, of which no mask has 1 to 4"),
+        ((0, 1), "\ufeffsky\nroad\n", ("sky", "road"), "masks have the values 0, 1: 2 classes"),
+    ],
+)
+def test_what_values_of_masks_are_made_is_said(
+    tmp_path: Path, values: tuple[int, int], names: str, classes: tuple[str, ...], said: str
+) -> None:
+    masks(tmp_path, values=values)
+    if names:
+        (tmp_path / "classes.txt").write_text(names, encoding="utf-8")
+    found, notes = told(tmp_path, image_size=8)
+    assert found.classes == classes
+    assert len(notes) == 1 and notes[0].startswith("note: ") and notes[0].endswith(said)
+
+
+def test_a_pad_round_masks_of_two_values_is_of_no_class(tmp_path: Path) -> None:
+    found = data.load(str(masks(tmp_path, size=16, values=(0, 255))), image_size=(8, 16), fit="pad")
+    assert found.train.targets[:].unique().tolist() == [0, 1, 255]
+    assert bool((found.train.targets[:, :, :4] == 255).all())
+
+
+def shades(folder: Path) -> None:
+    for number, file in enumerate(sorted((folder / "masks").iterdir())):
+        Image.new("L", (8, 8), (0, 128, 200)[number % 3]).save(file)
+
+
+def as_jpeg(folder: Path) -> None:
+    for file in (folder / "masks").iterdir():
+        Image.open(file).save(file.with_suffix(".jpg"))
+        file.unlink()
+
+
+def of_another_shape(folder: Path) -> None:
+    Image.new("L", (16, 4)).save(folder / "masks" / "3.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (shades, r"classes 0, 1, 2, \.\.\. in .*, but their values are 0, 128, 200: re-number them 0 to 2, or"),
+        (as_jpeg, r"Expected a mask .* but .*masks/0\.jpg is a JPEG, whose compression changes .* as PNG"),
+        (
+            of_another_shape,
+            r"but .*masks/3\.png has 16 x 4 pixels and .*images/3\.png has 8 x 8: give each image a mask of its own",
+        ),
+        (
+            lambda folder: shutil.copy(folder / "images" / "3.png", folder / "images" / "3.bmp"),
+            r"images/3\.bmp and .*images/3\.png have one name, .*: keep one",
+        ),
+        (
+            lambda folder: shutil.copy(folder / "masks" / "3.png", folder / "masks" / "3.tif"),
+            r"masks/3\.png and .*masks/3\.tif have one name, .*: keep one",
+        ),
+    ],
+)
+def test_masks_that_would_be_believed_wrongly(tmp_path: Path, damage: Any, said: str) -> None:
+    damage(masks(tmp_path, 6))
+    with pytest.raises(DataError, match=said) as raised:
+        data.load(str(tmp_path), image_size=8)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (16, 16), (8, 9)])
+def test_a_mask_may_be_of_another_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    """In the proportions of its image, to a pixel."""
+    masks(tmp_path, 6)
+    for file in (tmp_path / "masks").iterdir():
+        Image.open(file).resize(size, Image.Resampling.NEAREST).save(file)
+    found = data.load(str(tmp_path), image_size=8)
+    assert torch.equal(found.train.targets[:] == 1, found.train.images[:][:, 0] >= 200)
+
+
+# ---------------------------------------------------------------------------------------- what is left out, or absent
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"a/x.HEIC": "", "a/more/y.heic": ""},
+            "2 .heic files are not read (such as @/a/more/y.heic): save pictures as .jpg",
+        ),
+        ({"b/notes.txt": "", "b/Thumbs.db": "", "b/.hidden": ""}, "1 .txt file is not read (such as @/b/notes.txt)"),
+        ({"b/LIESMICH": ""}, "1 file without a suffix is not read (such as @/b/LIESMICH)"),
+        ({"b/link.png": "->nowhere.png"}, "1 link to nothing is not read (such as @/b/link.png)"),
+        ({"b/more": "->../a"}, "1 link to a folder is not read (such as @/b/more)"),
+    ],
+)
+def test_files_that_are_not_read_are_counted(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name in "ab":
+        pictures(tmp_path / name)
+    for file, content in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        if content.startswith("->"):
+            (tmp_path / file).symlink_to(content.removeprefix("->"))
+        else:
+            (tmp_path / file).write_text(content)
+    found, notes = told(tmp_path)
+    assert [note.startswith(f"note: {said.replace('@', str(tmp_path))}") for note in notes] == [True]
+    assert len(found.train) + len(found.validation) + len(found.test) == 24
+
+
+def test_files_beside_images_and_masks_are_counted(tmp_path: Path) -> None:
+    (masks(tmp_path) / "masks" / "0.xcf").write_text("")
+    assert told(tmp_path)[1][1].startswith("note: 1 .xcf file is not read (such as ")
+
+
+def test_a_class_without_images_is_said(tmp_path: Path) -> None:
+    for name in "ab":
+        pictures(tmp_path / name)
+    for name in ("c", ".cache", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    found, said = told(tmp_path)
+    assert (found.classes, said) == (("a", "b"), ["note: c has no images"])
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_part_may_lack_a_class_and_it_is_said(tmp_path: Path, is_there: bool) -> None:
+    for part, classes in (("train", "abc"), ("test", "ab")):
+        for name in classes:
+            pictures(tmp_path / part / name)
+    if is_there:
+        (tmp_path / "test" / "c").mkdir()
+    found, said = told(tmp_path)
+    assert found.classes == ("a", "b", "c") and sorted(set(found.test.labels.tolist())) == [0, 1]
+    assert said == ["note: the test part has no image of the class c"]
+
+
+def test_a_part_of_a_table_may_lack_a_class(tmp_path: Path) -> None:
+    rows = [f"{n}.png,{'abc'[n % 3 if n < 9 else 0]},{'train' if n < 9 else 'test'}" for n in range(12)]
+    table(pictures(tmp_path), "file,label,split", rows)
+    assert "note: the test part has no image of the class b, c" in told(tmp_path)[1]
+
+
+@pytest.mark.parametrize("inner", ["photos", "photos 2024"])
+def test_classes_one_folder_further_down(tmp_path: Path, inner: str) -> None:
+    for name in "ab":
+        pictures(tmp_path / inner / name)
+    with pytest.raises(DataError, match=rf"got one \({inner}\): did you mean {tmp_path / inner}\?"):
+        told(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------- labels that few images have
+
+
+def test_a_rare_label_is_in_every_part(tmp_path: Path) -> None:
+    rows = [f"{n}.png,{int(n % 2)},{int(n in (3, 14, 25))}" for n in range(40)]
+    table(pictures(tmp_path, 40), "file,cat,rare", rows)
+    for seed in range(4):
+        found, said = told(tmp_path, seed=seed)
+        parts = (found.train, found.validation, found.test)
+        assert [int(part.targets[:, 1].sum()) for part in parts] == [1, 1, 1] and not said
+        assert sum(map(len, parts)) == 40
+
+
+def test_a_label_of_too_few_images_for_all_parts_is_trained_on(tmp_path: Path) -> None:
+    table(pictures(tmp_path, 40), "file,cat,rare", [f"{n}.png,{int(n % 2)},{int(n == 3)}" for n in range(40)])
+    for seed in range(4):
+        assert told(tmp_path, seed=seed)[1] == [
+            "note: the validation part has no image with the label rare",
+            "note: the test part has no image with the label rare",
+        ]
+
+
+def test_a_part_without_any_label_is_refused(tmp_path: Path) -> None:
+    rows = [f"{n}.png,{int(n < 9 and n % 2)},{int(n < 6)},{'train' if n < 9 else 'test'}" for n in range(12)]
+    table(pictures(tmp_path), "file,cat,dog,split", rows)
+    with pytest.raises(DataError, match=r"No image of the test part of .* has a label, so that nothing can be said"):
+        told(tmp_path)
+
+
+def test_a_training_whose_first_images_have_no_label(tmp_path: Path) -> None:
+    """They are those that the task is tried on."""
+    rows = [f"{n}.png,{int(n >= 12)},{int(n >= 16)},{('train', 'val', 'test')[n % 3]}" for n in range(24)]
+    table(pictures(tmp_path / "data", 24), "file,cat,dog,split", rows)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+    )
+    run = pretrim.compress(
+        network, str(tmp_path / "data"), output=tmp_path / "run", macs="0.6x", round_to=4, input="1x8x8", epochs=1,
+        batch_size=8, threads=1, train_on="cpu",
+    )  # fmt: skip
+    assert run.metric.name == "mean_ap" and run.score is not None
+
+
+# ---------------------------------------------------------------------------------------- what is said of all data
+
+
+class Heard(Silent):
+    """What a job says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "said"),
+    [
+        ("label", lambda n: "abcdefg"[n % 2], "classification, 2 classes: a, b"),
+        ("label", lambda n: "abcdefg"[n % 7], "classification, 7 classes: a, b, c, d, e, ..."),
+        ("cat,dog", lambda n: f"{n % 2},{n % 3 // 2}", "multilabel, 2 labels: cat, dog"),
+        ("weight", lambda n: f"{n / 7}", "regression, 1 target: weight"),
+    ],
+)
+def test_what_a_table_is_taken_for_is_said(tmp_path: Path, head: str, row: Callable[[int], str], said: str) -> None:
+    table(pictures(tmp_path, 28), f"file,{head}", [f"{n}.png,{row(n)}" for n in range(28)])
+    heard = Heard()
+    open_data(str(tmp_path), DataOptions(), reporter=heard)
+    assert heard.lines[-1].startswith(f"data: images of {tmp_path}/labels.csv: {said} (test: ")
+
+
+def test_what_masks_are_taken_for_is_said(tmp_path: Path) -> None:
+    heard = Heard()
+    open_data(str(masks(tmp_path, values=(0, 2))), DataOptions(), reporter=heard)
+    assert heard.lines[-1].startswith(f"data: images and masks in {tmp_path}: segmentation, 3 classes: 0, 1, 2 (test: ")
 
 
 # ---------------------------------------------------------------------------------------- boxes

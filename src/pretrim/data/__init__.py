@@ -22,7 +22,7 @@ from . import boxes, digits, fashion_mnist, folder, hub, masks, parquet, table
 from .augment import Augmentation, AugmentParams, augment, cut_out, draw, normalise
 from .images import FITS, MODES, Fit, Resize, decode_image, remarks, with_channels
 from .record import DataSet, Parts, Split, batches, held, statistics
-from .split import complete, limited
+from .split import absent, complete, limited
 from .stream import Streamed, free_bytes, prefetched
 
 NAMES = ("digits", "hard-digits", "fashion-mnist", "cifar10")
@@ -89,6 +89,8 @@ def load(
     for remark in (*parts.notes, *_remarks(parts)):
         say(f"note: {remark}")
     train, valid, test, note = complete(parts, seed, validation)
+    for remark in absent(parts, {"training": train, "validation": valid, "test": test}):
+        say(f"note: {remark}")
     if limit is not None:
         least = len(parts.classes) if parts.task == "classification" else 2
         if limit < least:

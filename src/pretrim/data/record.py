@@ -20,6 +20,16 @@ SAMPLE = 4096
 """the most streamed images that `statistics` decodes"""
 IDENTIFYING = 64
 """images of each part that a data set is known by"""
+NAMED = 5
+"""Outputs whose names are shown"""
+OUTPUTS = {
+    "classification": ("class", "classes"),
+    "segmentation": ("class", "classes"),
+    "multilabel": ("label", "labels"),
+    "regression": ("target", "targets"),
+    "keypoints": ("point", "points"),
+}
+"""What the outputs of a task are called, one and several"""
 PIECE = 256
 """images that it counts at once: 0.1 GB for one channel of 224 x 224"""
 
@@ -149,6 +159,15 @@ class DataSet:
         return any(not isinstance(part.images, torch.Tensor) for part in parts)
 
     @property
+    def contents(self) -> str:
+        """What the targets are, for people: ``classification, 3 classes: a, b, c``."""
+        count = len(self.classes)
+        words = f"{count} {OUTPUTS.get(self.task, ('output', 'outputs'))[count != 1]}"
+        is_named = self.task in ("classification", "segmentation") or self.classes != tuple(map(str, range(count)))
+        names = f": {shown_names(self.classes)}" if is_named else ""
+        return f"{self.task}, {words}{names}" if count else self.task
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What a training that goes on must be given again: what the images are, wherever they lie."""
         known = {name: value for name, value in self.to_json().items() if name not in ("name", "source")}
@@ -185,6 +204,15 @@ class DataSet:
             **({"fit": self.fit} if self.fit != "crop" else {}),
             **({"task": self.task} if self.task != "classification" else {}),
         }
+
+
+def shown_names(names: Sequence[str], most: int = NAMED) -> str:
+    """The first of them.
+
+    >>> shown_names(["a", "b", "c"], most=2)
+    'a, b, ...'
+    """
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 @dataclass(frozen=True)
