@@ -1,7 +1,7 @@
 """Data with targets of their own: tables, masks, and folders of boxes."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from torch import nn
 import pretrim
 from pretrim import data
 from pretrim.errors import DataError, PretrimError, UsageError
+from pretrim.jobs.data import open_data
+from pretrim.jobs.options import DataOptions
+from pretrim.jobs.reporter import Silent
 
 
 def pictures(folder: Path, count: int = 12, size: int = 8) -> Path:
@@ -210,6 +213,208 @@ def test_what_is_wrong_with_a_table(tmp_path: Path, head: str, rows: list[str], 
     assert not (tmp_path / "run").exists()
 
 
+def told(path: Path, **options: Any) -> tuple[data.DataSet, list[str]]:
+    """The data, and what was said of them."""
+    said: list[str] = []
+    return data.load(str(path), **{"image_size": 4, "announce": said.append, **options}), said
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [(["0", "1"], ("classification", ("0", "1"))), (["cat", "dog"], ("classification", ("cat", "dog")))],
+)
+def test_row_numbers_of_pandas_are_no_target(
+    tmp_path: Path, name: str, values: list[str], wanted: tuple[str, tuple[str, ...]]
+) -> None:
+    table(pictures(tmp_path), f"{name},file,label", [f"{n},{n}.png,{values[n % 2]}" for n in range(12)])
+    found, said = told(tmp_path)
+    assert (found.task, found.classes) == wanted
+    which = repr(name) if name else "without a name"
+    assert said == [
+        f"note: the column {which} is not read: pandas writes row numbers there, to_csv(index=False) does not"
+    ]
+
+
+def test_row_numbers_alone_are_no_target(tmp_path: Path) -> None:
+    table(pictures(tmp_path), ",file", [f"{n},{n}.png" for n in range(12)])
+    with pytest.raises(DataError, match="No column of labels in"):
+        told(tmp_path)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_column_that_counts_the_rows_is_no_target_beside_others(tmp_path: Path, start: int) -> None:
+    table(pictures(tmp_path), "id,file,value", [f"{n + start},{n}.png,{n / 7}" for n in range(12)])
+    found, said = told(tmp_path)
+    assert (found.task, found.classes) == ("regression", ("value",))
+    assert said == ["note: the column 'id' counts the rows, and is not read as a target"]
+    table(tmp_path, "file,value", [f"{n}.png,{n}" for n in range(12)])
+    assert told(tmp_path)[0].classes == ("value",)
+
+
+@pytest.mark.parametrize(
+    ("head", "cells", "said"),
+    [
+        ("value", {5: "nan"}, r"Expected a number as the value of row 7 of .*labels\.csv, but got 'nan': mend it"),
+        ("value", {5: "n/a", 6: "-"}, r"a number as the value of row 7 of .*, but got 'n/a' \(2 of 12 rows\): mend"),
+        ("target", {5: "nan"}, "Expected a number as the target of row 7 of .*, but got 'nan': mend it"),
+        ("value", {5: "0,5"}, "a decimal point in the numbers of value, but got '0,5' in row 7 of .*: write 0.5"),
+        (
+            "label",
+            {n: f"{n},25" for n in range(12)},
+            r"a decimal point in the numbers of label, but got '0,25' in row 2 of .* \(12 of 12 rows\): write 0\.25",
+        ),
+    ],
+)
+def test_a_fault_among_numbers_makes_no_classes(tmp_path: Path, head: str, cells: dict[int, str], said: str) -> None:
+    table(pictures(tmp_path), f"file,{head}", [f'{n}.png,"{cells.get(n, n / 7)}"' for n in range(12)])
+    with pytest.raises(DataError, match=said):
+        told(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["nan", "NaN", "<NA>"])
+def test_a_missing_label_is_no_class(tmp_path: Path, missing: str) -> None:
+    cells = [missing if n in (5, 7, 8) else "cat" if n % 2 else "none" for n in range(12)]
+    table(pictures(tmp_path), "file,label", [f"{n}.png,{cell}" for n, cell in enumerate(cells)])
+    with pytest.raises(
+        DataError, match=rf"No label in row 7 of .*labels\.csv \('{missing}', 3 rows lack one\): add it"
+    ):
+        told(tmp_path)
+    cells = ["cat" if n % 2 else "none" for n in range(12)]  # as of parts without a defect
+    table(tmp_path, "file,label", [f"{n}.png,{cell}" for n, cell in enumerate(cells)])
+    assert told(tmp_path)[0].classes == ("cat", "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "wanted"),
+    [
+        ("label", ["0.0", "1.0", "2.0"], ("classification", ("0", "1", "2"))),
+        ("class", ["1", "2.0"], ("classification", ("1", "2"))),
+        ("label", ["007", "8"], ("classification", ("007", "8"))),
+        ("label", ["0.0", "0.5"], ("regression", ("label",))),
+        ("target", ["0.0", "1.0"], ("regression", ("target",))),
+        ("label", ["True", "False"], ("classification", ("False", "True"))),
+        ("red", ["True", "False"], ("classification", ("False", "True"))),
+        ("grade", ["1", "2", "a", "b"], ("classification", ("1", "2", "a", "b"))),
+    ],
+)
+def test_what_one_column_is(tmp_path: Path, name: str, cells: list[str], wanted: tuple[str, tuple[str, ...]]) -> None:
+    table(pictures(tmp_path), f"file,{name}", [f"{n}.png,{cells[n % len(cells)]}" for n in range(12)])
+    found = told(tmp_path)[0]
+    assert (found.task, found.classes) == wanted
+
+
+@pytest.mark.parametrize("words", [("False", "True"), ("false", "TRUE"), ("0.0", "1.0"), (False, True)])
+def test_columns_of_yes_and_no_are_labels(tmp_path: Path, words: tuple[Any, Any]) -> None:
+    pictures(tmp_path)
+    columns = {"cat": [words[n % 2] for n in range(12)], "dog": [words[int(n < 6)] for n in range(12)]}
+    if isinstance(words[0], bool):
+        parquet.write_table(
+            pyarrow.table({"file": [f"{n}.png" for n in range(12)], **columns}), tmp_path / "labels.parquet"
+        )
+    else:
+        table(tmp_path, "file,cat,dog", [f"{n}.png,{columns['cat'][n]},{columns['dog'][n]}" for n in range(12)])
+    found = told(tmp_path)[0]
+    assert (found.task, found.classes) == ("multilabel", ("cat", "dog"))
+    numbers = (found.train.images[:].float().mean(dim=(1, 2, 3)) / 20).round()
+    assert torch.equal(found.train.targets[:], torch.stack([numbers % 2, (numbers < 6).float()], dim=1))
+
+
+def test_few_whole_numbers_may_have_been_meant_as_classes(tmp_path: Path) -> None:
+    table(pictures(tmp_path), "file,defect", [f"{n}.png,{n % 2}" for n in range(12)])
+    found, said = told(tmp_path)
+    assert found.task == "regression"
+    assert said == [
+        "note: defect has 2 whole numbers (0, 1) and is regressed: call the column label if they are classes"
+    ]
+
+
+def test_classes_beside_numbers_are_not_regressed(tmp_path: Path) -> None:
+    table(pictures(tmp_path), "file,label,width", [f"{n}.png,{n % 3},24" for n in range(12)])
+    with pytest.raises(DataError, match=r"but label has classes \('0'\), and width is there too: leave out"):
+        told(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.tsv", "LABELS.CSV"])
+def test_cells_may_be_separated_by_tabs(tmp_path: Path, name: str) -> None:
+    rows = [f"{n}.png\t{'a, b' if n % 2 else 'c'}" for n in range(12)]
+    path = table(pictures(tmp_path), "file\tlabel", rows, name)
+    assert told(path)[0].classes == ("a, b", "c")
+
+
+def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
+    pictures(tmp_path / "all" / "img")
+    table(tmp_path, "file,label", [f"all\\img\\{n}.png,{n % 2}" for n in range(12)])
+    assert told(tmp_path)[0].classes == ("0", "1")
+
+
+def test_all_missing_images_are_counted(tmp_path: Path) -> None:
+    table(pictures(tmp_path, 10), "file,label", [f"{n}.png,{n % 2}" for n in range(12)])
+    with pytest.raises(DataError, match=r"The image of row 12 of .* is not there: .*10\.png \(2 of 12 are not\)"):
+        told(tmp_path)
+
+
+def test_a_table_in_another_encoding_is_told_to_be_saved_again(tmp_path: Path) -> None:
+    (pictures(tmp_path) / "labels.csv").write_bytes("file,label\n0.png,Kätzchen\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"as a CSV in UTF-8 .*: save it as UTF-8"):
+        told(tmp_path)
+
+
+def test_rows_of_one_image_are_one_image(tmp_path: Path) -> None:
+    """Drawn apart, one of them would be trained on, and the other be the test."""
+    rows = [f"{'./' * (n >= 12)}{n % 12}.png,{n % 2}" for n in range(24)]
+    table(pictures(tmp_path), "file,label", rows)
+    found, said = told(tmp_path)
+    means = [part.images[:].float().mean(dim=(1, 2, 3)) for part in (found.train, found.validation, found.test)]
+    assert sorted((torch.cat(means) / 20).round().tolist()) == list(range(12))
+    assert said == ["note: 12 of 24 rows repeat the image of another, and are left out"]
+
+
+@pytest.mark.parametrize(("head", "rows"), [("label", "ab"), ("x,y", ["1,2", "1,3"])])
+def test_one_image_with_two_targets_is_refused(tmp_path: Path, head: str, rows: Sequence[str]) -> None:
+    cells = [f"{n}.png,{rows[n % 2]}" for n in range(12)]
+    table(pictures(tmp_path), f"file,{head}", [*cells, f"0.png,{rows[1]}"])
+    with pytest.raises(
+        DataError, match=r"0\.png has other targets in row 14 of .* than in row 2: keep one row an image"
+    ):
+        told(tmp_path)
+
+
+def test_one_image_in_two_parts_however_it_is_written(tmp_path: Path) -> None:
+    rows = [f"{n}.png,{n % 2},train" for n in range(12)]
+    table(pictures(tmp_path), "file,label,split", [*rows, "./3.png,1,test"])
+    with pytest.raises(DataError, match=r"3\.png is in the part train and, in row 14 of .*, in test: keep one"):
+        told(tmp_path)
+
+
+@pytest.mark.parametrize("stored", ["struct", "bytes"])
+@pytest.mark.parametrize("name", ["labels.parquet", "data.parquet"])
+def test_one_parquet_file_of_images(tmp_path: Path, name: str, stored: str) -> None:
+    pictures(tmp_path / "from")
+    content = [(tmp_path / "from" / f"{n}.png").read_bytes() for n in range(12)]
+    images = content if stored == "bytes" else [{"bytes": image, "path": None} for image in content]
+    parquet.write_table(pyarrow.table({"image": images, "label": [n % 2 for n in range(12)]}), tmp_path / name)
+    found = told(tmp_path / name)[0]
+    assert (found.task, found.classes) == ("classification", ("0", "1"))
+    numbers = (found.train.images[:].float().mean(dim=(1, 2, 3)) / 20).round()
+    assert torch.equal(found.train.labels, (numbers % 2).long())
+
+
+def test_a_cell_that_is_no_path_is_not_printed_whole(tmp_path: Path) -> None:
+    table(tmp_path, "file,label", [f"{'x' * 5000},a", f"{'y' * 5000},b"])
+    with pytest.raises(
+        DataError, match=r"The image of row 2 of .* is not there: .*x\.\.\. \(2 of 2 are not\)"
+    ) as raised:
+        told(tmp_path)
+    assert len(str(raised.value)) < 600
+
+
+def test_a_table_with_too_few_images_is_told_of_its_own_parts(tmp_path: Path) -> None:
+    table(pictures(tmp_path), "file,label", [f"{n}.png,{'a' if n else 'b'}" for n in range(12)])
+    with pytest.raises(DataError, match=r"'b' has 1: add some, or bring .* a column split of a table"):
+        told(tmp_path)
+
+
 # ---------------------------------------------------------------------------------------- masks
 
 
@@ -294,6 +499,238 @@ def test_what_is_wrong_with_masks(tmp_path: Path, damage: Any, said: str) -> Non
     with pytest.raises(DataError, match=said) as raised:
         data.load(str(tmp_path), image_size=8)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "classes", "said"),
+    [
+        ((0, 1), "", ("0", "1"), "masks have the values 0, 1: 2 classes"),
+        ((0, 255), "", ("0", "1"), "masks have the values 0 and 255, which are the classes 0 and 1"),
+        ((1, 2), "", ("0", "1", "2"), "masks have the values 1, 2: 3 classes, of which no mask has 0"),
+        (
+            (1, 255),
+            "",
+            ("0", "1"),
+            "masks have the values 1, 255: 2 classes, of which no mask has 0; 255 counts nowhere",
+        ),
+        ((0, 5), "a\nb\nc\nd\ne\nf\n", tuple("abcdef"), "values 0, 5: 6 classes, of which no mask has 1 to 4"),
+        ((0, 1), "\ufeffsky\nroad\n", ("sky", "road"), "masks have the values 0, 1: 2 classes"),
+    ],
+)
+def test_what_values_of_masks_are_made_is_said(
+    tmp_path: Path, values: tuple[int, int], names: str, classes: tuple[str, ...], said: str
+) -> None:
+    masks(tmp_path, values=values)
+    if names:
+        (tmp_path / "classes.txt").write_text(names, encoding="utf-8")
+    found, notes = told(tmp_path, image_size=8)
+    assert found.classes == classes
+    assert len(notes) == 1 and notes[0].startswith("note: ") and notes[0].endswith(said)
+
+
+def test_a_pad_round_masks_of_two_values_is_of_no_class(tmp_path: Path) -> None:
+    found = data.load(str(masks(tmp_path, size=16, values=(0, 255))), image_size=(8, 16), fit="pad")
+    assert found.train.targets[:].unique().tolist() == [0, 1, 255]
+    assert bool((found.train.targets[:, :, :4] == 255).all())
+
+
+def shades(folder: Path) -> None:
+    for number, file in enumerate(sorted((folder / "masks").iterdir())):
+        Image.new("L", (8, 8), (0, 128, 200)[number % 3]).save(file)
+
+
+def as_jpeg(folder: Path) -> None:
+    for file in (folder / "masks").iterdir():
+        Image.open(file).save(file.with_suffix(".jpg"))
+        file.unlink()
+
+
+def of_another_shape(folder: Path) -> None:
+    Image.new("L", (16, 4)).save(folder / "masks" / "3.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (shades, r"classes 0, 1, 2, \.\.\. in .*, but their values are 0, 128, 200: re-number them 0 to 2, or"),
+        (as_jpeg, r"Expected a mask .* but .*masks/0\.jpg is a JPEG, whose compression changes .* as PNG"),
+        (
+            of_another_shape,
+            r"but .*masks/3\.png has 16 x 4 pixels and .*images/3\.png has 8 x 8: give each image a mask of its own",
+        ),
+        (
+            lambda folder: shutil.copy(folder / "images" / "3.png", folder / "images" / "3.bmp"),
+            r"images/3\.bmp and .*images/3\.png have one name, .*: keep one",
+        ),
+        (
+            lambda folder: shutil.copy(folder / "masks" / "3.png", folder / "masks" / "3.tif"),
+            r"masks/3\.png and .*masks/3\.tif have one name, .*: keep one",
+        ),
+    ],
+)
+def test_masks_that_would_be_believed_wrongly(tmp_path: Path, damage: Any, said: str) -> None:
+    damage(masks(tmp_path, 6))
+    with pytest.raises(DataError, match=said) as raised:
+        data.load(str(tmp_path), image_size=8)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (16, 16), (8, 9)])
+def test_a_mask_may_be_of_another_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    """In the proportions of its image, to a pixel."""
+    masks(tmp_path, 6)
+    for file in (tmp_path / "masks").iterdir():
+        Image.open(file).resize(size, Image.Resampling.NEAREST).save(file)
+    found = data.load(str(tmp_path), image_size=8)
+    assert torch.equal(found.train.targets[:] == 1, found.train.images[:][:, 0] >= 200)
+
+
+# ---------------------------------------------------------------------------------------- what is left out, or absent
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"a/x.HEIC": "", "a/more/y.heic": ""},
+            "2 .heic files are not read (such as @/a/more/y.heic): save pictures as .jpg",
+        ),
+        ({"b/notes.txt": "", "b/Thumbs.db": "", "b/.hidden": ""}, "1 .txt file is not read (such as @/b/notes.txt)"),
+        ({"b/LIESMICH": ""}, "1 file without a suffix is not read (such as @/b/LIESMICH)"),
+        ({"b/link.png": "->nowhere.png"}, "1 link to nothing is not read (such as @/b/link.png)"),
+        ({"b/more": "->../a"}, "1 link to a folder is not read (such as @/b/more)"),
+    ],
+)
+def test_files_that_are_not_read_are_counted(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name in "ab":
+        pictures(tmp_path / name)
+    for file, content in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        if content.startswith("->"):
+            (tmp_path / file).symlink_to(content.removeprefix("->"))
+        else:
+            (tmp_path / file).write_text(content)
+    found, notes = told(tmp_path)
+    assert [note.startswith(f"note: {said.replace('@', str(tmp_path))}") for note in notes] == [True]
+    assert len(found.train) + len(found.validation) + len(found.test) == 24
+
+
+def test_files_beside_images_and_masks_are_counted(tmp_path: Path) -> None:
+    (masks(tmp_path) / "masks" / "0.xcf").write_text("")
+    assert told(tmp_path)[1][1].startswith("note: 1 .xcf file is not read (such as ")
+
+
+def test_a_class_without_images_is_said(tmp_path: Path) -> None:
+    for name in "ab":
+        pictures(tmp_path / name)
+    for name in ("c", ".cache", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    found, said = told(tmp_path)
+    assert (found.classes, said) == (("a", "b"), ["note: c has no images"])
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_part_may_lack_a_class_and_it_is_said(tmp_path: Path, is_there: bool) -> None:
+    for part, classes in (("train", "abc"), ("test", "ab")):
+        for name in classes:
+            pictures(tmp_path / part / name)
+    if is_there:
+        (tmp_path / "test" / "c").mkdir()
+    found, said = told(tmp_path)
+    assert found.classes == ("a", "b", "c") and sorted(set(found.test.labels.tolist())) == [0, 1]
+    assert said == ["note: the test part has no image of the class c"]
+
+
+def test_a_part_of_a_table_may_lack_a_class(tmp_path: Path) -> None:
+    rows = [f"{n}.png,{'abc'[n % 3 if n < 9 else 0]},{'train' if n < 9 else 'test'}" for n in range(12)]
+    table(pictures(tmp_path), "file,label,split", rows)
+    assert "note: the test part has no image of the class b, c" in told(tmp_path)[1]
+
+
+@pytest.mark.parametrize("inner", ["photos", "photos 2024"])
+def test_classes_one_folder_further_down(tmp_path: Path, inner: str) -> None:
+    for name in "ab":
+        pictures(tmp_path / inner / name)
+    with pytest.raises(DataError, match=rf"got one \({inner}\): did you mean {tmp_path / inner}\?"):
+        told(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------- labels that few images have
+
+
+def test_a_rare_label_is_in_every_part(tmp_path: Path) -> None:
+    rows = [f"{n}.png,{int(n % 2)},{int(n in (3, 14, 25))}" for n in range(40)]
+    table(pictures(tmp_path, 40), "file,cat,rare", rows)
+    for seed in range(4):
+        found, said = told(tmp_path, seed=seed)
+        parts = (found.train, found.validation, found.test)
+        assert [int(part.targets[:, 1].sum()) for part in parts] == [1, 1, 1] and not said
+        assert sum(map(len, parts)) == 40
+
+
+def test_a_label_of_too_few_images_for_all_parts_is_trained_on(tmp_path: Path) -> None:
+    table(pictures(tmp_path, 40), "file,cat,rare", [f"{n}.png,{int(n % 2)},{int(n == 3)}" for n in range(40)])
+    for seed in range(4):
+        assert told(tmp_path, seed=seed)[1] == [
+            "note: the validation part has no image with the label rare",
+            "note: the test part has no image with the label rare",
+        ]
+
+
+def test_a_part_without_any_label_is_refused(tmp_path: Path) -> None:
+    rows = [f"{n}.png,{int(n < 9 and n % 2)},{int(n < 6)},{'train' if n < 9 else 'test'}" for n in range(12)]
+    table(pictures(tmp_path), "file,cat,dog,split", rows)
+    with pytest.raises(DataError, match=r"No image of the test part of .* has a label, so that nothing can be said"):
+        told(tmp_path)
+
+
+def test_a_training_whose_first_images_have_no_label(tmp_path: Path) -> None:
+    """They are those that the task is tried on."""
+    rows = [f"{n}.png,{int(n >= 12)},{int(n >= 16)},{('train', 'val', 'test')[n % 3]}" for n in range(24)]
+    table(pictures(tmp_path / "data", 24), "file,cat,dog,split", rows)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+    )
+    run = pretrim.compress(
+        network, str(tmp_path / "data"), output=tmp_path / "run", macs="0.6x", round_to=4, input="1x8x8", epochs=1,
+        batch_size=8, threads=1, train_on="cpu",
+    )  # fmt: skip
+    assert run.metric.name == "mean_ap" and run.score is not None
+
+
+# ---------------------------------------------------------------------------------------- what is said of all data
+
+
+class Heard(Silent):
+    """What a job says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "said"),
+    [
+        ("label", lambda n: "abcdefg"[n % 2], "classification, 2 classes: a, b"),
+        ("label", lambda n: "abcdefg"[n % 7], "classification, 7 classes: a, b, c, d, e, ..."),
+        ("cat,dog", lambda n: f"{n % 2},{n % 3 // 2}", "multilabel, 2 labels: cat, dog"),
+        ("weight", lambda n: f"{n / 7}", "regression, 1 target: weight"),
+    ],
+)
+def test_what_a_table_is_taken_for_is_said(tmp_path: Path, head: str, row: Callable[[int], str], said: str) -> None:
+    table(pictures(tmp_path, 28), f"file,{head}", [f"{n}.png,{row(n)}" for n in range(28)])
+    heard = Heard()
+    open_data(str(tmp_path), DataOptions(), reporter=heard)
+    assert heard.lines[-1].startswith(f"data: images of {tmp_path}/labels.csv: {said} (test: ")
+
+
+def test_what_masks_are_taken_for_is_said(tmp_path: Path) -> None:
+    heard = Heard()
+    open_data(str(masks(tmp_path, values=(0, 2))), DataOptions(), reporter=heard)
+    assert heard.lines[-1].startswith(f"data: images and masks in {tmp_path}: segmentation, 3 classes: 0, 1, 2 (test: ")
 
 
 # ---------------------------------------------------------------------------------------- boxes

@@ -22,7 +22,7 @@ from . import boxes, digits, fashion_mnist, folder, hub, masks, parquet, table
 from .augment import Augmentation, AugmentParams, augment, cut_out, draw, normalise
 from .images import FITS, MODES, Fit, Resize, decode_image, remarks, with_channels
 from .record import DataSet, Parts, Split, batches, held, statistics
-from .split import complete, limited
+from .split import absent, complete, limited
 from .stream import Streamed, free_bytes, prefetched
 
 NAMES = ("digits", "hard-digits", "fashion-mnist", "cifar10")
@@ -86,10 +86,11 @@ def load(
         parts = _read(spec, resize, channels, say)
     except OSError as error:
         raise DataError(f"Cannot read {spec} ({error}): check its permissions.") from error
-    if isinstance(parts.train.images, Streamed):
-        for remark in remarks(parts.train.images.items, parts.train.images.channels):
-            say(f"note: {remark}")
+    for remark in (*parts.notes, *_remarks(parts)):
+        say(f"note: {remark}")
     train, valid, test, note = complete(parts, seed, validation)
+    for remark in absent(parts, {"training": train, "validation": valid, "test": test}):
+        say(f"note: {remark}")
     if limit is not None:
         least = len(parts.classes) if parts.task == "classification" else 2
         if limit < least:
@@ -118,6 +119,12 @@ def load(
     )
 
 
+def _remarks(parts: Parts) -> list[str]:
+    """What is special about the files of the images."""
+    images = parts.train.images
+    return remarks(images.items, images.channels) if isinstance(images, Streamed) else []
+
+
 def _with_channels(split: Split, channels: int) -> Split:
     """Streamed images are decoded with the channels that are wanted."""
     images = split.images
@@ -140,16 +147,19 @@ def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[s
     if name == "hf" and colon:
         return hub.read(rest, resize, channels, announce)
     path = Path(spec)
-    if path.suffix in (".csv", ".parquet") and path.is_file():
-        return table.read(path, resize, channels)
+    if path.suffix.lower() in table.SUFFIXES and path.is_file():
+        return _read_table(path, resize, channels)
     if spec and not path.is_dir() and (kind := boxes.format_of(path)) is not None:
         raise boxes.refuse(path, kind)
     if not spec or not path.is_dir():
         close = get_close_matches(name.lower(), NAMES, n=1)
         hint = f"Did you mean {close[0]}?" if close else "Check the path."
-        raise UsageError(f"Expected {', '.join(NAMES)}, hf:OWNER/NAME or a folder as data, but got {spec!r}. {hint}")
+        raise UsageError(
+            f"Expected {', '.join(NAMES)}, hf:OWNER/NAME, a table ({', '.join(table.SUFFIXES)}) or a folder as data, "
+            f"but got {spec!r}. {hint}"
+        )
     if (found := table.find(path)) is not None:
-        return table.read(found, resize, channels)
+        return _read_table(found, resize, channels)
     if masks.is_here(path):
         return masks.read(path, resize, channels)
     if (kind := boxes.format_of(path)) is not None:
@@ -161,6 +171,12 @@ def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[s
     if not any(path.iterdir()):
         raise DataError(f"No images in {path}, the folder is empty: put them in {path}/CLASS/.")
     return folder.read(path, resize, channels)
+
+
+def _read_table(path: Path, resize: Resize, channels: int | None) -> Parts:
+    if path.suffix.lower() == ".parquet" and parquet.has_images(path):
+        return parquet.read_file(path, resize, channels)
+    return table.read(path, resize, channels)
 
 
 def _folder(name: str, rest: str) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from .stream import Streamed
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PREFIXES = {"train": ("train-",), "validation": ("validation-", "valid-", "val-"), "test": ("test-",)}
+STORED = ("struct", "binary", "large_binary")
+"""Types of a column of encoded images, in the words of pyarrow"""
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels", "fine_label")
 
 
@@ -52,11 +55,35 @@ def read(folder: Path, name: str, resize: Resize, channels: int | None) -> Parts
     if not is_here(folder):
         raise DataError(f"No train-*.parquet in {folder}: give the folder that holds them.")
     parts = {part: _encoded(files) for part in PREFIXES if (files := _files(folder, part))}
-    named = parts["train"].classes or (CIFAR10 if name == "cifar10" else ())
-    classes = named or _numbered(parts["train"].labels, folder)
-    channels = channels or channels_of(image for part in parts.values() for image in part.images)
-    splits = streamed(parts, str(folder), len(classes), resize, channels)
     source = f"{_title(folder) or name}, parquet files in {folder}"
+    return _of_parts(parts, folder, name, source, resize, channels)
+
+
+def has_images(path: Path) -> bool:
+    """Whether one file holds its images, and not the names of files. Raises DataError where it cannot be read."""
+    with _opened(path) as file:
+        kinds = {name: str(file.schema_arrow.field(name).type) for name in file.schema_arrow.names}
+    return any(kinds.get(name, "").startswith(STORED) for name in IMAGE_COLUMNS)
+
+
+def read_file(path: Path, resize: Resize, channels: int | None) -> Parts:
+    """One file of images and labels, which has no parts; otherwise as `read`.
+
+    Args:
+        path: of the file.
+        resize: the size that is wanted, and how it is reached.
+        channels: 1, 3 or 4.
+    """
+    return _of_parts({"train": _encoded([path])}, path, path.stem, f"images in {path}", resize, channels)
+
+
+def _of_parts(
+    parts: Mapping[str, Encoded], where: Path, name: str, source: str, resize: Resize, channels: int | None
+) -> Parts:
+    named = parts["train"].classes or (CIFAR10 if name == "cifar10" else ())
+    classes = named or _numbered(parts["train"].labels, where)
+    channels = channels or channels_of(image for part in parts.values() for image in part.images)
+    splits = streamed(parts, str(where), len(classes), resize, channels)
     return Parts(name, source, classes, splits["train"], splits.get("validation"), splits.get("test"))
 
 
@@ -121,21 +148,28 @@ def streamed(parts: Mapping[str, Encoded], where: str, classes: int, resize: Res
     return splits
 
 
-def _columns(path: Path) -> Encoded:
-    """The images and labels of one file; no other column is read."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A parquet file. Raises DataError where it is none or damaged, also for what is read of it inside."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise UsageError("Parquet files need pyarrow: pip install 'pretrim[data]'.") from None
     try:
         with parquet.ParquetFile(path) as file:
-            image, label = _names(file.schema_arrow.names, path)
-            table = file.read(columns=[image, label])
-            classes = class_names(file.schema_arrow.metadata, label)
-        return _checked(table.column(image), table.column(label), path)._replace(classes=classes)
+            yield file
     except (ArrowException, OSError) as error:
         said = str(error).splitlines()[0]
         raise DataError(f"Cannot read the parquet file {path} ({said}): fetch it again.") from error
+
+
+def _columns(path: Path) -> Encoded:
+    """The images and labels of one file; no other column is read."""
+    with _opened(path) as file:
+        image, label = _names(file.schema_arrow.names, path)
+        table = file.read(columns=[image, label])
+        classes = class_names(file.schema_arrow.metadata, label)
+        return _checked(table.column(image), table.column(label), path)._replace(classes=classes)
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
@@ -167,9 +201,9 @@ def _names(columns: list[str], path: Path) -> tuple[str, str]:
 def _checked(images: Any, labels: Any, path: Path) -> Encoded:
     from pyarrow import int64, types
 
-    entries = images.to_pylist()
-    if not all(isinstance(e, dict) and isinstance(e.get("bytes"), bytes) for e in entries) or labels.null_count:
+    entries: list[Any] = [entry.get("bytes") if isinstance(entry, dict) else entry for entry in images.to_pylist()]
+    if not all(isinstance(entry, bytes) for entry in entries) or labels.null_count:
         raise DataError(f"Some rows of {path} have no image or no label: mend the file.")
     if not types.is_integer(labels.type):
         raise DataError(f"Expected whole numbers as labels in {path}, but got {labels.type}: number the classes.")
-    return Encoded([entry["bytes"] for entry in entries], labels.cast(int64()).to_numpy())
+    return Encoded(entries, labels.cast(int64()).to_numpy())

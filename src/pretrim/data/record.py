@@ -20,6 +20,16 @@ SAMPLE = 4096
 """the most streamed images that `statistics` decodes"""
 IDENTIFYING = 64
 """images of each part that a data set is known by"""
+NAMED = 5
+"""Outputs whose names are shown"""
+OUTPUTS = {
+    "classification": ("class", "classes"),
+    "segmentation": ("class", "classes"),
+    "multilabel": ("label", "labels"),
+    "regression": ("target", "targets"),
+    "keypoints": ("point", "points"),
+}
+"""What the outputs of a task are called, one and several"""
 PIECE = 256
 """images that it counts at once: 0.1 GB for one channel of 224 x 224"""
 
@@ -76,6 +86,10 @@ class Split:
     def take(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Split:
         """The images at these places, in this order."""
         return Split(_taken(self.images, places), _taken(self.targets, places))
+
+    def none(self) -> Split:
+        """A part without images, of the same kind."""
+        return self.take(np.zeros(0, dtype=np.int64))
 
 
 def _taken(values: torch.Tensor | OnDemand, places: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor | OnDemand:
@@ -150,6 +164,15 @@ class DataSet:
         return isinstance(self.train.images, Joint)
 
     @property
+    def contents(self) -> str:
+        """What the targets are, for people: ``classification, 3 classes: a, b, c``."""
+        count = len(self.classes)
+        words = f"{count} {OUTPUTS.get(self.task, ('output', 'outputs'))[count != 1]}"
+        is_named = self.task in ("classification", "segmentation") or self.classes != tuple(map(str, range(count)))
+        names = f": {shown_names(self.classes)}" if is_named else ""
+        return f"{self.task}, {words}{names}" if count else self.task
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What a training that goes on must be given again: what the images are, wherever they lie."""
         known = {name: value for name, value in self.to_json().items() if name not in ("name", "source")}
@@ -189,6 +212,15 @@ class DataSet:
         }
 
 
+def shown_names(names: Sequence[str], most: int = NAMED) -> str:
+    """The first of them.
+
+    >>> shown_names(["a", "b", "c"], most=2)
+    'a, b, ...'
+    """
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a data set brings, before anything is split off."""
@@ -202,6 +234,21 @@ class Parts:
     flip: bool = True
     padding: int = 0
     task: str = "classification"
+    notes: tuple[str, ...] = ()
+    """what the user should know of how the data were read, a sentence each, without a full stop"""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a network that is to be evaluated was trained for, by which other data are read.
+
+    Attributes:
+        task: by name.
+        classes: names of its outputs, in their order.
+    """
+
+    task: str
+    classes: tuple[str, ...]
 
 
 def statistics(images: torch.Tensor | OnDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:

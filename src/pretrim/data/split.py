@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from pretrim.errors import DataError
+from pretrim.errors import DataError, first_of
 
 from .record import Parts, Split
 
 Places = np.ndarray[Any, np.dtype[np.int64]]
+KEPT = -1
+"""In the place of a class: not to be drawn"""
 
 
 def draw(labels: Places, share: float, seed: int) -> tuple[Places, Places]:
@@ -22,7 +24,7 @@ def draw(labels: Places, share: float, seed: int) -> tuple[Places, Places]:
     64-bit number of PCG64, whose stream NumPy keeps unchanged between versions; of each class the smallest are drawn.
 
     Args:
-        labels: the class of each image (N).
+        labels: the class of each image (N); `KEPT` of those that are not to be drawn.
         share: to draw, between 0 and 1.
         seed: of the draw.
 
@@ -32,6 +34,7 @@ def draw(labels: Places, share: float, seed: int) -> tuple[Places, Places]:
     """
     classes, sizes = np.unique(labels, return_counts=True)
     counts = [min(max(1, round(share * size)), max(size - 1, 1)) for size in sizes.tolist()]
+    counts = [0 if label == KEPT else count for label, count in zip(classes.tolist(), counts, strict=True)]
     drawn = _smallest(labels, classes, counts, seed)
     return drawn, np.setdiff1d(np.arange(len(labels)), drawn)
 
@@ -73,17 +76,68 @@ def complete(parts: Parts, seed: int, share: float) -> tuple[Split, Split, Split
     return train, validation, test, "; ".join(notes) or "all three parts as the data set brings them"
 
 
+def absent(parts: Parts, splits: Mapping[str, Split]) -> list[str]:
+    """A sentence on each part in which no image has some class, or some label: it tells nothing of these.
+
+    Raises DataError for labels that no image of the validation or test part has: there is no average precision.
+
+    Args:
+        parts: what the data are.
+        splits: the parts, by the name that they are told by.
+    """
+    found = []
+    for name, split in splits.items():
+        there = _there(parts, split)
+        if there is not None and len(split) and not there.all():
+            if parts.task == "multilabel" and not there.any() and name != "training":
+                raise DataError(
+                    f"No image of the {name} part of {parts.name} has a label, so that nothing can be said of a "
+                    f"network: give it some that have one."
+                )
+            missing = first_of([name for name, is_there in zip(parts.classes, there, strict=True) if not is_there])
+            what = "image of the class" if parts.task == "classification" else "image with the label"
+            found.append(f"the {name} part has no {what} {missing}")
+    return found
+
+
+def _there(parts: Parts, split: Split) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    """Of each class or label whether any image of a part has it; None for other targets."""
+    targets = split.targets
+    if not isinstance(targets, torch.Tensor):
+        return None
+    if parts.task == "classification":
+        return np.bincount(targets.numpy(), minlength=len(parts.classes)) > 0
+    return np.asarray((targets > 0.5).any(dim=0).numpy()) if parts.task == "multilabel" else None
+
+
 def _split_off(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     drawn, rest = draw(strata(split), share, seed)
     return split.take(rest), split.take(drawn)
 
 
 def strata(split: Split) -> Places:
-    """The class of each image, of which every part gets its share; one class where there are no classes."""
+    """The class of each image, of which every part gets its share; one class where there are no classes.
+
+    Of several labels the rarest that the image has counts, so that no part is without one by chance.
+    """
     targets = split.targets
     if isinstance(targets, torch.Tensor) and targets.ndim == 1 and targets.dtype == torch.int64:
         return np.asarray(targets.numpy())
+    if isinstance(targets, torch.Tensor) and targets.ndim == 2 and bool(((targets == 0) | (targets == 1)).all()):
+        return _rarest((targets == 1).numpy())
     return np.zeros(len(split), dtype=np.int64)
+
+
+def _rarest(labels: np.ndarray[Any, np.dtype[np.bool_]]) -> Places:
+    """Of each image (N x labels) its rarest label, the number of labels where it has none.
+
+    The only image of a label stays in the training part.
+    """
+    images, count = labels.shape
+    sizes = np.where(labels, labels.sum(axis=0), images + 1)
+    found = np.where(labels.any(axis=1), sizes.argmin(axis=1), count)
+    members = np.bincount(found, minlength=count + 1)
+    return np.where((members[found] == 1) & (found < count), KEPT, found)
 
 
 def _check_not_empty(parts: Parts) -> None:
@@ -103,7 +157,7 @@ def _check_sizes(parts: Parts) -> None:
         if count < 3:
             raise DataError(
                 f"Expected at least 3 training images of each class in {parts.name}, but {name!r} has {count}: "
-                f"add some, or bring the parts train, validation and test as folders."
+                f"add some, or bring the parts train, validation and test (folders, or a column split of a table)."
             )
 
 
@@ -119,6 +173,8 @@ def limited(split: Split, limit: int, seed: int) -> Split:
         return split
     labels = strata(split)
     classes, sizes = np.unique(labels, return_counts=True)
+    if limit < len(classes):  # of several labels: one image of each would be too many
+        labels, classes, sizes = np.zeros_like(labels), classes[:1] * 0, np.array([len(labels)])
     return split.take(_smallest(labels, classes, _shares(sizes, limit), seed + 2))
 
 

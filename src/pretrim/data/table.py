@@ -1,12 +1,13 @@
 """A table of images: CSV or parquet with a column of files, columns of targets, and, if it has one, of parts.
 
-What the targets are follows from the columns: one of names (``label``, ``class``) is a classification; several names in
-one cell, with ``;`` between them, or several columns of 0 and 1 are labels; other numbers are values to regress.
+What the targets are follows from the columns (`targets`). Every file is one image of one part: a row that repeats
+another is left out, and rows that contradict each other are refused.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,46 +16,36 @@ import torch
 
 from pretrim.errors import DataError, UsageError
 
+from . import targets
 from .images import Resize, channels_of
-from .record import Parts, Split
+from .record import Known, Parts, Split
 from .stream import Streamed
+from .targets import BETWEEN, Table, shown
 
 FILES = ("image", "file", "filename", "file_name", "path", "img")
 PART_COLUMNS = ("split", "part", "subset", "set")
-NAMED = ("label", "class", "labels", "classes", "category", "target")
-"""Columns of class names, also where these are whole numbers"""
 PARTS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
-TABLES = ("labels.csv", "annotations.csv", "metadata.csv", "labels.parquet", "metadata.parquet")
+TABLES = ("labels.csv", "annotations.csv", "metadata.csv", "labels.tsv", "labels.parquet", "metadata.parquet")
 """Names by which a table is found in a folder"""
+SUFFIXES = (".csv", ".tsv", ".parquet")
 DEFAULT_SIZE = 64
-BETWEEN = ";"
+MOST_OF_A_PATH = 200
+"""Characters in a message"""
+
+Places = Mapping[str, Sequence[int]]
+"""The rows of each part"""
 
 
-class Table(NamedTuple):
-    """Columns of text, each with a cell a row, and the number of each row, for errors.
+class Rows(NamedTuple):
+    """What the rows of a table are: files, and the targets of all of them."""
 
-    The number is that of the line on which the row starts, as an editor shows it; in a parquet file it counts from 1.
-    """
-
-    path: Path
-    columns: Mapping[str, Sequence[str]]
-    numbers: Sequence[int]
-
-    def row(self, place: int) -> str:
-        """The name of a row."""
-        return f"row {self.numbers[place]} of {self.path}"
-
-
-class Targets(NamedTuple):
-    """The targets of all rows, what they are of, and the names of the outputs."""
-
-    values: torch.Tensor
-    task: str
-    names: tuple[str, ...]
+    table: Table
+    files: Sequence[Path]
+    targets: targets.Targets
 
 
 def find(folder: Path) -> Path | None:
@@ -62,7 +53,7 @@ def find(folder: Path) -> Path | None:
     return next((folder / name for name in TABLES if (folder / name).is_file()), None)
 
 
-def read(path: Path, resize: Resize, channels: int | None) -> Parts:
+def read(path: Path, resize: Resize, channels: int | None, known: Known | None = None) -> Parts:
     """The images of a table, resized to 64x64 unless another size is asked for.
 
     Files are named from the table's own folder. Without `channels` the images are grey where every one is stored in
@@ -74,33 +65,39 @@ def read(path: Path, resize: Resize, channels: int | None) -> Parts:
         path: the CSV or parquet file.
         resize: the size that is wanted, and how it is reached.
         channels: 1, 3 or 4.
+        known: of a network that is to be evaluated on the table, which then needs no training part, nor every class.
     """
     table = _table(path)
     files = _files(table)
-    targets = _targets(table)
-    places = _places(table, len(files))
-    _check_apart(table, files, places)
+    hidden = [name for names in (FILES, PART_COLUMNS) if (name := _column(table, names)) is not None]
+    rows = Rows(table, files, targets.find(table, hidden, known))
+    places = _places(table, len(files), needed=() if known is not None else ("train",))
+    _check_apart(rows, places)
+    kept, repeats = _once(rows, places)
     channels = channels or channels_of(files)
-    size = resize.or_square(DEFAULT_SIZE)
-    splits = {}
-    for part, rows in places.items():
-        assert size.size is not None
-        images = Streamed([files[row] for row in rows], str(path), channels, *size.size, fit=size.fit)
-        splits[part] = Split(images, targets.values[torch.tensor(rows)])
+    splits = {part: _split(rows, found, path, resize.or_square(DEFAULT_SIZE), channels) for part, found in kept.items()}
+    found = rows.targets
     return Parts(
         name=path.resolve().parent.name,
         source=f"images of {path}",
-        classes=targets.names,
-        train=splits["train"],
+        classes=found.names,
+        train=splits.get("train") or next(iter(splits.values())).none(),
         validation=splits.get("validation"),
         test=splits.get("test"),
-        flip=targets.task != "regression",
-        task=targets.task,
+        flip=found.task != "regression",
+        task=found.task,
+        notes=(*found.notes, *repeats),
     )
 
 
+def _split(rows: Rows, places: Sequence[int], path: Path, resize: Resize, channels: int) -> Split:
+    assert resize.size is not None
+    images = Streamed([rows.files[row] for row in places], str(path), channels, *resize.size, fit=resize.fit)
+    return Split(images, rows.targets.values[torch.tensor(places)])
+
+
 def _table(path: Path) -> Table:
-    table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    table = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     if not table.columns or not table.numbers:
         raise DataError(f"No rows in {path}: add an image a row, under a line of names.")
     return table
@@ -111,7 +108,7 @@ def _csv(path: Path) -> Table:
     head = [name.strip() for name in head]
     if len(head) == 1 and BETWEEN in head[0]:
         raise DataError(f"The columns of {path} are separated by semicolons: separate them by commas.")
-    if twice := [name for name in head if head.count(name) > 1]:
+    if twice := [name for name in head if name and head.count(name) > 1]:
         raise DataError(f"Two columns of {path} are named {twice[0]!r}: give each a name of its own.")
     for number, row in rows:
         if len(row) != len(head):
@@ -125,12 +122,16 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     found, start = [], 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            head = next((line for line in file if line.strip()), "")
+            file.seek(0)
+            reader = csv.reader(file, delimiter="\t" if "\t" in head and "," not in head else ",")
             for row in reader:
                 if any(cell.strip() for cell in row):
                     found.append((start, row))
                 start = reader.line_num + 1
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"Cannot read {path} as a CSV in UTF-8 ({error}): save it as UTF-8.") from error
+    except csv.Error as error:
         raise DataError(f"Cannot read {path} as a CSV in UTF-8 ({error}).") from error
     return found
 
@@ -152,18 +153,34 @@ def _parquet(path: Path) -> Table:
 def _text(cell: Any) -> str:
     if isinstance(cell, list):
         return BETWEEN.join(map(str, cell))
-    return "" if cell is None else str(int(cell) if isinstance(cell, bool) else cell)
+    return "" if cell is None else str(cell)
 
 
 def _files(table: Table) -> list[Path]:
     name = _column(table, FILES)
     if name is None:
-        raise DataError(f"Expected a column {', '.join(FILES)} in {table.path}, but got {', '.join(table.columns)}.")
-    files = [table.path.parent / cell for cell in table.columns[name]]
-    for place, file in enumerate(files):
-        if not file.is_file():
-            raise DataError(f"The image of {table.row(place)} is not there: {file}.")
+        raise DataError(
+            f"Expected a column {', '.join(FILES)} in {table.path}, but got {', '.join(table.columns)}: the first line "
+            f"names the columns."
+        )
+    files = [_file(table.path.parent, cell) for cell in table.columns[name]]
+    missing = [place for place, file in enumerate(files) if not os.path.isfile(file)]
+    if missing:
+        count = f" ({len(missing):,} of {len(files):,} are not)" if len(missing) > 1 else ""
+        raise DataError(f"The image of {table.row(missing[0])} is not there: {_short(files[missing[0]])}{count}.")
     return files
+
+
+def _short(file: Path) -> str:
+    """A path in a message: cells that are none may be of any length."""
+    text = str(file)
+    return text if len(text) <= MOST_OF_A_PATH else f"{text[:MOST_OF_A_PATH]}..."
+
+
+def _file(folder: Path, cell: str) -> Path:
+    """A file by its cell, also as Windows writes it."""
+    file = folder / cell
+    return folder / cell.replace("\\", "/") if "\\" in cell and not os.path.isfile(file) else file
 
 
 def _column(table: Table, names: Sequence[str]) -> str | None:
@@ -171,7 +188,7 @@ def _column(table: Table, names: Sequence[str]) -> str | None:
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _places(table: Table, count: int) -> dict[str, list[int]]:
+def _places(table: Table, count: int, needed: Sequence[str]) -> dict[str, list[int]]:
     """The rows of each part; all are of the training part where no column says otherwise."""
     name = _column(table, PART_COLUMNS)
     if name is None:
@@ -181,86 +198,43 @@ def _places(table: Table, count: int) -> dict[str, list[int]]:
     for place, word in enumerate(table.columns[name]):
         if word.lower() not in part_of:
             raise DataError(
-                f"Expected train, validation or test as the {name} of {table.row(place)}, but got {word!r}."
+                f"Expected train, validation or test as the {name} of {table.row(place)}, but got {shown(word)}."
             )
         found.setdefault(part_of[word.lower()], []).append(place)
-    if "train" not in found:
+    if missing := [part for part in needed if part not in found]:
         raise DataError(
-            f"Expected rows of the part train in {table.path}, but its {name} has {', '.join(found)} alone."
+            f"Expected rows of the part {missing[0]} in {table.path}, but its {name} has {', '.join(found)} alone."
         )
     return found
 
 
-def _check_apart(table: Table, files: Sequence[Path], places: Mapping[str, Sequence[int]]) -> None:
+def _check_apart(rows: Rows, places: Places) -> None:
     """Raises DataError for an image in two parts: what was trained on says nothing in a test."""
-    part_of: dict[Path, str] = {}
-    for part, rows in places.items():
-        for row in rows:
-            first = part_of.setdefault(files[row], part)
+    part_of: dict[str, str] = {}
+    for part, found in places.items():
+        for row in found:
+            file = rows.files[row]
+            first = part_of.setdefault(os.path.normpath(file), part)
             if first != part:
-                raise DataError(f"{files[row]} is in the part {first} and, in {table.row(row)}, in {part}: keep one.")
+                where = rows.table.row(row)
+                raise DataError(f"{file} is in the part {first} and, in {where}, in {part}: keep one.")
 
 
-def _targets(table: Table) -> Targets:
-    hidden = {_column(table, FILES), _column(table, PART_COLUMNS)}
-    columns = {name: cells for name, cells in table.columns.items() if name not in hidden}
-    if not columns:
-        raise DataError(f"No column of labels in {table.path}: add label.")
-    for name, cells in columns.items():
-        for place, cell in enumerate(cells):
-            if not cell and not (name.lower() == "labels" and any(BETWEEN in other for other in cells)):
-                raise DataError(f"No {name} in {table.row(place)}: add it, or leave it out.")
-    if len(columns) > 1 and all(set(cells) <= {"0", "1"} for cells in columns.values()):
-        return Targets(_numbers(table, columns), "multilabel", tuple(columns))
-    named = _column(table, NAMED)
-    if named is not None and len(columns) == 1:
-        return _of_names(table, named)
-    if len(columns) == 1 and not _are_numbers(next(iter(columns.values()))):
-        return _of_names(table, next(iter(columns)))
-    _check_no_names(table, columns)
-    return Targets(_numbers(table, columns), "regression", tuple(columns))
+def _once(rows: Rows, places: Places) -> tuple[Places, tuple[str, ...]]:
+    """Each image once: drawn apart, a row and its copy would be trained on and tested.
 
-
-def _check_no_names(table: Table, columns: Mapping[str, Sequence[str]]) -> None:
-    """Raises DataError for a column of names beside others: boxes with their class, a patient, a comment."""
-    for name, cells in columns.items():
-        if len(columns) > 1 and not any(_are_numbers([cell]) for cell in cells):
+    Raises DataError for one image with different targets.
+    """
+    first: dict[str, int] = {}
+    for row, file in enumerate(map(os.path.normpath, rows.files)):
+        other = first.setdefault(file, row)
+        if other != row and not torch.equal(rows.targets.values[other], rows.targets.values[row]):
+            where, before = rows.table.row(row), rows.table.numbers[other]
             raise DataError(
-                f"Expected one column of names, or columns of numbers alone, in {table.path}, but {name} has names "
-                f"({cells[0]!r}), and {next(other for other in columns if other != name)} is there too: leave out what "
-                f"is no target. Boxes take a task of your own: --task FILE.py:CLASS."
+                f"{rows.files[row]} has other targets in {where} than in row {before}: keep one row an image (several "
+                f"labels of it go into one cell, cat{BETWEEN}dog)."
             )
-
-
-def _of_names(table: Table, column: str) -> Targets:
-    """One name a cell, or several."""
-    cells = table.columns[column]
-    if any(BETWEEN in cell for cell in cells):
-        words = [{word.strip() for word in cell.split(BETWEEN) if word.strip()} for cell in cells]
-        names = tuple(sorted({word for some in words for word in some}))
-        values = torch.tensor([[float(name in some) for name in names] for some in words])
-        return Targets(values, "multilabel", names)
-    if column.lower() not in NAMED and _are_numbers(cells):
-        return Targets(_numbers(table, {column: cells}), "regression", (column,))
-    if _are_numbers(cells) and any("." in cell or "e" in cell.lower() for cell in cells):
-        return Targets(_numbers(table, {column: cells}), "regression", (column,))
-    names = tuple(sorted(set(cells), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)))
-    if len(names) < 2:
-        raise DataError(f"Expected at least 2 classes in {table.path}, but got one ({names[0]}).")
-    return Targets(torch.tensor([names.index(cell) for cell in cells]), "classification", names)
-
-
-def _are_numbers(cells: Sequence[str]) -> bool:
-    try:
-        return all(torch.tensor(float(cell)).isfinite() for cell in cells)
-    except ValueError:
-        return False
-
-
-def _numbers(table: Table, columns: Mapping[str, Sequence[str]]) -> torch.Tensor:
-    """N x columns, float32."""
-    for name, cells in columns.items():
-        for place, cell in enumerate(cells):
-            if not _are_numbers([cell]):
-                raise DataError(f"Expected a number as the {name} of {table.row(place)}, but got {cell!r}.")
-    return torch.tensor([[float(cell) for cell in row] for row in zip(*columns.values(), strict=True)])
+    kept = set(first.values())
+    repeated = len(rows.files) - len(kept)
+    notes = (f"{repeated:,} of {len(rows.files):,} rows repeat the image of another, and are left out",)
+    return {part: [row for row in found if row in kept] for part, found in places.items()}, notes[: bool(repeated)]

@@ -89,7 +89,7 @@ def open_data(
     if shape is not None and data.input_shape != shape:
         wanted, got = ("x".join(map(str, part)) for part in (shape, data.input_shape))
         raise DataError(f"Expected images of {wanted}, but the data have {got}: give data of that shape.")
-    reporter.say(f"data: {data.source} ({data.split_note})")
+    reporter.say(f"data: {data.source}: {data.contents} ({data.split_note})")
     return _normalised_by(data, options.mean, options.std), named or find(data.task)
 
 
@@ -218,7 +218,7 @@ def load_like_run(source: DataSource | None, record: RunRecord, task: Task, repo
         raise DataError(
             f"Expected images of {wanted}, as the run has them, but {data.name} has {got}: give other data."
         )
-    reporter.say(f"data: {data.source} ({data.split_note})")
+    reporter.say(f"data: {data.source}: {data.contents} ({data.split_note})")
     return data
 
 

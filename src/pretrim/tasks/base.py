@@ -79,6 +79,8 @@ class MetricTask(Task):
     """
 
     largest_loss: float = 0.02
+    judged: str = "a target"
+    """what of an image `can_judge` looks for, in words"""
 
     @abstractmethod
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
@@ -87,6 +89,10 @@ class MetricTask(Task):
     @abstractmethod
     def metrics(self, output: Any, target: torch.Tensor) -> Mapping[str, float]:
         """Every metric of a whole split. `output` is what `reduced` made of all its batches, concatenated."""
+
+    def can_judge(self, target: torch.Tensor) -> bool:
+        """Whether the metrics are defined on these targets, whatever a network says of the images."""
+        return True
 
     def postprocess(self, output: Any) -> Any:
         """From the network's output of a batch to an answer, with a row an image: points of a heatmap."""
@@ -132,7 +138,17 @@ class MetricTask(Task):
         )
 
     def measured(self, output: Any, target: torch.Tensor) -> dict[str, float]:
-        """The metrics, checked. Raises ModelError where the one that chooses is missing or no finite number."""
+        """The metrics, checked.
+
+        Raises:
+            DataError: none of the images has what they are counted by.
+            ModelError: the one that chooses is missing or no finite number.
+        """
+        if not self.can_judge(target):
+            raise DataError(
+                f"Expected images to judge a network by, but none of {len(target):,} has {self.judged}: give the "
+                f"validation and the test part some that have."
+            )
         try:
             found = {str(name): float(value) for name, value in dict(self.metrics(output, target)).items()}
         except PretrimError:
@@ -205,7 +221,8 @@ class MetricTask(Task):
         if not math.isfinite(value):
             odd = ": targets hold NaN or infinity, mend them or leave them out" if odd_targets(self, some) else ""
             raise ModelError(f"Expected a finite loss from {self.name}.loss on new weights, but got {value}{odd}.")
-        self.measured(_joined(answers), torch.cat(targets))
+        if self.can_judge(torch.cat(targets)):  # few images may have no label, of which there are more
+            self.measured(_joined(answers), torch.cat(targets))
 
     def loss_is_finite(self, model: nn.Module, split: Split, data: DataSet) -> float:
         """The mean loss of some images."""

@@ -32,6 +32,7 @@ class Segmentation(MetricTask):
 
     name = "segmentation"
     metric = Metric("mean_iou")
+    judged = "a pixel of a known class"
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
         """Cross-entropy, mean over the pixels whose class is known."""
@@ -61,6 +62,10 @@ class Segmentation(MetricTask):
             "pixel_accuracy": float(both.sum() / counts.sum()) if int(counts.sum()) else math.nan,
             **{f"iou_{number}": float(value) for number, value in enumerate(each)},
         }
+
+    def can_judge(self, target: torch.Tensor) -> bool:
+        """Whether the class of any pixel is known."""
+        return bool((target != IGNORED).any())
 
     def augmentation(self, how: Augmentation) -> Augmentation:
         """All of it; masks are moved with their images."""
@@ -131,6 +136,7 @@ class Keypoints(MetricTask):
     name = "keypoints"
     metric = Metric("pck")
     has_unknown = True
+    judged = "a point that is seen"
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
         """Cross-entropy against a Gaussian around each point that is seen, mean over those."""
@@ -141,6 +147,10 @@ class Keypoints(MetricTask):
         logs = functional.log_softmax(maps.flatten(2), dim=2)
         losses = -(wanted.flatten(2) * logs).sum(dim=2)
         return (losses * seen).sum() / seen.sum().clamp_min(1)
+
+    def can_judge(self, target: torch.Tensor) -> bool:
+        """Whether any point is seen."""
+        return bool((~target.isnan()).all(dim=-1).any())
 
     def postprocess(self, output: Any) -> torch.Tensor:
         """The points, N x points x 2, as the targets."""

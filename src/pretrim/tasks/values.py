@@ -93,6 +93,7 @@ class MultiLabel(MetricTask):
 
     name = "multilabel"
     metric = Metric("mean_ap")
+    judged = "a label"
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
         """Binary cross-entropy, mean over images and labels."""
@@ -110,6 +111,10 @@ class MultiLabel(MetricTask):
             "f1": float((2 * both / either).mean()) if precisions else float("nan"),
             "exact_match": float((said == wanted).all(dim=1).float().mean()),
         }
+
+    def can_judge(self, target: torch.Tensor) -> bool:
+        """Whether any image has a label."""
+        return bool((rows(target) > 0.5).any())
 
     def augmentation(self, how: Augmentation) -> Augmentation:
         """All of it: labels are those of the whole image."""
