@@ -325,7 +325,7 @@ def _target_of(plan: Plan) -> Target | None:
     times = [entry for entry in plan.device.get("times", ()) if entry.get("source") == "predicted"]
     limited = "latency_ns" in plan.device["slim"] and bool(times)
     on_board = times[0].get("runtime") if len(times) == 1 else None
-    return Target(found, {}, plan.dtype, found.round_to, None, True, predicted=limited, on_board=on_board)
+    return Target(found, {}, plan.dtype, found.round_to, None, predicted=limited, on_board=on_board)
 
 
 def _costs_of(plan: Plan, network: Network) -> dict[str, Cost]:
