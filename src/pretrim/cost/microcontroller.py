@@ -27,6 +27,7 @@ from .formula import DType, FormulaCost, Term, formula, item_bytes
 from .litert.follow import pair
 from .litert.lowering import SCALE_BYTES, UNREAD, Lowering, Node
 from .litert.rules import lower
+from .micro_operators import lacking
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 CHANNEL_BYTES = 8
@@ -308,15 +309,32 @@ def lower_bound(network: Network) -> str | None:
     return f"file and arena may be larger: what LiteRT makes of {first_of(unknown)} is not known"
 
 
-def refused_by_micro(network: Network) -> str | None:
-    """In words, what TensorFlow Lite for Microcontrollers refuses whatever the memory; None where that is nothing."""
-    low = lower(network, "int8")
+def refused_by_micro(network: Network, dtype: DType = "int8") -> str | None:
+    """In words, what TensorFlow Lite for Microcontrollers refuses whatever the memory; None where that is nothing.
+
+    Args:
+        network: analysed.
+        dtype: of the file.
+    """
+    low = lower(network, dtype)
+    problem = _lacking_operators(low) or _joined_too_many(low)
+    return None if problem is None else f"TensorFlow Lite for Microcontrollers does not run this network: {problem}"
+
+
+def _lacking_operators(low: Lowering) -> str | None:
+    found = []
+    for node in low.nodes:
+        operator = node.operator
+        name = lacking(operator.op, operator.attributes, is_int8=low.dtype == "int8")
+        if name is not None:
+            found.append(f"{name} (of {operator.op} in {operator.module or 'the model'})")
+    return f"it has no {first_of(list(dict.fromkeys(found)))}" if found else None
+
+
+def _joined_too_many(low: Lowering) -> str | None:
     joined = [(len(n.reads), n.operator.module or "the model") for n in low.nodes if n.kind == "cat"]
     most, where = max(joined, default=(0, ""))
-    if most <= MOST_JOINED:
-        return None
-    least = f"it joins {MOST_JOINED} tensors at most, and {where} needs {most}"
-    return f"TensorFlow Lite for Microcontrollers does not run this network: {least}"
+    return f"it joins {MOST_JOINED} tensors at most, and {where} needs {most}" if most > MOST_JOINED else None
 
 
 def _tail(low: Lowering, structures: Structures) -> list[Term]:

@@ -91,7 +91,7 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     application: float | None
     ssh: str | None
     remote_python: str | None
-    ssh_config: Path | None
+    ssh_config: str | Path | None
     estimate: bool
     mode: Method | None
     round_to: int | None
@@ -110,8 +110,8 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     task: Any
     mean: str | None
     std: str | None
-    plan: Path | None
-    teacher: Path | None
+    plan: str | Path | None
+    teacher: str | Path | None
     dense: bool
     worst: int
     resume: bool

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def compress(
     model: ModelSource,
     data: DataSource | None,
-    output: Path,
+    output: str | Path,
     options: CompressOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -58,7 +58,7 @@ def compress(
     """
     from .smallest import compress_within
 
-    options, reporter = options or CompressOptions(), reporter or Silent()
+    options, reporter, output = options or CompressOptions(), reporter or Silent(), Path(output)
     goal = options.goal.goal()
     if goal is not None:
         return compress_within(model, data, output, options, goal, reporter)

@@ -326,15 +326,18 @@ def _checked(kind: type[Record], values: Mapping[str, Any]) -> Record:
 
 
 def _plain(name: str, value: Any, hint: Any) -> Any:
-    """A value as the command line has it: NumPy's numbers are Python's, a shape is ``3x32x32``.
+    """A value as the command line has it: NumPy's numbers are Python's, a shape is ``3x32x32``, a file's name a path.
 
-    Raises UsageError for what is no number, or no whole one, where one is wanted.
+    Raises UsageError for what is no number, or no whole one, where one is wanted, and for what is no name of a file.
     """
     if type(value).__module__ == "numpy" and not getattr(value, "shape", None):  # not imported: --help is fast
         value = value.item()
     if name == "input" and isinstance(value, list | tuple):
         return "x".join(map(str, value))
     kinds = set(getattr(hint, "__args__", ())) or {hint}
+    if value is not None and Path in kinds:
+        check_is(value, str | Path, f"{name} to be the name of a file or folder")
+        return Path(value)
     if value is None or not kinds <= {int, float, type(None)}:
         return value
     is_whole = float not in kinds

@@ -132,7 +132,7 @@ class StudyOptions:
 def sweep(
     model: ModelSource,
     data: DataSource | None,
-    output: Path,
+    output: str | Path,
     options: StudyOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Study:
@@ -152,7 +152,7 @@ def sweep(
         StudyError: the folder holds something else, or another study.
         PretrimError: the machine is at fault, say a full disk: what was running waits, nothing is lost.
     """
-    options, reporter = options or StudyOptions(), reporter or Silent()
+    options, reporter, output = options or StudyOptions(), reporter or Silent(), Path(output)
     specs = _specs(options)
     _check(options, model, data)
     _check_times_on_boards(options, specs)
