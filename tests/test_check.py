@@ -15,7 +15,7 @@ from torch import nn
 
 import pretrim
 from pretrim.deploy import litert, litert_file, micro
-from pretrim.deploy.board import missing_operators
+from pretrim.deploy.micro import missing_operators
 from pretrim.devices import board, boards
 from pretrim.jobs.check import check
 from pretrim.latency.board_time import board_time

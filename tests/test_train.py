@@ -10,6 +10,7 @@ from torch import nn
 from pretrim.data import DataSet, Split, load, normalise
 from pretrim.errors import DataError, ModelError, PretrimError, UsageError
 from pretrim.train import (
+    Classification,
     EpochRecord,
     Execution,
     Progress,
@@ -314,6 +315,36 @@ def test_training_accuracy_is_that_of_the_images_as_they_are_trained_on(digits: 
     before = evaluate(model, digits.train, digits.mean, digits.std).accuracy
     record: EpochRecord = train(model, digits, Recipe(epochs=1, batch_size=len(digits.train), crop=0)).epochs[0]
     assert record.train_score == before
+
+
+class TwoHeads(nn.Module):
+    """A class in ten, and in three; the second head in train mode alone where that is asked for."""
+
+    def __init__(self, *, only_in_training: bool) -> None:
+        super().__init__()
+        self.body, self.ten, self.three = nn.Flatten(), nn.Linear(64, 10), nn.Linear(64, 3)
+        self.norm, self.only_in_training = nn.BatchNorm1d(64), only_in_training
+
+    def forward(self, x: torch.Tensor) -> object:
+        x = self.norm(self.body(x))
+        both = self.training or not self.only_in_training
+        return (self.ten(x), self.three(x)) if both else self.ten(x)
+
+
+@pytest.mark.parametrize("only_in_training", [False, True])
+def test_a_second_output_of_another_size_is_no_auxiliary_head(digits: DataSet, only_in_training: bool) -> None:
+    """It is said before the training, or at its first step where evaluation does not show it; the model stays."""
+    model, task = TwoHeads(only_in_training=only_in_training), Classification()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    said = "since those beside the main one count as auxiliary heads, but got outputs of 10 and of 3: return the main"
+    if only_in_training:
+        task.check(model, digits)
+    else:
+        with pytest.raises(ModelError, match=said):
+            task.check(model, digits)
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ModelError, match=said):
+        train(model, digits, Recipe(epochs=1))
 
 
 def test_wrong_outputs_are_said(digits: DataSet) -> None:

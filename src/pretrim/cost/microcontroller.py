@@ -27,6 +27,7 @@ from .formula import DType, FormulaCost, Term, formula, item_bytes
 from .litert.follow import pair
 from .litert.lowering import SCALE_BYTES, UNREAD, Lowering, Node
 from .litert.rules import lower
+from .micro_operators import lacking
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 CHANNEL_BYTES = 8
@@ -276,7 +277,7 @@ def cmsis_nn_scratch(low: Lowering) -> list[tuple[int, Term]]:
         if node.kind != "convolution" or operator.attributes.get("transposed"):
             continue
         _, inputs, *kernel = operator.weight
-        if _is_depthwise(low, operator):
+        if is_depthwise(low, operator):
             found.append((number, (2.0, (operator.weight[0], *kernel))))
         elif math.prod(low.size(dim) for dim in kernel) > 1 or max(pair(operator.attributes.get("stride", 1))) > 1:
             found.append((number, (4.0, (inputs, *kernel))))
@@ -293,11 +294,18 @@ def _name(low: Lowering, node: Node) -> str:
         return NAMES.get(node.kind, node.kind.upper())
     if node.operator.attributes.get("transposed"):
         return "TRANSPOSE_CONV"
-    return "DEPTHWISE_CONV_2D" if _is_depthwise(low, node.operator) else "CONV_2D"
+    return "DEPTHWISE_CONV_2D" if is_depthwise(low, node.operator) else "CONV_2D"
 
 
-def _is_depthwise(low: Lowering, operator: Operator) -> bool:
-    return int(operator.attributes.get("groups", 1)) > 1 and low.size(operator.weight[1]) == 1
+def is_depthwise(low: Lowering, operator: Operator) -> bool:
+    """Whether LiteRT's converter makes a DEPTHWISE_CONV_2D of a convolution: as many groups as input channels, so that
+    each filter reads one channel. One group of one channel, a grey image or a signal, is that as well.
+
+    Args:
+        low: the network on its way to LiteRT.
+        operator: a convolution of it, that is not transposed.
+    """
+    return low.size(operator.weight[1]) == 1
 
 
 def lower_bound(network: Network) -> str | None:
@@ -308,15 +316,32 @@ def lower_bound(network: Network) -> str | None:
     return f"file and arena may be larger: what LiteRT makes of {first_of(unknown)} is not known"
 
 
-def refused_by_micro(network: Network) -> str | None:
-    """In words, what TensorFlow Lite for Microcontrollers refuses whatever the memory; None where that is nothing."""
-    low = lower(network, "int8")
+def refused_by_micro(network: Network, dtype: DType = "int8") -> str | None:
+    """In words, what TensorFlow Lite for Microcontrollers refuses whatever the memory; None where that is nothing.
+
+    Args:
+        network: analysed.
+        dtype: of the file.
+    """
+    low = lower(network, dtype)
+    problem = _lacking_operators(low) or _joined_too_many(low)
+    return None if problem is None else f"TensorFlow Lite for Microcontrollers does not run this network: {problem}"
+
+
+def _lacking_operators(low: Lowering) -> str | None:
+    found = []
+    for node in low.nodes:
+        operator = node.operator
+        name = lacking(operator.op, operator.attributes, is_int8=low.dtype == "int8")
+        if name is not None:
+            found.append(f"{name} (of {operator.op} in {operator.module or 'the model'})")
+    return f"it has no {first_of(list(dict.fromkeys(found)))}" if found else None
+
+
+def _joined_too_many(low: Lowering) -> str | None:
     joined = [(len(n.reads), n.operator.module or "the model") for n in low.nodes if n.kind == "cat"]
     most, where = max(joined, default=(0, ""))
-    if most <= MOST_JOINED:
-        return None
-    least = f"it joins {MOST_JOINED} tensors at most, and {where} needs {most}"
-    return f"TensorFlow Lite for Microcontrollers does not run this network: {least}"
+    return f"it joins {MOST_JOINED} tensors at most, and {where} needs {most}" if most > MOST_JOINED else None
 
 
 def _tail(low: Lowering, structures: Structures) -> list[Term]:

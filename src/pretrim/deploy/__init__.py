@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .firmware import firmware_layers as firmware_layers
     from .firmware import write_firmware as write_firmware
     from .folder import check_sources as check_sources
+    from .micro import check_operators as check_operators
     from .proof import Judge as Judge
     from .proof import Proof as Proof
     from .runtime import Conversion as Conversion
@@ -53,6 +54,7 @@ _HOME = {
     "arena_on": "board",
     "check": "board",
     "check_installed": "runtimes",
+    "check_operators": "micro",
     "check_sources": "folder",
     "check_target": "exporter",
     "export": "exporter",

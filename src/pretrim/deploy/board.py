@@ -18,8 +18,6 @@ from pretrim.errors import UsageError
 from . import litert, micro, vela
 from .artifact import Artifact
 from .graph import FileGraph, graph_of
-from .sources import METHODS
-from .tflite import operators
 
 IMAGES = 8
 LARGEST_DIFFERENCE = 1
@@ -56,7 +54,8 @@ def arena_on(content: bytes, board: Board) -> BoardArena:
 def arena_on_each(content: bytes, boards: Sequence[Board]) -> dict[str, BoardArena]:
     """The same on several boards, by name; the file is run once."""
     graph = graph_of(content)
-    real = micro.arena(content) if is_installed("tflite_micro") else None
+    if (real := micro.arena(content) if is_installed("tflite_micro") else None) is None:
+        micro.check_operators(content)
     return {board.name: _arena(graph, real, board) for board in boards}
 
 
@@ -67,11 +66,6 @@ def _arena(graph: FileGraph, real: micro.Arena | None, board: Board) -> BoardAre
     head = max(graph.head(kernels), real.head_bytes)
     tail = math.ceil(graph.tail(4) * max(real.tail_bytes / graph.tail(8), 1.0))
     return BoardArena(head + tail + graph.kept(kernels), True, real.total_bytes)
-
-
-def missing_operators(content: bytes) -> tuple[str, ...]:
-    """Operators of a ``.tflite`` that TensorFlow Lite for Microcontrollers has not, as far as pretrim knows."""
-    return tuple(name for name in operators(content) if name not in METHODS)
 
 
 def check(artifact: Artifact, board: Board, limits: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -102,7 +96,8 @@ def check(artifact: Artifact, board: Board, limits: Mapping[str, int] | None = N
     problems = [*_beyond_board(takes, board), *_beyond_limits(takes, allowed)]
     difference = _difference(artifact, content) if arena.verified else None
     if difference is not None and difference > LARGEST_DIFFERENCE:
-        problems.append(f"TFLM: failed (max difference {difference} int8 steps, {LARGEST_DIFFERENCE} allowed)")
+        found, most = (_steps_text(steps, artifact.data_type) for steps in (difference, LARGEST_DIFFERENCE))
+        problems.append(f"TFLM: failed (max difference {found}, {most} allowed)")
     npu = None
     if board.ethos_u is not None and vela.is_installed():
         npu = {"configuration": board.ethos_u, **asdict(vela.estimate(artifact.path, board.ethos_u, board.clock_hz))}
@@ -147,14 +142,24 @@ def _beyond_limits(takes: Mapping[str, int], limits: Mapping[str, int]) -> list[
 def _verdict(difference: int | None, data_type: str) -> str:
     """What the run on TensorFlow Lite for Microcontrollers showed.
 
-    >>> _verdict(1, "int8")
-    'TFLM: passed (max difference 1 int8 step)'
+    >>> _verdict(1, "int8"), _verdict(0, "float32")
+    ('TFLM: passed (max difference 1 int8 step)', 'TFLM: passed (max difference below 0.0005)')
     """
     if difference is None:
         return "TFLM: not run (pip install 'pretrim[mcu]')"
     result = "passed" if difference <= LARGEST_DIFFERENCE else "failed"
-    unit = "int8 step" if data_type == "int8" else "thousandth"
-    return f"TFLM: {result} (max difference {difference} {unit}{'' if difference == 1 else 's'})"
+    return f"TFLM: {result} (max difference {_steps_text(difference, data_type)})"
+
+
+def _steps_text(steps: int, data_type: str) -> str:
+    """A difference of outputs in words: in steps of int8, or of thousandths in float32.
+
+    >>> _steps_text(2, "int8"), _steps_text(2, "float32")
+    ('2 int8 steps', '0.002')
+    """
+    if data_type == "int8":
+        return f"{steps} int8 step{'' if steps == 1 else 's'}"
+    return f"{steps / 1000:.3f}" if steps else "below 0.0005"
 
 
 def _difference(artifact: Artifact, content: bytes) -> int:

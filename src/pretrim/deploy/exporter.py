@@ -147,18 +147,19 @@ def export(
     return artifact
 
 
-def litert_file(network: nn.Module, images: torch.Tensor) -> bytes:
-    """An int8 ``.tflite`` for its sizes alone: neither proved nor written.
+def litert_file(network: nn.Module, images: torch.Tensor, *, is_int8: bool = True) -> bytes:
+    """A ``.tflite`` for its sizes alone: neither proved nor written.
 
     Args:
         network: any module; it is not changed.
         images: N x C x H x W, to take ranges from; any will do.
+        is_int8: or float32.
 
     Raises:
         UsageError: LiteRT's packages are missing.
         ExportError: the network cannot be converted.
     """
-    job = _job(PlainNetwork(network), (images,), (images,), ConversionOptions())
+    job = _job(PlainNetwork(network), (images,), (images,) if is_int8 else None, ConversionOptions())
     return _convert(find_runtime("litert"), job).content
 
 

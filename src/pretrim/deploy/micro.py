@@ -16,16 +16,49 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrim.compat.optional import need
+from pretrim.compat.optional import is_installed, need
 from pretrim.compat.silence import silence
+from pretrim.cost.micro_operators import FLOAT_ONLY, METHODS
 from pretrim.errors import ExportError
 
 from .runtime import ones
+from .tflite import int8_operators, operators
 
 LARGE_ARENA = 256 << 20
 """Recorded in a large arena, the allocations are those of the smallest one that works (found by bisection)."""
 _ALLOCATION = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 _MISSING = re.compile(r"op for builtin opcode '?([A-Z0-9_]+)'?")
+
+
+class MissingOperators(ExportError):
+    """A file has operators that TensorFlow Lite for Microcontrollers has no kernel for.
+
+    Attributes:
+        names: of the operators; those that it has in float32 alone as "SQRT in int8".
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        is_are, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        super().__init__(
+            f"Expected operators that TensorFlow Lite for Microcontrollers has, but {', '.join(names)} {is_are} not "
+            f"among them: replace {it} in the network."
+        )
+
+
+def missing_operators(content: bytes) -> tuple[str, ...]:
+    """Operators of a ``.tflite`` that the interpreter has not, by the table of its release; it is not run."""
+    unknown = [name for name in operators(content) if name not in METHODS]
+    return (*unknown, *(f"{name} in int8" for name in sorted(FLOAT_ONLY & int8_operators(content))))
+
+
+def check_operators(content: bytes) -> None:
+    """Raises ExportError where the interpreter for microcontrollers does not run a ``.tflite``: by itself where it is
+    installed, and else by the table of its operators."""
+    if is_installed("tflite_micro"):
+        arena(content)
+    elif missing := missing_operators(content):
+        raise MissingOperators(missing)
 
 
 @dataclass(frozen=True)
@@ -100,17 +133,17 @@ def _interpret(content: bytes, use: Callable[[Any], Any]) -> tuple[Any, str]:
                 interpreter.set_input(np.zeros(shape["shape"], shape["dtype"]), 0)
                 result = use(interpreter)
         except (RuntimeError, ValueError) as error:
-            raise _not_runnable(_text(said), error) from error
+            raise _not_runnable(content, _text(said), error) from error
         return result, _text(said)
 
 
-def _not_runnable(said: str, error: Exception) -> ExportError:
-    missing = _MISSING.search(said)
-    if missing is not None:
-        return ExportError(
-            f"Expected operators that TensorFlow Lite for Microcontrollers has, but {missing[1]} is not among them: "
-            f"replace it in the network."
-        )
+def _not_runnable(content: bytes, said: str, error: Exception) -> ExportError:
+    """What to raise for a model that the interpreter refused; it names the first operator that it misses alone."""
+    refused, known = _MISSING.search(said), missing_operators(content)
+    if refused is not None:
+        return MissingOperators(list(dict.fromkeys([refused[1], *known])))
+    if known:
+        return MissingOperators(known)
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return ExportError(
         f"The model does not run on TensorFlow Lite for Microcontrollers: {lines[0] if lines else error}."

@@ -4,54 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretrim.errors import ExportError, UsageError
+from pretrim.cost.micro_operators import METHODS
+from pretrim.errors import UsageError
 
 from .artifact import Artifact
 from .folder import write_texts
+from .micro import MissingOperators, missing_operators
 from .tflite import operators
 
 ARENA_ROOM = 1.1
 """The arena in the sources over the one that was found here: kernels of the vendor may ask for scratch memory"""
 COLUMNS = 16
-METHODS = {
-    "ADD": "AddAdd",
-    "ARG_MAX": "AddArgMax",
-    "AVERAGE_POOL_2D": "AddAveragePool2D",
-    "BATCH_MATMUL": "AddBatchMatMul",
-    "CONCATENATION": "AddConcatenation",
-    "CONV_2D": "AddConv2D",
-    "DEPTHWISE_CONV_2D": "AddDepthwiseConv2D",
-    "DEQUANTIZE": "AddDequantize",
-    "FULLY_CONNECTED": "AddFullyConnected",
-    "HARD_SWISH": "AddHardSwish",
-    "LEAKY_RELU": "AddLeakyRelu",
-    "LOGISTIC": "AddLogistic",
-    "MAXIMUM": "AddMaximum",
-    "MAX_POOL_2D": "AddMaxPool2D",
-    "MEAN": "AddMean",
-    "MINIMUM": "AddMinimum",
-    "MUL": "AddMul",
-    "PACK": "AddPack",
-    "PAD": "AddPad",
-    "PADV2": "AddPadV2",
-    "PRELU": "AddPrelu",
-    "QUANTIZE": "AddQuantize",
-    "RELU": "AddRelu",
-    "RELU6": "AddRelu6",
-    "RESHAPE": "AddReshape",
-    "RESIZE_BILINEAR": "AddResizeBilinear",
-    "RESIZE_NEAREST_NEIGHBOR": "AddResizeNearestNeighbor",
-    "SLICE": "AddSlice",
-    "SOFTMAX": "AddSoftmax",
-    "SPLIT": "AddSplit",
-    "STRIDED_SLICE": "AddStridedSlice",
-    "SUB": "AddSub",
-    "SUM": "AddSum",
-    "TANH": "AddTanh",
-    "TRANSPOSE": "AddTranspose",
-    "TRANSPOSE_CONV": "AddTransposeConv",
-}
-"""Of `MicroMutableOpResolver`, by operator"""
 
 
 def write_sources(artifact: Artifact, folder: Path, arena_bytes: int) -> list[Path]:
@@ -84,11 +47,9 @@ def write_sources(artifact: Artifact, folder: Path, arena_bytes: int) -> list[Pa
 
 def known_operators(content: bytes) -> list[str]:
     """Those of a ``.tflite``'s bytes. Raises ExportError, which names every one without a known kernel."""
-    used = operators(content)
-    unknown = sorted(set(used) - set(METHODS))
-    if unknown:
-        raise ExportError(f"Expected operators of TensorFlow Lite for Microcontrollers, but got {', '.join(unknown)}.")
-    return used
+    if missing := missing_operators(content):
+        raise MissingOperators(missing)
+    return operators(content)
 
 
 def _header(size: int, arena: int) -> str:

@@ -122,8 +122,24 @@ def item_bytes(schema: Any, tensor: Any) -> int:
 
 def operators(content: bytes) -> list[str]:
     """Names of a model's operators, each once, in alphabetical order."""
+    return sorted({name for name, _ in _used(content)})
+
+
+def int8_operators(content: bytes) -> frozenset[str]:
+    """Names of those that read int8."""
+    return frozenset(name for name, is_int8 in _used(content) if is_int8)
+
+
+def _used(content: bytes) -> set[tuple[str, bool]]:
+    """Each operator, and whether its first input is int8."""
     schema = need("ai_edge_litert.schema_py_generated")
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    codes = [model.operatorCodes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators]
-    return sorted({names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in codes})
+    found = set()
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex]
+            first = next((tensor for tensor in operator.inputs if tensor >= 0), None)
+            is_int8 = first is not None and graph.tensors[first].type == schema.TensorType.INT8
+            found.add((names[max(code.builtinCode, code.deprecatedBuiltinCode)], is_int8))
+    return found

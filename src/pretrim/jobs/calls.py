@@ -94,7 +94,7 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     application: float | None
     ssh: str | None
     remote_python: str | None
-    ssh_config: Path | None
+    ssh_config: str | Path | None
     estimate: bool
     mode: Method | None
     round_to: int | None
@@ -113,8 +113,8 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     task: Any
     mean: PerChannel | None
     std: PerChannel | None
-    plan: Path | None
-    teacher: Path | None
+    plan: str | Path | None
+    teacher: str | Path | None
     dense: bool
     worst: int
     resume: bool
@@ -140,7 +140,7 @@ class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
     round_to: int | None
     min_width: int | Mapping[str, int] | None
     freeze: Sequence[str]
-    dtype: Literal["float32", "float16", "int8"]
+    dtype: Literal["float32", "float16", "int8"] | None
     runtime: str | None
     int8: bool | None
     workers: int
@@ -169,7 +169,7 @@ def plan(
         device: a board (`pretrim devices`); its flash and RAM become limits, and public measurements know its times.
         runtime: that runs the network there: ``"st-edge-ai"``, ``"tflm-cmsis-nn"`` ...
         application: share of flash and RAM reserved for the application.
-        dtype: the data type that bytes are counted in; by default the device's, or float32.
+        dtype: the data type that bytes are counted in; by default int8 on a microcontroller, and float32 elsewhere.
         costs: measured or predicted elsewhere, by quantity.
         asked: limits (``params=``, ``macs=``, ``flash=``, ``ram=``, ``activation=``, ``latency=``) and how widths are
             chosen (``mode=``, ``round_to=``, ``seed=`` ...), as :func:`pretrim.core.plan` takes them.

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrim.devices import APPLICATION_SHARE, Board, board, boards
-from pretrim.errors import UsageError
+from pretrim.errors import ExportError, UsageError
 from pretrim.latency.board_systems import System
 
 from .export import default_path
 from .measure import artifacts_of
 
 if TYPE_CHECKING:
+    from pretrim.deploy.board import BoardArena
     from pretrim.deploy.graph import FileGraph
 
 ALL = "all"
@@ -92,7 +93,7 @@ class Checked:
         }
 
 
-def check(path: Path, device: str = ALL, runtime: str | None = None, application: float | None = None) -> Checked:
+def check(path: str | Path, device: str = ALL, runtime: str | None = None, application: float | None = None) -> Checked:
     """Look at a ``.tflite``, an ``.onnx`` or the artifact of a run as boards would.
 
     Args:
@@ -106,7 +107,7 @@ def check(path: Path, device: str = ALL, runtime: str | None = None, application
         ArtifactError: a damaged file, or a run without an artifact.
     """
     chosen = boards() if device == ALL else (board(device),)
-    file, runtime = _file_of(path), None if runtime == "litert" else runtime  # that is whose file it is
+    file, runtime = _file_of(Path(path)), None if runtime == "litert" else runtime  # that is whose file it is
     share = APPLICATION_SHARE if application is None else application
     if file.suffix == ".onnx":
         return Checked(file, "as in the file", tuple(_onnx(file, entry, share) for entry in chosen))
@@ -114,8 +115,9 @@ def check(path: Path, device: str = ALL, runtime: str | None = None, application
 
     graph, content = read_graph(file), file.read_bytes()
     systems = {entry.name: _systems(entry, graph.data_type, runtime, must=device != ALL) for entry in chosen}
-    arenas = _arenas(content, chosen)
-    found = tuple(_on(entry, graph, arenas.get(entry.name), share, systems[entry.name]) for entry in chosen)
+    is_for_micro = any(entry.kind == "microcontroller" for entry in chosen)
+    made = _interpreted(content, chosen) if is_for_micro else _Interpreted({})
+    found = tuple(_on(entry, graph, made, share, systems[entry.name]) for entry in chosen)
     return Checked(file, graph.data_type, found, graph.filters, graph.zero_filters)
 
 
@@ -147,43 +149,54 @@ def _systems(entry: Board, dtype: str, runtime: str | None, *, must: bool) -> li
         return []
 
 
-def _arenas(content: bytes, chosen: Sequence[Board]) -> dict[str, tuple[int, bool] | tuple[str, ...]]:
-    """The arena on each microcontroller, and whether it was verified; the operators that are missing there."""
-    from pretrim.deploy.board import arena_on_each, missing_operators
+@dataclass(frozen=True)
+class _Interpreted:
+    """What the interpreter for microcontrollers makes of a file.
 
-    micro = [entry for entry in chosen if entry.kind == "microcontroller"]
-    if not micro:
-        return {}
-    if missing := missing_operators(content):
-        return dict.fromkeys((entry.name for entry in micro), missing)
-    found = arena_on_each(content, micro)
-    return {name: (arena.total_bytes, arena.verified) for name, arena in found.items()}
+    Attributes:
+        arenas: by the name of a board; empty where it does not run the file.
+        missing: operators that it does not have.
+        problem: in words, why it does not run the file.
+    """
+
+    arenas: Mapping[str, BoardArena]
+    missing: tuple[str, ...] = ()
+    problem: str | None = None
 
 
-def _on(
-    entry: Board, graph: FileGraph, arena: tuple[Any, ...] | None, share: float, systems: Sequence[System]
-) -> OnBoard:
+def _interpreted(content: bytes, chosen: Sequence[Board]) -> _Interpreted:
+    """The arena on each microcontroller, or why there is none."""
+    from pretrim.deploy.board import arena_on_each
+    from pretrim.deploy.micro import MissingOperators
+
+    try:
+        return _Interpreted(arena_on_each(content, [entry for entry in chosen if entry.kind == "microcontroller"]))
+    except MissingOperators as error:
+        return _Interpreted({}, error.names, f"operators that its interpreter has not: {', '.join(error.names)}")
+    except ExportError as error:
+        return _Interpreted({}, problem=str(error).rstrip("."))
+
+
+def _on(entry: Board, graph: FileGraph, made: _Interpreted, share: float, systems: Sequence[System]) -> OnBoard:
     """A ``.tflite`` on one board."""
     limits = entry.limits(share)
-    is_missing = arena is not None and isinstance(arena[0], str)
-    missing = tuple(arena) if arena is not None and is_missing else ()
-    arena_bytes, verified = (None, False) if arena is None or is_missing else (int(arena[0]), bool(arena[1]))
-    problems = [f"operators that its interpreter has not: {', '.join(missing)}"] if missing else []
+    is_micro, arena = entry.kind == "microcontroller", made.arenas.get(entry.name)
+    problems = [made.problem] if is_micro and made.problem is not None else []
     if "artifact_bytes" in limits and graph.file_bytes > limits["artifact_bytes"]:
         problems.append(f"the file takes {graph.file_bytes:,} bytes, more than {limits['artifact_bytes']:,}")
     ram = limits.get("arena_bytes", entry.ram_bytes)
-    if arena_bytes is not None and arena_bytes > ram:
-        problems.append(f"the arena takes {arena_bytes:,} bytes, more than {ram:,}")
+    if arena is not None and arena.total_bytes > ram:
+        problems.append(f"the arena takes {arena.total_bytes:,} bytes, more than {ram:,}")
     return OnBoard(
         board=entry.name,
         fits=not problems,
         problems=tuple(problems),
         file_bytes=graph.file_bytes,
         flash_limit=limits.get("artifact_bytes"),
-        arena_bytes=arena_bytes,
+        arena_bytes=None if arena is None else arena.total_bytes,
         ram_limit=ram,
-        verified=verified,
-        missing=missing,
+        verified=arena is not None and arena.verified,
+        missing=made.missing if is_micro else (),
         times=tuple(_times(entry, graph, systems)),
     )
 

@@ -8,17 +8,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrim.devices import board
 from pretrim.errors import UsageError
 
 from .asked import asked_of
 from .data import DataSource, open_data
 from .fit import fitted
 from .options import CompressOptions as CompressOptions
+from .options import TargetOptions
 from .plan import check_before_analysis, check_plan, plan_for
 from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
 from .run import Run
-from .target import Target, find_target
+from .target import Target, data_type_of, find_target
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 def compress(
     model: ModelSource,
     data: DataSource | None,
-    output: Path,
+    output: str | Path,
     options: CompressOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -57,7 +59,7 @@ def compress(
     """
     from .smallest import compress_within
 
-    options, reporter = options or CompressOptions(), reporter or Silent()
+    options, reporter, output = options or CompressOptions(), reporter or Silent(), Path(output)
     goal = options.goal.goal()
     if goal is not None:
         return compress_within(model, data, output, options, goal, reporter)
@@ -102,7 +104,7 @@ class _Job:
         self.task.objective(self.recipe, self.data, torch.device("cpu"), None)  # says what the recipe may not ask
         made = self.given or plan_for(self.dense, self.target, options.search, reporter)
         made = check_plan(made, self.dense)
-        if self.target.is_microcontroller and self.target.int8:  # in every process, and when resumed: the same plan
+        if self.target.is_microcontroller:  # in every process, and when resumed: the same plan
             made = fitted(made, self.dense, self.target, None if self.given else options.search, reporter)
         self.plan: Plan = made
         reporter.planned(self.plan)
@@ -345,7 +347,30 @@ def _target_of(options: CompressOptions, given: Plan | None) -> Target:
         check_before_analysis(target, options.search)
         return target
     kept = {name: text for name, text in given.limits.items() if name != "latency_ns"}  # it was measured for the plan
-    return find_target(options.target, kept, options.search)
+    return find_target(_in_type_of(given, options.target), kept, options.search)
+
+
+def _in_type_of(given: Plan, asked: TargetOptions) -> TargetOptions:
+    """The options with the data type of a plan whose limits depend on it, so that its file has the one they count in.
+
+    Raises UsageError where another one is asked for, or is the board's.
+    """
+    from pretrim.cost.quantities import quantities
+
+    limited = {quantities()[name].unit for name in given.limits if name in quantities()}
+    if not limited & {"bytes", "ns"}:
+        return asked
+    is_open = asked.int8 is None and asked.dtype is None
+    micro = asked.device is not None and board(asked.device).kind == "microcontroller"
+    if is_open and not micro:
+        return replace(asked, dtype=given.dtype)
+    dtype = data_type_of(asked)
+    if dtype != given.dtype:
+        raise UsageError(
+            f"Expected a plan whose limits are counted in {dtype}, which is exported, but it counts in {given.dtype}: "
+            f"add --dtype {given.dtype}, or make the plan again for this target."
+        )
+    return asked
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

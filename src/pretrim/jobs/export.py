@@ -112,10 +112,10 @@ def export(
     is_to_load = data is not None or brought
     material = load_like_run(data, run.classifier.record, run.purpose, reporter) if is_to_load else run.data
     folder = Path() if run.is_fetched else run.path
-    file = options.output or default_path(folder, found.runtime, found.int8)
+    file = Path(options.output or default_path(folder, found.runtime, found.int8))
     check_target(file, found.runtime, options.overwrite)
     if options.sources is not None:
-        check_sources(options.sources)
+        check_sources(Path(options.sources))
     artifact = write(run, file, found, material, options, reporter)
     _list_in_card(run, artifact, reporter)
     sources = _write_sources(artifact, options, reporter)
@@ -267,13 +267,17 @@ def _write_sources(artifact: Artifact, options: ExportOptions, reporter: Reporte
     return written
 
 
-def _check_of_sources(options: ExportOptions) -> Callable[[bytes], object] | None:
-    """What raises where the sources that were asked for cannot be made of a file: before it is written."""
-    from pretrim.deploy import firmware_layers, known_operators
+def _check_of_file(target: Target, options: ExportOptions) -> Callable[[bytes], object] | None:
+    """What raises, before a file is written, where its board's interpreter does not run it, or the sources that were
+    asked for cannot be made of it."""
+    from pretrim.deploy import check_operators, firmware_layers, known_operators
 
-    if options.sources is None:
-        return None
-    return known_operators if options.sources_for == "tflm" else firmware_layers
+    checks: list[Callable[[bytes], object]] = [check_operators] * target.is_microcontroller
+    if options.sources is not None and options.sources_for == "tflm":
+        checks += [known_operators, check_operators]
+    elif options.sources is not None:
+        checks.append(firmware_layers)
+    return (lambda content: [check(content) for check in dict.fromkeys(checks)]) if checks else None
 
 
 def default_path(run: Path, runtime: RuntimeName, int8: bool) -> Path:
@@ -348,7 +352,7 @@ def write(
         dynamic_batch=options.dynamic_batch,
         signed=options.arm or target.signed,
         force=options.force,
-        accept=_check_of_sources(options),
+        accept=_check_of_file(target, options),
         **material,
     )
 

@@ -63,7 +63,7 @@ def fitted(plan: Plan, dense: DenseModel, target: Target, search: Search | None,
 
 
 def converted(plan: Plan, dense: DenseModel, target: Target) -> dict[str, int]:
-    """Bytes of the int8 file and of the arena on the target's board, of the plan's network with fresh weights.
+    """Bytes of the file and of the arena on the target's board, of the plan's network with fresh weights.
 
     Args:
         plan: its widths.
@@ -81,7 +81,7 @@ def converted(plan: Plan, dense: DenseModel, target: Target) -> dict[str, int]:
     images = torch.randn(IMAGES, *dense.input_shape, generator=generator)
     with torch.random.fork_rng(devices=[]), silence():  # what is trained later keeps the weights it would have had
         slim = as_if_trained(apply(dense.module, plan, "fresh", dense.network).eval())
-        content = litert_file(slim, images)
+        content = litert_file(slim, images, is_int8=target.int8)
     return {"artifact_bytes": len(content), "arena_bytes": arena_on(content, target.board).total_bytes}
 
 

@@ -79,7 +79,10 @@ class Measured:
 
 
 def measure(
-    path: Path, options: MeasureOptions | None = None, against: Path | None = None, reporter: Reporter | None = None
+    path: str | Path,
+    options: MeasureOptions | None = None,
+    against: str | Path | None = None,
+    reporter: Reporter | None = None,
 ) -> list[Measured]:
     """Measure an artifact, or all artifacts of a run.
 
@@ -96,7 +99,8 @@ def measure(
     """
     how = options or MeasureOptions()
     _protocol(how, Silent())  # what is wrong with it is said before any file is looked at
-    return [_measured(found, how, against, reporter or Silent()) for found in artifacts_of(path)]
+    other = None if against is None else Path(against)
+    return [_measured(found, how, other, reporter or Silent()) for found in artifacts_of(Path(path))]
 
 
 def dense_of(path: Path) -> Path:

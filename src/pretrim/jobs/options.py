@@ -124,9 +124,9 @@ class TargetOptions:
     runtime: str | None = None
     """Runtime: onnx, litert, executorch; on a microcontroller st-edge-ai, tflm, ... (default: the device's)."""
     int8: Annotated[bool | None, Parameter(negative="--no-int8")] = None
-    """Export in int8 (default: for a microcontroller)."""
+    """Export in int8, and count limits in it (default: for a microcontroller)."""
     dtype: Literal["float32", "float16", "int8"] | None = None
-    """Data type that bytes are counted in (default: float32, or the device's)."""
+    """Data type of limits and of exported files (default: int8 with --int8 or a microcontroller, else float32)."""
     application: float | None = None
     """Share of flash and RAM reserved for your application (default: 0.25)."""
     ssh: str | None = None

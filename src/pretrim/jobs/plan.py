@@ -234,7 +234,8 @@ def plan_network(
     if board is not None and all(name in (*board.limits(), *ALSO_FITS) for name in target.limits):
         budget = Budget.parse(target.limits, target.dtype).resolve_any(network, costs)
         if (budget.dense <= budget.values).all():
-            reporter.say(f"note: the dense network fits on {board.name} as it is; limits such as --macs 0.5x trim it")
+            fits = "has room" if _is_refused(network, target) else "fits"
+            reporter.say(f"note: the dense network {fits} on {board.name} as it is; limits such as --macs 0.5x trim it")
             texts = {limit.cost: limit.text for limit in budget.limits}
             whole = plan_of_widths(network, network.dense, target.dtype, limits=texts, costs=costs)
             return _labelled(whole, network, target)
@@ -243,6 +244,13 @@ def plan_network(
     except InfeasibleBudget as error:
         raise _as_asked(error, target) from None
     return _labelled(made, network, target)
+
+
+def _is_refused(network: Network, target: Target) -> bool:
+    """Whether the target's interpreter does not run a network, whatever room there is."""
+    from pretrim.cost.microcontroller import refused_by_micro
+
+    return target.is_microcontroller and refused_by_micro(network, target.dtype) is not None
 
 
 def _as_asked(error: InfeasibleBudget, target: Target) -> InfeasibleBudget:
@@ -285,7 +293,7 @@ def _on_target(made: Plan, network: Network, target: Target) -> dict[str, Any]:
         about["arena_text"] = arena_text(target.board, target.on_board)
         if (said := lower_bound(network)) is not None:
             about["lower_bound"] = said
-        if (said := refused_by_micro(network)) is not None:
+        if (said := refused_by_micro(network, made.dtype)) is not None:
             about["refused"] = said
     if not times:
         return about
@@ -327,7 +335,7 @@ def _target_of(plan: Plan) -> Target | None:
     times = [entry for entry in plan.device.get("times", ()) if entry.get("source") == "predicted"]
     limited = "latency_ns" in plan.device["slim"] and bool(times)
     on_board = times[0].get("runtime") if len(times) == 1 else None
-    return Target(found, {}, plan.dtype, found.round_to, None, True, predicted=limited, on_board=on_board)
+    return Target(found, {}, plan.dtype, found.round_to, None, predicted=limited, on_board=on_board)
 
 
 def _costs_of(plan: Plan, network: Network) -> dict[str, Cost]:

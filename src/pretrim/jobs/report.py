@@ -12,9 +12,9 @@ from .study import check_page, open_study, write_report
 
 
 def report(
-    path: Path,
-    output: Path,
-    figures: Path | None = None,
+    path: str | Path,
+    output: str | Path,
+    figures: str | Path | None = None,
     *,
     watch: bool = False,
     storage: str | None = None,
@@ -38,6 +38,7 @@ def report(
     from pretrim.runs.record import RECORD
     from pretrim.study.sweep import RECORD as STUDY
 
+    path, output, figures = Path(path), Path(output), None if figures is None else Path(figures)
     check_page(output)
     if (path / RECORD).is_file() and not (path / STUDY).is_file():
         return write_run_report(path, output, reporter)
@@ -53,7 +54,7 @@ def report(
     return write_report(study, output, figures, watch=watch, reporter=reporter)
 
 
-def write_run_report(path: Path, output: Path, reporter: Reporter | None = None) -> Path:
+def write_run_report(path: str | Path, output: str | Path, reporter: Reporter | None = None) -> Path:
     """Write the page of a single run: before and after, widths, curve, where it errs.
 
     Args:
@@ -69,6 +70,7 @@ def write_run_report(path: Path, output: Path, reporter: Reporter | None = None)
     from pretrim.report import run_contents, write_page
     from pretrim.runs.load import read
 
+    path, output = Path(path), Path(output)
     check_page(output)
     shown = run_contents(path, read(path), _exported(path))
     try:

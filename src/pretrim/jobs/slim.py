@@ -128,7 +128,7 @@ class Given:
 
 def slim(
     source: ModelSource | Path,
-    output: Path,
+    output: str | Path,
     options: SlimOptions,
     *,
     data: DataSource | None = None,
@@ -155,7 +155,7 @@ def slim(
 
     if not options.dead:
         raise UsageError("Say what to remove: add --dead for filters that are zero, constant or read by nobody.")
-    reporter, images = reporter or Silent(), images or DataOptions()
+    reporter, images, output = reporter or Silent(), images or DataOptions(), Path(output)
     prepare_output(output, options.overwrite)
     if _is_run(source):
         _check_for_run(options, data, images, reporter)

@@ -331,7 +331,12 @@ def check_page(output: Path, figures: Path | None = None) -> None:
 
 
 def write_report(
-    study: Study, output: Path, figures: Path | None = None, *, watch: bool = False, reporter: Reporter | None = None
+    study: Study,
+    output: str | Path,
+    figures: str | Path | None = None,
+    *,
+    watch: bool = False,
+    reporter: Reporter | None = None,
 ) -> Path:
     """Write a study as one page that opens offline.
 
@@ -350,6 +355,7 @@ def write_report(
     from pretrim.study.description import read_network
     from pretrim.study.places import TRIALS
 
+    output, figures = Path(output), None if figures is None else Path(figures)
     check_page(output, figures)
     network, config, known = read_network(study.path), study.store.config(), None
     while True:

@@ -37,9 +37,10 @@ from .recipe import execution_of, recipe_of
 from .reporter import Reporter, Silent
 from .run import Run
 from .study import Study
-from .target import TIMED_BY, Target, find_target
+from .target import DTYPE, TIMED_BY, Target, find_target, one_data_type
 
 if TYPE_CHECKING:
+    from pretrim.cost.formula import DType
     from pretrim.models.dense import DenseModel, ModelSource
     from pretrim.study.inputs import TrialInputs
     from pretrim.study.rows import Trial
@@ -96,12 +97,12 @@ class SweepOptions(Keeping):
     """What one draw removes: a share of the layer's filters, or one rounding step of them (the paper)."""
     round_to: Annotated[int | None, Parameter(group=SEARCH)] = None
     """Keep filters in multiples of this (default: 8, or the board's)."""
-    dtype: Annotated[Literal["float32", "float16", "int8"], Parameter(group=SEARCH)] = "float32"
-    """Data type that bytes are counted in."""
+    dtype: Annotated[Literal["float32", "float16", "int8"] | None, Parameter(group=SEARCH)] = None
+    """Data type of limits and of exported files (default: int8 with --int8 or a microcontroller, else float32)."""
     runtime: Annotated[str | None, Parameter(group=WHERE)] = None
     """Export to it and measure every network: onnx, litert, executorch; with --device whose time is meant there."""
     int8: Annotated[bool | None, Parameter(negative="--no-int8", group=WHERE)] = None
-    """Export in int8."""
+    """Export in int8, and count limits in it (default: for a microcontroller)."""
     workers: Annotated[int, Parameter(group=WHERE)] = 1
     """Number of processes that train at the same time."""
     ray: Annotated[str | None, Parameter(metavar="ADDRESS", group=WHERE)] = None
@@ -128,7 +129,7 @@ class StudyOptions:
 def sweep(
     model: ModelSource,
     data: DataSource | None,
-    output: Path,
+    output: str | Path,
     options: StudyOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Study:
@@ -148,7 +149,7 @@ def sweep(
         StudyError: the folder holds something else, or another study.
         PretrimError: the machine is at fault, say a full disk: what was running waits, nothing is lost.
     """
-    options, reporter = options or StudyOptions(), reporter or Silent()
+    options, reporter, output = options or StudyOptions(), reporter or Silent(), Path(output)
     specs = _specs(options)
     _check(options, model, data)
     _check_times_on_boards(options, specs)
@@ -244,7 +245,7 @@ def _budgets(options: StudyOptions) -> list[Budget]:
 
     limits: dict[str, Amount] = options.limits.given()
     texts = tuple((name, Limit.parse(name, amount).text) for name, amount in limits.items())
-    names = _words(options.grid.device) if options.grid.device else []
+    names = _boards_of(options)
     if not names:
         return [Budget(texts)] if texts else []
     found = []
@@ -332,7 +333,8 @@ def _config(model: ModelSource, data: DataSource | None, options: StudyOptions) 
     from pretrim.study.settings import StudyConfig
 
     how, name = options.sweep, str(data) if isinstance(data, str | Path) else ""
-    item_bytes(how.dtype)
+    dtype = _data_type(options)
+    item_bytes(dtype)
     return StudyConfig(
         model=model if isinstance(model, str) else "",
         data=name,
@@ -342,9 +344,32 @@ def _config(model: ModelSource, data: DataSource | None, options: StudyOptions) 
         max_images=how.max_images,
         recipe=recipe_of(name, options.training, 0),
         execution=_execution(options),
-        dtype=how.dtype,
+        dtype=dtype,
         stop_hopeless=options.grid.stop_hopeless,
     )
+
+
+def _data_type(options: StudyOptions) -> DType:
+    """The one data type of a study: that bytes are counted in, and that its networks are exported in.
+
+    Raises UsageError for types that contradict each other or a microcontroller, whose kernels are for its own.
+    """
+    micro = next((found for found in map(board, _boards_of(options)) if found.kind == "microcontroller"), None)
+    default: DType = DTYPE if micro is None else micro.data_type  # type: ignore[assignment]  # it is one
+    dtype = one_data_type(options.sweep.dtype, options.sweep.int8, default)
+    if micro is not None and dtype != default:
+        raise UsageError(
+            f"Expected a study for {micro.name} in {default}, but got {dtype}: leave out --dtype and --no-int8."
+        )
+    if dtype == "float16" and options.sweep.runtime is not None:
+        raise UsageError(
+            "Expected --dtype float32 or int8 with --runtime, but got 'float16': no file is exported in it."
+        )
+    return dtype
+
+
+def _boards_of(options: StudyOptions) -> list[str]:
+    return _words(options.grid.device) if options.grid.device else []
 
 
 def _execution(options: StudyOptions) -> Execution:
@@ -367,10 +392,10 @@ def threads_of_each(workers: int) -> int:
 def _target(options: StudyOptions, specs: Sequence[TrialSpec]) -> Target:
     """The runtime that networks are exported to, and whose latency counts."""
     exported = options.sweep.runtime if _on_board(options) is None else None
-    asked = TargetOptions(runtime=exported, int8=options.sweep.int8)
+    dtype = _data_type(options)
+    asked = TargetOptions(runtime=exported, int8=options.sweep.int8, dtype=dtype)
     timed = any(spec.is_timed for spec in specs if not spec.device)
-    found = find_target(asked, {"params": "1x"}, Search(mode="latency" if timed else None))
-    return replace(found, dtype=options.sweep.dtype)
+    return find_target(asked, {"params": "1x"}, Search(mode="latency" if timed else None))
 
 
 def _prepared(

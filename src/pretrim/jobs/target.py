@@ -38,10 +38,9 @@ class Target:
     Attributes:
         board: the device; None where none was named.
         limits: by quantity, the user's and the board's.
-        dtype: that bytes are counted in.
+        dtype: that bytes are counted in, and that artifacts have.
         round_to: filters are kept in multiples of it.
         runtime: that was asked for, or the board's; None where neither was named.
-        int8: whether artifacts are int8.
         timed_by: the runtime whose latency is measured; None where none is.
         host: the machine that latencies are measured on; None: this one.
         estimate: whether this machine's latency stands for the board's.
@@ -54,7 +53,6 @@ class Target:
     dtype: DType
     round_to: int
     runtime: RuntimeName | None
-    int8: bool
     timed_by: RuntimeName | None = None
     host: Host | None = None
     estimate: bool = False
@@ -65,6 +63,11 @@ class Target:
     def is_microcontroller(self) -> bool:
         """Whether the board runs networks from flash, without an operating system."""
         return self.board is not None and self.board.kind == "microcontroller"
+
+    @property
+    def int8(self) -> bool:
+        """Whether artifacts are int8: they have the data type that their limits are counted in."""
+        return self.dtype == "int8"
 
     @property
     def signed(self) -> bool:
@@ -143,16 +146,15 @@ def find_target(
     micro = found is not None and found.kind == "microcontroller"
     timed = "latency" in wanted or "latency_ns" in wanted or search.mode == "latency"
     predicted = micro and timed and not options.estimate
-    dtype = options.dtype or (found.data_type if found is not None else DTYPE)
+    dtype = data_type_of(options)
     system = _system(options, found, dtype, predicted) if micro else None
     runtime = _runtime(options if system is None else replace(options, runtime=None), found, exports)
     target = Target(
         board=found,
         limits=wanted,
-        dtype=dtype,  # type: ignore[arg-type]
+        dtype=dtype,
         round_to=_round_to(search, found),
         runtime=runtime,
-        int8=micro if options.int8 is None else options.int8,
         timed_by=_timed_by(options, runtime, found) if timed and not predicted else None,
         host=_host(options),
         estimate=options.estimate,
@@ -161,6 +163,48 @@ def find_target(
     )
     _check(target, options, timed)
     return target
+
+
+def one_data_type(dtype: DType | None, int8: bool | None, default: DType) -> DType:
+    """The one data type that bytes are counted in and files are exported in.
+
+    Args:
+        dtype: of ``--dtype``; None where it was not given.
+        int8: of ``--int8`` or ``--no-int8``; None where neither was given.
+        default: where nothing was given.
+
+    Raises UsageError for two that contradict each other.
+
+    >>> one_data_type(None, True, "float32"), one_data_type(None, False, "int8"), one_data_type(None, None, "int8")
+    ('int8', 'float32', 'int8')
+    """
+    if int8 is None or dtype is None:
+        implied: DType = default if int8 is None else "int8" if int8 else "float32"
+        return dtype or implied
+    if int8 != (dtype == "int8"):
+        option = "--int8" if int8 else "--no-int8"
+        raise UsageError(
+            f"Expected one data type for limits and exported files, but got {option} and --dtype {dtype}: leave out "
+            f"one of them."
+        )
+    return dtype
+
+
+def data_type_of(options: TargetOptions) -> DType:
+    """Of limits and files on a target: a microcontroller's own, and float32 elsewhere, unless another is asked for.
+
+    Raises UsageError for types that contradict each other, and for float16 where a file would be exported: none is.
+    """
+    found = None if options.device is None else board(options.device)
+    is_micro = found is not None and found.kind == "microcontroller"
+    default: DType = found.data_type if is_micro else DTYPE  # type: ignore[union-attr,assignment]  # it is one
+    dtype = one_data_type(options.dtype, options.int8, default)
+    if dtype == "float16" and (found is not None or options.runtime is not None):
+        where = found.name if found is not None else options.runtime
+        raise UsageError(
+            f"Expected --dtype float32 or int8 for {where}, but got 'float16': files are exported in float32 or int8."
+        )
+    return dtype
 
 
 def _system(options: TargetOptions, found: Board | None, dtype: str, predicted: bool) -> System | None:

@@ -133,6 +133,6 @@ def _check_cells(entry: Record) -> list[str]:
 
 def _short(entry: Record) -> str:
     """Why a file does not fit, in a word."""
-    words = {"operators": "operators", "the file": "flash", "the arena": "RAM"}
+    words = {"operators": "operators", "The model": "interpreter", "the file": "flash", "the arena": "RAM"}
     found = [word for start, word in words.items() if any(text.startswith(start) for text in entry["problems"])]
     return f"no: {', '.join(found) or 'format'}"

@@ -109,6 +109,8 @@ def show_fit(console: Console, plan: Plan) -> None:
         text = size(most) if limit.quantity.unit == "bytes" else milliseconds(most * 1e-9)
         real = device.get("converted", {}).get(cost)
         verdict = _verdict(taken if real is None else real, most, is_real=real is not None or cost == "latency_ns")
+        if _is_refused(device) and verdict != "too large":
+            verdict = "does not run there"
         verdicts.append(verdict)
         table.add_row(title, dense, slim, percent(taken / whole), text, verdict)
 
@@ -146,12 +148,17 @@ def _verdict(taken: int, most: int, *, is_real: bool) -> str:
     return "fits" if is_real or taken <= SURE * most else "within 1 % of it"
 
 
+def _is_refused(device: Record) -> bool:
+    """Whether the interpreter of a microcontroller is known not to run the network; a conversion would have said so."""
+    return "refused" in device and "converted" not in device
+
+
 def _show_what_counts(console: Console, device: Record) -> None:
     if "arena_text" in device:
         show_line(console, device["arena_text"])
     if "lower_bound" in device and "converted" not in device:
         show_line(console, f"note: {device['lower_bound']}")
-    if "refused" in device and "converted" not in device:
+    if _is_refused(device):
         show_line(console, f"warning: {device['refused']}")
     show_time_labels(console, device)
 

@@ -26,7 +26,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         kept = percent(slim / dense if dense else None)
         costs.add_row(COSTS[cost][0], amount(cost, dense), amount(cost, slim), kept, plan.limits.get(cost, "-"))
     show_fit(console, plan)
-    show_table(console, f"Plan for {name} ({plan.method})" if plan.method else f"Plan for {name}", costs)
+    how = f" ({plan.method})" if plan.method else ""
+    show_table(console, f"Plan for {name}{how}, bytes in {plan.dtype}", costs)
     widths = Table("<group", "?layers", "dense", "kept", "?")
     for group in plan.groups:
         share = group.kept / group.channels

@@ -183,7 +183,9 @@ def plan_of_trial(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> 
         spec: what the trial asks for.
     """
     dense = inputs.dense
-    network, dtype = dense.network, board(spec.device).data_type if spec.device else config.dtype
+    of_board = board(spec.device) if spec.device else None
+    is_micro = of_board is not None and of_board.kind == "microcontroller"
+    network, dtype = dense.network, of_board.data_type if of_board is not None and is_micro else config.dtype
     if spec.mode == DENSE:
         made = plan_of_widths(network, network.dense, config.dtype)  # type: ignore[arg-type]  # it checks the name
     else:

@@ -9,13 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretrim.data import Augmentation, DataSet, Split
+from pretrim.data import Augmentation, DataSet, Split, normalise
 
 from .diagnosis import diagnose, majority_share
 from .evaluation import Evaluation, evaluate
 from .metric import ACCURACY, Baseline
 from .mistakes import write_mistakes
-from .outputs import Loss, check_logits, class_weights, renormalised
+from .outputs import (
+    Loss,
+    check_auxiliary,
+    check_logits,
+    class_weights,
+    forward,
+    modes_kept,
+    renormalised,
+    split_outputs,
+)
 from .recipe import Recipe
 from .state import EpochRecord
 from .task import Assessment, Objective, Task
@@ -35,6 +44,19 @@ class Classification(Task):
         weighs = recipe.balance == "loss"
         weights = class_weights(data.train.labels, len(data.classes)).to(device) if weighs else None
         return Loss(recipe, len(data.classes), teach, weights)
+
+    @torch.no_grad()
+    def check(self, model: nn.Module, data: DataSet) -> None:
+        """One image through the network in eval mode: it has a score for each class, and so has every other output.
+
+        Heads that are there in train mode alone are looked at by the loss.
+        """
+        first = next(model.parameters(), torch.zeros(0))
+        image = normalise(data.train.images[:1].to(first.device), data.mean, data.std).to(first.dtype)
+        with modes_kept(model):
+            main, auxiliary = split_outputs(forward(model.eval(), image))
+        check_logits(main, len(data.classes))
+        check_auxiliary(auxiliary, len(data.classes))
 
     def assess(
         self, model: nn.Module, split: Split, mean: Sequence[float], std: Sequence[float], *, is_final: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,6 +81,17 @@ def check_logits(logits: torch.Tensor, classes: int) -> None:
         )
 
 
+def check_auxiliary(auxiliary: Sequence[torch.Tensor], classes: int) -> None:
+    """Raises ModelError unless every output beside the main one has a score for each class, as auxiliary heads have."""
+    others = ["x".join(map(str, output.shape[1:])) for output in auxiliary if output.shape[1:] != (classes,)]
+    if others:
+        raise ModelError(
+            f"Expected every output of the model to be {classes} class scores an image, since those beside the main "
+            f"one count as auxiliary heads, but got outputs of {classes} and of {', '.join(others)}: return the main "
+            f"one alone, or name a task of your own that says what each counts for, --task FILE.py:CLASS."
+        )
+
+
 class Loss:
     """Cross-entropy over the main output and, with less weight, the auxiliary ones; with a teacher, its scores too.
 
@@ -104,6 +115,7 @@ class Loss:
         """The loss, and how many images are classified right."""
         main, auxiliary = split_outputs(outputs)
         check_logits(main, self.classes)
+        check_auxiliary(auxiliary, self.classes)
         main = main if main.dtype == torch.float64 else main.float()
         loss = self._labels(main, batch)
         if self.teach is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from pretrim.cost.micro_operators import METHODS
 from pretrim.errors import ExportError
 
 from .elementwise import addition, multiplication, rescaling
@@ -50,9 +51,10 @@ def layers(model: Model) -> list[Layer]:
     """The layers of a model in C. Raises ExportError, which names every operator that has no kernel."""
     unknown = sorted({step.operator for step in model.steps} - set(BUILDERS))
     if unknown:
+        other = f", or {OTHER_WAY}" if METHODS.keys() >= set(unknown) else ""
         raise ExportError(
             f"There is no C kernel for {', '.join(unknown)}: replace {'it' if len(unknown) == 1 else 'them'} in the "
-            f"network, or {OTHER_WAY}."
+            f"network{other}."
         )
     names = [f"{step.operator.lower()}_{number}" for number, step in enumerate(model.steps, start=1)]
     return [BUILDERS[step.operator](step, name) for step, name in zip(model.steps, names, strict=True)]

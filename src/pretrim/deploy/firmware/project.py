@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from pretrim.deploy.artifact import Artifact
 from pretrim.deploy.folder import write_texts
 from pretrim.deploy.graph import graph_of
-from pretrim.errors import UsageError
+from pretrim.deploy.micro import missing_operators
+from pretrim.errors import ExportError, UsageError
 
 from .conversion import labels_definition, pixel_table, pixels_declaration, pixels_definition, values_text
 from .ctext import comment, table
 from .known import known_answers
 from .layer import Layer, place
-from .model import Model, Tensor, read_model
+from .model import OTHER_WAY, Model, Tensor, read_model
 from .operators import layers
 
 COPIED = ("kernels.h", "kernels.c", "main.c", "port.h", "port_host.c", "port_mps2.c", "mps2.ld", "Makefile")
@@ -42,9 +43,19 @@ class Firmware:
 
 
 def firmware_layers(content: bytes) -> tuple[Model, list[Layer]]:
-    """An int8 ``.tflite``'s bytes as a model, and its layers in C. Raises ExportError where they cannot be written."""
-    model = read_model(content)
-    return model, layers(model)
+    """An int8 ``.tflite``'s bytes as a model, and its layers in C.
+
+    Raises ExportError where they cannot be written; the interpreter is the other way only where it runs the file.
+    """
+    try:
+        model = read_model(content)
+        return model, layers(model)
+    except ExportError as error:
+        if not (missing := missing_operators(content)):
+            raise
+        it = "it" if len(missing) == 1 else "them"
+        instead = f"its interpreter has no {', '.join(missing)} either, replace {it} in the network"
+        raise ExportError(str(error).replace(OTHER_WAY, instead)) from error
 
 
 def write_firmware(artifact: Artifact, folder: Path) -> Firmware:
