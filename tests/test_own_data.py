@@ -82,6 +82,7 @@ PARTS: dict[str, Callable[[], DataLoader[Any]]] = {
     "subset by a tensor": lambda: DataLoader(Numbered(), 7, sampler=SubsetRandomSampler(torch.tensor([3, 4]))),
     "a list": lambda: DataLoader(Numbered(), 7, sampler=[5, 1]),
     "a range": lambda: DataLoader(Numbered(), 7, sampler=range(5, 9)),
+    "a range of as many": lambda: DataLoader(Numbered(), 7, sampler=range(COUNT - 1, -1, -1)),
     "an array": lambda: DataLoader(Numbered(), 7, sampler=np.array([2, 0])),
     "torch's batches of a subset": lambda: DataLoader(
         Numbered(), batch_sampler=BatchSampler(SubsetRandomSampler([3, 4, 19]), 2, False)

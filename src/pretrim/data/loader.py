@@ -51,7 +51,7 @@ def dataset_of(loader: DataLoader[Any], name: str) -> Dataset[Any]:
             f"{_expected(name)} whose sampler takes each image once, but its {_said(sampler)} names an image twice: "
             f"{MEND}, or each image once."
         )
-    is_whole = len(places) == len(loader.dataset) and isinstance(places, range)  # type: ignore[arg-type]  # it was checked
+    is_whole = places == range(len(loader.dataset))  # type: ignore[arg-type]  # it was checked
     return loader.dataset if is_whole else Subset(loader.dataset, places)
 
 
