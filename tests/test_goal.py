@@ -58,11 +58,11 @@ def test_scores_are_read(text: Any, value: float) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"drop": 1, "accuracy": "90%"}, "--drop is from the dense network, --accuracy .* give one of them"),
-        ({"drop": -1}, "Expected --drop to be 0 or more points, but got -1"),
-        ({"accuracy": "much"}, "Expected --accuracy as a share such as 90% or 0.9, but got 'much'"),
-        ({"drop": 1, "macs": "0.5x"}, "find the limit: leave out --macs, or name its cost, --limit-of macs"),
-        ({"drop": 1, "teacher": Path("t")}, "--teacher is of one training: leave it out"),
+        ({"drop": 1, "accuracy": "90%"}, "^drop is from the dense network, accuracy .* give one of them"),
+        ({"drop": -1}, "^Expected drop to be 0 or more points, but got -1"),
+        ({"accuracy": "much"}, "^Expected accuracy as a share such as 90% or 0.9, but got 'much'"),
+        ({"drop": 1, "macs": "0.5x"}, "find the limit: leave out macs, or name its cost, limit_of macs"),
+        ({"drop": 1, "teacher": Path("t")}, "^teacher is of one training: leave it out"),
         ({"drop": 1, "limit_of": "colour"}, "Expected a limit on one of"),
     ],
 )

@@ -422,7 +422,7 @@ class NoData(Distance):
         (NoKey(), None, r"NoKey.data\(\) raised KeyError: 'labels' \(test_tasks.py:\d+\)\."),
         (NoKeyInMetrics(), None, r"but it raised KeyError: 'labels' \(test_tasks.py:\d+\)"),
         (NoData(), None, "Name the data: the task NoData has no method data"),
-        ("regression", None, "Name the data: --data digits"),
+        ("regression", None, "^Name the data: data digits"),
         ("regresion", parts("regression"), "Expected a task of .* but got 'regresion'. Did you mean regression"),
         ("nowhere.py:Task", None, "there is no file nowhere.py"),
         ("regression", parts("keypoints"), "Expected a network for regression with 1x2 outputs.* but got 2"),

@@ -22,6 +22,7 @@ from pretrim.jobs import calls
 from pretrim.jobs.calls import CompressKeywords, SweepKeywords
 from pretrim.jobs.sweep import StudyOptions, _specs
 from pretrim.study.settings import TrialSpec
+from pretrim.train import Execution, Recipe
 
 
 def net() -> nn.Sequential:
@@ -68,6 +69,10 @@ CALLS: dict[str, tuple[Callable[[Path], object], str]] = {
     "lr": (lambda to: compress(to, lr="0.1"), r"lr to be a number, but got '0\.1'"),
     "device": (lambda to: compress(to, device=torch.device("cpu")), "device to be the name of a board"),
     "output": (lambda _: compress(5), "output to be the name of a folder, but got 5"),
+    "threads of an execution": (lambda _: Execution(threads="a"), "threads to be a whole number or None, but got 'a'"),
+    "truth of an execution": (lambda _: Execution(compile="y"), "compile to be True, False or None, but got 'y'"),
+    "device of an execution": (lambda _: Execution(device=3), "device to be the name of one, .* but got 3"),
+    "recipe": (lambda _: Recipe(epochs="3"), "epochs to be a whole number, but got '3'"),
     "no run": (lambda _: pretrim.open_run(5), "path to be the name of a run's folder, but got 5"),
     "no study": (lambda _: pretrim.open_study(None), "path to be the name of a study's folder, but got None"),
     "a field of the recipe that is none": (

@@ -84,6 +84,10 @@ class Artifact:
     versions: Mapping[str, str]
     more_inputs: tuple[Port, ...] = ()
 
+    def __repr__(self) -> str:
+        """The file, and what it is: its plan and its proof have thousands of characters."""
+        return f"Artifact({str(self.path)!r}: {self.runtime}, {self.data_type}, {self.file_bytes:,} bytes)"
+
     @property
     def inputs(self) -> tuple[Port, ...]:
         """Every input, in the order of the network's ``forward``."""

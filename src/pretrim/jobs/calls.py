@@ -7,7 +7,7 @@ to editors, and a test holds both together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from pretrim.errors import UsageError, check_is
 from pretrim.planning.options import Coupling, Method, ShareUpdate, Step
 
+from .caller import in_words_of_python, keeps_chance
 from .compress import CompressOptions
 from .compress import compress as run_compress
 from .data import DataSource
 from .delivered import Delivered
-from .export import export_run
-from .measure import measure_file
+from .export import ExportOptions, export_run
+from .measure import MeasureOptions, measure_file
 from .options import (
     Amount,
     DataOptions,
@@ -150,6 +151,22 @@ class SweepKeywords(LimitKeywords, TrainingKeywords, total=False):
     retry: bool
 
 
+def _fields(*records: type[Any]) -> set[str]:
+    return {field.name for record in records for field in fields(record)}
+
+
+KEYWORDS = {
+    "plan": {*_fields(Limits, Search, TargetOptions), "costs"},
+    "compress": {*CompressKeywords.__annotations__, "data", "output", "weights"},
+    "slim": {"data", "output", "input", "weights", "model", "overwrite"},
+    "sweep": {*SweepKeywords.__annotations__, "data", "output", "keep"},
+    "export": {*_fields(TargetOptions, ExportOptions), "data"},
+    "measure": {*_fields(MeasureOptions), "against"},
+}
+"""Of each call: messages say these in the place of options"""
+
+
+@in_words_of_python(KEYWORDS["plan"])
 def plan(
     network: Network,
     *,
@@ -213,6 +230,8 @@ def _heard(reporter: Reporter | None) -> Reporter:
     return reporter or Silent()
 
 
+@keeps_chance
+@in_words_of_python(KEYWORDS["compress"])
 def compress(
     model: ModelSource,
     data: DataSource | None = None,
@@ -235,6 +254,8 @@ def compress(
         reporter: told of remarks and progress; nothing is printed without one.
         options: as on the command line: ``macs="0.5x"``, ``device="stm32h743"``, ``epochs=20``, ``mode="uniform"`` ...;
             ``task=`` may be a name, or an object of your own (`tasks.own`).
+
+    Random numbers that the caller draws afterwards are those that would have come without the call.
 
     Returns:
         The run: its ``model``, ``accuracy``, ``plan``; `Run.export`, `Run.evaluate`, `Run.predict` go on with it.
@@ -260,6 +281,8 @@ def compress(
     return run_compress(model, data, _folder(output), asked, _heard(reporter))
 
 
+@keeps_chance
+@in_words_of_python(KEYWORDS["slim"])
 def slim(
     source: ModelSource | Path,
     *,
@@ -295,6 +318,8 @@ def slim(
     return run_slim(source, _folder(output), options, data=data, images=images, model=model, reporter=_heard(reporter))
 
 
+@keeps_chance
+@in_words_of_python(KEYWORDS["sweep"])
 def sweep(
     model: ModelSource,
     data: DataSource | None = None,
@@ -334,5 +359,5 @@ def sweep(
     return study
 
 
-Run.export = export_run
-Delivered.measure = measure_file
+Run.export = in_words_of_python(KEYWORDS["export"])(export_run)
+Delivered.measure = in_words_of_python(KEYWORDS["measure"])(measure_file)

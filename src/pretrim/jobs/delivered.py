@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pretrim.deploy import Artifact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Delivered:
     """An artifact, and what its board says of it.
 
@@ -27,6 +27,12 @@ class Delivered:
 
     measure: ClassVar[Callable[..., Any]]
     """Latency, memory and energy, here or over ssh: `jobs.measure.measure_file`, attached by `jobs.calls`."""
+
+    def __repr__(self) -> str:
+        """The file, and what it is."""
+        about = f"{self.artifact.runtime}, {self.artifact.data_type}, {self.artifact.file_bytes:,} bytes"
+        board = "" if self.board is None else f", on {self.board['name']}"
+        return f"Delivered({str(self.path)!r}: {about}{board})"
 
     @property
     def path(self) -> Path:

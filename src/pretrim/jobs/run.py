@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .delivered import Delivered
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A trained slim network and what is known of it.
 
@@ -51,6 +51,23 @@ class Run:
 
     export: ClassVar[Callable[..., Delivered]]
     """Export to a runtime or for a board (``device=``): `jobs.export.export_run`, attached by `jobs.calls`."""
+
+    def __repr__(self) -> str:
+        """The folder, and what matters most of what is in it: its records have thousands of characters."""
+        return f"Run({str(self.path)!r}: {self._told()})"
+
+    def _told(self) -> str:
+        if self.record is None:
+            return f"{type(self.model).__name__}, in a process that wrote no run"
+        reference, plan, metric = self.record.reference, self.plan, self.metric
+        scores = [(metric.title, self.score), (f"{metric.title} of the dense network", self.dense_score)]
+        parts = [
+            type(self.model).__name__ if reference is None else reference.name,
+            *(f"{title} {metric.show(score, 1)}" for title, score in scores if score is not None),
+            *(f"{kept_text(plan.slim[name], plan.dense[name])} {name}" for name in ("params", "macs")),
+            *([] if self.artifact is None else [f"exported to {self.artifact.path}"]),
+        ]
+        return ", ".join(parts)
 
     @classmethod
     def opened(cls, path: Path, model: nn.Module, data: DataSet | None = None, task: Task | None = None) -> Run:
@@ -191,6 +208,15 @@ class Run:
         }
 
 
+def kept_text(slim: int, dense: int) -> str:
+    """How much of a dense network's cost is left.
+
+    >>> kept_text(500, 2_000)
+    '500 of 2,000 (25 %)'
+    """
+    return f"{slim:,} of {dense:,} ({slim / max(dense, 1):.0%})".replace("%", " %")
+
+
 def _sureness(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
     """The 95 % interval of a test accuracy, and of how many images it is."""
     if evaluation is None:
@@ -198,7 +224,7 @@ def _sureness(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"test_interval_95": evaluation["interval_95"], "test_images": evaluation["images"]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluated:
     """How well a run does on the test images of a data set.
 
@@ -222,6 +248,12 @@ class Evaluated:
     images: int
     interval: tuple[float, float] | None
     details: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """The score; the details have a row for each class."""
+        return (
+            f"Evaluated({self.run!r}: {self.metric.title} {self.metric.show(self.score, 2)} of {self.images:,} images)"
+        )
 
     @property
     def accuracy(self) -> float | None:

@@ -13,7 +13,8 @@ from pretrim.devices import APPLICATION_SHARE, Board, board
 from pretrim.errors import InfeasibleBudget, StudyError, UsageError, check_is
 from pretrim.latency.board_systems import System, find_system, known_runtimes
 
-from .options import Amount, GoalOptions, Limits, gather
+from .caller import in_words_of_python
+from .options import Amount, GoalOptions, Limits, TargetOptions, gather
 from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pretrim.study.store import Store
 
 WATCH_EVERY_S = 3.0
+BOARD = ("device", "application", "runtime")
+"""Keywords of `Study.recommend` that say where a network is to run"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Advice:
         return {**to_json(self.found), "limits": self.limits, "latency_of": self.latency_of}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """Many plans of one network, trained.
 
@@ -66,11 +69,21 @@ class Study:
     path: Path
     store: Store
 
+    def __repr__(self) -> str:
+        """The folder, and how far its trials are."""
+        try:
+            counts = [f"{count} {state}" for state, count in self.store.counts().items() if count]
+            told = ", ".join(counts) or "no trials"
+        except StudyError:  # a debugger shows it, whatever became of its database
+            told = "its trials cannot be read"
+        return f"Study({str(self.path)!r}: {told})"
+
     @property
     def trials(self) -> list[Trial]:
         """All of them, in the order they were asked for."""
         return self.store.trials()
 
+    @in_words_of_python({*Limits.__dataclass_fields__, *GoalOptions.__dataclass_fields__, *BOARD})
     def recommend(
         self,
         *,
@@ -97,9 +110,12 @@ class Study:
             UsageError: an invalid limit, or one of which nothing is known.
             InfeasibleBudget: no trial is done.
         """
-        (given,) = gather(limits, Limits)
-        goal = GoalOptions(drop=drop, accuracy=accuracy, limit_of=limit_of)
-        return recommend(self, given, device, application, runtime, goal)
+        wanted = {"drop": drop, "accuracy": accuracy, "limit_of": limit_of}
+        given, goal, board = gather(
+            {**limits, **wanted, "device": device, "application": application, "runtime": runtime},
+            *(Limits, GoalOptions, TargetOptions),
+        )
+        return recommend(self, given, board.device, board.application, board.runtime, goal)
 
     def report(self, output: str | Path = "report.html", figures: str | Path | None = None) -> Path:
         """Write the trade-off as one page that opens offline; see `write_report`."""

@@ -43,14 +43,16 @@ def _unreachable(problem: Problem, place: int, most: int, value: int) -> Infeasi
 
 
 def _in_the_way(problem: Problem, place: int) -> tuple[str, ...]:
-    """The options without which the limit could be met: each alone keeps the narrowest network from its smallest."""
+    """The options without which the limit could be met: those that each alone exceed it, or do so only together."""
     cost, most = problem.budget.costs[place], int(problem.budget.values[place])
     given = {name: getattr(problem.options, name) for name in OPEN}
     given |= {} if given["min_features"] is not None else {"min_features": OPEN["min_features"]}  # it gives way itself
     smallest = int(cost(_smallest(problem, OPEN)))
     if smallest > most:
         return ()
-    return tuple(name for name in OPEN if int(cost(_smallest(problem, {**OPEN, name: given[name]}))) > smallest)
+    alone = {name: int(cost(_smallest(problem, {**OPEN, name: value}))) for name, value in given.items()}
+    exceeding = tuple(name for name, value in alone.items() if value > most)
+    return exceeding or tuple(name for name, value in alone.items() if value > smallest)
 
 
 def _smallest(problem: Problem, changes: Mapping[str, Any]) -> IntArray:

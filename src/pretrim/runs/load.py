@@ -80,7 +80,8 @@ def load(path: str | Path, *, model: ModelSource | None = None) -> nn.Module:
     """
     record = read(path)
     tensors = _read_weights(Path(path) / WEIGHTS, record)
-    slim = _rebuild(record, model)
+    with torch.random.fork_rng(devices=()):  # the first weights are drawn, and none of them stays
+        slim = _rebuild(record, model)
     _check_shapes(slim, tensors, record)
     with torch.no_grad():
         for name, tensor in named_tensors_twice(slim):

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import nn
 
-from pretrim.errors import UsageError, shown
+from pretrim.errors import UsageError, check_is, shown
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -57,6 +57,11 @@ class Execution:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        check_is(self.device, str, "device to be the name of one, such as 'auto', 'cpu' or 'cuda'")
+        for name in ("channels_last", "compile"):
+            check_is(getattr(self, name), bool | None, f"{name} to be True, False or None")
+        is_whole = isinstance(self.threads, int | None) and not isinstance(self.threads, bool)
+        check_is(self.threads, object if is_whole else (), "threads to be a whole number or None")
         if self.precision is not None and self.precision not in get_args(Precision):
             choices = " or ".join(get_args(Precision))
             raise UsageError(f"Expected precision to be {choices}, but got {shown(self.precision)}.")
