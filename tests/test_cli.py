@@ -286,16 +286,17 @@ def interruptible(*command: str) -> subprocess.Popen[str]:
         signal.signal(signal.SIGINT, before)
 
 
-def test_an_interruption_is_one_line_and_exit_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_is_one_line_and_its_exit_code(tmp_path: Path, by: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "pretrim", "compress", "resnet20", "--data", "digits", "--macs", "0.5x"]
     with interruptible(*command, "-o", str(tmp_path / "run")) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("data: "):
             assert process.poll() is None
         time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(by)
         last = process.stderr.read().splitlines()[-1]
-    assert (process.returncode, last) == (130, "error: Interrupted.")
+    assert (process.returncode, last) == (code, "error: Interrupted.")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -606,6 +607,43 @@ def test_a_plan_is_not_drawn_again(call: Call, tmp_path: Path, option: tuple[str
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (("plan", "resnet20", "--macs", "0.5x", "-o", ""), "-o"),
+        (("compress", "resnet20", "--macs", "0.5x", "--data", "digits", "--output", ""), "--output"),
+        (("compress", "resnet20", "--macs", "0.5x", "--teacher", "", "-o", "run"), "--teacher"),
+        (("sweep", "resnet20", "-o", ""), "-o"),
+        (("evaluate", ""), "RUN"),
+    ],
+)
+def test_an_empty_path_is_not_this_folder(call: Call, command: tuple[str, ...], name: str) -> None:
+    said = call(*command)
+    assert (said.code, f"Invalid value for {name}: it is empty, name a file or folder." in said.error) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["compress", "sweep"])
+def test_a_model_and_a_folder_that_cannot_be_are_said_before_the_data_are_read(
+    call: Call, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "file").touch()
+    limit = ("--macs", "0.5x", "--data", "digits")
+    for model, output, said in (
+        ("resnt20", tmp_path / "run", "Expected a model that pretrim knows"),
+        (f"{tmp_path}/no.py:build", tmp_path / "run", "there is no file"),
+        ("torchvision:resnet19", tmp_path / "run", "resnet19"),
+        ("resnet20", tmp_path / "file", "file"),
+    ):
+        found = call(command, model, *limit, "-o", output)
+        assert found.code and said in found.error and "data: " not in found.error, found.error
+
+
+def test_more_threads_than_cores_are_noted(call: Call, tmp_path: Path) -> None:
+    said = call("compress", "resnt20", "--macs", "0.5x", "--data", "digits", "--threads", "999", "-o", tmp_path / "run")
+    assert "note: 999 threads share " in said.err and "which is slow: --threads " in said.err
+    assert "threads share" not in call("compress", "resnt20", "--macs", "0.5x", "-o", tmp_path, "--threads", "1").err
+
+
 def test_the_error_of_a_failing_forward_is_shown(call: Call, net: Path) -> None:
     result = call("profile", f"{net}:fails", *SMALL)
     assert result.code == 1
@@ -635,11 +673,21 @@ def test_a_stopped_run_is_resumed_to_the_same_weights(call: Call, net: Path, tmp
     assert {"training.safetensors", "log.jsonl", "dense"} <= {path.name for path in run.iterdir()}
     unfinished = call("evaluate", run, "--data", "digits", "--model", f"{net}:build")
     assert (unfinished.code, "was stopped: go on with" in unfinished.error) == (1, True)
+    page = call("report", run, "-o", tmp_path / "page.html")
+    assert (page.code, page.error) == (1, unfinished.error)
     again = call(*training_of(net), "--dense", "-o", run)
     assert (again.code, "--resume goes on with it, --overwrite starts anew" in again.error) == (1, True)
     other = call(*training_of(net), "--dense", "-o", run, "--resume", "--lr", "0.2")
     assert (other.code, "recipe's learning_rate (0.05, not 0.2)" in other.error) == (2, True)
-    assert call(*training_of(net), "--dense", "-o", run, "--resume").code == 0
+    for option, value, said in (
+        ("--params", "0.4x", "had another limit on params ('0.5x', not '0.4x')"),
+        ("--macs", "0.4x", "had another limit on macs (None, not '0.4x')"),
+        ("--mode", "uniform", "had another search's mode ('balanced', not 'uniform')"),
+    ):
+        other = call(*training_of(net), "--dense", "-o", run, "--resume", option, value)
+        assert (other.code, said in other.error) == (2, True), other.error
+    same = ("--params", "50%")  # is 0.5x
+    assert call(*training_of(net), "--dense", "-o", run, "--resume", *same).code == 0
     assert call(*training_of(net), "--dense", "-o", whole).code == 0
     for part in ("", "dense"):
         files = [(folder / part / "weights.safetensors").read_bytes() for folder in (run, whole)]

@@ -61,6 +61,8 @@ def test_scores_are_read(text: Any, value: float) -> None:
         ({"drop": 1, "accuracy": "90%"}, "^drop is from the dense network, accuracy .* give one of them"),
         ({"drop": -1}, "^Expected drop to be 0 or more points, but got -1"),
         ({"accuracy": "much"}, "^Expected accuracy as a share such as 90% or 0.9, but got 'much'"),
+        ({"accuracy": "101%"}, "^Expected accuracy to be from 0 to 100 %, but got 101.0 %: write it as 90% or 0.9"),
+        ({"accuracy": 95}, "^Expected accuracy to be from 0 to 100 %, but got 9500.0 %"),
         ({"drop": 1, "macs": "0.5x"}, "find the limit: leave out macs, or name its cost, limit_of macs"),
         ({"drop": 1, "teacher": Path("t")}, "^teacher is of one training: leave it out"),
         ({"drop": 1, "limit_of": "colour"}, "Expected a limit on one of"),
@@ -102,6 +104,8 @@ def test_compress_finds_the_smallest_and_keeps_every_step(tmp_path: Path) -> Non
     assert run.accuracy == run.evaluate(data()).accuracy
     assert run.dense_accuracy is not None
     assert sum(line.startswith("step ") for line in lines) == 5
+    with pytest.raises(UsageError, match=r"from 0 to 100 %, but got 101\.0 %"):
+        study.recommend(accuracy="101%", macs=1)
     best = study.recommend(drop=100).found.best
     assert best is not None and best.key == run.results["trial"]
     assert not any(path.name == "trial.json" for path in run.path.iterdir())
@@ -109,11 +113,11 @@ def test_compress_finds_the_smallest_and_keeps_every_step(tmp_path: Path) -> Non
 
 
 def test_what_no_network_reaches_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InfeasibleBudget, match=r"No network reaches 150.0 % .* the best is dense, seed 0, with"):
-        pretrim.compress(network(), data(), output=tmp_path / "run", accuracy=1.5, **QUICK)
+    with pytest.raises(InfeasibleBudget, match=r"No network reaches 100.0 % .* the best is dense, seed 0, with"):
+        pretrim.compress(network(), data(noise=50.0), output=tmp_path / "run", accuracy=1.0, **QUICK)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(PretrimError, match=r"No network reaches 150.0 %"):
-        pretrim.open_study(tmp_path / "run-study").recommend(accuracy="150%")
+    with pytest.raises(PretrimError, match=r"No network reaches 100.0 %"):
+        pretrim.open_study(tmp_path / "run-study").recommend(accuracy="100%")
 
 
 class Listening:

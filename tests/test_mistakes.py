@@ -14,10 +14,12 @@ from torch import nn
 from pretrim.data import Split
 from pretrim.errors import CheckpointError
 from pretrim.train import (
+    EpochRecord,
     Evaluation,
     compare,
     confusion_json,
     draw_confusion,
+    draw_curve,
     draw_worst,
     evaluate,
     unpack,
@@ -25,6 +27,7 @@ from pretrim.train import (
     write_confusion,
     write_worst,
 )
+from pretrim.train.lettering import lettering
 
 CLASSES = ("ant", "bee", "cat", "a dog with a very long name")
 
@@ -149,3 +152,36 @@ def test_the_worst_images_are_a_sheet_and_a_list(tmp_path: Path, count: int, cha
 def test_what_cannot_be_written_is_said(tmp_path: Path, write: Callable[[Evaluation, Path], None]) -> None:
     with pytest.raises(CheckpointError, match=r"Cannot write .*No such file or directory"):
         write(evaluated(split()), tmp_path / "nowhere" / "x")
+
+
+NAMES = (
+    "\N{CAT FACE}\N{VARIATION SELECTOR-16}",
+    "\u732b\u72ac",
+    "$\\frac{$",
+    "tab\there \udcff",
+    "\N{SHORTCAKE}",
+    "a_b^c",
+)
+
+
+def test_any_name_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    """Emoji, CJK, dollars and bytes that are no text; warnings are errors here."""
+    some = split()
+    found = evaluated(some)
+    for place, classes in enumerate((NAMES[:4], NAMES[2:])):
+        draw_confusion(found, classes, f"net, slim, on {classes[0]}", tmp_path / f"confusion{place}.png")
+        draw_worst(found, some, classes, 5, tmp_path / f"worst{place}.png", title=classes[1])
+    records = [EpochRecord(number, 1.0, 0.5, 0.5, 0.1, 100.0, 1.0) for number in (1, 2)]
+    draw_curve(records, NAMES[0], tmp_path / "curve.png", 0.5, chance_words=NAMES[2])
+    assert len(list(tmp_path.glob("*.png"))) == 5
+
+
+def test_letters_come_from_a_font_that_has_them_or_are_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, look = lettering("plain", "$x$")
+    assert texts == ["plain", "$x$"] and not look["parse_math"]
+    missing = frozenset("\u732b")
+    monkeypatch.setattr(
+        "pretrim.train.lettering._family_with", lambda letters: "A Font" if letters <= missing else None
+    )
+    assert lettering("\u732b a")[0] == ["\u732b a"] and lettering("\u732b a")[1]["fontfamily"][-1] == "A Font"
+    assert lettering("\u732b\x07\N{VARIATION SELECTOR-256}b\n")[0] == ["??b\n"]

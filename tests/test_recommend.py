@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pretrim.cli.recommend import _nothing
 from pretrim.errors import UsageError
 from pretrim.study.recommend import Candidate, recommend, to_json
 from pretrim.train import pack, wilson
@@ -54,7 +55,11 @@ def test_where_nothing_fits_it_says_which_limit_alone_is_in_the_way() -> None:
     assert [(one.resource.name, one.limit, one.needed, one.candidate.key) for one in found.relax] == [
         ("ram", 5, 10, "tiny")
     ]
-    assert recommend(FOUND, {"ram": 5, "flash": 5}).relax == ()
+    several = recommend(FOUND, {"ram": 5, "flash": 5, "macs": 2})
+    assert several.relax == () and several.least == {"ram": 10, "flash": 10}
+    assert recommend(FOUND, {"ram": 50}).least == {} and to_json(several)["least"] == {"ram": 10, "flash": 10}
+    said = _nothing(several)
+    assert "(the smallest there are: RAM (activations) 10 bytes, Flash (weights) 10 bytes): relax several, or" in said
     assert recommend([], {"ram": 5}).of == 0
 
 

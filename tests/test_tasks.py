@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from pretrim.errors import PretrimError, UsageError
 from pretrim.tasks import BUILTIN, Keypoints, MultiLabel, OwnTask, Regression, Segmentation, find
 from pretrim.tasks.dense import confusion
 from pretrim.tasks.values import average_precision
-from pretrim.train import Metric, Task
+from pretrim.train import Metric, Recipe, Task
 
 SIDE = 8
 QUICK: dict[str, Any] = {
@@ -177,6 +178,20 @@ def test_regression_by_hand() -> None:
     assert found["mae"] == pytest.approx(1 / 3)
     assert found["rmse"] == pytest.approx(math.sqrt(1 / 3))
     assert found["r2"] == pytest.approx(1 - 1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ([[1e6], [3.3e6]], "the targets' deviation is 1.15e+06: scale them to about 1"),
+        ([[0.0, 1.0], [2e6, 2.0]], "the targets' deviation is from 0.5 to 1e+06: scale them to about 1"),
+        ([[5.0], [5.0]], "all training targets are the same: there is nothing to learn from them, check the data."),
+    ],
+)
+def test_targets_that_are_hard_to_learn_are_said(targets: list[list[float]], said: str) -> None:
+    split = SimpleNamespace(targets=torch.tensor(targets))
+    (found,) = Regression().warnings([], SimpleNamespace(train=split, validation=split), Recipe())  # type: ignore[arg-type]
+    assert found.startswith(said)
 
 
 def test_keypoints_by_hand() -> None:

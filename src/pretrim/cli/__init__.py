@@ -44,7 +44,7 @@ from . import (
 )
 from .project import with_project
 from .render import clean
-from .whole_numbers import refuse_fractions
+from .values import refuse_empty_paths, refuse_fractions
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """As of a shell: 128 and the signal's number"""
@@ -64,6 +64,8 @@ RENAMED = {
 """Options of earlier versions, which keep working"""
 NO_NUMBER = re.compile(r'unable to convert (?P<text>".*") into (?P<kind>int|float)\b')
 """How cyclopts says that a value is none"""
+NO_PATH = 'unable to convert "" into Path'
+"""How it says that `values.path` refused one"""
 
 app = App(
     name="pretrim",
@@ -112,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     refuse_fractions()
+    refuse_empty_paths()
     given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     stopped = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     try:
@@ -119,9 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         failure.leave_pipe()
         sys.exit(PIPE_CLOSED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as stop:
         _say(f"Interrupted{GOES_ON.get(given[0] if given else '', '.')}")
-        sys.exit(INTERRUPTED)
+        sys.exit(stop.code if isinstance(stop, _Terminated) else INTERRUPTED)
     except Exception as error:
         line, code = _explained(error, given)
         _say(line)
@@ -132,9 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
+class _Terminated(SystemExit):
+    """SIGTERM came: an exit like any other, which `main` says."""
+
+
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """Leave as after an error, so that processes that were started are ended and temporary files removed."""
-    sys.exit(128 + number)
+    raise _Terminated(128 + number)
 
 
 def _explained(error: Exception, given: Sequence[str]) -> tuple[str, int]:
@@ -162,7 +169,7 @@ def _renamed(argument: str) -> str:
 
 def _wrong_use(error: CycloptsError, given: Sequence[str]) -> str:
     """One line: what is wrong, and which help to read."""
-    text = NO_NUMBER.sub(_wanted, " ".join(str(error).split()))
+    text = NO_NUMBER.sub(_wanted, " ".join(str(error).split())).replace(NO_PATH, "it is empty, name a file or folder")
     if isinstance(error, MissingArgumentError):
         text = _missing(error)
     elif isinstance(error, UnusedCliTokensError):

@@ -24,6 +24,12 @@ def measure(
         Path | None,
         Parameter(metavar="RUN|ARTIFACT", help="Measure in turns with it, for a reliable ratio."),
     ] = None,
+    model: Annotated[
+        str | None,
+        Parameter(
+            metavar="MODEL", help="As of evaluate and export; not needed, an exported file is measured as it is."
+        ),
+    ] = None,
     dense: Annotated[bool, Parameter(help="The same against the run's dense network (RUN/dense).")] = False,
     json: Json = False,
     how: Annotated[MeasureOptions | None, Parameter(name="*")] = None,

@@ -53,7 +53,15 @@ def recommend(
 
 
 def _nothing(found: Recommendation) -> str:
-    if not found.relax:
-        return f"None of {found.of} networks is within the limits, whichever limit is relaxed."
+    """Why no network is chosen: the one limit that is in the way, or how small the networks are where several are."""
+    from pretrim.study.recommend import BY_NAME
+
     parts = [f"{one.resource.title} to {enough(one.resource.unit, one.needed)}" for one in found.relax]
-    return f"None of {found.of} networks is within the limits: relax {', or '.join(parts)}."
+    if parts:
+        return f"None of {found.of} networks is within the limits: relax {', or '.join(parts)}."
+    smallest = [f"{BY_NAME[name].title} {enough(BY_NAME[name].unit, value)}" for name, value in found.least.items()]
+    there = f" (the smallest there are: {', '.join(smallest)})" if smallest else ""
+    return (
+        f"None of {found.of} networks is within the limits, whichever one of them is relaxed{there}: relax several, or "
+        f"sweep smaller networks."
+    )

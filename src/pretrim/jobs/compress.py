@@ -17,7 +17,7 @@ from .fit import fitted
 from .options import CompressOptions as CompressOptions
 from .options import TargetOptions
 from .plan import check_before_analysis, check_plan, plan_for
-from .recipe import execution_of, recipe_of
+from .recipe import execution_of, note_threads, recipe_of
 from .reporter import Reporter, Silent
 from .run import Run
 from .target import Target, data_type_of, find_target
@@ -75,6 +75,7 @@ class _Job:
     ) -> None:
         import torch
 
+        from pretrim.models.dense import check_name
         from pretrim.runs.folder import is_finished, prepare_output
         from pretrim.runs.lock import check_free
         from pretrim.train import is_main
@@ -87,6 +88,8 @@ class _Job:
         self.seed = options.search.options().seed
         name, inherits = _name_of(data), job.from_ is not None
         self.execution: Execution = execution_of(options.machine)
+        note_threads(options.machine.threads, reporter)
+        check_name(model)
         if is_main():
             check_free(output, output)
         if job.resume and is_finished(output):
@@ -196,7 +199,7 @@ class _Job:
             execution=self.execution,
             title=f"{self.dense.name}, {name}, on {self.data.name}",
             teacher=teacher,
-            made_of={"weights": weights, "plan": digest(plan), "network": self.dense.forward},
+            made_of={"weights": weights, **_searched(plan), "plan": digest(plan), "network": self.dense.forward},
             resume=self.options.job.resume,
             worst=self.options.job.worst,
             task=self.task,
@@ -371,6 +374,20 @@ def _in_type_of(given: Plan, asked: TargetOptions) -> TargetOptions:
             f"add --dtype {given.dtype}, or make the plan again for this target."
         )
     return asked
+
+
+def _searched(plan: Plan) -> dict[str, Any]:
+    """What a plan was searched by, so that a training that goes on with another one can say what differs."""
+    from pretrim.cost.quantities import quantities
+    from pretrim.planning.budget import Limit
+
+    limits = {
+        quantity.option: Limit.parse(quantity.option, plan.limits[name])
+        for name, quantity in quantities().items()
+        if name in plan.limits
+    }
+    shown = {f"limit on {name}": f"{limit.amount:.15g}{'x' * limit.is_share}" for name, limit in limits.items()}
+    return {**shown, "search": plan.to_json()["options"]}
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

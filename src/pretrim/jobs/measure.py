@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pretrim.errors import ArtifactError, UsageError, shown
 
 from .hints import calibration, on_run
+from .recipe import note_threads
 from .reporter import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def measure(
         MeasureError: the measurement failed.
     """
     how = options or MeasureOptions()
+    note_threads(how.threads if how.ssh is None else None, reporter or Silent())
     _protocol(how, Silent())  # what is wrong with it is said before any file is looked at
     other = None if against is None else Path(against)
     return [_measured(found, how, other, reporter or Silent()) for found in artifacts_of(Path(path))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pretrim.errors import UsageError, as_typed
 
 from .options import MachineOptions, TrainingOptions
+from .reporter import Reporter
 
 if TYPE_CHECKING:
     from pretrim.train import Execution, Recipe
@@ -51,6 +53,15 @@ def recipe_of(
     if options.qat and not recipe.qat:
         recipe = replace(recipe, qat=max(1, round(QAT_SHARE * recipe.epochs)))
     return recipe
+
+
+def note_threads(threads: int | None, reporter: Reporter) -> None:
+    """Say of more threads than this machine has cores that they are slower; they may be meant, so that is all."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        reporter.say(
+            f"note: {threads} threads share {cores} core{'s' if cores > 1 else ''}, which is slow: --threads {cores}"
+        )
 
 
 def execution_of(options: MachineOptions) -> Execution:

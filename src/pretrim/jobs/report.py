@@ -33,14 +33,14 @@ def report(
     Raises:
         UsageError: a file that is not a page, or a folder that is missing.
         StudyError: neither a study nor a run, or a study that cannot be written.
-        CheckpointError: a run that is damaged.
+        CheckpointError: a run that is damaged, or whose training was stopped.
     """
-    from pretrim.runs.record import RECORD
+    from pretrim.runs.record import RECORD, STATE
     from pretrim.study.sweep import RECORD as STUDY
 
     path, output, figures = Path(path), Path(output), None if figures is None else Path(figures)
     check_page(output)
-    if (path / RECORD).is_file() and not (path / STUDY).is_file():
+    if any((path / file).is_file() for file in (RECORD, STATE)) and not (path / STUDY).is_file():
         return write_run_report(path, output, reporter)
     try:
         study = open_study(path, storage)

@@ -161,6 +161,8 @@ def recommend(
 
     trials, given = study.trials, limits.given()
     found = choosing.candidates(trials)
+    if wanted is not None and (goal := wanted.goal()) is not None and found:
+        goal.check(found[0].metric)
     if device is None and runtime is not None:
         raise UsageError("--runtime says whose time is meant on a board: add --device NAME.")
     if device is not None:

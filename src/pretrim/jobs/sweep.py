@@ -33,7 +33,7 @@ from .options import (
     TrainingOptions,
     _default,  # noqa: F401
 )
-from .recipe import execution_of, recipe_of
+from .recipe import execution_of, note_threads, recipe_of
 from .reporter import Reporter, Silent
 from .run import Run
 from .study import Study
@@ -149,9 +149,15 @@ def sweep(
         StudyError: the folder holds something else, or another study.
         PretrimError: the machine is at fault, say a full disk: what was running waits, nothing is lost.
     """
+    from pretrim.models.dense import check_name
+    from pretrim.study.sweep import check_study_folder
+
     options, reporter, output = options or StudyOptions(), reporter or Silent(), Path(output)
     specs = _specs(options)
     _check(options, model, data)
+    note_threads(options.machine.threads, reporter)
+    check_name(model)
+    check_study_folder(output)
     _check_times_on_boards(options, specs)
     config = _config(model, data, options)
     target = _target(options, specs)

@@ -16,6 +16,7 @@ from pretrim.errors import ModelError, UsageError, shown
 
 from .patience import limited
 from .resolve import ModelReference, build, resolve
+from .resolve import check_name as check_reference
 
 ModelSource: TypeAlias = str | nn.Module | Callable[[], nn.Module]
 """A name as on the command line, a module, or a function that builds one"""
@@ -75,6 +76,13 @@ def open_model(source: ModelSource, shape: Shape, classes: int | None, seed: int
     """
     with limited(source if isinstance(source, str) else "the network"):
         return _opened(source, shape, classes, seed)
+
+
+def check_name(source: ModelSource) -> None:
+    """Raises, before data are read, what `open_model` does for the name of no model, or a file that cannot be run."""
+    if isinstance(source, str):
+        with limited(source):
+            check_reference(source)
 
 
 def _opened(source: ModelSource, shape: Shape, classes: int | None, seed: int) -> DenseModel:

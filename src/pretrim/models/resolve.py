@@ -144,6 +144,11 @@ def _builder(name: str) -> Callable[..., object]:
     raise UsageError(unknown(name))
 
 
+def check_name(name: str) -> None:
+    """Raises what `resolve` does for the name of no model; a user's file is run, once for all who ask for it."""
+    _builder(name)
+
+
 def is_model(name: str) -> bool:
     """Whether a name has the form of a model's, be there one or not."""
     return name in BUILTIN or name.startswith((_TORCHVISION, _TIMM)) or _user_file(name) is not None

@@ -13,6 +13,7 @@ from pretrim.study.pareto import front
 from pretrim.study.recommend import RESOURCES, Candidate, Resource, candidates, of_one_machine, title_of
 from pretrim.study.rows import Trial
 from pretrim.study.settings import DENSE
+from pretrim.train.lettering import lettering
 
 # Okabe and Ito (2008), as in the page.
 COLOURS = {
@@ -116,8 +117,10 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
     axes.xaxis.set_major_formatter(plain if unit else EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(fill(f"{title_of(resource, there)}{unit and f', {unit}'}", LONGEST_LINE))
-    axes.set_ylabel(f"validation {metric.title}{' (%)' if metric.is_share else ''}")
+    (label,), look = lettering(fill(f"{title_of(resource, there)}{unit and f', {unit}'}", LONGEST_LINE))
+    axes.set_xlabel(label, **look)
+    (label,), look = lettering(f"validation {metric.title}{' (%)' if metric.is_share else ''}")
+    axes.set_ylabel(label, **look)
     axes.grid(alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False)

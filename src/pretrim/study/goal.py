@@ -35,11 +35,19 @@ class Goal:
     def threshold(self, metric: Metric, dense: float | None) -> float:
         """The score that is just good enough. Raises UsageError where it is from a dense network that is not known."""
         if self.least is not None:
+            self.check(metric)
             return self.least
         if dense is None or self.drop is None:
             raise UsageError("--drop needs the dense network in the study: sweep without --no-dense, or --accuracy.")
         allowed = self.drop / 100 * (1.0 if metric.is_share else abs(dense))
         return dense - allowed if metric.higher_is_better else dense + allowed
+
+    def check(self, metric: Metric) -> None:
+        """Raises UsageError for a score that no network can have."""
+        if self.least is not None and metric.is_share and not 0 <= self.least <= 1:
+            raise UsageError(
+                f"Expected --accuracy to be from 0 to 100 %, but got {metric.show(self.least)}: write it as 90% or 0.9."
+            )
 
     def words(self, metric: Metric) -> str:
         """For people."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pretrim.deploy.runtimes import TITLES
@@ -118,7 +118,8 @@ class Relax:
 class Recommendation:
     """The best that fits, the next best, and what the limits cost. Without a best: what to relax.
 
-    `comparison` is that of the best with the next best, on the same validation images.
+    `comparison` is that of the best with the next best, on the same validation images; `least`, without a best, the
+    smallest value that any network has of each limited resource, where that is beyond the limit.
     """
 
     best: Candidate | None
@@ -128,6 +129,7 @@ class Recommendation:
     fitting: int
     of: int
     comparison: Comparison | None = None
+    least: Mapping[str, float] = field(default_factory=dict)
 
 
 def candidates(trials: Iterable[Trial]) -> list[Candidate]:
@@ -243,6 +245,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
                 more = least.takes[name] - limits[name]
                 buys.append(Buy(BY_NAME[name], more, gain, least, compared(best, least)))
     next_best = fitting[1] if len(fitting) > 1 else None
+    least_there = {name: min((one.takes[name] for one in found if name in one.takes), default=0.0) for name in limits}
     return Recommendation(
         best=best,
         next_best=next_best,
@@ -251,6 +254,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
         fitting=len(fitting),
         of=len(found),
         comparison=None if best is None or next_best is None else compared(next_best, best),
+        least={} if best else {name: least for name, least in least_there.items() if least > limits[name]},
     )
 
 
@@ -291,6 +295,7 @@ def to_json(found: Recommendation) -> dict[str, Any]:
             {"resource": one.resource.name, "limit": one.limit, "needed": one.needed, "key": one.candidate.key}
             for one in found.relax
         ],
+        "least": dict(found.least),
         "fitting": found.fitting,
         "of": found.of,
         "comparison": None if found.comparison is None else found.comparison.to_json(),

@@ -76,7 +76,10 @@ class Regression(MetricTask):
         said = super().warnings(records, data, recipe)
         if LEAST_SCALE <= float(spread.min()) and float(spread.max()) <= MOST_SCALE:
             return said
-        scale = f"the targets' deviation is from {float(spread.min()):.3g} to {float(spread.max()):.3g}"
+        if float(spread.max()) == 0:
+            return (*said, "all training targets are the same: there is nothing to learn from them, check the data.")
+        least, most = f"{float(spread.min()):.3g}", f"{float(spread.max()):.3g}"
+        scale = f"the targets' deviation is {least if least == most else f'from {least} to {most}'}"
         return (*said, f"{scale}: scale them to about 1, which networks learn faster.")
 
     def answer(self, outputs: torch.Tensor, names: Sequence[str], top: int) -> list[list[dict[str, Any]]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pretrim.errors import CheckpointError, UsageError, shown
 from pretrim.files import write_atomically, write_text
 
+from .lettering import lettering
 from .metric import ACCURACY, Metric
 from .state import EpochRecord
 
@@ -129,8 +130,8 @@ def draw_curve(
         _draw_chance(axes[1], scale * chance, chance_words)
     axes[1].set_xlabel("epoch")
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(title, fontsize=11)
-
+    (head,), look = lettering(title)
+    figure.suptitle(head, fontsize=11, **look)
     save_picture(figure, path)
 
 
@@ -149,23 +150,27 @@ def save_picture(figure: Figure, path: Path) -> None:
 def _draw_chance(axes: Axes, value: float, words: str) -> None:
     axes.axhline(value, color=CHANCE, linewidth=1.2, linestyle="--")
     place = {"xy": (0, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(f"{words} {value:.3g}", xytext=(4, 3), color=CHANCE, fontsize=8, **place)  # type: ignore[arg-type]
+    (said,), look = lettering(f"{words} {value:.3g}")
+    axes.annotate(said, xytext=(4, 3), color=CHANCE, fontsize=8, **place, **look)  # type: ignore[arg-type]
 
 
 def _draw_lines(axes: Axes, lines: Sequence[Curve], name: str) -> None:
     """One picture: lines named at their ends, where the eye is."""
     for line, lift in zip(lines, _lifts(lines), strict=True):
         axes.plot(line.epochs, line.values, color=line.colour, linewidth=1.8, marker="o", markersize=2.5)
+        (said,), look = lettering(f"{line.label} {line.values[-1]:.3g}")
         axes.annotate(
-            f"{line.label} {line.values[-1]:.3g}",
+            said,
             (line.epochs[-1], line.values[-1]),
             xytext=(6, lift),
             textcoords="offset points",
             color=line.colour,
             va="center",
             fontsize=9,
+            **look,
         )
-    axes.set_ylabel(name)
+    (label,), look = lettering(name)
+    axes.set_ylabel(label, **look)
     axes.margins(x=0.02)
     axes.grid(axis="y", linewidth=0.4, color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)

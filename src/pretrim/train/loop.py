@@ -198,7 +198,7 @@ def _device(wish: Execution, accelerator: Accelerator) -> torch.device:
 
 def _check_same(before: State, made_of: Mapping[str, Any], wish: Execution) -> None:
     """Raises UsageError unless a state is of a training with the same parts."""
-    for part in {**before.made_of, **made_of}:
+    for part in {**made_of, **before.made_of}:  # in the order of the caller, who has the plain words first
         was, now = before.made_of.get(part), made_of.get(part)
         if was == now:
             continue

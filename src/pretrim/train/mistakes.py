@@ -15,6 +15,7 @@ from pretrim.errors import CheckpointError
 from pretrim.files import write_text
 
 from .evaluation import Evaluation
+from .lettering import lettering
 from .log import save_picture
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def draw_confusion(evaluation: Evaluation, classes: Sequence[str], title: str, p
         _write_counts(axes, counts, shares)
     interval = evaluation.interval
     sure = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %, n = {evaluation.n:,}"
-    figure.suptitle(f"{title}\n{100 * evaluation.accuracy:.1f} % ({sure})", fontsize=10)
+    (head,), look = lettering(f"{title}\n{100 * evaluation.accuracy:.1f} % ({sure})")
+    figure.suptitle(head, fontsize=10, **look)
     save_picture(figure, path)
 
 
@@ -101,8 +103,9 @@ def _name_axes(axes: Axes, classes: Sequence[str]) -> None:
     axes.set_xlabel("predicted")
     axes.set_ylabel("class")
     if len(classes) <= NAMED:
-        axes.set_xticks(range(len(classes)), labels=[_short(name) for name in classes], rotation=90, fontsize=8)
-        axes.set_yticks(range(len(classes)), labels=[_short(name) for name in classes], fontsize=8)
+        names, look = lettering(*map(_short, classes))
+        axes.set_xticks(range(len(classes)), labels=names, rotation=90, fontsize=8, **look)
+        axes.set_yticks(range(len(classes)), labels=names, fontsize=8, **look)
 
 
 def _write_counts(axes: Axes, counts: np.ndarray[Any, Any], shares: np.ndarray[Any, Any]) -> None:
@@ -161,8 +164,10 @@ def draw_worst(
     for axes, place, image in zip(grid, places, images, strict=False):
         axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
         label, said = int(evaluation.labels[place]), int(evaluation.predicted[place])
-        axes.set_title(f"{_short(classes[label])}\npredicted: {_short(classes[said])}", fontsize=8)
-    figure.suptitle(title, fontsize=10)
+        (names,), look = lettering(f"{_short(classes[label])}\npredicted: {_short(classes[said])}")
+        axes.set_title(names, fontsize=8, **look)
+    (head,), look = lettering(title)
+    figure.suptitle(head, fontsize=10, **look)
     save_picture(figure, path)
 
 
