@@ -796,7 +796,7 @@ def test_data_of_the_run_that_have_shrunk_are_not_judged_by_what_was_trained(tmp
         judged(run, tmp_path / "data")
 
 
-@pytest.mark.parametrize(("names", "count"), [("abc", 12), ("abc", 2), ("b", 1), ("ca", 5)])
+@pytest.mark.parametrize(("names", "count"), [("abc", 12), ("abc", 13), ("abc", 2), ("b", 1), ("ca", 5)])
 def test_all_of_new_data_are_judged(of_classes: Run, tmp_path: Path, names: str, count: int) -> None:
     """Even as many images as the run has, too few to be split, or one class."""
     found, said = judged(of_classes, classes(tmp_path / "new", names, count, bright=50))

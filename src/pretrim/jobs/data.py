@@ -25,6 +25,8 @@ DataSource: TypeAlias = "str | Path | DataSet | Sequence[Any]"
 """A name or folder, a data set of pretrim, or torch data sets as (train, test) or (train, validation, test)"""
 ALIKE = 1e-3
 """By which the mean of the same images may differ, as decoders do"""
+LIMITED = " training images"
+"""What the split of a run with --max-images ends with"""
 _SHAPE = re.compile(r"[1-9]\d{0,8}(x[1-9]\d{0,8}){1,3}", re.ASCII)
 
 
@@ -272,7 +274,7 @@ def _split_like_run(source: str | Path, record: RunRecord, task: Task, reporter:
     try:
         found = _named(source, record.input_shape, "", seed, options, reporter, task, memory=0)
     except PretrimError:  # too small to be split, say
-        if _is_below(known.get("source", ""), Path(source)):
+        if _is_below(known.get("source") or "", Path(source)):
             raise
         return None
     return found if _is_of_run(found, known) else None
@@ -290,10 +292,11 @@ def _is_of_run(data: DataSet, known: Mapping[str, Any]) -> bool:
     """
     if data.source == known.get("source"):
         return True
-    sizes, own = data.to_json()["sizes"], known.get("sizes", {})
-    if any(sizes[part] != own.get(part) for part in ("validation", "test")):
+    is_limited = (known.get("split_note") or "").endswith(LIMITED)
+    compared = ("validation", "test") if is_limited else ("train", "validation", "test")
+    if any(data.to_json()["sizes"][part] != known.get("sizes", {}).get(part) for part in compared):
         return False
-    if sizes["train"] != own.get("train") or data.name == known.get("name"):
+    if is_limited or data.name == known.get("name"):
         return True
     pairs = zip((*data.mean, *data.std), (*known.get("mean", ()), *known.get("std", ())), strict=False)
     return all(math.isclose(here, there, abs_tol=ALIKE) for here, there in pairs)
