@@ -335,6 +335,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         damage_text('"data": null', '"data": {"split_seed": 1.5}'),
         r"damaged: at \$\.data\.split_seed, expected `int`, got `float`",
     ),
+    "odd sizes": (
+        damage_text('"data": null', '"data": {"sizes": {"test": "many"}}'),
+        r"damaged: at \$\.data\.sizes\[\.\.\.\], expected `int`, got `str`",
+    ),
     "odd model": (damage_text('"model": null', '"model": {"name": 3, "arguments": {}}'), "damaged .*name of a model"),
 }
 

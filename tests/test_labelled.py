@@ -18,7 +18,8 @@ from pretrim import data
 from pretrim.errors import DataError, PretrimError, UsageError
 from pretrim.jobs.data import open_data
 from pretrim.jobs.options import DataOptions
-from pretrim.jobs.reporter import Silent
+from pretrim.jobs.reporter import Kept
+from pretrim.jobs.run import Evaluated, Run
 
 
 def pictures(folder: Path, count: int = 12, size: int = 8) -> Path:
@@ -701,16 +702,6 @@ def test_a_training_whose_first_images_have_no_label(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- what is said of all data
 
 
-class Heard(Silent):
-    """What a job says."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.mark.parametrize(
     ("head", "row", "said"),
     [
@@ -722,15 +713,173 @@ class Heard(Silent):
 )
 def test_what_a_table_is_taken_for_is_said(tmp_path: Path, head: str, row: Callable[[int], str], said: str) -> None:
     table(pictures(tmp_path, 28), f"file,{head}", [f"{n}.png,{row(n)}" for n in range(28)])
-    heard = Heard()
+    heard = Kept()
     open_data(str(tmp_path), DataOptions(), reporter=heard)
     assert heard.lines[-1].startswith(f"data: images of {tmp_path}/labels.csv: {said} (test: ")
 
 
 def test_what_masks_are_taken_for_is_said(tmp_path: Path) -> None:
-    heard = Heard()
+    heard = Kept()
     open_data(str(masks(tmp_path, values=(0, 2))), DataOptions(), reporter=heard)
     assert heard.lines[-1].startswith(f"data: images and masks in {tmp_path}: segmentation, 3 classes: 0, 1, 2 (test: ")
+
+
+# ---------------------------------------------------------------------------------------- data to evaluate
+
+
+def trained(folder: Path, outputs: int = 3, **options: Any) -> Run:
+    """A short training of a small network on grey images of 8x8."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, outputs)
+    )
+    return pretrim.compress(
+        network, str(folder), output=folder.parent / "run", macs="0.6x", round_to=4, input="1x8x8", epochs=1,
+        batch_size=8, threads=1, train_on="cpu", **options,
+    )  # fmt: skip
+
+
+def classes(folder: Path, names: str = "abc", count: int = 12, bright: int = 60) -> Path:
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for image in range(count):
+            Image.new("L", (8, 8), bright * number + image).save(folder / name / f"{image}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of three classes of 12 images each, of which 1 each is the test part."""
+    return trained(classes(tmp_path_factory.mktemp("own") / "data"))
+
+
+def judged(run: Run, place: Path) -> tuple[Evaluated, list[str]]:
+    """How the run does on the data of a place, and what was said."""
+    heard = Kept()
+    return run.evaluate(str(place), heard), heard.lines
+
+
+def test_the_data_of_the_run_are_judged_by_their_test_part(of_classes: Run, tmp_path: Path) -> None:
+    """At their place or another."""
+    own = of_classes.path.parent / "data"
+    for place in (own, Path(shutil.copytree(own, tmp_path / "data")), Path(shutil.copytree(own, tmp_path / "moved"))):
+        found, said = judged(of_classes, place)
+        assert (found.images, found.score) == (3, of_classes.score)
+        assert said == [f"data: images in {place}: classification, 3 classes: a, b, c ({found.data['split_note']})"]
+        assert found.data["split_note"].startswith("test: 3 of 36 images, seed 0")
+
+
+def test_data_of_a_run_with_a_mean_of_its_own_are_its_own_where_they_were_moved(tmp_path: Path) -> None:
+    data = classes(tmp_path / "data")
+    run = trained(data, mean="0.5", std="0.25", max_images=12)
+    assert judged(run, Path(shutil.copytree(data, tmp_path / "there" / "data")))[0].images == 3
+    assert judged(run, Path(shutil.copytree(data, tmp_path / "there" / "photos")))[0].images == 3
+
+
+def test_data_of_the_run_that_have_grown_are_said_to_have(of_classes: Run, tmp_path: Path) -> None:
+    run = trained(classes(tmp_path / "data"))
+    classes(tmp_path / "more", count=20)
+    shutil.copytree(tmp_path / "more", tmp_path / "data", dirs_exist_ok=True)
+    found, said = judged(run, tmp_path / "data")
+    assert found.images == 6
+    assert said[0] == (
+        "note: data has changed since the run was trained (3 test images then, 6 now): some of them may have been "
+        "trained on"
+    )
+
+
+def test_data_of_the_run_that_have_shrunk_are_not_judged_by_what_was_trained(tmp_path: Path) -> None:
+    run = trained(classes(tmp_path / "data"))
+    for number in range(2, 12):
+        (tmp_path / "data" / "b" / f"{number}.png").unlink()
+    with pytest.raises(DataError, match="Expected at least 3 training images of each class in data, but 'b' has 2"):
+        judged(run, tmp_path / "data")
+
+
+@pytest.mark.parametrize(("names", "count"), [("abc", 12), ("abc", 13), ("abc", 2), ("b", 1), ("ca", 5)])
+def test_all_of_new_data_are_judged(of_classes: Run, tmp_path: Path, names: str, count: int) -> None:
+    """Even as many images as the run has, too few to be split, or one class."""
+    found, said = judged(of_classes, classes(tmp_path / "new", names, count, bright=50))
+    assert found.images == len(names) * count
+    assert {entry["name"]: entry["images"] for entry in found.details["classes"]} == {
+        name: count * (name in names) for name in "abc"
+    }
+    end = f"classification, 3 classes: a, b, c (test: all {found.images} images)"
+    assert said[-1] == f"data: images in {tmp_path / 'new'}: {end}"
+    missing = ", ".join(sorted(set("abc") - set(names)))
+    assert said[:-1] == [f"note: the test part has no image of the class {missing}"] * bool(missing)
+
+
+def test_images_of_new_data_go_to_the_classes_of_their_names(of_classes: Run, tmp_path: Path) -> None:
+    """Whatever their order: images of one class, by its name, are right as often as the network says that name."""
+    classes(tmp_path / "new", "c", 6)
+    files = sorted((tmp_path / "new" / "c").iterdir())
+    says = [answer["predictions"][0]["class"] for answer in of_classes.predict(files)]
+    assert judged(of_classes, tmp_path / "new")[0].score == says.count("c") / 6
+
+
+@pytest.mark.parametrize(
+    ("parts", "images"), [(("test",), 3), (("train", "test"), 3), (("train", "val"), 6), (("val",), 3)]
+)
+def test_new_data_in_parts(of_classes: Run, tmp_path: Path, parts: tuple[str, ...], images: int) -> None:
+    for part in parts:
+        classes(tmp_path / "new" / part, count=1)
+    found, said = judged(of_classes, tmp_path / "new")
+    assert found.images == images
+    assert said[-1].endswith("(test: the part of 3 images)" if "test" in parts else f"(test: all {images} images)")
+
+
+def test_new_data_with_a_class_that_the_run_does_not_have(of_classes: Run, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"Expected the run's classes \(a, b, c\), but new has a, d: give data with the"
+    ):
+        judged(of_classes, classes(tmp_path / "new", "ad"))
+
+
+def test_new_tables(of_classes: Run, tmp_path: Path) -> None:
+    path = table(pictures(tmp_path, 4), "file,label,split", [f"{n}.png,{'ca'[n % 2]},test" for n in range(4)])
+    found, said = judged(of_classes, path)
+    assert [entry["images"] for entry in found.details["classes"]] == [2, 0, 2]
+    assert said[-1].endswith("(test: the part of 4 images)")
+
+
+def test_new_tables_of_labels_and_values(tmp_path: Path) -> None:
+    """Which the columns of a small table would not say."""
+    own = pictures(tmp_path / "labels" / "data", 24)
+    table(own, "file,labels", [f"{n}.png,{'cat' if n % 2 else 'dog;cat'}" for n in range(24)])
+    new = table(pictures(tmp_path / "new"), "file,labels", [f"{n}.png,{'dog' if n % 2 else 'cat'}" for n in range(4)])
+    found, _ = judged(trained(own, outputs=2), new)
+    assert (found.metric.name, found.images) == ("mean_ap", 4)
+    own = pictures(tmp_path / "values" / "data", 24)
+    table(own, "file,x,y", [f"{n}.png,{n / 7},{-n / 5}" for n in range(24)])
+    new = table(pictures(tmp_path / "new"), "y,note,file,x", [f"1,a,{n}.png,0" for n in range(4)])
+    run = trained(own, outputs=2)
+    found, said = judged(run, new)
+    x, y = (
+        torch.tensor(
+            [
+                answer["predictions"][place]["value"]
+                for answer in run.predict([tmp_path / "new" / f"{n}.png" for n in range(4)])
+            ]
+        )
+        for place in (0, 1)
+    )
+    assert found.score == pytest.approx(float(((x - 0).abs() + (y - 1).abs()).mean() / 2), rel=1e-4)
+    assert said[-1].endswith(": regression, 2 targets: x, y (test: all 4 images)")
+
+
+def test_new_masks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3, 1))
+    run = pretrim.compress(
+        network, str(masks(tmp_path / "data", 24, values=(1, 2))), output=tmp_path / "run", macs="0.6x", round_to=4,
+        input="1x8x8", epochs=1, batch_size=8, threads=1, train_on="cpu",
+    )  # fmt: skip
+    found, said = judged(run, masks(tmp_path / "new", 5, values=(0, 0)))
+    assert (found.images, found.metric.name) == (5, "mean_iou")
+    assert said[-1].endswith(": segmentation, 3 classes: 0, 1, 2 (test: all 5 images)")
+    with pytest.raises(DataError, match=r"Expected the run's classes \(0, 1, 2\), but more has 0, 1, 2, 3: give data"):
+        judged(run, masks(tmp_path / "more", 5, values=(2, 3)))
 
 
 # ---------------------------------------------------------------------------------------- boxes

@@ -21,18 +21,20 @@ from pretrim.errors import DataError, UsageError
 from . import boxes, digits, fashion_mnist, folder, hub, masks, parquet, table
 from .augment import Augmentation, AugmentParams, augment, cut_out, draw, normalise
 from .images import FITS, MODES, Fit, Resize, decode_image, remarks, with_channels
-from .record import DataSet, Parts, Split, batches, held, statistics
-from .split import absent, complete, limited
+from .record import DataSet, Known, Parts, Split, batches, held, shown_classes, statistics
+from .split import absent, complete, limited, matched, to_evaluate
 from .stream import Streamed, free_bytes, prefetched
 
 NAMES = ("digits", "hard-digits", "fashion-mnist", "cifar10")
 
 __all__ = [
     "FITS",
+    "NAMES",
     "AugmentParams",
     "Augmentation",
     "DataSet",
     "Fit",
+    "Known",
     "Split",
     "Streamed",
     "augment",
@@ -41,8 +43,10 @@ __all__ = [
     "decode_image",
     "draw",
     "load",
+    "load_to_evaluate",
     "normalise",
     "prefetched",
+    "shown_classes",
 ]
 
 
@@ -81,13 +85,8 @@ def load(
     """
     _check_options(seed, channels, validation)
     resize = Resize((image_size, image_size) if isinstance(image_size, int) else image_size, fit)
-    try:
-        say = announce or (lambda line: print(line, file=sys.stderr))
-        parts = _read(spec, resize, channels, say)
-    except OSError as error:
-        raise DataError(f"Cannot read {spec} ({error}): check its permissions.") from error
-    for remark in (*parts.notes, *_remarks(parts)):
-        say(f"note: {remark}")
+    say = announce or _print
+    parts = _parts(spec, resize, channels, say)
     train, valid, test, note = complete(parts, seed, validation)
     for remark in absent(parts, {"training": train, "validation": valid, "test": test}):
         say(f"note: {remark}")
@@ -119,9 +118,75 @@ def load(
     )
 
 
+def load_to_evaluate(
+    spec: str,
+    known: Known,
+    *,
+    image_size: tuple[int, int],
+    fit: Fit = "crop",
+    channels: int | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> DataSet:
+    """Load data that a network was not trained on: their test part, or all images where they have none.
+
+    Neither a training part is needed, nor images of every class; classes are matched by name. The other parts of the
+    data set are empty.
+
+    Args:
+        spec: a folder or a table, as for `load`.
+        known: what the network was trained for.
+        image_size: (height, width).
+        fit: as for `load`.
+        channels: as for `load`.
+        announce: as for `load`.
+
+    Raises DataError for missing, empty or damaged data, and for classes that the network does not have.
+    """
+    say = announce or _print
+    parts = matched(_parts(spec, Resize(image_size, fit), channels, say, known), known)
+    test, note = to_evaluate(parts)
+    for remark in absent(parts, {"test": test}):
+        say(f"note: {remark}")
+    (test,) = held([test if channels is None else _with_channels(test, channels)], free_bytes())
+    mean, std = statistics(test.images)
+    return DataSet(
+        name=parts.name,
+        source=parts.source,
+        classes=parts.classes,
+        train=test.none(),
+        validation=test.none(),
+        test=test,
+        mean=mean,
+        std=std,
+        flip=parts.flip,
+        split_seed=0,
+        split_note=note,
+        padding=parts.padding,
+        fit=fit,
+        task=parts.task,
+    )
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _parts(
+    spec: str, resize: Resize, channels: int | None, say: Callable[[str], None], known: Known | None = None
+) -> Parts:
+    """What the data bring; what is special about them is said."""
+    try:
+        parts = _read(spec, resize, channels, say, known)
+    except OSError as error:
+        raise DataError(f"Cannot read {spec} ({error}): check its permissions.") from error
+    for remark in (*parts.notes, *_remarks(parts)):
+        say(f"note: {remark}")
+    return parts
+
+
 def _remarks(parts: Parts) -> list[str]:
     """What is special about the files of the images."""
-    images = parts.train.images
+    images = (parts.train if len(parts.train) or parts.test is None else parts.test).images
     return remarks(images.items, images.channels) if isinstance(images, Streamed) else []
 
 
@@ -140,7 +205,9 @@ def _check_options(seed: int, channels: int | None, validation: float) -> None:
         raise UsageError(f"Expected 1 channel (grey), 3 (colour) or 4 (with transparency), but got {channels}.")
 
 
-def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[str], None]) -> Parts:
+def _read(
+    spec: str, resize: Resize, channels: int | None, announce: Callable[[str], None], known: Known | None
+) -> Parts:
     name, colon, rest = spec.partition(":")
     if name in NAMES:
         return _read_named(name, _folder(name, rest) if colon else None, resize, channels, announce)
@@ -148,7 +215,7 @@ def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[s
         return hub.read(rest, resize, channels, announce)
     path = Path(spec)
     if path.suffix.lower() in table.SUFFIXES and path.is_file():
-        return _read_table(path, resize, channels)
+        return _read_table(path, resize, channels, known)
     if spec and not path.is_dir() and (kind := boxes.format_of(path)) is not None:
         raise boxes.refuse(path, kind)
     if not spec or not path.is_dir():
@@ -159,9 +226,9 @@ def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[s
             f"but got {spec!r}. {hint}"
         )
     if (found := table.find(path)) is not None:
-        return _read_table(found, resize, channels)
+        return _read_table(found, resize, channels, known)
     if masks.is_here(path):
-        return masks.read(path, resize, channels)
+        return masks.read(path, resize, channels, known)
     if (kind := boxes.format_of(path)) is not None:
         raise boxes.refuse(path, kind)
     if parquet.is_here(path):
@@ -170,13 +237,13 @@ def _read(spec: str, resize: Resize, channels: int | None, announce: Callable[[s
         return fashion_mnist.read_folder(path, resize)
     if not any(path.iterdir()):
         raise DataError(f"No images in {path}, the folder is empty: put them in {path}/CLASS/.")
-    return folder.read(path, resize, channels)
+    return folder.read(path, resize, channels, known)
 
 
-def _read_table(path: Path, resize: Resize, channels: int | None) -> Parts:
+def _read_table(path: Path, resize: Resize, channels: int | None, known: Known | None) -> Parts:
     if path.suffix.lower() == ".parquet" and parquet.has_images(path):
         return parquet.read_file(path, resize, channels)
-    return table.read(path, resize, channels)
+    return table.read(path, resize, channels, known)
 
 
 def _folder(name: str, rest: str) -> Path:

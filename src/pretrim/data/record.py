@@ -221,6 +221,15 @@ def shown_names(names: Sequence[str], most: int = NAMED) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
+def shown_classes(classes: Sequence[str]) -> str:
+    """The first of them, and how many there are.
+
+    >>> shown_classes("abcdefg")
+    'a, b, c, d, e, ... 7 in all'
+    """
+    return shown_names(classes) + (f" {len(classes)} in all" if len(classes) > NAMED else "")
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a data set brings, before anything is split off."""

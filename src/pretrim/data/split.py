@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from pretrim.errors import DataError, first_of
 
-from .record import Parts, Split
+from .record import Known, OnDemand, Parts, Split, shown_classes
+from .stream import Streamed
 
 Places = np.ndarray[Any, np.dtype[np.int64]]
 KEPT = -1
@@ -74,6 +76,65 @@ def complete(parts: Parts, seed: int, share: float) -> tuple[Split, Split, Split
         train, validation = _split_off(train, share, seed + 1)
         notes.append(f"validation: {len(validation):,} of {total:,} training images, seed {seed}")
     return train, validation, test, "; ".join(notes) or "all three parts as the data set brings them"
+
+
+def to_evaluate(parts: Parts) -> tuple[Split, str]:
+    """All that a network that was not trained on the data can be judged by: the test part, or else every image.
+
+    Raises DataError where there is none.
+    """
+    if parts.test is not None:
+        found, note = parts.test, f"test: the part of {len(parts.test):,} images"
+    else:
+        found = parts.train if parts.validation is None else _joined(parts.train, parts.validation)
+        note = f"test: all {len(found):,} images"
+    if not len(found):
+        raise DataError(f"No images in {parts.name} to evaluate on: add some.")
+    return found, note
+
+
+def _joined(first: Split, second: Split) -> Split:
+    return Split(_together(first.images, second.images), _together(first.targets, second.targets))
+
+
+def _together(first: torch.Tensor | OnDemand, second: torch.Tensor | OnDemand) -> torch.Tensor | OnDemand:
+    if isinstance(first, Streamed) and isinstance(second, Streamed):
+        return replace(first, items=[*first.items, *second.items])
+    return torch.cat([first[:], second[:]])
+
+
+def matched(parts: Parts, known: Known) -> Parts:
+    """The data with the classes of a network, found by their names; data of another task as they are.
+
+    Raises DataError for a class that the network does not have, and for values to regress that the data lack.
+    """
+    if parts.task != known.task or parts.classes == known.classes:
+        return parts
+    others = set(parts.classes) - set(known.classes)
+    if (
+        others
+        or parts.task == "segmentation"
+        or (parts.task == "regression" and len(parts.classes) < len(known.classes))
+    ):
+        raise DataError(
+            f"Expected the run's classes ({shown_classes(known.classes)}), but {parts.name} has "
+            f"{shown_classes(parts.classes)}: give data with the same classes."
+        )
+    train = _renumbered(parts.train, parts, known)
+    validation, test = (
+        None if part is None else _renumbered(part, parts, known) for part in (parts.validation, parts.test)
+    )
+    return replace(parts, classes=known.classes, train=train, validation=validation, test=test)
+
+
+def _renumbered(split: Split, parts: Parts, known: Known) -> Split:
+    """The targets by the places that their names have in a network's outputs."""
+    places = torch.tensor([known.classes.index(name) for name in parts.classes])
+    if parts.task == "classification":
+        return Split(split.images, places[split.labels])
+    targets = torch.zeros(len(split), len(known.classes))
+    targets[:, places] = split.labels
+    return Split(split.images, targets)
 
 
 def absent(parts: Parts, splits: Mapping[str, Split]) -> list[str]:

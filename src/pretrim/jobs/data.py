@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from pretrim.errors import DataError, UsageError, as_typed, shown
+from pretrim.errors import DataError, PretrimError, UsageError, as_typed, shown
 
 from .options import DataOptions, PerChannel
-from .reporter import Reporter
+from .reporter import Kept, Reporter
 
 if TYPE_CHECKING:
     from pretrim.data import DataSet
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 DataSource: TypeAlias = "str | Path | DataSet | Sequence[Any]"
 """A name or folder, a data set of pretrim, or torch data sets as (train, test) or (train, validation, test)"""
+ALIKE = 1e-3
+"""By which the mean of the same images may differ, as decoders do"""
+LIMITED = " training images"
+"""What the split of a run with --max-images ends with"""
 _SHAPE = re.compile(r"[1-9]\d{0,8}(x[1-9]\d{0,8}){1,3}", re.ASCII)
 
 
@@ -89,7 +93,7 @@ def open_data(
     if shape is not None and data.input_shape != shape:
         wanted, got = ("x".join(map(str, part)) for part in (shape, data.input_shape))
         raise DataError(f"Expected images of {wanted}, but the data have {got}: give data of that shape.")
-    reporter.say(f"data: {data.source}: {data.contents} ({data.split_note})")
+    _say(data, reporter)
     return _normalised_by(data, options.mean, options.std), named or find(data.task)
 
 
@@ -101,6 +105,7 @@ def _named(
     options: DataOptions,
     reporter: Reporter,
     task: Task | None,
+    memory: int | None = None,
 ) -> DataSet:
     from pretrim.data import DataSet, load
     from pretrim.data.own import from_torch
@@ -122,6 +127,7 @@ def _named(
             fit=options.fit or "crop",
             channels=channels,
             limit=options.max_images,
+            memory=memory,
             announce=reporter.say,
         )
     except UsageError as error:
@@ -207,18 +213,26 @@ def load_like_run(source: DataSource | None, record: RunRecord, task: Task, repo
     shape, seed = record.input_shape, (record.data or {}).get("split_seed", 0)
     fit = (record.data or {}).get("fit")
     data = _named(source, shape, "", seed, DataOptions(fit=fit), reporter, task)
+    return _as_the_run(data, record, reporter)
+
+
+def _as_the_run(data: DataSet, record: RunRecord, reporter: Reporter) -> DataSet:
+    """The data, which are said. Raises DataError where their classes or their input are not the run's."""
+    from pretrim.data import shown_classes
+
     _check_kind(data, record)
+    shape = record.input_shape
     if data.classes != record.classes:
         raise DataError(
-            f"Expected the run's classes ({_shown(record.classes or ())}), but {data.name} has {_shown(data.classes)}: "
-            f"give data with the same classes."
+            f"Expected the run's classes ({shown_classes(record.classes or ())}), but {data.name} has "
+            f"{shown_classes(data.classes)}: give data with the same classes."
         )
     if data.input_shape != shape:
         wanted, got = ("x".join(map(str, part or ())) for part in (shape, data.input_shape))
         raise DataError(
             f"Expected images of {wanted}, as the run has them, but {data.name} has {got}: give other data."
         )
-    reporter.say(f"data: {data.source}: {data.contents} ({data.split_note})")
+    _say(data, reporter)
     return data
 
 
@@ -236,6 +250,100 @@ def _check_kind(data: DataSet, record: RunRecord) -> None:
         )
 
 
-def _shown(classes: tuple[str, ...], most: int = 5) -> str:
-    rest = f", ... {len(classes)} in all" if len(classes) > most else ""
-    return ", ".join(classes[:most]) + rest
+def _say(data: DataSet, reporter: Reporter) -> None:
+    reporter.say(f"data: {data.source}: {data.contents} ({data.split_note})")
+
+
+def data_to_evaluate(source: DataSource | None, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:
+    """The images to judge a run by: the test part of the data that it was trained on, all images of other data.
+
+    Other data are a folder or a table; if they bring a test part, it is that. Data are the run's own by their place, or
+    by what they are: a folder that was moved must not be tested on what was trained.
+
+    Args:
+        source: name, folder, or data sets; None: those of the task.
+        record: of the run.
+        task: what its network is for.
+        reporter: told where the data are from.
+
+    Raises DataError where the data have classes or an input that the run does not have.
+    """
+    from pretrim.tasks import BUILTIN
+
+    if not _is_place(source) or task.name not in BUILTIN or not record.classes:
+        return load_like_run(source, record, task, reporter)
+    heard = Kept()
+    found = _split_like_run(source, record, task, heard)
+    if found is None:
+        return _as_the_run(_new_data(source, record, task, reporter), record, reporter)
+    for line in (*heard.lines, *_changed(found, record)):
+        reporter.say(line)
+    return _as_the_run(found, record, reporter)
+
+
+def _is_place(source: DataSource | None) -> TypeGuard[str | Path]:
+    """Whether data are named by a folder or a file, which may be other ones at another time."""
+    from pretrim.data import NAMES
+
+    if not isinstance(source, str | Path):
+        return False
+    return str(source).partition(":")[0] not in NAMES and Path(source).exists()
+
+
+def _split_like_run(source: str | Path, record: RunRecord, task: Task, reporter: Reporter) -> DataSet | None:
+    """The data that the run was trained on, split as they were; None for others. Nothing is held in memory."""
+    known = record.data or {}
+    seed, options = known.get("split_seed", 0), DataOptions(fit=known.get("fit"))
+    try:
+        found = _named(source, record.input_shape, "", seed, options, reporter, task, memory=0)
+    except PretrimError:  # too small to be split, say
+        if _is_below(known.get("source") or "", Path(source)):
+            raise
+        return None
+    return found if _is_of_run(found, known) else None
+
+
+def _is_below(described: str, place: Path) -> bool:
+    """Whether the description of a data set names a place, or what is in it."""
+    return described.endswith(f" {place}") or f" {place}/" in described
+
+
+def _is_of_run(data: DataSet, known: Mapping[str, Any]) -> bool:
+    """Whether data are those that a run was trained on: at their place, or elsewhere with as many images of one kind.
+
+    Their statistics tell more, but not of a run with --mean or --max-images; in doubt they are the run's.
+    """
+    if data.source == known.get("source"):
+        return True
+    is_limited = (known.get("split_note") or "").endswith(LIMITED)
+    compared = ("validation", "test") if is_limited else ("train", "validation", "test")
+    if any(data.to_json()["sizes"][part] != known.get("sizes", {}).get(part) for part in compared):
+        return False
+    if is_limited or data.name == known.get("name"):
+        return True
+    pairs = zip((*data.mean, *data.std), (*known.get("mean", ()), *known.get("std", ())), strict=False)
+    return all(math.isclose(here, there, abs_tol=ALIKE) for here, there in pairs)
+
+
+def _changed(data: DataSet, record: RunRecord) -> list[str]:
+    """A remark on data that were more or less when the run was trained: other images are drawn."""
+    sizes, own = data.to_json()["sizes"], (record.data or {}).get("sizes", {})
+    if "seed" not in data.split_note or all(sizes[part] == own.get(part) for part in ("validation", "test")):
+        return []
+    return [
+        f"note: {data.name} has changed since the run was trained ({own.get('test', 0):,} test images then, "
+        f"{sizes['test']:,} now): some of them may have been trained on"
+    ]
+
+
+def _new_data(source: str | Path, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:
+    from pretrim.data import Known, load_to_evaluate
+    from pretrim.tasks import of_task
+
+    channels, size = image_format(record.input_shape, "")
+    assert size is not None  # the run says its input
+    known = Known(task.name, record.classes or ())
+    fit = (record.data or {}).get("fit", "crop")
+    return of_task(
+        load_to_evaluate(str(source), known, image_size=size, fit=fit, channels=channels, announce=reporter.say), task
+    )

@@ -55,3 +55,14 @@ class Silent:
     def watching(self, name: str) -> AbstractContextManager[Watching]:
         """Nothing."""
         return nullcontext(lambda status: None)
+
+
+class Kept(Silent):
+    """Keeps what is said, until it is known whether it is to be told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Kept."""
+        self.lines.append(line)

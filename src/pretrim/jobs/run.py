@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pretrim.errors import CheckpointError, UsageError
 
-from .data import DataSource, load_like_run
+from .data import DataSource, data_to_evaluate
 from .predict import predict_images
 from .reporter import Reporter, Silent
 
@@ -170,7 +170,7 @@ class Run:
         return as_classifier(self.path, self._record, self.model)
 
     def evaluate(self, data: DataSource | None = None, reporter: Reporter | None = None) -> Evaluated:
-        """Metrics on the test images of a data set; see `evaluate_run`."""
+        """Metrics on the test part of the run's data, or on all of other data; see `evaluate_run`."""
         return evaluate_run(self, data, reporter)
 
     def predict(self, images: Any, top: int = 3) -> list[dict[str, Any]]:
@@ -304,7 +304,9 @@ def open_run(
 
 
 def evaluate_run(run: Run, data: DataSource | None, reporter: Reporter | None = None) -> Evaluated:
-    """Evaluate a run on the test images of a data set, which must have its classes and its shape.
+    """Evaluate a run on the test part of the data that it was trained on, or on all images of other data.
+
+    Other data, a folder or a table, may have fewer classes than the run; if they bring a test part, it is that.
 
     Args:
         run: a run that says what its network takes.
@@ -316,7 +318,7 @@ def evaluate_run(run: Run, data: DataSource | None, reporter: Reporter | None = 
         CheckpointError: the network has other outputs than the run has classes.
     """
     opened, task = run.classifier, run.purpose
-    dataset = load_like_run(data, opened.record, task, reporter or Silent())
+    dataset = data_to_evaluate(data, opened.record, task, reporter or Silent())
     found = task.assess(opened.network, dataset.test, *opened.normalisation)
     return Evaluated(
         run=str(run.path),

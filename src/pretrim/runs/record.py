@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -175,6 +175,11 @@ class _Data:
     padding: Count = 0
     source: str | None = None
     as_given: bool = False
+    split_note: str | None = None
+    name: str | None = None
+    sizes: Mapping[str, Count] = field(default_factory=dict)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
