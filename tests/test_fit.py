@@ -56,6 +56,35 @@ def test_a_file_tells_its_work_and_its_arena(graph: FileGraph, content: bytes) -
     assert graph.names == ("ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "PAD")
 
 
+ONE_CHANNEL: dict[str, tuple[list[nn.Module], tuple[int, ...]]] = {
+    "grey image": ([nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, 2, 1)], (1, 16, 16)),
+    "strided, oblong": ([nn.Conv2d(1, 16, (10, 4), 2, (5, 1)), nn.ReLU(), nn.Conv2d(16, 8, 1)], (1, 49, 10)),
+    "pointwise": ([nn.Conv2d(1, 16, 1), nn.ReLU(), nn.Conv2d(16, 8, 3)], (1, 16, 16)),
+    "dilated": ([nn.Conv2d(1, 16, 3, dilation=2, padding=2), nn.ReLU(), nn.Conv2d(16, 8, 3)], (1, 16, 16)),
+    "transposed": ([nn.ConvTranspose2d(1, 16, 2, 2), nn.ReLU(), nn.Conv2d(16, 8, 3)], (1, 8, 8)),
+    "signal": ([nn.Conv1d(1, 16, 9, 2, 4), nn.ReLU(), nn.Conv1d(16, 8, 3)], (1, 64)),
+}
+
+
+@pytest.mark.parametrize("kind", ONE_CHANNEL)
+def test_a_plan_prices_what_the_converter_makes_of_one_channel(kind: str) -> None:
+    """LiteRT makes a DEPTHWISE_CONV_2D of it, which takes longer, and other memory of CMSIS-NN's."""
+    layers, shape = ONE_CHANNEL[kind]
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers, nn.Flatten(2), Mean()).eval()
+    network = pretrim.analyze(model, torch.zeros(1, *shape))
+    graph = graph_of(litert_file(model, torch.randn(4, *shape)))
+    of_network = sketch(network, network.dense)
+    assert ("DEPTHWISE_CONV_2D" in graph.names) is (kind != "transposed")
+    assert of_network["work"] == sketch_of_file(graph)["work"]
+    assert of_network["arena_bytes"]["cmsis-nn"] == pytest.approx(graph.arena("cmsis-nn"), rel=0.02)
+
+
+class Mean(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(2)
+
+
 def test_a_file_without_a_memory_plan_is_placed_as_the_interpreter_does(content: bytes) -> None:
     from pretrim.deploy.tflite import MEMORY_PLAN
 

@@ -277,7 +277,7 @@ def cmsis_nn_scratch(low: Lowering) -> list[tuple[int, Term]]:
         if node.kind != "convolution" or operator.attributes.get("transposed"):
             continue
         _, inputs, *kernel = operator.weight
-        if _is_depthwise(low, operator):
+        if is_depthwise(low, operator):
             found.append((number, (2.0, (operator.weight[0], *kernel))))
         elif math.prod(low.size(dim) for dim in kernel) > 1 or max(pair(operator.attributes.get("stride", 1))) > 1:
             found.append((number, (4.0, (inputs, *kernel))))
@@ -294,11 +294,18 @@ def _name(low: Lowering, node: Node) -> str:
         return NAMES.get(node.kind, node.kind.upper())
     if node.operator.attributes.get("transposed"):
         return "TRANSPOSE_CONV"
-    return "DEPTHWISE_CONV_2D" if _is_depthwise(low, node.operator) else "CONV_2D"
+    return "DEPTHWISE_CONV_2D" if is_depthwise(low, node.operator) else "CONV_2D"
 
 
-def _is_depthwise(low: Lowering, operator: Operator) -> bool:
-    return int(operator.attributes.get("groups", 1)) > 1 and low.size(operator.weight[1]) == 1
+def is_depthwise(low: Lowering, operator: Operator) -> bool:
+    """Whether LiteRT's converter makes a DEPTHWISE_CONV_2D of a convolution: as many groups as input channels, so that
+    each filter reads one channel. One group of one channel, a grey image or a signal, is that as well.
+
+    Args:
+        low: the network on its way to LiteRT.
+        operator: a convolution of it, that is not transposed.
+    """
+    return low.size(operator.weight[1]) == 1
 
 
 def lower_bound(network: Network) -> str | None:

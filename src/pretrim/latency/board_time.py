@@ -21,6 +21,7 @@ from pretrim.cost.formula import Formula, Term, formula
 from pretrim.cost.litert.follow import ACTIVATIONS, FUSES
 from pretrim.cost.litert.lowering import Lowering, Node
 from pretrim.cost.litert.rules import lower
+from pretrim.cost.microcontroller import is_depthwise
 from pretrim.devices import Board
 
 from .board_systems import SECOND_NS, WEIGHTED, Prediction, System, Work, find_system
@@ -112,11 +113,9 @@ def _kind(low: Lowering, node: Node) -> str | None:
 
 
 def _kind_of_convolution(low: Lowering, operator: Operator) -> str:
-    sizes = low.network.sizes(low.network.dense)
-    kernel = [int(sizes[dim]) for dim in operator.weight[1:]]
-    if int(operator.attributes.get("groups", 1)) > 1 and kernel[0] == 1:
+    if not operator.attributes.get("transposed") and is_depthwise(low, operator):
         return "depthwise"
-    return "pointwise" if max(kernel[1:], default=1) == 1 else "convolution"
+    return "pointwise" if max((low.size(dim) for dim in operator.weight[2:]), default=1) == 1 else "convolution"
 
 
 def _outputs(low: Lowering, number: int, node: Node) -> Term:

@@ -82,8 +82,8 @@ def check_auxiliary(auxiliary: Sequence[torch.Tensor], classes: int) -> None:
     if others:
         raise ModelError(
             f"Expected every output of the model to be {classes} class scores an image, since those beside the main "
-            f"one count as auxiliary heads, but got outputs of {classes} and of {', '.join(others)}: return the main one "
-            f"alone, or name a task of your own that says what each counts for, --task FILE.py:CLASS."
+            f"one count as auxiliary heads, but got outputs of {classes} and of {', '.join(others)}: return the main "
+            f"one alone, or name a task of your own that says what each counts for, --task FILE.py:CLASS."
         )
 
 
