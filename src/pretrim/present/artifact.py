@@ -67,6 +67,10 @@ def board_rows(board: Record | None) -> list[tuple[str, str]]:
     arena = f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}; {how}"
     rows.append((f"RAM of {board['name']}", arena))
     rows += _limit_rows("arena against its limit", board["arena_bytes"], limits.get("arena_bytes"))
+    if (time := board.get("time")) is not None:
+        taken, most = (milliseconds(time[name] * 1e-9) for name in ("ns", "limit_ns"))
+        verdict = "fits" if time["ns"] <= time["limit_ns"] else "too slow"
+        rows.append((f"time predicted, {time['runtime']}", f"{verdict}: {taken} of {most}"))
     if board["verified"]:
         rows.append(("outputs in TFLM", board["tflm"].removeprefix("TFLM: ")))
     if (npu := board["ethos_u"]) is not None:
