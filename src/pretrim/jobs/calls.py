@@ -30,6 +30,7 @@ from .options import (
     TargetOptions,
     TrainingOptions,
     gather,
+    read_share,
 )
 from .plan import plan_network
 from .reporter import Reporter, Silent
@@ -88,7 +89,7 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     runtime: str | None
     int8: bool | None
     dtype: Literal["float32", "float16", "int8"] | None
-    application: float | None
+    application: float | str | None
     ssh: str | None
     remote_python: str | None
     ssh_config: str | Path | None
@@ -152,7 +153,7 @@ def plan(
     *,
     device: str | None = None,
     runtime: str | None = None,
-    application: float | None = None,
+    application: float | str | None = None,
     dtype: str | None = None,
     costs: Mapping[str, Cost] | None = None,
     **asked: Any,
@@ -184,7 +185,8 @@ def plan(
             raise UsageError(f"{name} needs a device: name the board.")
         return plan_without_device(network, costs=costs, dtype=dtype or DTYPE, **asked)
     limits, search = gather(asked, Limits, Search)
-    options = TargetOptions(device=device, runtime=runtime, application=application, dtype=dtype)  # type: ignore[arg-type]  # it is checked
+    share = None if application is None else read_share(application)
+    options = TargetOptions(device=device, runtime=runtime, application=share, dtype=dtype)  # type: ignore[arg-type]  # it is checked
     target = find_target(options, limits.given(), search, exports=False)
     if target.timed_by is not None and "latency_ns" not in (costs or {}):
         raise UsageError(f"A latency of {device} is measured, and none was given: see pretrim.latency.measured_cost.")

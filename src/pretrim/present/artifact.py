@@ -12,7 +12,7 @@ from pretrim.errors import PretrimError
 
 from .device import Record
 from .layout import Table, show_table
-from .text import RUNTIME_TITLES, milliseconds, percent, show_line, show_notes, size
+from .text import RUNTIME_TITLES, duration, milliseconds, percent, show_line, show_notes, size
 
 
 def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
@@ -103,11 +103,10 @@ def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) ->
             table.add_row(*_measured(record["against"], ""))
     machine, first = records[0]["machine"], records[0]["latency"]
     threads = records[0]["threads"]
+    processes = f"{first['processes']} process{'es' if first['processes'] > 1 else ''}"
     title = f"{machine['cpu']} ({machine['architecture']}), {threads} thread{'s' if threads > 1 else ''}, one image"
     show_table(console, title, table)
-    show_line(
-        console, f"{first['runs']} runs in {first['processes']} processes; memory is the peak of a process with Python"
-    )
+    show_line(console, f"{first['runs']} runs in {processes}; memory is the peak of a process with Python")
     show_notes(console, [record["warning"] for record in records if record["warning"]])
 
 
@@ -119,9 +118,9 @@ def _measured(record: Mapping[str, Any], ratio: str) -> list[Any]:
     return [
         Text(record["artifact"]),
         Text(f"{RUNTIME_TITLES[record['runtime']]}, {provider}, {record['data_type']}"),
-        milliseconds(latency["median_s"]),
-        milliseconds(latency["p90_s"]),
-        milliseconds(latency["std_s"]),
+        duration(latency["median_s"]),
+        duration(latency["p90_s"]),
+        duration(latency["std_s"]),
         ratio,
         size(record["file_bytes"]),
         size(memory) if memory is not None else "not measurable here",
