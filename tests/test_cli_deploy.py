@@ -104,6 +104,12 @@ def test_a_network_that_fits_is_left_as_it_is(call: Call) -> None:
     assert code == 0 and json.loads(out)["slim"]["macs"] < 0.5 * plan["dense"]["macs"]
 
 
+def test_the_applications_share_in_percent(call: Call) -> None:
+    ask = ("plan", "resnet20", "--input", "1x16x16", "--device", "stm32f407", "--json", "--application")
+    whole, percent = (json.loads(call(*ask, share)[1])["limits"] for share in ("0.85", "85%"))
+    assert whole == percent
+
+
 def test_devices(call: Call) -> None:
     code, out, _ = call("devices")
     assert code == 0 and "esp32-s3" in out and "raspberry-pi-zero-2-w" in out
@@ -120,6 +126,13 @@ def test_devices(call: Call) -> None:
         (("plan", "resnet20", "--device", "raspberry-pi-5"), 2, "No limit given: raspberry-pi-5 has ample RAM"),
         (("plan", "resnet20", "--application", "0.5", "--macs", "0.5x"), 2, "--application needs --device"),
         (("plan", "resnet20", "--device", "rp2040", "--application", "1"), 2, "share to be from 0 to below 1"),
+        (("plan", "resnet20", "--device", "rp2040", "--application", "all"), 2, "share such as 0.85 or 85%, but got"),
+        (("plan", "resnet20", "--device", "rp2040", "--application", "100%"), 2, "share to be from 0 to below 1"),
+        (
+            ("plan", "resnet20", "--device", "raspberry-pi-4", "--macs", "0.5x", "--application", "0.5"),
+            2,
+            "--application is a share of a microcontroller's flash and RAM, of which raspberry-pi-4 makes no limits",
+        ),
         (
             ("plan", "vgg16", "--device", "stm32f407", "--min-width", "128"),
             1,

@@ -94,6 +94,33 @@ def test_several_outputs_in_a_dict_keep_their_order(tmp_path: Path) -> None:
     assert np.allclose(second, network(inputs)["aux"], atol=1e-6)
 
 
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 5, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.conv(x).mean((2, 3)), self.other(x).mean((2, 3))
+
+
+def test_a_record_tells_how_int8_outputs_are_restored(tmp_path: Path) -> None:
+    """By the record alone: a runtime of anybody's gives int8, and scale x (value - zero point) is PyTorch's."""
+    torch.manual_seed(0)
+    made = export(Pair().eval(), tmp_path / "m.tflite", "litert", images=images(5), calibration=images(9), force=True)
+    outputs = json.loads(made.record_path.read_text())["outputs"]
+    assert [(entry["shape"], entry["data_type"]) for entry in outputs] == [([1, 3], "int8"), ([1, 5], "int8")]
+    interpreter = litert.reference_interpreter(made.path.read_bytes())
+    wanted = open_session("litert", made.path)(images(1).numpy())
+    given = interpreter.get_input_details()[0]
+    interpreter.set_tensor(given["index"], litert.quantised(np.moveaxis(images(1).numpy(), 1, -1), given))
+    interpreter.invoke()
+    for entry, tensor, value in zip(outputs, interpreter.get_output_details(), wanted, strict=True):
+        restored = entry["scale"] * (interpreter.get_tensor(tensor["index"]).astype(float) - entry["zero_point"])
+        assert np.abs(restored - value).max() <= entry["scale"] * 1.01
+    plain = export(Pair().eval(), tmp_path / "f.tflite", "litert", images=images(5))
+    assert plain.outputs == ({"shape": [1, 3], "data_type": "float32"}, {"shape": [1, 5], "data_type": "float32"})
+
+
 def test_a_slim_network_brings_its_plan(tmp_path: Path) -> None:
     network = small()
     plan = pretrim.analyze(network, torch.zeros(1, *SHAPE)).plan(macs="0.5x")

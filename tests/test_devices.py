@@ -43,5 +43,9 @@ def test_a_budget_by_hand() -> None:
 def test_a_board_that_is_not_known() -> None:
     with pytest.raises(UsageError, match=r"but got 'stm32h742'\. Did you mean stm32h743\?"):
         board("stm32h742")
+    with pytest.raises(UsageError, match=r"but got 'stm32f4'\. Did you mean stm32f407\?"):
+        board("stm32f4")
+    with pytest.raises(UsageError, match=r"Did you mean raspberry-pi-4 or raspberry-pi-5 or raspberry-pi-zero-2-w\?"):
+        board("raspberry")
     with pytest.raises(UsageError, match=r"but got 'toaster'\. `pretrim devices` lists them\."):
         board("toaster")

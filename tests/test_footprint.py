@@ -268,6 +268,15 @@ def joined(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 SIGNAL = (2, 40)
 BLOCK = nn.Sequential(nn.Conv1d(2, 12, 5, 2, 2), nn.BatchNorm1d(12), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(12, 16, 3))
+ONE_SIGNAL = nn.Sequential(
+    *(nn.Conv1d(1, 16, 9, 2, 4, bias=False), nn.BatchNorm1d(16), nn.ReLU()),
+    *(nn.Conv1d(16, 32, 9, 2, 4, bias=False), nn.BatchNorm1d(32), nn.ReLU()),
+    *(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(32, 4)),
+)
+GREY = nn.Sequential(
+    *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, 2, 1), nn.ReLU()),
+    *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)),
+)
 UPWARD = nn.Sequential(
     *(nn.Conv1d(2, 12, 3), nn.ConvTranspose1d(12, 16, 4, 2, 1), nn.BatchNorm1d(16), nn.ReLU()),
     *(nn.ConvTranspose1d(16, 16, 4, 2, 1), nn.BatchNorm1d(16), nn.Conv1d(16, 16, 1)),
@@ -284,6 +293,8 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "PReLU, pool": (lambda: Kind(pooled, part=nn.Sequential(nn.PReLU(16), nn.MaxPool2d(3, 2, 1))), SHAPE),
     "norm before": (lambda: Kind(pooled, part=nn.Sequential(nn.ReLU(), nn.BatchNorm2d(16), nn.ReLU())), SHAPE),
     "Conv1d": (lambda: Kind(signal, part=BLOCK), SIGNAL),
+    "Conv1d of one channel": (lambda: ONE_SIGNAL, (1, 128)),
+    "grey images": (lambda: GREY, (1, 16, 16)),
     "transposed": (
         lambda: Kind(
             pooled,

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,17 @@ def test_a_measurement(artifacts: dict[str, Artifact]) -> None:
     assert large.machine["runtime"].startswith("onnxruntime ")
     assert json.loads(json.dumps(large.to_json()))["latency"]["runs"] == 8
     assert (large.energy_j is None) == (large.energy_source is None)
+
+
+def test_another_provider_than_the_one_that_was_named(
+    artifacts: dict[str, Artifact], call: Callable[..., tuple[int, str, str]]
+) -> None:
+    """This machine's ONNX Runtime has no GPU: the processor's time is never given as another's."""
+    ask = ("measure", artifacts["small"].path, "--runs", "2", "--processes", "1")
+    code, out, said = call(*ask, "--provider", "cuda")
+    assert (code, out) == (2, "") and "by --provider cuda, but it took CPUExecutionProvider: install its build" in said
+    code, out, said = call(*ask)
+    assert code == 0 and "2 runs in 1 process;" in out and re.search(r"\d us ", out)
 
 
 def test_statistics_by_hand() -> None:

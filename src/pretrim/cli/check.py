@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pretrim.errors import PretrimError
+from pretrim.jobs.options import SHARE
 from pretrim.present.boards import show_check
 
 from . import render
@@ -22,9 +23,7 @@ def check(
     runtime: Annotated[
         str | None, Parameter(help="Runtime there whose time is predicted: st-edge-ai, tflm, ... (default: all known).")
     ] = None,
-    application: Annotated[
-        float | None, Parameter(help="Share of flash and RAM reserved for your application (default: 0.25).")
-    ] = None,
+    application: Annotated[float | None, SHARE] = None,
     json: Json = False,
 ) -> None:
     """Tell whether a file fits a board, and how fast it would be.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from pretrim.errors import InfeasibleBudget
-from pretrim.jobs.options import TARGET, GoalOptions, Limits
+from pretrim.jobs.options import SHARE, TARGET, GoalOptions, Limits
 from pretrim.present.advice import show_advice
 from pretrim.present.text import enough
 
@@ -23,10 +23,7 @@ def recommend(
     /,
     *,
     device: Annotated[str | None, Parameter(group=TARGET, help="Board whose flash and RAM become limits.")] = None,
-    application: Annotated[
-        float | None,
-        Parameter(group=TARGET, help="Share of flash and RAM reserved for your application (default: 0.25)."),
-    ] = None,
+    application: Annotated[float | None, SHARE, Parameter(group=TARGET)] = None,
     runtime: Annotated[
         str | None,
         Parameter(group=TARGET, help="Runtime on a microcontroller, whose time is predicted: st-edge-ai, tflm, ..."),

@@ -59,7 +59,7 @@ class Artifact:
         file_bytes: its size.
         sha256: of its content.
         input: the (first) input.
-        outputs: the ``shape`` of each.
+        outputs: the ``shape`` and ``data_type`` of each; of int8 also ``scale`` and ``zero_point``.
         classes: names of the outputs, in their order; None where not known.
         plan: of the slim network, as plain JSON; None for a network without one.
         calibration: what int8 ranges were taken from; None for float32.

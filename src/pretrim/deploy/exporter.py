@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -135,7 +135,7 @@ def export(
         sha256=hashlib.sha256(converted.content).hexdigest(),
         input=ports[0],
         more_inputs=tuple(ports[1:]),
-        outputs=tuple({"shape": [1, *part.shape[1:]]} for part in wanted),
+        outputs=_outputs(session, wanted),
         classes=None if (names := record.get("classes")) is None else tuple(names),
         plan=_plan(network),
         calibration=None if sample is None else {"data": record.get("calibrated_on", GIVEN), "images": len(sample[0])},
@@ -254,6 +254,18 @@ def _ports(runtime: Runtime, session: Session, job: Conversion) -> list[Port]:
             port["dynamic_batch"] = True
         ports.append(port)
     return ports
+
+
+def _outputs(session: Session, wanted: Outputs) -> tuple[Mapping[str, Any], ...]:
+    """Shape and data type of each output of an artifact; of int8, how it is restored: scale x (value - zero point)."""
+    scales = list(session.output_scales) or [None] * len(wanted)
+    shapes = [[1, *part.shape[1:]] for part in wanted]
+    return tuple(
+        {"shape": shape, "data_type": "float32"}
+        if scale is None
+        else {"shape": shape, "data_type": "int8", "scale": scale[0], "zero_point": scale[1]}
+        for shape, scale in zip(shapes, scales, strict=True)
+    )
 
 
 def _notes(runtime: Runtime, job: Conversion, converted: Converted, proof: Proof) -> tuple[str, ...]:

@@ -150,6 +150,7 @@ class Session(BaseSession):
         self.inputs = sorted(self.interpreter.get_input_details(), key=_number_of)
         self.outputs = self.interpreter.get_output_details()
         self.scales = [_scale(tensor) for tensor in self.inputs]
+        self.output_scales = [_scale(tensor) for tensor in self.outputs]
 
     def run(self, *inputs: Images) -> Outputs:
         """Each output for one image."""

@@ -93,9 +93,11 @@ class Session(ABC):
 
     Attributes:
         scales: (scale, zero point) of each input that takes int8, None for one that takes float32; empty: all float32.
+        output_scales: the same of each output, as the file itself gives it.
     """
 
     scales: Sequence[tuple[float, int] | None] = ()
+    output_scales: Sequence[tuple[float, int] | None] = ()
 
     @abstractmethod
     def run(self, *inputs: Images) -> Outputs:

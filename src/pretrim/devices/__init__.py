@@ -32,6 +32,8 @@ APPLICATION_SHARE = 0.25
 """of RAM and of flash, left to the application: drivers, network stack, buffers of the camera"""
 
 
+CLOSEST = 3
+"""boards that are named in the place of one that is not known"""
 HELIUM = ("Cortex-M55", "Cortex-M85")
 
 
@@ -124,8 +126,9 @@ def board(name: str) -> Board:
     check_is(name, str, "device to be the name of a board, such as 'stm32h743'")
     known = {entry.name: entry for entry in boards()}
     if name not in known:
-        close = get_close_matches(name.lower(), known, n=1)
-        hint = f"Did you mean {close[0]}?" if close else "`pretrim devices` lists them."
+        begun = [entry for entry in known if entry.startswith(name.lower())] if name else []
+        close = begun[:CLOSEST] or get_close_matches(name.lower(), known, n=1)
+        hint = f"Did you mean {' or '.join(close)}?" if close else "`pretrim devices` lists them."
         broken = "".join(f" Note that {problem}." for problem in _plugins().broken.values())
         raise UsageError(f"Expected a device that pretrim knows, but got {shown(name)}. {hint}{broken}")
     return known[name]

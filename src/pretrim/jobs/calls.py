@@ -92,7 +92,7 @@ class CompressKeywords(LimitKeywords, TrainingKeywords, total=False):
     runtime: str | None
     int8: bool | None
     dtype: Literal["float32", "float16", "int8"] | None
-    application: float | None
+    application: float | str | None
     ssh: str | None
     remote_python: str | None
     ssh_config: str | Path | None
@@ -172,7 +172,7 @@ def plan(
     *,
     device: str | None = None,
     runtime: str | None = None,
-    application: float | None = None,
+    application: float | str | None = None,
     dtype: str | None = None,
     costs: Mapping[str, Cost] | None = None,
     **asked: Any,

@@ -107,6 +107,8 @@ def check(path: str | Path, device: str = ALL, runtime: str | None = None, appli
         ArtifactError: a damaged file, or a run without an artifact.
     """
     chosen = boards() if device == ALL else (board(device),)
+    if application is not None and device != ALL and chosen[0].kind != "microcontroller":
+        raise UsageError(f"--application is of microcontrollers, and {device} is none: leave it out.")
     file, runtime = _file_of(Path(path)), None if runtime == "litert" else runtime  # that is whose file it is
     share = APPLICATION_SHARE if application is None else application
     if file.suffix == ".onnx":

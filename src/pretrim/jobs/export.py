@@ -15,6 +15,7 @@ from pretrim.errors import ArtifactError, ExportError, UsageError
 
 from .data import DataSource, load_like_run
 from .delivered import Delivered
+from .file_time import time_limit
 from .options import Search, TargetOptions
 from .reporter import Reporter, Silent
 from .target import Target, find_target
@@ -209,7 +210,7 @@ def _list_in_card(run: Run, artifact: Artifact, reporter: Reporter) -> None:
 
 def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str, Any] | None:
     """What an artifact takes on a microcontroller, compared with the limits of its plan, by the board's interpreter
-    where that is installed.
+    where that is installed; its predicted time, where that is limited.
 
     Args:
         artifact: the exported file.
@@ -222,6 +223,11 @@ def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str
     from pretrim.deploy import check
 
     found = check(artifact, board, limits_in_bytes(target, artifact.plan))
+    if (limit := time_limit(target, artifact.plan)) is not None:
+        taken = limit.of(artifact.path.read_bytes())
+        found |= {"time": {"runtime": limit.runtime, "ns": taken, "limit_ns": limit.most_ns}}
+        if (problem := limit.problem(taken)) is not None:
+            found["problems"].append(problem)
     if found["problems"]:
         reporter.say(f"warning: on {board.name}, {'; '.join(found['problems'])}")
     return found

@@ -1,6 +1,7 @@
 """Before a training: is the plan's network, converted for its microcontroller, really within the plan's limits?
 
-The file and the arena do not depend on the weights, so the untrained slim network says what the trained one will take.
+The file, the arena and the time do not depend on the weights, so the untrained slim network says what the trained one
+will take.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pretrim.errors import InfeasibleBudget
 
 from .export import limits_in_bytes
-from .options import Amount, Search
+from .file_time import TimeLimit, time_limit
+from .options import Search
 from .plan import plan_network
 from .reporter import Reporter
 from .target import Target
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 ROUNDS = 5
 """of converting and trimming again; one is enough where the prediction is off by the same bytes at other widths"""
 IMAGES = 4
-TITLES = {"artifact_bytes": "file", "arena_bytes": "arena"}
+TITLES = {"artifact_bytes": "file", "arena_bytes": "arena", "latency_ns": "predicted time"}
 
 
 def fitted(plan: Plan, dense: DenseModel, target: Target, search: Search | None, reporter: Reporter) -> Plan:
@@ -40,35 +42,62 @@ def fitted(plan: Plan, dense: DenseModel, target: Target, search: Search | None,
         reporter: told what was really found.
 
     Raises:
-        InfeasibleBudget: no plan was found whose file and arena are within the limits.
+        InfeasibleBudget: no plan was found whose file, arena and time are within the limits.
         ExportError: the network cannot be converted.
     """
-    limits, found = limits_in_bytes(target, plan.to_json()), plan
+    timed, found = time_limit(target, plan.to_json()), plan
+    limits = {**limits_in_bytes(target, plan.to_json()), **({} if timed is None else {"latency_ns": timed.most_ns})}
     if not limits:
         return plan
     narrower = dict(limits)
     for _ in range(ROUNDS):
-        real = converted(found, dense, target)
+        real = converted(found, dense, target, timed)
         over = {name: real[name] - most for name, most in limits.items() if real[name] > most}
         if not over:
             return _proved(found, plan, real)
-        said = ", ".join(f"its {TITLES[name]} takes {real[name]:,} bytes of {limits[name]:,}" for name in over)
+        said = ", ".join(_said(name, real[name], limits[name]) for name in over)
         if search is None:
             raise InfeasibleBudget(f"The plan does not fit once it is converted: {said}. Make it again with less.")
         reporter.say(f"note: converted before the training, {said}: trimmed again")
         predicted = (found.device or {})["slim"]  # below it, or the same plan would be found again
-        narrower |= {name: min(narrower[name], predicted[name]) - more for name, more in over.items()}
+        narrower |= {
+            name: _narrower(name, min(narrower[name], predicted[name]), real[name], limits[name]) for name in over
+        }
+        if min(narrower.values()) < 1:
+            break
         found = _again(found, narrower, dense, target, search, reporter)
     raise InfeasibleBudget(f"No plan found whose converted network fits ({said}): lower the limit a little.")
 
 
-def converted(plan: Plan, dense: DenseModel, target: Target) -> dict[str, int]:
+def _narrower(name: str, planned: int, real: int, most: int) -> int:
+    """What to plan with where a plan turns out larger than its limit: less by the same bytes, or by the same share of
+    a time, which every operator that was not foreseen adds to.
+
+    >>> _narrower("artifact_bytes", 4000, 4100, 4000), _narrower("latency_ns", 4000, 5000, 4000)
+    (3900, 3200)
+    """
+    return planned * most // real if name == "latency_ns" else planned - (real - most)
+
+
+def _said(name: str, taken: int, most: int) -> str:
+    """What is over its limit, in words.
+
+    >>> _said("artifact_bytes", 5000, 4000), _said("latency_ns", 5_420_000, 5_000_000)
+    ('its file takes 5,000 bytes of 4,000', 'its predicted time is 5.42 ms of 5')
+    """
+    if name == "latency_ns":
+        return f"its {TITLES[name]} is {taken * 1e-6:.3g} ms of {most * 1e-6:.3g}"
+    return f"its {TITLES[name]} takes {taken:,} bytes of {most:,}"
+
+
+def converted(plan: Plan, dense: DenseModel, target: Target, timed: TimeLimit | None = None) -> dict[str, int]:
     """Bytes of the file and of the arena on the target's board, of the plan's network with fresh weights.
 
     Args:
         plan: its widths.
         dense: the network they are of.
         target: data type and board.
+        timed: a limit on its time, which is then given too, in nanoseconds.
     """
     import torch
 
@@ -82,7 +111,8 @@ def converted(plan: Plan, dense: DenseModel, target: Target) -> dict[str, int]:
     with torch.random.fork_rng(devices=[]), silence():  # what is trained later keeps the weights it would have had
         slim = as_if_trained(apply(dense.module, plan, "fresh", dense.network).eval())
         content = litert_file(slim, images, is_int8=target.int8)
-    return {"artifact_bytes": len(content), "arena_bytes": arena_on(content, target.board).total_bytes}
+    time = {} if timed is None else {"latency_ns": timed.of(content)}
+    return {"artifact_bytes": len(content), "arena_bytes": arena_on(content, target.board).total_bytes, **time}
 
 
 def as_if_trained(slim: nn.Module) -> nn.Module:
@@ -106,8 +136,13 @@ def _again(
     plan: Plan, limits: Mapping[str, int], dense: DenseModel, target: Target, search: Search, reporter: Reporter
 ) -> Plan:
     """A plan within narrower limits, with those of the first one for the record."""
-    others: dict[str, Amount] = {name: text for name, text in target.limits.items() if name not in TITLES}
-    narrower = replace(target, limits={**others, **limits})
+    from pretrim.planning.budget import Limit
+
+    others = {name: text for name, text in target.limits.items() if Limit.parse(name, text).cost not in limits}
+    units = {"latency_ns": "ns"}
+    narrower = replace(
+        target, limits={**others, **{name: f"{most}{units.get(name, '')}" for name, most in limits.items()}}
+    )
     made = plan_network(dense.network, narrower, search, target.costs(dense, reporter), reporter)
     return replace(made, limits=plan.limits, model=plan.model)
 

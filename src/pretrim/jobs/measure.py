@@ -148,9 +148,24 @@ def _measured(artifact: Artifact, how: MeasureOptions, against: Path | None, rep
     found: Sequence[Measurement] = measure_artifacts(
         [artifact] if other is None else [artifact, other], protocol, asked
     )
+    _check_provider(how, found[0], reporter)
     if other is None:
         return Measured(found[0])
     return Measured(found[0], found[1], ratio(found[0], found[1]), warning(artifact, found[0], found[1]))
+
+
+def _check_provider(how: MeasureOptions, found: Measurement, reporter: Reporter) -> None:
+    """Raises UsageError where ONNX Runtime took another provider than the one that was named; other runtimes have none,
+    which is said."""
+    if how.provider == "cpu" or found.provider == PROVIDERS[how.provider]:
+        return
+    if found.runtime != "onnx":
+        reporter.say(f"note: --provider is of ONNX Runtime: {found.artifact} ran on {found.provider}")
+        return
+    raise UsageError(
+        f"Expected ONNX Runtime to run {found.artifact} by --provider {how.provider}, but it took {found.provider}: "
+        f"install its build for that device, or leave --provider out."
+    )
 
 
 def _protocol(how: MeasureOptions, reporter: Reporter) -> tuple[Protocol, Runner]:

@@ -82,6 +82,34 @@ LISTED = Parameter(converter=_joined, n_tokens=1, metavar="LIST")
 WIDTHS = Parameter(converter=_widths, n_tokens=1, accepts_keys=False, metavar="N", group=SEARCH)
 
 
+def read_share(value: str | float) -> float:
+    """What ``--application`` says: a share as a number or in percent, as limits take it. It is not checked otherwise.
+
+    Raises UsageError for anything else.
+
+    >>> read_share("0.85"), read_share("85%"), read_share(0.5)
+    (0.85, 0.85, 0.5)
+    """
+    text = str(value)
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise UsageError(f"Expected --application to be a share such as 0.85 or 85%, but got {text!r}.") from None
+
+
+def _share(_: Any, tokens: Sequence[Any]) -> float:
+    return read_share(str(tokens[-1].value))
+
+
+SHARE = Parameter(
+    converter=_share,
+    n_tokens=1,
+    metavar="SHARE",
+    help="Share of flash and RAM reserved for your application, 0.85 or 85% (default: 0.25).",
+)
+"""Of ``--application``"""
+
+
 def _text(quantity: str) -> Parameter:
     """The help of a limit, from the table of quantities."""
     return Parameter(help=by_option()[quantity].help, metavar="LIMIT")
@@ -127,8 +155,7 @@ class TargetOptions:
     """Export in int8, and count limits in it (default: for a microcontroller)."""
     dtype: Literal["float32", "float16", "int8"] | None = None
     """Data type of limits and of exported files (default: int8 with --int8 or a microcontroller, else float32)."""
-    application: float | None = None
-    """Share of flash and RAM reserved for your application (default: 0.25)."""
+    application: Annotated[float | None, SHARE] = None
     ssh: str | None = None
     """USER@HOST of the device: latencies are measured there."""
     remote_python: str | None = None
@@ -350,6 +377,8 @@ def _plain(name: str, value: Any, hint: Any) -> Any:
     """
     if type(value).__module__ == "numpy" and not getattr(value, "shape", None):  # not imported: --help is fast
         value = value.item()
+    if name == "application" and isinstance(value, str):
+        return read_share(value)
     if name in JOINED and isinstance(value, list | tuple):
         return JOINED[name].join(map(str, value))
     kinds = (set(get_args(hint)) or {hint}) - {NoneType, Ellipsis}

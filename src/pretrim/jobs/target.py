@@ -246,7 +246,13 @@ def _round_to(search: Search, found: Board | None) -> int:
 
 
 def _limits_of(found: Board, application: float | None, others: bool) -> dict[str, Amount]:
-    """A board's own limits. Raises BudgetError where it has none and nothing else is asked for."""
+    """A board's own limits. Raises BudgetError where it has none and nothing else is asked for, and UsageError for a
+    share of what is no limit."""
+    if application is not None and found.kind != "microcontroller":
+        raise UsageError(
+            f"--application is a share of a microcontroller's flash and RAM, of which {found.name} makes no limits: "
+            f"leave it out."
+        )
     own = found.limits(APPLICATION_SHARE if application is None else application)
     if not own and not others:
         raise BudgetError(

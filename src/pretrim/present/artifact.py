@@ -12,7 +12,7 @@ from pretrim.errors import PretrimError
 
 from .device import Record
 from .layout import Table, show_table
-from .text import RUNTIME_TITLES, milliseconds, percent, show_line, show_notes, size
+from .text import RUNTIME_TITLES, duration, milliseconds, percent, show_line, show_notes, size
 
 
 def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
@@ -67,6 +67,10 @@ def board_rows(board: Record | None) -> list[tuple[str, str]]:
     arena = f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}; {how}"
     rows.append((f"RAM of {board['name']}", arena))
     rows += _limit_rows("arena against its limit", board["arena_bytes"], limits.get("arena_bytes"))
+    if (time := board.get("time")) is not None:
+        taken, most = (milliseconds(time[name] * 1e-9) for name in ("ns", "limit_ns"))
+        verdict = "fits" if time["ns"] <= time["limit_ns"] else "too slow"
+        rows.append((f"time predicted, {time['runtime']}", f"{verdict}: {taken} of {most}"))
     if board["verified"]:
         rows.append(("outputs in TFLM", board["tflm"].removeprefix("TFLM: ")))
     if (npu := board["ethos_u"]) is not None:
@@ -99,11 +103,10 @@ def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) ->
             table.add_row(*_measured(record["against"], ""))
     machine, first = records[0]["machine"], records[0]["latency"]
     threads = records[0]["threads"]
+    processes = f"{first['processes']} process{'es' if first['processes'] > 1 else ''}"
     title = f"{machine['cpu']} ({machine['architecture']}), {threads} thread{'s' if threads > 1 else ''}, one image"
     show_table(console, title, table)
-    show_line(
-        console, f"{first['runs']} runs in {first['processes']} processes; memory is the peak of a process with Python"
-    )
+    show_line(console, f"{first['runs']} runs in {processes}; memory is the peak of a process with Python")
     show_notes(console, [record["warning"] for record in records if record["warning"]])
 
 
@@ -115,9 +118,9 @@ def _measured(record: Mapping[str, Any], ratio: str) -> list[Any]:
     return [
         Text(record["artifact"]),
         Text(f"{RUNTIME_TITLES[record['runtime']]}, {provider}, {record['data_type']}"),
-        milliseconds(latency["median_s"]),
-        milliseconds(latency["p90_s"]),
-        milliseconds(latency["std_s"]),
+        duration(latency["median_s"]),
+        duration(latency["p90_s"]),
+        duration(latency["std_s"]),
         ratio,
         size(record["file_bytes"]),
         size(memory) if memory is not None else "not measurable here",

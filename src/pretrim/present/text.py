@@ -126,6 +126,15 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.{digits}f} ms"
 
 
+def duration(seconds: float) -> str:
+    """A time in milliseconds or, below a tenth of one, in microseconds: three digits either way.
+
+    >>> duration(0.000_003_14), duration(0.000_099_9), duration(0.0367)
+    ('3.14 us', '99.9 us', '36.7 ms')
+    """
+    return milliseconds(1000 * seconds).replace("ms", "us") if seconds < 1e-4 else milliseconds(seconds)
+
+
 def bar(share: float, width: int, *, ascii_only: bool) -> str:
     """A bar for a share of 0..1.
 

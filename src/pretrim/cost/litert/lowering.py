@@ -206,7 +206,12 @@ class Lowering:
         """The tensor in the order of images; a signal N x C x T is an image of height 1."""
         if value.is_image or self.rank(value) not in (3, 4):
             return value
-        return self._once(value, "image", operator, ("reshape",) * (self.rank(value) == 3) + ("transpose",))
+        kinds = ("reshape",) * (self.rank(value) == 3) + ("transpose",) * (not self._is_one_channel(value))
+        return self._once(value, "image", operator, kinds)
+
+    def _is_one_channel(self, value: Value) -> bool:
+        """Whether a tensor is an input of the network with one channel, which has one order alone."""
+        return not value.dims and input_shapes(self.network)[0][1] == 1
 
     def as_torch(self, value: Value, operator: Operator) -> Value:
         """The tensor in PyTorch's order. Where there is one place alone, both orders are the same."""

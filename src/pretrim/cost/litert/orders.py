@@ -16,6 +16,8 @@ def view(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]
     if _is_signal_as_image(low, value, dims) or _same_sizes(low, value, dims):
         return [replace(value, dims=dims) if value.dims else value]
     value = low.as_torch(value, operator)
+    if _is_mean_without_places(low, value, dims):
+        return [replace(value, dims=dims, is_flat=True)]
     if _is_for_linear(follow, operator, value):
         return [replace(value, dims=dims)]
     return [low.reshaped(value, operator, dims) if not value.is_flat or value.is_image else replace(value, dims=dims)]
@@ -29,6 +31,12 @@ def _is_signal_as_image(low: Lowering, value: Value, dims: tuple[int, ...]) -> b
 
 def _same_sizes(low: Lowering, value: Value, dims: tuple[int, ...]) -> bool:
     return [low.size(dim) for dim in value.dims] == [low.size(dim) for dim in dims]
+
+
+def _is_mean_without_places(low: Lowering, value: Value, dims: tuple[int, ...]) -> bool:
+    """Whether what a mean kept of its dimensions is only left out: the mean itself then keeps none."""
+    sizes = [[low.size(dim) for dim in each if low.size(dim) != 1] for each in (value.dims, dims)]
+    return low.made_by[value.activation] == "mean" and len(dims) < 4 and sizes[0] == sizes[1]
 
 
 def _is_for_linear(follow: Follow, operator: Operator, value: Value) -> bool:

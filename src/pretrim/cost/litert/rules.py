@@ -68,7 +68,7 @@ def lower(network: Network, dtype: DType = "float32") -> Lowering:
     inputs = [b for o in operators for b in o.reads if b not in written]
     for buffer, shape in zip(dict.fromkeys(inputs), input_shapes(network), strict=False):
         activation = low.activation((float(math.prod(shape)), ()), "input")
-        if len(shape) == 3:  # N x T x C in the file
+        if len(shape) == 3 and shape[1] > 1:  # N x T x C in the file; of one channel that is the same
             low.constant(("permutation", 0, 2, 1), 3)
             activation = low.step("transpose", operators[0], activation, elements=low.elements[activation])
         low.home[buffer] = Value(activation, (), is_image=len(shape) == 4)
