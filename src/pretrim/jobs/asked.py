@@ -35,7 +35,8 @@ def asked_of(model: object, data: object, options: CompressOptions) -> dict[str,
     for part in (options.goal, options.target, options.search, options.data, options.training, options.job):
         for field in fields(part):
             value = getattr(part, field.name)
-            if value != field.default and field.name not in NOT_OF_THE_RESULT:
+            is_default = type(value) is type(field.default) and value == field.default
+            if not is_default and field.name not in NOT_OF_THE_RESULT:
                 found[field.name.removesuffix("_")] = value
     return {name: _typed(value) for name, value in found.items() if value is not None}
 
