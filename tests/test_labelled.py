@@ -783,9 +783,19 @@ def test_data_of_the_run_that_have_grown_are_said_to_have(of_classes: Run, tmp_p
     found, said = judged(run, tmp_path / "data")
     assert found.images == 6
     assert said[0] == (
-        "note: data has changed since the run was trained (3 test images then, 6 now): some of them may have been "
+        "note: data has more or fewer images than when the run was trained: some of the test images may have been "
         "trained on"
     )
+
+
+def test_a_part_of_the_data_of_the_run_is_said_to_be_that(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        classes(tmp_path / "data" / part)
+    run = trained(tmp_path / "data")
+    assert judged(run, tmp_path / "data")[0].images == 36
+    found, said = judged(run, tmp_path / "data" / "train")
+    assert found.images == 36
+    assert said[0].endswith("train is a part of what the run was trained on: its images may have been trained on")
 
 
 def test_data_of_the_run_that_have_shrunk_are_not_judged_by_what_was_trained(tmp_path: Path) -> None:

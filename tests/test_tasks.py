@@ -15,8 +15,8 @@ from torch.utils.data import Dataset, TensorDataset
 
 import pretrim
 from pretrim.data import Augmentation, draw
-from pretrim.errors import PretrimError, UsageError
-from pretrim.tasks import BUILTIN, Keypoints, MultiLabel, OwnTask, Regression, Segmentation, find
+from pretrim.errors import DataError, PretrimError, UsageError
+from pretrim.tasks import BUILTIN, Keypoints, MetricTask, MultiLabel, OwnTask, Regression, Segmentation, find
 from pretrim.tasks.dense import confusion
 from pretrim.tasks.values import average_precision
 from pretrim.train import Metric, Recipe, Task
@@ -550,3 +550,18 @@ def test_own_tasks_say_which_metric_chooses() -> None:
         shares = ("b",)
 
     assert OwnTask(Two(), "Two").metric == Metric("b", higher_is_better=False, is_share=True)
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "target", "said"),
+    [
+        ("multilabel", torch.zeros(4, 2), torch.zeros(4, 2), "none of 4 has a label"),
+        ("segmentation", torch.zeros(4, 3, 3), torch.full((4, 8, 8), 255), "none of 4 has a pixel of a known class"),
+        ("keypoints", torch.zeros(4, 2, 2), torch.full((4, 2, 2), math.nan), "none of 4 has a point that is seen"),
+    ],
+)
+def test_images_that_nothing_can_be_judged_by(task: str, output: torch.Tensor, target: torch.Tensor, said: str) -> None:
+    found = find(task)
+    assert isinstance(found, MetricTask)
+    with pytest.raises(DataError, match=f"Expected images to judge a network by, but {said}: give the validation"):
+        found.measured(output, target)

@@ -27,6 +27,8 @@ ALIKE = 1e-3
 """By which the mean of the same images may differ, as decoders do"""
 LIMITED = " training images"
 """What the split of a run with --max-images ends with"""
+DRAWN = "test: "
+"""What the split of data without a test part begins with"""
 _SHAPE = re.compile(r"[1-9]\d{0,8}(x[1-9]\d{0,8}){1,3}", re.ASCII)
 
 
@@ -274,9 +276,12 @@ def data_to_evaluate(source: DataSource | None, record: RunRecord, task: Task, r
         return load_like_run(source, record, task, reporter)
     heard = Kept()
     found = _split_like_run(source, record, task, heard)
+    known = record.data or {}
     if found is None:
-        return _as_the_run(_new_data(source, record, task, reporter), record, reporter)
-    for line in (*heard.lines, *_changed(found, record)):
+        found, remarks = _new_data(source, record, task, reporter), _inside(source, known)
+    else:
+        remarks = [*heard.lines, *_changed(found, known)]
+    for line in remarks:
         reporter.say(line)
     return _as_the_run(found, record, reporter)
 
@@ -315,25 +320,41 @@ def _is_of_run(data: DataSet, known: Mapping[str, Any]) -> bool:
     """
     if data.source == known.get("source"):
         return True
-    is_limited = (known.get("split_note") or "").endswith(LIMITED)
-    compared = ("validation", "test") if is_limited else ("train", "validation", "test")
-    if any(data.to_json()["sizes"][part] != known.get("sizes", {}).get(part) for part in compared):
+    if not _is_as_large(data, known):
         return False
-    if is_limited or data.name == known.get("name"):
+    if _is_limited(known) or data.name == known.get("name"):
         return True
     pairs = zip((*data.mean, *data.std), (*known.get("mean", ()), *known.get("std", ())), strict=False)
     return all(math.isclose(here, there, abs_tol=ALIKE) for here, there in pairs)
 
 
-def _changed(data: DataSet, record: RunRecord) -> list[str]:
-    """A remark on data that were more or less when the run was trained: other images are drawn."""
-    sizes, own = data.to_json()["sizes"], (record.data or {}).get("sizes", {})
-    if "seed" not in data.split_note or all(sizes[part] == own.get(part) for part in ("validation", "test")):
+def _is_limited(known: Mapping[str, Any]) -> bool:
+    return (known.get("split_note") or "").endswith(LIMITED)
+
+
+def _is_as_large(data: DataSet, known: Mapping[str, Any]) -> bool:
+    """Whether the parts have as many images as those of the run."""
+    compared = ("validation", "test") if _is_limited(known) else ("train", "validation", "test")
+    sizes = data.to_json()["sizes"]
+    return all(sizes[part] == known.get("sizes", {}).get(part) for part in compared)
+
+
+def _changed(data: DataSet, known: Mapping[str, Any]) -> list[str]:
+    """A remark on data that were more or less when the run was trained: another test part is drawn."""
+    if not data.split_note.startswith(DRAWN) or _is_as_large(data, known):
         return []
     return [
-        f"note: {data.name} has changed since the run was trained ({own.get('test', 0):,} test images then, "
-        f"{sizes['test']:,} now): some of them may have been trained on"
+        f"note: {data.name} has more or fewer images than when the run was trained: some of the test images may have "
+        f"been trained on"
     ]
+
+
+def _inside(source: str | Path, known: Mapping[str, Any]) -> list[str]:
+    """A remark on data that are a part of those of the run: its training images, it may be."""
+    described = known.get("source") or ""
+    if not any(described.endswith(f" {place}") for place in Path(source).parents if place != Path()):
+        return []
+    return [f"note: {source} is a part of what the run was trained on: its images may have been trained on"]
 
 
 def _new_data(source: str | Path, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:
