@@ -18,7 +18,7 @@ def board_records(name: str | None = None) -> list[dict[str, Any]]:
 
 
 def _times_of(entry: Board) -> list[dict[str, Any]]:
-    from pretrim.latency.board_systems import systems_of
+    from pretrim.latency.board_systems import ENOUGH, systems_of
 
     if entry.kind != "microcontroller":
         return []
@@ -30,6 +30,7 @@ def _times_of(entry: Board) -> list[dict[str, Any]]:
             "median_error": system.median_error,
             "p90_error": system.p90_error,
             "range": list(system.range),
+            "range_is_shared": system.networks < ENOUGH,
             "power_mw": system.power_mw.get(entry.name),
             "sources": list(system.sources),
         }

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from pretrim.latency.board_systems import ENOUGH
-
 from .device import Record, energy_text, time_label, time_text
 from .layout import Table, show_table
 from .text import RUNTIME_TITLES, percent, show_line, show_notes, size
@@ -78,11 +76,11 @@ def _show_systems(console: Console, record: Record) -> None:
     show_line(
         console, "range: of the predicted time; four in five networks that were left out of the fit were within it"
     )
-    if any(entry["networks"] < ENOUGH for entry in record["times_of"]):
+    if any(entry["range_is_shared"] for entry in record["times_of"]):
         show_line(
             console,
-            f"with fewer than {ENOUGH} networks the range is shared with other such systems, and p90 is about the "
-            f"error of the worst network: one unlike those that were measured may be as far off, outside the range",
+            "with fewer than ten networks the range is shared with other such systems, and p90 is about the error of "
+            "the worst network: one unlike those that were measured may be as far off, outside the range",
         )
 
 
