@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, Unused
 
 from pretrim import __version__
 from pretrim.errors import PretrimError
+from pretrim.jobs.program import program
 
 from . import (
     check,
@@ -118,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     stopped = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     try:
-        app(with_project(app, given), exit_on_error=False, print_error=False, result_action="return_value")
+        with program():
+            app(with_project(app, given), exit_on_error=False, print_error=False, result_action="return_value")
     except BrokenPipeError:
         failure.leave_pipe()
         sys.exit(PIPE_CLOSED)

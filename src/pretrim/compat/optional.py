@@ -13,6 +13,7 @@ from types import ModuleType
 
 from pretrim.errors import UsageError
 
+from .signals import vendors_code
 from .silence import silence
 
 EXTRAS = {
@@ -41,7 +42,7 @@ def need(module: str, requirement: str | None = None) -> ModuleType:
     package = module.partition(".")[0]
     os.environ.setdefault(NO_TELEMETRY, "1")
     try:
-        with silence():
+        with vendors_code(), silence():
             return importlib.import_module(module)
     except ImportError as error:
         what = f"{package} is not installed"

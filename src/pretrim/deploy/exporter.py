@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretrim.compat.signals import vendors_code
 from pretrim.compat.silence import silence
 from pretrim.errors import ExportError, UsageError
 from pretrim.files import check_writable
@@ -202,9 +203,10 @@ def _job(network: PlainNetwork, images: Inputs, calibration: Inputs | None, opti
 
 
 def _convert(runtime: Runtime, job: Conversion) -> Converted:
-    if job.is_int8 and runtime.quantise is not None:
-        return runtime.quantise(job)
-    return runtime.convert(job)
+    with vendors_code():
+        if job.is_int8 and runtime.quantise is not None:
+            return runtime.quantise(job)
+        return runtime.convert(job)
 
 
 def _run(runtime: Runtime, content: bytes, images: Inputs, options: ConversionOptions) -> tuple[Session, Outputs]:
@@ -278,7 +280,7 @@ def _larger(runtime: Runtime, job: Conversion, converted: Converted) -> list[str
     weights = sum(value.numel() * value.element_size() for value in job.network.parameters())
     if not job.is_int8 or len(converted.content) <= weights:  # the float32 file holds them, and more
         return []
-    plain = len(runtime.convert(Conversion(job.network, job.examples, options=job.options)).content)
+    plain = len(_convert(runtime, Conversion(job.network, job.examples, options=job.options)).content)
     if len(converted.content) < plain:
         return []
     return [

@@ -27,10 +27,10 @@ def _times_of(entry: Board) -> list[dict[str, Any]]:
             "runtime": system.title,
             "data_type": system.dtype,
             "networks": system.networks,
-            "shares_range": system.networks < ENOUGH,
             "median_error": system.median_error,
             "p90_error": system.p90_error,
             "range": list(system.range),
+            "range_is_shared": system.networks < ENOUGH,
             "power_mw": system.power_mw.get(entry.name),
             "sources": list(system.sources),
         }

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from .target import Target
 
-NS = 1e-6
-"""milliseconds"""
+MS = 1e-6
+"""Milliseconds of a nanosecond"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TimeLimit:
         """In words, that a file takes longer; None where it does not."""
         if taken_ns <= self.most_ns:
             return None
-        return f"its predicted time is {taken_ns * NS:.3g} ms, more than the limit of {self.most_ns * NS:.3g}"
+        return f"its predicted time is {taken_ns * MS:.3g} ms, more than the limit of {self.most_ns * MS:.3g}"
 
 
 def time_limit(target: Target, plan: Mapping[str, Any] | None) -> TimeLimit | None:

@@ -19,7 +19,7 @@ from .run import Run
 from .study import Study
 from .sweep import GridOptions, StudyOptions, SweepOptions
 from .sweep import sweep as run_sweep
-from .target import Target, find_target
+from .target import Target, data_type_of, find_target
 
 if TYPE_CHECKING:
     from pretrim.models.dense import ModelSource
@@ -135,6 +135,7 @@ def _tried(
         budget_fraction=(0.5 if fraction is None else fraction,),
         limit_of=options.goal.limit_of,
     )
+    own["dtype"] = data_type_of(options.target)  # the study counts bytes in what is exported in the end
     how = SweepOptions(input=images.input, fit=images.fit, task=images.task, max_images=images.max_images, **own)
     asked = StudyOptions(grid=grid, sweep=how, training=options.training, machine=options.machine)
     return run_sweep(model, data, folder, asked, reporter)

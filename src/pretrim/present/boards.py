@@ -76,11 +76,11 @@ def _show_systems(console: Console, record: Record) -> None:
     show_line(
         console, "range: of the predicted time; four in five networks that were left out of the fit were within it"
     )
-    if any(entry["shares_range"] for entry in record["times_of"]):
+    if any(entry["range_is_shared"] for entry in record["times_of"]):
         show_line(
             console,
-            "of few networks the range is shared with other such systems, and p90 is about the error of the worst one: "
-            "a network unlike those that were measured may be as far off, outside the range",
+            "with fewer than ten networks the range is shared with other such systems, and p90 is about the error of "
+            "the worst network: one unlike those that were measured may be as far off, outside the range",
         )
 
 
