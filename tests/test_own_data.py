@@ -168,6 +168,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: DataLoader(Numbered(), 4, sampler=RandomSampler(Numbered(), num_samples=5)),
         "but got a RandomSampler with num_samples=5: give the data set",
     ),
+    "twice, once from the end": (
+        lambda: DataLoader(Numbered(), 4, sampler=SubsetRandomSampler([COUNT - 1, 0, -1])),
+        "but its SubsetRandomSampler names an image twice",
+    ),
     "twice": (
         lambda: DataLoader(Numbered(), 4, sampler=SubsetRandomSampler([1, 2, 1])),
         "but its SubsetRandomSampler names an image twice",

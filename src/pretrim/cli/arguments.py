@@ -20,7 +20,8 @@ Data: TypeAlias = Annotated[
     str | None,
     Parameter(
         metavar="DATA",
-        help="digits, fashion-mnist, cifar10:FOLDER, hf:OWNER/NAME, or a folder of images (default: the task's own).",
+        help="digits, fashion-mnist, cifar10:FOLDER, hf:OWNER/NAME, a folder of images, or a table of images and "
+        "targets (default: the task's own).",
     ),
 ]
 RunTask: TypeAlias = Annotated[

@@ -18,7 +18,7 @@ TEMPLATE = """\
 # `pretrim run` does the whole of it. Every option of `pretrim COMMAND --help` may stand here, by its name.
 
 model = {model}  # vgg16, resnet20, ..., torchvision:NAME, timm:NAME, or FILE.py:FUNCTION
-data = {data}  # digits, fashion-mnist, cifar10:FOLDER, hf:OWNER/NAME, or a folder of images
+data = {data}  # digits, fashion-mnist, cifar10:FOLDER, hf:OWNER/NAME, a folder of images, or a table
 # input = "3x64x64"  # shape of one image: channels x height x width
 
 [limits]  # amounts, or shares of the dense network; several are met at once

@@ -46,13 +46,13 @@ def dataset_of(loader: DataLoader[Any], name: str) -> Dataset[Any]:
         balanced = isinstance(sampler, WeightedRandomSampler)
         mend = f"{MEND}, and for classes of different sizes set={{'balance': 'sampling'}}" if balanced else MEND
         raise UsageError(f"{_expected(name)} whose sampler takes each image once, but got a {_said(sampler)}: {mend}.")
-    if len(set(places)) < len(places):
+    size = len(loader.dataset)  # type: ignore[arg-type]  # it was checked
+    if len({place % size for place in places}) < len(places):  # -1 is the last image
         raise UsageError(
             f"{_expected(name)} whose sampler takes each image once, but its {_said(sampler)} names an image twice: "
             f"{MEND}, or each image once."
         )
-    is_whole = places == range(len(loader.dataset))  # type: ignore[arg-type]  # it was checked
-    return loader.dataset if is_whole else Subset(loader.dataset, places)
+    return loader.dataset if places == range(size) else Subset(loader.dataset, places)
 
 
 def _check_leaves_items(loader: DataLoader[Any], name: str) -> None:
