@@ -29,6 +29,7 @@ from pretrim.planning.controls import uniform, waterfill
 from pretrim.planning.legal import Problem
 from pretrim.planning.options import Options
 from pretrim.planning.program import solve
+from pretrim.planning.reach import check_reachable
 from pretrim.planning.utility import Utility, classifier, group_weights, utility
 
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -39,7 +40,7 @@ LIMITED = ["params", "macs", "flash", "ram", "activation"]
 def problem_of(network: Network, round_to: int = 8, **limits: Any) -> Problem:
     """Raises InfeasibleBudget, as `allocate` does."""
     problem = Problem(network, Budget.parse(limits).resolve(network), Options(round_to=round_to))
-    problem.budget.check_reachable(problem.smallest)
+    check_reachable(problem)
     return problem
 
 

@@ -69,7 +69,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.modules: list[tuple[str, nn.Module]] = []
-        self.names: dict[int, str] = {}
+        self.module_names: dict[int, str] = {}
         self.outcome: bool | None = None
         self.reads = 0
 
@@ -123,7 +123,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return lambda module, *_: self.modules.append((name, module))
 
         handles = []
-        self.names = {id(module): name for name, module in model.named_modules()}
+        self.module_names = {id(module): name for name, module in model.named_modules()}
         for name, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):  # takes no hooks that are not scripted
                 continue

@@ -323,7 +323,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             frame = frame.f_back
         owner = type(self.modules[-1][1]).__qualname__ if self.modules else ""
         file, line = (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)
-        return Caller(Site(file, line, owner, op), frame, tuple(self.modules), self.names)
+        return Caller(Site(file, line, owner, op), frame, tuple(self.modules), self.module_names)
 
     def heed(self, call: Call, caller: Caller) -> None:
         """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow."""
