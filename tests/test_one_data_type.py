@@ -115,6 +115,6 @@ def test_a_study_counts_in_what_it_exports() -> None:
 
 def test_python_refuses_the_same() -> None:
     network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
-    with pytest.raises(UsageError, match="^Expected dtype float32 or int8 for nrf52840"):
+    with pytest.raises(UsageError, match=r"^Expected dtype float32 or int8 for nrf52840"):
         pretrim.plan(network, device="nrf52840", dtype="float16")
     assert pretrim.plan(network, device="raspberry-pi-4", macs="0.5x").dtype == "float32"
