@@ -12,7 +12,7 @@ from .progress import Bars
 def evaluate(
     run: Run, /, *, data: Data = None, model: RunModel = None, task: RunTask = None, json: Json = False
 ) -> None:
-    """Evaluate a saved network on its test images, or on all images of other data."""
+    """Evaluate a saved network on its test images, or on new data."""
     from pretrim.jobs.run import open_run
 
     record = open_run(run, model, task, Bars()).evaluate(data, Bars()).to_json()
