@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -46,7 +46,16 @@ def compress(
     from pretrim.jobs.compress import compress as run_job
     from pretrim.train import is_main
 
-    options = options_of(limits, goal, target, search, images, training, machine, job)
+    options = options_of(
+        limits=limits,
+        goal=goal,
+        target=target,
+        search=search,
+        images=images,
+        training=training,
+        machine=machine,
+        job=job,
+    )
     run = run_job(model, data, output, options, Bars())
     if not is_main():
         return
@@ -57,24 +66,6 @@ def compress(
     check_board(run.to_json().get("artifact") or {})
 
 
-def options_of(
-    limits: Limits | None = None,
-    goal: GoalOptions | None = None,
-    target: TargetOptions | None = None,
-    search: Search | None = None,
-    images: DataOptions | None = None,
-    training: TrainingOptions | None = None,
-    machine: MachineOptions | None = None,
-    job: JobOptions | None = None,
-) -> CompressOptions:
-    """All that was asked for; what was not is None."""
-    return CompressOptions(
-        limits=limits or Limits(),
-        goal=goal or GoalOptions(),
-        target=target or TargetOptions(),
-        search=search or Search(),
-        data=images or DataOptions(),
-        training=training or TrainingOptions(),
-        machine=machine or MachineOptions(),
-        job=job or JobOptions(),
-    )
+def options_of(*, images: DataOptions | None = None, **parts: Any) -> CompressOptions:
+    """All that was asked for, from the parameters of `compress`; None asks for the defaults."""
+    return CompressOptions(**{name: part for name, part in {**parts, "data": images}.items() if part is not None})

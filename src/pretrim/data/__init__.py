@@ -11,18 +11,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from pretrim.errors import DataError, UsageError
+from pretrim.errors import DataError, UsageError, hint, shown
 
 from . import boxes, digits, fashion_mnist, folder, hub, masks, parquet, table
 from .augment import Augmentation, AugmentParams, augment, cut_out, draw, normalise
 from .images import FITS, MODES, Fit, Resize, decode_image, remarks, with_channels
 from .record import DataSet, Known, Parts, Split, batches, held, shown_classes, statistics
-from .split import absent, complete, limited, matched, to_evaluate
+from .split import Completed, absent, complete, limited, matched, to_evaluate
 from .stream import Streamed, free_bytes, prefetched
 
 NAMES = ("digits", "hard-digits", "fashion-mnist", "cifar10")
@@ -87,35 +87,17 @@ def load(
     resize = Resize((image_size, image_size) if isinstance(image_size, int) else image_size, fit)
     say = announce or _print
     parts = _parts(spec, resize, channels, say)
-    train, valid, test, note = complete(parts, seed, validation)
-    for remark in absent(parts, {"training": train, "validation": valid, "test": test}):
+    whole = complete(parts, seed, validation)
+    for remark in absent(parts, {"training": whole.train, "validation": whole.validation, "test": whole.test}):
         say(f"note: {remark}")
     if limit is not None:
         least = len(parts.classes) if parts.task == "classification" else 2
         if limit < least:
             raise UsageError(f"Expected limit to be at least {least} images, but got {limit}.")
-        train = limited(train, limit, seed)
-        note = f"{note}; {len(train):,} training images"
-    train, valid, test = held((train, valid, test), free_bytes() if memory is None else memory)
-    if channels is not None:
-        train, valid, test = (_with_channels(split, channels) for split in (train, valid, test))
-    mean, std = statistics(train.images)
-    return DataSet(
-        name=parts.name,
-        source=parts.source,
-        classes=parts.classes,
-        train=train,
-        validation=valid,
-        test=test,
-        mean=mean,
-        std=std,
-        flip=parts.flip,
-        split_seed=seed,
-        split_note=note,
-        padding=parts.padding,
-        fit=fit,
-        task=parts.task,
-    )
+        train = limited(whole.train, limit, seed)
+        whole = whole._replace(train=train, note=f"{whole.note}; {len(train):,} training images")
+    described = _described(parts, whole, channels, fit, free_bytes() if memory is None else memory)
+    return replace(described, split_seed=seed, limit=limit)
 
 
 def load_to_evaluate(
@@ -144,26 +126,34 @@ def load_to_evaluate(
     """
     say = announce or _print
     parts = matched(_parts(spec, Resize(image_size, fit), channels, say, known), known)
-    test, note = to_evaluate(parts)
-    for remark in absent(parts, {"test": test}):
+    whole = to_evaluate(parts)
+    for remark in absent(parts, {"test": whole.test}):
         say(f"note: {remark}")
-    (test,) = held([test if channels is None else _with_channels(test, channels)], free_bytes())
-    mean, std = statistics(test.images)
+    return _described(parts, whole, channels, fit, free_bytes())
+
+
+def _described(parts: Parts, whole: Completed, channels: int | None, fit: Fit, memory: int) -> DataSet:
+    """A data set of its three parts, in memory where they fit, with the statistics of what is trained on, or judged."""
+    train, validation, test = held((whole.train, whole.validation, whole.test), memory)
+    if channels is not None:
+        train, validation, test = (_with_channels(split, channels) for split in (train, validation, test))
+    mean, std = statistics((train if len(train) else test).images)
     return DataSet(
         name=parts.name,
         source=parts.source,
         classes=parts.classes,
-        train=test.none(),
-        validation=test.none(),
+        train=train,
+        validation=validation,
         test=test,
         mean=mean,
         std=std,
         flip=parts.flip,
         split_seed=0,
-        split_note=note,
+        split_note=whole.note,
         padding=parts.padding,
         fit=fit,
         task=parts.task,
+        drawn=whole.drawn,
     )
 
 
@@ -219,11 +209,9 @@ def _read(
     if spec and not path.is_dir() and (kind := boxes.format_of(path)) is not None:
         raise boxes.refuse(path, kind)
     if not spec or not path.is_dir():
-        close = get_close_matches(name.lower(), NAMES, n=1)
-        hint = f"Did you mean {close[0]}?" if close else "Check the path."
         raise UsageError(
             f"Expected {', '.join(NAMES)}, hf:OWNER/NAME, a table ({', '.join(table.SUFFIXES)}) or a folder as data, "
-            f"but got {spec!r}. {hint}"
+            f"but got {shown(spec)}.{hint(name.lower(), NAMES) or ' Check the path.'}"
         )
     if (found := table.find(path)) is not None:
         return _read_table(found, resize, channels, known)

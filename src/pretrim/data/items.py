@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from pretrim.errors import DataError, PretrimError
+from pretrim.errors import DataError, PretrimError, shown
 
 LOOKED_AT = 64
 """Items whose labels are compared with those that the data set keeps, beside one of each class"""
@@ -94,7 +93,7 @@ def class_number(label: Any, where: str) -> int:
 
 
 def _no_class(label: Any, where: str) -> DataError:
-    got = kind_of(label) if isinstance(label, torch.Tensor | np.ndarray) and label.ndim else reprlib.repr(label)
+    got = kind_of(label) if isinstance(label, torch.Tensor | np.ndarray) and label.ndim else shown(label)
     return DataError(f"Expected a class number as the label of {where}, but got {got}.")
 
 
@@ -202,11 +201,11 @@ def kind_of(image: Any) -> str:
     """
     if isinstance(image, torch.Tensor | np.ndarray):
         dtype, what = _dtype(image), "tensor" if isinstance(image, torch.Tensor) else "array"
-        return f"{'an' if dtype[0] == 'i' else 'a'} {dtype} {what} of {shown(image.shape)}"
+        return f"{'an' if dtype[0] == 'i' else 'a'} {dtype} {what} of {sizes_text(image.shape)}"
     return "a PIL image" if isinstance(image, Image.Image) else f"a {type(image).__name__}"
 
 
-def shown(shape: Sequence[int]) -> str:
+def sizes_text(shape: Sequence[int]) -> str:
     """A shape in words; that of a single number too."""
     return "x".join(map(str, shape)) or "one number"
 
@@ -224,7 +223,7 @@ def _with_channel(image: torch.Tensor, *, last: bool = False) -> torch.Tensor:
 def _of_shape(image: torch.Tensor, shape: Sequence[int] | None, where: str) -> torch.Tensor:
     if shape is not None and tuple(image.shape) != tuple(shape):
         raise DataError(
-            f"Expected images of one shape, but got {shown(shape)} and, in {where}, {shown(image.shape)}: "
+            f"Expected images of one shape, but got {sizes_text(shape)} and, in {where}, {sizes_text(image.shape)}: "
             f"resize them in the data set's transform."
         )
     return image

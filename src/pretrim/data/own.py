@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pretrim.errors import DataError, UsageError
 
-from .items import Items, class_number, is_of_values, labels_of, pixels, shown, values
+from .items import Items, class_number, is_of_values, labels_of, pixels, sizes_text, values
 from .loader import dataset_of
 from .record import DataSet, Parts, Split, statistics
 from .split import complete
@@ -145,25 +145,26 @@ def from_torch(
         flip=False,
         task=task,
     )
-    train, valid, test, note = complete(given, seed, validation)
-    channels = train.images.shape[1]
-    if isinstance(train.images, FromDataset):
-        mean, std = (READY_MEAN,) * channels, (READY_STD,) * channels
+    whole = complete(given, seed, validation)
+    images = whole.train.images
+    if isinstance(images, FromDataset):
+        mean, std = (READY_MEAN,) * images.shape[1], (READY_STD,) * images.shape[1]
     else:
-        mean, std = statistics(train.images)
+        mean, std = statistics(images)
     return DataSet(
         name=given.name,
         source=given.source,
         classes=given.classes,
-        train=train,
-        validation=valid,
-        test=test,
+        train=whole.train,
+        validation=whole.validation,
+        test=whole.test,
         mean=mean,
         std=std,
         flip=given.flip,
         split_seed=seed,
-        split_note=note,
+        split_note=whole.note,
         task=task,
+        drawn=whole.drawn,
     )
 
 
@@ -210,8 +211,8 @@ def _check_alike(splits: Sequence[Split]) -> None:
         for shape in others:
             if shape != first:
                 raise DataError(
-                    f"Expected {what} of one shape in every part of the data, but got {shown(first)} and "
-                    f"{shown(shape)}."
+                    f"Expected {what} of one shape in every part of the data, but got {sizes_text(first)} and "
+                    f"{sizes_text(shape)}."
                 )
 
 
@@ -256,8 +257,8 @@ def _target(target: Any, shape: tuple[int, ...] | None, where: str) -> torch.Ten
         raise DataError(f"Expected numbers as the target of {where}, but got a {type(target).__name__}.") from error
     if shape is not None and tuple(found.shape) != shape:
         raise DataError(
-            f"Expected targets of one shape, but got {shown(shape)} and {shown(found.shape)}: pad those of different "
-            f"lengths."
+            f"Expected targets of one shape, but got {sizes_text(shape)} and {sizes_text(found.shape)}: pad those "
+            f"of different lengths."
         )
     return found.float() if found.dtype == torch.float64 else found
 

@@ -127,6 +127,8 @@ class DataSet:
         flip: whether a mirrored image is still of its class (a mirrored digit is not).
         split_seed: the seed of any part that was split off.
         split_note: in words, which parts were split off and how large they are.
+        drawn: the names of these parts.
+        limit: the most training images that were asked for; None: all.
         padding: pixels of zeros round each image, which are part of its shape.
         fit: how images of other proportions got their shape (`images.Resize`).
         task: what the targets are of, by the name of the task.
@@ -146,6 +148,8 @@ class DataSet:
     padding: int = 0
     fit: Fit = "crop"
     task: str = "classification"
+    drawn: tuple[str, ...] = ()
+    limit: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -175,7 +179,7 @@ class DataSet:
     @property
     def identity(self) -> dict[str, Any]:
         """What a training that goes on must be given again: what the images are, wherever they lie."""
-        known = {name: value for name, value in self.to_json().items() if name not in ("name", "source")}
+        known = {name: value for name, value in self.to_json().items() if name not in ("name", "source", "limit")}
         return {**known, "content": self._digest()}
 
     def _digest(self) -> str:
@@ -206,6 +210,7 @@ class DataSet:
             "split_seed": self.split_seed,
             "split_note": self.split_note,
             "padding": self.padding,
+            **({} if self.limit is None else {"limit": self.limit}),
             **({"as_given": True} if self.as_given else {}),
             **({"fit": self.fit} if self.fit != "crop" else {}),
             **({"task": self.task} if self.task != "classification" else {}),

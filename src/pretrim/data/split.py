@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,7 +51,17 @@ def _smallest(labels: Places, classes: Places, counts: Sequence[int], seed: int)
     return np.sort(np.concatenate(chosen))
 
 
-def complete(parts: Parts, seed: int, share: float) -> tuple[Split, Split, Split, str]:
+class Completed(NamedTuple):
+    """The three parts, those that were split off by a seed, by their names, and the same in words."""
+
+    train: Split
+    validation: Split
+    test: Split
+    drawn: tuple[str, ...]
+    note: str
+
+
+def complete(parts: Parts, seed: int, share: float) -> Completed:
     """Train, validation and test; what the data set does not bring is split off the training part.
 
     The test part is drawn first, with `seed`; the validation part from what is left, with `seed + 1`.
@@ -64,7 +74,8 @@ def complete(parts: Parts, seed: int, share: float) -> tuple[Split, Split, Split
         share: of the training part that becomes validation.
     """
     train, validation, test, notes = parts.train, parts.validation, parts.test, []
-    if validation is None or test is None:
+    drawn = tuple(name for name in ("validation", "test") if getattr(parts, name) is None)
+    if drawn:
         _check_sizes(parts)
     _check_not_empty(parts)
     total = len(train)
@@ -75,11 +86,13 @@ def complete(parts: Parts, seed: int, share: float) -> tuple[Split, Split, Split
         total = len(train)
         train, validation = _split_off(train, share, seed + 1)
         notes.append(f"validation: {len(validation):,} of {total:,} training images, seed {seed}")
-    return train, validation, test, "; ".join(notes) or "all three parts as the data set brings them"
+    return Completed(train, validation, test, drawn, "; ".join(notes) or "all three parts as the data set brings them")
 
 
-def to_evaluate(parts: Parts) -> tuple[Split, str]:
+def to_evaluate(parts: Parts) -> Completed:
     """All that a network that was not trained on the data can be judged by: the test part, or else every image.
+
+    The other parts are empty.
 
     Raises DataError where there is none.
     """
@@ -90,7 +103,7 @@ def to_evaluate(parts: Parts) -> tuple[Split, str]:
         note = f"test: all {len(found):,} images"
     if not len(found):
         raise DataError(f"No images in {parts.name} to evaluate on: add some.")
-    return found, note
+    return Completed(found.none(), found.none(), found, (), note)
 
 
 def _joined(first: Split, second: Split) -> Split:

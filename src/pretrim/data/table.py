@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pretrim.errors import DataError, UsageError
+from pretrim.errors import DataError, UsageError, shown
 
 from . import targets
 from .images import Resize, channels_of
 from .record import Known, Parts, Split
 from .stream import Streamed
-from .targets import BETWEEN, Table, shown
+from .targets import BETWEEN, Table
 
 FILES = ("image", "file", "filename", "file_name", "path", "img")
 PART_COLUMNS = ("split", "part", "subset", "set")

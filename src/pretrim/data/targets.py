@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from pretrim.errors import DataError, first_of
+from pretrim.errors import DataError, first_of, shown
 
 from .record import Known
 
@@ -33,8 +33,6 @@ FEW = 10
 """Different whole numbers of a column that may have been meant as classes"""
 COUNTED = 3
 """Rows from which on a column of 0, 1, 2, ... is taken for a count of them"""
-MOST_SHOWN = 40
-"""Characters of a cell in a message"""
 _UNNAMED = re.compile(r"(unnamed: ?\d+(_level_\d+)?|__index_level_\d+__)?", re.ASCII | re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 
@@ -263,8 +261,3 @@ def _numbers(table: Table, columns: Mapping[str, Sequence[str]]) -> torch.Tensor
                 f"{_of_all(len(faults), len(cells))}: mend it, or leave it out."
             )
     return torch.tensor([[float(cell) for cell in row] for row in zip(*columns.values(), strict=True)])
-
-
-def shown(cell: str) -> str:
-    """A cell in a message, of one line and not too long."""
-    return repr(cell if len(cell) <= MOST_SHOWN else f"{cell[:MOST_SHOWN]}...")

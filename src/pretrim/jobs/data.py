@@ -25,10 +25,6 @@ DataSource: TypeAlias = "str | Path | DataSet | Sequence[Any]"
 """A name or folder, a data set of pretrim, or torch data sets as (train, test) or (train, validation, test)"""
 ALIKE = 1e-3
 """By which the mean of the same images may differ, as decoders do"""
-LIMITED = " training images"
-"""What the split of a run with --max-images ends with"""
-DRAWN = "test: "
-"""What the split of data without a test part begins with"""
 _SHAPE = re.compile(r"[1-9]\d{0,8}(x[1-9]\d{0,8}){1,3}", re.ASCII)
 
 
@@ -322,26 +318,22 @@ def _is_of_run(data: DataSet, known: Mapping[str, Any]) -> bool:
         return True
     if not _is_as_large(data, known):
         return False
-    if _is_limited(known) or data.name == known.get("name"):
+    if "limit" in known or data.name == known.get("name"):
         return True
     pairs = zip((*data.mean, *data.std), (*known.get("mean", ()), *known.get("std", ())), strict=False)
     return all(math.isclose(here, there, abs_tol=ALIKE) for here, there in pairs)
 
 
-def _is_limited(known: Mapping[str, Any]) -> bool:
-    return (known.get("split_note") or "").endswith(LIMITED)
-
-
 def _is_as_large(data: DataSet, known: Mapping[str, Any]) -> bool:
     """Whether the parts have as many images as those of the run."""
-    compared = ("validation", "test") if _is_limited(known) else ("train", "validation", "test")
+    compared = ("validation", "test") if "limit" in known else ("train", "validation", "test")
     sizes = data.to_json()["sizes"]
     return all(sizes[part] == known.get("sizes", {}).get(part) for part in compared)
 
 
 def _changed(data: DataSet, known: Mapping[str, Any]) -> list[str]:
     """A remark on data that were more or less when the run was trained: another test part is drawn."""
-    if not data.split_note.startswith(DRAWN) or _is_as_large(data, known):
+    if "test" not in data.drawn or _is_as_large(data, known):
         return []
     return [
         f"note: {data.name} has more or fewer images than when the run was trained: some of the test images may have "

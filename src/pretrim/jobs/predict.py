@@ -73,7 +73,7 @@ def _ready(image: Any, name: str, opened: TrainedClassifier) -> torch.Tensor:
     from PIL import Image
 
     from pretrim.data import decode_image
-    from pretrim.data.items import kind_of, pixels, shown, values
+    from pretrim.data.items import kind_of, pixels, sizes_text, values
 
     _check_kind(image, name, opened.record)
     if isinstance(image, str | Path | Image.Image):
@@ -81,8 +81,8 @@ def _ready(image: Any, name: str, opened: TrainedClassifier) -> torch.Tensor:
     found = values(image, None, name) if opened.record.as_given else pixels(image, None, name)
     if tuple(found.shape) != tuple(opened.input_shape):
         raise DataError(
-            f"Expected images of {shown(opened.input_shape)}, as the run takes them, but {name} is {kind_of(image)}: "
-            f"resize it as in the training."
+            f"Expected images of {sizes_text(opened.input_shape)}, as the run takes them, but {name} is "
+            f"{kind_of(image)}: resize it as in the training."
         )
     return found
 

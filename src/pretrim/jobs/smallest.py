@@ -53,9 +53,7 @@ def compress_within(
 
     _check(options)
     target = find_target(options.target, {"params": "1x"}, options.search)
-    if (
-        goal.least is not None and not 0 <= goal.least <= 1
-    ):  # 95 for 95%? Only the task knows, and the dense training is long
+    if goal.least is not None and not 0 <= goal.least <= 1:  # 95 for 95 %? The task knows; the dense training is long
         goal.check(open_data(data, options.data, model=model, reporter=reporter)[1].metric)
     prepare_output(output, options.job.overwrite, options.job.resume)
     folder = output.with_name(f"{output.name}-study")

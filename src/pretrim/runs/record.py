@@ -175,7 +175,7 @@ class _Data:
     padding: Count = 0
     source: str | None = None
     as_given: bool = False
-    split_note: str | None = None
+    limit: Count | None = None
     name: str | None = None
     sizes: Mapping[str, Count] = field(default_factory=dict)
     mean: tuple[float, ...] = ()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pretrim.analysis.copies import describe_failure
 from pretrim.data import DataSet
 from pretrim.data.own import from_torch
-from pretrim.errors import UsageError, shown
+from pretrim.errors import UsageError, hint, shown
 from pretrim.models.userfile import load_function
 from pretrim.train import Classification, Task
 
@@ -67,9 +66,8 @@ def find(given: Any) -> Task:
     path, colon, name = given.rpartition(":")
     if colon and path.endswith(".py"):
         return OwnTask(_made(Path(path), name), given)
-    close = get_close_matches(given, BUILTIN, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise UsageError(f"Expected a task of {', '.join(BUILTIN)} or FILE.py:CLASS, but got {shown(given)}.{hint}")
+    known = ", ".join(BUILTIN)
+    raise UsageError(f"Expected a task of {known} or FILE.py:CLASS, but got {shown(given)}.{hint(given, BUILTIN)}")
 
 
 def _instance(kind: type) -> object:
