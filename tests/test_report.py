@@ -792,6 +792,18 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
     assert code == 0, said
 
 
+def test_a_sweep_of_which_only_the_dense_network_was_trained_has_failed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = ("resnet20", "--data", "digits", "--input", "1x8x8", "--max-images", "100", "--epochs", "1")
+    asked = ("--macs", "10", "--modes", "balanced,uniform", "-o", tmp_path / "s", "--json")
+    code, out, said = call(capsys, "sweep", *given, *asked)
+    assert code == 1 and [one["state"] for one in json.loads(out)] == ["done", "failed", "failed"]
+    assert said.splitlines()[-1] == (
+        "error: All 2 trials but the dense network's failed: fix what their errors name, and add --retry."
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
