@@ -201,7 +201,7 @@ def test_fewer_features_are_kept_only_where_no_network_would_fit_else(resnet20: 
     limit = int(cost(resnet20, "params")(narrowest)) - 1
     assert allocate(resnet20, budget_of(resnet20, params=limit), Options(mode="params", round_to=1))[0][last] < 16
     assert resnet20.plan(params=limit + 1, mode="params", round_to=1).widths.tolist() == narrowest.tolist()
-    with pytest.raises(InfeasibleBudget, match=f"--params {limit} cannot be met; the narrowest network needs "):
+    with pytest.raises(InfeasibleBudget, match=f"^params {limit} cannot be met; the narrowest network needs "):
         resnet20.plan(params=limit, mode="params", round_to=1, min_features=16)
 
 

@@ -15,6 +15,7 @@ BASE = {"errors", "files", "records"}
 CORE = {"analysis", "cost", "planning", "surgery"}
 MAY_IMPORT = {
     "errors": set(),
+    "wording": {"errors"},
     "files": set(),
     "records": {"errors"},
     "compat": {"errors"},
@@ -23,7 +24,7 @@ MAY_IMPORT = {
     "cost": BASE | {"analysis"},
     "planning": BASE | {"analysis", "cost"},
     "surgery": BASE | {"analysis", "cost", "planning"},
-    "core": CORE,
+    "core": CORE | {"wording"},
     "models": BASE | {"analysis"},
     "data": BASE,
     "train": BASE | {"analysis", "compat", "data"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "jobs": BASE
     | CORE
     | {"core", "compat", "devices", "models", "data", "train", "tasks", "runs", "deploy", "measure", "latency"}
-    | {"study", "report"},
+    | {"study", "report", "wording"},
     "present": BASE | {"analysis", "planning", "train", "study", "jobs"},
     "cli": BASE | {"devices", "planning", "train", "study", "jobs", "present"},
     "__main__": {"cli"},

@@ -75,6 +75,16 @@ CALLS: dict[str, tuple[Callable[[Path], object], type[PretrimError], str]] = {
         InfeasibleBudget,
         r"^macs 10 cannot be met; .*: raise the limit",
     ),
+    "a quantity": (
+        lambda _: pretrim.plan(NETWORK, arena_bytes=10),
+        InfeasibleBudget,
+        r"^arena_bytes 10 cannot be met; .*: raise the limit",
+    ),
+    "a method": (
+        lambda _: NETWORK.plan(macs=10, round_to=4),
+        InfeasibleBudget,
+        r"^macs 10 cannot be met; .*: raise the limit",
+    ),
     "its option": (
         lambda _: pretrim.plan(NETWORK, params=200, min_width=16),
         InfeasibleBudget,

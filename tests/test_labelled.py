@@ -194,11 +194,6 @@ def test_two_columns_of_one_name_are_said(tmp_path: Path) -> None:
             "Expected train, validation or test .* but got 'later'",
         ),
         (
-            "file;label",
-            ["0.png;a", "1.png;b"],
-            "The columns of .*labels.csv are separated by semicolons: separate them",
-        ),
-        (
             "file,label,split",
             ["0.png,a,train", "1.png,b,train", "1.png,b,test"],
             r"1.png is in the part train and, in row 4 of .*labels.csv, in test: keep one\.",
@@ -341,6 +336,21 @@ def test_cells_may_be_separated_by_tabs(tmp_path: Path, name: str) -> None:
     rows = [f"{n}.png\t{'a, b' if n % 2 else 'c'}" for n in range(12)]
     path = table(pictures(tmp_path), "file\tlabel", rows, name)
     assert told(path)[0].classes == ("a, b", "c")
+
+
+def test_cells_may_be_separated_by_semicolons_and_their_numbers_have_decimal_commas(tmp_path: Path) -> None:
+    """As a spreadsheet saves a CSV where numbers are written so."""
+    table(pictures(tmp_path), "file;grams;note", [f"{n}.png;{n},5;{'12' if n else '-0,25'}" for n in range(12)])
+    found = data.load(str(tmp_path))
+    assert (found.task, found.classes) == ("regression", ("grams", "note"))
+    values = torch.cat([part.targets[:] for part in (found.train, found.validation, found.test)])
+    assert sorted(values.tolist()) == [[0.5, -0.25], *([n + 0.5, 12.0] for n in range(1, 12))]
+
+
+def test_several_labels_a_cell_between_semicolons(tmp_path: Path) -> None:
+    rows = [f'{n}.png;"{"cat;dog" if n % 2 else "cat"}"' for n in range(12)]
+    table(pictures(tmp_path), "file;label", rows)
+    assert (data.load(str(tmp_path)).task, data.load(str(tmp_path)).classes) == ("multilabel", ("cat", "dog"))
 
 
 def test_paths_as_windows_writes_them(tmp_path: Path) -> None:

@@ -137,6 +137,18 @@ def test_a_plan_does_not_say_fits(call: Call, tmp_path: Path) -> None:
     assert "SELECT" in json.loads(call(*ask, "--json")[1])["device"]["refused"]
 
 
+def test_no_study_is_begun_for_a_board_that_does_not_run_it(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.GELU(),"
+        " nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))\n"
+    )
+    folder = tmp_path / "study"
+    ask = ("--data", "digits", "--device", "raspberry-pi-4,stm32f407", "--macs", "0.5x", "--dtype", "int8")
+    code, out, said = call("sweep", f"{tmp_path / 'net.py'}:build", *ask, "--epochs", "1", "-o", folder)
+    assert (code, out) == (1, "") and "GELU is not among them: replace it in the network." in said
+    assert not folder.exists()
+
+
 def test_nothing_is_written_for_a_board_that_does_not_run_it(tmp_path: Path) -> None:
     """And what has no kernel in C, but one in the interpreter, can be had as sources for that."""
     file = tmp_path / "model.tflite"

@@ -238,6 +238,10 @@ def test_argument_that_a_builtin_does_not_take() -> None:
             {"input_shape": (32, 32)},
             "Expected input_shape to be (channels, height, width), but got (32, 32).",
         ),
+        (
+            {"input_shape": (32, 32, 3)},
+            "Expected the input of vgg16 as channels x height x width, but got 32x32x3. Did you mean 3x32x32?",
+        ),
         ({"input_shape": (3, 32, 0)}, "Expected width to be a positive integer, but got 0."),
     ],
 )

@@ -7,6 +7,7 @@ has to know the step after its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
@@ -15,16 +16,21 @@ from pretrim.analysis.analyze import analyze
 from pretrim.analysis.network import Network
 from pretrim.cost.costs import costs
 from pretrim.cost.formula import Cost
-from pretrim.cost.quantities import by_option
+from pretrim.cost.quantities import OWN_OPTIONS, by_option
+from pretrim.planning.options import Options
 from pretrim.planning.plan import Plan
 from pretrim.planning.search import make_plan, options_of, plan_of_widths
 from pretrim.surgery.apply import apply, plan_of
+from pretrim.wording import in_words_of_python
 
 __all__ = ["Network", "Plan", "analyze", "apply", "costs", "plan", "plan_of", "plan_of_widths"]
 
 Amount = str | int | float | None
+KEYWORDS = {*OWN_OPTIONS, "costs", "dtype", *(field.name for field in fields(Options))}
+"""Of `plan`: messages say these in the place of options"""
 
 
+@in_words_of_python(KEYWORDS)
 def plan(
     network: Network,
     *,

@@ -7,7 +7,7 @@ The command line prints the message alone and exits with the error's ``exit_code
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from types import UnionType
 
@@ -51,6 +51,8 @@ def shown(value: object) -> str:
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}{f' of {sizes}' if sizes else ''}"
 
 
+IMAGE_CHANNELS = (1, 3, 4)
+"""Channels of images: grey, RGB, RGBA"""
 SYNONYMS = {"flops": "macs (half the FLOPs)"}
 """What others call a quantity"""
 
@@ -76,6 +78,16 @@ def hint(name: object, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
+def channels_last_hint(shape: Sequence[int]) -> str:
+    """The shape that was meant where the channels of an image stand last, as in TensorFlow; empty for any other.
+
+    >>> channels_last_hint((224, 224, 3)), channels_last_hint((3, 224, 4)), channels_last_hint((64, 100))
+    (' Did you mean 3x224x224?', '', '')
+    """
+    is_last = len(shape) == 3 and shape[2] in IMAGE_CHANNELS and min(shape[:2]) > max(IMAGE_CHANNELS)
+    return f" Did you mean {shape[2]}x{shape[0]}x{shape[1]}?" if is_last else ""
+
+
 def check_is(value: object, kind: type | UnionType | tuple[type, ...], expected: str, mend: str = "") -> None:
     """Raises UsageError for a value of another type: Python callers have no parser that says so.
 
@@ -87,18 +99,6 @@ def check_is(value: object, kind: type | UnionType | tuple[type, ...], expected:
     """
     if not isinstance(value, kind):
         raise UsageError(f"Expected {expected}, but got {shown(value)}{f': {mend}' if mend else ''}.")
-
-
-def as_typed(error: UsageError, options: Mapping[str, str]) -> UsageError:
-    """The same error in the words of whoever gave the value: the name of the option in the place of the field's.
-
-    >>> str(as_typed(UsageError("Expected learning_rate to be more than 0."), {"learning_rate": "--lr"}))
-    'Expected --lr to be more than 0.'
-    """
-    text = str(error)
-    for field, option in options.items():
-        text = text.replace(f"Expected {field} to ", f"Expected {option} to ", 1)
-    return type(error)(text)
 
 
 class ModelError(PretrimError):

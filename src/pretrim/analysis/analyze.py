@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrim.errors import ModelError, check_is, first_of, shown
+from pretrim.errors import ModelError, channels_last_hint, check_is, first_of, shown
 
 from .build import Analysis, Declared, StoredIntegerConflict, build_network
 from .channels import Channels, Ids, Labels
@@ -367,9 +367,10 @@ def marked(operators: Sequence[Operator], scaled: set[int]) -> tuple[Operator, .
 
 def does_not_run(error: Exception, example: Example) -> ModelError:
     """The error of a model that fails on its own example."""
+    meant = channels_last_hint(example.shape[1:]) if isinstance(example, torch.Tensor) else ""
     return ModelError(
         f"The model does not run on {describe_example(example)}: its forward raised "
-        f"{describe_failure(error)}. Check the input shape, and that the model runs on its own."
+        f"{describe_failure(error)}. Check the input shape, and that the model runs on its own.{meant}"
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import TypeAlias
 
 ALIGNMENT = 16
@@ -37,18 +38,23 @@ def place(
     """
     aligned = [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes]
     offsets = [*fixed, *[0] * (len(sizes) - len(fixed))]
-    placed = sorted((offset, buffer) for buffer, offset in enumerate(fixed))
+    is_placed = [True] * len(fixed) + [False] * (len(sizes) - len(fixed))
+    others_of = _alive_with(tuple(births), tuple(deaths))
     for buffer in sorted(range(len(fixed), len(sizes)), key=order or (lambda b: (-aligned[b], -b))):
         offset = 0
-        for start, other in placed:
-            if births[other] > deaths[buffer] or deaths[other] < births[buffer]:
-                continue
+        for start, end in sorted((offsets[o], offsets[o] + aligned[o]) for o in others_of[buffer] if is_placed[o]):
             if start - offset >= aligned[buffer]:
                 break
-            offset = max(offset, start + aligned[other])
-        offsets[buffer] = offset
-        insort(placed, (offset, buffer))
+            offset = max(offset, end)
+        offsets[buffer], is_placed[buffer] = offset, True
     return offsets
+
+
+@lru_cache(maxsize=8)
+def _alive_with(births: tuple[int, ...], deaths: tuple[int, ...]) -> list[list[int]]:
+    """The other buffers that live while each does: the same for all widths of a network."""
+    lives = list(enumerate(zip(births, deaths, strict=True)))
+    return [[o for o, (b, d) in lives if o != buffer and b <= death and d >= birth] for buffer, (birth, death) in lives]
 
 
 def top(sizes: Sequence[int], offsets: Sequence[int]) -> int:
@@ -67,8 +73,11 @@ def pack(sizes: Sequence[int], births: Sequence[int], deaths: Sequence[int]) -> 
         births: the step at which each is written first.
         deaths: the step at which each is read last.
     """
-    last = max(deaths, default=0)
-    load = [sum(s for s, b, d in zip(sizes, births, deaths, strict=True) if b <= t <= d) for t in range(last + 1)]
+    changes = [0] * (max(deaths, default=0) + 2)
+    for size, birth, death in zip(sizes, births, deaths, strict=True):
+        changes[birth] += size
+        changes[death + 1] -= size
+    load = list(accumulate(changes))
     spans = [d - b for b, d in zip(births, deaths, strict=True)]
     peaks = [max(load[b : d + 1]) for b, d in zip(births, deaths, strict=True)]
     orders: list[Order | None] = [

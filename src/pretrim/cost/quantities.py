@@ -119,6 +119,8 @@ BUILTIN = (
         help="Maximum time per image on one thread of the runtime: 5ms, or 0.5x.",
     ),
 )
+OWN_OPTIONS = ("params", "macs", "flash", "ram", "activation", "latency")
+"""Those with an option on the command line; the others are asked for by ``--at-most NAME=AMOUNT``"""
 GROUP = "pretrim.costs"
 
 
@@ -130,6 +132,15 @@ def quantities() -> dict[str, Quantity]:
         quantity: Quantity = entry.load()
         found.setdefault(quantity.name, quantity)
     return found
+
+
+def as_options(name: str, amount: str) -> tuple[str, str]:
+    """A limit as it is asked for on the command line, in two words.
+
+    >>> as_options("macs", "0.5x"), as_options("arena_bytes", "96KiB")
+    (('--macs', '0.5x'), ('--at-most', 'arena_bytes=96KiB'))
+    """
+    return (f"--{name}", amount) if name in OWN_OPTIONS else ("--at-most", f"{name}={amount}")
 
 
 @cache

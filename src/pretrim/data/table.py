@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ PARTS = {
 }
 TABLES = ("labels.csv", "annotations.csv", "metadata.csv", "labels.tsv", "labels.parquet", "metadata.parquet")
 """Names by which a table is found in a folder"""
+SEPARATORS = (",", "\t", ";")
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 SUFFIXES = (".csv", ".tsv", ".parquet")
 DEFAULT_SIZE = 64
 MOST_OF_A_PATH = 200
@@ -106,8 +109,6 @@ def _table(path: Path) -> Table:
 def _csv(path: Path) -> Table:
     (_, head), *rows = _lines(path) or [(0, [])]
     head = [name.strip() for name in head]
-    if len(head) == 1 and BETWEEN in head[0]:
-        raise DataError(f"The columns of {path} are separated by semicolons: separate them by commas.")
     if twice := [name for name in head if name and head.count(name) > 1]:
         raise DataError(f"Two columns of {path} are named {twice[0]!r}: give each a name of its own.")
     for number, row in rows:
@@ -118,22 +119,32 @@ def _csv(path: Path) -> Table:
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV that are not empty, each with the number of the line it starts on."""
+    """The rows of a CSV that are not empty, each with the number of the line it starts on.
+
+    Cells are separated as the first line is: by commas, by tabs, or by semicolons, as spreadsheets do where numbers
+    have a decimal comma; there 2,5 is read as 2.5.
+    """
     found, start = [], 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = next((line for line in file if line.strip()), "")
             file.seek(0)
-            reader = csv.reader(file, delimiter="\t" if "\t" in head and "," not in head else ",")
+            separator = next((mark for mark in SEPARATORS if mark in head), SEPARATORS[0])
+            reader = csv.reader(file, delimiter=separator)
             for row in reader:
                 if any(cell.strip() for cell in row):
-                    found.append((start, row))
+                    found.append((start, [_with_point(cell) for cell in row] if separator == ";" else row))
                 start = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise DataError(f"Cannot read {path} as a CSV in UTF-8 ({error}): save it as UTF-8.") from error
     except csv.Error as error:
         raise DataError(f"Cannot read {path} as a CSV in UTF-8 ({error}).") from error
     return found
+
+
+def _with_point(cell: str) -> str:
+    """A number with a decimal comma as one with a point; any other cell as it is."""
+    return cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell.strip()) else cell
 
 
 def _parquet(path: Path) -> Table:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pretrim.errors import UsageError, check_is
 from pretrim.planning.options import Coupling, Method, ShareUpdate, Step
+from pretrim.wording import in_words_of_python
 
-from .caller import in_words_of_python, keeps_chance
+from .chance import keeps_chance
 from .compress import CompressOptions
 from .compress import compress as run_compress
 from .data import DataSource

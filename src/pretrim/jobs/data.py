@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from pretrim.errors import DataError, PretrimError, UsageError, as_typed, shown
+from pretrim.errors import DataError, PretrimError, UsageError, shown
+from pretrim.wording import as_typed
 
 from .options import DataOptions, PerChannel
 from .reporter import Kept, Reporter

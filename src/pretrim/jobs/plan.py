@@ -264,7 +264,7 @@ def _as_asked(error: InfeasibleBudget, target: Target) -> InfeasibleBudget:
     amount, title = int(given), quantities()[error.limit].title
     return InfeasibleBudget(
         f"--device {target.board.name} leaves {amount:,} bytes for the {title}, but the narrowest needs "
-        f"{error.needed}: {advice('take a larger board, lower --application', error.lower)}.",
+        f"{error.needed}: {advice(['take a larger board', 'lower --application'], error.lower)}.",
         error.limit,
         error.needed,
         error.lower,

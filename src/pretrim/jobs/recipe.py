@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pretrim.errors import UsageError, as_typed
+from pretrim.errors import UsageError
+from pretrim.wording import as_typed
 
 from .options import MachineOptions, TrainingOptions
 from .reporter import Reporter

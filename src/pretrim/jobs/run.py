@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pretrim.errors import CheckpointError, UsageError
+from pretrim.wording import in_words_of_python
 
 from .data import DataSource, data_to_evaluate
 from .predict import predict_images
@@ -169,10 +170,12 @@ class Run:
 
         return as_classifier(self.path, self._record, self.model)
 
+    @in_words_of_python(("data", "reporter"))
     def evaluate(self, data: DataSource | None = None, reporter: Reporter | None = None) -> Evaluated:
         """Metrics on the test part of the run's data, or on all of other data; see `evaluate_run`."""
         return evaluate_run(self, data, reporter)
 
+    @in_words_of_python(("images", "top"))
     def predict(self, images: Any, top: int = 3) -> list[dict[str, Any]]:
         """The likeliest classes of each image, with their probabilities, as plain JSON.
 

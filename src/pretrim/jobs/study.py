@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pretrim.devices import APPLICATION_SHARE, Board, board
 from pretrim.errors import InfeasibleBudget, StudyError, UsageError, check_is
 from pretrim.latency.board_systems import System, find_system, known_runtimes
+from pretrim.wording import in_words_of_python
 
-from .caller import in_words_of_python
 from .options import Amount, GoalOptions, Limits, TargetOptions, gather
 from .reporter import Reporter, Silent
 

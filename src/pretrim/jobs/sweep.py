@@ -16,6 +16,7 @@ from pretrim.latency.board_systems import SAME_FILES
 
 from .data import DataSource, open_data, wanted_shape
 from .export import default_path, deliver
+from .fit import converted
 from .options import (
     DATA,
     LISTED,
@@ -439,6 +440,7 @@ def _prepared(
     config = replace(config, forward=dense.forward or {})
     if options.machine.layout is None and not takes_channels_last(dense.module, dataset.input_shape):
         config = replace(config, execution=replace(config.execution, channels_last=False))
+    _check_operators(dense, _boards_of(options))
     target.costs(dense, reporter)  # single layers on this machine, before workers keep it busy; they find the table
     if how.ray is not None:
         from pretrim.study.cluster import connected
@@ -448,6 +450,17 @@ def _prepared(
     inputs = TrialInputs(dense, dataset, known_latencies(config, dense), task)
     write_network(folder, inputs)
     return store, inputs
+
+
+def _check_operators(dense: DenseModel, names: Sequence[str]) -> None:
+    """Raises ExportError for operators that no microcontroller runs: what is foretold is looked up in the file."""
+    from pretrim.cost.microcontroller import refused_by_micro
+    from pretrim.planning.search import plan_of_widths
+
+    micro = next((name for name in names if board(name).kind == "microcontroller"), None)
+    if micro is not None and refused_by_micro(dense.network) is not None:
+        whole = plan_of_widths(dense.network, dense.network.dense, "int8")
+        converted(whole, dense, find_target(TargetOptions(device=micro), {}, Search()))
 
 
 def _identity(dense: DenseModel) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pretrim.errors import ModelError, UsageError, shown
+from pretrim.errors import ModelError, UsageError, channels_last_hint, shown
 
 from . import BUILTIN, userfile, zoo
 
@@ -227,6 +227,9 @@ def _check_shape(name: str, input_shape: tuple[int, ...]) -> None:
     parts = ("channels", "height", "width") if len(input_shape) == 3 else ("channels", "length", "height", "width")
     for part, value in zip(parts, input_shape, strict=False):
         _check_positive(part, value)
+    if _user_file(name) is None and (meant := channels_last_hint(input_shape)):
+        got = "x".join(map(str, input_shape))
+        raise UsageError(f"Expected the input of {name} as channels x height x width, but got {got}.{meant}")
     if name.startswith(_TORCHVISION) and input_shape[0] != 3:
         raise UsageError(
             f"Expected images of 3 channels for {name}, as for all of torchvision, but got {input_shape[0]}. "

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from pretrim.analysis.network import IntArray, Network
 from pretrim.cost.costs import cost
 from pretrim.cost.formula import BoundedCost, Cost, DType
-from pretrim.cost.quantities import BUILTIN, Quantity, Unit, by_option, quantities
+from pretrim.cost.quantities import BUILTIN, Quantity, Unit, as_options, by_option, quantities
 from pretrim.errors import BudgetError, UsageError, shown
 
 NO_LIMIT = 2**62
@@ -93,10 +93,19 @@ class Limit:
         """Its row in the table."""
         return quantities()[self.cost]
 
-    @property
-    def short(self) -> str:
-        """As the user wrote it, for a message."""
-        return shown(self.text)[1:-1]
+    def said(self, value: int | None = None) -> str:
+        """As it is written on the command line, for a message.
+
+        Args:
+            value: what it comes to, which is told of a share, rounded down.
+
+        >>> Limit.parse("params", "0.5x").said(295), Limit.parse("arena_bytes", 1000).said(1000)
+        ('--params 0.5x (295)', '--at-most arena_bytes=1000')
+        """
+        words = " ".join(as_options(self.name, shown(self.text)[1:-1]))
+        if value is None or not self.is_share:
+            return words
+        return f"{words} ({amount_text(self.quantity.unit, value, up=False)})"
 
     def resolve(self, dense: int) -> int:
         """The largest allowed value, in the unit of the cost."""
@@ -138,8 +147,7 @@ class Budget:
             limit = self.limits[0]
             need = amount_text(limit.quantity.unit, int(resolved.dense[0]), up=False)
             raise BudgetError(
-                f"Nothing to trim: the dense network needs {need} and meets --{limit.name} {limit.short} as it is. "
-                f"Lower the limit."
+                f"Nothing to trim: the dense network needs {need} and meets {limit.said()} as it is. Lower the limit."
             )
         return resolved
 
@@ -157,7 +165,7 @@ class Budget:
             return handed[limit.cost]
         if limit.quantity.factory is None:
             raise UsageError(
-                f"--{limit.name} {limit.short} needs a {limit.quantity.title} that was measured, and none was given: "
+                f"{limit.said()} needs a {limit.quantity.title} that was measured, and none was given: "
                 f"see pretrim.latency."
             )
         return cost(network, limit.cost, self.dtype)
@@ -200,7 +208,7 @@ class ResolvedBudget:
         """What one row of widths exceeds by the exact costs, in words."""
         reached = [int(function(widths)) for function in self.exact]
         return [
-            f"{amount_text(limit.quantity.unit, value)} exceeds --{limit.name} {limit_text(limit, int(most))}"
+            f"{amount_text(limit.quantity.unit, value)} exceeds {limit.said(int(most))}"
             for limit, value, most in zip(self.limits, reached, self.values, strict=True)
             if value > most
         ]
@@ -209,11 +217,17 @@ class ResolvedBudget:
         """The same limits, searched by the exact costs."""
         return replace(self, costs=self.exact)
 
-    def with_margin(self, widths: IntArray, limits: IntArray) -> ResolvedBudget:
-        """Narrower limits to search by, where these widths kept the bounds but exceed the true `limits`."""
+    def with_margin(self, widths: IntArray, limits: IntArray, lowest: IntArray) -> ResolvedBudget:
+        """Narrower limits to search by, where these widths kept the bounds but exceed the true `limits`.
+
+        Args:
+            widths: what was found (G).
+            limits: what has to be kept by the exact costs.
+            lowest: bounds of the narrowest network, below which nothing would be found.
+        """
         over = np.array([int(function(widths)) for function in self.exact]) - limits
-        values = np.where(over > 0, np.minimum(self.measure(widths), self.values) - over, self.values)
-        return replace(self, values=values)
+        narrower = np.maximum(np.minimum(self.measure(widths), self.values) - over, lowest)
+        return replace(self, values=np.where(over > 0, np.minimum(narrower, self.values), self.values))
 
 
 def _text(value: object) -> str:
@@ -223,11 +237,6 @@ def _text(value: object) -> str:
         return str(number)
     except ValueError:  # Python does not write an integer of thousands of digits
         return f"{'-' if number < 0 else ''}1e{sys.get_int_max_str_digits()}"  # type: ignore[operator]
-
-
-def limit_text(limit: Limit, value: int) -> str:
-    """A limit as the user wrote it; of a share, with what it comes to, rounded down."""
-    return f"{limit.short} ({amount_text(limit.quantity.unit, value, up=False)})" if limit.is_share else limit.short
 
 
 def amount_text(unit: Unit, value: int, *, up: bool = True) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pretrim.analysis.network import IntArray, Network
 from pretrim.errors import InfeasibleBudget
 
-from .budget import amount_text, limit_text
+from .budget import amount_text
 from .legal import Problem
 
 OPEN: Mapping[str, Any] = {"round_to": 1, "min_width": 1, "min_features": 1, "freeze": ()}
@@ -34,8 +34,8 @@ def _unreachable(problem: Problem, place: int, most: int, value: int) -> Infeasi
     frozen = sum("output" not in entry.reason for entry in network.frozen)
     why = f" (frozen layers: {frozen}, `pretrim profile` says why)" if frozen and not nothing else ""
     return InfeasibleBudget(
-        f"--{limit.name} {limit_text(limit, most)} cannot be met; the narrowest network needs {needed}{why}: "
-        f"{nothing or advice('raise the limit', lower)}.",
+        f"{limit.said(most)} cannot be met; the narrowest network needs {needed}{why}: "
+        f"{nothing or advice(['raise the limit'], lower)}.",
         limit.name,
         f"{needed} ({nothing})" if nothing else f"{needed}{why}",
         lower,
@@ -60,18 +60,21 @@ def _smallest(problem: Problem, changes: Mapping[str, Any]) -> IntArray:
     return replace(problem, options=replace(problem.options, **changes)).smallest
 
 
-def advice(first: str, lower: tuple[str, ...]) -> str:
+def advice(first: Sequence[str], lower: Sequence[str]) -> str:
     """What to do, the options that are in the way last.
 
-    >>> advice("raise the limit", ()), advice("raise the limit", ("round_to", "freeze"))
+    >>> advice(["raise the limit"], ()), advice(["raise the limit"], ("round_to", "freeze"))
     ('raise the limit', 'raise the limit, freeze fewer layers, or lower --round-to')
-    >>> advice("raise the limit", ("round_to", "min_width", "min_features"))
+    >>> advice(["raise the limit"], ("round_to", "min_width", "min_features"))
     'raise the limit, or lower --round-to, --min-width or --min-features'
+    >>> advice(["take a larger board", "lower --application"], ())
+    'take a larger board, or lower --application'
     """
     options = [f"--{name.replace('_', '-')}" for name in lower if name != "freeze"]
     named = " or ".join([", ".join(options[:-1]), options[-1]] if len(options) > 1 else options)
     others = ["freeze fewer layers"] * ("freeze" in lower) + [f"lower {named}"] * bool(options)
-    return ", or ".join([", ".join([first, *others[:-1]]), *others[-1:]])
+    *before, last = [*first, *others]
+    return ", or ".join([", ".join(before), last] if before else [last])
 
 
 def _nothing_to_trim(network: Network) -> str:

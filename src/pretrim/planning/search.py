@@ -67,20 +67,26 @@ def make_plan(
 
 
 def _within(network: Network, budget: ResolvedBudget, options: Options) -> IntArray:
-    """Widths within every exact limit: searched by bounds, under narrower limits where those do not say all."""
+    """Widths within every exact limit: searched by bounds, under narrower limits where those do not say all.
+
+    Limits are never narrower than the bounds of the narrowest network, so that a search always finds something; where
+    that is too wide as well, the narrowest network is what is left, and as much is given back as fits.
+    """
     widths = _best_draw(network, budget, options)
     if not (broken := budget.broken(widths)):
         return widths
-    search = budget
+    exact, search = Problem(network, budget.with_exact_costs(), options), budget
+    lowest = budget.measure(exact.smallest)
     for _ in range(0 if budget.is_exact else TRIES):
-        search = search.with_margin(widths, budget.values)
-        try:
-            widths = _best_draw(network, search, options)
-        except InfeasibleBudget:  # its message would name the narrower limit
-            break
-        if not (broken := budget.broken(widths)):
-            exact = Problem(network, budget.with_exact_costs(), options)
+        narrower = search.with_margin(widths, budget.values, lowest)
+        if (narrower.values == search.values).all():
+            widths = exact.smallest
+        else:
+            search, widths = narrower, _best_draw(network, narrower, options)
+        if not budget.broken(widths):
             return refilled(exact, widths) if options.mode == "balanced" else fill_budget(exact, widths)
+        if widths is exact.smallest:
+            break
     raise InfeasibleBudget(f"No plan found within every limit ({'; '.join(broken)}): try another seed or mode.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import fields
 
+from pretrim.cost.quantities import as_options
 from pretrim.devices import board
 from pretrim.planning.options import SAMPLED, Options
 from pretrim.train import Execution, Recipe
@@ -39,19 +40,13 @@ def own_command(spec: TrialSpec) -> str:
     of_device = board(spec.device).limits() if spec.device and spec.budget_fraction == 1 else {}
     for name, amount in spec.amounts.items():
         if name not in of_device:
-            words += _limit(name, amount)
+            words += as_options(name, amount)
     words += ["--round-to", str(spec.round_to), "--seed", str(spec.seed)]
     if spec.step != Options.step and spec.mode in SAMPLED:
         words += ["--step", spec.step]
     if spec.is_timed and spec.runtime != RUNTIME:
         words += ["--runtime", spec.runtime]
     return shlex.join([*words, "-o", "run"])
-
-
-def _limit(name: str, amount: str) -> list[str]:
-    if name in ("params", "macs", "flash", "ram", "activation", "latency"):
-        return [f"--{name}", amount]
-    return ["--at-most", f"{name}={amount}"]
 
 
 def _training(recipe: Recipe) -> list[str]:

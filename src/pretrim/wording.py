@@ -1,21 +1,23 @@
-"""What the calls of Python users owe their callers: words that can be typed there, and chance as it was."""
+"""Messages in the words of whoever gave the values: options on the command line, keywords in Python.
+
+They are written once, in the words of the command line (``--round-to``).
+"""
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from pretrim.errors import PretrimError
+from .errors import PretrimError, UsageError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _COMMAND = re.compile(r"(`pretrim [^`]*`)")
 _EXAMPLE = re.compile(r"`--([a-z][a-z-]*) ([^`\s]+)`")
+_OTHER_LIMIT = re.compile(r"--at-most ([a-z_]+)=")
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 RENAMED = {"from": "weights"}
 """Keywords that Python has no such word for"""
@@ -32,7 +34,11 @@ def as_keywords(text: str, known: Collection[str]) -> str:
     'Lower round_to (see `pretrim plan --help`), or leave out --ray.'
     >>> as_keywords("add one, e.g. `--macs 0.5x`.", ["macs"])
     "add one, e.g. `macs='0.5x'`."
+    >>> as_keywords("--at-most arena_bytes=96KiB cannot be met: raise the limit.", [])
+    'arena_bytes 96KiB cannot be met: raise the limit.'
     """
+
+    text = _OTHER_LIMIT.sub(lambda match: f"{match[1]} ", text)
 
     def keyword(option: str) -> str | None:
         name = RENAMED.get(option, option.replace("-", "_"))
@@ -66,28 +72,13 @@ def in_words_of_python(known: Collection[str]) -> Callable[[Callable[P, T]], Cal
     return decorated
 
 
-@contextmanager
-def _chance_kept() -> Iterator[None]:
-    """Generators of random numbers that everybody shares, Python's, NumPy's and torch's, are left as they were."""
-    import numpy as np
-    import torch
+def as_typed(error: UsageError, options: Mapping[str, str]) -> UsageError:
+    """The same error in the words of whoever gave the value: the name of the option in the place of the field's.
 
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
-def keeps_chance(function: Callable[P, T]) -> Callable[P, T]:
-    """A call that seeds generators for itself, and leaves the caller's numbers to come as they would have been."""
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with _chance_kept():
-            return function(*args, **kwargs)
-
-    return call
+    >>> str(as_typed(UsageError("Expected learning_rate to be more than 0."), {"learning_rate": "--lr"}))
+    'Expected --lr to be more than 0.'
+    """
+    text = str(error)
+    for field, option in options.items():
+        text = text.replace(f"Expected {field} to ", f"Expected {option} to ", 1)
+    return type(error)(text)
