@@ -18,7 +18,15 @@ from pretrim.analysis.network import Network
 from pretrim.cost.formula import LayeredCost
 from pretrim.devices import Board, board, boards
 from pretrim.errors import InfeasibleBudget, UsageError
-from pretrim.latency.board_systems import OTHERS, WEIGHTED, core_of, known_runtimes, systems
+from pretrim.latency.board_systems import (
+    OTHERS,
+    WEIGHTED,
+    core_of,
+    find_system,
+    known_runtimes,
+    systems,
+    systems_of,
+)
 from pretrim.latency.board_time import board_time, parts_of, work_of
 
 # ---------------------------------------------------------------------------------------- MLPerf Tiny's networks
@@ -271,6 +279,15 @@ def test_runtimes_of_a_board() -> None:
     assert known_runtimes(board("raspberry-pi-5")) == ()
     assert {name for system in systems() for name in system.power_mw} <= {entry.name for entry in boards()}
     assert {core_of(entry) for entry in boards() if entry.kind == "microcontroller"} >= {"Cortex-M4", "Xtensa LX7"}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+@pytest.mark.parametrize("device", [entry.name for entry in boards() if systems_of(entry)])
+def test_every_runtime_that_messages_list_can_be_named(device: str, dtype: str) -> None:
+    """One may be the start of another (tflm-esp-nn); without a version the newest that was measured enough is meant."""
+    for title in known_runtimes(board(device), dtype):
+        found = find_system(board(device), title, dtype)
+        assert title in (found.title, found.runtime)
 
 
 @pytest.mark.parametrize("name", ["st-edge-ai", "ST-Edge-AI 8.1", "st-edge-ai@8.1", "x-cube-ai", "x-cube-ai 8.1"])

@@ -274,9 +274,7 @@ def test_what_exact_costs_exceed_is_told_limit_by_limit(network: Network) -> Non
 
 def test_a_final_plan_is_verified_whatever_chose_its_widths(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "uniform", lambda problem, count: problem.network.dense[None])
-    with pytest.raises(
-        InfeasibleBudget, match=r"No plan found within every limit \(590 exceeds params 0.5x \(295\)\)"
-    ):
+    with pytest.raises(InfeasibleBudget, match=r"No plan found within every limit \(590 exceeds params 0.5x \(295\)\)"):
         network.plan(mode="uniform", params="0.5x")
 
 

@@ -172,7 +172,7 @@ def find_system(board: Board, runtime: str | None, dtype: str) -> System:
     if not known:
         dtypes = ", ".join(sorted({system.dtype for system in systems_of(board, None)}))
         raise UsageError(f"No public measurement on {core} ({board.name}) is in {dtype}: take {dtypes}.")
-    found = [system for system in systems_of(board, dtype) if _is_called(system, runtime)]
+    found = _called(systems_of(board, dtype), runtime)
     names = ", ".join(known)
     if runtime is None and len({system.runtime for system in found}) > 1:
         raise UsageError(f"Name the runtime, since times on {board.name} depend on it most: one of {names}.")
@@ -186,15 +186,16 @@ def find_system(board: Board, runtime: str | None, dtype: str) -> System:
     return found[0]
 
 
-def _is_called(system: System, name: str | None) -> bool:
-    """Whether a user means this system: by the runtime, by runtime and version, or by the start of the runtime."""
+def _called(known: list[System], name: str | None) -> list[System]:
+    """Those that a user means: by the runtime, by runtime and version, or else by the start of the runtime."""
     if name is None:
-        return True
+        return known
     wanted = name.strip().lower().replace("@", " ")
     wanted = SAME_FILES.get(wanted, wanted)
     for alias, runtime in ALIASES.items():
         wanted = wanted.replace(alias, runtime)
-    return wanted in (system.runtime, system.title.lower()) or system.runtime.startswith(f"{wanted}-")
+    named = [system for system in known if wanted in (system.runtime, system.title.lower())]
+    return named or [system for system in known if system.runtime.startswith(f"{wanted}-")]
 
 
 @dataclass(frozen=True)
