@@ -1,7 +1,7 @@
-"""The command line: each command parses its options, calls a job and renders what comes back.
+"""The command line: each command parses its options, calls a job and renders the result.
 
-Results go to stdout, status and errors to stderr. Exit code 0: done; 1: a failure; 2: wrong use; 130: interrupted.
-torch is imported when a command needs it, so that ``--help`` is fast.
+Results go to stdout, status and errors to stderr. Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted.
+torch is only imported when a command needs it, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from .render import clean
 from .values import refuse_empty_paths, refuse_fractions
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
-"""As of a shell: 128 and the signal's number"""
+"""Exit codes as in a shell: 128 plus the signal number."""
 GOES_ON = {
     "sweep": ": what is finished is kept, and the same command goes on from there.",
     "run": ": what is finished is kept, and `pretrim run` goes on from there.",
     "demo": ": `pretrim demo --overwrite` begins anew.",
 }
-"""How to go on after Ctrl-C; a training says it itself, and the other commands have written nothing"""
+"""How to continue after Ctrl-C. Training reports this itself, and the other commands have written nothing."""
 RENAMED = {
     "--weights": "--share-update",
     "--to": "--runtime",
@@ -62,11 +62,11 @@ RENAMED = {
     "--keep": "--budget-fraction",
     "--with-dense": "--dense",
 }
-"""Options of earlier versions, which keep working"""
+"""Options of earlier versions, which still work, with their current names."""
 NO_NUMBER = re.compile(r'unable to convert (?P<text>".*") into (?P<kind>int|float)\b')
-"""How cyclopts says that a value is none"""
+"""Message of cyclopts for a value that is not a number."""
 NO_PATH = 'unable to convert "" into Path'
-"""How it says that `values.path` refused one"""
+"""Message of cyclopts for a path that `values.path` refused."""
 
 app = App(
     name="pretrim",
@@ -100,7 +100,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 
 
 def _paragraphs(command: Callable[..., None]) -> str:
-    """What a command does, a line for each paragraph of its docstring: the terminal's width breaks them."""
+    """Help text of a command: one line per paragraph of its docstring, so that the terminal's width breaks lines."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.__doc__ or "").split("\n\n"))
 
 
@@ -110,58 +110,59 @@ for place, command in enumerate(COMMANDS):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit. Whatever goes wrong is one line on stderr."""
-    for stream in (sys.stdout, sys.stderr):  # a name of the user's may have letters that the terminal lacks
+    """Run the command line and exit. Every error is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):  # the user's names may have letters that the terminal cannot show
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     refuse_fractions()
     refuse_empty_paths()
-    given = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    stopped = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
+    words = [_renamed(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    old_handler = signal.signal(signal.SIGTERM, _stop) if is_main_thread else None
     try:
         with program():
-            app(with_project(app, given), exit_on_error=False, print_error=False, result_action="return_value")
+            app(with_project(app, words), exit_on_error=False, print_error=False, result_action="return_value")
     except BrokenPipeError:
         failure.leave_pipe()
         sys.exit(PIPE_CLOSED)
     except (KeyboardInterrupt, _Terminated) as stop:
-        _say(f"Interrupted{GOES_ON.get(given[0] if given else '', '.')}")
+        _say(f"Interrupted{GOES_ON.get(words[0] if words else '', '.')}")
         sys.exit(stop.code if isinstance(stop, _Terminated) else INTERRUPTED)
     except Exception as error:
-        line, code = _explained(error, given)
+        line, code = _explained(error, words)
         _say(line)
         sys.exit(code)
     finally:
-        if stopped is not None:
-            signal.signal(signal.SIGTERM, stopped)
+        if old_handler is not None:
+            signal.signal(signal.SIGTERM, old_handler)
     sys.exit(0)
 
 
 class _Terminated(SystemExit):
-    """SIGTERM came: an exit like any other, which `main` says."""
+    """SIGTERM was received: an exit like any other, which `main` reports."""
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Leave as after an error, so that processes that were started are ended and temporary files removed."""
+    """Exit as after an error, so that child processes are ended and temporary files removed."""
     raise _Terminated(128 + number)
 
 
-def _explained(error: Exception, given: Sequence[str]) -> tuple[str, int]:
-    """One line about an error, and the exit code."""
+def _explained(error: Exception, words: Sequence[str]) -> tuple[str, int]:
+    """The error message in one line, and the exit code."""
     if isinstance(error, PretrimError):
         return str(error), error.exit_code
     if isinstance(error, CycloptsError):
-        return _wrong_use(error, given), 2
+        return _wrong_use(error, words), 2
     if isinstance(error, OSError) and error.strerror:
-        # Of files and streams that no command expected to fail: a folder of others, a full stdout.
+        # Unexpected errors of files and streams, such as a folder without permission or a full disk behind stdout.
         where = error.filename or "a file or stream"
-        said = f"Cannot use {where}: {error.strerror}. Check its permissions and the free space."
-        return said, PretrimError.exit_code
-    return failure.explained(error, given), PretrimError.exit_code
+        message = f"Cannot use {where}: {error.strerror}. Check its permissions and the free space."
+        return message, PretrimError.exit_code
+    return failure.explained(error, words), PretrimError.exit_code
 
 
 def _renamed(argument: str) -> str:
-    """An option under its name of today, with a notice where it was an earlier one."""
+    """Replace an option's former name by its current one, with a notice."""
     name, equals, value = argument.partition("=")
     if name not in RENAMED:
         return argument
@@ -169,31 +170,32 @@ def _renamed(argument: str) -> str:
     return f"{RENAMED[name]}{equals}{value}"
 
 
-def _wrong_use(error: CycloptsError, given: Sequence[str]) -> str:
-    """One line: what is wrong, and which help to read."""
-    text = NO_NUMBER.sub(_wanted, " ".join(str(error).split())).replace(NO_PATH, "it is empty, name a file or folder")
+def _wrong_use(error: CycloptsError, words: Sequence[str]) -> str:
+    """One line on what is wrong and which help page to read."""
+    text = NO_NUMBER.sub(_expected_number, " ".join(str(error).split()))
+    text = text.replace(NO_PATH, "it is empty, name a file or folder")
     if isinstance(error, MissingArgumentError):
         text = _missing(error)
     elif isinstance(error, UnusedCliTokensError):
         text = f"Unexpected {shlex.join(error.unused_tokens or ())}: options have names, such as --data DATA."
-    asked = [*(error.command_chain or ()), *given][:1]  # `pretrim run` reads what the file says of other commands
-    command = f"pretrim {asked[0]}" if asked and asked[0] in app else "pretrim"
+    names = [*(error.command_chain or ()), *words][:1]  # under `pretrim run`, the file's options of other commands
+    command = f"pretrim {names[0]}" if names and names[0] in app else "pretrim"
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} `{command} -h` shows how it is used."
 
 
-def _wanted(found: re.Match[str]) -> str:
-    """What kind of number is wanted, in words."""
-    kind = "a whole number" if found["kind"] == "int" else "a number"
-    return f"expected {kind}, but got {found['text']}"
+def _expected_number(match: re.Match[str]) -> str:
+    """State which kind of number was expected."""
+    kind = "a whole number" if match["kind"] == "int" else "a number"
+    return f"expected {kind}, but got {match['text']}"
 
 
 def _missing(error: MissingArgumentError) -> str:
-    """Which argument was left out, or was given without a value."""
-    said = str(error)
-    if error.argument is None or "Did you mean" in said:
-        return " ".join(said.split())
-    named = next((token.keyword for token in reversed(error.argument.tokens) if token.keyword), error.keyword)
-    return f"{named} needs a value." if named else f"{error.argument.name} is missing."
+    """State which argument is missing or has no value."""
+    message = str(error)
+    if error.argument is None or "Did you mean" in message:
+        return " ".join(message.split())
+    keyword = next((token.keyword for token in reversed(error.argument.tokens) if token.keyword), error.keyword)
+    return f"{keyword} needs a value." if keyword else f"{error.argument.name} is missing."
 
 
 def _say(error: str) -> None:

@@ -1,4 +1,4 @@
-"""Arguments that several commands share; their options are the records of `jobs.options`."""
+"""Arguments that several commands share; shared options are the records in `jobs.options`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line with a bar: a name, how much is done, and words; it fits the terminal."""
+"""A line with a name, a progress bar and text, fitted to the terminal."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 MOST_BAR, LEAST_BAR = 40, 8
+"""Maximum and minimum width of a bar, in columns."""
 GAP = 2
-"""between columns"""
+"""Spaces between columns."""
 
 
 def line(name: str, done: float, total: float, words: str, width: int) -> Table:
-    """A line whose bar takes the room that is left, up to `MOST_BAR` columns; where that is too little, there is none.
+    """A line whose bar takes the remaining room, up to `MOST_BAR` columns, or is left out if there is too little.
 
     Args:
-        name: in front of the bar; may be empty.
-        done: of `total`.
-        total: what a full bar is.
-        words: behind the bar.
-        width: of the terminal, in columns.
+        name: text before the bar; may be empty.
+        done: how much of `total` is done.
+        total: value of a full bar.
+        words: text after the bar.
+        width: width of the terminal, in columns.
     """
     room = room_for_bar(name, words, width)
     grid = Table.grid(padding=(0, GAP, 0, 0))
@@ -33,30 +34,30 @@ def line(name: str, done: float, total: float, words: str, width: int) -> Table:
 
 
 def room_for_bar(name: str, words: str, width: int) -> int:
-    """Columns that are left for a bar between a name and words; negative where these alone do not fit.
+    """Columns that remain for a bar between a name and a text; negative if these do not fit on their own.
 
     Args:
-        name: in front of the bar.
-        words: behind it.
-        width: of the terminal, in columns.
+        name: text before the bar.
+        words: text after the bar.
+        width: width of the terminal, in columns.
     """
     return width - cell_len(words) - GAP - (cell_len(name) + GAP if name else 0)
 
 
 def that_fit(name: str, parts: Sequence[tuple[str, int]], width: int) -> str:
-    """Words for a line: parts that matter least are left out, down to the most important one.
+    """Join the parts that fit into a line: the least important are left out, down to the most important one.
 
     Args:
-        name: in front of the bar.
-        parts: texts in the order in which they are shown, each with its rank: 0 and 1 matter more than a bar.
-        width: of the terminal, in columns.
+        name: text before the bar.
+        parts: texts in the order of display, each with its rank: 0 and 1 matter more than a bar.
+        width: width of the terminal, in columns.
     """
     kept = list(parts)
     while len(kept) > 1:
-        least = max(kept, key=lambda part: part[1])
-        if room_for_bar(name, _joined(kept), width) >= (LEAST_BAR if least[1] > 1 else -GAP):
+        least_important = max(kept, key=lambda part: part[1])
+        if room_for_bar(name, _joined(kept), width) >= (LEAST_BAR if least_important[1] > 1 else -GAP):
             break
-        kept.remove(least)
+        kept.remove(least_important)
     return _joined(kept)
 
 
@@ -65,7 +66,7 @@ def _joined(parts: Sequence[tuple[str, int]]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, or hours too.
+    """Format seconds as M:SS or H:MM:SS.
 
     >>> clock(62), clock(3 * 3600 + 61)
     ('1:02', '3:01:01')

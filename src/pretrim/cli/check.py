@@ -1,4 +1,4 @@
-"""`pretrim check`: does a file fit a board, or which boards does it fit."""
+"""`pretrim check`: whether a file fits a board, or which boards it fits."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def check(
     from pretrim.jobs.check import ALL
     from pretrim.jobs.check import check as check_file
 
-    found = check_file(file, device, runtime, application)
+    result = check_file(file, device, runtime, application)
     if json:
-        render.print_json(found.to_json())
+        render.print_json(result.to_json())
     else:
-        show_check(render.output(), found.to_json())
-    if not found.fits:
+        show_check(render.output(), result.to_json())
+    if not result.fits:
         where = "any microcontroller" if device == ALL else device
-        why = "" if device == ALL else f": {'; '.join(found.boards[0].problems)}"
-        raise PretrimError(f"{found.path} does not fit {where}{why}.")
+        why = "" if device == ALL else f": {'; '.join(result.boards[0].problems)}"
+        raise PretrimError(f"{result.path} does not fit {where}{why}.")

@@ -1,4 +1,4 @@
-"""`pretrim compress`: the main job. Plan, build, train and evaluate a slim network, save and export it."""
+"""`pretrim compress`, the main job: plan, build, train, evaluate, save and export a slim network."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ def compress(
 
 
 def options_of(*, images: DataOptions | None = None, **parts: Any) -> CompressOptions:
-    """All that was asked for, from the parameters of `compress`; None asks for the defaults."""
+    """Collect the options from the parameters of `compress`; None selects the defaults."""
     return CompressOptions(**{name: part for name, part in {**parts, "data": images}.items() if part is not None})

@@ -1,6 +1,6 @@
 """`pretrim demo`: the main jobs on real data, in a few minutes on two cores.
 
-The images are made smaller (16x16) and few; the accuracies are those of so short a training. Nothing is downloaded.
+The images are few and scaled down to 16x16, and training is short, which limits the accuracies. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .steps import pretrim
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PINNED = ("--layout", "channels_last", "--precision", "float32")
-"""Not chosen by timing: the table is the same every time (with the same number of threads)."""
+"""Fixed instead of chosen by timing, so that the table is reproducible (with the same number of threads)."""
 
 
 def demo(
@@ -51,7 +51,7 @@ def demo(
 
 
 def _data_set() -> tuple[str, ...]:
-    """The options that name the data and how long to train on it."""
+    """The options for the data set and the length of training."""
     folder = os.environ.get("FASHION_MNIST") or (str(DEBIAN) if DEBIAN.exists() else None)
     if folder is not None:
         return ("--data", f"fashion-mnist:{folder}", "--input", "1x16x16", "--epochs", "3", "--max-images", "8000")
@@ -62,7 +62,7 @@ def _data_set() -> tuple[str, ...]:
 
 
 def _remove_earlier(*folders: Path) -> None:
-    """Only what `pretrim` wrote: a run has its record, a study its database."""
+    """Remove folders that `pretrim` wrote, recognised by the record of a run or the database of a study."""
     import shutil
 
     for folder in folders:

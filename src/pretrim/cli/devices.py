@@ -1,4 +1,4 @@
-"""`pretrim devices`: the boards, and the budget that each makes."""
+"""`pretrim devices`: the boards and their budgets."""
 
 from __future__ import annotations
 

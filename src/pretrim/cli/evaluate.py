@@ -1,4 +1,4 @@
-"""`pretrim evaluate`: how well a saved network does on a test set."""
+"""`pretrim evaluate`: the score of a saved network on a test set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pretrim export`: a saved network as a file that the device's runtime loads, proved to compute the same."""
+"""`pretrim export`: write a saved network as a file for the device's runtime, verified to compute the same."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def export(
     from pretrim.jobs.run import open_run
 
     target, how = target or TargetOptions(), how or ExportOptions()
-    check_options(target, how, has_data=calibrate is not None or task is not None)  # the job asks the task itself
+    # Whether the task really brings data is checked by the job.
+    check_options(target, how, has_data=calibrate is not None or task is not None)
     record = export_job(open_run(run, model, task, Bars()), target, how, calibrate, Bars()).to_json()
     if json:
         render.print_json(record)

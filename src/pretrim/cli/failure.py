@@ -1,4 +1,4 @@
-"""The last net: an error that nobody expected becomes one line, and its trace a file that can be sent."""
+"""Last resort for unexpected errors: print one line, and write the traceback to a file for a bug report."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pretrim import __version__
 
 
 def explained(error: Exception, arguments: Sequence[str]) -> str:
-    """What to say of an error that pretrim did not raise on purpose; the trace is written to a file.
+    """The message for an error that pretrim did not raise on purpose; the traceback is written to a file.
 
     Args:
-        error: it.
-        arguments: the command line, which the file begins with.
+        error: the unexpected error.
+        arguments: the command line, which the file starts with.
     """
-    said = " ".join(str(error).split())[:200]
-    what = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return f"This is a fault of pretrim, not of yours ({what}): please report it{_kept(error, arguments)}."
+    message = " ".join(str(error).split())[:200]
+    summary = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"This is a fault of pretrim, not of yours ({summary}): please report it{_write_trace(error, arguments)}."
 
 
-def _kept(error: Exception, arguments: Sequence[str]) -> str:
-    """Write the trace; where it is."""
+def _write_trace(error: Exception, arguments: Sequence[str]) -> str:
+    """Write the traceback to a file. Returns the end of the message, which names the file, or an empty text."""
     head = f"pretrim {__version__}, Python {platform.python_version()}, {platform.platform()}\n{list(arguments)!r}\n\n"
     try:
         handle, name = tempfile.mkstemp(prefix="pretrim-error-", suffix=".txt")
@@ -37,6 +37,6 @@ def _kept(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def leave_pipe() -> None:
-    """Nobody reads our stdout any more (``pretrim profile resnet20 | head -1``): nothing is to be said at the end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    """Silence stdout, whose reader has closed it (``pretrim profile resnet20 | head -1``), until exit."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`pretrim measure`: how fast an artifact runs, here or on the board."""
+"""`pretrim measure`: how fast an artifact runs, on this machine or on the board."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def measure(
     if dense and against is not None:
         raise UsageError(f"--dense is --against {dense_of(artifact)}: give one of them.")
     against = dense_of(artifact) if dense else against
-    records = [found.to_json() for found in measure_job(artifact, how, against, Bars())]
+    records = [measurement.to_json() for measurement in measure_job(artifact, how, against, Bars())]
     if json:
         render.print_json(records)
     else:

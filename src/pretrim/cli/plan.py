@@ -50,20 +50,20 @@ def plan(
     to_stdout = output is not None and str(output) == "-"
     if output is not None and not to_stdout:
         check_output(output)
-    times_nothing = limits.latency is None and search.mode != "latency"
-    if target.runtime is not None and times_nothing and not is_on_board(target):
+    is_untimed = limits.latency is None and search.mode != "latency"
+    if target.runtime is not None and is_untimed and not is_on_board(target):
         raise UsageError("--runtime says whose latency counts: add --latency LIMIT or --mode latency.")
-    made = plan_model(model, shape, classes, limits, target, search, Bars())
+    result = plan_model(model, shape, classes, limits, target, search, Bars())
     if output is not None and not to_stdout:
-        write_plan(made, output)
+        write_plan(result, output)
     if json or to_stdout:
-        render.print_json(made.to_json())
+        render.print_json(result.to_json())
     if not json:
-        show_plan(render.status() if to_stdout else render.output(), made)
+        show_plan(render.status() if to_stdout else render.output(), result)
 
 
 def check_output(path: Path) -> None:
-    """Raise PretrimError, before long work, where a plan cannot be written."""
+    """Raise PretrimError, before long work, if a plan cannot be written."""
     try:
         check_writable(path)
     except OSError as error:
@@ -71,7 +71,7 @@ def check_output(path: Path) -> None:
 
 
 def write_plan(made: Plan, path: Path) -> None:
-    """Write a plan, whole or not at all."""
+    """Write a plan atomically. Raises PretrimError if it cannot be written."""
     try:
         made.save(path)
     except OSError as error:

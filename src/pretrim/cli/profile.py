@@ -1,4 +1,4 @@
-"""`pretrim profile`: what each layer costs, what is coupled, and what is frozen and why."""
+"""`pretrim profile`: the cost of each layer, and which layers are coupled or frozen, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line shows while a job works: lines and bars on stderr, from the main process alone."""
+"""Progress of a job on the command line: lines and bars on stderr, from the main process only."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Bars:
     """The reporter of the command line (`jobs.reporter.Reporter`)."""
 
     def say(self, line: str) -> None:
-        """A line on stderr."""
+        """Print a line on stderr."""
         render.say(line)
 
     def planned(self, plan: Plan) -> None:
-        """What the network will take on its board, before hours are spent on it."""
+        """Show what the network will take on its board, before hours are spent on training."""
         from pretrim.train import is_main
 
         if is_main():
@@ -32,16 +32,16 @@ class Bars:
 
     @contextmanager
     def training(self, name: str) -> Iterator[Callable[[Progress], None]]:
-        """A bar: epoch, loss, validation accuracy, images a second, time left. In a pipe, a line an epoch.
+        """Show a bar with epoch, loss, validation score, images per second and time left; in a pipe, a line per epoch.
 
-        The bar goes when the training ends; a line stays.
+        When training ends, the bar is replaced by a line.
         """
         from rich.live import Live
 
         console, title = render.status(), f"training, {name}"
         last: list[Progress] = []
         if not console.is_terminal:
-            yield lambda progress: render.say(f"{title}: {_said(progress)}") if progress.ends_epoch else None
+            yield lambda progress: render.say(f"{title}: {_summary(progress)}") if progress.ends_epoch else None
             return
         with Live(console=console, refresh_per_second=4, transient=True) as view:
 
@@ -53,11 +53,11 @@ class Bars:
 
             yield on_step
         if last:
-            render.say(f"{title}: {_said(last[0])}")
+            render.say(f"{title}: {_summary(last[0])}")
 
     @contextmanager
     def counting(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar of things done, of how many, which goes at the end. In a pipe, one line at the start."""
+        """Show a bar of the items done until the work ends; in a pipe, print one line at the start."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
@@ -73,22 +73,22 @@ class Bars:
 
     @contextmanager
     def watching(self, name: str) -> Iterator[Callable[[Status], None]]:
-        """Trials done, running and to come, time left, the front so far. In a pipe, a line for each trial."""
+        """Show the progress of a study, its time left and the front so far; in a pipe, a line for each trial."""
         from .study_live import live
 
         with live() as on_status:
             yield on_status
 
 
-def _said(progress: Progress) -> str:
-    """For a line that stays; the time left where there is some."""
+def _summary(progress: Progress) -> str:
+    """The progress as one line of text, without the time left after the last epoch."""
     parts = [text for text, _ in _parts(progress)]
     is_last = progress.ends_epoch and progress.epoch == progress.epochs
     return "  ".join(parts[:-1] if is_last else parts)
 
 
 def _parts(progress: Progress) -> list[tuple[str, int]]:
-    """What a training says after a step, and how much of it matters: 0 most."""
+    """Texts on the progress after a step, each with its rank: 0 matters most."""
     score = progress.metric.show(progress.validation_score)
     return [
         (f"epoch {progress.epoch}/{progress.epochs}", 0),

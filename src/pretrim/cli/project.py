@@ -1,7 +1,7 @@
-"""`pretrim.toml`: what the commands in a folder take where the command line says nothing.
+"""`pretrim.toml`: defaults for the commands that are run in a folder.
 
-At the top ``model`` and ``data``; in tables the options, by their names. Tables named after a command are for that
-command alone, the others for every command that has the option. The command line wins.
+``model`` and ``data`` are top-level keys; options are in tables, by name. A table named after a command applies only to
+that command, the others to every command that has the option. The command line wins.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from cyclopts.argument import Argument
 
 Arguments: TypeAlias = "Mapping[str, Argument]"
-"""What a command takes, by its long names without dashes, and MODEL"""
+"""The arguments of a command by their long names without dashes, and MODEL."""
 FILE = Path("pretrim.toml")
 GROUPS = ("limits", "target", "search", "images", "recipe", "machine")
-"""Tables that are for every command; their names only order the file"""
+"""Tables for every command; their names only structure the file."""
 WITHOUT = ("init", "run", "demo")
-"""Commands that take nothing from the file"""
+"""Commands that ignore the file."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Setting:
     """One line of the file.
 
     Attributes:
-        command: the command that it is for; None: every one.
-        option: by its name on the command line, without dashes.
-        value: as TOML has it.
+        command: the command that it applies to; None for all commands.
+        option: name of the option on the command line, without dashes.
+        value: the TOML value.
     """
 
     command: str | None
@@ -46,9 +46,9 @@ class Setting:
 
 
 def with_project(app: App, given: Sequence[str]) -> list[str]:
-    """The command line, and what the project file adds to it.
+    """Extend a command line by the options of the project file.
 
-    Raises UsageError for a file that is no TOML, or has what no command knows.
+    Raises UsageError if the file is not TOML, or has options that no command knows.
     """
     if (
         not given
@@ -65,30 +65,30 @@ def with_project(app: App, given: Sequence[str]) -> list[str]:
 
 
 def added(app: App, given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What the project file adds to a command line: MODEL, which goes before what was typed, and options.
+    """What the project file adds to a command line: MODEL, which goes before the typed words, and options after them.
 
-    Raises UsageError as `with_project`.
+    Raises UsageError like `with_project`.
     """
-    command, *own = given
+    command, *words = given
     commands = {name: _arguments(app, name) for name in app if not name.startswith("-")}
     arguments = commands[command]
-    typed = {word.partition("=")[0] for word in own if word.startswith("-")}
+    typed = {word.partition("=")[0] for word in words if word.startswith("-")}
     model: list[str] = []
     options: list[str] = []
     for setting in _settings(read(), commands):
         if setting.command not in (None, command):
             continue
         if setting.option == "model" and "MODEL" in arguments:
-            model = [] if _has_positional(own, arguments) else [str(setting.value)]
+            model = [] if _has_positional(words, arguments) else [str(setting.value)]
         elif (argument := arguments.get(setting.option)) is not None and not typed & {*argument.names}:
             options += _words(setting, argument)
     return model, options
 
 
 def parsed(app: App, *given: str) -> dict[str, Any]:
-    """What a command would be called with by the project file, by its parameters.
+    """Parse the arguments that a command would get with the project file, by parameter.
 
-    Raises UsageError as `with_project`, and CycloptsError for what the command does not take.
+    Raises UsageError like `with_project`, and CycloptsError for arguments that the command does not accept.
     """
     model, options = added(app, given)
     words = [given[0], *model, *given[1:], *options]
@@ -96,16 +96,16 @@ def parsed(app: App, *given: str) -> dict[str, Any]:
 
 
 def read() -> dict[str, Any]:
-    """The file as it is. Raises UsageError."""
+    """Read the file as it is. Raises UsageError if it is not TOML."""
     try:
         return tomllib.loads(FILE.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        said = f"Expected TOML in {FILE}, but: {error}. Mend it, or write a new one by `pretrim init`."
-        raise UsageError(said) from None
+        message = f"Expected TOML in {FILE}, but: {error}. Mend it, or write a new one by `pretrim init`."
+        raise UsageError(message) from None
 
 
 def _settings(content: Mapping[str, Any], commands: Mapping[str, Arguments]) -> Iterator[Setting]:
-    """Every line, checked against what the commands take."""
+    """All settings, checked against the arguments of the commands."""
     known = {"model"}.union(*commands.values())
     for setting in _flat(content, commands):
         options = known if setting.command is None else {*commands[setting.command]}
@@ -128,20 +128,20 @@ def _flat(content: Mapping[str, Any], commands: Mapping[str, Arguments]) -> Iter
             raise UsageError(f"Expected tables of options in {FILE}, but got [{name}]: {hint}")
 
 
-def _hint(word: str, words: Iterable[str], otherwise: str) -> str:
+def _hint(word: str, words: Iterable[str], default: str) -> str:
     close = get_close_matches(word, [*words], n=1)
-    return f"did you mean {close[0]}?" if close else otherwise
+    return f"did you mean {close[0]}?" if close else default
 
 
 def _arguments(app: App, command: str) -> Arguments:
-    found = app[command].assemble_argument_collection()
-    return {name.removeprefix("--"): argument for argument in found for name in argument.names if len(name) > 2}
+    collection = app[command].assemble_argument_collection()
+    return {name.removeprefix("--"): argument for argument in collection for name in argument.names if len(name) > 2}
 
 
 def _words(setting: Setting, argument: Argument) -> list[str]:
-    """A setting as it would be typed."""
+    """A setting as the words that a user would type."""
     name, value = f"--{setting.option}", setting.value
-    if setting.option == "model" and ".py:" not in str(value):  # the run of a network by name knows it itself
+    if setting.option == "model" and ".py:" not in str(value):  # the run of a built-in or zoo network stores its name
         return []
     if isinstance(value, bool):
         return [name if value else f"--no-{setting.option}"]
@@ -149,15 +149,15 @@ def _words(setting: Setting, argument: Argument) -> list[str]:
         return [word for key, inner in value.items() for word in (name, f"{key}={inner}")]
     if isinstance(value, list):
         repeats = argument.token_count()[1]
-        # Of none at all, the command says what it needs where it would otherwise take its default.
+        # For an empty list, the command reports what it needs instead of using its default.
         parts = [str(part) for part in value or ([""] if argument.field_info.default else [])]
         return [word for part in parts for word in (name, part)] if repeats else [name, ",".join(parts)]
     return [name, str(value)]
 
 
 def _has_positional(words: Sequence[str], arguments: Arguments) -> bool:
-    """Whether a word stands on its own: neither an option, nor the value of one."""
-    flags = {"-h", *(name for each in arguments.values() if _is_flag(each) for name in each.names)}
+    """Whether any word is a positional argument: neither an option nor the value of one."""
+    flags = {"-h", *(name for argument in arguments.values() if _is_flag(argument) for name in argument.names)}
     is_value = False
     for word in words:
         if not word.startswith("-") and not is_value:

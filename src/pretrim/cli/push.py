@@ -1,4 +1,4 @@
-"""`pretrim push`: a run to the Hugging Face hub."""
+"""`pretrim push`: upload a run to the Hugging Face hub."""
 
 from __future__ import annotations
 

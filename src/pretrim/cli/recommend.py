@@ -1,4 +1,4 @@
-"""`pretrim recommend`: the best measured network of a study within some limits, and what more would buy."""
+"""`pretrim recommend`: the best network of a study within limits, and what relaxing them would gain."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def recommend(
         raise InfeasibleBudget(_nothing(advice.found))
 
 
-def _nothing(found: Recommendation) -> str:
-    """Why no network is chosen: the one limit that is in the way, or how small the networks are where several are."""
+def _nothing(result: Recommendation) -> str:
+    """Explain why no network is chosen: the single limits to relax, or how small the networks are if there are none."""
     from pretrim.study.recommend import BY_NAME
 
-    parts = [f"{one.resource.title} to {enough(one.resource.unit, one.needed)}" for one in found.relax]
+    parts = [f"{limit.resource.title} to {enough(limit.resource.unit, limit.needed)}" for limit in result.relax]
     if parts:
-        return f"None of {found.of} networks is within the limits: relax {', or '.join(parts)}."
-    smallest = [f"{BY_NAME[name].title} {enough(BY_NAME[name].unit, value)}" for name, value in found.least.items()]
-    there = f" (the smallest there are: {', '.join(smallest)})" if smallest else ""
+        return f"None of {result.of} networks is within the limits: relax {', or '.join(parts)}."
+    smallest = [f"{BY_NAME[name].title} {enough(BY_NAME[name].unit, value)}" for name, value in result.least.items()]
+    sizes = f" (the smallest there are: {', '.join(smallest)})" if smallest else ""
     return (
-        f"None of {found.of} networks is within the limits, whichever one of them is relaxed{there}: relax several, or "
-        f"sweep smaller networks."
+        f"None of {result.of} networks is within the limits, whichever one of them is relaxed{sizes}: relax several, "
+        f"or sweep smaller networks."
     )

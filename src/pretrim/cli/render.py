@@ -1,4 +1,4 @@
-"""Where results, progress and remarks go: stdout holds results alone, and nothing from a file moves the cursor."""
+"""Output streams: stdout only carries results, and text from files never moves the terminal's cursor."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook,
 from rich.segment import Segment
 
 PIPE_WIDTH = 140
-"""Columns of a table that is not read on a terminal: wide enough not to cut names."""
+"""Columns of a table that is not printed to a terminal: wide enough not to cut names."""
 
 
 _RESULTS: ContextVar[TextIO] = ContextVar("results")
-Given = ParamSpec("Given")
+P = ParamSpec("P")
 
 
-def results_alone(command: Callable[Given, None]) -> Callable[Given, None]:
-    """The command with a stdout for its results alone: what others print there (a user's model) goes to stderr."""
+def results_alone(command: Callable[P, None]) -> Callable[P, None]:
+    """Reserve stdout for a command's results: anything else printed there, as by a user's model, goes to stderr."""
 
     @wraps(command)
-    def run(*args: Given.args, **kwargs: Given.kwargs) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         token = _RESULTS.set(sys.stdout)
         try:
             with redirect_stdout(sys.stderr):
                 command(*args, **kwargs)
-            print(end="", file=stdout(), flush=True)  # a stream that is full fails here, and not at the very end
+            print(end="", file=stdout(), flush=True)  # a full disk fails here, and not at interpreter exit
         finally:
             _RESULTS.reset(token)
 
@@ -40,63 +40,65 @@ def results_alone(command: Callable[Given, None]) -> Callable[Given, None]:
 
 
 def stdout() -> TextIO:
-    """The stream of results."""
+    """The stream for results."""
     return _RESULTS.get(sys.stdout)
 
 
 def output() -> Console:
-    """Where results go."""
+    """The console for results."""
     return _console(stdout())
 
 
 def status() -> Console:
-    """Where progress and remarks go."""
+    """The console for progress and notes."""
     return _console(None)
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Whoever reads stdout has left: `cli.main` decides what that means, not Rich, which exits with 1."""
+        """The reader of stdout has closed it: leave that to `cli.main`, since Rich would exit with 1."""
         raise BrokenPipeError
 
 
 def _console(file: TextIO | None) -> Console:
-    """On a stream, or else on whatever stderr is."""
-    kind = Console if file is None else _Console
-    console = kind(file=file, stderr=file is None, highlight=False, markup=False, emoji=False)
+    """Create a console on a stream, by default on the current stderr."""
+    console_type = Console if file is None else _Console
+    console = console_type(file=file, stderr=file is None, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = kind(file=file, stderr=file is None, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
+        console = console_type(
+            file=file, stderr=file is None, highlight=False, markup=False, emoji=False, width=PIPE_WIDTH
+        )
     console.push_render_hook(_Cleaning())
     return console
 
 
-_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Signs by which text is written from right to left, over what stood there"""
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of text, by which a name could overwrite what stands before it."""
 
 
 def clean(text: str) -> str:
-    """Text without control characters but line ends: names from files would move the cursor, or turn lines round.
+    """Replace control characters except newlines and tabs: names from files could move the cursor or reverse lines.
 
     >>> clean("cat\\x1b[2J")
     'cat\ufffd[2J'
     """
     return "".join(
-        "\ufffd" if letter in _TURNS or (category(letter) == "Cc" and letter not in "\n\t") else letter
+        "\ufffd" if letter in _BIDI or (category(letter) == "Cc" and letter not in "\n\t") else letter
         for letter in text
     )
 
 
 class _Cleaning(RenderHook):
-    """The border that all results and remarks pass on their way to a terminal."""
+    """Render hook that cleans all results and notes on their way to a terminal."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Each of them, cleaned as it is drawn."""
+        """Wrap each renderable so that it is cleaned when drawn."""
         return [_Clean(renderable) for renderable in renderables]
 
 
 @dataclass(frozen=True)
 class _Clean:
-    """Something to draw, whose texts are cleaned; what rich itself sends to the terminal is kept."""
+    """A renderable with cleaned texts; Rich's own control codes are kept."""
 
     inner: ConsoleRenderable
 
@@ -106,7 +108,7 @@ class _Clean:
 
 
 def say(line: str) -> None:
-    """A line on stderr, from the main process alone."""
+    """Print a line on stderr, in the main process only."""
     from pretrim.train import is_main
 
     if is_main():
@@ -114,5 +116,5 @@ def say(line: str) -> None:
 
 
 def print_json(record: Any) -> None:
-    """A record as JSON on stdout, as it is: no colours, no wrapping."""
+    """Print a record as JSON on stdout, without colours or wrapping."""
     print(json.dumps(record, indent=2, allow_nan=False), file=stdout())

@@ -1,4 +1,4 @@
-"""`pretrim report`: a study or a run as one page that opens offline, and a study as figures for papers."""
+"""`pretrim report`: a page on a study or a run that opens offline, and figures of a study for papers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pretrim run`: all that the project file asks for."""
+"""`pretrim run`: everything that the project file asks for."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ def run() -> None:
 
     if not FILE.exists():
         raise UsageError(f"No project file {FILE} here: `pretrim init` writes one.")
-    # The whole file is read before anything is done: what is wrong in its last table is not said after hours.
+    # The whole file is checked before any work, so that an error in its last table does not show up after hours.
     content = read()
     output = Path(str(_table(content, "compress").get("output", "run")))
-    asked = parsed(app, "compress", "-o", str(output))
+    arguments = parsed(app, "compress", "-o", str(output))
     study = Path(str(_table(content, "sweep").get("output", "study")))
     page = study.with_name(f"{study.name}-report.html")
-    after = (("sweep", "-o", study), ("recommend", study), ("report", study, "-o", page)) if "sweep" in content else ()
-    for words in after:
+    steps = (("sweep", "-o", study), ("recommend", study), ("report", study, "-o", page)) if "sweep" in content else ()
+    for words in steps:
         parsed(app, *map(str, words))
     if (output / "run.json").exists():
-        _check_same(output, **asked)
+        _check_same(output, **arguments)
         render.say(f"{output} is finished: remove it to train again.")
     else:
         pretrim("compress", "-o", output, *(["--resume"] if output.exists() else []))
-    for words in after:
+    for words in steps:
         pretrim(*words)
 
 
 def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A table of the file; empty where there is none, or something else, which is an error when all of it is read."""
-    found = content.get(name)
-    return found if isinstance(found, dict) else {}
+    """A table of the file; empty if it is missing or not a table, which is reported when the whole file is checked."""
+    table = content.get(name)
+    return table if isinstance(table, dict) else {}
 
 
-def _check_same(run: Path, model: str, output: Path, data: str | None = None, json: bool = False, **asked: Any) -> None:
-    """Raises CheckpointError where a finished run was made from other settings than the file has now.
+def _check_same(run: Path, model: str, output: Path, data: str | None = None, json: bool = False, **parts: Any) -> None:
+    """Raises CheckpointError if a finished run was made with other settings than the file has now.
 
-    UsageError for settings that cannot be.
+    Raises UsageError for invalid settings.
     """
     from pretrim.jobs.asked import asked_of, changed
     from pretrim.jobs.compress import check_options
 
-    options = options_of(**asked)
+    options = options_of(**parts)
     check_options(data, options)
     different = changed(run, asked_of(model, data, options))
     if different:

@@ -1,4 +1,4 @@
-"""`pretrim slim`: remove what a trained network does not use, without any change of its outputs."""
+"""`pretrim slim`: remove the unused parts of a trained network without changing its outputs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def slim(
     """
     from pretrim.jobs.slim import slim as run_job
 
-    found = run_job(source, output, how or SlimOptions(), data=data, images=images, model=model, reporter=Bars())
+    result = run_job(source, output, how or SlimOptions(), data=data, images=images, model=model, reporter=Bars())
     if json:
-        render.print_json(found.to_json())
+        render.print_json(result.to_json())
     else:
-        show_slimmed(render.output(), found.to_json())
+        show_slimmed(render.output(), result.to_json())

@@ -1,4 +1,4 @@
-"""Commands that are made of others start them as a user would type them."""
+"""Run other commands as a user would type them, for commands that consist of several steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import render
 
 
 def pretrim(*arguments: object) -> None:
-    """Run a command, shown as it would be typed; where it fails this one ends too, with its exit code."""
+    """Run a command, shown as a user would type it. If it fails, exit with its exit code."""
     words = [str(argument) for argument in arguments]
     render.say(f"\n$ pretrim {shlex.join(words)}")
     code = subprocess.run([sys.executable, "-m", "pretrim", *words]).returncode

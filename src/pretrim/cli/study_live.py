@@ -1,4 +1,4 @@
-"""A study on a terminal while it is trained: all trials, each one that runs, and the front so far."""
+"""Live view of a study during training: overall progress, the running trials, and the front so far."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from pretrim.study.rows import Trial
     from pretrim.study.sweep import Status
 
-MOST_ROWS = 12
-"""of the front, and of the trials that run"""
+MAX_ROWS = 12
+"""Maximum number of rows for the front, and for the running trials."""
 
 
 @contextmanager
 def live() -> Iterator[Callable[[Status], None]]:
-    """What is drawn goes when the study is left: its table follows. In a pipe, a line for each trial."""
+    """Draw the progress of a study until the context ends; in a pipe, print a line for each trial."""
     console = render.status()
     if not console.is_terminal:
         yield _Lines().show
@@ -41,28 +41,28 @@ def live() -> Iterator[Callable[[Status], None]]:
     watched = Watched()
     with Live(console=console, refresh_per_second=4, transient=True) as view:
 
-        def drawn(status: Status) -> None:
+        def update(status: Status) -> None:
             watched.see(status)
             view.update(watched.drawn(console.width))
 
-        yield drawn
+        yield update
 
 
 class _Lines:
-    """For a pipe: what finished before is not told again."""
+    """Output for a pipe: a line for each trial that finishes, without those that had finished before."""
 
     def __init__(self) -> None:
-        self.is_first, self.told = True, 0
+        self.is_first = True
 
     def show(self, status: Status) -> None:
         new, self.is_first = (() if self.is_first else status.finished), False
         total = sum(status.counts.values())
         done = total - status.counts["waiting"] - status.counts["running"]
         for place, trial in enumerate(new, start=done - len(new) + 1):
-            render.say(f"[{place}/{total}] {_said(trial)}")
+            render.say(f"[{place}/{total}] {_outcome(trial)}")
 
 
-def _said(trial: Trial) -> str:
+def _outcome(trial: Trial) -> str:
     name = _name(trial)
     if trial.state == "failed":
         return f"{name}: failed: {trial.error}"
@@ -76,11 +76,12 @@ def _name(trial: Trial) -> str:
 
 @dataclass
 class Watched:
-    """What was seen of a study, and what is to come.
+    """The state of a study as seen so far.
 
     Attributes:
-        found: trials that are finished.
-        status: the last one.
+        found: finished trials.
+        status: the latest status.
+        forecast: estimate of the remaining time.
     """
 
     found: list[Trial] = field(default_factory=list)
@@ -88,23 +89,23 @@ class Watched:
     forecast: Forecast = field(default_factory=lambda: Forecast())
 
     def see(self, status: Status) -> None:
-        """The next status."""
+        """Take in the next status."""
         self.found.extend(status.finished)
         self.forecast.see(status)
         self.status = status
 
     def drawn(self, width: int) -> Group:
-        """For a terminal of so many columns."""
+        """Render the view for a terminal of `width` columns."""
         from pretrim.study.recommend import candidates
 
         assert self.status is not None
         parts: list[Any] = [self._head(width), *_bars(self.status.running, width)]
-        if there := candidates(self.found):
-            parts.append(fitted(_front_table(there), width))
+        if finished := candidates(self.found):
+            parts.append(fitted(_front_table(finished), width))
         return Group(*parts)
 
     def _head(self, width: int) -> Grid:
-        """The bar of the whole study; a trial that runs counts by how far it is."""
+        """The progress bar of the whole study; a running trial counts by the fraction that is done."""
         assert self.status is not None
         counts = self.status.counts
         total = sum(counts.values())
@@ -118,80 +119,81 @@ class Watched:
 
 @dataclass
 class Forecast:
-    """The time that a study still takes, by how long its trials take; it counts down between two looks.
+    """Estimate of a study's remaining time from the durations of its trials; it counts down between updates.
 
     Attributes:
-        now: a clock, in seconds.
+        now: a clock in seconds.
     """
 
     now: Callable[[], float] = time.monotonic
     _durations: list[float] = field(default_factory=list)
-    """Of the trials that are done, in seconds"""
+    """Durations of the finished trials in seconds."""
     _seen: object = None
     _ends: float | None = None
 
     def see(self, status: Status) -> None:
-        """The next status."""
+        """Take in the next status."""
         records = [trial.record or {} for trial in status.finished]
         self._durations += [record["seconds"] for record in records if "seconds" in record]
-        seen = (len(self._durations), status.left, [one.place for one in status.running])
+        seen = (len(self._durations), status.left, [running.place for running in status.running])
         if seen != self._seen:
             left = self._left(status)
             self._seen, self._ends = seen, None if left is None else self.now() + left
 
     def _left(self, status: Status) -> float | None:
-        """As many trials at a time as now; None where nothing is known of how long one takes."""
-        places = [one.place for one in status.running if one.place is not None]
-        whole = self._durations + [place.seconds_left / (1 - place.done) for place in places if place.done < 1]
-        if not status.left or not whole:
+        """Seconds left if as many trials run in parallel as now; None if no trial's duration is known."""
+        places = [running.place for running in status.running if running.place is not None]
+        durations = self._durations + [place.seconds_left / (1 - place.done) for place in places if place.done < 1]
+        if not status.left or not durations:
             return None if status.left else 0.0
-        each = sum(whole) / len(whole)
+        mean = sum(durations) / len(durations)
         known = [place.seconds_left for place in places]
-        total = sum(known) + each * (status.left - len(places))
+        total = sum(known) + mean * (status.left - len(places))
         return max([total / max(len(status.running), 1), *known])
 
     def seconds_left(self) -> float | None:
-        """From now; None where it is not known yet."""
+        """Seconds left from now; None if not known yet."""
         return None if self._ends is None else max(self._ends - self.now(), 0.0)
 
 
-def _share(one: Running) -> float:
-    return 0.0 if one.place is None else one.place.done
+def _share(running: Running) -> float:
+    return 0.0 if running.place is None else running.place.done
 
 
 def _bars(running: Sequence[Running], width: int) -> list[Any]:
-    """A line for each trial that runs; where name and bar have no room in one, two lines."""
-    shown = running[:MOST_ROWS]
-    longest = max((cell_len(_name(one.trial)) for one in shown), default=0)
-    is_narrow = any(room_for_bar(" " * longest, _where(one, "", 0), width) < LEAST_BAR for one in shown)
-    names = ["" if is_narrow else _name(one.trial).ljust(longest) for one in shown]
-    words = [_where(one, name, width) for one, name in zip(shown, names, strict=True)]
-    most = max(map(cell_len, words), default=0)
+    """A line for each running trial, or two lines if its name and bar do not fit into one."""
+    shown = running[:MAX_ROWS]
+    name_length = max((cell_len(_name(row.trial)) for row in shown), default=0)
+    is_narrow = any(room_for_bar(" " * name_length, _where(row, "", 0), width) < LEAST_BAR for row in shown)
+    names = ["" if is_narrow else _name(row.trial).ljust(name_length) for row in shown]
+    texts = [_where(row, name, width) for row, name in zip(shown, names, strict=True)]
+    text_length = max(map(cell_len, texts), default=0)
     parts: list[Any] = []
-    for one, name, said in zip(shown, names, words, strict=True):
-        parts += [Text(_name(one.trial), overflow="fold")] if is_narrow else []
-        parts.append(line(name, _share(one), 1.0, said.ljust(most), width))
+    for row, name, text in zip(shown, names, texts, strict=True):
+        parts += [Text(_name(row.trial), overflow="fold")] if is_narrow else []
+        parts.append(line(name, _share(row), 1.0, text.ljust(text_length), width))
     return [*parts, *([Text(f"and {len(running) - len(shown)} more")] if len(running) > len(shown) else [])]
 
 
-def _where(one: Running, name: str, width: int) -> str:
-    """Epoch, the last validation score if it has room, and the time left."""
-    place = one.place
+def _where(running: Running, name: str, width: int) -> str:
+    """Epoch, the last validation score if there is room, and the time left."""
+    place = running.place
     if place is None:
         return "starting"
-    score = [] if place.score is None else [(f"validation {one.trial.metric.show(place.score)}", 2)]
+    score = [] if place.score is None else [(f"validation {running.trial.metric.show(place.score)}", 2)]
     left = (f"{clock(place.seconds_left)} left", 1)
     return that_fit(name, [(f"epoch {place.epoch}/{place.epochs}", 0), *score, left], width)
 
 
-def _front_table(there: Sequence[Candidate]) -> Table:
+def _front_table(candidates: Sequence[Candidate]) -> Table:
     from pretrim.study.pareto import front
 
-    chosen = front([one.takes["macs"] for one in there], [one.worth for one in there])
-    rows = sorted((one for one, on in zip(there, chosen, strict=True) if on), key=lambda one: one.takes["macs"])
-    table = Table("<front so far", "?MACs", "parameters", "?RAM", titled("validation", there[0].metric))
-    for one in rows[-MOST_ROWS:]:
-        takes = one.takes
+    mask = front([candidate.takes["macs"] for candidate in candidates], [candidate.worth for candidate in candidates])
+    on_front = (candidate for candidate, is_on in zip(candidates, mask, strict=True) if is_on)
+    rows = sorted(on_front, key=lambda candidate: candidate.takes["macs"])
+    table = Table("<front so far", "?MACs", "parameters", "?RAM", titled("validation", candidates[0].metric))
+    for candidate in rows[-MAX_ROWS:]:
+        takes = candidate.takes
         cells = [count(takes["macs"]), count(takes["params"]), size(takes["ram"])]
-        table.add_row(one.name, *cells, one.metric.show(one.validation))
+        table.add_row(candidate.name, *cells, candidate.metric.show(candidate.validation))
     return table

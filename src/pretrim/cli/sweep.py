@@ -1,4 +1,4 @@
-"""`pretrim sweep`: many plans of one network, each trained once, kept in a study."""
+"""`pretrim sweep`: train many plans of one network and keep the results in a study."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sweep(
 
 
 def trial_json(trial: Any) -> dict[str, Any]:
-    """A row, as plain JSON."""
+    """Convert a trial to plain JSON."""
     hidden = ("optuna", "published", "spec")
     plain = {name: value for name, value in vars(trial).items() if name not in hidden}
     return {**plain, "asked": trial.spec.to_json(), "name": trial.spec.name}

@@ -1,6 +1,6 @@
-"""Latency as a cost: by a table of single layers, measured here or on the board, or by others' measurements.
+"""Latency as a cost, from a table of single-layer times measured here or on the board, or from public measurements.
 
-The names below are loaded when they are first used, so that boards and their times can be listed without torch.
+The names below are imported on first use, so that boards and their times can be listed without torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .table import measure_table as measure_table
     from .table import save_table as save_table
 
-_HOME = {
+_MODULES = {
     "PROVIDERS": "table",
     "LatencyCost": "cost",
     "LatencyKey": "table",
@@ -32,10 +32,10 @@ _HOME = {
     "save_table": "table",
     "wanted_axes": "cost",
 }
-__all__ = list(_HOME)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,11 +1,11 @@
-"""Time on a microcontroller that nobody here owns: cycles by kind of operator, fitted on public measurements.
+"""Latency on a microcontroller without the board: cycles by kind of operator, fitted on public measurements.
 
-``board_times.toml`` holds, for each processor core, runtime and version that others measured networks on, how many
-cycles a multiply-accumulate and an output take, by kind of operator, how many networks that was fitted on, and the
-error on architecture families that were left out of the fit. `scripts/fit_board_times.py` writes it.
+``board_times.toml`` holds, for each processor core, runtime and version with public measurements, the cycles per
+multiply-accumulate and per output element by kind of operator, the number of networks in the fit, and the error on
+architecture families held out of the fit. `scripts/fit_board_times.py` writes it.
 
-The time depends on the runtime more than on the network (a multiply-accumulate on a Cortex-M7 takes from one cycle to
-over forty), so a prediction always names its runtime and is always given with its range.
+The time depends more on the runtime than on the network (a multiply-accumulate on a Cortex-M7 takes from one cycle to
+over forty), so a prediction always names its runtime and comes with its range.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ ELEMENT_FUNCTIONS = frozenset(
     {"relu", "hardtanh", "clamp", "leaky_relu", "prelu", "elu", "gelu", "silu", "mish", "softplus", "exp"}
     | {"sigmoid", "hardsigmoid", "hardswish", "tanh", "_softmax", "_log_softmax"}
 )
-"""Activations, where they are operators of their own. What is in none of these sets moves data, or was not measured by
-anybody: its time is left out, and its name is said"""
+"""Activations that are operators of their own. Operators in none of these sets only move data or have no public
+measurements: their time is left out, and their names are reported."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The work of one operator, as terms of the network's widths.
+    """The work of one operator, as terms in the network's widths.
 
     Attributes:
         kind: one of `WEIGHTED` or `OTHERS`.
-        macs: multiply-accumulates, where it has any.
-        outputs: elements.
-        parameters: the names of its weights and biases.
+        macs: multiply-accumulates; None if it has none.
+        outputs: output elements.
+        parameters: names of its weights and biases.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Part:
 
 
 def parts_of(network: Network) -> tuple[list[Part], tuple[str, ...]]:
-    """The work of a network, operator by operator as LiteRT's converter makes them, and the kinds left out."""
+    """The work of each operator as LiteRT's converter emits them, and the kinds of operators left out."""
     low = lower(network, "int8")
     merged = _merged(low)
     parts, left_out = [], []
@@ -72,8 +72,11 @@ def parts_of(network: Network) -> tuple[list[Part], tuple[str, ...]]:
 
 
 def _merged(low: Lowering) -> set[int]:
-    """ReLUs that LiteRT does not run: those that repeat another of the same feature map, and all of a feature map that
-    nothing else reads, which become a part of the operator that makes it."""
+    """Find the ReLUs that LiteRT does not run as operators.
+
+    These are ReLUs that repeat another one of the same feature map, and all ReLUs of a feature map that nothing else
+    reads, since they are fused into the operator that computes it.
+    """
     readers: dict[int, list[int]] = {}
     for number, node in enumerate(low.nodes):
         for activation in node.reads:
@@ -87,19 +90,19 @@ def _merged(low: Lowering) -> set[int]:
 
 
 def work_of(network: Network, widths: ArrayLike | None = None) -> Work:
-    """The work of a network at widths (G), by default the dense network's."""
+    """The total work of a network at widths (G), by default the dense network's."""
     sizes = network.sizes(network.dense if widths is None else widths)
     macs: dict[str, float] = {}
     outputs: dict[str, float] = {}
     for part in parts_of(network)[0]:
-        for term, into in ((part.macs, macs), (part.outputs, outputs)):
+        for term, totals in ((part.macs, macs), (part.outputs, outputs)):
             if term is not None:
-                into[part.kind] = into.get(part.kind, 0.0) + term[0] * float(np.prod(sizes[list(term[1])]))
+                totals[part.kind] = totals.get(part.kind, 0.0) + term[0] * float(np.prod(sizes[list(term[1])]))
     return Work(macs, outputs)
 
 
 def _kind(low: Lowering, node: Node) -> str | None:
-    """Which of the kinds an operator is; None for those whose time is not known."""
+    """The kind of an operator in `WEIGHTED` or `OTHERS`; None if its time is not known."""
     operator = node.operator
     if node.kind == "convolution":
         return _kind_of_convolution(low, operator)
@@ -130,13 +133,13 @@ def _outputs(low: Lowering, number: int, node: Node) -> Term:
 
 @dataclass(frozen=True)
 class BoardTimeCost:
-    """Nanoseconds of one image on a microcontroller as a function of widths; it never falls when a width grows.
+    """Nanoseconds for one image on a microcontroller as a function of widths; non-decreasing in every width.
 
     Attributes:
-        total: one column.
-        layers: a column for each layer of the network.
-        range: factors from the prediction to the range.
-        label: the board, its clock, the runtime and what it was fitted on.
+        total: formula with one column.
+        layers: formula with a column for each layer of the network.
+        range: factors that turn the prediction into the ends of its range.
+        label: the board, its clock, the runtime and the number of fitted networks.
     """
 
     total: Formula
@@ -157,7 +160,7 @@ class BoardTimeCost:
         return self.layers(np.atleast_2d(np.asarray(widths, dtype=np.int64)))
 
     def interval(self, widths: ArrayLike) -> tuple[IntArray, IntArray]:
-        """The lower and the upper end of the range, each shaped as the values are."""
+        """The lower and upper end of the range, each with the shape of the values."""
         low, high = (np.rint(self(widths) * factor).astype(np.int64) for factor in self.range)
         return low, high
 
@@ -174,17 +177,17 @@ class BoardTime(Prediction):
 
 
 def board_time(network: Network, board: Board, runtime: str | None = None, dtype: str = "int8") -> BoardTime:
-    """Predict the time of a network on a board by measurements of other networks on the same kind of processor.
+    """Predict the latency of a network on a board from measurements of other networks on the same processor core.
 
     Args:
-        network: analysed.
+        network: the analysed network.
         board: a microcontroller.
-        runtime: its name, as `known_runtimes` gives it, with a version (``"st-edge-ai 8.1"``) or without one: the
-            version with most networks. None where only one is known.
+        runtime: a name from `known_runtimes`, with a version (``"st-edge-ai 8.1"``) or without, which selects the
+            newest version fitted on ten networks or more. None if only one runtime is known.
         dtype: int8 or float32.
 
-    Raises UsageError where no public measurement has this core with this runtime and data type; the message lists
-    those that are known.
+    Raises UsageError if there is no public measurement of this core with this runtime and data type; the message lists
+    the known ones.
     """
     system = find_system(board, runtime, dtype)
     parts, left_out = parts_of(network)
@@ -206,9 +209,9 @@ def _terms(part: Part, system: System, ns: float) -> Iterator[Term]:
 
 
 def _by_layer(network: Network, parts: list[Part], system: System, ns: float) -> list[list[Term]]:
-    place = {layer.parameters: number for number, layer in enumerate(network.layers)}
+    column_of = {layer.parameters: number for number, layer in enumerate(network.layers)}
     columns: list[list[Term]] = [[] for _ in network.layers]
     for part in parts:
-        if part.parameters in place:
-            columns[place[part.parameters]].extend(_terms(part, system, ns))
+        if part.parameters in column_of:
+            columns[column_of[part.parameters]].extend(_terms(part, system, ns))
     return columns

@@ -1,4 +1,4 @@
-"""A network's latency on one machine: layers measured one by one, put right by two whole networks."""
+"""Latency of a network on one machine: single-layer measurements, corrected by measuring two whole networks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .cost import LatencyCost, key_of, latency_cost, wanted_axes
 from .table import Correction, LatencyKey, Progress, Table, check_cache, load_table, measure_table, save_table
 
 SLIM_SHARE = 0.3
-"""of every width, in the second network"""
+"""Fraction of each dense width that the second network keeps."""
 IMAGES = 4
 LARGEST_EXPONENT = 1.5
 
@@ -36,19 +36,19 @@ def measured_cost(
     ask: Runner = here,
     progress: Progress = lambda done, of: None,
 ) -> LatencyCost:
-    """The latency of a network as a function of its widths. What was measured in a place before is not measured again.
+    """Measure the latency of a network as a function of its widths. Cached measurements are reused.
 
     Args:
         network: the analysis of the module.
-        module: the dense network; with it and a slim version (with any weights) the sum of the layers is corrected.
-        place: where.
-        label: what to call it, for the user.
+        module: the dense network; timing it and a slim version (with arbitrary weights) corrects the sum of the layers.
+        place: the key to measure under.
+        label: name of the device for the user.
         ask: runs the worker, here or over ssh.
-        progress: is told how many layers are done, of how many.
+        progress: called with the number of layers done and their total.
 
     Raises:
         UsageError: the runtime is missing.
-        MeasureError: it failed.
+        MeasureError: the measurement failed.
         ExportError: the network cannot be converted.
     """
     known = load_table(place)
@@ -56,34 +56,34 @@ def measured_cost(
         check_cache()
     table = measure_table(place, wanted_axes(network, place.runtime), known=known, ask=ask, progress=progress)
     if key_of(network) not in table.corrections:
-        found = correct(network, module, table, ask)
-        table = replace(table, corrections={**table.corrections, key_of(network): found})
+        correction = correct(network, module, table, ask)
+        table = replace(table, corrections={**table.corrections, key_of(network): correction})
     if table is not known:
         save_table(table)
     return latency_cost(network, table, label=label)
 
 
 def correct(network: Network, module: nn.Module, table: Table, ask: Runner = here) -> Correction:
-    """Measure the dense network and one of 0.3 of its widths, and bend the sums to them.
+    """Fit the correction of layer sums to measurements of the dense network and of one with 0.3 of its widths.
 
     Args:
         network: the analysed network.
         module: the dense network.
-        table: latencies of layers.
-        ask: measures models where they are to run.
+        table: layer latencies.
+        ask: runs the worker on the target machine.
     """
     slim = np.maximum(np.rint(SLIM_SHARE * network.dense / 8) * 8, np.minimum(8, network.dense)).astype(np.int64)
-    plain = latency_cost(network, table, correction=Correction())
+    uncorrected = latency_cost(network, table, correction=Correction())
     widths = [network.dense, np.minimum(slim, network.dense)]
-    sums = [int(plain(row)) * 1e-9 for row in widths]
+    sums = [int(uncorrected(row)) * 1e-9 for row in widths]
     with tempfile.TemporaryDirectory() as folder:
         artifacts = [
             _artifact(network, module, row, table.place, Path(folder) / f"{number}{SUFFIXES[table.place.runtime]}")
             for number, row in enumerate(widths)
         ]
-        found = measure(artifacts, Protocol(threads=table.place.threads, warmup_s=0.1), ask)
-    real = [measurement.latency.median_s for measurement in found]
-    if sums[0] < 1.2 * sums[1] or real[0] <= real[1]:  # too close to tell a slope
+        measurements = measure(artifacts, Protocol(threads=table.place.threads, warmup_s=0.1), ask)
+    real = [measurement.latency.median_s for measurement in measurements]
+    if sums[0] < 1.2 * sums[1] or real[0] <= real[1]:  # too close together to estimate a slope
         return Correction(real[0] / sums[0])
     exponent = math.log(real[0] / real[1]) / math.log(sums[0] / sums[1])
     exponent = min(max(exponent, 1 / LARGEST_EXPONENT), LARGEST_EXPONENT)
@@ -91,9 +91,9 @@ def correct(network: Network, module: nn.Module, table: Table, ask: Runner = her
 
 
 def _artifact(network: Network, module: nn.Module, widths: np.ndarray, place: LatencyKey, path: Path) -> Artifact:
-    """A network of these widths, for its time alone: what it answers does not matter."""
+    """Export a network of these widths for timing only: its outputs do not matter."""
     slim = apply(module, plan_of_widths(network, widths), network=network).eval()
     shape = network.example["shape"]
     images = torch.randn(IMAGES, *shape[1:], generator=torch.Generator().manual_seed(0))
-    sample = images if place.data_type == "int8" else None
-    return export(slim, path, place.runtime, images=images, calibration=sample, signed=place.signed, force=True)
+    calibration = images if place.data_type == "int8" else None
+    return export(slim, path, place.runtime, images=images, calibration=calibration, signed=place.signed, force=True)

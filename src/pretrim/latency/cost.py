@@ -1,4 +1,4 @@
-"""Latency as one more cost: a function of the widths, by a table, and its share in each layer."""
+"""Latency as a cost: a function of the widths computed from a table, in total and by layer."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ NANOSECOND = 1e-9
 
 
 def key_of(network: Network) -> str:
-    """Of a network and its input, for the corrections of a table."""
+    """Key of a network and its input shape in the corrections of a table."""
     return hashlib.sha256(json.dumps([network.fingerprint, network.example]).encode()).hexdigest()[:16]
 
 
 def wanted_axes(network: Network, runtime: RuntimeName = "litert") -> dict[LayerKind, tuple[tuple[int, ...], ...]]:
-    """What a runtime's table must hold for a network: every kind of layer, over widths up to its widest."""
+    """What a runtime's table must contain for a network: each layer kind, with axes up to its largest widths."""
     axes: dict[LayerKind, list[tuple[int, bool]]] = {}
     for layer in timed_layers(network, runtime)[0]:
-        found = [_largest(network, term) for term in layer.widths]
-        before = axes.get(layer.kind, found)
-        # A width that differs between layers of one kind is an axis, though it is fixed in each of them.
+        widths = [_largest(network, term) for term in layer.widths]
+        earlier = axes.get(layer.kind, widths)
+        # A width that differs between layers of the same kind needs an axis, even if it is fixed in each of them.
         axes[layer.kind] = [
-            (max(one[0], other[0]), one[1] and other[1] and one[0] == other[0])
-            for one, other in zip(before, found, strict=True)
+            (max(a[0], b[0]), a[1] and b[1] and a[0] == b[0]) for a, b in zip(earlier, widths, strict=True)
         ]
-    return {kind: tuple(axis_of(largest, is_fixed=fixed) for largest, fixed in found) for kind, found in axes.items()}
+    return {kind: tuple(axis_of(largest, is_fixed=fixed) for largest, fixed in pairs) for kind, pairs in axes.items()}
 
 
 def _largest(network: Network, term: Term) -> tuple[int, bool]:
-    """The widest that a term gets, and whether it is always so wide."""
+    """The largest width of a term, and whether it is fixed."""
     constant, dims = term
     if not dims:
         return int(constant), True
@@ -50,17 +49,17 @@ def _largest(network: Network, term: Term) -> tuple[int, bool]:
 
 @dataclass(frozen=True)
 class LatencyCost:
-    """Nanoseconds of one inference as a function of widths; it never falls when a width grows.
+    """Nanoseconds of one inference as a function of widths; non-decreasing in every width.
 
     Attributes:
-        network: whose widths.
-        layers: what takes time.
-        curves: of each.
-        start_s: of a network that does nothing.
+        network: the network whose widths it takes.
+        layers: the timed layers.
+        curves: the latency curve of each timed layer.
+        start_s: latency in seconds of a network that does nothing.
         correction: from the sum of single layers to the whole network.
-        label: what it was measured on, for the user.
+        label: name of the measured device, for the user.
         left_out: operators without a curve.
-        aligned: what the kernels pad widths to a multiple of.
+        aligned: kernels pad widths to a multiple of this.
     """
 
     network: Network
@@ -91,14 +90,17 @@ class LatencyCost:
         return result
 
     def by_layer(self, widths: ArrayLike) -> NDArray[np.float64]:
-        """Seconds of each layer of the network (those with weights): (n x G) -> (n x layers). The weights of a draw."""
+        """Seconds of each layer of the network that has weights: (n x G) -> (n x layers).
+
+        The sampler of widths uses these values as the weights of its draw.
+        """
         timed = self.by_timed_layer(widths)
-        place: Mapping[tuple[str, ...], int] = {layer.parameters: n for n, layer in enumerate(self.network.layers)}
-        found = np.zeros((len(timed), len(self.network.layers)))
-        for column, layer in enumerate(self.layers):
-            if layer.parameters in place:
-                found[:, place[layer.parameters]] += timed[:, column]
-        return found
+        column_of: Mapping[tuple[str, ...], int] = {layer.parameters: n for n, layer in enumerate(self.network.layers)}
+        seconds = np.zeros((len(timed), len(self.network.layers)))
+        for number, layer in enumerate(self.layers):
+            if layer.parameters in column_of:
+                seconds[:, column_of[layer.parameters]] += timed[:, number]
+        return seconds
 
 
 def _width(sizes: IntArray, term: Term) -> IntArray:
@@ -111,23 +113,21 @@ def _width(sizes: IntArray, term: Term) -> IntArray:
 def latency_cost(
     network: Network, table: Table, *, correction: Correction | None = None, label: str | None = None
 ) -> LatencyCost:
-    """The latency of a network by a table that holds what `wanted_axes` asks for; other layers are left out.
-
-    Without a correction it takes the table's for this network, if there is one.
+    """The latency of a network from a table with the curves of `wanted_axes`; layers without a curve are left out.
 
     Args:
         network: the analysed network.
-        table: latencies of layers.
-        correction: from the sum of layers to the whole network.
-        label: what it holds for, in words.
+        table: layer latencies.
+        correction: from the sum of layers to the whole network; by default the table's for this network, if any.
+        label: name of the measured device, for the user; by default the table's.
     """
     layers, left_out = timed_layers(network, table.place.runtime)
-    there = [layer for layer in layers if layer.kind.key in table.curves]
+    known = [layer for layer in layers if layer.kind.key in table.curves]
     missing = [f"{layer.kind.kind} in {layer.name}" for layer in layers if layer.kind.key not in table.curves]
     return LatencyCost(
         network=network,
-        layers=tuple(there),
-        curves=tuple(table.curves[layer.kind.key] for layer in there),
+        layers=tuple(known),
+        curves=tuple(table.curves[layer.kind.key] for layer in known),
         start_s=table.start_s,
         correction=correction or table.corrections.get(key_of(network)) or Correction(),
         label=label or table.place.device,

@@ -1,4 +1,4 @@
-"""The layers of a network that take time, as a runtime sees them: what is fixed, and which widths vary."""
+"""The timed layers of a network as a runtime runs them: their fixed settings and their variable widths."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pretrim.deploy.runtime import RuntimeName
 POOLS = {"max_pool2d_with_indices": "max_pool", "avg_pool2d": "average_pool"}
 SUMS = {"add": "add", "sub": "add", "mul": "mul"}
 SCALE = 0.02
-"""of int8 tensors in models of one layer: the time does not depend on it"""
+"""Quantisation scale of int8 tensors in one-layer models; the time does not depend on it."""
 
 
 @dataclass(frozen=True)
 class LayerKind:
-    """What is the same for layers that differ in their widths alone.
+    """Everything that layers have in common if they differ only in their widths.
 
     Attributes:
         kind: conv, depthwise, linear, pad, add, mul, mean, max_pool, average_pool.
-        fixed: sizes of the input, kernel, stride, padding and so on; plain JSON.
+        fixed: input size, kernel, stride, padding and other fixed settings, as JSON text.
     """
 
     kind: str
@@ -34,28 +34,28 @@ class LayerKind:
 
     @classmethod
     def of(cls, kind: str, fixed: Mapping[str, Any]) -> LayerKind:
-        """With its fixed part in one order, so that equal kinds are equal."""
+        """Create a kind with sorted settings, so that equal kinds compare equal."""
         return cls(kind, json.dumps(dict(fixed), sort_keys=True))
 
     @property
     def key(self) -> str:
-        """Of tables."""
+        """Key of this kind in tables."""
         return f"{self.kind} {self.fixed}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fixed part."""
+        """The fixed settings as a dictionary."""
         return dict(json.loads(self.fixed))
 
 
 @dataclass(frozen=True)
 class Written:
-    """A model of one layer in the form of a runtime.
+    """A one-layer model in a runtime's file format.
 
     Attributes:
-        content: the file's.
-        shape: of its input, or of each.
-        data_type: of its input.
+        content: content of the file.
+        shape: shape of its input, or of each of its inputs.
+        data_type: data type of its input.
     """
 
     content: bytes
@@ -65,13 +65,13 @@ class Written:
 
 @dataclass(frozen=True)
 class TimedLayer:
-    """One layer: its kind, and its widths (input and output channels, or channels) as terms of the network's widths.
+    """A layer to time: its kind, and its channels as terms in the network's widths.
 
     Attributes:
-        kind: what is fixed.
-        widths: one or two terms: a constant, and at most one dimension.
-        name: the module.
-        parameters: of a convolution or linear layer; its filters are what it is cut by.
+        kind: its fixed settings.
+        widths: input and output channels, or just channels, as terms of a constant and at most one dimension.
+        name: name of the module.
+        parameters: names of the parameters of a convolution or linear layer, which is trimmed by its filters.
     """
 
     kind: LayerKind
@@ -81,9 +81,10 @@ class TimedLayer:
 
 
 def timed_layers(network: Network, runtime: RuntimeName = "litert") -> tuple[list[TimedLayer], list[str]]:
-    """The layers in order, and the operators that are not timed (their time is left out).
+    """List the timed layers in order, and the operators whose time is left out.
 
-    LiteRT pads before a convolution with a stride, and puts feature maps in PyTorch's order; ONNX does neither.
+    LiteRT has extra operators that pad before a strided convolution and transpose feature maps to PyTorch's layout;
+    ONNX has neither.
     """
     low = lower(network)
     sizes = network.sizes(network.dense)
@@ -92,28 +93,28 @@ def timed_layers(network: Network, runtime: RuntimeName = "litert") -> tuple[lis
         if node.kind in ("pad", "transpose") and runtime == "onnx":
             continue
         shape = _shape(low, node.reads[0], sizes) if node.reads else None
-        found = None if shape is None else _layer(low, node.kind, node.operator, node.reads[0], shape, sizes)
-        if found is None:
+        layer = None if shape is None else _layer(low, node.kind, node.operator, node.reads[0], shape, sizes)
+        if layer is None:
             left_out.append(f"{node.kind} in {node.operator.module or 'the model'}")
         else:
-            layers.append(found)
+            layers.append(layer)
     return layers, left_out
 
 
 def _shape(low: Lowering, activation: int, sizes: Any) -> tuple[Term, int, int] | None:
-    """(channels, height, width) of an activation of images or vectors."""
+    """(channels, height, width) of an activation that holds images or vectors; None for others."""
     constant, dims = low.elements[activation]
     if not dims:  # the input of the network, or a padded copy of it
-        given = low.network.example
-        shape = given.get("shape") if isinstance(given, Mapping) else None
+        example = low.network.example
+        shape = example.get("shape") if isinstance(example, Mapping) else None
         if not isinstance(shape, list) or len(shape) != 4:
             return None
-        places = int(constant) // int(shape[1])
-        side = round(places**0.5)
-        return (float(shape[1]), ()), side, places // max(side, 1)
+        positions = int(constant) // int(shape[1])
+        side = round(positions**0.5)
+        return (float(shape[1]), ()), side, positions // max(side, 1)
     if len(dims) == 2 and constant == 1.0:
         return (1.0, dims[1:]), 1, 1
-    if len(dims) == 2:  # a padded copy: the places are in the constant
+    if len(dims) == 2:  # a padded copy: the constant is the number of positions
         side = round(constant**0.5)
         return (1.0, dims[1:2]), side, int(constant) // max(side, 1)
     if len(dims) == 4:
@@ -126,24 +127,24 @@ def _layer(
 ) -> TimedLayer | None:
     channels, height, width = shape
     size = {"height": height, "width": width}
-    given = operator.attributes
+    attributes = operator.attributes
     if kind == "pad":
-        before = _pair(given.get("padding", 0))
-        return TimedLayer(LayerKind.of("pad", {**size, "padding": before}), (channels,), operator.module, ())
+        padding = _pair(attributes.get("padding", 0))
+        return TimedLayer(LayerKind.of("pad", {**size, "padding": padding}), (channels,), operator.module, ())
     if kind in CONVOLUTIONS and operator.weight:
         out: Term = (1.0, operator.outputs[0][1:2])
         if kind != "convolution":
             fixed = LayerKind.of("linear", {})
-            # A linear layer behind a flatten reads every place: its input is the other size of its weight.
+            # A linear layer after a flatten reads every position: its input is the other dimension of its weight.
             others = [dim for dim in operator.weight if dim != operator.outputs[0][1]]
-            reads: Term = (1.0, tuple(others[:1])) if others else channels
-            return TimedLayer(fixed, (reads, out), operator.module, operator.parameters)
-        if given.get("transposed"):
+            inputs: Term = (1.0, tuple(others[:1])) if others else channels
+            return TimedLayer(fixed, (inputs, out), operator.module, operator.parameters)
+        if attributes.get("transposed"):
             return None
-        groups = int(given.get("groups", 1))
+        groups = int(attributes.get("groups", 1))
         kernel = [int(sizes[dim]) for dim in operator.weight[2:]]
-        stride, dilation = _pair(given.get("stride", 1)), _pair(given.get("dilation", 1))
-        same = any(_pair(given.get("padding", 0))) and low.made_by[source] != "pad"
+        stride, dilation = _pair(attributes.get("stride", 1)), _pair(attributes.get("dilation", 1))
+        same = any(_pair(attributes.get("padding", 0))) and low.made_by[source] != "pad"
         fixed_part = {**size, "kernel": kernel, "stride": stride, "dilation": dilation, "same": same}
         if groups == 1:
             return TimedLayer(LayerKind.of("conv", fixed_part), (channels, out), operator.module, operator.parameters)
@@ -154,9 +155,9 @@ def _layer(
         return TimedLayer(LayerKind.of(SUMS[kind], size), (channels,), operator.module, ())
     if kind == "mean":
         return TimedLayer(LayerKind.of("mean", size), (channels,), operator.module, ())
-    if kind in POOLS and not any(_pair(given.get("padding", 0))):
-        kernel = list(_pair(given["kernel_size"]))
-        stride = _pair(given.get("stride") or given["kernel_size"])
+    if kind in POOLS and not any(_pair(attributes.get("padding", 0))):
+        kernel = list(_pair(attributes["kernel_size"]))
+        stride = _pair(attributes.get("stride") or attributes["kernel_size"])
         fixed = LayerKind.of(POOLS[kind], {**size, "kernel": kernel, "stride": stride})
         return TimedLayer(fixed, (channels,), operator.module, ())
     return None

@@ -1,4 +1,4 @@
-"""One layer as a ``.tflite``, written as a flatbuffer: the converter would take seconds for each."""
+"""One-layer ``.tflite`` models, written directly as flatbuffers: the converter would take seconds for each."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .layers import SCALE, LayerKind, Written
 
 
 def model_of(kind: LayerKind, widths: tuple[int, ...], *, int8: bool, signed: bool = True) -> Written:
-    """A model of one layer, NHWC; its int8 is signed in any case.
+    """Write a one-layer model in NHWC; its int8 is always signed.
 
     Args:
-        kind: of the layer.
-        widths: its channels.
-        int8: quantised or float32.
-        signed: not used here.
+        kind: kind of the layer.
+        widths: input and output channels, or just channels.
+        int8: whether it is quantised to int8 instead of float32.
+        signed: ignored.
     """
     schema = need("ai_edge_litert.schema_py_generated")
     build = _Builder(schema, int8)
-    given = kind.settings
-    height, width = given.get("height", 1), given.get("width", 1)
+    settings = kind.settings
+    height, width = settings.get("height", 1), settings.get("width", 1)
     shape = [1, height, width, widths[0]]
     if kind.kind == "linear":
         shape = [1, widths[0]]
@@ -34,29 +34,29 @@ def model_of(kind: LayerKind, widths: tuple[int, ...], *, int8: bool, signed: bo
         build.operator("FULLY_CONNECTED", inputs, [1, widths[1]], schema.FullyConnectedOptionsT())
     elif kind.kind in ("conv", "depthwise"):
         x = build.activation(shape)
-        kernel, out = given["kernel"], widths[-1]
+        kernel, out = settings["kernel"], widths[-1]
         options: Any = schema.Conv2DOptionsT() if kind.kind == "conv" else schema.DepthwiseConv2DOptionsT()
-        options.padding = 0 if given["same"] else 1
-        options.strideH, options.strideW = given["stride"]
-        options.dilationHFactor, options.dilationWFactor = given["dilation"]
+        options.padding = 0 if settings["same"] else 1
+        options.strideH, options.strideW = settings["stride"]
+        options.dilationHFactor, options.dilationWFactor = settings["dilation"]
         options.fusedActivationFunction = 1  # RELU
         if kind.kind == "conv":
             weight = build.weight(out, *kernel, widths[0])
         else:
             options.depthMultiplier = 1
             weight = build.weight(1, *kernel, out, axis=3)
-        places = [
-            _places(size, k, s, d, given["same"])
-            for size, k, s, d in zip((height, width), kernel, given["stride"], given["dilation"], strict=True)
+        output_size = [
+            _output_size(size, k, s, d, settings["same"])
+            for size, k, s, d in zip((height, width), kernel, settings["stride"], settings["dilation"], strict=True)
         ]
         name = "CONV_2D" if kind.kind == "conv" else "DEPTHWISE_CONV_2D"
-        build.operator(name, [x, weight, build.bias(out)], [1, *places, out], options)
+        build.operator(name, [x, weight, build.bias(out)], [1, *output_size, out], options)
     elif kind.kind in ("add", "mul"):
         inputs = [build.activation(shape), build.activation(shape)]
         options = schema.AddOptionsT() if kind.kind == "add" else schema.MulOptionsT()
         build.operator(kind.kind.upper(), inputs, shape, options)
     elif kind.kind == "pad":
-        top, left = given["padding"]
+        top, left = settings["padding"]
         pads = build.integers([[0, 0], [top, top], [left, left], [0, 0]])
         inputs = [build.activation(shape), pads]
         build.operator("PAD", inputs, [1, height + 2 * top, width + 2 * left, widths[0]], schema.PadOptionsT())
@@ -67,24 +67,24 @@ def model_of(kind: LayerKind, widths: tuple[int, ...], *, int8: bool, signed: bo
         options = schema.Pool2DOptionsT()
         options.padding = 1
         (options.filterHeight, options.filterWidth), (options.strideH, options.strideW) = (
-            given["kernel"],
-            given["stride"],
+            settings["kernel"],
+            settings["stride"],
         )
-        places = [
-            _places(size, k, s, 1, False)
-            for size, k, s in zip((height, width), given["kernel"], given["stride"], strict=True)
+        output_size = [
+            _output_size(size, k, s, 1, False)
+            for size, k, s in zip((height, width), settings["kernel"], settings["stride"], strict=True)
         ]
         name = "MAX_POOL_2D" if kind.kind == "max_pool" else "AVERAGE_POOL_2D"
-        build.operator(name, [build.activation(shape)], [1, *places, widths[0]], options)
+        build.operator(name, [build.activation(shape)], [1, *output_size, widths[0]], options)
     return Written(build.finish(), tuple(shape), "int8" if int8 else "float32")
 
 
-def _places(size: int, kernel: int, stride: int, dilation: int, same: bool) -> int:
+def _output_size(size: int, kernel: int, stride: int, dilation: int, same: bool) -> int:
     return -(-size // stride) if same else (size - dilation * (kernel - 1) - 1) // stride + 1
 
 
 class _Builder:
-    """A flatbuffer with one operator."""
+    """Builds a flatbuffer with one operator."""
 
     def __init__(self, schema: Any, int8: bool) -> None:
         self.schema, self.int8 = schema, int8

@@ -1,4 +1,4 @@
-"""The time of a ``.tflite`` on a microcontroller, by the operators that are in the file."""
+"""The work of the operators in a ``.tflite``, from which its latency on a microcontroller is predicted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ACTIVATIONS = frozenset(
     | {"LOG_SOFTMAX", "EXP"}
 )
 VIEWS = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
-"""Operators that take no time worth a word"""
+"""Operators that take negligible time."""
 
 
 def kind_of(operator: FileOperator) -> str | None:
-    """Which of `board_systems.WEIGHTED` or `OTHERS` an operator is; None for those whose time is not known."""
+    """The kind of an operator in `board_systems.WEIGHTED` or `OTHERS`; None if its time is not known."""
     if operator.name in ("CONV_2D", "TRANSPOSE_CONV"):
         return "pointwise" if operator.kernel == (1, 1) else "convolution"
     if operator.name == "DEPTHWISE_CONV_2D":
@@ -33,7 +33,7 @@ def kind_of(operator: FileOperator) -> str | None:
 
 
 def sketch_of_file(graph: FileGraph) -> dict[str, Any]:
-    """What `on_board.predict` has to know of a file: the work by kind of operator, and what is left out."""
+    """The sketch of a file for `on_board.predict`: the work by kind of operator, and the operators left out."""
     macs: dict[str, float] = {}
     outputs: dict[str, float] = {}
     for operator in graph.operators:

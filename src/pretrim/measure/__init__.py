@@ -1,4 +1,4 @@
-"""Measuring artifacts: latency, memory and energy, on this machine or over ssh."""
+"""Measure latency, memory and energy of artifacts, on this machine or over ssh."""
 
 from .record import Latency, Measurement
 from .run import Protocol, measure

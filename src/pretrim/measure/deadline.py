@@ -1,4 +1,4 @@
-"""A limit on how long a process may take: a model may have a loop without an end, and a host may fall silent."""
+"""A time limit for processes: a model may loop forever, and a host may stop responding."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pretrim.errors import MeasureError, UsageError
 
 STILL_S = 15.0
-"""Between two remarks that it is waited for"""
+"""Seconds between two messages that the process is still running."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a measuring process is waited for.
+    """How long to wait for a measuring process.
 
     Attributes:
-        limit_s: after that it is ended.
-        say: is told now and then that it is still waited for.
+        limit_s: time limit in seconds, after which the process is killed.
+        say: called from time to time with a message that the process is still running.
     """
 
     limit_s: float = 900.0
@@ -34,36 +34,36 @@ class Patience:
 
 @contextmanager
 def awaited(process: subprocess.Popen[bytes], patience: Patience, name: str) -> Iterator[None]:
-    """Watch a process while its answer is read; its end, at the latest by the limit, ends the reading.
+    """Enforce the time limit of a process while the caller reads its output, which ends with the process.
 
     Args:
-        process: it; on the way out it has ended, whatever happened.
-        patience: for how long.
-        name: what it is, for remarks and the error.
+        process: the running process; it has always ended on exit.
+        patience: how long to wait.
+        name: name of the process for messages and the error.
 
-    Raises MeasureError if the limit passed.
+    Raises MeasureError if the time limit was exceeded.
     """
     done, expired = threading.Event(), threading.Event()
-    began = time.monotonic()
+    start = time.monotonic()
 
     def watch() -> None:
-        while (left := began + patience.limit_s - time.monotonic()) > 0:
+        while (left := start + patience.limit_s - time.monotonic()) > 0:
             if done.wait(min(left, STILL_S)):
                 return
-            patience.say(f"still waiting for {name} ({time.monotonic() - began:.0f} s)")
+            patience.say(f"still waiting for {name} ({time.monotonic() - start:.0f} s)")
         expired.set()
         process.kill()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    ends_within_s = 1.0  # where a signal ends the reading
+    grace_s = 1.0  # if a signal interrupts the reading
     try:
         yield
-        ends_within_s = 10.0
+        grace_s = 10.0
     finally:
         done.set()
         watcher.join()
-        if not _ends(process, ends_within_s):
+        if not _ends(process, grace_s):
             process.kill()
             process.wait()
     if expired.is_set():

@@ -1,4 +1,4 @@
-"""What a measurement found, as a record; and the answers of `worker.py`, which may come from another machine."""
+"""Records of measurements, and the answers of `worker.py`, which may come from another machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pretrim.errors import MeasureError
 
 from .worker import MARK
 
-LONGEST_TEXT = 200
+MAX_TEXT = 200
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds an inference takes: one image, over every run of every process."""
+    """Seconds per inference of one image, over all runs of all processes."""
 
     median_s: float
     p90_s: float
@@ -32,7 +32,7 @@ class Latency:
 
     @classmethod
     def of(cls, processes: Sequence[Sequence[float]]) -> Latency:
-        """From the times of each run, process by process.
+        """Summarise the times of each run, grouped by process.
 
         >>> Latency.of([[1.0, 2.0], [3.0]]).median_s
         2.0
@@ -51,21 +51,22 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One artifact on one machine.
+    """The measurement of one artifact on one machine.
 
     Attributes:
-        artifact: its file.
-        runtime: what ran it.
-        data_type: of the artifact.
-        provider: the execution provider that really ran it.
-        threads: of the runtime.
-        latency: how long an image takes.
+        artifact: path of the file.
+        runtime: the runtime that ran it.
+        data_type: data type of the artifact.
+        provider: the execution provider that actually ran it.
+        threads: number of threads of the runtime.
+        latency: seconds per image.
         file_bytes: size of the file.
-        memory_peak_bytes: of a process that runs it, with Python and the runtime; None where the system does not say.
-        memory_added_bytes: that peak, less what the process had before the runtime and the model were loaded.
-        energy_j: of one inference, of the whole package or board; None where nothing counts it.
-        energy_source: what counted it.
-        machine: where it was measured (`Machine`).
+        memory_peak_bytes: peak memory of a process that runs it, including Python and the runtime; None if the system
+            does not report it.
+        memory_added_bytes: that peak minus the memory of the process before the runtime and the model were loaded.
+        energy_j: joules of one inference, for the whole package or board; None if there is no counter.
+        energy_source: the counter of the energy.
+        machine: the machine it was measured on (`Machine`).
     """
 
     artifact: str
@@ -82,7 +83,7 @@ class Measurement:
     machine: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Convert to plain JSON."""
         return asdict(self)
 
 
@@ -91,7 +92,7 @@ Bytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Machine(TypedDict):
-    """Where it was measured: what `worker.py` tells of its machine."""
+    """The machine of a measurement, as `worker.py` describes it."""
 
     cpu: str
     cores: int
@@ -114,7 +115,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one process of the worker found."""
+    """The measurements of one worker process."""
 
     machine: Machine
     results: tuple[Result, ...]
@@ -123,27 +124,27 @@ class Answer:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What ran each artifact."""
+        """The execution provider that ran each artifact."""
         return tuple(result.provider for result in self.results)
 
     @property
     def samples_s(self) -> tuple[tuple[float, ...], ...]:
-        """The times of each artifact's inferences."""
+        """Seconds of each inference, by artifact."""
         return tuple(result.samples_s for result in self.results)
 
     @property
     def energy_j(self) -> tuple[float | None, ...]:
-        """Of each artifact's inference."""
+        """Joules per inference of each artifact."""
         return tuple(result.energy_j for result in self.results)
 
     @property
     def energy_source(self) -> tuple[str | None, ...]:
-        """What counted each artifact's energy."""
+        """The energy counter of each artifact."""
         return tuple(result.energy_source for result in self.results)
 
 
 def parse_answer(text: str, artifacts: int) -> Answer:
-    """Read what the worker printed, among whatever the runtime printed. Raises MeasureError for anything else."""
+    """Find the worker's answer in its output, among any output of the runtime. Raises MeasureError if it is invalid."""
     line = next((line for line in text.splitlines() if line.startswith(MARK)), None)
     if line is None:
         raise MeasureError("The worker gave no measurement: run it again.")
@@ -156,9 +157,9 @@ def parse_answer(text: str, artifacts: int) -> Answer:
 
 
 def _printable(data: Any) -> Any:
-    """Text from another machine: short, and with nothing that moves a terminal's cursor."""
+    """Shorten texts from another machine, and drop control characters that would move the terminal's cursor."""
     if isinstance(data, str):
-        return "".join(letter for letter in data if letter.isprintable())[:LONGEST_TEXT]
+        return "".join(letter for letter in data if letter.isprintable())[:MAX_TEXT]
     if isinstance(data, dict):
         return {name: _printable(value) for name, value in data.items()}
     return [_printable(value) for value in data] if isinstance(data, list) else data

@@ -1,7 +1,7 @@
-"""Sent to another machine and run there: unpack what follows on the input, run the worker on it, answer, clean up.
+"""Runs on the remote machine: unpack the files that follow on stdin, run the worker on them, answer, and clean up.
 
-Python 3.8 or newer, nothing but its standard library. The folder is private (0700) and goes whatever happens: when the
-worker ends, when this process is told to stop, and when the connection breaks (its input ends then).
+Needs only the standard library of Python 3.8 or newer. The temporary folder is private (0700) and always removed: when
+the worker ends, when this process is told to stop, and when the connection breaks (which ends stdin).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import tempfile
 import threading
 from typing import Any
 
-LONGEST = 4 << 20
+MAX_OUTPUT_BYTES = 4 << 20
 MARK = "pretrim-answer:"
 
 
 def main() -> None:
-    """Read a line of JSON, {"files": [{"name", "bytes"}]}, and the files behind it; answer with a line of JSON."""
+    """Read a line of JSON, {"files": [{"name", "bytes"}]}, and then the files; answer with a line of JSON."""
     for name in ("SIGTERM", "SIGHUP", "SIGINT"):
         signal.signal(getattr(signal, name), stop)
     stream = sys.stdin.buffer
@@ -40,7 +40,7 @@ def main() -> None:
         finally:
             worker.kill()
         answer = {"code": worker.returncode, "out": text(out), "errors": text(errors)}
-        sys.stdout.write("\n" + MARK + json.dumps(answer) + "\n")  # a shell there may have printed before
+        sys.stdout.write("\n" + MARK + json.dumps(answer) + "\n")  # the login shell may have printed something before
         sys.stdout.flush()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -54,27 +54,27 @@ def unpack(stream: Any, path: str, size: int) -> None:
     """Write one file of a packed stream.
 
     Args:
-        stream: what arrives.
+        stream: the incoming stream.
         path: the file to write.
-        size: its bytes.
+        size: size of the file in bytes.
     """
     with open(path, "wb") as file:
         while size > 0:
-            part = stream.read(min(size, 1 << 20))
-            if not part:
+            chunk = stream.read(min(size, 1 << 20))
+            if not chunk:
                 sys.exit("the files ended early")
-            file.write(part)
-            size -= len(part)
+            file.write(chunk)
+            size -= len(chunk)
 
 
 def end_with_input(stream: Any, worker: Any) -> None:
-    """The other side holds its end open until it has the answer."""
+    """Kill the worker when the input ends: the other side keeps it open until it has the answer."""
     if not stream.read(1):
         worker.kill()
 
 
 def text(content: bytes) -> str:
-    return content[-LONGEST:].decode("utf-8", "replace")
+    return content[-MAX_OUTPUT_BYTES:].decode("utf-8", "replace")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Latency, memory and energy of artifacts, measured in processes of their own."""
+"""Measure latency, memory and energy of artifacts in separate processes."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ MISSING = "missing: "
 CPU = ("CPUExecutionProvider",)
 
 Runner: TypeAlias = Callable[[dict[str, Any], Sequence[Path]], str]
-"""Runs the worker once, with a request about these files, and gives what it printed. Raises MeasureError."""
+"""Runs the worker once with a request about these files, and returns its output. Raises MeasureError."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a latency is measured.
+    """How to measure latency.
 
     Attributes:
-        threads: of the runtime.
-        runs: inferences that are timed in each process, of each artifact.
-        processes: one after another: where memory lies differs between processes, and with it the time.
-        rounds: turns in a process; artifacts that are compared take turns, so that both meet the same machine.
-        warmup_s: before the first.
-        providers: ONNX Runtime's execution providers, the preferred one first.
+        threads: number of threads of the runtime.
+        runs: number of timed inferences of each artifact in each process.
+        processes: number of processes, one after another: memory layout, and with it the time, differs between them.
+        rounds: number of turns in a process; compared artifacts take turns, so that both see the same machine state.
+        warmup_s: seconds of warm-up before the first timed inference.
+        providers: ONNX Runtime's execution providers, in order of preference.
     """
 
     threads: int = 1
@@ -57,28 +57,32 @@ class Protocol:
 def measure(
     artifacts: Sequence[Artifact], protocol: Protocol | None = None, ask: Runner | None = None
 ) -> list[Measurement]:
-    """Measure artifacts of one runtime; several are interleaved, so that their ratio holds on a noisy machine.
+    """Measure artifacts of one runtime; several are interleaved, so that their ratio is reliable on a noisy machine.
 
     Args:
-        artifacts: what to measure.
-        protocol: how.
-        ask: where; by default on this machine.
+        artifacts: the artifacts to measure.
+        protocol: how to measure.
+        ask: runs the worker; by default on this machine.
 
     Raises:
         UsageError: the artifacts are of several runtimes, or the runtime is not installed.
-        MeasureError: it failed.
+        MeasureError: the measurement failed.
     """
     protocol, ask = protocol or Protocol(), ask or here
     if len({artifact.runtime for artifact in artifacts}) != 1:
         raise UsageError("Expected artifacts of one runtime to compare: export the others to it as well.")
-    answers = [_ask(ask, artifacts, protocol, protocol.runs) for _ in range(protocol.processes)]
-    alone = [answers[0]] if len(artifacts) == 1 else [_ask(ask, [one], protocol, protocol.rounds) for one in artifacts]
+    answers = [_run_worker(ask, artifacts, protocol, protocol.runs) for _ in range(protocol.processes)]
+    separate = (  # the memory of each artifact needs a process without the others
+        [answers[0]]
+        if len(artifacts) == 1
+        else [_run_worker(ask, [artifact], protocol, protocol.rounds) for artifact in artifacts]
+    )
     return [
-        _measurement(number, artifacts[number], protocol, answers, alone[number]) for number in range(len(artifacts))
+        _measurement(number, artifact, protocol, answers, separate[number]) for number, artifact in enumerate(artifacts)
     ]
 
 
-def _ask(ask: Runner, artifacts: Sequence[Artifact], protocol: Protocol, runs: int) -> Answer:
+def _run_worker(ask: Runner, artifacts: Sequence[Artifact], protocol: Protocol, runs: int) -> Answer:
     request = {
         "artifacts": [
             {
@@ -100,11 +104,11 @@ def _ask(ask: Runner, artifacts: Sequence[Artifact], protocol: Protocol, runs: i
 
 
 def _measurement(
-    number: int, artifact: Artifact, protocol: Protocol, answers: Sequence[Answer], alone: Answer
+    number: int, artifact: Artifact, protocol: Protocol, answers: Sequence[Answer], separate: Answer
 ) -> Measurement:
-    before, peak = alone.memory_before_bytes, alone.memory_peak_bytes
-    joules = [answer.energy_j[number] for answer in answers]
-    counted = [value for value in joules if value is not None]
+    before, peak = separate.memory_before_bytes, separate.memory_peak_bytes
+    energies = [answer.energy_j[number] for answer in answers]
+    known = [energy for energy in energies if energy is not None]
     return Measurement(
         artifact=str(artifact.path),
         runtime=artifact.runtime,
@@ -115,14 +119,14 @@ def _measurement(
         file_bytes=artifact.file_bytes,
         memory_peak_bytes=peak,
         memory_added_bytes=None if peak is None or before is None else peak - before,
-        energy_j=sum(counted) / len(counted) if counted and len(counted) == len(joules) else None,
+        energy_j=sum(known) / len(known) if known and len(known) == len(energies) else None,
         energy_source=answers[0].energy_source[number],
         machine=answers[0].machine,
     )
 
 
 def with_loaders(request: dict[str, Any]) -> dict[str, Any]:
-    """A request with the source of what loads its artifacts, so that the worker is complete in itself."""
+    """Add the source code of the artifact loaders to a request, so that the worker is self-contained."""
     names = {entry["runtime"] for entry in request["artifacts"]}
     return {**request, "loaders": {name: runtime(name).loader() for name in sorted(names)}}
 
@@ -133,15 +137,15 @@ def here(request: dict[str, Any], files: Sequence[Path], patience: Patience | No
     Args:
         request: what to measure, as plain JSON.
         files: the artifacts.
-        patience: how long to wait, and what to say meanwhile.
+        patience: how long to wait, and where to report that it is still running.
     """
     paths = [str(file.resolve()) for file in files]
     entries = [entry | {"path": path} for entry, path in zip(request["artifacts"], paths, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
-        asked = Path(folder) / "request.json"
-        asked.write_text(json.dumps(with_loaders(request) | {"artifacts": entries}), encoding="utf-8")
-        # Not isolated (-I): a user's PYTHONPATH may hold the runtime.
-        command = [sys.executable, str(WORKER), str(asked)]
+        request_file = Path(folder) / "request.json"
+        request_file.write_text(json.dumps(with_loaders(request) | {"artifacts": entries}), encoding="utf-8")
+        # Not isolated (-I): the runtime may be on the user's PYTHONPATH.
+        command = [sys.executable, str(WORKER), str(request_file)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with process, awaited(process, patience or Patience(), "the measurement"):
             answer, errors = process.communicate()
@@ -150,12 +154,12 @@ def here(request: dict[str, Any], files: Sequence[Path], patience: Patience | No
 
 
 def check_ended(code: int, errors: str, where: str) -> None:
-    """Raises MeasureError for a worker that failed, UsageError for a runtime that is not there.
+    """Raises MeasureError if the worker failed, or UsageError if the runtime is not installed.
 
     Args:
         code: the worker's exit status.
-        errors: what it wrote to stderr.
-        where: the machine, for errors.
+        errors: the worker's stderr.
+        where: the machine, for error messages.
     """
     if code == 0:
         return
@@ -164,17 +168,17 @@ def check_ended(code: int, errors: str, where: str) -> None:
     if missing is not None:
         package = printable(missing.split()[0])
         requirement = requirement_of(package.replace("-", "_"))
-        mend = f"pip install '{requirement}'" if where == "on this machine" else f"pip install {package} there"
-        raise UsageError(f"{package} is not installed {where}: {mend}.")
+        command = f"pip install '{requirement}'" if where == "on this machine" else f"pip install {package} there"
+        raise UsageError(f"{package} is not installed {where}: {command}.")
     if code == -signal.SIGKILL:
         raise MeasureError(f"The artifact was killed {where}, mostly for want of memory: free some.")
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         raise MeasureError(f"The runtime crashed {where} ({name}): export it again.")
-    said = printable(lines[-1]) if lines else f"exit code {code}"
-    raise MeasureError(f"The artifact did not run {where}: {said}. Export it again.")
+    message = printable(lines[-1]) if lines else f"exit code {code}"
+    raise MeasureError(f"The artifact did not run {where}: {message}. Export it again.")
 
 
-def printable(said: str) -> str:
-    """What a process said, which may be on another machine: short, and with nothing that moves a terminal's cursor."""
-    return "".join(letter for letter in said if letter.isprintable())[:300]
+def printable(text: str) -> str:
+    """Shorten untrusted output of a process, and drop control characters that would move the terminal's cursor."""
+    return "".join(letter for letter in text if letter.isprintable())[:300]

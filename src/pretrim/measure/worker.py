@@ -1,8 +1,8 @@
-"""Time artifacts on this machine. One file that needs the runtime and NumPy alone, so that it can be sent to a board.
+"""Measure artifacts on this machine. A single file that needs only the runtime and NumPy, so it can be sent to a board.
 
     python worker.py REQUEST.json > answer.json
 
-Python 3.8 or newer. It is run in a process of its own: a runtime that crashes on a damaged file takes nothing with it.
+Needs Python 3.8 or newer. It runs in its own process, so a runtime that crashes on a damaged file harms nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MARK = "pretrim-measurement:"
 
 
 def main(request_path: str) -> dict[str, Any]:
-    """Answer a request: its artifacts are measured in turns (`run.py` says what it holds)."""
+    """Answer a request (see `run.py` for its contents) by measuring its artifacts in turns."""
     with open(request_path) as file:
         request = json.load(file)
     if request.get("each"):
@@ -30,31 +30,31 @@ def main(request_path: str) -> dict[str, Any]:
     for runner in runners:
         warm_up(runner, request["warmup_s"])
     samples: list[list[float]] = [[] for _ in runners]
-    used = [0.0 for _ in runners]
-    joules = [energy_source(runner.provider) for runner in runners]
+    energies_j = [0.0 for _ in runners]
+    sources = [energy_source(runner.provider) for runner in runners]
     rounds, runs = request["rounds"], request["runs"]
     for turn in range(rounds):
         chunk = runs * (turn + 1) // rounds - runs * turn // rounds
         order = range(len(runners)) if turn % 2 == 0 else reversed(range(len(runners)))
-        for place in order:
-            runners[place].run()  # the others have emptied the caches
-            started = joules[place].read()
+        for index in order:
+            runners[index].run()  # refill the caches after the other artifacts
+            reading = sources[index].read()
             times = []
             for _ in range(chunk):
                 start = time.perf_counter()
-                runners[place].run()
+                runners[index].run()
                 times.append(time.perf_counter() - start)
-            if started is not None:
-                used[place] += joules[place].spent(started, sum(times))
-            samples[place].extend(times)
+            if reading is not None:
+                energies_j[index] += sources[index].spent(reading, sum(times))
+            samples[index].extend(times)
     results = [
         {
             "provider": runner.provider,
             "samples_s": times,
-            "energy_j": spent / len(times) if source.name else None,
+            "energy_j": energy_j / len(times) if source.name else None,
             "energy_source": source.name,
         }
-        for runner, times, spent, source in zip(runners, samples, used, joules)
+        for runner, times, energy_j, source in zip(runners, samples, energies_j, sources)
     ]
     answer: dict[str, Any] = {"machine": machine(request), "results": results}
     answer["memory_before_bytes"], answer["memory_peak_bytes"] = before, memory("VmHWM")
@@ -62,7 +62,7 @@ def main(request_path: str) -> dict[str, Any]:
 
 
 def measure_each(request: dict[str, Any]) -> dict[str, Any]:
-    """Many small artifacts, one after another: each is loaded, timed and let go."""
+    """Time many small artifacts one after another: each is loaded, timed and released."""
     results = []
     for artifact in request["artifacts"]:
         runner = open_artifact(artifact, request)
@@ -73,14 +73,14 @@ def measure_each(request: dict[str, Any]) -> dict[str, Any]:
             start = time.perf_counter()
             runner.run()
             times.append(time.perf_counter() - start)
-        middle = sorted(times)[len(times) // 2]
-        results.append({"provider": runner.provider, "samples_s": [middle], "energy_j": None, "energy_source": None})
-    found = {"machine": machine(request), "results": results}
-    return {**found, "memory_before_bytes": None, "memory_peak_bytes": None}
+        median = sorted(times)[len(times) // 2]
+        results.append({"provider": runner.provider, "samples_s": [median], "energy_j": None, "energy_source": None})
+    answer = {"machine": machine(request), "results": results}
+    return {**answer, "memory_before_bytes": None, "memory_peak_bytes": None}
 
 
 def warm_up(runner: Any, seconds: float) -> None:
-    """Run for a while, so that the clock is up and the caches are filled; at least three times."""
+    """Run for a while, at least three times, to raise the clock rate and fill the caches."""
     start, count = time.perf_counter(), 0
     while count < 3 or time.perf_counter() - start < seconds:
         runner.run()
@@ -91,33 +91,34 @@ def warm_up(runner: Any, seconds: float) -> None:
 
 
 class Runner:
-    """An artifact that is loaded: `run` is one inference, `provider` what runs it."""
+    """A loaded artifact: `run` performs one inference on the execution provider `provider`."""
 
     def __init__(self, run: Callable[[], Any], provider: str) -> None:
         self.run, self.provider = run, provider
 
 
 def open_artifact(artifact: dict[str, Any], request: dict[str, Any]) -> Runner:
-    """Load an artifact by its runtime's own function, which comes with the request as source (`Runtime.load`)."""
+    """Load an artifact with its runtime's function, whose source comes with the request (`Runtime.load`)."""
     import numpy as np
 
     loader = request["loaders"][artifact["runtime"]]
-    names: dict[str, Any] = {}
-    exec(compile(loader["source"], artifact["runtime"], "exec"), names)
+    namespace: dict[str, Any] = {}
+    exec(compile(loader["source"], artifact["runtime"], "exec"), namespace)
     inputs = [pixels(np, entry["shape"], entry["data_type"]) for entry in artifact.get("inputs", [artifact])]
     try:
-        return Runner(*names[loader["function"]](artifact["path"], inputs, request["threads"], request["providers"]))
+        load = namespace[loader["function"]]
+        return Runner(*load(artifact["path"], inputs, request["threads"], request["providers"]))
     except ImportError as error:
         raise SystemExit(f"missing: {loader['packages'][0]} ({error})") from error
 
 
 def pixels(np: Any, shape: list[int], data_type: str) -> Any:
-    """An input with no special values, the same every time.
+    """Create a random input, the same every time.
 
     Args:
-        np: NumPy, which the board may lack.
-        shape: of the input.
-        data_type: of the input.
+        np: NumPy, passed in because the board may lack it.
+        shape: shape of the input.
+        data_type: data type of the input.
     """
     random = np.random.RandomState(0)
     if data_type in ("int8", "uint8"):
@@ -129,7 +130,7 @@ def pixels(np: Any, shape: list[int], data_type: str) -> Any:
 
 
 def machine(request: dict[str, Any]) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Description of the machine that the measurements were made on."""
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count() or 1,
@@ -143,20 +144,20 @@ def machine(request: dict[str, Any]) -> dict[str, Any]:
 
 def cpu_name() -> str:
     board = first_line("/proc/device-tree/model")
-    names: dict[str, str] = {}
+    fields: dict[str, str] = {}
     try:
         with open("/proc/cpuinfo") as file:
             for line in file:
                 key, _, value = line.partition(":")
-                names.setdefault(key.strip(), value.strip())
+                fields.setdefault(key.strip(), value.strip())
     except OSError:
         pass
-    known = names.get("model name") or names.get("Hardware") or platform.processor() or "unknown"
-    return f"{board}, {known}" if board else known
+    cpu = fields.get("model name") or fields.get("Hardware") or platform.processor() or "unknown"
+    return f"{board}, {cpu}" if board else cpu
 
 
 def runtime_version(packages: list[str]) -> str:
-    """Of the first distribution that is there."""
+    """Name and version of the first of these packages that is installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     for package in packages:
@@ -175,13 +176,13 @@ def first_line(path: str) -> str | None:
         return None
 
 
-def number(path: str) -> int:
-    """Raises ValueError where there is none."""
+def read_int(path: str) -> int:
+    """Read an integer from a file. Raises ValueError if there is none."""
     return int(first_line(path) or "none")
 
 
 def memory(field: str) -> int | None:
-    """Bytes of this process, by Linux; None elsewhere. VmHWM is its peak: getrusage's begins with the parent's."""
+    """Bytes of this process on Linux; None elsewhere. VmHWM is its peak: getrusage's starts with the parent's."""
     try:
         with open("/proc/self/status") as file:
             for line in file:
@@ -196,28 +197,28 @@ def memory(field: str) -> int | None:
 
 
 class Counter:
-    """Joules that a counter gives: it counts up, and starts again at its range."""
+    """Energy from a counter in joules that counts up and wraps around at its range."""
 
     def __init__(self, name: str, read: Callable[[], float], range_j: float | None = None) -> None:
         self.name, self.read, self.range_j = name, read, range_j
 
-    def spent(self, started: float, seconds: float) -> float:
-        difference = self.read() - started
+    def spent(self, start: float, seconds: float) -> float:
+        difference = self.read() - start
         return difference + self.range_j if difference < 0 and self.range_j else difference
 
 
 class Power:
-    """Joules by a meter of power, read when work ends: for long enough runs alone."""
+    """Energy from a power meter read at the start and end of the work: only accurate for long enough runs."""
 
     def __init__(self, name: str, read: Callable[[], float]) -> None:
         self.name, self.read = name, read
 
-    def spent(self, started: float, seconds: float) -> float:
-        return 0.5 * (started + self.read()) * seconds
+    def spent(self, start: float, seconds: float) -> float:
+        return 0.5 * (start + self.read()) * seconds
 
 
-class Nothing:
-    """No counter that this process may read."""
+class NoEnergy:
+    """Placeholder if this process can read no counter."""
 
     name = None
 
@@ -226,32 +227,32 @@ class Nothing:
 
 
 def energy_source(provider: str) -> Any:
-    """The best that this machine has: the GPU's own counter where that runs the model, RAPL, a Jetson's meter."""
+    """The best source here: the GPU's counter if the GPU runs the model, else RAPL, else a Jetson's meter."""
     if "CUDA" in provider or "Tensorrt" in provider:
         counter = nvml()
         if counter is not None:
             return counter
-    return rapl() or jetson() or Nothing()
+    return rapl() or jetson() or NoEnergy()
 
 
 def rapl() -> Counter | None:
-    """Intel's and AMD's package counters; most systems let root alone read them."""
+    """Intel's and AMD's package counters; on most systems only root can read them."""
     files = sorted(glob.glob("/sys/class/powercap/intel-rapl:?/energy_uj"))
 
     def read() -> float:
-        return sum(number(file) for file in files) * 1e-6
+        return sum(read_int(file) for file in files) * 1e-6
 
     try:
         if not files or read() <= 0:
             return None
-        ranges = [number(file.replace("energy_uj", "max_energy_range_uj")) for file in files]
+        ranges = [read_int(file.replace("energy_uj", "max_energy_range_uj")) for file in files]
         return Counter("RAPL", read, sum(ranges) * 1e-6)
     except (OSError, TypeError, ValueError):
         return None
 
 
 def jetson() -> Power | None:
-    """The meter of the board's main supply, in millivolts and milliamperes."""
+    """The power meter of the board's main supply, read in millivolts and milliamperes."""
     for label in sorted(glob.glob("/sys/bus/i2c/drivers/ina3221*/*/hwmon/hwmon*/in*_label")):
         if first_line(label) not in ("VDD_IN", "POM_5V_IN"):
             continue
@@ -259,7 +260,7 @@ def jetson() -> Power | None:
         amperes = volts.replace("/in", "/curr")
 
         def read(volts: str = volts, amperes: str = amperes) -> float:
-            return number(volts) * number(amperes) * 1e-6
+            return read_int(volts) * read_int(amperes) * 1e-6
 
         try:
             read()
@@ -270,7 +271,7 @@ def jetson() -> Power | None:
 
 
 def nvml() -> Counter | None:
-    """NVIDIA's counter of the first GPU (Volta and later)."""
+    """NVIDIA's energy counter of the first GPU (Volta and later)."""
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
         handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()

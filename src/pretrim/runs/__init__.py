@@ -1,1 +1,1 @@
-"""Run folders: trained networks as safetensors and JSON."""
+"""Run folders: trained networks stored as safetensors and JSON."""

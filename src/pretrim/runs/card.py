@@ -1,7 +1,7 @@
-"""The model card of a run, README.md: what the network is, how it was trimmed, what it takes, how to load it.
+"""The model card of a run, README.md: the network, how it was trimmed, its costs, and how to load it.
 
-In the form of the Hugging Face hub: Markdown under a header of YAML. The licence is left to the owner. Names come from
-outside, so nothing in them is Markdown, HTML or YAML.
+It follows the format of the Hugging Face hub: Markdown under a YAML header. The licence is left to the owner. Names are
+untrusted, so they are escaped: nothing in them is read as Markdown, HTML or YAML.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pretrim.train import Metric
 from .record import CARD, RunRecord
 
 HERE = "."
-"""Where a card says that its run is, until the run is pushed"""
+"""Location of the run in its card until the run is pushed."""
 EXPORTS_BEGIN, EXPORTS_END = "<!-- exports -->", "<!-- /exports -->"
-"""`export` writes between these alone: the rest may be edited"""
+"""`export` only writes between these marks, so the rest of the card may be edited."""
 CLASSIFICATION = "image-classification"
 COSTS = {
     "params": ("parameters", False),
@@ -31,16 +31,16 @@ COSTS = {
     "artifact_bytes": ("int8 .tflite, predicted", True),
     "arena_bytes": ("tensor arena, predicted", True),
 }
-"""Title, and whether it is in bytes"""
+"""Title of each cost, and whether it is in bytes."""
 SETTINGS = {"epochs": "epochs", "batch_size": "batches of", "learning_rate": "learning rate up to"}
 
 
 def model_card(record: RunRecord, where: str = HERE) -> str:
-    """The card as text.
+    """Write the card as text.
 
     Args:
-        record: what ``run.json`` says.
-        where: what `pretrim.open_run` is given: the folder, or ``hf:OWNER/NAME``.
+        record: the record of the run.
+        where: the argument for `pretrim.open_run`: the folder, or ``hf:OWNER/NAME``.
     """
     parts = [
         _header(record),
@@ -51,20 +51,20 @@ def model_card(record: RunRecord, where: str = HERE) -> str:
         *([f"## On the device\n\n{device}"] if (device := _device(record)) else []),
         f"## Load it\n\n{_loading(record, where)}",
         f"## Exported files\n\n{EXPORTS_BEGIN}\nNone yet: `pretrim export` adds them.\n{EXPORTS_END}",
-        "## Licence\n\nTo be filled in by the owner: of the weights, of the network's definition, and of the data that "
-        "it was trained on. `license` in the header is what the hub shows.",
+        "## Licence\n\nTo be filled in by the owner, for the weights, the network's definition, and the data that it "
+        "was trained on. The hub shows `license` from the header.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def list_exports(folder: Path, artifacts: Sequence[Mapping[str, Any]]) -> bool:
-    """Name the artifacts of a run in its card, and leave the rest of it as its owner has it.
+    """List the artifacts of a run in its card, and leave the rest of the card unchanged.
 
     Args:
-        folder: of the run.
-        artifacts: of each ``file``, ``runtime``, ``data_type``, ``file_bytes``, ``sha256``, and the ``proof``.
+        folder: the run folder.
+        artifacts: records with ``file``, ``runtime``, ``data_type``, ``file_bytes``, ``sha256`` and ``proof``.
 
-    Returns False, having written nothing, where there is no card, or no place for them in it.
+    Returns False without writing if there is no card, or if the card lacks the marks.
     """
     try:
         text = (folder / CARD).read_text(encoding="utf-8")
@@ -76,13 +76,13 @@ def list_exports(folder: Path, artifacts: Sequence[Mapping[str, Any]]) -> bool:
         return False
     rows = [
         (
-            plain(one["file"]),
-            plain(f"{one['runtime']}, {one['data_type']}"),
-            _size(one["file_bytes"]),
-            "not proved" if one["proof"].get("failed") else "computes the same as PyTorch",
-            f"`{one['sha256'][:12]}`",
+            plain(artifact["file"]),
+            plain(f"{artifact['runtime']}, {artifact['data_type']}"),
+            _size(artifact["file_bytes"]),
+            "not proved" if artifact["proof"].get("failed") else "computes the same as PyTorch",
+            f"`{artifact['sha256'][:12]}`",
         )
-        for one in artifacts
+        for artifact in artifacts
     ]
     table = _table(("file", "runtime", "size", "verification", "SHA-256"), rows)
     write_text(folder / CARD, f"{before}{begin}\n{table}\n{end}{after}")
@@ -90,7 +90,7 @@ def list_exports(folder: Path, artifacts: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def plain(text: object) -> str:
-    """A text from outside, in one line and with no sign that Markdown or HTML reads.
+    """Escape untrusted text for Markdown and HTML, and put it on one line.
 
     >>> plain("<b>|x|_y_")
     '&lt;b&gt;\\\\|x\\\\|\\\\_y\\\\_'
@@ -116,13 +116,13 @@ def _data(record: RunRecord) -> str:
 
 
 def _task(record: RunRecord) -> str:
-    """As the hub names tasks, for those that it has a name for."""
+    """The hub's name of the task, or `other` if it has none."""
     metric = Metric.from_json((record.results or {}).get("metric"))
     return CLASSIFICATION if metric.name == "accuracy" and record.classes is not None else "other"
 
 
 def _header(record: RunRecord) -> str:
-    """YAML; texts in the form of JSON, which YAML reads as they are."""
+    """The YAML header. Texts are written as JSON, which is valid YAML."""
     name, results = json.dumps(_title(record)), record.results or {}
     lines = [
         "---",
@@ -170,7 +170,7 @@ def _costs(record: RunRecord) -> str:
         for part in ("test", "validation")
         if results.get(part)
     ]
-    dense, slim = ({**costs, **device.get(which, {})} for which, costs in (("dense", plan.dense), ("slim", plan.slim)))
+    dense, slim = ({**costs, **device.get(name, {})} for name, costs in (("dense", plan.dense), ("slim", plan.slim)))
     for cost, (title, is_bytes) in COSTS.items():
         if cost in slim and dense.get(cost):
             shown = [_size(values[cost]) if is_bytes else f"{values[cost]:,}" for values in (dense, slim)]
@@ -179,7 +179,7 @@ def _costs(record: RunRecord) -> str:
 
 
 def score(evaluation: Mapping[str, Any] | None, metric: Metric) -> str:
-    """With the 95 % interval, where there is one, and of how many images it is; a dash where it is not known."""
+    """A score with its 95 % interval, if any, and the number of images; a dash if it is not known."""
     if not evaluation or evaluation.get(metric.name) is None:
         return "-"
     ends = evaluation.get("interval_95")
@@ -212,7 +212,7 @@ def _training(record: RunRecord) -> str:
 
 
 def _device(record: RunRecord) -> str:
-    """What the plan knows of the board that it was made for."""
+    """What the plan states about its board."""
     device = record.plan.device or {}
     lines = [f"Made for {plain(device['name'])}."] if device.get("name") else []
     lines += [plain(device["arena_text"])] if device.get("arena_text") else []
@@ -226,12 +226,12 @@ def _device(record: RunRecord) -> str:
 
 
 def _loading(record: RunRecord, where: str) -> str:
-    """Three lines that run as they are printed."""
+    """Three lines of code that run as printed, and a note."""
     trusted = record.reference is not None and record.reference.trusted
-    own = "" if trusted else f", model={json.dumps(_source(record))}"
+    model = "" if trusted else f", model={json.dumps(_source(record))}"
     images = "images" if record.as_given else '["image.png"]'
     use = f"print(run.predict({images}))" if record.classes is not None else "print(run.model)"
-    lines = ["import pretrim", f"run = pretrim.open_run({json.dumps(where)}{own})", use]
+    lines = ["import pretrim", f"run = pretrim.open_run({json.dumps(where)}{model})", use]
     note = "" if trusted else "\n\n`model` names the dense network's own definition, which is executed."
     if record.as_given:
         note += "\n\n`images` are float tensors, N x C x H x W, as the data set of the training gave them."

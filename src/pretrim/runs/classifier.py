@@ -1,4 +1,4 @@
-"""A trained network that can classify images: its run, with classes, input shape and normalisation."""
+"""Trained networks that can classify images: runs with classes, input shape and normalisation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .record import Normalisation, RunRecord, Shape
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A run that can classify images: what it needs is there."""
+    """A run that can classify images, with everything that this needs."""
 
     record: RunRecord
     network: nn.Module
@@ -26,24 +26,24 @@ class TrainedClassifier:
 
     @property
     def padding(self) -> int:
-        """Of zeros round the images that it was trained on; runs of before it was recorded have none."""
+        """Zero padding around the training images; 0 for older runs that did not record it."""
         padding = (self.record.data or {}).get("padding", 0)
-        inside = min(self.input_shape[1:]) - 1
-        return padding if isinstance(padding, int) and 0 <= 2 * padding <= inside else 0
+        limit = min(self.input_shape[1:]) - 1
+        return padding if isinstance(padding, int) and 0 <= 2 * padding <= limit else 0
 
     @property
     def fit(self) -> Fit:
-        """How images of other proportions got its shape."""
-        said = (self.record.data or {}).get("fit")
-        return next((fit for fit in FITS if fit == said), "crop")
+        """How images of other aspect ratios were fitted to the input shape."""
+        recorded = (self.record.data or {}).get("fit")
+        return next((fit for fit in FITS if fit == recorded), "crop")
 
 
 def open_classifier(path: Path, model: ModelSource | None = None) -> TrainedClassifier:
     """Load a run's network.
 
     Raises:
-        CheckpointError: the run is truncated, edited or foreign, or it does not say what its inputs and outputs are.
-        UsageError: `model` is needed, or names nothing.
+        CheckpointError: the run is truncated, edited or foreign, or does not describe its inputs and outputs.
+        UsageError: `model` is needed, or does not name a model.
     """
     record = read(path)
     _check(path, record)
@@ -51,12 +51,12 @@ def open_classifier(path: Path, model: ModelSource | None = None) -> TrainedClas
 
 
 def as_classifier(path: Path, record: RunRecord, network: nn.Module) -> TrainedClassifier:
-    """A network that is loaded already. Raises CheckpointError where its record lacks something.
+    """Wrap a network that is already loaded. Raises CheckpointError if its record is incomplete.
 
     Args:
-        path: the run's folder.
-        record: its record.
-        network: its trained network.
+        path: the run folder.
+        record: the record of the run.
+        network: the trained network.
     """
     _check(path, record)
     assert record.classes is not None and record.input_shape is not None and record.normalisation is not None

@@ -1,4 +1,4 @@
-"""The folder of a run: made, taken over, replaced."""
+"""Run folders: creating, reusing and replacing them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .record import ARTIFACT, DENSE, LOCK, OWN, RECORD, STATE
 
 
 def prepare_output(path: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
-    """Check, before long work, that a run folder can be written at `path`. Nothing is made yet.
+    """Check, before long work, that a run folder can be written at `path`, without creating anything. Return its path.
 
     Args:
-        path: of the run.
-        overwrite: whether an earlier run is replaced.
-        resume: whether it goes on.
+        path: the run folder.
+        overwrite: whether an earlier run may be replaced.
+        resume: whether an earlier training is resumed.
 
     Raises:
-        CheckpointError: it exists (or, with `overwrite` or `resume`, is not a run folder), a training runs in it, or it
-            cannot be written.
+        CheckpointError: the folder exists (or, with `overwrite` or `resume`, is not a run folder), training runs in it,
+            or it cannot be written.
     """
     try:
         target = Path(path).resolve()
@@ -36,24 +36,24 @@ def prepare_output(path: str | Path, overwrite: bool = False, resume: bool = Fal
             _check_replaceable(Path(path), target, overwrite, resume)
         check_folder_writable(target)
         _check_name(target)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that go in a circle, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links, before Python 3.13
         raise not_writable(Path(path), error) from error
     return target
 
 
 @contextmanager
 def output_folder(path: str | Path, *, overwrite: bool = False, resume: bool = False) -> Iterator[Lock]:
-    """Make the folder of a training, or take the one that is there, and hold its lock: nobody else trains in it.
+    """Create the folder of a training or reuse an existing one, and hold its lock so that no other training uses it.
 
-    A run in it stays until the new one is finished. Unless `resume`, the state of a training that was stopped is
-    removed: this one starts anew. If nothing was written when an error ends the work, the folder goes again.
+    A run in the folder stays until the new one is finished. Unless `resume` is set, the state of a stopped training is
+    removed, since training starts over. If an error occurs before anything is written, the folder is removed again.
 
     Args:
-        path: of the folder.
-        overwrite: take one that holds a run, and start anew.
-        resume: take one that holds a training that was stopped, and go on.
+        path: the folder.
+        overwrite: reuse a folder that holds a run, and start over.
+        resume: reuse a folder that holds a stopped training, and continue it.
 
-    Raises CheckpointError if it cannot be written, was made by another process meanwhile, or a training runs in it.
+    Raises CheckpointError if it cannot be written, another process has created it meanwhile, or training runs in it.
     """
     target = Path(path).resolve()
     with ExitStack() as stack:
@@ -70,12 +70,12 @@ def output_folder(path: str | Path, *, overwrite: bool = False, resume: bool = F
 
 
 def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):  # it is not empty
+    with suppress(OSError):  # not empty
         folder.rmdir()
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove files that were being written when a process was killed. Raises OSError if that is not allowed."""
+    """Remove files that a killed process left half-written. Raises OSError if that is not allowed."""
     for entry in filter(_is_temporary, folder.iterdir()):
         entry.unlink(missing_ok=True)
 
@@ -90,15 +90,15 @@ def _clean(target: Path, resume: bool) -> None:
 
 
 def is_finished(path: str | Path) -> bool:
-    """Whether a folder holds a run, and no training that was stopped."""
+    """Whether a folder holds a run, and no stopped training."""
     folder = Path(path)
     return (folder / RECORD).exists() and not any((folder / part / STATE).exists() for part in ("", DENSE))
 
 
 def _check_name(target: Path) -> None:
-    """Raises OSError for a name that the file system does not take."""
-    there = next(folder for folder in target.parents if folder.exists())
-    if len(os.fsencode(target.name)) > os.pathconf(there, "PC_NAME_MAX"):
+    """Raises OSError for a name that is too long for the file system."""
+    parent = next(folder for folder in target.parents if folder.exists())
+    if len(os.fsencode(target.name)) > os.pathconf(parent, "PC_NAME_MAX"):
         raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG))
 
 
@@ -126,23 +126,23 @@ def _is_artifact(entry: Path) -> bool:
 
 
 def _is_temporary(entry: Path) -> bool:
-    """A file that was being written when the process was killed (`files.write_atomically`)."""
+    """Whether this is a file that a killed process left half-written (`files.write_atomically`)."""
     return entry.name.startswith(".") and entry.suffix == ".tmp"
 
 
 def temporary_beside(target: Path) -> Path:
-    """A new name in the same folder: a rename within one folder is atomic."""
+    """An unused name in the same folder, since a rename within a folder is atomic."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
 
 
 def not_writable(path: Path, error: OSError | RuntimeError) -> CheckpointError:
-    """What to raise where a run's folder cannot be written."""
-    why = getattr(error, "strerror", None) or "links that lead in a circle"
-    return CheckpointError(f"Cannot write the folder {path}: {why}. Choose one that can be written.")
+    """The error to raise if a run folder cannot be written."""
+    reason = getattr(error, "strerror", None) or "links that lead in a circle"
+    return CheckpointError(f"Cannot write the folder {path}: {reason}. Choose one that can be written.")
 
 
 def replace_folder(temporary: Path, target: Path) -> None:
-    """Put the new folder in the place of the old one, which is put back if that fails."""
+    """Replace the old folder by the new one; the old one is restored if that fails."""
     if not target.exists():
         temporary.rename(target)
         return

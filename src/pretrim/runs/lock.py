@@ -1,8 +1,8 @@
-"""One training in a run folder at a time: a lock file with an owner, touched every few seconds while it works.
+"""Allow one training at a time in a run folder, by a lock file that names its owner and is touched every few seconds.
 
-The file is created exclusively: of several processes, on network folders too, one gets it. A lock is stale when its
-owner's process is gone from this machine, or when it was not touched for a minute by the clock of the folder's own file
-system: clocks of two machines are never compared.
+The file is created exclusively, so only one of several processes gets it, on network folders too. A lock is stale if
+its owner's process no longer exists on this machine, or if it has not been touched for a minute by the clock of the
+folder's file system: the clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .record import LOCK
 
 BEAT_S = 5.0
 GRACE_S = 60.0
-"""A lock that was not touched for so long is stale."""
+"""A lock that has not been touched for this long is stale."""
 
 
 class Lock:
@@ -32,28 +32,28 @@ class Lock:
         self.folder, self.owner, self._lost = folder, new_owner(), False
 
     def check(self) -> None:
-        """Raises CheckpointError if another training took the folder over, as this process stood still for long."""
+        """Raises CheckpointError if another training took over the folder while this process was suspended."""
         if self._lost:
             raise CheckpointError(
                 f"Another training took {self.folder} over, as this one stood still: it writes nothing more there."
             )
 
     def is_held(self) -> bool:
-        """Whether the file is still ours."""
+        """Whether this process still owns the file."""
         return _owner_of(self.folder / LOCK) == self.owner
 
     def beat(self) -> bool:
-        """Touch the file; whether it is still ours."""
+        """Touch the file. Returns whether this process still owns it."""
         if not self.is_held():
             self._lost = True
             return False
-        with suppress(OSError):  # the disk is away for a moment; whoever finds it so for a minute takes over
+        with suppress(OSError):  # the disk may be away for a moment; after a minute another process takes over
             os.utime(self.folder / LOCK)
         return True
 
 
 def holder(folder: Path) -> str | None:
-    """Who trains in a folder now, for people; None where nobody does."""
+    """A readable name of the process that trains in a folder; None if there is none."""
     owner = _owner_of(folder / LOCK)
     if owner is None or _is_silent(folder):
         return None
@@ -63,31 +63,31 @@ def holder(folder: Path) -> str | None:
 
 
 def check_free(folder: Path, shown_as: Path) -> None:
-    """Raises CheckpointError if a training runs in a folder.
+    """Raises CheckpointError if training runs in a folder.
 
     Args:
-        folder: of the run; it need not be there.
-        shown_as: its name for the error.
+        folder: the run folder; it need not exist.
+        shown_as: the folder's name in the error.
     """
-    who = holder(folder)
-    if who is not None:
+    process = holder(folder)
+    if process is not None:
         raise CheckpointError(
-            f"A training is running in {shown_as} ({who}): wait until it ends, stop it, or choose another folder."
+            f"A training is running in {shown_as} ({process}): wait until it ends, stop it, or choose another folder."
         )
 
 
 @contextmanager
 def locked(folder: Path, shown_as: Path) -> Iterator[Lock]:
-    """Hold the lock of a folder that exists.
+    """Hold the lock of an existing folder.
 
     Args:
-        folder: of the run.
-        shown_as: its name for errors.
+        folder: the run folder.
+        shown_as: the folder's name in errors.
 
-    Raises CheckpointError if a training runs there.
+    Raises CheckpointError if training runs in the folder.
     """
     lock = Lock(folder)
-    _take(lock, shown_as)
+    _acquire(lock, shown_as)
     done = threading.Event()
 
     def beat() -> None:
@@ -101,34 +101,34 @@ def locked(folder: Path, shown_as: Path) -> Iterator[Lock]:
     finally:
         done.set()
         thread.join()
-        with _alone(folder):
+        with _exclusive(folder):
             if lock.is_held():
                 (folder / LOCK).unlink(missing_ok=True)
 
 
-def _take(lock: Lock, shown_as: Path) -> None:
-    """Create the file. Raises CheckpointError if a live one is there."""
+def _acquire(lock: Lock, shown_as: Path) -> None:
+    """Create the lock file. Raises CheckpointError if there is one that is not stale."""
     file = lock.folder / LOCK
-    with _alone(lock.folder):
+    with _exclusive(lock.folder):
         check_free(lock.folder, shown_as)
         file.unlink(missing_ok=True)  # stale
         try:
-            with file.open("x", encoding="utf-8") as made:
-                made.write(lock.owner)
-        except FileExistsError:  # of another machine, at this moment
+            with file.open("x", encoding="utf-8") as stream:
+                stream.write(lock.owner)
+        except FileExistsError:  # created by another machine at this moment
             check_free(lock.folder, shown_as)
             raise
-        except OSError:  # a full disk: an empty file would stop whoever comes next for a minute
+        except OSError:  # a full disk: an empty file would block the next process for a minute
             file.unlink(missing_ok=True)
             raise
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No two processes of this machine are inside at once: both might take one stale lock over."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Exclude other processes of this machine: two of them might both take over the same stale lock."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # network folders that do not lock: there the file's exclusive creation has to do
+        with suppress(OSError):  # network folders without locks must rely on exclusive creation
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
@@ -136,19 +136,19 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _owner_of(file: Path) -> str | None:
-    """What a lock file says, nothing where it was just created or is not for us to read; None where there is none."""
+    """The owner in a lock file: empty if it was just created or is unreadable, None if there is no file."""
     try:
         return file.read_bytes()[:1000].decode("utf-8", "replace").strip()
     except PermissionError:
         return ""
-    except OSError:  # there is no such file or folder, or a link that leads in a circle
+    except OSError:  # no such file or folder, or a loop of symbolic links
         return None
 
 
 def _is_silent(folder: Path) -> bool:
-    """Whether a lock was not touched for long. A new file in the same folder says what time it is there."""
+    """Whether a lock has not been touched for too long, by the file system's clock, which a new file reveals."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{LOCK}.", suffix=".tmp") as now:
             return os.stat(now.name).st_mtime - (folder / LOCK).stat().st_mtime > GRACE_S
     except OSError:
-        return False  # a folder that cannot be written: nobody can take it over
+        return False  # an unwritable folder: no process can take it over

@@ -1,4 +1,4 @@
-"""Who works on something: a name for this process that others, on this machine or another, can tell dead from alive."""
+"""Owner names of processes, from which others on this machine can tell whether the process is still alive."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def new_owner() -> str:
 
 
 def machine() -> str:
-    """This machine, and its space of process numbers: containers of one host have several."""
+    """Name of this machine and its PID namespace, since containers on one host have several."""
     try:
-        space = os.stat("/proc/self/ns/pid").st_ino
+        namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
-        space = 0
-    return f"{platform.node()}/{space}"
+        namespace = 0
+    return f"{platform.node()}/{namespace}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the owner's process ran on this machine and is gone, or the text names no owner at all."""
+    """Whether the owner's process ran on this machine and has ended, or the text is not an owner name."""
     parts = owner.rsplit(":", 2)
     if len(parts) != 3 or not (parts[1].isascii() and parts[1].isdigit()):
         return True
@@ -31,7 +31,7 @@ def is_dead(owner: str) -> bool:
 
 
 def shown(owner: str) -> str:
-    """For people: ``process 12 on host``."""
+    """The owner as readable text: ``process 12 on host``."""
     where, process, _ = owner.rsplit(":", 2)
     return f"process {process} on {where.partition('/')[0]}"
 

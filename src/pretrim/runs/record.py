@@ -1,4 +1,4 @@
-"""The record of a run, ``run.json``: what it says and how it is checked."""
+"""The record of a run, ``run.json``: its contents and their validation."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ VERSION = 1
 RECORD = "run.json"
 WEIGHTS = "weights.safetensors"
 LAYOUT = "NCHW"
-# What a training adds to a run folder: its state (only until it is finished), a line an epoch, a picture, what trackers
-# write, and the dense network's own run.
+# Files that training adds to a run folder: its state (removed when it finishes), a log with one line per epoch, a plot,
+# the trackers' output, and the run of the dense network.
 STATE, LOG, CURVE, TRACKING, DENSE = "training.safetensors", "log.jsonl", "curve.png", "tracking", "dense"
 CARD = "README.md"
-"""The model card (`card.py`)"""
+"""The model card (`card.py`)."""
 LOCK = ".lock"
-"""There while a training runs in the folder (`lock.py`)"""
+"""Present while training runs in the folder (`lock.py`)."""
 OWN = frozenset(
     {
         RECORD,
@@ -44,33 +44,34 @@ OWN = frozenset(
         LOCK,
     }
 )
+"""Names of the files and folders that pretrim writes to a run folder."""
 ARTIFACT = "model"
-"""What `export` puts there: ``model.onnx``, ``model.int8.tflite``, and a record of each."""
+"""Stem of the files that `export` adds: ``model.onnx``, ``model.int8.tflite``, and a record of each."""
 
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 Shape: TypeAlias = tuple[int, ...]
-"""Channels, then one to three spatial sizes"""
+"""Channels, then one to three spatial sizes."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What ``run.json`` says.
+    """The contents of ``run.json``.
 
     Attributes:
         plan: the plan that the network was built from.
-        reference: what rebuilds the dense model; None for a module that came from elsewhere.
-        versions: of pretrim, torch and python, when it was written.
-        dense_fingerprint: of the dense model's parameters and buffers (`identity.fingerprint`).
-        slim_fingerprint: of the slim network's.
-        weights_sha256: of the file of weights.
-        aliases: the names of tied tensors, each with the name that its values are stored under.
-        classes: names of the outputs, in their order.
+        reference: how to rebuild the dense model; None for a module from elsewhere.
+        versions: versions of pretrim, torch and python at the time of writing.
+        dense_fingerprint: fingerprint of the dense model's parameters and buffers (`identity.fingerprint`).
+        slim_fingerprint: fingerprint of the slim network's parameters and buffers.
+        weights_sha256: SHA-256 of the weights file.
+        aliases: names of tied tensors, each with the name that its values are stored under.
+        classes: names of the outputs, in order.
         input_shape: (channels, height, width) of one image.
-        normalisation: (mean, std) of each channel, for images scaled to 0..1.
-        data: the data set it was trained on, as the data set describes itself.
+        normalisation: (mean, std) per channel, for images scaled to 0..1.
+        data: the training data set's description of itself.
         results: accuracies and the training log.
-        layout: the order of an input's dimensions.
-        forward: what the dense network computes (`Network.forward`), where a file or module of the user's says it.
+        layout: order of an input's dimensions.
+        forward: what the dense network computes (`Network.forward`), if it is defined by the user's file or module.
     """
 
     plan: Plan
@@ -90,15 +91,15 @@ class RunRecord:
 
     @property
     def as_given(self) -> bool:
-        """Whether it was trained on floats as a data set of the user's own gave them (`DataSet.as_given`)."""
+        """Whether it was trained on floats exactly as the user's own data set returned them (`DataSet.as_given`)."""
         data = self.data or {}
         if "as_given" in data or self.normalisation is None:
             return bool(data.get("as_given"))
-        means, deviations = self.normalisation  # a run of before it was recorded
-        return data.get("name") == NAME and set(means) == {READY_MEAN} and set(deviations) == {READY_STD}
+        means, stds = self.normalisation  # an older run, which did not record it
+        return data.get("name") == NAME and set(means) == {READY_MEAN} and set(stds) == {READY_STD}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, with the format's name and version."""
+        """Convert to plain JSON with the name and version of the format."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -128,8 +129,8 @@ class RunRecord:
         except CheckpointError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, PretrimError) as error:
-            said = records.one_line(error)
-            raise CheckpointError(f"{RECORD} is damaged ({said}): save again.") from error
+            message = records.one_line(error)
+            raise CheckpointError(f"{RECORD} is damaged ({message}): save again.") from error
 
 
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
@@ -139,7 +140,7 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """What is read of an evaluation (`train.Evaluation.to_json`) in a record."""
+    """The validated part of an evaluation (`train.Evaluation.to_json`) in a record."""
 
     images: Count
     interval_95: tuple[float, float] | None
@@ -160,7 +161,7 @@ class _Tested:
 
 @dataclass(frozen=True)
 class _Results(_Tested):
-    """What is read of a run's results."""
+    """The validated part of a run's results."""
 
     dense: _Tested | None = None
     inherited: _Tested | None = None
@@ -169,7 +170,10 @@ class _Results(_Tested):
 
 @dataclass(frozen=True)
 class _Data:
-    """What is read of how a data set described itself. By another seed images would get from training into the test."""
+    """The validated part of a data set's description.
+
+    The split seed matters: with another one, training images would end up in the test split.
+    """
 
     split_seed: Count = 0
     padding: Count = 0
@@ -196,16 +200,16 @@ class _Input:
 
 
 @dataclass(frozen=True)
-class _Prints:
+class _Fingerprints:
     dense: str
     slim: str
 
 
 @dataclass(frozen=True)
 class _File:
-    """``run.json``, without what has records of its own."""
+    """``run.json``, except for parts that have validated records of their own."""
 
-    fingerprints: _Prints
+    fingerprints: _Fingerprints
     weights: _Weights
     input: _Input
     classes: tuple[str, ...] | None
@@ -219,7 +223,7 @@ class _File:
 
 def _record(data: Mapping[str, Any]) -> RunRecord:
     file = records.convert(data, _File, source=RECORD, error=CheckpointError, mend="save again")
-    plan, given = Plan.from_json(file.plan), file.input
+    plan, input_ = Plan.from_json(file.plan), file.input
     if plan.fingerprint != file.fingerprints.dense:
         raise ValueError("its plan is for another model")
     return RunRecord(
@@ -231,8 +235,8 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
         weights_sha256=file.weights.sha256,
         aliases=file.weights.aliases,
         classes=file.classes,
-        input_shape=given.shape,
-        normalisation=None if given.normalisation is None else checked_pair(given.normalisation),
+        input_shape=input_.shape,
+        normalisation=None if input_.normalisation is None else checked_pair(input_.normalisation),
         data=data["data"],
         results=data["results"],
         forward=file.forward,
@@ -240,28 +244,28 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
 
 
 def check_results(results: Mapping[str, Any]) -> None:
-    """Raises CheckpointError where results hold under a name of ours what a run does not."""
+    """Raises CheckpointError if results use a name of a run's record for a value of another type."""
     records.convert(
         dict(results), _Results, source="The entry results", error=CheckpointError, mend="name it otherwise"
     )
 
 
 def checked_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of the outputs. Raises TypeError."""
+    """Check names of the outputs. Raises TypeError."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"the classes are {shown(names)}")
     return tuple(names)
 
 
 def checked_shape(shape: Sequence[int]) -> Shape:
-    """(channels, sizes) of one signal, image or volume. Raises ValueError."""
+    """Check the shape (channels, sizes) of one signal, image or volume. Raises ValueError."""
     if not 2 <= len(shape) <= 4 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"the input shape is {shown(shape)}")
     return tuple(shape)
 
 
 def checked_pair(pair: Sequence[Sequence[float]]) -> Normalisation:
-    """(mean, std), a value of each for every channel. Raises ValueError."""
+    """Check a (mean, std) with one value each per channel. Raises ValueError."""
     mean, std = (tuple(float(value) for value in values) for values in pair)
     if len(mean) != len(std) or not all(value > 0 for value in std):
         raise ValueError(f"the normalisation is {shown(pair)}")
@@ -269,7 +273,7 @@ def checked_pair(pair: Sequence[Sequence[float]]) -> Normalisation:
 
 
 def image_shape(plan: Plan) -> Shape | None:
-    """Channels and spatial sizes of the plan's example, if that is one batch of images, signals or volumes."""
+    """Channels and spatial sizes of the plan's example; None unless it is one batch of images, signals or volumes."""
     shape = plan.example.get("shape") if isinstance(plan.example, Mapping) else None
     if not isinstance(shape, list) or not 3 <= len(shape) <= 5:
         return None

@@ -1,4 +1,4 @@
-"""Writing a run folder: whole or not at all."""
+"""Write a run folder atomically."""
 
 from __future__ import annotations
 
@@ -55,38 +55,38 @@ def save(
     overwrite: bool = False,
     into: bool = False,
 ) -> None:
-    """Write a slim network, which carries its plan, to a new run folder: whole or not at all.
+    """Write a slim network, which carries its plan, to a new run folder, atomically.
 
     Args:
-        slim: a network made by ``plan.apply``; its tensors are stored as they are (data types kept, values on any
-            device and in any memory format, tied tensors once).
-        path: the folder; it must not exist, unless `overwrite` and it is a run folder.
-        reference: what rebuilds the dense model; by default that of the plan.
+        slim: a network returned by ``plan.apply``, on any device and in any memory format. Its tensors keep their data
+            types; tied tensors are stored once.
+        path: the folder; it must not exist, unless `overwrite` is set and it is a run folder.
+        reference: how to rebuild the dense model; by default the plan's reference.
         classes: names of the outputs.
-        normalisation: (mean, std) of each channel, for images scaled to 0..1.
+        normalisation: (mean, std) per channel, for images scaled to 0..1.
         input_shape: (channels, height, width); by default that of the plan's example, if it is one image tensor.
-        data: the data set, as plain JSON.
-        results: accuracies and the like, as plain JSON.
+        data: description of the data set, as plain JSON.
+        results: accuracies and other results, as plain JSON.
         forward: what the dense network computes (`Network.forward`); a network that computes something else is then
             refused when the run is loaded.
         overwrite: replace an existing run folder.
-        into: write into the folder of a training (:func:`output_folder`), whose other files stay. The record is written
-            last, so that without it the run is not finished.
+        into: write into the folder of a training (:func:`output_folder`) and keep its other files. The record is
+            written last, so a folder without it is unfinished.
 
     Raises:
-        UsageError: a network without a plan, or metadata that is not plain JSON.
+        UsageError: the network has no plan, or the metadata is not plain JSON.
         CheckpointError: the folder exists, or cannot be written.
     """
     check_is(path, str | Path, "path to be the name of a run's folder")
     check_is(reference, ModelReference | None, "reference to be a ModelReference or None")
-    for name, plain in (("data", data), ("results", results), ("forward", forward)):
-        check_is(plain, Mapping | None, f"{name} to be a mapping or None")
-    for name, truth in (("overwrite", overwrite), ("into", into)):
-        check_is(truth, bool, f"{name} to be True or False")
+    for name, mapping in (("data", data), ("results", results), ("forward", forward)):
+        check_is(mapping, Mapping | None, f"{name} to be a mapping or None")
+    for name, flag in (("overwrite", overwrite), ("into", into)):
+        check_is(flag, bool, f"{name} to be True or False")
     plan = plan_of(slim)
     if reference is None and plan.model is not None:
         reference = ModelReference.from_json(plan.model)
-    tensors, aliases = _stored(slim)
+    tensors, aliases = _tensors_to_store(slim)
     content = tensors_to_bytes(tensors)
     shape = image_shape(plan) if input_shape is None else input_shape
     try:
@@ -132,8 +132,11 @@ def _write_folder(path: Path, content: bytes, text: str, card: str, overwrite: b
 
 
 def _write_into(path: Path, content: bytes, text: str, card: str) -> None:
-    """The old record goes before anything is replaced and the new one comes last: whenever there is one, it is of the
-    weights beside it. Where the new files have no room, the old ones stay."""
+    """Replace the files of a run in an existing folder.
+
+    The old record is removed first and the new one written last, so a record always belongs to the weights next to it.
+    If there is no room for the new files, the old ones stay.
+    """
     contents = {path / WEIGHTS: content, path / CARD: card.encode(), path / RECORD: text.encode()}
     try:
         write_together(contents, before=lambda: (path / RECORD).unlink(missing_ok=True))
@@ -141,23 +144,23 @@ def _write_into(path: Path, content: bytes, text: str, card: str) -> None:
         raise not_writable(path, error) from error
 
 
-def _stored(slim: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Every parameter and buffer, tied ones once: (name -> contiguous tensor, other name -> that name)."""
+def _tensors_to_store(slim: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Every parameter and buffer, tied ones once: (name -> contiguous tensor, other name -> stored name)."""
     tensors: dict[str, torch.Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[tuple[object, ...], str] = {}
     for name, tensor in named_tensors_twice(slim):
-        same = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-        if tensor.numel() and same in first:
-            aliases[name] = first[same]
+        key = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and key in first:
+            aliases[name] = first[key]
             continue
-        first[same] = name
+        first[key] = name
         tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     return tensors, aliases
 
 
 def named_tensors_twice(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers under every name they have, buffers that are not persistent too."""
+    """Parameters and buffers under each of their names, including non-persistent buffers."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
 

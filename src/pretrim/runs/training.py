@@ -1,6 +1,6 @@
-"""Train one network in its run folder: state, log and curve while it trains, and the finished run at the end.
+"""Train a network in its run folder: write state, log and curve during training, and the finished run at the end.
 
-`compress`, a study's trials and the benchmarks all train by this.
+`compress`, the trials of a study and the benchmarks all train this way.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """How a network is trained in its folder.
+    """How to train a network in its folder.
 
     Attributes:
-        recipe: what the training does.
-        execution: how its steps are run.
-        title: of the curve.
-        teacher: a trained network to learn from as well.
-        made_of: plain JSON that a resumed training must agree with, beside recipe, data and plan.
-        resume: go on from the state in the folder, if there is one.
-        worst: test images with the largest loss that are kept as a picture and a list.
-        task: what the network is for.
+        recipe: the training hyperparameters.
+        execution: how training steps are executed.
+        title: title of the training curve.
+        teacher: a trained network to distil from.
+        made_of: plain JSON that must match when training is resumed, besides recipe, data and plan.
+        resume: continue from the state in the folder, if there is one.
+        worst: number of test images with the largest loss to save as a picture and a list.
+        task: the task of the network.
     """
 
     recipe: Recipe
@@ -71,7 +71,7 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is told of a training; see `train.train`."""
+    """Callbacks of a training; see `train.train`."""
 
     on_start: Callable[[ExecutionChoice], None] | None = None
     on_step: Callable[[Progress], None] | None = None
@@ -80,13 +80,13 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training.
+    """The outcome of a training.
 
     Attributes:
-        training: its epochs, and how it was run.
-        validation: on the images that choices may be made by.
-        test: on those that nothing was chosen by.
-        metric: that the scores are by.
+        training: its epochs, and how it was executed.
+        validation: assessment on the validation images, which choices may be based on.
+        test: assessment on the test images, which no choice was based on.
+        metric: the metric of the scores.
     """
 
     training: Training
@@ -95,7 +95,7 @@ class Trained:
     metric: Metric = ACCURACY
 
     def to_json(self) -> dict[str, Any]:
-        """The results of a run record, plain JSON."""
+        """Convert to the results of a run record, as plain JSON."""
         return {
             "metric": self.metric.to_json(),
             f"test_{self.metric.name}": self.test.score,
@@ -115,15 +115,15 @@ def train_into(
     hooks: Hooks | None = None,
     accelerator: Accelerator | None = None,
 ) -> Trained:
-    """Train a model in place, with its state, log and curve in a folder; then evaluate it, and write where it errs.
+    """Train a model in place, with state, log and curve in a folder, then evaluate it and write its error details.
 
     Args:
-        folder: of the run; it must exist.
-        model: a network.
-        data: what to train, validate and test on.
-        spec: how.
-        hooks: what is told of it.
-        accelerator: one that exists already; every process of it calls this.
+        folder: an existing run folder.
+        model: the network to train.
+        data: the training, validation and test data.
+        spec: how to train.
+        hooks: callbacks.
+        accelerator: an existing accelerator, all of whose processes must call this function.
 
     Raises:
         PretrimError, Interrupted: as `train.train`.
@@ -167,14 +167,14 @@ def save_trained(
     dense: DenseModel,
     results: Mapping[str, Any],
 ) -> None:
-    """The finished run, beside the state of its training; only in the main process.
+    """Save the finished run next to its training state, in the main process only.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         model: the slim network, which carries its plan.
-        data: what it was trained on.
+        data: the data it was trained on.
         dense: the dense network.
-        results: plain JSON.
+        results: results as plain JSON.
     """
     if is_main():
         save(
@@ -192,11 +192,11 @@ def save_trained(
 
 
 def digest(plan: Plan) -> str:
-    """What a plan keeps, of which model, in short."""
-    kept = [plan.fingerprint, plan.example, [int(width) for width in plan.widths]]
-    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:12]
+    """Short hash of a plan: its model, example and widths."""
+    content = [plan.fingerprint, plan.example, [int(width) for width in plan.widths]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def recipe_json(recipe: Recipe) -> dict[str, Any]:
-    """A recipe, as plain JSON."""
+    """Convert a recipe to plain JSON."""
     return asdict(recipe)
