@@ -1,8 +1,8 @@
 """Turn a torch DataLoader into a data set: all of its images, or those that its sampler selects.
 
 pretrim chooses order, batches and workers itself. Other changes that a loader makes to its data set (sampling with
-replacement, custom batches, modified items) cannot be reproduced and are refused: pretrim would silently train on
-other images than the user's.
+replacement, custom batches, modified items) cannot be reproduced and are refused: training would silently use
+images other than the user's.
 """
 
 from __future__ import annotations
