@@ -182,7 +182,7 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
 
 @cache
 def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return scale and shift, cached on the device: new ones would be copied there at every step."""
+    """Return scale and shift, cached on the device: otherwise they would be copied there at every step."""
     scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device)
     return scale, shift

@@ -143,7 +143,7 @@ def left_out(folders: Iterable[Path | None]) -> tuple[str, ...]:
 
 
 def _kind(path: Path) -> tuple[str, str]:
-    """Describe a file as a noun and a suffix for it, such as ``.txt file`` or ``link`` and `` to a folder``."""
+    """Describe a file by a noun and a phrase that follows it, such as ``link`` and `` to a folder``."""
     if path.is_symlink() and not path.is_file():
         return "link", " to a folder" if path.is_dir() else " to nothing"
     return (f"{path.suffix.lower()} file", "") if path.suffix else ("file", " without a suffix")

@@ -18,7 +18,7 @@ PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "tes
 
 
 def read(name: str, resize: Resize, channels: int | None, announce: Callable[[str], None]) -> Parts:
-    """Read the splits of a data set with one column of images and one of classes with names.
+    """Read the splits of a data set with one image column and one label column that has class names.
 
     Args:
         name: OWNER/NAME, or a folder.

@@ -28,7 +28,7 @@ MISSING = frozenset({"", "nan", "<na>", "nat"})
 """Cells that mean a missing value, in lower case; not ``none`` or ``NA``, which are used as class names."""
 YES, NO = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false"})
 NUMERIC_FRACTION = 2 / 3
-"""Fraction of numeric cells from which on a column counts as numeric, and its other cells as errors."""
+"""Minimum fraction of numeric cells for a column to count as numeric, and its other cells as errors."""
 MAX_CLASSES = 10
 """Maximum number of different whole numbers that may have been meant as classes."""
 MIN_ROWS = 3

@@ -20,7 +20,7 @@ VARIABLE = "PRETRIM_TIME_LIMIT"
 """Environment variable that sets the limit in seconds."""
 LIMIT_S = 900.0
 STILL_S = 15.0
-"""Interval between progress messages."""
+"""Interval between progress messages in seconds."""
 _LIBRARY_FOLDERS = tuple(
     str(Path(folder).resolve())
     for folder in (Path(__file__).parent.parent, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
