@@ -1,9 +1,9 @@
-"""Data sets by name or folder, each with train, validation and test parts, in memory or streamed.
+"""Load data sets by name or from a folder, with training, validation and test splits, in memory or streamed.
 
-``digits``, ``hard-digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (parquet, as on the hub),
-``hf:OWNER/NAME`` or ``hf:FOLDER`` (by the package `datasets`), a CSV or parquet file that names images and targets, or
-a folder: with such a table, with ``images/`` and ``masks/``, with images in one folder per class, with parquet files,
-or with IDX files, told apart by what is in it.
+``digits``, ``hard-digits``, ``fashion-mnist``, ``fashion-mnist:FOLDER``, ``cifar10:FOLDER`` (parquet files as on the
+Hugging Face Hub), ``hf:OWNER/NAME`` or ``hf:FOLDER`` (through the `datasets` package), a CSV or parquet table that
+lists images and targets, or a folder. The contents of a folder decide how it is read: such a table, ``images/`` and
+``masks/``, one folder of images per class, parquet files, or IDX files.
 """
 
 from __future__ import annotations
@@ -65,39 +65,42 @@ def load(
     """Load a data set.
 
     Args:
-        spec: a name, ``NAME:FOLDER``, or a folder.
-        seed: of the parts that are split off (stratified, the same on every machine); it is saved with a run.
-        image_size: (height, width), or one number for both; without it 32 for the named sets, 64 for folders
-            of images, and the stored size
-            for parquet and other IDX files.
-        fit: how images of other proportions get that size: crop, pad or stretch (`images.Resize`).
-        channels: 1, 3, or 4 with the transparency of files that have it; grey images are repeated, colours made grey.
-            Without it as the images are stored.
-        validation: share of the training part that is split off where the set brings no validation (or no test) part.
-        limit: keep so many training images, of every class its share and at least one, for quick trials.
-        memory: bytes that pixels may take; by default half of what is free. Larger folders and parquet files are
-            streamed: decoded when they are needed, in threads.
-        announce: gets a line before anything is downloaded; it is printed to stderr otherwise.
+        spec: a data set name, ``NAME:FOLDER``, or a folder.
+        seed: seed of the splits that are drawn from the training data (stratified, the same on every machine); it is
+            saved with a run.
+        image_size: (height, width), or one number for both. Default: 32 for the named sets, 64 for folders of images,
+            and the stored size for parquet and other IDX files.
+        fit: how images of other proportions are brought to that size: crop, pad or stretch (`images.Resize`).
+        channels: 1, 3, or 4 with the alpha channel of files that have one; grey images are repeated, colour images
+            converted to grey. Default: as the images are stored.
+        validation: fraction of the training split to hold out where the data set has no validation (or no test) split.
+        limit: maximum number of training images, for quick trials; classes keep their proportions, each with at least
+            one image.
+        memory: maximum bytes of decoded pixels; default: half of the free memory. Larger folders and parquet files are
+            streamed: images are decoded on demand, in threads.
+        announce: called with each note on the data, and before anything is downloaded; default: print to stderr.
 
     Raises:
-        UsageError: an unknown name, an option out of range, or a package that is missing.
+        UsageError: unknown name, option out of range, or missing package.
         DataError: missing, empty or damaged data.
     """
     _check_options(seed, channels, validation)
     resize = Resize((image_size, image_size) if isinstance(image_size, int) else image_size, fit)
-    say = announce or _print
-    parts = _parts(spec, resize, channels, say)
-    whole = complete(parts, seed, validation)
-    for remark in absent(parts, {"training": whole.train, "validation": whole.validation, "test": whole.test}):
-        say(f"note: {remark}")
+    report = announce or _print
+    parts = _parts(spec, resize, channels, report)
+    completed = complete(parts, seed, validation)
+    for remark in absent(
+        parts, {"training": completed.train, "validation": completed.validation, "test": completed.test}
+    ):
+        report(f"note: {remark}")
     if limit is not None:
-        least = len(parts.classes) if parts.task == "classification" else 2
-        if limit < least:
-            raise UsageError(f"Expected limit to be at least {least} images, but got {limit}.")
-        train = limited(whole.train, limit, seed)
-        whole = whole._replace(train=train, note=f"{whole.note}; {len(train):,} training images")
-    described = _described(parts, whole, channels, fit, free_bytes() if memory is None else memory)
-    return replace(described, split_seed=seed, limit=limit)
+        minimum = len(parts.classes) if parts.task == "classification" else 2
+        if limit < minimum:
+            raise UsageError(f"Expected limit to be at least {minimum} images, but got {limit}.")
+        train = limited(completed.train, limit, seed)
+        completed = completed._replace(train=train, note=f"{completed.note}; {len(train):,} training images")
+    data = _described(parts, completed, channels, fit, free_bytes() if memory is None else memory)
+    return replace(data, split_seed=seed, limit=limit)
 
 
 def load_to_evaluate(
@@ -109,14 +112,14 @@ def load_to_evaluate(
     channels: int | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> DataSet:
-    """Load data that a network was not trained on: their test part, or all images where they have none.
+    """Load data that a network was not trained on: the test split, or all images if there is none.
 
-    Neither a training part is needed, nor images of every class; classes are matched by name. The other parts of the
-    data set are empty.
+    The data need neither a training split nor images of every class; classes are matched by name. The other splits of
+    the returned data set are empty.
 
     Args:
         spec: a folder or a table, as for `load`.
-        known: what the network was trained for.
+        known: the task and classes the network was trained for.
         image_size: (height, width).
         fit: as for `load`.
         channels: as for `load`.
@@ -124,17 +127,17 @@ def load_to_evaluate(
 
     Raises DataError for missing, empty or damaged data, and for classes that the network does not have.
     """
-    say = announce or _print
-    parts = matched(_parts(spec, Resize(image_size, fit), channels, say, known), known)
-    whole = to_evaluate(parts)
-    for remark in absent(parts, {"test": whole.test}):
-        say(f"note: {remark}")
-    return _described(parts, whole, channels, fit, free_bytes())
+    report = announce or _print
+    parts = matched(_parts(spec, Resize(image_size, fit), channels, report, known), known)
+    completed = to_evaluate(parts)
+    for remark in absent(parts, {"test": completed.test}):
+        report(f"note: {remark}")
+    return _described(parts, completed, channels, fit, free_bytes())
 
 
-def _described(parts: Parts, whole: Completed, channels: int | None, fit: Fit, memory: int) -> DataSet:
-    """A data set of its three parts, in memory where they fit, with the statistics of what is trained on, or judged."""
-    train, validation, test = held((whole.train, whole.validation, whole.test), memory)
+def _described(parts: Parts, completed: Completed, channels: int | None, fit: Fit, memory: int) -> DataSet:
+    """Build the data set, in memory if it fits, with statistics of its training (or else test) split."""
+    train, validation, test = held((completed.train, completed.validation, completed.test), memory)
     if channels is not None:
         train, validation, test = (_with_channels(split, channels) for split in (train, validation, test))
     mean, std = statistics((train if len(train) else test).images)
@@ -149,11 +152,11 @@ def _described(parts: Parts, whole: Completed, channels: int | None, fit: Fit, m
         std=std,
         flip=parts.flip,
         split_seed=0,
-        split_note=whole.note,
+        split_note=completed.note,
         padding=parts.padding,
         fit=fit,
         task=parts.task,
-        drawn=whole.drawn,
+        drawn=completed.drawn,
     )
 
 
@@ -162,26 +165,26 @@ def _print(line: str) -> None:
 
 
 def _parts(
-    spec: str, resize: Resize, channels: int | None, say: Callable[[str], None], known: Known | None = None
+    spec: str, resize: Resize, channels: int | None, report: Callable[[str], None], known: Known | None = None
 ) -> Parts:
-    """What the data bring; what is special about them is said."""
+    """Read the splits that the data provide, and report anything noteworthy."""
     try:
-        parts = _read(spec, resize, channels, say, known)
+        parts = _read(spec, resize, channels, report, known)
     except OSError as error:
         raise DataError(f"Cannot read {spec} ({error}): check its permissions.") from error
     for remark in (*parts.notes, *_remarks(parts)):
-        say(f"note: {remark}")
+        report(f"note: {remark}")
     return parts
 
 
 def _remarks(parts: Parts) -> list[str]:
-    """What is special about the files of the images."""
+    """Return notes on the image files, such as 16-bit depth or dropped transparency."""
     images = (parts.train if len(parts.train) or parts.test is None else parts.test).images
     return remarks(images.items, images.channels) if isinstance(images, Streamed) else []
 
 
 def _with_channels(split: Split, channels: int) -> Split:
-    """Streamed images are decoded with the channels that are wanted."""
+    """Convert in-memory images to `channels`; streamed images are decoded with them already."""
     images = split.images
     return Split(with_channels(images, channels), split.targets) if isinstance(images, torch.Tensor) else split
 
@@ -206,19 +209,19 @@ def _read(
     path = Path(spec)
     if path.suffix.lower() in table.SUFFIXES and path.is_file():
         return _read_table(path, resize, channels, known)
-    if spec and not path.is_dir() and (kind := boxes.format_of(path)) is not None:
-        raise boxes.refuse(path, kind)
+    if spec and not path.is_dir() and (annotation_format := boxes.format_of(path)) is not None:
+        raise boxes.refuse(path, annotation_format)
     if not spec or not path.is_dir():
         raise UsageError(
             f"Expected {', '.join(NAMES)}, hf:OWNER/NAME, a table ({', '.join(table.SUFFIXES)}) or a folder as data, "
             f"but got {shown(spec)}.{hint(name.lower(), NAMES) or ' Check the path.'}"
         )
-    if (found := table.find(path)) is not None:
-        return _read_table(found, resize, channels, known)
+    if (table_file := table.find(path)) is not None:
+        return _read_table(table_file, resize, channels, known)
     if masks.is_here(path):
         return masks.read(path, resize, channels, known)
-    if (kind := boxes.format_of(path)) is not None:
-        raise boxes.refuse(path, kind)
+    if (annotation_format := boxes.format_of(path)) is not None:
+        raise boxes.refuse(path, annotation_format)
     if parquet.is_here(path):
         return parquet.read(path, path.resolve().name, resize, channels)
     if fashion_mnist.is_here(path):
@@ -235,21 +238,21 @@ def _read_table(path: Path, resize: Resize, channels: int | None, known: Known |
 
 
 def _folder(name: str, rest: str) -> Path:
-    place = Path(os.path.expanduser(rest))  # no shell expands the ~ of cifar10:~/data
-    if not rest or not place.is_dir():
+    path = Path(os.path.expanduser(rest))  # the shell does not expand the ~ in cifar10:~/data
+    if not rest or not path.is_dir():
         raise DataError(f"Expected a folder with {name}, but {rest or 'nothing'} is not one: check the path.")
-    return place
+    return path
 
 
 def _read_named(
-    name: str, place: Path | None, resize: Resize, channels: int | None, announce: Callable[[str], None]
+    name: str, path: Path | None, resize: Resize, channels: int | None, announce: Callable[[str], None]
 ) -> Parts:
     if name == "fashion-mnist":
-        return fashion_mnist.read(place, resize, announce)
+        return fashion_mnist.read(path, resize, announce)
     if name in ("digits", "hard-digits"):
-        if place is not None:
-            raise UsageError(f"Expected {name} alone, which ship with scikit-learn, but got {name}:{place}.")
+        if path is not None:
+            raise UsageError(f"Expected {name} alone, which ship with scikit-learn, but got {name}:{path}.")
         return digits.read(resize) if name == "digits" else digits.read_hard(resize)
-    if place is None:
+    if path is None:
         raise UsageError("Expected the folder of the parquet files, but got 'cifar10' alone: write cifar10:FOLDER.")
-    return parquet.read(place, name, resize, channels)
+    return parquet.read(path, name, resize, channels)

@@ -1,7 +1,7 @@
-"""Augmentation of whole batches on the device, and the step from stored bytes to a network's input.
+"""Augmentation of whole batches on the device, and the normalisation from stored bytes to network input.
 
-What chance decides is drawn first, on the CPU, for as many images as wanted (`draw`), and applied later (`augment`):
-the same seed gives the same images on every device, in any number of processes, and after a training was resumed.
+Random parameters are drawn first, on the CPU, for any number of images (`draw`), and applied later (`augment`): the
+same seed gives the same images on every device, in any number of processes, and after training is resumed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch.nn import functional
 from pretrim.errors import UsageError
 
 ASPECT = (3 / 4, 4 / 3)
-"""Width over height of a random resized crop (Szegedy et al. 2015, section 6)."""
+"""Range of width / height of a random resized crop (Szegedy et al. 2015, section 6)."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to training images.
+    """Augmentation settings for training images.
 
     Attributes:
-        padding: pixels of zeros around an image before it is cropped back at a random place (He et al. 2016, 4.2).
+        padding: pixels of zero padding around an image before a random crop of the original size (He et al. 2016, 4.2).
         flip: mirror half of the images.
-        resize: smallest share of the area that a random resized crop keeps (Szegedy et al. 2015); it takes the place
-            of the padded crop. 0 is off.
-        cutout: side in pixels of a square around a random place that is blanked (DeVries and Taylor 2017). 0 is off.
+        resize: smallest fraction of the area that a random resized crop keeps (Szegedy et al. 2015); replaces the
+            padded crop. 0 is off.
+        cutout: side in pixels of a square blanked at a random position (DeVries and Taylor 2017). 0 is off.
     """
 
     padding: int = 4
@@ -41,23 +41,23 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """What chance decided, one entry an image; an unused part is None."""
+    """Randomly drawn augmentation parameters, one entry per image; unused ones are None."""
 
     corner: torch.Tensor | None
-    """N x 2, top and left of the crop, pixels of the padded image"""
+    """N x 2, top and left of the crop in pixels of the padded image."""
     box: torch.Tensor | None
-    """N x 4, centre (y, x) and half sides (y, x) of the resized crop, the image being -1..1"""
+    """N x 4, centre (y, x) and half sides (y, x) of the resized crop; the image spans -1..1."""
     mirrored: torch.Tensor | None
-    """N, bool"""
+    """N, bool."""
     hole: torch.Tensor | None
-    """N x 2, centre (y, x) of the cut-out, pixels"""
+    """N x 2, centre (y, x) of the cut-out in pixels."""
 
     def take(self, places: torch.Tensor) -> AugmentParams:
-        """Those of some images."""
+        """Return the parameters of the images at these indices."""
         return AugmentParams(*(None if part is None else part[places] for part in self._parts()))
 
     def to(self, device: torch.device) -> AugmentParams:
-        """The same on a device."""
+        """Return a copy on a device."""
         return AugmentParams(*(None if part is None else part.to(device) for part in self._parts()))
 
     def _parts(self) -> tuple[torch.Tensor | None, ...]:
@@ -65,13 +65,13 @@ class AugmentParams:
 
 
 def draw(count: int, size: Sequence[int], how: Augmentation, generator: torch.Generator) -> AugmentParams:
-    """Draw for so many images of one size (H, W); on the CPU, in the order crop, mirror, cut-out.
+    """Draw parameters for `count` images of one size (H, W), on the CPU, in the order crop, mirror, cut-out.
 
     Args:
-        count: of images.
-        size: of each (H, W).
-        how: what may be done to them.
-        generator: of random numbers, on the CPU.
+        count: number of images.
+        size: (H, W) of every image.
+        how: augmentation settings.
+        generator: random number generator, on the CPU.
     """
     corner, box, mirrored, hole = None, None, None, None
     if how.resize:
@@ -85,30 +85,28 @@ def draw(count: int, size: Sequence[int], how: Augmentation, generator: torch.Ge
     return AugmentParams(corner, box, mirrored, hole)
 
 
-def _boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> torch.Tensor:
-    """Centres and half sides; a side that is longer than the image is cut to it."""
-    area, ratio, *places = torch.rand((4, count), generator=generator, dtype=torch.float64)
-    share = least + (1 - least) * area
+def _boxes(count: int, height: int, width: int, min_area: float, generator: torch.Generator) -> torch.Tensor:
+    """Return centres and half sides of random crops (count x 4); sides are clipped to the image."""
+    area, ratio, *offsets = torch.rand((4, count), generator=generator, dtype=torch.float64)
+    area_fraction = min_area + (1 - min_area) * area
     aspect = torch.exp(math.log(ASPECT[0]) + (math.log(ASPECT[1]) - math.log(ASPECT[0])) * ratio) * height / width
-    half = torch.stack([torch.sqrt(share / aspect), torch.sqrt(share * aspect)], dim=1).clamp(max=1.0)
-    centre = (2 * torch.stack(places, dim=1) - 1) * (1 - half)
+    half = torch.stack([torch.sqrt(area_fraction / aspect), torch.sqrt(area_fraction * aspect)], dim=1).clamp(max=1.0)
+    centre = (2 * torch.stack(offsets, dim=1) - 1) * (1 - half)
     return torch.cat([centre, half], dim=1).float()
 
 
 def augment(
     images: torch.Tensor, draws: AugmentParams, how: Augmentation, mode: Literal["bilinear", "nearest"] = "bilinear"
 ) -> torch.Tensor:
-    """Crop and mirror images, N x C x H x W of any type, as drawn. Resized crops of uint8 come back as float32.
+    """Crop and mirror images, N x C x H x W of any type, as drawn. Resized crops of uint8 images are float32.
 
-    `mode` is how resized crops are sampled: masks have no values between two.
-
-    Cut-outs are made after :func:`normalise`, by :func:`cut_out`: they are filled with the mean.
+    Cut-outs are made after :func:`normalise`, by :func:`cut_out`, because they are filled with the mean.
 
     Args:
         images: N x C x H x W.
-        draws: one for each image.
-        how: what the draws were made for.
-        mode: how resized crops are sampled.
+        draws: drawn parameters, one entry per image.
+        how: the settings that the parameters were drawn with.
+        mode: interpolation of resized crops; masks need ``"nearest"``, as class numbers cannot be interpolated.
     """
     if draws.box is not None:
         return _resized_crop(images, draws.box, draws.mirrored, mode)
@@ -118,7 +116,7 @@ def augment(
 
 
 def _shifted(images: torch.Tensor, draws: AugmentParams, padding: int) -> torch.Tensor:
-    """One gather for the whole batch."""
+    """Apply padded crops and mirroring with a single gather for the whole batch."""
     count, channels, height, width = images.shape
     device = images.device
     corner = draws.corner if draws.corner is not None else torch.zeros((count, 2), dtype=torch.int64, device=device)
@@ -129,12 +127,12 @@ def _shifted(images: torch.Tensor, draws: AugmentParams, padding: int) -> torch.
         columns = torch.where(draws.mirrored[:, None], columns.flip(1), columns)
     rows = corner[:, :1] + torch.arange(height, device=device)
     columns = corner[:, 1:] + columns
-    places = (rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]).view(count, 1, height * width)
-    return padded.flatten(2).gather(2, places.expand(count, channels, height * width)).view_as(images)
+    indices = (rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]).view(count, 1, height * width)
+    return padded.flatten(2).gather(2, indices.expand(count, channels, height * width)).view_as(images)
 
 
 def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tensor | None, mode: str) -> torch.Tensor:
-    """No wider than the image, so that nothing outside it is read."""
+    """Sample the crops; they lie inside the image, so nothing outside it is read."""
     images = images if images.is_floating_point() else images.float()
     centre_y, centre_x, half_y, half_x = box.to(images.dtype).unbind(1)
     if mirrored is not None:
@@ -146,12 +144,12 @@ def _resized_crop(images: torch.Tensor, box: torch.Tensor, mirrored: torch.Tenso
 
 
 def cut_out(images: torch.Tensor, draws: AugmentParams, side: int) -> torch.Tensor:
-    """Blank a square of normalised images (0 is the mean) around each drawn place; parts outside are lost.
+    """Blank a square of normalised images (0 is the mean) around each drawn centre, clipped at the border.
 
     Args:
         images: N x C x H x W, float32, normalised.
-        draws: one for each image.
-        side: of the square, in pixels.
+        draws: drawn parameters, one entry per image.
+        side: side of the square in pixels.
     """
     if draws.hole is None:
         return images
@@ -163,14 +161,14 @@ def cut_out(images: torch.Tensor, draws: AugmentParams, side: int) -> torch.Tens
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Images of 0..255, N x C x ..., to float32 with mean 0 and deviation 1 per channel: ``(x / 255 - mean) / std``.
+    """Convert values 0..255, N x C x ..., to float32 of mean 0 and deviation 1 per channel: ``(x / 255 - mean) / std``.
 
     Raises UsageError unless there is one mean and one deviation per channel.
 
     Args:
         images: N x C x H x W, uint8 or float32.
-        mean: of each channel, of values in 0..1.
-        std: likewise.
+        mean: per-channel mean of values in 0..1.
+        std: per-channel standard deviation of values in 0..1.
     """
     if not len(mean) == len(std) == images.shape[1]:
         raise UsageError(
@@ -178,13 +176,13 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
             f"{len(std)}: give those of the data set that the network was trained on."
         )
     scale, shift = _affine(tuple(mean), tuple(std), images.device)
-    each = (1, -1) + (1,) * (images.ndim - 2)
-    return images.float() * scale.view(each) - shift.view(each)
+    per_channel = (1, -1) + (1,) * (images.ndim - 2)
+    return images.float() * scale.view(per_channel) - shift.view(per_channel)
 
 
 @cache
 def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kept on the device: made anew, they would be copied there at every step."""
+    """Return scale and shift, cached on the device: otherwise they would be copied there at every step."""
     scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device)
     return scale, shift

@@ -1,4 +1,4 @@
-"""Boxes, in the formats COCO, YOLO and Pascal VOC: recognised, so that what to do with them can be said."""
+"""Recognise box annotations in the formats COCO, YOLO and Pascal VOC, to tell the user how to use them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ YOLO = ("data.yaml", "dataset.yaml", "labels/*.txt", "labels/*/*.txt", "*/labels
 VOC = ("Annotations/*.xml", "annotations/*.xml", "*/Annotations/*.xml")
 KEYS_OF_COCO = (b'"bbox"', b'"categories"')
 HEAD_BYTES = 1 << 20
-"""How much of a JSON file is looked at: the images alone may come first, and are many"""
+"""Bytes of a JSON file to search: a long list of images may precede the annotations."""
 
 
 def format_of(path: Path) -> str | None:
-    """``COCO``, ``YOLO`` or ``Pascal VOC``, where a folder or a file holds such annotations."""
+    """Return ``COCO``, ``YOLO`` or ``Pascal VOC`` if a folder or file holds such annotations, else None."""
     if not path.is_dir():
         return _format_of_file(path)
     for name, patterns in (("COCO", COCO), ("YOLO", YOLO), ("Pascal VOC", VOC)):
@@ -45,13 +45,13 @@ def _is_coco(file: Path) -> bool:
 
 
 def _beside_images(folder: Path, suffix: str) -> bool:
-    """Whether a file of this suffix has the name of an image in the same folder."""
+    """Whether any file with this suffix shares its name with an image in the same folder."""
     images = {entry.stem for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES}
     return any(entry.suffix == suffix and entry.stem in images for entry in folder.iterdir())
 
 
 def refuse(path: Path, name: str) -> UsageError:
-    """The error that says what to do."""
+    """Return the error that tells the user what to do with boxes."""
     reader = "reads such data" if name == "COCO" else f"reads COCO, and can be given a reader of {name}"
     return UsageError(
         f"{path} holds boxes in the format of {name}, for object detection: train a detector by a task of your own, "

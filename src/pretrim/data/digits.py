@@ -1,4 +1,4 @@
-"""`digits` and `hard-digits`: 1,797 handwritten digits that ship with scikit-learn; nothing to download."""
+"""`digits` and `hard-digits`: the 1,797 handwritten digits that ship with scikit-learn; no download needed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ DEFAULT_SIZE = 32
 
 
 ANGLE, SHIFT, SCALE, NOISE = 35.0, 0.3, (0.65, 1.1), 60.0
-"""of `hard-digits`: degrees and parts of half the image, both ways; size; standard deviation in grey levels of 255"""
+"""Maximum distortions of `hard-digits`: rotation in degrees and shift in fractions of half the image, both in either
+direction; range of scales; standard deviation of the noise in grey levels of 0..255.
+"""
 
 
 def read(resize: Resize) -> Parts:
-    """8x8 grey images (Alpaydin and Kaynak 1998, UCI), enlarged to 32x32 unless another size is asked for."""
+    """Read the 8x8 grey images (Alpaydin and Kaynak 1998, UCI), enlarged to 32x32 unless another size is requested."""
     images, labels = _enlarged(resize.or_square(DEFAULT_SIZE))
     return _parts("digits", "digits of scikit-learn, 8x8 enlarged", images, labels)
 
 
 def read_hard(resize: Resize) -> Parts:
-    """The digits turned, moved, made larger or smaller, and noisy, each once and always in the same way.
+    """Read the digits rotated, shifted, scaled and with noise; each image once, always distorted in the same way.
 
-    Networks of any width read the plain digits almost perfectly; on these the larger ones are better, so that a
-    trade-off shows. Made for demonstrations, not a benchmark that others use.
+    Networks of any width classify the plain digits almost perfectly; on these, larger networks do better, so that a
+    trade-off shows. Made for demonstrations; not a published benchmark.
     """
     images, labels = _enlarged(resize.or_square(DEFAULT_SIZE))
-    made = _distorted(images, torch.Generator().manual_seed(0))
-    return _parts("hard-digits", "digits of scikit-learn, turned, moved, scaled and noisy", made, labels)
+    distorted = _distorted(images, torch.Generator().manual_seed(0))
+    return _parts("hard-digits", "digits of scikit-learn, turned, moved, scaled and noisy", distorted, labels)
 
 
 def _parts(name: str, source: str, images: torch.Tensor, labels: torch.Tensor) -> Parts:
@@ -43,7 +45,7 @@ def _parts(name: str, source: str, images: torch.Tensor, labels: torch.Tensor) -
 
 
 def _enlarged(resize: Resize) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images N x 1 x H x W in uint8, and their classes."""
+    """Return the images (uint8, N x 1 x H x W) and their classes."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -54,7 +56,7 @@ def _enlarged(resize: Resize) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _distorted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Every image by an affine map of its own, with noise on top."""
+    """Warp every image by its own random affine map, and add noise."""
     count = len(images)
 
     def uniform(low: float, high: float) -> torch.Tensor:
@@ -62,9 +64,9 @@ def _distorted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor
 
     angle, scale = uniform(-ANGLE, ANGLE) * math.pi / 180, uniform(*SCALE)
     shift = torch.stack([uniform(-SHIFT, SHIFT), uniform(-SHIFT, SHIFT)], 1)
-    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(count, 2, 2)
-    maps = torch.cat([turn / scale.view(count, 1, 1), shift[:, :, None]], 2)
-    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images.float(), grid, align_corners=False)
-    noisy = moved + NOISE * torch.randn(moved.shape, generator=generator)
+    rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(count, 2, 2)
+    theta = torch.cat([rotation / scale.view(count, 1, 1), shift[:, :, None]], 2)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    warped = functional.grid_sample(images.float(), grid, align_corners=False)
+    noisy = warped + NOISE * torch.randn(warped.shape, generator=generator)
     return noisy.round().clamp(0, 255).to(torch.uint8)

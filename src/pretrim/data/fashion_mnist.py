@@ -1,4 +1,4 @@
-"""`fashion-mnist`: four IDX files, from Debian's package, a folder of the user, or downloaded and said so."""
+"""`fashion-mnist`: four IDX files from Debian's package or a user's folder, or downloaded with an announcement."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Sums(NamedTuple):
     """Checksums of one file."""
 
     md5_of_gz: str
-    """of the packed file that the authors publish (github.com/zalandoresearch/fashion-mnist, table in README)"""
+    """MD5 of the gzip file that the authors publish (github.com/zalandoresearch/fashion-mnist, table in README)."""
     sha256_of_content: str
-    """of the unpacked bytes, from Debian's dataset-fashion-mnist, which packs the same stream without name and time"""
+    """SHA-256 of the unpacked bytes; Debian's dataset-fashion-mnist packs the same stream without name and time."""
 
 
 FILES = {
@@ -56,29 +56,30 @@ FILES = {
 
 
 def read(folder: Path | None, resize: Resize, announce: Callable[[str], None]) -> Parts:
-    """28x28 grey images (Xiao, Rasul, Vollgraf 2017), padded with zeros to 32x32, or resized to another size.
+    """Read the 28x28 grey images (Xiao, Rasul, Vollgraf 2017), zero-padded to 32x32, or resized to another size.
 
-    Raises DataError where the files are missing, damaged, or cannot be downloaded.
+    Raises DataError if the files are missing or damaged, or cannot be downloaded.
 
     Args:
-        folder: of the IDX files; None: Debian's folder or the cache.
-        resize: the size that is wanted, and how it is reached.
-        announce: gets a line before anything is downloaded.
+        folder: folder of the IDX files; None: Debian's folder or the cache.
+        resize: requested size, and how it is reached.
+        announce: called with a line of text before anything is downloaded.
     """
-    place = folder if folder is not None else _find(announce)
-    contents = _contents(place)
-    copy = "" if is_published(contents) else ", not the published ones"
-    train, test, padding = _splits(place, contents, resize)
+    source_folder = folder if folder is not None else _find(announce)
+    contents = _contents(source_folder)
+    remark = "" if is_published(contents) else ", not the published ones"
+    train, test, padding = _splits(source_folder, contents, resize)
     for split in (train, test):
-        check_labels(split.labels, len(CLASSES), str(place))
-    source = f"Fashion-MNIST, IDX files in {place}{copy}"
+        check_labels(split.labels, len(CLASSES), str(source_folder))
+    source = f"Fashion-MNIST, IDX files in {source_folder}{remark}"
     return Parts("fashion-mnist", source, CLASSES, train, None, test, padding=padding)
 
 
 def read_folder(folder: Path, resize: Resize) -> Parts:
-    """IDX files that the user named by their folder alone: Fashion-MNIST if it is that, byte for byte.
+    """Read IDX files from a bare folder path: as Fashion-MNIST if they match it byte for byte.
 
-    MNIST and its kin have the same file names. Their classes are numbered and never mirrored: they may be signs.
+    MNIST and its relatives use the same file names. Their classes are numbered, and their images never mirrored: they
+    may show characters.
     """
     contents = _contents(folder)
     if is_published(contents):
@@ -104,17 +105,17 @@ def is_published(contents: dict[str, bytes]) -> bool:
 
 def _find(announce: Callable[[str], None]) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretrim" / "fashion-mnist"
-    for place in (DEBIAN, cache):
-        if is_here(place):
-            return place
+    for candidate in (DEBIAN, cache):
+        if is_here(candidate):
+            return candidate
     download(cache, announce)
     return cache
 
 
 def download(folder: Path, announce: Callable[[str], None]) -> None:
-    """Fetch the four files (30 MB), say so first, and check each against its sums before it is kept.
+    """Download the four files (30 MB) after announcing it, and verify the checksums of each before keeping it.
 
-    Raises DataError without a network, for other bytes than the published ones, and where nothing can be written.
+    Raises DataError without a network, for bytes other than the published ones, and if nothing can be written.
     """
     announce(f"downloading Fashion-MNIST (30 MB) from {ADDRESS} to {folder}")
     try:
@@ -157,7 +158,7 @@ def _locate(folder: Path, name: str) -> Path | None:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """The unpacked bytes of the four files."""
+    """Return the unpacked bytes of the four files."""
     contents = {}
     for name in FILES:
         path = _locate(folder, name)
@@ -180,13 +181,14 @@ def _unpacked(data: bytes, where: str) -> bytes:
 
 
 def _splits(folder: Path, contents: dict[str, bytes], resize: Resize) -> tuple[Split, Split, int]:
-    """Training and test part, and the zeros round their images.
+    """Return the training and test splits, and the width of the zero padding around their images.
 
-    28x28 is padded to 32x32, whether asked for or not, so that a run and its evaluation see the same images.
+    28x28 images are padded to 32x32 by default and also when that size is requested, so that a run and its evaluation
+    see the same images.
     """
     train, test = (_part(folder, contents, part) for part in ("train", "t10k"))
-    is_native = all(part.images.shape[-2:] == (NATIVE, NATIVE) for part in (train, test))
-    padding = (PADDED - NATIVE) // 2 if is_native and resize.size in (None, (PADDED, PADDED)) else 0
+    is_native_size = all(part.images.shape[-2:] == (NATIVE, NATIVE) for part in (train, test))
+    padding = (PADDED - NATIVE) // 2 if is_native_size and resize.size in (None, (PADDED, PADDED)) else 0
     return _sized(train, resize, padding), _sized(test, resize, padding), padding
 
 
@@ -210,14 +212,14 @@ def _part(folder: Path, contents: dict[str, bytes], part: str) -> Split:
 
 
 def parse_idx(data: bytes, dims: int, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """An IDX file of bytes (LeCun's format: two zeros, type 8, dimensions, sizes as big-endian 32 bits, values).
+    """Parse an IDX file of bytes (LeCun's format: two zeros, type 8, dimensions, sizes as big-endian 32 bits, values).
 
-    Raises DataError for a file that has other dimensions, or that is not what its first bytes say.
+    Raises DataError for a file with other dimensions, or whose length does not match its header.
 
     Args:
         data: the whole file.
-        dims: dimensions that are expected.
-        where: its name, for errors.
+        dims: expected number of dimensions.
+        where: file name for error messages.
     """
     head = 4 + 4 * dims
     if data[:4] != bytes([0, 0, 8, dims]) or len(data) < head:

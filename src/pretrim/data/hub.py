@@ -1,4 +1,4 @@
-"""`hf:OWNER/NAME` and `hf:FOLDER`: data sets that the package `datasets` of Hugging Face loads."""
+"""`hf:OWNER/NAME` and `hf:FOLDER`: data sets loaded by the Hugging Face package `datasets`."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "tes
 
 
 def read(name: str, resize: Resize, channels: int | None, announce: Callable[[str], None]) -> Parts:
-    """The parts of a data set with one column of images and one of classes, whose names it brings.
+    """Read the splits of a data set with one image column and one label column that has class names.
 
     Args:
         name: OWNER/NAME, or a folder.
-        resize: the size that is wanted, and how it is reached.
+        resize: requested size, and how it is reached.
         channels: 1, 3 or 4.
-        announce: gets a line before anything is downloaded.
+        announce: called with a line of text before anything is downloaded.
 
     Raises:
         UsageError: the package is missing, or no name is given.
-        DataError: the set cannot be had, or is not one of images by class.
+        DataError: the data set cannot be loaded, or does not hold images by class.
     """
     if not name:
         raise UsageError("Expected hf:OWNER/NAME or hf:FOLDER, but got 'hf:' alone.")
-    found = _load(name, announce)
-    by_part = {part: next((found[k] for k in names if k in found), None) for part, names in PARTS.items()}
-    if by_part["train"] is None:
-        raise DataError(f"Expected a part train in {name}, but got {', '.join(map(str, found))}: give another set.")
-    image, label, classes = _columns(by_part["train"].features, name)
-    parts = {part: _encoded(table, image, label, name) for part, table in by_part.items() if table is not None}
-    channels = channels or channels_of(item for part in parts.values() for item in part.images)
-    splits = streamed(parts, name, len(classes), resize, channels)
+    loaded = _load(name, announce)
+    tables = {split: next((loaded[key] for key in names if key in loaded), None) for split, names in PARTS.items()}
+    if tables["train"] is None:
+        raise DataError(f"Expected a part train in {name}, but got {', '.join(map(str, loaded))}: give another set.")
+    image, label, classes = _columns(tables["train"].features, name)
+    encoded = {split: _encoded(table, image, label, name) for split, table in tables.items() if table is not None}
+    channels = channels or channels_of(item for split in encoded.values() for item in split.images)
+    splits = streamed(encoded, name, len(classes), resize, channels)
     source = f"{name}, by Hugging Face datasets"
     return Parts(
         name.rstrip("/").rpartition("/")[2],
@@ -61,13 +61,13 @@ def _load(name: str, announce: Callable[[str], None]) -> Any:
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(name)
-    except Exception as error:  # it raises many kinds: no network, no such set, damaged files
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"datasets could not load {name} ({said}): check the name and the network.") from error
+    except Exception as error:  # many types: no network, no such data set, damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"datasets could not load {name} ({reason}): check the name and the network.") from error
 
 
 def _columns(features: Any, name: str) -> tuple[str, str, tuple[str, ...]]:
-    """The names of the columns of images and classes, and the classes' names."""
+    """Return the names of the image and label columns, and the class names."""
     import datasets
 
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
@@ -81,16 +81,16 @@ def _columns(features: Any, name: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _encoded(table: Any, image: str, label: str, name: str) -> Encoded:
-    """The images as they are stored, and their labels."""
+    """Return the images as stored, and their labels."""
     import datasets
 
     columns = table.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
     images: list[Path | bytes] = []
-    for entry in columns[image]:
-        stored = entry["bytes"] if entry["bytes"] is not None else entry["path"]
-        if stored is None:
+    for record in columns[image]:
+        content = record["bytes"] if record["bytes"] is not None else record["path"]
+        if content is None:
             raise DataError(f"A row of {name} has no image: mend the set.")
-        images.append(stored if isinstance(stored, bytes) else Path(stored))
+        images.append(content if isinstance(content, bytes) else Path(content))
     if not images:
         raise DataError(f"A part of {name} has no rows: fetch it again.")
     return Encoded(images, np.asarray(columns[label], dtype=np.int64))

@@ -1,4 +1,4 @@
-"""The items of a data set of the user's own, checked: (image, target) pairs, and errors that name the item."""
+"""Checked access to a user's data set: (image, target) pairs, and errors that name the item."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from pretrim.errors import DataError, PretrimError, shown
 
-LOOKED_AT = 64
-"""Items whose labels are compared with those that the data set keeps, beside one of each class"""
+SAMPLE = 64
+"""Maximum number of evenly spaced items whose labels are compared with stored ones, besides one of each class."""
 TORCHVISION = "torchvision.datasets."
 
 
 @dataclass(frozen=True)
 class Items:
-    """A part of the data, indexed by item.
+    """One split of the data, indexed by item.
 
     Attributes:
-        dataset: of the user's.
-        part: its name, for errors: ``"training"``.
+        dataset: the user's data set.
+        part: name of the split, for error messages: ``"training"``.
     """
 
     dataset: Dataset[Any]
     part: str
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]  # it was checked
+        return len(self.dataset)  # type: ignore[arg-type]  # checked before
 
     def __getitem__(self, place: int) -> tuple[Any, Any]:
-        """Image and target. Raises DataError for an item that cannot be had, or that is not such a pair."""
+        """Return image and target. Raises DataError for an item that cannot be read or is not such a pair."""
         try:
-            found = self.dataset[place]
+            item = self.dataset[place]
         except PretrimError:
             raise
-        except Exception as error:  # the user's own code; its error is shown
-            words = str(error).strip().splitlines() or [""]
+        except Exception as error:  # the user's own code may raise anything
+            lines = str(error).strip().splitlines() or [""]
             raise DataError(
-                f"Cannot read {self.where(place)} ({type(error).__name__}: {words[0]}): mend the item, or leave it out."
+                f"Cannot read {self.where(place)} ({type(error).__name__}: {lines[0]}): mend the item, or leave it out."
             ) from error
-        if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != 2:
-            is_parts = isinstance(found, tuple | list)
-            got = f"has {len(found)} parts" if is_parts else f"is a {type(found).__name__}"
+        if not isinstance(item, Sequence) or isinstance(item, str) or len(item) != 2:
+            is_parts = isinstance(item, tuple | list)
+            got = f"has {len(item)} parts" if is_parts else f"is a {type(item).__name__}"
             raise DataError(
                 f"Expected items (image, label), but {self.where(place)} {got}: give a data set whose __getitem__ "
                 f"returns those two."
             )
-        return found[0], found[1]
+        return item[0], item[1]
 
     def where(self, place: int) -> str:
-        """An item in words, by its number in the data set that it is from, also where that was divided."""
+        """Describe an item by its index in the original data set, even if a subset was taken."""
         dataset: Any = self.dataset
         while type(dataset) is Subset:
             dataset, place = dataset.dataset, int(dataset.indices[place])
         return f"item {place} of the {self.part} data"
 
     def label(self, place: int) -> int:
-        """The class of an item. Raises DataError where it is not one."""
+        """Return the class of an item. Raises DataError if its label is not a class number."""
         return class_number(self[place][1], self.where(place))
 
     @property
     def origin(self) -> Any:
-        """The data set that it is from: itself, or the one that was divided."""
+        """The original data set: itself, or the one that a subset was taken from."""
         dataset = self.dataset
         while type(dataset) is Subset:
             dataset = dataset.dataset
@@ -74,22 +74,22 @@ class Items:
 
 
 def class_number(label: Any, where: str) -> int:
-    """A label as a class. Raises DataError for what is not a number from 0.
+    """Convert a label to a class number. Raises DataError unless it is a whole number of at least 0.
 
     Args:
-        label: of an item.
-        where: the item, for errors.
+        label: label of an item.
+        where: the item, for error messages.
     """
     try:
-        found = int(label)
-        is_whole = found == float(label)
+        number = int(label)
+        is_whole = number == float(label)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise _no_class(label, where) from error
     if not is_whole:
         raise _no_class(label, where)
-    if found < 0:
-        raise DataError(f"Expected class numbers from 0, but {where} has {found}.")
-    return found
+    if number < 0:
+        raise DataError(f"Expected class numbers from 0, but {where} has {number}.")
+    return number
 
 
 def _no_class(label: Any, where: str) -> DataError:
@@ -98,63 +98,64 @@ def _no_class(label: Any, where: str) -> DataError:
 
 
 def labels_of(items: Items) -> torch.Tensor:
-    """The classes of all items, int64: what they give, for a transform may change what their data set keeps.
+    """Return the classes of all items, int64, as the items give them: a transform may change what the data set stores.
 
-    Kept ones are taken where `kept_labels` knows that items give them, and some were looked at: no image has to be read
-    for the others.
+    Stored labels are used only if `kept_labels` knows that items give them unchanged and a sample of items confirms it;
+    then the other images need not be read.
     """
-    kept = kept_labels(items.dataset)
-    if kept is not None and all(items.label(place) == kept[place] for place in _looked_at(kept)):
-        return kept
-    return torch.tensor([items.label(place) for place in range(len(items))], dtype=torch.int64)
+    stored = kept_labels(items.dataset)
+    if stored is not None and all(items.label(index) == stored[index] for index in _sample(stored)):
+        return stored
+    return torch.tensor([items.label(index) for index in range(len(items))], dtype=torch.int64)
 
 
 def kept_labels(dataset: Any) -> torch.Tensor | None:
-    """The ``targets`` of a data set that is known to give them as they are: torchvision's own, also divided or joined.
+    """Return the stored ``targets`` of a data set that is known to give them unchanged, else None.
 
-    None for any other class: what it gives is only known by asking it.
+    These are torchvision's own data sets, and subsets and concatenations of them; the labels of any other class are
+    only known by reading its items.
     """
     if type(dataset) is Subset:
         inner = kept_labels(dataset.dataset)
-        return None if inner is None else inner[torch.tensor([int(place) for place in dataset.indices])]
+        return None if inner is None else inner[torch.tensor([int(index) for index in dataset.indices])]
     if type(dataset) is ConcatDataset:
         parts = [kept_labels(part) for part in dataset.datasets]
         known = [part for part in parts if part is not None]
         return torch.cat(known) if len(known) == len(parts) else None
-    home = getattr(type(dataset).__getitem__, "__module__", None) or ""
-    if not home.startswith(TORCHVISION) or getattr(dataset, "target_transform", None) is not None:
+    module = getattr(type(dataset).__getitem__, "__module__", None) or ""
+    if not module.startswith(TORCHVISION) or getattr(dataset, "target_transform", None) is not None:
         return None
     try:
-        kept = torch.as_tensor(dataset.targets)
+        stored = torch.as_tensor(dataset.targets)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return None
-    is_of_classes = kept.ndim == 1 and len(kept) == len(dataset) and not kept.is_floating_point()
-    return kept.long() if is_of_classes else None
+    is_of_classes = stored.ndim == 1 and len(stored) == len(dataset) and not stored.is_floating_point()
+    return stored.long() if is_of_classes else None
 
 
-def _looked_at(labels: torch.Tensor) -> list[int]:
-    """Places of the first item of each class, and of some that are evenly spaced, the last one too."""
+def _sample(labels: torch.Tensor) -> list[int]:
+    """Return indices of the first item of each class and of an evenly spaced sample with the last item."""
     firsts = np.unique(labels.numpy(), return_index=True)[1]
-    spread = np.linspace(0, len(labels) - 1, min(len(labels), LOOKED_AT)).round()
-    return sorted({int(place) for place in (*firsts, *spread)})
+    spread = np.linspace(0, len(labels) - 1, min(len(labels), SAMPLE)).round()
+    return sorted({int(index) for index in (*firsts, *spread)})
 
 
 def is_of_values(image: Any) -> bool:
-    """Whether an image is floats, which are taken as they are."""
+    """Whether an image holds floats, which are used as they are."""
     if isinstance(image, torch.Tensor):
         return image.is_floating_point()
     return isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating)
 
 
 def values(image: Any, shape: Sequence[int] | None, where: str) -> torch.Tensor:
-    """An image of floats as float32.
+    """Convert a float image to float32.
 
     Args:
         image: a float tensor or array, C x ...
-        shape: that it must have; None: any.
-        where: the item, for errors.
+        shape: required shape; None: any.
+        where: the item, for error messages.
 
-    Raises DataError for another kind or shape, and for values that are not finite.
+    Raises DataError for another type or shape, and for values that are not finite.
     """
     if not is_of_values(image):
         raise DataError(
@@ -162,19 +163,19 @@ def values(image: Any, shape: Sequence[int] | None, where: str) -> torch.Tensor:
             f"kind."
         )
     array = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image, dtype=np.float32))
-    found = _of_shape(array.float(), shape, where)
-    if not found.isfinite().all():
+    tensor = _of_shape(array.float(), shape, where)
+    if not tensor.isfinite().all():
         raise DataError(f"Expected finite images, but {where} holds NaN or infinity: mend the item, or leave it out.")
-    return found
+    return tensor
 
 
 def pixels(image: Any, shape: Sequence[int] | None, where: str) -> torch.Tensor:
-    """A PIL image, or a uint8 tensor or array, as uint8, C x H x W. Raises DataError for another kind or shape.
+    """Convert a PIL image, or a uint8 tensor or array, to uint8, C x H x W. Raises DataError for another type or shape.
 
     Args:
-        image: of an item; H x W is taken as one channel.
-        shape: that it must have; None: any.
-        where: the item, for errors.
+        image: image of an item; H x W is taken as one channel.
+        shape: required shape; None: any.
+        where: the item, for error messages.
     """
     if isinstance(image, Image.Image):
         array = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
@@ -189,12 +190,12 @@ def pixels(image: Any, shape: Sequence[int] | None, where: str) -> torch.Tensor:
 
 
 def is_bytes(image: Any) -> bool:
-    """Whether an image is uint8: pixels of 0..255."""
+    """Whether an image is uint8, with pixels of 0..255."""
     return isinstance(image, torch.Tensor | np.ndarray) and _dtype(image) == "uint8"
 
 
 def kind_of(image: Any) -> str:
-    """What was given as an image, in words.
+    """Describe an object that was given as an image.
 
     >>> kind_of(np.zeros((8, 8), np.int32)), kind_of(None)
     ('an int32 array of 8x8', 'a NoneType')
@@ -206,7 +207,7 @@ def kind_of(image: Any) -> str:
 
 
 def sizes_text(shape: Sequence[int]) -> str:
-    """A shape in words; that of a single number too."""
+    """Describe a shape, including that of a single number."""
     return "x".join(map(str, shape)) or "one number"
 
 

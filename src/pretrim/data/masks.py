@@ -1,8 +1,8 @@
-"""Semantic segmentation in folders: ``images/`` and ``masks/`` with files of the same names, in parts or not.
+"""Semantic segmentation in folders: ``images/`` and ``masks/`` with files of the same names, per split or not.
 
-A mask has the class of each pixel as its grey value or index of its palette; 255 counts nowhere. Masks of 0 and 255
-alone are of two classes. Names of the classes may be in ``classes.txt``, a line each. Masks whose numbers leave most
-classes out are refused: they are rather shades of grey.
+A mask stores the class of each pixel as its grey value or palette index; 255 is ignored. Masks that hold only 0 and
+255 have two classes. ``classes.txt`` may list class names, one per line. Masks whose values skip most classes are
+refused, since they are probably shades of grey.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from .stream import Streamed
 
 IMAGES, MASKS = "images", ("masks", "mask")
 IGNORED = 255
-MARK = 254
-"""In the place of 255, until all masks are read and it is known whether that is a class; a pad is of none"""
-TWO = frozenset({0, IGNORED})
+MARKER = 254
+"""Stands for 255 until all masks are read and show whether 255 is a class; padding is always ignored."""
+BINARY = frozenset({0, IGNORED})
 DEFAULT_SIZE = 64
 
 Pair = tuple[Path, Path]
 
 
 class Mask(NamedTuple):
-    """The class of each pixel (uint8, H x W), and all values of the file, before it was resized."""
+    """The class of each pixel (uint8, H x W), and all values in the file before resizing."""
 
     pixels: torch.Tensor
     values: frozenset[int]
 
 
 class Labels(NamedTuple):
-    """The masks of each part (uint8, N x H x W), the names of their classes, and what they were made of."""
+    """The masks of each split (uint8, N x H x W), the class names, and a note on how the masks were read."""
 
     masks: dict[str, torch.Tensor]
     names: tuple[str, ...]
@@ -48,35 +48,37 @@ class Labels(NamedTuple):
 
 
 def is_here(folder: Path) -> bool:
-    """Whether a folder, or its training part, has images and masks. Raises DataError for masks alone."""
-    _check_not_alone(folder)
+    """Whether a folder, or its training split, has images and masks. Raises DataError for masks without images."""
+    _check_not_only_masks(folder)
     return bool(_roots(folder))
 
 
 def read(folder: Path, resize: Resize, channels: int | None, known: Known | None = None) -> Parts:
-    """Images and masks, resized to 64x64 unless another size is asked for; masks without values in between.
+    """Read images and masks, resized to 64x64 unless another size is requested; masks by nearest neighbour.
 
-    Raises DataError for images without a mask, masks without an image or of another shape, and masks that are not
-    classes.
+    Raises DataError for images without a mask, masks without an image or with other proportions, and masks that do not
+    hold class numbers.
 
     Args:
-        folder: with images/ and masks/.
-        resize: the size that is wanted, and how it is reached.
+        folder: a folder with images/ and masks/, or with these in a folder per split.
+        resize: requested size, and how it is reached.
         channels: 1, 3 or 4.
-        known: of a network that is to be evaluated on the folder, which then needs no training part, nor every class.
+        known: the network to evaluate on this folder, which then needs neither a training split nor every class.
     """
     roots = _roots(folder)
     if "train" not in roots and known is None:
         raise DataError(f"Expected images and masks in {folder / 'train'} too, but got {' and '.join(roots)} alone.")
-    pairs = {part: _pairs(root) for part, root in roots.items()}
-    channels = channels or channels_of(image for part in pairs.values() for image, _ in part)
+    pairs = {split: _pairs(root) for split, root in roots.items()}
+    channels = channels or channels_of(image for split in pairs.values() for image, _ in split)
     sized = resize.or_square(DEFAULT_SIZE)
-    labels = _labels(folder, {part: [_mask(*pair, sized) for pair in found] for part, found in pairs.items()}, known)
+    labels = _labels(
+        folder, {split: [_mask(*pair, sized) for pair in split_pairs] for split, split_pairs in pairs.items()}, known
+    )
     splits = {}
-    for part, found in pairs.items():
+    for split, split_pairs in pairs.items():
         assert sized.size is not None
-        images = Streamed([image for image, _ in found], str(folder), channels, *sized.size, fit=sized.fit)
-        splits[part] = Split(images, labels.masks[part])
+        images = Streamed([image for image, _ in split_pairs], str(folder), channels, *sized.size, fit=sized.fit)
+        splits[split] = Split(images, labels.masks[split])
     return Parts(
         name=folder.resolve().name,
         source=f"images and masks in {folder}",
@@ -93,62 +95,64 @@ def read(folder: Path, resize: Resize, channels: int | None, known: Known | None
 
 
 def _roots(folder: Path) -> dict[str, Path]:
-    """The folders that hold images and masks, by part."""
+    """Return the folders that hold images and masks, by split."""
     if _masks_of(folder) is not None:
         return {"train": folder}
-    inside = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
-    there = {part: [inside[name] for name in names if name in inside] for part, names in PARTS.items()}
-    roots = {part: found[0] for part, found in there.items() if found and _masks_of(found[0]) is not None}
-    for part, found in there.items():
-        if roots and found and part not in roots:
-            raise DataError(f"Expected {IMAGES} and masks in {found[0]}, as in other parts: add them, or remove it.")
+    subfolders = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
+    candidates = {split: [subfolders[name] for name in names if name in subfolders] for split, names in PARTS.items()}
+    roots = {
+        split: present[0] for split, present in candidates.items() if present and _masks_of(present[0]) is not None
+    }
+    for split, present in candidates.items():
+        if roots and present and split not in roots:
+            raise DataError(f"Expected {IMAGES} and masks in {present[0]}, as in other parts: add them, or remove it.")
     return roots
 
 
-def _check_not_alone(folder: Path) -> None:
-    """A folder of masks and nothing else is no data set of one class."""
+def _check_not_only_masks(folder: Path) -> None:
+    """Raise DataError for masks without images, which would be read as a data set with one class."""
     for root in (folder, *(entry for entry in folder.iterdir() if entry.is_dir())):
-        inside = [entry.name for entry in root.iterdir() if entry.is_dir()]
-        if len(inside) == 1 and inside[0].lower() in MASKS:
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()]
+        if len(names) == 1 and names[0].lower() in MASKS:
             raise DataError(
-                f"Expected a folder {IMAGES} beside {root / inside[0]}, with an image of the same name for each mask."
+                f"Expected a folder {IMAGES} beside {root / names[0]}, with an image of the same name for each mask."
             )
 
 
 def _masks_of(root: Path) -> Path | None:
-    """The folder of masks, beside one of images."""
+    """Return the folder of masks beside a folder of images."""
     if not (root / IMAGES).is_dir():
         return None
     return next((root / name for name in MASKS if (root / name).is_dir()), None)
 
 
 def _pairs(root: Path) -> list[Pair]:
-    """Each image with its mask, by name."""
+    """Return each image with the mask of the same name."""
     folder = _masks_of(root)
     assert folder is not None
-    images, masks = (_by_name(place) for place in (root / IMAGES, folder))
+    images, masks = (_by_name(subfolder) for subfolder in (root / IMAGES, folder))
     if not images and not masks:
         raise DataError(f"No images in {root / IMAGES}.")
-    for first, second, what in ((images, masks, "mask"), (masks, images, "image")):
+    for first, second, kind in ((images, masks, "mask"), (masks, images, "image")):
         missing = sorted(set(first) - set(second))
         if missing:
             path = first[missing[0]]
-            raise DataError(f"No {what} for {path}: there is none of that name ({len(missing)} in all lack one).")
+            raise DataError(f"No {kind} for {path}: there is none of that name ({len(missing)} in all lack one).")
     return [(images[name], masks[name]) for name in sorted(images)]
 
 
 def _by_name(folder: Path) -> dict[Path, Path]:
-    """The images of a folder by their path in it without a suffix. Raises DataError for two of one name."""
-    found: dict[Path, Path] = {}
+    """Map relative paths without suffix to image files. Raises DataError for two files of one name."""
+    files: dict[Path, Path] = {}
     for path in sorted(images_in(folder)):
-        first = found.setdefault(path.relative_to(folder).with_suffix(""), path)
+        first = files.setdefault(path.relative_to(folder).with_suffix(""), path)
         if first != path:
             raise DataError(f"{first} and {path} have one name, by which images and masks are paired: keep one.")
-    return found
+    return files
 
 
 def _mask(image: Path, path: Path, resize: Resize) -> Mask:
-    """Raises DataError for a mask that does not say a class a pixel, or is of another shape than its image."""
+    """Read a mask. Raises DataError if it has no class per pixel, or other proportions than its image."""
     assert resize.size is not None
     try:
         with Image.open(path, formats=FORMATS) as opened:
@@ -160,8 +164,8 @@ def _mask(image: Path, path: Path, resize: Resize) -> Mask:
         raise DataError(f"Cannot read the mask {path} ({error}).") from error
     _check_shape(image, path, numbers.size)
     values = frozenset(np.flatnonzero(np.bincount(np.asarray(numbers).ravel())).tolist())
-    if values <= TWO:
-        numbers = numbers.point(lambda value: MARK if value == IGNORED else value)
+    if values <= BINARY:
+        numbers = numbers.point(lambda value: MARKER if value == IGNORED else value)
     return Mask(torch.from_numpy(np.asarray(_sized(numbers, resize)).copy()), values)
 
 
@@ -179,17 +183,20 @@ def _check_kind(mask: Image.Image, path: Path) -> None:
 
 
 def _check_shape(image: Path, mask: Path, size: tuple[int, int]) -> None:
-    """A mask may be smaller or larger than its image, to a pixel; of other proportions it is another image's."""
-    (height, width), (wide, high) = size_of(image, str(image)), size
-    if abs(width * high - height * wide) > max(width, height, wide, high):
+    """Raise DataError for a mask of other proportions than its image: it belongs to another image.
+
+    A mask may be smaller or larger than its image; proportions need to match to within a pixel.
+    """
+    (height, width), (mask_width, mask_height) = size_of(image, str(image)), size
+    if abs(width * mask_height - height * mask_width) > max(width, height, mask_width, mask_height):
         raise DataError(
-            f"Expected a mask in the proportions of its image, but {mask} has {wide} x {high} pixels and {image} has "
-            f"{width} x {height}: give each image a mask of its own shape."
+            f"Expected a mask in the proportions of its image, but {mask} has {mask_width} x {mask_height} "
+            f"pixels and {image} has {width} x {height}: give each image a mask of its own shape."
         )
 
 
 def _sized(mask: Image.Image, resize: Resize) -> Image.Image:
-    """As the images are, without values in between; what a pad adds counts nowhere."""
+    """Resize a mask as its image is, by nearest neighbour; padded pixels are ignored."""
     assert resize.size is not None
     size = (resize.size[1], resize.size[0])
     if mask.size == size:
@@ -202,14 +209,17 @@ def _sized(mask: Image.Image, resize: Resize) -> Image.Image:
 
 
 def _labels(folder: Path, masks: dict[str, list[Mask]], known: Known | None) -> Labels:
-    """Masks of 0 and 255 alone, which drawing programs write, are of two classes."""
-    values = frozenset[int]().union(*(mask.values for found in masks.values() for mask in found))
-    is_of_two = values == TWO
+    """Combine the masks of all splits, and name their classes.
+
+    Masks of 0 and 255 only, as drawing programs write them, have two classes.
+    """
+    values = frozenset[int]().union(*(mask.values for split_masks in masks.values() for mask in split_masks))
+    is_binary = values == BINARY
     pixels = {
-        part: torch.stack([_unmarked(mask, 1 if is_of_two else IGNORED) for mask in found])
-        for part, found in masks.items()
+        split: torch.stack([_without_marker(mask, 1 if is_binary else IGNORED) for mask in split_masks])
+        for split, split_masks in masks.items()
     }
-    if is_of_two:
+    if is_binary:
         note = "masks have the values 0 and 255, which are the classes 0 and 1"
         return Labels(pixels, _names(folder, {0, 1}, known), note)
     classes = set(values - {IGNORED})
@@ -220,13 +230,13 @@ def _labels(folder: Path, masks: dict[str, list[Mask]], known: Known | None) -> 
     return Labels(pixels, names, f"{note}; 255 counts nowhere" if IGNORED in values else note)
 
 
-def _unmarked(mask: Mask, number: int) -> torch.Tensor:
-    """The pixels, with what 255 of the file is."""
-    return torch.where(mask.pixels == MARK, number, mask.pixels) if mask.values <= TWO else mask.pixels
+def _without_marker(mask: Mask, class_number: int) -> torch.Tensor:
+    """Return the pixels with marked ones replaced by the class that 255 stands for."""
+    return torch.where(mask.pixels == MARKER, class_number, mask.pixels) if mask.values <= BINARY else mask.pixels
 
 
 def _ranges(values: Iterable[int]) -> str:
-    """Numbers in words.
+    """Format numbers as ranges.
 
     >>> _ranges({0, 1, 2, 3, 7, 255})
     '0 to 3, 7, 255'
@@ -242,7 +252,7 @@ def _ranges(values: Iterable[int]) -> str:
 
 
 def _names(folder: Path, classes: set[int], known: Known | None) -> tuple[str, ...]:
-    """Of all classes up to the largest number, or of those that ``classes.txt`` names."""
+    """Return names for all classes up to the largest number, or those listed in ``classes.txt``."""
     count = 1 + max(classes, default=0)
     if count < 2 and known is None:
         raise DataError(f"Expected masks of at least 2 classes in {folder}, but every known pixel is of class 0.")

@@ -1,8 +1,8 @@
-"""Data of the user's own: torch data sets or loaders, as a pair (train, test) or a triple (train, validation, test).
+"""User data: torch data sets or loaders, as a pair (train, test) or a triple (train, validation, test).
 
-Items are (image, label). Images that are PIL or uint8 are held as pixels, and normalised and augmented as any other
-data set's. Float tensors and arrays are taken as the network wants them: pretrim neither normalises nor augments them,
-and the data set is asked for each image again in every epoch, so that random transforms of its own go on working.
+Items are (image, label). PIL and uint8 images are kept as pixels, and normalised and augmented like those of any other
+data set. Float tensors and arrays are passed to the network unchanged: pretrim neither normalises nor augments them,
+and reads each item from the data set again in every epoch, so that its random transforms keep working.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from .record import DataSet, Parts, Split, statistics
 from .split import complete
 
 NAME = "your own data"
-"""Of all such data, in records"""
+"""Name of all such data sets in saved records."""
 IGNORED = 255
-"""The class of pixels of a mask that count nowhere"""
+"""Class number of mask pixels to ignore."""
 READY_MEAN, READY_STD = 0.0, 1.0 / 255.0
-"""By which `normalise` leaves an image as it is: ``(x / 255 - 0) / (1 / 255)``"""
+"""With these, `normalise` leaves images unchanged: ``(x / 255 - 0) / (1 / 255)``."""
 
 
 @dataclass(frozen=True)
 class FromDataset:
-    """Images of a torch data set, indexed like a tensor N x C x H x W; the data set is asked at each access."""
+    """Images of a torch data set, indexed like a tensor N x C x H x W; each access reads from the data set."""
 
     items: Items
     places: Sequence[int]
     image_shape: tuple[int, ...]
     target_shape: tuple[int, ...] = ()
-    """of `pairs`"""
+    """Shape of one target, for `pairs`."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -50,37 +50,37 @@ class FromDataset:
         return len(self.places), *self.image_shape
 
     def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
-        """Those images as float32. Raises DataError where one has another shape, or is not finite."""
-        images = [self._image(self.items[place][0], place) for place in self._chosen(places)]
+        """Return the images at these indices as float32. Raises DataError for another shape or non-finite values."""
+        images = [self._image(self.items[number][0], number) for number in self._chosen(places)]
         return torch.stack(images) if images else torch.zeros(0, *self.image_shape)
 
     def take(self, places: Sequence[int]) -> FromDataset:
-        """The images at these places, in this order."""
-        return replace(self, places=[self.places[place] for place in places])
+        """Return the images at these indices, in this order."""
+        return replace(self, places=[self.places[index] for index in places])
 
     def pairs(self, places: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Those images and their targets, each item asked for once. Raises DataError as for images alone."""
-        chosen = self._chosen(places)
-        items = [self.items[place] for place in chosen]
-        images = [self._image(image, place) for place, (image, _) in zip(chosen, items, strict=True)]
+        """Return images and targets, reading each item once. Raises DataError as for images alone."""
+        numbers = self._chosen(places)
+        items = [self.items[number] for number in numbers]
+        images = [self._image(image, number) for number, (image, _) in zip(numbers, items, strict=True)]
         targets = [
-            _target(target, self.target_shape, self.items.where(place))
-            for place, (_, target) in zip(chosen, items, strict=True)
+            _target(target, self.target_shape, self.items.where(number))
+            for number, (_, target) in zip(numbers, items, strict=True)
         ]
         return torch.stack(images), torch.stack(targets)
 
     def _chosen(self, places: torch.Tensor | slice) -> list[int]:
-        """The numbers of those items."""
+        """Return the item numbers behind these indices."""
         chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
-        return [self.places[place] for place in chosen]
+        return [self.places[index] for index in chosen]
 
-    def _image(self, image: Any, place: int) -> torch.Tensor:
-        return values(image, self.image_shape, self.items.where(place))
+    def _image(self, image: Any, number: int) -> torch.Tensor:
+        return values(image, self.image_shape, self.items.where(number))
 
 
 @dataclass(frozen=True)
 class TargetsOf:
-    """The targets of images that are asked for, indexed like a tensor."""
+    """The targets of images that are read on demand, indexed like a tensor."""
 
     images: FromDataset
 
@@ -93,11 +93,11 @@ class TargetsOf:
         return len(self.images), *self.images.target_shape
 
     def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
-        """Those targets."""
+        """Return the targets at these indices."""
         return self.images.pairs(places)[1]
 
     def take(self, places: Sequence[int]) -> TargetsOf:
-        """The targets at these places, in this order."""
+        """Return the targets at these indices, in this order."""
         return TargetsOf(self.images.take(places))
 
 
@@ -109,33 +109,33 @@ def from_torch(
     task: str = "classification",
     names: Sequence[str] | None = None,
 ) -> DataSet:
-    """A data set of pretrim from torch data sets or loaders.
+    """Build a `DataSet` from torch data sets or loaders.
 
     Args:
-        parts: (train, test) or (train, validation, test); of a loader the images that it gives in an epoch are taken.
-            Items are (image, target).
-        seed: of the validation part, where it is split off the training part.
-        validation: its share.
-        task: what the targets are of; those of a classification are class numbers, others any numbers of one shape.
-        names: of the outputs, where the task says; None: as the data have them.
+        parts: (train, test) or (train, validation, test), with items (image, target). A loader contributes the images
+            that it yields in an epoch.
+        seed: seed of the validation split, if it is drawn from the training split.
+        validation: fraction of the training split to hold out.
+        task: task name; targets of a classification are class numbers, others any numbers of one shape.
+        names: output names, if the task defines them; None: from the data.
 
     Raises:
         UsageError: neither a pair nor a triple of data sets with a length, or a loader that changes its images or does
             not take each once.
-        DataError: an item cannot be had, is not an (image, label) pair, or its label is not a class.
+        DataError: an item cannot be read, is not an (image, label) pair, or its label is not a class.
     """
     if not isinstance(parts, Sequence) or len(parts) not in (2, 3):
         got = f"{len(parts)} parts" if isinstance(parts, Sequence) else f"a {type(parts).__name__}"
         raise UsageError(f"Expected data as (train, test) or (train, validation, test), but got {got}.")
-    names_of_parts = ("training", "test") if len(parts) == 2 else ("training", "validation", "test")
-    items = [Items(_dataset(part, name), name) for part, name in zip(parts, names_of_parts, strict=True)]
+    split_names = ("training", "test") if len(parts) == 2 else ("training", "validation", "test")
+    items = [Items(_dataset(part, name), name) for part, name in zip(parts, split_names, strict=True)]
     is_of_classes = task == "classification"
     splits = [_split(part) if is_of_classes else _joint(part) for part in items]
     _check_alike(splits)
     origin = items[0].origin
     if names is None:
         names = _classes(origin, splits) if is_of_classes else _outputs(origin, splits[0], task)
-    given = Parts(
+    user_parts = Parts(
         name=NAME,
         source=_source(origin),
         classes=tuple(names),
@@ -145,31 +145,31 @@ def from_torch(
         flip=False,
         task=task,
     )
-    whole = complete(given, seed, validation)
-    images = whole.train.images
+    completed = complete(user_parts, seed, validation)
+    images = completed.train.images
     if isinstance(images, FromDataset):
         mean, std = (READY_MEAN,) * images.shape[1], (READY_STD,) * images.shape[1]
     else:
         mean, std = statistics(images)
     return DataSet(
-        name=given.name,
-        source=given.source,
-        classes=given.classes,
-        train=whole.train,
-        validation=whole.validation,
-        test=whole.test,
+        name=user_parts.name,
+        source=user_parts.source,
+        classes=user_parts.classes,
+        train=completed.train,
+        validation=completed.validation,
+        test=completed.test,
         mean=mean,
         std=std,
-        flip=given.flip,
+        flip=user_parts.flip,
         split_seed=seed,
-        split_note=whole.note,
+        split_note=completed.note,
         task=task,
-        drawn=whole.drawn,
+        drawn=completed.drawn,
     )
 
 
 def _source(dataset: Any) -> str:
-    """What the data are, in words; the class of a data set says something, list or tuple does not.
+    """Describe the data; the type of a data set is informative, list or tuple is not.
 
     >>> _source([])
     'your own data'
@@ -179,23 +179,23 @@ def _source(dataset: Any) -> str:
 
 def _dataset(part: Any, name: str) -> Dataset[Any]:
     dataset = part.dataset if isinstance(part, DataLoader) else part
-    has_number = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
-    if not (has_number and hasattr(dataset, "__len__")):
+    has_index = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    if not (has_index and hasattr(dataset, "__len__")):
         raise UsageError(
             f"Expected torch data sets or loaders whose images can be asked for by number, but got a "
-            f"{type(dataset).__name__}: {_mend(dataset)}."
+            f"{type(dataset).__name__}: {_advice(dataset)}."
         )
     if not len(dataset):
         raise _empty(name)
-    found: Any = dataset_of(part, name) if isinstance(part, DataLoader) else dataset
-    if not len(found):
+    selected: Any = dataset_of(part, name) if isinstance(part, DataLoader) else dataset
+    if not len(selected):
         raise _empty(name)
-    return found  # type: ignore[no-any-return]  # it was checked
+    return selected  # type: ignore[no-any-return]  # checked above
 
 
-def _mend(given: Any) -> str:
-    """What to do about something that is no data set; loaders of other libraries hold one."""
-    if hasattr(given, "dataset"):
+def _advice(source: Any) -> str:
+    """Advise what to give instead of something that is no data set; loaders of other libraries hold one."""
+    if hasattr(source, "dataset"):
         return "give its data set (loader.dataset), for what such a loader makes of the images is not known"
     return "an iterable data set has no parts and no length"
 
@@ -205,13 +205,13 @@ def _empty(name: str) -> DataError:
 
 
 def _check_alike(splits: Sequence[Split]) -> None:
-    """Raises DataError where a part has images or targets of another shape than the training part."""
-    for what in ("images", "targets"):
-        first, *others = (tuple(getattr(split, what).shape[1:]) for split in splits)
+    """Raise DataError if a split has images or targets of another shape than the training split."""
+    for kind in ("images", "targets"):
+        first, *others = (tuple(getattr(split, kind).shape[1:]) for split in splits)
         for shape in others:
             if shape != first:
                 raise DataError(
-                    f"Expected {what} of one shape in every part of the data, but got {sizes_text(first)} and "
+                    f"Expected {kind} of one shape in every part of the data, but got {sizes_text(first)} and "
                     f"{sizes_text(shape)}."
                 )
 
@@ -221,50 +221,50 @@ def _split(items: Items) -> Split:
     if is_of_values(image):
         shape = tuple(values(image, None, items.where(0)).shape)
         return Split(FromDataset(items, range(len(items)), shape), labels_of(items))
-    images, labels = _held(items)
-    return Split(images, torch.tensor([class_number(label, items.where(place)) for place, label in enumerate(labels)]))
+    images, labels = _loaded(items)
+    return Split(images, torch.tensor([class_number(label, items.where(index)) for index, label in enumerate(labels)]))
 
 
 def _joint(items: Items) -> Split:
-    """Images and targets of any shape. Where images are float tensors, both are asked for together at each access."""
+    """Read images and targets of any shape. Float images are read together with their targets at each access."""
     image, target = items[0]
     shape = tuple(_target(target, None, items.where(0)).shape)
     if is_of_values(image):
         images = FromDataset(items, range(len(items)), tuple(values(image, None, items.where(0)).shape), shape)
         return Split(images, TargetsOf(images))
-    held, targets = _held(items)
+    loaded, targets = _loaded(items)
     return Split(
-        held, torch.stack([_target(target, shape, items.where(place)) for place, target in enumerate(targets)])
+        loaded, torch.stack([_target(target, shape, items.where(index)) for index, target in enumerate(targets)])
     )
 
 
-def _held(items: Items) -> tuple[torch.Tensor, list[Any]]:
-    """The pixels of all images, and their targets, each item asked for once."""
+def _loaded(items: Items) -> tuple[torch.Tensor, list[Any]]:
+    """Return the pixels of all images, and their targets, reading each item once."""
     images: list[torch.Tensor] = []
     targets = []
-    for place in range(len(items)):
-        image, target = items[place]
-        images.append(pixels(image, images[0].shape if images else None, items.where(place)))
+    for index in range(len(items)):
+        image, target = items[index]
+        images.append(pixels(image, images[0].shape if images else None, items.where(index)))
         targets.append(target)
     return torch.stack(images), targets
 
 
 def _target(target: Any, shape: tuple[int, ...] | None, where: str) -> torch.Tensor:
-    """Numbers as a tensor. Raises DataError for what is not numbers, or not of the shape; None: any."""
+    """Convert numbers to a tensor. Raises DataError for anything else, or for another shape; None: any shape."""
     try:
-        found = torch.as_tensor(np.asarray(target) if isinstance(target, Image.Image) else target)
+        tensor = torch.as_tensor(np.asarray(target) if isinstance(target, Image.Image) else target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"Expected numbers as the target of {where}, but got a {type(target).__name__}.") from error
-    if shape is not None and tuple(found.shape) != shape:
+    if shape is not None and tuple(tensor.shape) != shape:
         raise DataError(
-            f"Expected targets of one shape, but got {sizes_text(shape)} and {sizes_text(found.shape)}: pad those "
+            f"Expected targets of one shape, but got {sizes_text(shape)} and {sizes_text(tensor.shape)}: pad those "
             f"of different lengths."
         )
-    return found.float() if found.dtype == torch.float64 else found
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def _outputs(dataset: Any, split: Split, task: str) -> tuple[str, ...]:
-    """Names of the outputs of a task: the data set's, or the numbers of its values; masks say their classes."""
+    """Return output names: those of the data set, else class numbers for masks and positions for values."""
     names = getattr(dataset, "classes", None)
     if isinstance(names, Sequence) and len(names):
         return tuple(map(str, names))
@@ -275,7 +275,7 @@ def _outputs(dataset: Any, split: Split, task: str) -> tuple[str, ...]:
 
 
 def _classes(dataset: Any, splits: Sequence[Split]) -> tuple[str, ...]:
-    """Their names, where the data set has them; else their numbers."""
+    """Return class names if the data set has them, else class numbers."""
     count = 1 + max(int(split.labels.max()) for split in splits)
     names = getattr(dataset, "classes", None)
     if isinstance(names, Sequence) and len(names) >= count:

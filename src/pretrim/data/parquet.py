@@ -1,4 +1,4 @@
-"""Image data sets in the parquet layout of the Hugging Face hub: files by part, images and labels in columns."""
+"""Image data sets in the parquet layout of the Hugging Face Hub: files by split, images and labels in columns."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .stream import Streamed
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PREFIXES = {"train": ("train-",), "validation": ("validation-", "valid-", "val-"), "test": ("test-",)}
-STORED = ("struct", "binary", "large_binary")
-"""Types of a column of encoded images, in the words of pyarrow"""
+ENCODED_TYPES = ("struct", "binary", "large_binary")
+"""Prefixes of pyarrow's type names for columns of encoded images."""
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels", "fine_label")
 
 
 class Encoded(NamedTuple):
-    """One part as it is stored: image files, their labels (int64), and the names of the classes if it has them."""
+    """One split as stored: image files, their labels (int64), and the class names if the files hold them."""
 
     images: Sequence[Path | bytes]
     labels: np.ndarray[Any, np.dtype[np.int64]]
@@ -33,23 +33,23 @@ class Encoded(NamedTuple):
 
 
 def is_here(folder: Path) -> bool:
-    """Whether a folder (or its folder ``data``) holds a training part."""
+    """Whether a folder (or its subfolder ``data``) holds a training split."""
     return bool(_files(folder, "train"))
 
 
 def read(folder: Path, name: str, resize: Resize, channels: int | None) -> Parts:
-    """The parts that the folder holds.
+    """Read the splits that a folder holds.
 
-    Classes have the names that the files bring as the hub writes them, CIFAR-10's in a set of that name, or numbers.
+    Class names come from the files as the Hub writes them, are CIFAR-10's for a data set of that name, or else numbers.
 
-    Without `channels` the images are grey where every one is stored in grey, else in colour.
+    Without `channels`, images are grey if every image is stored in grey, else in colour.
 
     Raises DataError for missing files, missing columns, and images or labels that cannot be read.
 
     Args:
-        folder: of the .parquet files.
-        name: of the data set.
-        resize: the size that is wanted, and how it is reached.
+        folder: folder of the .parquet files.
+        name: name of the data set.
+        resize: requested size, and how it is reached.
         channels: 1, 3 or 4.
     """
     if not is_here(folder):
@@ -60,18 +60,18 @@ def read(folder: Path, name: str, resize: Resize, channels: int | None) -> Parts
 
 
 def has_images(path: Path) -> bool:
-    """Whether one file holds its images, and not the names of files. Raises DataError where it cannot be read."""
+    """Whether a file holds images rather than file names. Raises DataError if it cannot be read."""
     with _opened(path) as file:
-        kinds = {name: str(file.schema_arrow.field(name).type) for name in file.schema_arrow.names}
-    return any(kinds.get(name, "").startswith(STORED) for name in IMAGE_COLUMNS)
+        types = {name: str(file.schema_arrow.field(name).type) for name in file.schema_arrow.names}
+    return any(types.get(name, "").startswith(ENCODED_TYPES) for name in IMAGE_COLUMNS)
 
 
 def read_file(path: Path, resize: Resize, channels: int | None) -> Parts:
-    """One file of images and labels, which has no parts; otherwise as `read`.
+    """Read one file of images and labels as a training split; otherwise like `read`.
 
     Args:
-        path: of the file.
-        resize: the size that is wanted, and how it is reached.
+        path: the .parquet file.
+        resize: requested size, and how it is reached.
         channels: 1, 3 or 4.
     """
     return _of_parts({"train": _encoded([path])}, path, path.stem, f"images in {path}", resize, channels)
@@ -80,15 +80,15 @@ def read_file(path: Path, resize: Resize, channels: int | None) -> Parts:
 def _of_parts(
     parts: Mapping[str, Encoded], where: Path, name: str, source: str, resize: Resize, channels: int | None
 ) -> Parts:
-    named = parts["train"].classes or (CIFAR10 if name == "cifar10" else ())
-    classes = named or _numbered(parts["train"].labels, where)
+    names = parts["train"].classes or (CIFAR10 if name == "cifar10" else ())
+    classes = names or _numbered(parts["train"].labels, where)
     channels = channels or channels_of(image for part in parts.values() for image in part.images)
     splits = streamed(parts, str(where), len(classes), resize, channels)
     return Parts(name, source, classes, splits["train"], splits.get("validation"), splits.get("test"))
 
 
 def _title(folder: Path) -> str:
-    """The heading of the folder's README, which says which copy of a data set it holds."""
+    """Return the heading of the folder's README, which says which copy of a data set it holds."""
     try:
         heading = (folder / "README.md").read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError):
@@ -97,17 +97,20 @@ def _title(folder: Path) -> str:
 
 
 def _files(folder: Path, part: str) -> list[Path]:
-    found = (
+    paths = (
         path
-        for place in (folder, folder / "data")
+        for parent in (folder, folder / "data")
         for prefix in PREFIXES[part]
-        for path in place.glob(f"{prefix}*.parquet")
+        for path in parent.glob(f"{prefix}*.parquet")
     )
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+    return sorted(paths, key=lambda path: path.relative_to(folder).parts)
 
 
 def _numbered(labels: np.ndarray[Any, np.dtype[np.int64]], folder: Path) -> tuple[str, ...]:
-    """Class names by number. A label beyond the number of images can only be damage: nothing of that size is made."""
+    """Return class names by number.
+
+    A label that exceeds the number of images can only be damage, so no list of that size is made.
+    """
     count = int(labels.max()) + 1
     if count < 2:
         raise DataError(f"Expected at least 2 classes in {folder}, but got labels up to {count - 1}: add images.")
@@ -119,20 +122,20 @@ def _numbered(labels: np.ndarray[Any, np.dtype[np.int64]], folder: Path) -> tupl
 def _encoded(files: list[Path]) -> Encoded:
     parts = [_columns(path) for path in files]
     images = [image for part in parts for image in part.images]
-    together = Encoded(images, np.concatenate([part.labels for part in parts]), parts[0].classes)
-    if not together.images:
+    encoded = Encoded(images, np.concatenate([part.labels for part in parts]), parts[0].classes)
+    if not encoded.images:
         raise DataError(f"No rows in {files[0]}: fetch it again.")
-    return together
+    return encoded
 
 
 def streamed(parts: Mapping[str, Encoded], where: str, classes: int, resize: Resize, channels: int) -> dict[str, Split]:
-    """The parts, whose images are yet to be decoded. Without an image size the first of them gives it.
+    """Return the splits with images to be decoded on demand. Without an image size, the first image sets it.
 
     Args:
-        parts: encoded images and labels, by part.
-        where: the data set, for errors.
+        parts: encoded images and labels, by split.
+        where: the data set, for error messages.
         classes: number of classes.
-        resize: the size that is wanted, and how it is reached.
+        resize: requested size, and how it is reached.
         channels: 1, 3 or 4.
     """
     part, first = next(iter(parts.items()))
@@ -150,7 +153,7 @@ def streamed(parts: Mapping[str, Encoded], where: str, classes: int, resize: Res
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A parquet file. Raises DataError where it is none or damaged, also for what is read of it inside."""
+    """Open a parquet file. Raises DataError if it is not one or is damaged, also for reads inside the context."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
@@ -159,12 +162,12 @@ def _opened(path: Path) -> Iterator[Any]:
         with parquet.ParquetFile(path) as file:
             yield file
     except (ArrowException, OSError) as error:
-        said = str(error).splitlines()[0]
-        raise DataError(f"Cannot read the parquet file {path} ({said}): fetch it again.") from error
+        reason = str(error).splitlines()[0]
+        raise DataError(f"Cannot read the parquet file {path} ({reason}): fetch it again.") from error
 
 
 def _columns(path: Path) -> Encoded:
-    """The images and labels of one file; no other column is read."""
+    """Read the images and labels of one file, and no other column."""
     with _opened(path) as file:
         image, label = _names(file.schema_arrow.names, path)
         table = file.read(columns=[image, label])
@@ -173,7 +176,7 @@ def _columns(path: Path) -> Encoded:
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
-    """What the hub's files say of a column of labels; nothing for files of others, or names that cannot be used.
+    """Return the class names that files of the Hub store for a label column; empty if there are none that can be used.
 
     >>> class_names({b"huggingface": b'{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'}, "label")
     ('cat', 'dog')
@@ -201,9 +204,9 @@ def _names(columns: list[str], path: Path) -> tuple[str, str]:
 def _checked(images: Any, labels: Any, path: Path) -> Encoded:
     from pyarrow import int64, types
 
-    entries: list[Any] = [entry.get("bytes") if isinstance(entry, dict) else entry for entry in images.to_pylist()]
-    if not all(isinstance(entry, bytes) for entry in entries) or labels.null_count:
+    encoded: list[Any] = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in images.to_pylist()]
+    if not all(isinstance(cell, bytes) for cell in encoded) or labels.null_count:
         raise DataError(f"Some rows of {path} have no image or no label: mend the file.")
     if not types.is_integer(labels.type):
         raise DataError(f"Expected whole numbers as labels in {path}, but got {labels.type}: number the classes.")
-    return Encoded(entries, labels.cast(int64()).to_numpy())
+    return Encoded(encoded, labels.cast(int64()).to_numpy())

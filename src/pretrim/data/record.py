@@ -1,4 +1,4 @@
-"""The record of a data set: three parts of images, and what a run has to remember of them."""
+"""Data set records: splits of images and targets, and the metadata that a run saves."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .images import Fit
 from .stream import Streamed, prefetched
 
 SAMPLE = 4096
-"""the most streamed images that `statistics` decodes"""
-IDENTIFYING = 64
-"""images of each part that a data set is known by"""
+"""Maximum number of streamed images that `statistics` decodes."""
+DIGEST_IMAGES = 64
+"""Number of images per split in a data set's digest."""
 NAMED = 5
-"""Outputs whose names are shown"""
+"""Maximum number of output names to show."""
 OUTPUTS = {
     "classification": ("class", "classes"),
     "segmentation": ("class", "classes"),
@@ -29,13 +29,13 @@ OUTPUTS = {
     "regression": ("target", "targets"),
     "keypoints": ("point", "points"),
 }
-"""What the outputs of a task are called, one and several"""
+"""Nouns for the outputs of each task, singular and plural."""
 PIECE = 256
-"""images that it counts at once: 0.1 GB for one channel of 224 x 224"""
+"""Images per histogram chunk: 0.1 GB for one channel of 224 x 224."""
 
 
 class OnDemand(Protocol):
-    """Images that are read or decoded when they are asked for, indexed like a tensor N x C x H x W."""
+    """Images that are read or decoded when accessed, indexed like a tensor N x C x H x W."""
 
     def __len__(self) -> int: ...
 
@@ -44,94 +44,96 @@ class OnDemand(Protocol):
         """(N, C, H, W)."""
 
     def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
-        """Those images."""
+        """Return the images at these indices."""
 
     def take(self, places: Sequence[int]) -> OnDemand:
-        """The images at these places, in this order."""
+        """Return the images at these indices, in this order, without reading them."""
 
 
 @runtime_checkable
 class Joint(Protocol):
-    """Images whose targets come with them."""
+    """Images that are read together with their targets."""
 
     def pairs(self, places: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Those images and their targets."""
+        """Return the images at these indices and their targets."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and targets of one part."""
+    """Images and targets of one split."""
 
     images: torch.Tensor | OnDemand
-    """uint8, N x C x H x W; those on demand are decoded when they are indexed"""
+    """uint8, N x C x H x W; images on demand are decoded when indexed."""
     targets: torch.Tensor | OnDemand
-    """what the network is to say of each image, N x ...: class numbers (int64, N), values, masks"""
+    """Targets per image, N x ...: class numbers (int64, N), values, or masks."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
     @property
     def labels(self) -> torch.Tensor:
-        """The targets of a classification: int64, N. Raises DataError where they are read on demand."""
+        """Classification targets: int64, N. Raises DataError if they are read on demand."""
         if not isinstance(self.targets, torch.Tensor):
             raise DataError("Expected a class for each image, but the targets are read with the images: set the task.")
         return self.targets
 
     def pairs(self, places: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Those images and their targets, from one access where a data set has both: its transforms may be random."""
+        """Return the images at these indices and their targets.
+
+        Both come from one access if the data set provides both: its transforms may be random.
+        """
         if isinstance(self.images, Joint) and not isinstance(self.targets, torch.Tensor):
             return self.images.pairs(places)
         return self.images[places], self.targets[places]
 
     def take(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Split:
-        """The images at these places, in this order."""
-        return Split(_taken(self.images, places), _taken(self.targets, places))
+        """Return a split of the images at these indices, in this order."""
+        return Split(_take(self.images, places), _take(self.targets, places))
 
     def none(self) -> Split:
-        """A part without images, of the same kind."""
+        """Return an empty split of the same kind."""
         return self.take(np.zeros(0, dtype=np.int64))
 
 
-def _taken(values: torch.Tensor | OnDemand, places: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor | OnDemand:
-    return values[torch.from_numpy(places)] if isinstance(values, torch.Tensor) else values.take(places.tolist())
+def _take(values: torch.Tensor | OnDemand, indices: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor | OnDemand:
+    return values[torch.from_numpy(indices)] if isinstance(values, torch.Tensor) else values.take(indices.tolist())
 
 
 def held(splits: Sequence[Split], memory: int) -> list[Split]:
-    """The parts with their images decoded, if the pixels of all of them take at most `memory` bytes; else as given.
+    """Decode the images of all splits if their pixels take at most `memory` bytes, else return the splits unchanged.
 
-    What is split off is split off before: parts of tensors would be copied, and pixels be in memory several times.
+    Call this after splitting: splits of tensors are copies, and would hold pixels in memory several times.
     """
-    streamed = [part for split in splits for part in (split.images, split.targets) if isinstance(part, Streamed)]
-    if sum(prod(part.shape) for part in streamed) > memory:
+    streamed = [values for split in splits for values in (split.images, split.targets) if isinstance(values, Streamed)]
+    if sum(prod(values.shape) for values in streamed) > memory:
         return list(splits)
-    return [Split(_held(split.images), _held(split.targets)) for split in splits]
+    return [Split(_decoded(split.images), _decoded(split.targets)) for split in splits]
 
 
-def _held(values: torch.Tensor | OnDemand) -> torch.Tensor | OnDemand:
+def _decoded(values: torch.Tensor | OnDemand) -> torch.Tensor | OnDemand:
     return values[:] if isinstance(values, Streamed) else values
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set, in memory or, where it does not fit, streamed.
+    """A data set, in memory, or streamed if it does not fit.
 
-    Whatever chooses (early stopping, a sweep, a default) reads `validation` only; `test` is read once, for the final
-    figure.
+    All choices (early stopping, a sweep, a default) read `validation` only; `test` is read once, for the final score.
 
     Attributes:
-        name: as the user named it.
-        source: which copy this is; shown wherever a figure is shown.
-        classes: names of the outputs: of the classes, in the order of the labels, or of the values; empty if unknown.
-        mean: per channel, of the training images scaled to 0..1.
-        std: likewise.
-        flip: whether a mirrored image is still of its class (a mirrored digit is not).
-        split_seed: the seed of any part that was split off.
-        split_note: in words, which parts were split off and how large they are.
-        drawn: the names of these parts.
-        limit: the most training images that were asked for; None: all.
-        padding: pixels of zeros round each image, which are part of its shape.
-        fit: how images of other proportions got their shape (`images.Resize`).
-        task: what the targets are of, by the name of the task.
+        name: as the user gave it.
+        source: which copy of the data this is; shown with every score.
+        classes: names of the outputs: class names in label order, or value names; empty if unknown.
+        mean: per-channel mean of the training images scaled to 0..1.
+        std: per-channel standard deviation of these.
+        flip: whether a mirrored image keeps its class (a mirrored digit does not).
+        split_seed: seed of the splits drawn from the training data.
+        split_note: readable description of which splits were drawn, and their sizes.
+        drawn: names of these splits.
+        limit: requested maximum number of training images; None: all.
+        padding: zeros around each image in pixels, included in its shape.
+        fit: how images of other proportions were resized (`images.Resize`).
+        task: name of the task that the targets are for.
     """
 
     name: str
@@ -153,23 +155,23 @@ class DataSet:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Channels, height, width; of signals channels and length, of volumes channels, depth, height, width."""
+        """(channels, height, width); (channels, length) of signals; (channels, depth, height, width) of volumes."""
         return tuple(self.train.images.shape[1:])
 
     @property
     def streamed(self) -> bool:
-        """Whether any part is decoded when it is asked for."""
+        """Whether any split is decoded on demand."""
         parts = (self.train, self.validation, self.test)
         return any(not isinstance(part.images, torch.Tensor) for part in parts)
 
     @property
     def as_given(self) -> bool:
-        """Whether images are floats of a data set of the user's own, taken as they are: what made them is not known."""
+        """Whether images are floats from a user's data set, used unchanged: their preprocessing is unknown."""
         return isinstance(self.train.images, Joint)
 
     @property
     def contents(self) -> str:
-        """What the targets are, for people: ``classification, 3 classes: a, b, c``."""
+        """Readable description of the targets: ``classification, 3 classes: a, b, c``."""
         count = len(self.classes)
         words = f"{count} {OUTPUTS.get(self.task, ('output', 'outputs'))[count != 1]}"
         is_named = self.task in ("classification", "segmentation") or self.classes != tuple(map(str, range(count)))
@@ -178,27 +180,27 @@ class DataSet:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a training that goes on must be given again: what the images are, wherever they lie."""
-        known = {name: value for name, value in self.to_json().items() if name not in ("name", "source", "limit")}
-        return {**known, "content": self._digest()}
+        """What has to match when training resumes: the images' contents and metadata, wherever they are stored."""
+        metadata = {name: value for name, value in self.to_json().items() if name not in ("name", "source", "limit")}
+        return {**metadata, "content": self._digest()}
 
     def _digest(self) -> str:
-        """Of all targets that are in memory, and of 64 images of each part.
+        """Hash all targets in memory, and 64 images of each split.
 
-        Not of a data set of the user's own, whose transforms may give something else at each access.
+        Float images from a user's data set are left out: their transforms may return something else at each access.
         """
-        content = hashlib.sha256()
-        for part in (self.train, self.validation, self.test):
-            if isinstance(part.images, Joint):
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            if isinstance(split.images, Joint):
                 continue
-            if isinstance(part.targets, torch.Tensor):
-                content.update(part.targets.numpy().tobytes())
-            places = np.linspace(0, len(part) - 1, min(len(part), IDENTIFYING)).round().astype(np.int64)
-            content.update(part.take(places).images[:].numpy().tobytes() if len(part) else b"")
-        return content.hexdigest()[:16]
+            if isinstance(split.targets, torch.Tensor):
+                digest.update(split.targets.numpy().tobytes())
+            indices = np.linspace(0, len(split) - 1, min(len(split), DIGEST_IMAGES)).round().astype(np.int64)
+            digest.update(split.take(indices).images[:].numpy().tobytes() if len(split) else b"")
+        return digest.hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """What a run remembers: plain JSON, without the images."""
+        """Return what a run saves about its data: plain JSON, without the images."""
         return {
             "name": self.name,
             "source": self.source,
@@ -218,7 +220,7 @@ class DataSet:
 
 
 def shown_names(names: Sequence[str], most: int = NAMED) -> str:
-    """The first of them.
+    """List the first names.
 
     >>> shown_names(["a", "b", "c"], most=2)
     'a, b, ...'
@@ -227,7 +229,7 @@ def shown_names(names: Sequence[str], most: int = NAMED) -> str:
 
 
 def shown_classes(classes: Sequence[str]) -> str:
-    """The first of them, and how many there are.
+    """List the first names, and the total number if there are more.
 
     >>> shown_classes("abcdefg")
     'a, b, c, d, e, ... 7 in all'
@@ -237,7 +239,7 @@ def shown_classes(classes: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a data set brings, before anything is split off."""
+    """The splits that a data set provides, before any others are drawn from them."""
 
     name: str
     source: str
@@ -249,16 +251,16 @@ class Parts:
     padding: int = 0
     task: str = "classification"
     notes: tuple[str, ...] = ()
-    """what the user should know of how the data were read, a sentence each, without a full stop"""
+    """Notes for the user on how the data were read, one sentence each, without a full stop."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a network that is to be evaluated was trained for, by which other data are read.
+    """What the network to be evaluated was trained for, which decides how other data are read.
 
     Attributes:
-        task: by name.
-        classes: names of its outputs, in their order.
+        task: name of the task.
+        classes: names of the network's outputs, in order.
     """
 
     task: str
@@ -266,42 +268,42 @@ class Known:
 
 
 def statistics(images: torch.Tensor | OnDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images scaled to 0..1, from whole-number histograms.
+    """Return mean and standard deviation per channel of uint8 images scaled to 0..1, from integer histograms.
 
-    Of streamed images, 4,096 that are evenly spaced are taken: they give the mean to about one grey value.
+    Streamed images are sampled, 4,096 of them evenly spaced: that gives the mean to within about one grey level.
     """
     if not isinstance(images, torch.Tensor):
         images = images.take(np.linspace(0, len(images) - 1, min(len(images), SAMPLE)).round().astype(int).tolist())
     values = np.arange(256) / 255.0
     mean, std = [], []
     for counts in _histograms(images):
-        centre = float((counts * values).sum() / counts.sum())
-        mean.append(round(centre, 6))
-        std.append(round(float(np.sqrt((counts * (values - centre) ** 2).sum() / counts.sum())), 6) or 1.0)
+        average = float((counts * values).sum() / counts.sum())
+        mean.append(round(average, 6))
+        std.append(round(float(np.sqrt((counts * (values - average) ** 2).sum() / counts.sum())), 6) or 1.0)
     return tuple(mean), tuple(std)
 
 
 def _histograms(images: torch.Tensor | OnDemand) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """How often each value occurs, C x 256, in pieces: bincount needs 8 bytes for each of its own."""
+    """Count how often each value occurs, C x 256, in chunks: bincount needs 8 bytes per pixel."""
     counts = torch.zeros((images.shape[1], 256), dtype=torch.int64)
     for start in range(0, len(images), PIECE):
-        piece = images[start : start + PIECE]
+        chunk = images[start : start + PIECE]
         for channel in range(images.shape[1]):
-            counts[channel] += torch.bincount(piece[:, channel].reshape(-1).long(), minlength=256)
+            counts[channel] += torch.bincount(chunk[:, channel].reshape(-1).long(), minlength=256)
     return counts.numpy()
 
 
 def batches(
     split: Split, batch_size: int, *, generator: torch.Generator | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Images and targets in batches: in a random order with a generator, else in their own. The last may be smaller.
+    """Yield batches of images and targets, in random order if there is a generator. The last batch may be smaller.
 
     Raises UsageError for a batch size below 1.
 
     Args:
-        split: images and labels.
-        batch_size: images in a batch.
-        generator: of the order.
+        split: images and targets.
+        batch_size: images per batch.
+        generator: random number generator of the order; None: the order of the split.
     """
     if batch_size < 1:
         raise UsageError(f"Expected a batch of 1 or more images, but got {batch_size}: give a larger batch size.")
@@ -309,22 +311,24 @@ def batches(
     order = None if generator is None else torch.randperm(count, generator=generator)
 
     def fetch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = slice(number * batch_size, (number + 1) * batch_size)
-        places = chosen if order is None else order[chosen]
-        return split.pairs(places)
+        window = slice(number * batch_size, (number + 1) * batch_size)
+        indices = window if order is None else order[window]
+        return split.pairs(indices)
 
     numbers = range(-(-count // batch_size))
     return map(fetch, numbers) if isinstance(split.images, torch.Tensor) else prefetched(fetch, len(numbers))
 
 
 def check_labels(labels: torch.Tensor, classes: int, where: str) -> None:
-    """Raises DataError for labels outside ``0..classes-1``.
+    """Raise DataError for labels outside ``0..classes-1``.
 
     Args:
-        labels: one for each image.
+        labels: one per image.
         classes: number of classes.
-        where: the data set, for errors.
+        where: the data set, for error messages.
     """
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
-        found = f"{int(labels.min())}..{int(labels.max())}"
-        raise DataError(f"Expected labels from 0 to {classes - 1} in {where}, but got {found}: the file is damaged.")
+        label_range = f"{int(labels.min())}..{int(labels.max())}"
+        raise DataError(
+            f"Expected labels from 0 to {classes - 1} in {where}, but got {label_range}: the file is damaged."
+        )

@@ -1,4 +1,4 @@
-"""Split parts off by a seed, class by class, the same on every machine."""
+"""Draw validation and test splits by a seed, class by class, the same on every machine."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pretrim.errors import DataError, first_of
 from .record import Known, OnDemand, Parts, Split, shown_classes
 from .stream import Streamed
 
-Places = np.ndarray[Any, np.dtype[np.int64]]
-KEPT = -1
-"""In the place of a class: not to be drawn"""
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+NOT_DRAWN = -1
+"""Stands for the class of an image that must not be drawn."""
 
 
-def draw(labels: Places, share: float, seed: int) -> tuple[Places, Places]:
-    """Places of the drawn images and of the rest, both ascending; of every class the same share.
+def draw(labels: Indices, share: float, seed: int) -> tuple[Indices, Indices]:
+    """Return the indices of drawn images and of the rest, both ascending, with the same share drawn from every class.
 
-    At least one image of every class is drawn, and at least one stays unless it is the only one. Each image gets a raw
-    64-bit number of PCG64, whose stream NumPy keeps unchanged between versions; of each class the smallest are drawn.
+    At least one image of every class is drawn, and at least one is left unless it is the only one. Each image gets a
+    raw 64-bit number of PCG64, whose stream NumPy keeps unchanged between versions; each class's smallest are drawn.
 
     Args:
-        labels: the class of each image (N); `KEPT` of those that are not to be drawn.
-        share: to draw, between 0 and 1.
-        seed: of the draw.
+        labels: class of each image (N); `NOT_DRAWN` for those that must not be drawn.
+        share: fraction to draw, between 0 and 1.
+        seed: seed of the draw.
 
     >>> drawn, rest = draw(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
     >>> len(drawn), len(rest)
@@ -36,23 +36,23 @@ def draw(labels: Places, share: float, seed: int) -> tuple[Places, Places]:
     """
     classes, sizes = np.unique(labels, return_counts=True)
     counts = [min(max(1, round(share * size)), max(size - 1, 1)) for size in sizes.tolist()]
-    counts = [0 if label == KEPT else count for label, count in zip(classes.tolist(), counts, strict=True)]
+    counts = [0 if label == NOT_DRAWN else count for label, count in zip(classes.tolist(), counts, strict=True)]
     drawn = _smallest(labels, classes, counts, seed)
     return drawn, np.setdiff1d(np.arange(len(labels)), drawn)
 
 
-def _smallest(labels: Places, classes: Places, counts: Sequence[int], seed: int) -> Places:
-    """Places, ascending, of so many images of each class: those with the smallest numbers."""
+def _smallest(labels: Indices, classes: Indices, counts: Sequence[int], seed: int) -> Indices:
+    """Return ascending indices of `counts` images per class: those with the smallest random numbers."""
     keys = np.random.PCG64(seed).random_raw(len(labels))
     chosen = [np.zeros(0, dtype=np.int64)]
     for label, count in zip(classes, counts, strict=True):
-        places = np.flatnonzero(labels == label)
-        chosen.append(places[np.argsort(keys[places], kind="stable")[:count]])
+        indices = np.flatnonzero(labels == label)
+        chosen.append(indices[np.argsort(keys[indices], kind="stable")[:count]])
     return np.sort(np.concatenate(chosen))
 
 
 class Completed(NamedTuple):
-    """The three parts, those that were split off by a seed, by their names, and the same in words."""
+    """The three splits, the names of those drawn from the training data, and a description of the draws."""
 
     train: Split
     validation: Split
@@ -62,16 +62,16 @@ class Completed(NamedTuple):
 
 
 def complete(parts: Parts, seed: int, share: float) -> Completed:
-    """Train, validation and test; what the data set does not bring is split off the training part.
+    """Return training, validation and test splits; those that the data set lacks are drawn from the training split.
 
-    The test part is drawn first, with `seed`; the validation part from what is left, with `seed + 1`.
+    The test split is drawn first, with `seed`, then the validation split from the remaining images, with `seed + 1`.
 
     Raises DataError for a class with fewer than 3 images to split.
 
     Args:
-        parts: what the data set brings.
-        seed: of the draws.
-        share: of the training part that becomes validation.
+        parts: the splits that the data set provides.
+        seed: seed of the draws.
+        share: fraction of the training split to draw.
     """
     train, validation, test, notes = parts.train, parts.validation, parts.test, []
     drawn = tuple(name for name in ("validation", "test") if getattr(parts, name) is None)
@@ -90,36 +90,36 @@ def complete(parts: Parts, seed: int, share: float) -> Completed:
 
 
 def to_evaluate(parts: Parts) -> Completed:
-    """All that a network that was not trained on the data can be judged by: the test part, or else every image.
+    """Return the data for evaluating a network that was not trained on them: the test split, or else every image.
 
-    The other parts are empty.
+    The other splits are empty.
 
-    Raises DataError where there is none.
+    Raises DataError if there are no images.
     """
     if parts.test is not None:
-        found, note = parts.test, f"test: the part of {len(parts.test):,} images"
+        split, note = parts.test, f"test: the part of {len(parts.test):,} images"
     else:
-        found = parts.train if parts.validation is None else _joined(parts.train, parts.validation)
-        note = f"test: all {len(found):,} images"
-    if not len(found):
+        split = parts.train if parts.validation is None else _joined(parts.train, parts.validation)
+        note = f"test: all {len(split):,} images"
+    if not len(split):
         raise DataError(f"No images in {parts.name} to evaluate on: add some.")
-    return Completed(found.none(), found.none(), found, (), note)
+    return Completed(split.none(), split.none(), split, (), note)
 
 
 def _joined(first: Split, second: Split) -> Split:
-    return Split(_together(first.images, second.images), _together(first.targets, second.targets))
+    return Split(_concatenated(first.images, second.images), _concatenated(first.targets, second.targets))
 
 
-def _together(first: torch.Tensor | OnDemand, second: torch.Tensor | OnDemand) -> torch.Tensor | OnDemand:
+def _concatenated(first: torch.Tensor | OnDemand, second: torch.Tensor | OnDemand) -> torch.Tensor | OnDemand:
     if isinstance(first, Streamed) and isinstance(second, Streamed):
         return replace(first, items=[*first.items, *second.items])
     return torch.cat([first[:], second[:]])
 
 
 def matched(parts: Parts, known: Known) -> Parts:
-    """The data with the classes of a network, found by their names; data of another task as they are.
+    """Reorder the data's classes as a network has them, matched by name; data of another task are returned unchanged.
 
-    Raises DataError for a class that the network does not have, and for values to regress that the data lack.
+    Raises DataError for a class that the network does not have, and for missing regression targets.
     """
     if parts.task != known.task or parts.classes == known.classes:
         return parts
@@ -141,41 +141,43 @@ def matched(parts: Parts, known: Known) -> Parts:
 
 
 def _renumbered(split: Split, parts: Parts, known: Known) -> Split:
-    """The targets by the places that their names have in a network's outputs."""
-    places = torch.tensor([known.classes.index(name) for name in parts.classes])
+    """Rearrange targets to the positions of their names in the network's outputs."""
+    positions = torch.tensor([known.classes.index(name) for name in parts.classes])
     if parts.task == "classification":
-        return Split(split.images, places[split.labels])
+        return Split(split.images, positions[split.labels])
     targets = torch.zeros(len(split), len(known.classes))
-    targets[:, places] = split.labels
+    targets[:, positions] = split.labels
     return Split(split.images, targets)
 
 
 def absent(parts: Parts, splits: Mapping[str, Split]) -> list[str]:
-    """A sentence on each part in which no image has some class, or some label: it tells nothing of these.
+    """Return a note on each split in which some class or label has no image, so that it says nothing about these.
 
-    Raises DataError for labels that no image of the validation or test part has: there is no average precision.
+    Raises DataError if no image of the validation or test split has any label: average precision is undefined there.
 
     Args:
-        parts: what the data are.
-        splits: the parts, by the name that they are told by.
+        parts: the data set, with its task and class names.
+        splits: the splits, by the name to call them.
     """
-    found = []
+    notes = []
     for name, split in splits.items():
-        there = _there(parts, split)
-        if there is not None and len(split) and not there.all():
-            if parts.task == "multilabel" and not there.any() and name != "training":
+        present = _present(parts, split)
+        if present is not None and len(split) and not present.all():
+            if parts.task == "multilabel" and not present.any() and name != "training":
                 raise DataError(
                     f"No image of the {name} part of {parts.name} has a label, so that nothing can be said of a "
                     f"network: give it some that have one."
                 )
-            missing = first_of([name for name, is_there in zip(parts.classes, there, strict=True) if not is_there])
-            what = "image of the class" if parts.task == "classification" else "image with the label"
-            found.append(f"the {name} part has no {what} {missing}")
-    return found
+            missing = first_of(
+                [name for name, is_present in zip(parts.classes, present, strict=True) if not is_present]
+            )
+            noun = "image of the class" if parts.task == "classification" else "image with the label"
+            notes.append(f"the {name} part has no {noun} {missing}")
+    return notes
 
 
-def _there(parts: Parts, split: Split) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-    """Of each class or label whether any image of a part has it; None for other targets."""
+def _present(parts: Parts, split: Split) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    """Return for each class or label whether any image of the split has it; None for other targets."""
     targets = split.targets
     if not isinstance(targets, torch.Tensor):
         return None
@@ -189,10 +191,10 @@ def _split_off(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     return split.take(rest), split.take(drawn)
 
 
-def strata(split: Split) -> Places:
-    """The class of each image, of which every part gets its share; one class where there are no classes.
+def strata(split: Split) -> Indices:
+    """Return the class of each image for stratified splitting; one class if there are none.
 
-    Of several labels the rarest that the image has counts, so that no part is without one by chance.
+    An image with several labels counts for the rarest of them, so that no split lacks a label by chance.
     """
     targets = split.targets
     if isinstance(targets, torch.Tensor) and targets.ndim == 1 and targets.dtype == torch.int64:
@@ -202,16 +204,16 @@ def strata(split: Split) -> Places:
     return np.zeros(len(split), dtype=np.int64)
 
 
-def _rarest(labels: np.ndarray[Any, np.dtype[np.bool_]]) -> Places:
-    """Of each image (N x labels) its rarest label, the number of labels where it has none.
+def _rarest(labels: np.ndarray[Any, np.dtype[np.bool_]]) -> Indices:
+    """Return the rarest label of each image (`labels` is N x L), or L if it has none.
 
-    The only image of a label stays in the training part.
+    The only image of a label stays in the training split.
     """
     images, count = labels.shape
     sizes = np.where(labels, labels.sum(axis=0), images + 1)
-    found = np.where(labels.any(axis=1), sizes.argmin(axis=1), count)
-    members = np.bincount(found, minlength=count + 1)
-    return np.where((members[found] == 1) & (found < count), KEPT, found)
+    rarest = np.where(labels.any(axis=1), sizes.argmin(axis=1), count)
+    members = np.bincount(rarest, minlength=count + 1)
+    return np.where((members[rarest] == 1) & (rarest < count), NOT_DRAWN, rarest)
 
 
 def _check_not_empty(parts: Parts) -> None:
@@ -236,29 +238,29 @@ def _check_sizes(parts: Parts) -> None:
 
 
 def limited(split: Split, limit: int, seed: int) -> Split:
-    """`limit` images, of every class its share and at least one, for quick trials; drawn with `seed + 2`.
+    """Return `limit` images for quick trials, each class in proportion and with at least one; drawn with `seed + 2`.
 
     Args:
-        split: images and labels.
-        limit: number of images that stay.
-        seed: of the draw.
+        split: images and targets.
+        limit: number of images to keep.
+        seed: seed of the draw.
     """
     if limit >= len(split):
         return split
     labels = strata(split)
     classes, sizes = np.unique(labels, return_counts=True)
-    if limit < len(classes):  # of several labels: one image of each would be too many
+    if limit < len(classes):  # multilabel strata may outnumber the images to keep
         labels, classes, sizes = np.zeros_like(labels), classes[:1] * 0, np.array([len(labels)])
     return split.take(_smallest(labels, classes, _shares(sizes, limit), seed + 2))
 
 
-def _shares(sizes: Places, total: int) -> list[int]:
-    """Whole numbers in proportion to `sizes`, each at least 1, that sum to `total` (largest remainders first)."""
+def _shares(sizes: Indices, total: int) -> list[int]:
+    """Return integers in proportion to `sizes`, each at least 1, that sum to `total` (largest remainders first)."""
     counts = np.maximum(1, total * sizes // sizes.sum())
     while (missing := total - int(counts.sum())) != 0:
-        owed = total * sizes - counts * sizes.sum()
+        remainders = total * sizes - counts * sizes.sum()
         if missing > 0:
-            counts[owed.argmax()] += 1
-        else:  # classes that got their 1 without owning a whole one: the others give it
-            counts[np.where(counts > 1, owed, owed.max() + 1).argmin()] -= 1
+            counts[remainders.argmax()] += 1
+        else:  # small classes were raised to 1: take that from the others
+            counts[np.where(counts > 1, remainders, remainders.max() + 1).argmin()] -= 1
     return [int(count) for count in counts]

@@ -1,4 +1,4 @@
-"""Images that do not fit in memory: decoded when they are asked for, a few batches ahead of their use."""
+"""Stream images that do not fit in memory: decoded on demand, a few batches ahead of their use."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pretrim.errors import DataError
 from .images import Fit, Pixels, decode, decode_all
 
 AHEAD = 2
-"""Batches that are decoded before they are asked for."""
+"""Number of batches decoded ahead of their use."""
 SHARE = 0.5
-"""Of the memory that is free, what decoded images may take."""
+"""Fraction of the free memory that decoded images may take."""
 FALLBACK_BYTES = 2 << 30
-"""What they may take where the system does not say what is free."""
+"""Limit for decoded images if the system does not report its free memory."""
 
 Item = TypeVar("Item")
 
@@ -30,17 +30,17 @@ Item = TypeVar("Item")
 class Streamed:
     """Encoded images that are indexed like a tensor of pixels, N x C x H x W.
 
-    Files are read when they are asked for; encoded bytes (of parquet files) stay in memory, where they take about a
-    tenth of their pixels. Decoding runs in threads, as Pillow lets go of the lock.
+    Files are read on access; encoded bytes (from parquet files) stay in memory, where they take about a tenth of the
+    size of their pixels. Decoding runs in threads, as Pillow releases the GIL.
 
     Attributes:
-        items: a file, or the bytes of one, an image.
-        where: where they are, for errors.
-        channels: 1, 3, or 4 with the transparency.
-        height: of the pixels.
-        width: likewise.
+        items: a file or its encoded bytes, per image.
+        where: origin of the images, for error messages.
+        channels: 1, 3, or 4 with the alpha channel.
+        height: height in pixels.
+        width: width in pixels.
         resize: whether images of other sizes are resized; otherwise they are an error.
-        fit: how, where their proportions are others.
+        fit: how images of other proportions are resized.
     """
 
     items: Sequence[Path | bytes]
@@ -60,9 +60,9 @@ class Streamed:
         return len(self.items), self.channels, self.height, self.width
 
     def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
-        """Those images as uint8. Raises DataError for one that cannot be read, or that has another size."""
+        """Decode the images at these indices to uint8. Raises DataError for an unreadable image or another size."""
         chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
-        return decode_all([self.items[place] for place in chosen], self._decoded, self.shape[1:])
+        return decode_all([self.items[index] for index in chosen], self._decoded, self.shape[1:])
 
     def _decoded(self, item: Path | bytes) -> Pixels:
         where = str(item) if isinstance(item, Path) else self.where
@@ -76,13 +76,13 @@ class Streamed:
         return pixels
 
     def take(self, places: Sequence[int]) -> Streamed:
-        """The images at these places, in this order."""
-        items = [self.items[place] for place in places]
+        """Return the images at these indices, in this order, without decoding them."""
+        items = [self.items[index] for index in places]
         return replace(self, items=items)
 
 
 def free_bytes() -> int:
-    """What decoded images may take: half of what the machine has free."""
+    """Return the memory that decoded images may take: half of the machine's free memory."""
     try:
         return int(SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError, AttributeError):
@@ -90,23 +90,23 @@ def free_bytes() -> int:
 
 
 def prefetched(fetch: Callable[[int], Item], count: int, ahead: int = AHEAD) -> Iterator[Item]:
-    """``fetch(0)``, ``fetch(1)``, ... in a thread, up to `ahead` of them before they are asked for.
+    """Yield ``fetch(0)``, ``fetch(1)``, ..., computed in a thread up to `ahead` items in advance.
 
-    An error is raised where its item would have come. Closing the iterator waits for the one that is being fetched.
+    An error is raised where its item would have come. Closing the iterator waits for the item that is being fetched.
 
     Args:
-        fetch: makes an item of its number.
+        fetch: returns the item of a number.
         count: number of items.
-        ahead: items that may wait.
+        ahead: maximum number of items waiting.
     """
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
-    waiting: deque[Future[Item]] = deque()
+    pending: deque[Future[Item]] = deque()
     try:
         for number in range(count):
-            waiting.append(pool.submit(fetch, number))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(fetch, number))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,8 +1,7 @@
 """The networks that pretrim builds itself, for 32x32 images, by name.
 
-A builder is called with ``num_classes`` and ``in_channels`` and returns a freshly initialised network.
-Networks of torchvision, of timm and of a user's file are found by :mod:`pretrim.models.resolve`, which
-imports them when asked.
+A builder takes ``num_classes`` and ``in_channels`` and returns a freshly initialised network. Networks of torchvision,
+of timm and from a user's file are found by :mod:`pretrim.models.resolve`, which imports them on demand.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class AlexNet(nn.Module):
-    """Five convolutions and one linear layer; an image of 32x32 arrives at the classifier as 1x1.
+    """Five convolutions and one linear layer; a 32x32 image reaches the classifier as 1x1.
 
     Input (N, in_channels, 32, 32), or larger; output (N, num_classes) logits.
     """
@@ -40,10 +40,10 @@ class AlexNet(nn.Module):
 def alexnet(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build AlexNet for 32x32 images: 2.47 M parameters, 15.0 M MACs (published: 2.47 M parameters).
 
-    The network is that of Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural
-    Networks", NIPS 2012, in the one-column widths of Krizhevsky, arXiv 1404.5997, cut to small images as in
-    github.com/bearpaw/pytorch-classification (models/cifar/alexnet.py, table "CIFAR" of its README). Its
-    dropout and its two wide linear layers are gone there. The initialisation is PyTorch's own, as in that
-    source: uniform within ``1 / sqrt(fan_in)``.
+    The network is that of Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NIPS
+    2012, with the one-column widths of Krizhevsky, arXiv 1404.5997, adapted to small images as in
+    github.com/bearpaw/pytorch-classification (models/cifar/alexnet.py, table "CIFAR" of its README), which drops the
+    dropout and the two wide linear layers. Weights are initialised as PyTorch does by default, as in that source:
+    uniform within ``1 / sqrt(fan_in)``.
     """
     return AlexNet(num_classes, in_channels)

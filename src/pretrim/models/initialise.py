@@ -1,14 +1,14 @@
-"""The initialisation that the VGG, ResNet and MobileNetV2 families share."""
+"""Initialisation shared by the VGG, ResNet and MobileNetV2 families."""
 
 from torch import nn
 
 
 def kaiming_normal_fan_out(network: nn.Module) -> None:
-    """Draw every convolution of `network` anew, in place: normal, std ``sqrt(2 / fan_out)``; biases 0.
+    """Reinitialise every convolution of `network` in place: normal, std ``sqrt(2 / fan_out)``; biases 0.
 
-    ``fan_out`` is filters x kernel height x kernel width, whatever the number of groups. Normalisation layers
-    are left at scale 1 and shift 0, as PyTorch makes them. Source: He et al., "Delving Deep into Rectifiers",
-    arXiv 1502.01852, section 2.2, backward case (equation 14).
+    ``fan_out`` is filters x kernel height x kernel width, regardless of the number of groups. Normalisation layers
+    keep PyTorch's default scale 1 and shift 0. Source: He et al., "Delving Deep into Rectifiers", arXiv 1502.01852,
+    section 2.2, backward case (equation 14).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -18,7 +18,7 @@ def kaiming_normal_fan_out(network: nn.Module) -> None:
 
 
 def normal_linear(network: nn.Module, std: float = 0.01) -> None:
-    """Draw every linear layer of `network` anew, in place: normal, standard deviation `std`; biases 0.
+    """Reinitialise every linear layer of `network` in place: normal, standard deviation `std`; biases 0.
 
     Source: Simonyan and Zisserman, "Very Deep Convolutional Networks", arXiv 1409.1556, section 3.1
     (normal, mean 0, variance 1e-4).

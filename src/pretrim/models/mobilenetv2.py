@@ -7,8 +7,8 @@ from .initialise import kaiming_normal_fan_out, normal_linear
 
 _STEM_FILTERS = 32
 _HEAD_FILTERS = 1280
-# Sandler et al., table 2, as (expansion, channels, blocks, stride of the first block). For 32x32 images the
-# second row (of 24 channels) has stride 1 where the paper has 2, and so has the stem.
+# Sandler et al., table 2, as (expansion, channels, blocks, stride of the first block). For 32x32 images, the
+# second row (24 channels) and the stem have stride 1 where the paper has 2.
 _ROWS = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -21,7 +21,7 @@ _ROWS = (
 
 
 def _conv_norm(in_channels: int, filters: int, kernel_size: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution without bias that keeps the image's size up to its stride, and its norm."""
+    """A convolution without bias, padded so that only its stride changes the image size, and its norm."""
     return nn.Sequential(
         nn.Conv2d(in_channels, filters, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(filters),
@@ -29,10 +29,9 @@ def _conv_norm(in_channels: int, filters: int, kernel_size: int = 1, stride: int
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution that widens, a depthwise 3x3, a linear 1x1 that narrows, and a shortcut.
+    """A 1x1 convolution that expands the channels, a depthwise 3x3, a linear 1x1 that projects them, and a shortcut.
 
-    The shortcut is there where the stride is 1; where the channels change, it is a 1x1 convolution with a
-    norm.
+    Blocks of stride 1 have a shortcut; if the number of channels changes, it is a 1x1 convolution with a norm.
     """
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int) -> None:
@@ -86,15 +85,14 @@ class MobileNetV2(nn.Module):
 def mobilenetv2(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build MobileNetV2 with strides for 32x32 images: 2.30 M parameters, 91.2 M MACs.
 
-    Published: 2,296,922 parameters, and 94.61 M MACs by thop, which adds two for each value that a norm
-    puts out (91,154,944 + 2 x 1,724,928).
+    Published: 2,296,922 parameters, and 94.61 M MACs by thop, which adds two for each output value of a norm
+    (91,154,944 + 2 x 1,724,928).
 
-    Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381, table
-    2, width 1, with the strides of github.com/kuangliu/pytorch-cifar (models/mobilenetv2.py). Two more things
-    are of that repository, not of the paper, and make up its published count: a shortcut with a convolution
-    where the stride is 1 and the channels change (59,152 parameters), and a 1x1 convolution in the first
-    block, which does not widen (1,088). ReLU6 is the paper's (there: ReLU). Initialisation as in
-    torchvision's mobilenet_v2: convolutions He et al. normal by fan-out, linear normal with standard
-    deviation 0.01, biases 0.
+    Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381, table 2, width
+    1, with the strides of github.com/kuangliu/pytorch-cifar (models/mobilenetv2.py). Two more details come from that
+    repository rather than the paper, and account for its published count: a shortcut with a convolution where the
+    stride is 1 and the number of channels changes (59,152 parameters), and a 1x1 convolution in the first block, which
+    does not expand (1,088). ReLU6 follows the paper (the repository has ReLU). Initialisation as in torchvision's
+    mobilenet_v2: convolutions He et al. normal by fan-out, linear normal with standard deviation 0.01, biases 0.
     """
     return MobileNetV2(num_classes, in_channels)

@@ -1,4 +1,4 @@
-"""A limit on how long a user's file may take to be imported, built and looked at: its `forward` may never return."""
+"""A time limit on importing, building and tracing a user's network, whose `forward` may never return."""
 
 from __future__ import annotations
 
@@ -17,58 +17,61 @@ from types import FrameType
 from pretrim.errors import ModelError, UsageError
 
 VARIABLE = "PRETRIM_TIME_LIMIT"
-"""Of the environment: seconds"""
+"""Environment variable that sets the limit in seconds."""
 LIMIT_S = 900.0
 STILL_S = 15.0
-"""Between two remarks that it is waited for"""
-_OF_OTHERS = tuple(
+"""Interval between progress messages in seconds."""
+_LIBRARY_FOLDERS = tuple(
     str(Path(folder).resolve())
     for folder in (Path(__file__).parent.parent, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
 )
 
-_LIMITED = str(Path(__file__).with_name("dense.py"))
+_OUTERMOST_FILE = str(Path(__file__).with_name("dense.py"))
 
 
 class _Expired(BaseException):
-    """The limit passed. No Exception: neither the user's code nor an attempt of the analysis takes it for a failure."""
+    """Raised when the limit has passed.
+
+    Not an Exception, so that neither the user's code nor the analysis handles it as a failure of its own.
+    """
 
 
 @contextmanager
 def limited(name: str) -> Iterator[None]:
-    """Say now and then that a network is still waited for, and where it is; end what is inside at the limit.
+    """Report now and then that a network is still being waited for, and where; stop the body at the time limit.
 
-    The code runs in this process, so it is interrupted by SIGALRM, between two steps of the interpreter: one endless
-    call of a compiled function is not. Outside of the main thread, on Windows, and where the caller's program has an
-    alarm of its own, nothing is watched.
+    The body runs in this process and is interrupted by SIGALRM, between two bytecodes: a single endless call of a
+    compiled function is not. There is no limit outside of the main thread, on Windows, or if the caller's program uses
+    SIGALRM itself.
 
     Args:
-        name: of the network, for people.
+        name: name of the network, for messages.
 
     Raises:
-        ModelError: the limit passed.
-        UsageError: the limit in the environment is none.
+        ModelError: the limit has passed.
+        UsageError: the limit in the environment is invalid.
     """
     limit = _limit()
-    if not _is_free():
+    if not _is_alarm_free():
         yield
         return
-    began, place = time.monotonic(), [""]
+    start, where = time.monotonic(), [""]
 
-    def look(number: int, frame: FrameType | None) -> None:
-        waited = time.monotonic() - began
-        place[0] = _place(frame)
-        signal.setitimer(signal.ITIMER_REAL, min(STILL_S, max(limit - waited, 0.001)) if waited < limit else STILL_S)
-        if waited >= limit:
+    def on_alarm(number: int, frame: FrameType | None) -> None:
+        elapsed = time.monotonic() - start
+        where[0] = _place(frame)
+        signal.setitimer(signal.ITIMER_REAL, min(STILL_S, max(limit - elapsed, 0.001)) if elapsed < limit else STILL_S)
+        if elapsed >= limit:
             raise _Expired
-        _say(f"still waiting for {name}{place[0]} ({waited:.0f} s)")
+        _print(f"still waiting for {name}{where[0]} ({elapsed:.0f} s)")
 
-    signal.signal(signal.SIGALRM, look)
+    signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, min(STILL_S, limit))
     try:
         yield
     except _Expired:
         raise ModelError(
-            f"Expected {name} to be built and traced within {limit:g} s, but it did not end{place[0]}: look for a loop "
+            f"Expected {name} to be built and traced within {limit:g} s, but it did not end{where[0]}: look for a loop "
             f"without an end there, or raise the limit by {VARIABLE}=SECONDS if it only takes long."
         ) from None
     finally:
@@ -87,18 +90,18 @@ def _limit() -> float:
     return limit
 
 
-def _is_free() -> bool:
-    """Whether there is an alarm, and it is nobody's."""
+def _is_alarm_free() -> bool:
+    """Whether SIGALRM exists and is unused."""
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         return False
     return signal.getsignal(signal.SIGALRM) is signal.SIG_DFL and signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def _place(frame: FrameType | None) -> str:
-    """The innermost line of the user's own files that is being run, inside of what is limited."""
-    while frame is not None and frame.f_code.co_filename != _LIMITED:
+    """Return the innermost line of the user's own files that is being run within the limit."""
+    while frame is not None and frame.f_code.co_filename != _OUTERMOST_FILE:
         file = frame.f_code.co_filename
-        if not file.startswith(("<", *_OF_OTHERS)) and "site-packages" not in file:
+        if not file.startswith(("<", *_LIBRARY_FOLDERS)) and "site-packages" not in file:
             shown = Path(file)
             shown = shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown
             return f", at {shown}:{frame.f_lineno}"
@@ -106,8 +109,8 @@ def _place(frame: FrameType | None) -> str:
     return ""
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)
-    except RuntimeError:  # the network was printing to it at this moment
+    except RuntimeError:  # the network was printing to stderr at that moment
         pass

@@ -1,4 +1,4 @@
-"""Residual networks for 32x32 images: ResNet-20, -56 and -110, and ResNet-50, which is of bottlenecks."""
+"""Residual networks for 32x32 images: ResNet-20, -56 and -110 of basic blocks, ResNet-50 of bottlenecks."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from .initialise import kaiming_normal_fan_out
 
 
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The shortcut of a block: the identity, or where the shape changes a 1x1 convolution and its norm."""
+    """The shortcut of a block: the identity, or a 1x1 convolution and its norm if the shape changes."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return nn.Sequential(
@@ -43,7 +43,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut around them; the output has 4 x `width` channels.
 
-    The stride is at the 3x3 convolution, as in torchvision, not at the first 1x1 of the paper.
+    The stride is in the 3x3 convolution, as in torchvision, not in the first 1x1 as in the paper.
     """
 
     expansion = 4
@@ -72,9 +72,9 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """A 3x3 stem, stages of residual blocks, global average pooling and one linear layer.
 
-    `widths` and `depths` say the width of each stage and how many blocks it has; every stage but the first
-    halves the image. The stem is as wide as the first stage. Input (N, in_channels, 32, 32), or any other
-    size; output (N, num_classes) logits.
+    `widths` and `depths` give the width and the number of blocks of each stage; every stage but the first halves the
+    image. The stem is as wide as the first stage. Input (N, in_channels, 32, 32), or any other size; output (N,
+    num_classes) logits.
     """
 
     def __init__(
@@ -111,13 +111,13 @@ class ResNet(nn.Module):
 def _stage(
     block: type[BasicBlock] | type[Bottleneck], in_channels: int, width: int, depth: int, stride: int
 ) -> nn.Module:
-    """`depth` blocks of the same width, of which the first has the stride."""
+    """`depth` blocks of the same width; the first one has the stride."""
     rest = (block(block.expansion * width, width) for _ in range(depth - 1))
     return nn.Sequential(block(in_channels, width, stride), *rest)
 
 
 def _cifar_resnet(depth: int, num_classes: int, in_channels: int) -> nn.Module:
-    """He et al., section 4.2: a stem, three stages of n two-layer blocks, a linear layer; 6n + 2 in all."""
+    """He et al., section 4.2: a stem, three stages of n two-layer blocks and a linear layer; 6n + 2 layers in all."""
     blocks = (depth - 2) // 6
     return ResNet(BasicBlock, (16, 32, 64), (blocks,) * 3, num_classes, in_channels)
 
@@ -125,11 +125,10 @@ def _cifar_resnet(depth: int, num_classes: int, in_channels: int) -> nn.Module:
 def resnet20(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build ResNet-20 for CIFAR: 272 k parameters, 40.8 M MACs (published: 0.27 M parameters).
 
-    Source: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, section 4.2 and table
-    6, but with projection shortcuts (option B of section 4.1) where the paper pads with zeros (option A):
-    padding ties the widths of two stages. That adds 2,752 parameters and 0.26 M MACs. Initialisation:
-    convolutions He et al. normal by fan-out, as in torchvision's resnet; the linear layer is left as PyTorch
-    makes it, as there.
+    Source: He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385, section 4.2 and table 6, but
+    with projection shortcuts (option B of section 4.1) where the paper pads with zeros (option A): padding ties the
+    widths of two stages. That adds 2,752 parameters and 0.26 M MACs. Initialisation as in torchvision's resnet:
+    convolutions He et al. normal by fan-out; the linear layer keeps PyTorch's default.
     """
     return _cifar_resnet(20, num_classes, in_channels)
 
@@ -137,7 +136,7 @@ def resnet20(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
 def resnet56(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build ResNet-56 for CIFAR: 0.856 M parameters, 125.7 M MACs (published: 0.85 M, and 125 M).
 
-    As :func:`resnet20`, with 9 blocks a stage. The MACs are those of Li et al., "Pruning Filters for
+    Like :func:`resnet20`, with 9 blocks per stage. The published MACs are those of Li et al., "Pruning Filters for
     Efficient ConvNets", arXiv 1608.08710, table 1 (1.25e8).
     """
     return _cifar_resnet(56, num_classes, in_channels)
@@ -146,7 +145,7 @@ def resnet56(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
 def resnet110(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build ResNet-110 for CIFAR: 1.73 M parameters, 253.1 M MACs (published: 1.7 M, and 253 M).
 
-    As :func:`resnet20`, with 18 blocks a stage. The MACs are those of Li et al., "Pruning Filters for
+    Like :func:`resnet20`, with 18 blocks per stage. The published MACs are those of Li et al., "Pruning Filters for
     Efficient ConvNets", arXiv 1608.08710, table 1 (2.53e8).
     """
     return _cifar_resnet(110, num_classes, in_channels)
@@ -155,8 +154,8 @@ def resnet110(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
 def resnet50(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build ResNet-50 with a stem for 32x32 images: 23.5 M parameters, 1.30 G MACs (published: 23,520,842).
 
-    The blocks are those of He et al., arXiv 1512.03385, table 1 (column "50-layer"). The stem is one 3x3
-    convolution of stride 1 with no max pooling, as in github.com/kuangliu/pytorch-cifar (models/resnet.py).
-    Shortcuts and initialisation as in :func:`resnet20`.
+    The blocks are those of He et al., arXiv 1512.03385, table 1 (column "50-layer"). The stem is one 3x3 convolution
+    of stride 1 without max pooling, as in github.com/kuangliu/pytorch-cifar (models/resnet.py). Shortcuts and
+    initialisation as in :func:`resnet20`.
     """
     return ResNet(Bottleneck, (64, 128, 256, 512), (3, 4, 6, 3), num_classes, in_channels)

@@ -1,15 +1,15 @@
-"""A network by its name: which builder it means, with which arguments, and the network it builds.
+"""Find a network by name: its builder, the builder's arguments, and the network it builds.
 
 ========================  =====================================================================
 ``vgg16``                 one of :data:`pretrim.models.BUILTIN`
-``torchvision:resnet18``  a network of torchvision, of any of its tasks
-``timm:mobilenetv2_100``  a network of timm
-``my_net.py:build``       a function of a user's file that returns a network
+``torchvision:resnet18``  a torchvision network, for any of its tasks
+``timm:mobilenetv2_100``  a timm network
+``my_net.py:build``       a function in a user's file that returns a network
 ========================  =====================================================================
 
-No weights are ever downloaded. A user's file is imported, and so run, only by :func:`resolve` and
-:func:`build`, and only where the name given to them is that of a file: call them with a name that the user
-has typed, or look at :attr:`ModelReference.trusted` first.
+Weights are never downloaded. A user's file is imported, and hence run, only by :func:`resolve`, :func:`check_name`
+and :func:`build`, and only if the given name is that of a file: call them with a name that the user has typed, or
+check :attr:`ModelReference.trusted` first.
 """
 
 import inspect
@@ -35,12 +35,12 @@ _TIMM = "timm:"
 
 @dataclass(frozen=True)
 class ModelReference:
-    """What rebuilds a network: its name and the arguments its builder was called with. Plain JSON.
+    """What rebuilds a network: its name and the arguments of its builder. Plain JSON.
 
     `name` is what the user typed. `arguments` are positive integers under the names that a builder may take:
     num_classes, in_channels, in_chans, image_size, img_size, input_size (image height and width in pixels).
-    Nothing else is let through, so that a reference that came with a stranger's run folder cannot ask
-    torchvision or timm for weights. Raises `UsageError` for any other type, name or number.
+    Nothing else is accepted, so that a reference from a stranger's run folder cannot ask torchvision or timm for
+    weights. Raises `UsageError` for any other type, name or number.
 
     >>> ModelReference("vgg16", {"num_classes": 100}).to_json()
     {'name': 'vgg16', 'arguments': {'num_classes': 100}}
@@ -67,12 +67,12 @@ class ModelReference:
         return self.name in BUILTIN or self.name.startswith((_TORCHVISION, _TIMM))
 
     def to_json(self) -> dict[str, object]:
-        """The reference as JSON data, which `from_json` reads."""
+        """Return the reference as JSON data for `from_json`."""
         return {"name": self.name, "arguments": dict(self.arguments)}
 
     @classmethod
     def from_json(cls, data: object) -> "ModelReference":
-        """Read what `to_json` wrote. Raises `UsageError` where `data` is anything else."""
+        """Read the output of `to_json`. Raises `UsageError` if `data` is anything else."""
         if not isinstance(data, Mapping) or set(data) != {"name", "arguments"}:
             raise UsageError(f"Expected a model reference to be {{name, arguments}}, but got {reprlib.repr(data)}.")
         return cls(data["name"], data["arguments"])
@@ -83,23 +83,22 @@ def resolve(name: str, *, num_classes: int | None = None, input_shape: tuple[int
 
     Args:
         name: built-in name, ``torchvision:NAME``, ``timm:NAME``, or ``FILE.py:FUNCTION`` (runs the file).
-        num_classes: number of outputs; None leaves it to the builder.
+        num_classes: number of outputs; None: the builder's default.
         input_shape: (channels, height, width) of one image, (channels, length) of a signal, (channels, depth, height,
-            width) of a volume; None leaves it to the builder.
+            width) of a volume; None: the builder's default.
 
-    A function of a user's file is given those of num_classes, in_channels (or in_chans) and image_size (or
-    img_size, or input_size) that are named in its signature, or nothing. An image size is one integer, so the
-    image has to be square where a builder takes it.
+    A function in a user's file is passed those of num_classes, in_channels (or in_chans) and image_size (or img_size,
+    or input_size) that its signature names, or nothing. An image size is one integer, so images have to be square if
+    a builder takes it.
 
-    Raises `UsageError` for a name or numbers that cannot be, `ModelError` where the user's file cannot be
-    imported.
+    Raises `UsageError` for an invalid name or number, `ModelError` if the user's file cannot be imported.
     """
     if num_classes is not None:
         _check_positive("num_classes", num_classes)
     if input_shape is not None:
         _check_shape(name, input_shape)
     builder = _builder(name)
-    arguments = _choose(name, _parameters(name, builder, input_shape), num_classes, input_shape)
+    arguments = _chosen_arguments(name, _parameters(name, builder, input_shape), num_classes, input_shape)
     _check_call(name, builder, arguments)
     return ModelReference(name, arguments)
 
@@ -107,8 +106,8 @@ def resolve(name: str, *, num_classes: int | None = None, input_shape: tuple[int
 def build(reference: ModelReference) -> nn.Module:
     """Build the network of a reference, freshly initialised; nothing is downloaded. A user's file is run.
 
-    Raises `UsageError` for an unknown name and for arguments that its builder does not take, `ModelError`
-    with the builder's own error where it raises one, or where it returns no `torch.nn.Module`.
+    Raises `UsageError` for an unknown name and for arguments that its builder does not take, `ModelError` with the
+    builder's own error if it raises one, or if it does not return a `torch.nn.Module`.
     """
     name, arguments = reference.name, reference.arguments
     builder = _builder(name)
@@ -124,7 +123,7 @@ def build(reference: ModelReference) -> nn.Module:
 
 
 def _user_file(name: str) -> tuple[Path, str] | None:
-    """The file and function of a name of the form ``FILE.py:FUNCTION``; None for any other name."""
+    """Return file and function of a name of the form ``FILE.py:FUNCTION``; None for any other name."""
     path, colon, function = name.rpartition(":")
     if name.startswith((_TORCHVISION, _TIMM)) or not colon or not path.endswith(".py"):
         return None
@@ -132,7 +131,7 @@ def _user_file(name: str) -> tuple[Path, str] | None:
 
 
 def _builder(name: str) -> Callable[..., object]:
-    """The function that builds the network `name`. Raises `UsageError` where there is none."""
+    """Return the function that builds the network `name`. Raises `UsageError` if there is none."""
     if name in BUILTIN:
         return BUILTIN[name]
     if name.startswith(_TORCHVISION):
@@ -145,17 +144,17 @@ def _builder(name: str) -> Callable[..., object]:
 
 
 def check_name(name: str) -> None:
-    """Raises what `resolve` does for the name of no model; a user's file is run, once for all who ask for it."""
+    """Raise what `resolve` does for an unknown name; a user's file is run once, however often it is needed."""
     _builder(name)
 
 
 def is_model(name: str) -> bool:
-    """Whether a name has the form of a model's, be there one or not."""
+    """Whether a name has the form of a model name, whether or not the model exists."""
     return name in BUILTIN or name.startswith((_TORCHVISION, _TIMM)) or _user_file(name) is not None
 
 
 def unknown(name: str, also: str = "") -> str:
-    """Say that no model has this name, and which was perhaps meant.
+    """Return an error message for an unknown model name, with a suggestion if there is one.
 
     Args:
         name: as it was typed.
@@ -164,11 +163,11 @@ def unknown(name: str, also: str = "") -> str:
     if name.endswith(".py"):
         return f"Expected FILE.py:FUNCTION, but got '{name}'. Name the function as well, as in {name}:build."
     forms = ", ".join((*BUILTIN, f"{_TORCHVISION}NAME", f"{_TIMM}NAME", "FILE.py:FUNCTION"))
-    return f"Expected {also}a model that pretrim knows ({forms}), but got '{name}'.{_meant(name)}"
+    return f"Expected {also}a model that pretrim knows ({forms}), but got '{name}'.{_suggestion(name)}"
 
 
-def _meant(name: str) -> str:
-    """What somebody perhaps meant who typed the name of no model; empty where nothing is like it."""
+def _suggestion(name: str) -> str:
+    """Suggest what an unknown model name may have meant; empty if nothing is similar."""
     if close := get_close_matches(name.lower().replace("-", "").replace("_", ""), BUILTIN, n=2):
         return f" Did you mean {' or '.join(close)}?"
     module, colon, function = name.rpartition(":")
@@ -180,7 +179,7 @@ def _meant(name: str) -> str:
 
 
 def _parameters(name: str, builder: Callable[..., object], input_shape: tuple[int, ...] | None) -> Collection[str]:
-    """The names under which a builder takes arguments."""
+    """Return the names of the arguments that a builder takes."""
     if name.startswith(_TORCHVISION):
         return zoo.torchvision_parameters(name.removeprefix(_TORCHVISION))
     if name.startswith(_TIMM):
@@ -188,22 +187,24 @@ def _parameters(name: str, builder: Callable[..., object], input_shape: tuple[in
     return inspect.signature(builder).parameters
 
 
-def _choose(
+def _chosen_arguments(
     name: str, parameters: Collection[str], num_classes: int | None, input_shape: tuple[int, ...] | None
 ) -> dict[str, int]:
-    """What is known of the data, under the names that the builder takes."""
+    """Return the known properties of the data under the argument names that the builder takes."""
     known = {} if num_classes is None else {"num_classes": num_classes}
     if input_shape is not None:
         channels, *sizes = input_shape
         known |= dict.fromkeys(_CHANNEL_PARAMETERS, channels) | dict.fromkeys(_SIZE_PARAMETERS, sizes[0])
-        if len({*sizes}) > 1 and (taken := [size for size in _SIZE_PARAMETERS if size in parameters]):
+        if len({*sizes}) > 1 and (size_parameters := [size for size in _SIZE_PARAMETERS if size in parameters]):
             got = "x".join(map(str, sizes))
-            raise UsageError(f"Expected square images for {name} (its {taken[0]} is one number), but got {got}.")
+            raise UsageError(
+                f"Expected square images for {name} (its {size_parameters[0]} is one number), but got {got}."
+            )
     return {parameter: value for parameter, value in known.items() if parameter in parameters}
 
 
 def _check_call(name: str, builder: Callable[..., object], arguments: Mapping[str, int]) -> None:
-    """Raise `UsageError` where the signature of a builder does not allow these arguments."""
+    """Raise `UsageError` if a builder's signature does not allow these arguments."""
     try:
         inspect.signature(builder).bind(**arguments)
     except TypeError as error:
@@ -215,7 +216,7 @@ def _check_call(name: str, builder: Callable[..., object], arguments: Mapping[st
 
 
 def _image_size(input_shape: tuple[int, ...] | None) -> tuple[int, int] | None:
-    """(height, width) of an image; None for any other input."""
+    """Return (height, width) of an image; None for any other input."""
     return (input_shape[1], input_shape[2]) if input_shape is not None and len(input_shape) == 3 else None
 
 
@@ -227,9 +228,9 @@ def _check_shape(name: str, input_shape: tuple[int, ...]) -> None:
     parts = ("channels", "height", "width") if len(input_shape) == 3 else ("channels", "length", "height", "width")
     for part, value in zip(parts, input_shape, strict=False):
         _check_positive(part, value)
-    if _user_file(name) is None and (meant := channels_last_hint(input_shape)):
+    if _user_file(name) is None and (swap_hint := channels_last_hint(input_shape)):
         got = "x".join(map(str, input_shape))
-        raise UsageError(f"Expected the input of {name} as channels x height x width, but got {got}.{meant}")
+        raise UsageError(f"Expected the input of {name} as channels x height x width, but got {got}.{swap_hint}")
     if name.startswith(_TORCHVISION) and input_shape[0] != 3:
         raise UsageError(
             f"Expected images of 3 channels for {name}, as for all of torchvision, but got {input_shape[0]}. "
@@ -243,5 +244,5 @@ def _check_positive(name: str, value: object) -> None:
 
 
 def _shown(arguments: Mapping[str, int]) -> str:
-    """Arguments as they are written in a call."""
+    """Format arguments as in a call."""
     return ", ".join(f"{name}={value}" for name, value in arguments.items()) or "no arguments"

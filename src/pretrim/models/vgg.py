@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from .initialise import kaiming_normal_fan_out, normal_linear
 
-# Configuration D of Simonyan and Zisserman, table 1: filters of the convolutions between two max poolings.
+# Configuration D of Simonyan and Zisserman, table 1: filters of the convolutions between max poolings.
 _VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 class VGG(nn.Module):
-    """Stages of 3x3 convolutions, each closed by a max pooling that halves the image, then one linear layer.
+    """Stages of 3x3 convolutions, each ending in a max pooling that halves the image, then one linear layer.
 
     Input (N, in_channels, 32, 32), or larger; output (N, num_classes) logits.
     """
@@ -38,7 +38,7 @@ class VGG(nn.Module):
 
 
 def _conv_norm_relu(in_channels: int, filters: int) -> list[nn.Module]:
-    """One layer of a stage; the convolution keeps its bias beside the norm, as in torchvision's vgg16_bn."""
+    """One layer of a stage; the convolution keeps its bias despite the norm, as in torchvision's vgg16_bn."""
     return [
         nn.Conv2d(in_channels, filters, kernel_size=3, padding=1),
         nn.BatchNorm2d(filters),
@@ -49,10 +49,10 @@ def _conv_norm_relu(in_channels: int, filters: int) -> list[nn.Module]:
 def vgg16(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """Build VGG-16 with batch norm: 14.73 M parameters, 313.2 M MACs (published: 14.7 M, and 313 M).
 
-    The convolutions are those of Simonyan and Zisserman, "Very Deep Convolutional Networks", arXiv 1409.1556,
-    table 1, column D. Batch norm and the single linear layer are those of github.com/kuangliu/pytorch-cifar
-    (models/vgg.py, 14,728,266 parameters). The MACs are those of Li et al., "Pruning Filters for Efficient
-    ConvNets", arXiv 1608.08710, table 1 (3.13e8). The initialisation is torchvision's: convolutions He et al.
-    normal by fan-out, linear normal with standard deviation 0.01, biases 0.
+    The convolutions are those of Simonyan and Zisserman, "Very Deep Convolutional Networks", arXiv 1409.1556, table 1,
+    column D. Batch norm and the single linear layer are those of github.com/kuangliu/pytorch-cifar (models/vgg.py,
+    14,728,266 parameters). The published MACs are those of Li et al., "Pruning Filters for Efficient ConvNets", arXiv
+    1608.08710, table 1 (3.13e8). Initialisation as in torchvision: convolutions He et al. normal by fan-out, linear
+    normal with standard deviation 0.01, biases 0.
     """
     return VGG(_VGG16_STAGES, num_classes, in_channels)

@@ -1,7 +1,7 @@
-"""torchvision and timm, imported when they are first asked for, and their networks without weights.
+"""torchvision and timm, imported on first use, and their networks without weights.
 
-Both are optional: ``pip install 'pretrim[zoo]'``. Nothing here ever downloads: a network comes as its own
-initialisation makes it.
+Both are optional: ``pip install 'pretrim[zoo]'``. Nothing here ever downloads: networks keep the random weights of
+their own initialisation.
 """
 
 import importlib
@@ -17,28 +17,27 @@ import torch
 
 from pretrim.errors import UsageError
 
-# The operators that torchvision registers Python code for at import, and that its compiled half defines.
+# Operators defined by torchvision's compiled extension, for which it registers Python code at import.
 _COMPILED_OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-# Builders whose initialisation, left unsaid, raises a FutureWarning and is then this one.
-_UNSAID_INITIALISATION = ("googlenet", "inception_v3")
-# torchvision's families that are made for one image size. Their builders take it inside **kwargs.
+# Builders that raise a FutureWarning unless init_weights is given; True is their default.
+_NEEDS_INIT_WEIGHTS = ("googlenet", "inception_v3")
+# torchvision families with a fixed image size, which their builders take in **kwargs.
 _TORCHVISION_SIZES = {"vit_": "image_size", "maxvit_": "input_size"}
 
 _shim: torch.library.Library | None = None  # an operator lives as long as the Library that defined it
 
 
 def torchvision() -> ModuleType:
-    """Import torchvision, also where its compiled half does not fit the installed torch.
+    """Import torchvision, even if its compiled extension does not fit the installed torch.
 
-    A torchvision built for CUDA cannot load its compiled operators into a CPU-only torch, and then fails at
-    import, because it registers Python code for two operators that do not exist. Only in that case are the
-    two defined (without an implementation: ``torchvision.ops.nms`` cannot be called) and is the import tried
-    again.
+    A torchvision built for CUDA cannot load its compiled operators into a CPU-only torch, and then fails at import
+    because it registers Python code for two operators that do not exist. Only in that case are the two defined (without
+    an implementation: ``torchvision.ops.nms`` cannot be called) and the import is tried again.
 
-    Raises `UsageError` where torchvision cannot be imported.
+    Raises `UsageError` if torchvision cannot be imported.
     """
     try:
         return importlib.import_module("torchvision")
@@ -51,12 +50,12 @@ def torchvision() -> ModuleType:
 
 
 def lacks_compiled_half(error: BaseException) -> bool:
-    """Whether an import failed because torchvision does not fit the installed torch."""
+    """Whether an import failed because torchvision's compiled extension does not fit the installed torch."""
     return isinstance(error, RuntimeError) and "operator torchvision::" in str(error)
 
 
 def _torchvision_without_compiled_half() -> ModuleType:
-    """Import torchvision anew, with the operators of its compiled half declared."""
+    """Import torchvision again, with the operators of its compiled extension declared."""
     global _shim
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
@@ -70,7 +69,7 @@ def _torchvision_without_compiled_half() -> ModuleType:
 
 
 def timm() -> ModuleType:
-    """Import timm, which needs torchvision. Raises `UsageError` where either cannot be imported."""
+    """Import timm, which needs torchvision. Raises `UsageError` if either cannot be imported."""
     torchvision()
     try:
         return importlib.import_module("timm")
@@ -79,18 +78,18 @@ def timm() -> ModuleType:
 
 
 def _import_error(package: str, error: Exception) -> UsageError:
-    own = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     return UsageError(
-        f"Cannot import the package {package} ({type(error).__name__}: {own}). "
+        f"Cannot import the package {package} ({type(error).__name__}: {message}). "
         "Install it with: pip install 'pretrim[zoo]' "
         "(with a CPU-only torch: pip install --no-deps torchvision timm)."
     )
 
 
 def torchvision_builder(name: str) -> Callable[..., object]:
-    """The function that builds the torchvision network `name`, of whatever task, without weights.
+    """Return the builder of the torchvision network `name`, for any task, without weights.
 
-    It takes keywords as :func:`torchvision_parameters` says. Raises `UsageError` for an unknown name.
+    It takes the keyword arguments of :func:`torchvision_parameters`. Raises `UsageError` for an unknown name.
     """
     models = torchvision().models
     _check_known("torchvision", name, models.list_models(), "torchvision.models.list_models()")
@@ -98,7 +97,7 @@ def torchvision_builder(name: str) -> Callable[..., object]:
     options: dict[str, object] = {"weights": None}
     if "weights_backbone" in inspect.signature(builder).parameters:
         options["weights_backbone"] = None  # its default downloads
-    if name.removeprefix("quantized_") in _UNSAID_INITIALISATION:
+    if name.removeprefix("quantized_") in _NEEDS_INIT_WEIGHTS:
         options["init_weights"] = True
     if name.startswith("maxvit_"):
         return lambda input_size=224, **rest: builder(input_size=(input_size, input_size), **options, **rest)
@@ -106,16 +105,16 @@ def torchvision_builder(name: str) -> Callable[..., object]:
 
 
 def torchvision_parameters(name: str) -> frozenset[str]:
-    """Which of pretrim's arguments the torchvision network `name` takes."""
+    """Return which of pretrim's arguments the torchvision network `name` takes."""
     sizes = {parameter for family, parameter in _TORCHVISION_SIZES.items() if name.startswith(family)}
     return frozenset({"num_classes", *sizes})
 
 
 def timm_builder(name: str) -> Callable[..., object]:
-    """The function that builds the timm network `name` (a tag may follow after a dot) without weights.
+    """Return the builder of the timm network `name` (optionally with a tag after a dot), without weights.
 
-    It takes keywords as :func:`timm_parameters` says. Raises `UsageError` for an unknown name, and so for
-    ``hf-hub:`` and ``local-dir:``, by which timm reads a configuration from elsewhere.
+    It takes the keyword arguments of :func:`timm_parameters`. Raises `UsageError` for an unknown name, including
+    ``hf-hub:`` and ``local-dir:`` names, for which timm reads a configuration from elsewhere.
     """
     _check_known("timm", name.partition(".")[0], timm().list_models(), "timm.list_models()")
     _timm_config(name)
@@ -123,21 +122,21 @@ def timm_builder(name: str) -> Callable[..., object]:
 
 
 def timm_parameters(name: str, image_size: tuple[int, int] | None) -> frozenset[str]:
-    """Which of pretrim's arguments the timm network `name` takes, for images of (height, width) pixels.
+    """Return which of pretrim's arguments the timm network `name` takes, for images of (height, width) pixels.
 
-    A builder of timm takes any keyword, so its signature says nothing. ``img_size`` is among them only for a
-    network that timm marks as made for one size, and only where the images have another: timm's own rule, in
+    A timm builder accepts any keyword, so its signature says nothing. ``img_size`` is included only for a network that
+    timm marks as made for a fixed size, and only if the images have another size: timm's own rule, in
     ``timm.models._factory.resolve_model_input_args``.
     """
     config = _timm_config(name)
-    made_for_one = config is not None and config.fixed_input_size
-    if made_for_one and image_size is not None and tuple(config.input_size[1:]) != image_size:
+    is_fixed_size = config is not None and config.fixed_input_size
+    if is_fixed_size and image_size is not None and tuple(config.input_size[1:]) != image_size:
         return frozenset({"num_classes", "in_chans", "img_size"})
     return frozenset({"num_classes", "in_chans"})
 
 
 def _timm_config(name: str) -> Any:
-    """What timm notes of a network (its record ``PretrainedCfg``). Raises `UsageError` for an unknown tag."""
+    """Return timm's metadata of a network (``PretrainedCfg``). Raises `UsageError` for an unknown tag."""
     try:
         return timm().models.get_pretrained_cfg(name)
     except RuntimeError as error:
