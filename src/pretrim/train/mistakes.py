@@ -30,7 +30,10 @@ COLUMNS = 8
 
 
 def confusion_json(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy per class with its 95 % interval, and the confusion matrix (rows: classes, columns: predictions); JSON."""
+    """Plain JSON of the accuracy per class with its 95 % interval, and of the confusion matrix.
+
+    Rows of the matrix are classes, columns are predictions.
+    """
     summary = {name: value for name, value in evaluation.to_json().items() if "per_class" not in name}
     details = evaluation.details(classes)
     classes_json = [
