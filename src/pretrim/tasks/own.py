@@ -1,7 +1,7 @@
 """User-defined tasks: any object with a loss, metrics and their directions.
 
 class Task:
-    directions = {"mae": "min", "r2": "max"}  # all metrics; networks are selected by the first (or `chosen_by` names it)
+    directions = {"mae": "min", "r2": "max"}  # all metrics; the first one selects networks (or `chosen_by`)
 
     def loss(self, output, target):  # the mean over a batch; output is what the network returns
         return torch.nn.functional.l1_loss(output, target)
