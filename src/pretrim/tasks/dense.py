@@ -91,7 +91,7 @@ class Segmentation(MetricTask):
 
 
 def confusion(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Count the pixels of each image by class (rows) and predicted class (columns).
+    """Confusion matrices: the pixels of each image by class (rows) and predicted class (columns).
 
     Args:
         scores: N x classes x h x w.

@@ -133,7 +133,7 @@ class MultiLabel(MetricTask):
         return how
 
     def baseline(self, data: DataSet) -> Baseline | None:
-        """Random scores, whose average precision is the share of images that have the label."""
+        """The score of random outputs: their average precision is the share of images that have the label."""
         shares = rows(_loaded(data.validation.targets)).mean(dim=0)
         present = shares[shares > 0]
         return Baseline(float(present.mean()), "random scores") if len(present) else None
