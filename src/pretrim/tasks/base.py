@@ -220,14 +220,14 @@ class MetricTask(Task):
         """Compute loss and metrics of a few training images. Raises ModelError if they fail or are not finite."""
         images = data.train.take(np.arange(min(TRIAL_IMAGES, len(data.train))))
         _, answers, targets = self._evaluate(model, images, data.mean, data.std)
-        value = self.mean_loss(model, images, data)
+        value = self._mean_loss(model, images, data)
         if not math.isfinite(value):
             hint = ": targets hold NaN or infinity, mend them or leave them out" if odd_targets(self, images) else ""
             raise ModelError(f"Expected a finite loss from {self.name}.loss on new weights, but got {value}{hint}.")
         if self.can_judge(torch.cat(targets)):  # so few images may have no label, although others do
             self.measured(_concatenated(answers), torch.cat(targets))
 
-    def mean_loss(self, model: nn.Module, split: Split, data: DataSet) -> float:
+    def _mean_loss(self, model: nn.Module, split: Split, data: DataSet) -> float:
         """The mean loss on a split."""
         return self._evaluate(model, split, data.mean, data.std)[0] / len(split)
 
