@@ -1,4 +1,4 @@
-"""What networks are trained for, by name: the built-in tasks, and those of users."""
+"""The tasks that networks are trained for: the built-in ones, by name, and those of users."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def of_task(data: DataSet, task: Task) -> DataSet:
-    """The data for a task. Raises UsageError where their targets are those of another built-in one."""
+    """Return the data set for a task. Raises UsageError if its targets are those of another built-in task."""
     if task.name in BUILTIN and task.name != data.task:
         raise UsageError(f"{data.name} has targets of a {data.task}, not of a {task.name}: give other data, or task.")
     names = task.outputs if isinstance(task, OwnTask) else ()
@@ -46,47 +46,47 @@ def of_task(data: DataSet, task: Task) -> DataSet:
 
 
 def own_data(task: Task | None, seed: int) -> DataSet:
-    """The data that a task of the user's brings. Raises UsageError where there are none."""
+    """Return the data set that a user's task provides. Raises UsageError if it provides none."""
     if not isinstance(task, OwnTask):
         raise UsageError("Name the data: --data digits, a folder, ... (a --task FILE.py:CLASS may bring its own).")
     return from_torch(task.data(), seed=seed, task=task.name, names=task.outputs or None)
 
 
 def find(given: Any) -> Task:
-    """The task of a name, of ``FILE.py:CLASS`` (whose file is run), or of an object.
+    """Find a task by its name, by ``FILE.py:CLASS`` (the file is executed), or from an object.
 
-    Raises UsageError for what is not a task.
+    Raises UsageError for anything that is not a task.
     """
     if isinstance(given, Task):
         return given
     if not isinstance(given, str):
-        return OwnTask(_instance(given) if isinstance(given, type) else given, _name(given))
+        return OwnTask(_instantiate(given) if isinstance(given, type) else given, _class_name(given))
     if given in BUILTIN:
         return BUILTIN[given]()
     path, colon, name = given.rpartition(":")
     if colon and path.endswith(".py"):
-        return OwnTask(_made(Path(path), name), given)
+        return OwnTask(_load(Path(path), name), given)
     known = ", ".join(BUILTIN)
     raise UsageError(f"Expected a task of {known} or FILE.py:CLASS, but got {shown(given)}.{hint(given, BUILTIN)}")
 
 
-def _instance(kind: type) -> object:
+def _instantiate(kind: type) -> object:
     try:
         return kind()
     except TypeError as error:
-        said = str(error).splitlines()[0]
+        message = str(error).splitlines()[0]
         raise UsageError(
-            f"Expected a task that is made without arguments, but {kind.__name__}() fails: {said}."
+            f"Expected a task that is made without arguments, but {kind.__name__}() fails: {message}."
         ) from error
 
 
-def _name(given: Any) -> str:
-    return given.__name__ if isinstance(given, type) else type(given).__name__
+def _class_name(task: Any) -> str:
+    return task.__name__ if isinstance(task, type) else type(task).__name__
 
 
-def _made(path: Path, name: str) -> Any:
-    made = load_function(path, name)
+def _load(path: Path, name: str) -> Any:
+    factory = load_function(path, name)
     try:
-        return made()
+        return factory()
     except Exception as error:  # the user's own code; its error is shown
         raise UsageError(f"{path}:{name}() raised {describe_failure(error)}.") from error

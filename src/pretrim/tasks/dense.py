@@ -1,4 +1,4 @@
-"""Tasks whose answer has places in the image: semantic segmentation, and keypoints by heatmap."""
+"""Tasks with spatial answers: semantic segmentation, and keypoints by heatmap."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pretrim.train import AUXILIARY_WEIGHT, Baseline, Metric, split_outputs
 from .base import MetricTask
 
 IGNORED = 255
-"""The class of pixels that count nowhere"""
-NEAR = 0.1
-"""Of the image's larger side, within which a keypoint counts as found"""
-SPREAD = 1.0
-"""Cells of a heatmap: deviation of the Gaussian that a keypoint is drawn as"""
+"""Class of pixels that are ignored in loss and metrics."""
+PCK_DISTANCE = 0.1
+"""Largest distance, in shares of the image's sides, at which a keypoint counts as correct."""
+GAUSSIAN_CELLS = 1.0
+"""Standard deviation, in cells of the heatmap, of the Gaussian target of a keypoint."""
 
 
 class Segmentation(MetricTask):
-    """A class a pixel: targets N x H x W of class numbers, 255 where none is known; outputs N x classes x h x w.
+    """One class per pixel: targets N x H x W of class indices, 255 where unknown; outputs N x classes x h x w.
 
-    Outputs of another size are interpolated to that of the masks; auxiliary outputs count 0.3 in the loss. Metrics:
-    mean over the classes of intersection over union, which chooses; the share of pixels that are right.
+    Outputs of another size are interpolated to that of the masks; auxiliary outputs have weight 0.3 in the loss.
+    Metrics: mean intersection over union of the classes, which is the selection metric; the share of correct pixels.
     """
 
     name = "segmentation"
@@ -35,32 +35,32 @@ class Segmentation(MetricTask):
     judged = "a pixel of a known class"
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy, mean over the pixels whose class is known."""
+        """Mean cross-entropy over the pixels whose class is known."""
         main, auxiliary = split_outputs(output)
         loss = self._cross_entropy(main, target)
-        for other in auxiliary:
-            loss = loss + AUXILIARY_WEIGHT * self._cross_entropy(other, target)
+        for scores in auxiliary:
+            loss = loss + AUXILIARY_WEIGHT * self._cross_entropy(scores, target)
         return loss
 
     def _cross_entropy(self, scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         mask = target.long()
         known = (mask != IGNORED).sum().clamp_min(1)
-        return functional.cross_entropy(_sized(scores, mask), mask, ignore_index=IGNORED, reduction="sum") / known
+        return functional.cross_entropy(_resized(scores, mask), mask, ignore_index=IGNORED, reduction="sum") / known
 
     def reduced(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """Pixels of each class by what is said of them, N x classes x classes."""
+        """The confusion matrix of each image's pixels, N x classes x classes."""
         return confusion(split_outputs(output)[0], target)
 
     def metrics(self, output: torch.Tensor, target: torch.Tensor) -> Mapping[str, float]:
         """``mean_iou``, ``pixel_accuracy``, and the intersection over union of each class, ``iou_0`` ..."""
         counts = output.sum(dim=0)
-        both = counts.diagonal().double()
-        either = counts.sum(dim=0) + counts.sum(dim=1) - counts.diagonal()
-        each = both / either  # nan where a class is nowhere
+        intersection = counts.diagonal().double()
+        union = counts.sum(dim=0) + counts.sum(dim=1) - counts.diagonal()
+        iou = intersection / union  # nan for a class that is neither present nor predicted
         return {
-            "mean_iou": float(each[either > 0].mean()) if bool((either > 0).any()) else math.nan,
-            "pixel_accuracy": float(both.sum() / counts.sum()) if int(counts.sum()) else math.nan,
-            **{f"iou_{number}": float(value) for number, value in enumerate(each)},
+            "mean_iou": float(iou[union > 0].mean()) if bool((union > 0).any()) else math.nan,
+            "pixel_accuracy": float(intersection.sum() / counts.sum()) if int(counts.sum()) else math.nan,
+            **{f"iou_{number}": float(value) for number, value in enumerate(iou)},
         }
 
     def can_judge(self, target: torch.Tensor) -> bool:
@@ -68,47 +68,47 @@ class Segmentation(MetricTask):
         return bool((target != IGNORED).any())
 
     def augmentation(self, how: Augmentation) -> Augmentation:
-        """All of it; masks are moved with their images."""
+        """The augmentation unchanged: masks are moved with their images."""
         return how
 
     def augmented(self, targets: torch.Tensor, draws: AugmentParams, how: Augmentation) -> torch.Tensor:
-        """Masks moved and mirrored as their images; what comes from outside is of no class."""
-        # One more than the class, so that the zeros from outside become 255 again: bytes wrap round.
+        """Move and mirror masks like their images; pixels from outside the image get class 255."""
+        # Classes are shifted by one, so that zeros from outside the image wrap around to 255 when shifted back.
         shifted = targets.to(torch.uint8)[:, None] + 1
         return (augment(shifted, draws, how, mode="nearest").to(torch.uint8) - 1)[:, 0]
 
     def baseline(self, data: DataSet) -> Baseline | None:
-        """The most common class for every pixel."""
+        """The score of predicting the most common class for every pixel."""
         classes = len(data.classes)
         counts = torch.zeros(classes, dtype=torch.int64)
         for start in range(0, len(data.validation), 64):
             mask = data.validation.targets[start : start + 64].flatten().long()
             counts += torch.bincount(mask[mask < classes], minlength=classes)
-        there = int((counts > 0).sum())
-        if not there:
+        present = int((counts > 0).sum())
+        if not present:
             return None
-        return Baseline(float(counts.max() / counts.sum()) / there, "always the most common class")
+        return Baseline(float(counts.max() / counts.sum()) / present, "always the most common class")
 
 
 def confusion(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Of each image its pixels of each class (rows) by the class of the largest score (columns).
+    """Confusion matrices: the pixels of each image by class (rows) and predicted class (columns).
 
     Args:
         scores: N x classes x h x w.
         target: N x H x W.
 
-    Returns N x classes x classes, int64. Raises ModelError for masks with classes that there are no scores of.
+    Returns N x classes x classes, int64. Raises ModelError for masks with classes that have no scores.
     """
     mask = target.long()
-    sized, count, classes = _sized(scores, mask), len(scores), scores.shape[1]
+    resized, count, classes = _resized(scores, mask), len(scores), scores.shape[1]
     known = mask != IGNORED
     image = torch.arange(count).view(-1, 1, 1).expand_as(mask)
-    places = (image * classes + mask) * classes + sized.argmax(dim=1)
+    places = (image * classes + mask) * classes + resized.argmax(dim=1)
     return torch.bincount(places[known], minlength=count * classes * classes).view(count, classes, classes)
 
 
-def _sized(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Scores in the size of the masks. Raises ModelError for what is not a map of scores, or has too few classes."""
+def _resized(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Resize scores to the size of the masks. Raises ModelError unless they are N x C x h x w with enough classes."""
     if scores.ndim != 4 or mask.ndim != 3:
         shapes = ["x".join(map(str, part.shape)) for part in (scores, mask)]
         raise ModelError(
@@ -117,20 +117,20 @@ def _sized(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         )
     known = mask[mask != IGNORED]
     if len(known) and not 0 <= int(known.min()) <= int(known.max()) < scores.shape[1]:
-        found = f"{int(known.min())} to {int(known.max())}"
-        raise ModelError(f"Expected masks with classes below {scores.shape[1]}, the network's, but got {found}.")
+        value_range = f"{int(known.min())} to {int(known.max())}"
+        raise ModelError(f"Expected masks with classes below {scores.shape[1]}, the network's, but got {value_range}.")
     if scores.shape[2:] == mask.shape[1:]:
         return scores
     return functional.interpolate(scores, size=tuple(mask.shape[1:]), mode="bilinear", align_corners=False)
 
 
 class Keypoints(MetricTask):
-    """Points in an image, by heatmap: targets N x points x 2, x and y as shares of width and height, NaN where a point
-    is not seen; outputs N x points x h x w.
+    """Keypoints by heatmap: targets N x points x 2, x and y as shares of width and height, NaN for points that are not
+    visible; outputs N x points x h x w.
 
-    The loss is the cross-entropy of the softmax over the cells against a Gaussian; the answer is its mean (integral
-    regression, Sun et al. 2018). Metrics: the share of points within a tenth of the image, which chooses; the mean
-    distance.
+    The loss is the cross-entropy of the softmax over the cells against a Gaussian; the answer is the softmax's mean
+    position (integral regression, Sun et al. 2018). Metrics: the share of points within a distance of a tenth of the
+    image, which is the selection metric; the mean distance.
     """
 
     name = "keypoints"
@@ -139,24 +139,27 @@ class Keypoints(MetricTask):
     judged = "a point that is seen"
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy against a Gaussian around each point that is seen, mean over those."""
+        """Mean cross-entropy over the visible points against a Gaussian around each of them."""
         maps = _heatmaps(output, target)
-        seen = ~target.isnan().any(dim=-1)
+        visible = ~target.isnan().any(dim=-1)
         places = target.nan_to_num(0.0).clamp(0, 1)
-        wanted = _bell(places[..., 1], maps.shape[2])[..., :, None] * _bell(places[..., 0], maps.shape[3])[..., None, :]
-        logs = functional.log_softmax(maps.flatten(2), dim=2)
-        losses = -(wanted.flatten(2) * logs).sum(dim=2)
-        return (losses * seen).sum() / seen.sum().clamp_min(1)
+        target_maps = (
+            _gaussian(places[..., 1], maps.shape[2])[..., :, None]
+            * _gaussian(places[..., 0], maps.shape[3])[..., None, :]
+        )
+        log_shares = functional.log_softmax(maps.flatten(2), dim=2)
+        losses = -(target_maps.flatten(2) * log_shares).sum(dim=2)
+        return (losses * visible).sum() / visible.sum().clamp_min(1)
 
     def can_judge(self, target: torch.Tensor) -> bool:
-        """Whether any point is seen."""
+        """Whether any point is visible."""
         return bool((~target.isnan()).all(dim=-1).any())
 
     def postprocess(self, output: Any) -> torch.Tensor:
-        """The points, N x points x 2, as the targets."""
+        """The points, N x points x 2, in the format of the targets."""
         maps = split_outputs(output)[0].float()
         if maps.ndim != 4:
-            return maps  # `metrics` says what is wrong with it
+            return maps  # `metrics` raises the error
         shares = maps.flatten(2).softmax(dim=2).view_as(maps)
         rows, columns = (_centres(size, maps) for size in maps.shape[2:])
         return torch.stack([(shares.sum(dim=2) * columns).sum(dim=2), (shares.sum(dim=3) * rows).sum(dim=2)], dim=2)
@@ -167,10 +170,10 @@ class Keypoints(MetricTask):
             shapes = ["x".join(map(str, part.shape)) for part in (output, target)]
             raise ModelError(f"Expected points of {shapes[1]}, as the targets, but the network gives {shapes[0]}.")
         distance = (output - target).norm(dim=2)
-        seen = distance[~target.isnan().any(dim=-1)]
-        if not len(seen):
+        visible = distance[~target.isnan().any(dim=-1)]
+        if not len(visible):
             return {"pck": math.nan, "mean_error": math.nan}
-        return {"pck": float((seen <= NEAR).float().mean()), "mean_error": float(seen.mean())}
+        return {"pck": float((visible <= PCK_DISTANCE).float().mean()), "mean_error": float(visible.mean())}
 
 
 def _heatmaps(output: Any, target: torch.Tensor) -> torch.Tensor:
@@ -185,11 +188,11 @@ def _heatmaps(output: Any, target: torch.Tensor) -> torch.Tensor:
 
 
 def _centres(size: int, like: torch.Tensor) -> torch.Tensor:
-    """Of the cells of one side, as shares of it."""
+    """The centres of the cells along one side, as shares of the side."""
     return (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size
 
 
-def _bell(places: torch.Tensor, size: int) -> torch.Tensor:
-    """A Gaussian over the cells of one side, ... x size, that sums to 1."""
-    distance = (_centres(size, places) - places[..., None]) * (size / SPREAD)
+def _gaussian(places: torch.Tensor, size: int) -> torch.Tensor:
+    """A Gaussian around each place over the cells along one side, ... x size, normalised to sum 1."""
+    distance = (_centres(size, places) - places[..., None]) * (size / GAUSSIAN_CELLS)
     return torch.softmax(-0.5 * distance**2, dim=-1)

@@ -1,21 +1,21 @@
-"""A task of the user's own: any object with a loss, metrics and their directions.
+"""User-defined tasks: any object with a loss, metrics and their directions.
 
 class Task:
-    directions = {"mae": "min", "r2": "max"}  # every metric; the first one chooses (or `chosen_by` names it)
+    directions = {"mae": "min", "r2": "max"}  # all metrics; the first one selects networks (or `chosen_by`)
 
-    def loss(self, output, target):  # mean over the batch; output is what the network returns
+    def loss(self, output, target):  # the mean over a batch; output is what the network returns
         return torch.nn.functional.l1_loss(output, target)
 
-    def metrics(self, output, target):  # numbers, by name, of a whole split
+    def metrics(self, output, target):  # numbers of a whole split, by name
         return {"mae": ..., "r2": ...}
 
-    def postprocess(self, output):  # optional: answers, with a row an image, that `metrics` gets
+    def postprocess(self, output):  # optional: answers for `metrics`, one row per image
         return output
 
     def data(self):  # optional: (train, test) or (train, validation, test), torch data sets
         return train, validation, test
 
-    outputs = ("x", "y")  # optional: names of the outputs, or their number, for networks by name
+    outputs = ("x", "y")  # optional: names or number of the outputs, for networks given by name
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ DIRECTIONS = {"max": True, "min": False}
 
 
 class OwnTask(MetricTask):
-    """An object of the user's as a task.
+    """A task that wraps a user's object.
 
     Args:
         given: the object.
-        name: in records; how it was named on the command line, or its class.
+        name: its name in records: the command-line argument that named it, or the name of its class.
 
-    Raises UsageError where it lacks something.
+    Raises UsageError if a required method or attribute is missing or invalid.
     """
 
     def __init__(self, given: Any, name: str) -> None:
@@ -61,50 +61,50 @@ class OwnTask(MetricTask):
 
     @property
     def has_data(self) -> bool:
-        """Whether the task brings its own data."""
+        """Whether the task provides its own data."""
         return callable(getattr(self.given, "data", None))
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs, as far as the task says; their numbers where it gives their number."""
-        found = getattr(self.given, "outputs", ())
-        return tuple(map(str, range(found))) if isinstance(found, int) else tuple(map(str, found))
+        """Names of the outputs: those the task gives, or their indices if it gives only a number; empty if neither."""
+        outputs = getattr(self.given, "outputs", ())
+        return tuple(map(str, range(outputs))) if isinstance(outputs, int) else tuple(map(str, outputs))
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """The user's."""
-        found: torch.Tensor = self.given.loss(output, target)
-        return found
+        """Call the user's loss."""
+        loss: torch.Tensor = self.given.loss(output, target)
+        return loss
 
     def metrics(self, output: Any, target: torch.Tensor) -> Mapping[str, float]:
-        """The user's."""
-        found: Mapping[str, float] = self.given.metrics(output, target)
-        return found
+        """Call the user's metrics."""
+        values: Mapping[str, float] = self.given.metrics(output, target)
+        return values
 
     def postprocess(self, output: Any) -> Any:
-        """The user's, where there is one."""
-        own = getattr(self.given, "postprocess", None)
-        return own(output) if callable(own) else output
+        """Call the user's `postprocess`, if there is one."""
+        postprocess = getattr(self.given, "postprocess", None)
+        return postprocess(output) if callable(postprocess) else output
 
     def data(self) -> Sequence[Any]:
-        """The user's data sets. Raises UsageError where there are none, or they cannot be had."""
+        """Load the user's data sets. Raises UsageError if there are none or loading them fails."""
         if not self.has_data:
             raise UsageError(f"Name the data: the task {self.name} has no method data().")
         try:
-            found: Sequence[Any] = self.given.data()
+            splits: Sequence[Any] = self.given.data()
         except Exception as error:  # the user's own code; its error is shown
             raise UsageError(f"{self.name}.data() raised {describe_failure(error)}.") from error
-        return found
+        return splits
 
 
-def _directions(given: Any, name: str) -> dict[str, str]:
-    found = getattr(given, "directions", None)
-    if not isinstance(found, Mapping) or not found:
+def _directions(task: Any, name: str) -> dict[str, str]:
+    directions = getattr(task, "directions", None)
+    if not isinstance(directions, Mapping) or not directions:
         raise UsageError(
             f'Expected the task {name} to have a metric: add directions = {{"mae": "min"}}, "max" where more is better.'
         )
-    for metric, direction in found.items():
+    for metric, direction in directions.items():
         if direction not in DIRECTIONS:
             raise UsageError(
                 f'Expected the direction of {metric} in the task {name} as "min" or "max", {shown(direction)}.'
             )
-    return {str(metric): direction for metric, direction in found.items()}
+    return {str(metric): direction for metric, direction in directions.items()}

@@ -1,4 +1,4 @@
-"""Tasks whose answer is a row of numbers: regression, and several labels an image."""
+"""Tasks whose answer is a row of numbers: regression, and multi-label classification."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pretrim.train import Baseline, EpochRecord, Metric, Recipe, split_outputs
 
 from .base import MetricTask
 
-MOST_SCALE, LEAST_SCALE = 20.0, 0.05
-"""Deviations of targets outside of which a network takes long to reach them"""
+MAX_SCALE, MIN_SCALE = 20.0, 0.05
+"""Range of the targets' standard deviation outside of which networks learn slowly."""
 
 
 def row(output: Any, target: torch.Tensor, task: str) -> torch.Tensor:
-    """The main output, N x K like the target. Raises ModelError for other shapes: torch would broadcast them.
+    """Return the main output, N x K like the target. Raises ModelError for other shapes, which torch would broadcast.
 
     Args:
-        output: what the network returned.
-        target: N x K.
-        task: its name, for the error.
+        output: the outputs of the network.
+        target: N or N x K.
+        task: name of the task, for the error message.
     """
     main = split_outputs(output)[0]
     main = main[:, None] if main.ndim == 1 else main
@@ -38,14 +38,15 @@ def row(output: Any, target: torch.Tensor, task: str) -> torch.Tensor:
 
 
 def rows(target: torch.Tensor) -> torch.Tensor:
-    """Targets as N x K."""
+    """Targets as N x K in float32."""
     return (target[:, None] if target.ndim == 1 else target).float()
 
 
 class Regression(MetricTask):
-    """Numbers an image: targets N or N x K, outputs N x K. Huber loss (1964) with its corner at 1.
+    """One or more numbers per image: targets N or N x K, outputs N x K. Huber loss (1964) with its threshold at 1.
 
-    Metrics: mean absolute error, which chooses; root of the mean squared error; r2 (1 is perfect, 0 is the mean).
+    Metrics: mean absolute error, which is the selection metric; root mean squared error; r2 (1 is perfect, 0 is as good
+    as the mean).
     """
 
     name = "regression"
@@ -53,7 +54,7 @@ class Regression(MetricTask):
     largest_loss = 0.1
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """Huber loss, mean over images and outputs."""
+        """Mean Huber loss over images and outputs."""
         return functional.smooth_l1_loss(row(output, target, self.name), rows(target))
 
     def metrics(self, output: Any, target: torch.Tensor) -> Mapping[str, float]:
@@ -65,33 +66,36 @@ class Regression(MetricTask):
         return {"mae": float(error.abs().mean()), "rmse": float((error**2).mean().sqrt()), "r2": r2}
 
     def baseline(self, data: DataSet) -> Baseline | None:
-        """The median of the training targets for every image."""
-        median = rows(_held(data.train.targets)).median(dim=0).values
-        wanted = rows(_held(data.validation.targets))
+        """The error of always predicting the median of the training targets."""
+        median = rows(_loaded(data.train.targets)).median(dim=0).values
+        wanted = rows(_loaded(data.validation.targets))
         return Baseline(float((wanted - median).abs().mean()), "always the median")
 
     def warnings(self, records: Sequence[EpochRecord], data: DataSet, recipe: Recipe) -> tuple[str, ...]:
-        """And targets that are far from numbers about 1."""
-        spread = rows(_held(data.train.targets)).std(dim=0, correction=0)
-        said = super().warnings(records, data, recipe)
-        if LEAST_SCALE <= float(spread.min()) and float(spread.max()) <= MOST_SCALE:
-            return said
+        """The usual warnings, and one about targets whose scale is far from 1."""
+        spread = rows(_loaded(data.train.targets)).std(dim=0, correction=0)
+        warnings = super().warnings(records, data, recipe)
+        if MIN_SCALE <= float(spread.min()) and float(spread.max()) <= MAX_SCALE:
+            return warnings
         if float(spread.max()) == 0:
-            return (*said, "all training targets are the same: there is nothing to learn from them, check the data.")
-        least, most = f"{float(spread.min()):.3g}", f"{float(spread.max()):.3g}"
-        scale = f"the targets' deviation is {least if least == most else f'from {least} to {most}'}"
-        return (*said, f"{scale}: scale them to about 1, which networks learn faster.")
+            return (
+                *warnings,
+                "all training targets are the same: there is nothing to learn from them, check the data.",
+            )
+        low, high = f"{float(spread.min()):.3g}", f"{float(spread.max()):.3g}"
+        scale = f"the targets' deviation is {low if low == high else f'from {low} to {high}'}"
+        return (*warnings, f"{scale}: scale them to about 1, which networks learn faster.")
 
     def answer(self, outputs: torch.Tensor, names: Sequence[str], top: int) -> list[list[dict[str, Any]]]:
-        """Each output by its name."""
+        """Each output with its name."""
         return [_named(values, names, "value") for values in rows(outputs).tolist()]
 
 
 class MultiLabel(MetricTask):
-    """Any number of labels an image: targets N x labels of 0 and 1, outputs N x labels, logits.
+    """Any number of labels per image: targets N x labels of 0 and 1, outputs N x labels of logits.
 
-    Metrics: mean over the labels of the average precision, which chooses; of F1 at a probability of 0.5; the share of
-    images whose labels are all right.
+    Metrics: average precision, mean over the labels, which is the selection metric; F1 at a probability of 0.5, mean
+    over the labels; the share of images whose labels are all correct.
     """
 
     name = "multilabel"
@@ -99,20 +103,25 @@ class MultiLabel(MetricTask):
     judged = "a label"
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """Binary cross-entropy, mean over images and labels."""
+        """Mean binary cross-entropy over images and labels."""
         return functional.binary_cross_entropy_with_logits(row(output, target, self.name), rows(target))
 
     def metrics(self, output: Any, target: torch.Tensor) -> Mapping[str, float]:
-        """``mean_ap``, ``f1``, ``exact_match``; labels that no image has count in none of the means."""
+        """``mean_ap``, ``f1``, ``exact_match``; labels that no image has are left out of the first two."""
         scores, wanted = row(output, target, self.name).float(), rows(target) > 0.5
-        there = wanted.any(dim=0)
-        said = scores > 0
-        both, either = (said & wanted).sum(dim=0)[there], (said.sum(dim=0) + wanted.sum(dim=0))[there]
-        precisions = [average_precision(scores[:, at], wanted[:, at]) for at in there.nonzero().flatten().tolist()]
+        present = wanted.any(dim=0)
+        predicted = scores > 0
+        true_positives, positives = (
+            (predicted & wanted).sum(dim=0)[present],
+            (predicted.sum(dim=0) + wanted.sum(dim=0))[present],
+        )
+        precisions = [
+            average_precision(scores[:, label], wanted[:, label]) for label in present.nonzero().flatten().tolist()
+        ]
         return {
             "mean_ap": sum(precisions) / len(precisions) if precisions else float("nan"),
-            "f1": float((2 * both / either).mean()) if precisions else float("nan"),
-            "exact_match": float((said == wanted).all(dim=1).float().mean()),
+            "f1": float((2 * true_positives / positives).mean()) if precisions else float("nan"),
+            "exact_match": float((predicted == wanted).all(dim=1).float().mean()),
         }
 
     def can_judge(self, target: torch.Tensor) -> bool:
@@ -120,45 +129,45 @@ class MultiLabel(MetricTask):
         return bool((rows(target) > 0.5).any())
 
     def augmentation(self, how: Augmentation) -> Augmentation:
-        """All of it: labels are those of the whole image."""
+        """The augmentation unchanged: labels describe the whole image."""
         return how
 
     def baseline(self, data: DataSet) -> Baseline | None:
-        """Scores without sense: the average precision is the share of images that have the label."""
-        shares = rows(_held(data.validation.targets)).mean(dim=0)
-        there = shares[shares > 0]
-        return Baseline(float(there.mean()), "random scores") if len(there) else None
+        """The score of random outputs: their average precision is the share of images that have the label."""
+        shares = rows(_loaded(data.validation.targets)).mean(dim=0)
+        present = shares[shares > 0]
+        return Baseline(float(present.mean()), "random scores") if len(present) else None
 
     def answer(self, outputs: torch.Tensor, names: Sequence[str], top: int) -> list[list[dict[str, Any]]]:
-        """The likeliest labels with their probabilities."""
-        found = [_named(values, names, "probability", "class") for values in outputs.sigmoid().tolist()]
-        return [sorted(entries, key=lambda entry: -entry["probability"])[:top] for entries in found]
+        """The most likely labels with their probabilities."""
+        answers = [_named(values, names, "probability", "class") for values in outputs.sigmoid().tolist()]
+        return [sorted(entries, key=lambda entry: -entry["probability"])[:top] for entries in answers]
 
 
 def average_precision(scores: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Precision summed over the recall steps, by falling score (as scikit-learn and torchmetrics have it).
+    """Average precision: precision summed over the steps in recall, as in scikit-learn and torchmetrics.
 
     Args:
-        scores: N, of one label.
-        wanted: N, bool; at least one is true.
+        scores: scores of one label, N.
+        wanted: whether each image has the label, bool, N; at least one is True.
 
     >>> average_precision(torch.tensor([0.9, 0.8, 0.1]), torch.tensor([True, False, True]))
     0.8333333333333333
     """
     order = scores.argsort(descending=True, stable=True)
     ranked, hits = scores[order], wanted[order].double().cumsum(0)
-    ends = torch.cat([ranked[1:] != ranked[:-1], torch.tensor([True])])  # images of one score are ranked together
+    ends = torch.cat([ranked[1:] != ranked[:-1], torch.tensor([True])])  # images with equal scores are ranked together
     precision = (hits / torch.arange(1, len(hits) + 1))[ends]
     gained = torch.diff(hits[ends], prepend=torch.zeros(1, dtype=torch.float64))
     return float((precision * gained).sum() / hits[-1])
 
 
-def _named(values: Sequence[float], names: Sequence[str], what: str, key: str = "output") -> list[dict[str, Any]]:
+def _named(values: Sequence[float], names: Sequence[str], value_key: str, key: str = "output") -> list[dict[str, Any]]:
     known = names if len(names) == len(values) else [str(number) for number in range(len(values))]
-    return [{key: name, what: value} for name, value in zip(known, values, strict=True)]
+    return [{key: name, value_key: value} for name, value in zip(known, values, strict=True)]
 
 
-def _held(targets: Any) -> torch.Tensor:
+def _loaded(targets: Any) -> torch.Tensor:
     """All targets as one tensor."""
-    found: torch.Tensor = targets if isinstance(targets, torch.Tensor) else targets[:]
-    return found
+    loaded: torch.Tensor = targets if isinstance(targets, torch.Tensor) else targets[:]
+    return loaded

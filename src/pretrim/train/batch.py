@@ -1,4 +1,4 @@
-"""What one forward pass of the training gets."""
+"""The input of one forward pass of the training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one forward pass, normalised, N x C x ..., and their targets, N x ..."""
+    """Normalised images of one forward pass, N x C x ..., and their targets, N x ..."""
 
     images: torch.Tensor
     targets: torch.Tensor
     others: torch.Tensor | None = None
-    """the targets of the images that were mixed in"""
+    """Targets of the images that were mixed in; None without mixup."""
     share: float = 1.0
-    """what the first image has of a mixed one"""
+    """Weight of the first image in a mixed one."""

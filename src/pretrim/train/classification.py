@@ -1,4 +1,4 @@
-"""Classification: one class an image, cross-entropy, accuracy. The task of a training where none is named."""
+"""Classification: one class per image, cross-entropy, accuracy. The default task of a training."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from .teacher import Teacher
 
 
 class Classification(Task):
-    """One class an image: targets are class numbers (int64, N), outputs N x classes."""
+    """One class per image: targets are class indices (int64, N), outputs are N x classes."""
 
     name = "classification"
     metric = ACCURACY
     divides = True
 
     def objective(self, recipe: Recipe, data: DataSet, device: torch.device, teacher: Teacher | None) -> Objective:
-        """Cross-entropy, with what the recipe asks for; the score counts the images that are right."""
+        """Cross-entropy with the options of the recipe; the score is the number of correctly classified images."""
         teach = None if teacher is None else renormalised(teacher, data.mean, data.std)
-        weighs = recipe.balance == "loss"
-        weights = class_weights(data.train.labels, len(data.classes)).to(device) if weighs else None
+        is_weighted = recipe.balance == "loss"
+        weights = class_weights(data.train.labels, len(data.classes)).to(device) if is_weighted else None
         return Loss(recipe, len(data.classes), teach, weights)
 
     @torch.no_grad()
     def check(self, model: nn.Module, data: DataSet) -> None:
-        """One image through the network in eval mode: it has a score for each class, and so has every other output.
+        """Run one image in eval mode and check that every output has a score for each class.
 
-        Heads that are there in train mode alone are looked at by the loss.
+        Heads that exist only in train mode are checked by the loss.
         """
         first = next(model.parameters(), torch.zeros(0))
         image = normalise(data.train.images[:1].to(first.device), data.mean, data.std).to(first.dtype)
@@ -65,33 +65,33 @@ class Classification(Task):
         return evaluate(model, split, mean, std)
 
     def augmentation(self, how: Augmentation) -> Augmentation:
-        """All of it: a class is that of the whole image."""
+        """The augmentation unchanged: a class describes the whole image."""
         return how
 
     def baseline(self, data: DataSet) -> Baseline | None:
-        """The most common class of the validation images."""
+        """The share of the most common class among the validation images."""
         if not len(data.validation):
             return None
         return Baseline(majority_share(data.validation.labels), "most common class")
 
     def warnings(self, records: Sequence[EpochRecord], data: DataSet, recipe: Recipe) -> tuple[str, ...]:
-        """At chance, still climbing, imbalanced classes."""
+        """Warnings of an accuracy at chance level, of one that is still climbing, and of imbalanced classes."""
         return diagnose(records, data, recipe)
 
     def write_details(self, folder: Path, test: Assessment, data: DataSet, title: str, worst: int = 0) -> None:
-        """The confusion matrix, and the worst images where they are asked for."""
+        """Write the confusion matrix and, if requested, the worst images."""
         assert isinstance(test, Evaluation)  # `assess` made it
         write_mistakes(folder, test, data, title, worst)
 
     def proof_material(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
-        """The classes."""
+        """The class labels."""
         return {"labels": targets}
 
     def answer(self, outputs: torch.Tensor, names: Sequence[str], top: int) -> list[list[dict[str, Any]]]:
-        """The likeliest classes with their probabilities."""
+        """The most likely classes with their probabilities."""
         check_logits(outputs, len(names))
-        likeliest = outputs.softmax(dim=1).topk(min(top, len(names)), dim=1)
+        top_classes = outputs.softmax(dim=1).topk(min(top, len(names)), dim=1)
         return [
-            [{"class": names[place], "probability": value} for value, place in zip(values, places, strict=True)]
-            for values, places in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True)
+            [{"class": names[index], "probability": value} for value, index in zip(values, indices, strict=True)]
+            for values, indices in zip(top_classes.values.tolist(), top_classes.indices.tolist(), strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Accuracy and scores of a network, and where it errs."""
+"""Evaluation of a classifier: accuracy, loss, class scores and confusion matrix."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .uncertainty import Interval, pack, wilson
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a network does on a split.
+    """The performance of a classifier on a split.
 
     Attributes:
         accuracy: share of images whose largest output is their class.
         loss: mean cross-entropy.
-        per_class: that accuracy by class; None for a class without images.
-        images_per_class: images of each class.
-        n: images.
-        confusion: images of each class (rows), by the class that the network says (columns).
+        per_class: accuracy per class; None for a class without images.
+        images_per_class: number of images per class.
+        n: number of images.
+        confusion: number of images by class (rows) and predicted class (columns).
         labels: the class of each image, int64, N, in the order of the split.
-        predicted: the class that the network says.
+        predicted: the predicted class of each image, int64, N.
         losses: cross-entropy of each image, float32, N: the largest are the worst.
     """
 
@@ -46,7 +46,7 @@ class Evaluation:
 
     @property
     def plain_loss(self) -> float | None:
-        """The loss as JSON has it: None for that of a network whose scores overflow."""
+        """The loss as JSON can hold it: None if it is not finite, as for a network whose scores overflow."""
         return self.loss if math.isfinite(self.loss) else None
 
     @property
@@ -56,11 +56,11 @@ class Evaluation:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Those of the interval."""
+        """The lower and upper end of the 95 % interval."""
         return self.interval.low, self.interval.high
 
     def details(self, names: Sequence[str]) -> dict[str, Any]:
-        """Accuracy by class with its 95 % interval, and the matrix: rows are classes, columns what is said."""
+        """Accuracy per class with its 95 % interval, and the confusion matrix (rows: classes, columns: predictions)."""
         if len(names) != len(self.per_class):
             raise CheckpointError(
                 f"Expected a network with {len(names)} outputs, one a class, but got {len(self.per_class)}: "
@@ -73,30 +73,30 @@ class Evaluation:
                     "name": name,
                     "images": images,
                     "accuracy": accuracy,
-                    "interval_95": wilson(row[place], images).to_json() if images else None,
+                    "interval_95": wilson(row[index], images).to_json() if images else None,
                 }
-                for place, (name, images, accuracy, row) in enumerate(rows)
+                for index, (name, images, accuracy, row) in enumerate(rows)
             ],
             "confusion": [list(row) for row in self.confusion],
         }
 
     @property
     def right(self) -> torch.Tensor:
-        """Whether each image is classified right, bool, N: `uncertainty.compare` takes that of two networks."""
+        """Whether each image is classified correctly, bool, N: `uncertainty.compare` takes those of two networks."""
         return self.predicted == self.labels
 
     @property
     def interval(self) -> Interval:
-        """95 %, of the accuracy (Wilson)."""
+        """95 % interval of the accuracy (Wilson)."""
         return wilson(int(self.right.sum()), self.n)
 
     def worst(self, count: int) -> list[int]:
-        """Places in the split of the images with the largest loss, the worst first."""
+        """Indices in the split of the images with the largest loss, the worst first."""
         ranked = self.losses.nan_to_num(nan=math.inf).argsort(descending=True, stable=True)
-        return [int(place) for place in ranked[:count]]
+        return [int(index) for index in ranked[:count]]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, without what there is of each image but which were right (`uncertainty.unpack`)."""
+        """Plain JSON; of the values per image, only which ones were right is kept (`uncertainty.unpack`)."""
         return {
             "accuracy": self.accuracy,
             "interval_95": self.interval.to_json(),
@@ -117,9 +117,9 @@ def evaluate(
     Args:
         model: a classifier.
         split: images and labels; not empty.
-        mean: per channel, that images scaled to 0..1 are normalised by.
-        std: likewise.
-        batch_size: of the forward passes.
+        mean: per-channel mean of pixel values in 0..1, to normalise by.
+        std: per-channel standard deviation of them.
+        batch_size: images per forward pass.
 
     Raises:
         DataError: the split is empty.
@@ -158,10 +158,10 @@ def main_output(model: nn.Module, images: torch.Tensor, mean: Sequence[float], s
     """The main output (float32, on the CPU) for uint8 images; the model's modes are restored.
 
     Args:
-        model: takes normalised images.
+        model: a network for normalised images.
         images: N x C x H x W, uint8.
-        mean: of each channel, of values in 0..1.
-        std: likewise.
+        mean: per-channel mean of pixel values in 0..1, to normalise by.
+        std: per-channel standard deviation of them.
     """
     first = next(model.parameters(), torch.zeros(0))
     with modes_kept(model):
@@ -171,13 +171,13 @@ def main_output(model: nn.Module, images: torch.Tensor, mean: Sequence[float], s
 
 
 def scores(model: nn.Module, images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Class scores (n x classes, float32, on the CPU) of uint8 images; the model's modes are restored.
+    """Class scores (N x classes, float32, on the CPU) of uint8 images; the model's modes are restored.
 
     Args:
-        model: takes normalised images.
+        model: a classifier of normalised images.
         images: N x C x H x W, uint8.
-        mean: of each channel, of values in 0..1.
-        std: likewise.
+        mean: per-channel mean of pixel values in 0..1, to normalise by.
+        std: per-channel standard deviation of them.
     """
     logits = main_output(model, images, mean, std)
     if logits.dim() != 2:

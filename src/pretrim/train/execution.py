@@ -1,8 +1,8 @@
-"""How steps are run on the machine at hand: device, precision, memory layout, threads. What is not pinned is timed.
+"""How steps are run on this machine: device, precision, memory layout, threads. Options that are not set are timed.
 
-No choice wins everywhere: on a CPU with bfloat16 instructions ResNet-20 trains twice as fast with them, on one without
-fifteen times slower, and the layouts differ by the network. So a few steps are timed, on the network itself, and its
-values are put back.
+No choice is best everywhere: in bfloat16, ResNet-20 trains twice as fast on a CPU with bfloat16 instructions and
+fifteen times slower on one without, and the better memory layout depends on the network. So a few steps are timed on
+the network itself, and its values are restored afterwards.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from pretrim.errors import UsageError, check_is, shown
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
-TIMED = 3
-"""steps a candidate is timed for; the first also makes what is kept, and does not count"""
+TIMED_STEPS = 3
+"""Steps run per candidate; the first one warms up caches and is not counted."""
 SMALLEST_SHARE = 1 / 20
-"""of the training's steps that the timing may take: below it, it does not pay"""
-HOPELESS = 2.0
-"""a candidate whose first step takes so many times the best one's is given up"""
-MOST_THREADS = 1024
-"""what OpenMP is asked for: with far more it does not fail, it crashes"""
+"""Largest share of the training's steps that the timing may take; otherwise it does not pay and is skipped."""
+HOPELESS_FACTOR = 2.0
+"""A candidate whose first step takes more than this many times the best step so far is given up."""
+MAX_THREADS = 1024
+"""Largest number of threads accepted: OpenMP crashes, instead of failing, with far more."""
 COMPILING_PAYS_S = 600.0
-"""training on a GPU, at the eager speed, above which a minute of compiling is soon won back"""
+"""Seconds of a training on a GPU, at eager speed, above which a minute of compiling soon pays off."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How steps are run. None: chosen when training starts, by timing a few steps where that pays.
+    """How steps are run. Options that are None are chosen when training starts, by timing a few steps where that pays.
 
     Attributes:
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ...
-        precision: of convolutions and matrix products; the weights are float32 in every case. With float16 the loss
+        precision: data type of convolutions and matrix products; the weights are always float32. With float16 the loss
             is scaled, so that small gradients do not vanish (Micikevicius et al. 2018).
-        channels_last: the memory layout of feature maps and kernels.
-        compile: by torch.compile.
-        threads: of the CPU; a sum over other numbers of threads rounds differently.
-        deterministic: on a GPU, only kernels that give the same result twice (slower). A CPU always does.
+        channels_last: whether feature maps and kernels are in the channels-last memory layout.
+        compile: whether to use torch.compile.
+        threads: number of CPU threads; sums round differently with another number of threads.
+        deterministic: on a GPU, use only deterministic kernels (slower). A CPU is always deterministic.
     """
 
     device: str = "auto"
@@ -65,12 +65,12 @@ class Execution:
         if self.precision is not None and self.precision not in get_args(Precision):
             choices = " or ".join(get_args(Precision))
             raise UsageError(f"Expected precision to be {choices}, but got {shown(self.precision)}.")
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            raise UsageError(f"Expected threads to be from 1 to {MOST_THREADS}, but got {self.threads}.")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise UsageError(f"Expected threads to be from 1 to {MAX_THREADS}, but got {self.threads}.")
 
     @property
     def dtype(self) -> torch.dtype:
-        """The data type of products."""
+        """The data type of convolutions and matrix products."""
         return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.precision or "", torch.float32)
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class Execution:
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
     def keeps(self, wish: Execution) -> bool:
-        """Whether everything that `wish` pins, apart from the device, is so here."""
+        """Whether this execution agrees with every option that `wish` sets, apart from the device."""
         names = ("precision", "channels_last", "compile", "threads")
         pinned = {name: getattr(wish, name) for name in names if getattr(wish, name) is not None}
         return all(getattr(self, name) == value for name, value in pinned.items()) and (
@@ -99,58 +99,58 @@ class Execution:
 
 @dataclass(frozen=True)
 class ExecutionChoice:
-    """What was chosen, and the images a second that each candidate reached; none where nothing was timed."""
+    """The chosen execution, and the images per second of each candidate; empty where nothing was timed."""
 
     execution: Execution
     speeds: Mapping[str, float]
 
 
 Step: TypeAlias = Callable[[Execution], None]
-"""Runs one training step in a way, and waits for its end."""
+"""Runs one training step in the given way and waits until it has finished."""
 
 
 def choose(
     wish: Execution, model: nn.Module, device: torch.device, run: Step, *, steps: int, batch: int
 ) -> ExecutionChoice:
-    """Pin what is open in `wish`: by timing `run` on a CPU if `steps` are many, by what is known else.
+    """Decide the open options of `wish`: by timing `run` if the training has enough `steps`, else by a default.
 
-    The model's values and gradients are put back; its memory layout is the caller's to set.
+    The model's values are restored and its gradients cleared; the caller must set its memory layout.
 
     Args:
-        wish: what is pinned, and what is open.
+        wish: the requested execution; its options that are None are open.
         model: the network.
-        device: to train on.
-        run: one training step.
-        steps: of the whole training.
-        batch: images in a step.
+        device: the device to train on.
+        run: runs one training step.
+        steps: number of steps of the whole training.
+        batch: images per step.
     """
     wish = replace(wish, device=str(device), threads=wish.threads or torch.get_num_threads())
     options = candidates(wish, device, bfloat16_is_fast(device))
     is_open = len(options) > 1 or (device.type == "cuda" and wish.compile is None)
-    if not is_open or len(options) * TIMED > steps * SMALLEST_SHARE:
+    if not is_open or len(options) * TIMED_STEPS > steps * SMALLEST_SHARE:
         chosen = options[0]
         return ExecutionChoice(replace(chosen, compile=bool(chosen.compile)), {})
     with _restored(model), threads(wish.threads):
         seconds = fastest(options, lambda option: _seconds(run, option))
     best = min(seconds, key=seconds.__getitem__)
     compiled = best.compile if best.compile is not None else pays_to_compile(device, seconds[best] * steps)
-    speeds = {_label(option): batch / took for option, took in seconds.items() if math.isfinite(took)}
+    speeds = {_label(option): batch / duration for option, duration in seconds.items() if math.isfinite(duration)}
     return ExecutionChoice(replace(best, compile=compiled), speeds)
 
 
 def candidates(wish: Execution, device: torch.device, bfloat16: bool) -> list[Execution]:
-    """Every way that agrees with what is pinned; first the one to take if nothing is timed.
+    """List every execution that agrees with `wish`; the first one is the default if nothing is timed.
 
     Args:
-        wish: what is pinned.
-        device: to train on.
-        bfloat16: whether it computes in it.
+        wish: the requested execution.
+        device: the device to train on.
+        bfloat16: whether the device computes in bfloat16.
     """
     layouts = [True, False] if wish.channels_last is None else [wish.channels_last]
     precisions: list[Precision] = ["float32", "bfloat16"] if bfloat16 else ["float32"]
     if device.type == "cuda" and wish.channels_last is None:
         layouts = [True]
-    if device.type == "cuda":  # without bfloat16, float16 is what tensor cores take; older GPUs are slow in it
+    if device.type == "cuda":  # without bfloat16, tensor cores take float16, which is slow on older GPUs
         precisions = ["bfloat16"] if bfloat16 else ["float32", "float16"]
     if wish.precision is not None:
         precisions = [wish.precision]
@@ -160,7 +160,7 @@ def candidates(wish: Execution, device: torch.device, bfloat16: bool) -> list[Ex
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether the device has instructions for it; without them a product is emulated, and far slower."""
+    """Whether the device has bfloat16 instructions; without them products are emulated, which is far slower."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
@@ -168,18 +168,18 @@ def bfloat16_is_fast(device: torch.device) -> bool:
 
 
 def pays_to_compile(device: torch.device, seconds: float) -> bool:
-    """Whether so long a training is worth a minute of compiling; on a CPU only where the user says so."""
+    """Whether a training of that many seconds is worth a minute of compiling; never on a CPU unless the user asks."""
     return device.type == "cuda" and seconds > COMPILING_PAYS_S
 
 
 def fastest(options: list[Execution], time_once: Callable[[Execution], float]) -> dict[Execution, float]:
-    """Seconds a step of each option: its best of a few, infinite for one that its first step shows to be hopeless."""
+    """Time each option: its best seconds per step of a few, or infinity if its first step was hopelessly slow."""
     seconds: dict[Execution, float] = {}
     for option in options:
         first = time_once(option)
         best = min(seconds.values(), default=math.inf)
-        hopeless = first > HOPELESS * best
-        seconds[option] = math.inf if hopeless else min(time_once(option) for _ in range(TIMED - 1))
+        is_hopeless = first > HOPELESS_FACTOR * best
+        seconds[option] = math.inf if is_hopeless else min(time_once(option) for _ in range(TIMED_STEPS - 1))
     return seconds
 
 
@@ -195,7 +195,7 @@ def _label(option: Execution) -> str:
 
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
-    """The model's tensors have their values again after, and no gradients."""
+    """On exit, restore the values of the model's tensors and clear its gradients."""
     tensors = [*model.parameters(), *model.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]
     try:
@@ -209,7 +209,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def layout_warnings_ignored() -> Iterator[None]:
-    """Torch warns where a gradient has another memory format than its weight, whose format is not the user's choice."""
+    """Silence torch's warning about gradients in another memory format than their weights: users do not choose it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout contract")
         yield
@@ -217,22 +217,22 @@ def layout_warnings_ignored() -> Iterator[None]:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """So many threads inside, as many as before after."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    """Use this many CPU threads inside, and restore the previous number on exit; None changes nothing."""
+    previous = torch.get_num_threads()
+    torch.set_num_threads(count or previous)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 @contextmanager
 def kernels(execution: Execution) -> Iterator[None]:
-    """cuDNN as the execution wants it: the fastest kernels, or those that give the same result twice."""
+    """Set cuDNN to the fastest kernels, or to deterministic ones if the execution asks for them; restore it on exit."""
     cudnn = torch.backends.cudnn
-    before = (cudnn.benchmark, cudnn.deterministic)
+    previous = (cudnn.benchmark, cudnn.deterministic)
     cudnn.benchmark, cudnn.deterministic = not execution.deterministic, execution.deterministic
     try:
         yield
     finally:
-        cudnn.benchmark, cudnn.deterministic = before
+        cudnn.benchmark, cudnn.deterministic = previous

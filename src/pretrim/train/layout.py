@@ -1,4 +1,4 @@
-"""The memory layout of feature maps and kernels: which one a network runs in, and how it is put into it."""
+"""The memory layout of feature maps and kernels: which layouts a network supports, and how to set one."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from .outputs import modes_kept
 
 
 def lay_out(model: nn.Module, *, channels_last: bool) -> None:
-    """Put the kernels of 2-D convolutions in a memory layout, in place; torch has none such for volumes."""
+    """Convert the kernels of 2-D convolutions to a memory layout, in place; torch has no such layouts for 3-D ones."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.ndim == 4:
-                # Not `contiguous`, which leaves a 1x1 kernel as it was: it is in both layouts at once.
+                # Not `contiguous`, which leaves 1x1 kernels unchanged, as they are in both layouts at once.
                 tensor.data = tensor.data.to(memory_format=layout)
 
 
 def takes_channels_last(model: nn.Module, input_shape: Sequence[int]) -> bool:
-    """Whether a network runs with the channels last. ``x.view(len(x), -1)`` of feature maps does not.
+    """Whether a network runs in the channels-last layout; ``x.view(len(x), -1)`` of feature maps, for one, does not.
 
-    False only where the same forward runs in the usual layout. The model is left as it was.
+    False only if the same forward pass runs in the usual layout. The model is left unchanged.
 
     Args:
         model: the network.
-        input_shape: (C, H, W); of any other number of dimensions there is no such layout, and nothing is run.
+        input_shape: (C, H, W); with another number of dimensions there is no such layout, and nothing is run.
     """
     if len(input_shape) != 3:
         return True
     parameter = next(model.parameters(), torch.zeros(()))
     images = torch.zeros(2, *input_shape, dtype=parameter.dtype, device=parameter.device)
-    with _left_alone(model):
+    with _unchanged(model):
         lay_out(model, channels_last=True)
         if _runs(model, images.contiguous(memory_format=torch.channels_last)):
             return True
@@ -46,23 +46,23 @@ def takes_channels_last(model: nn.Module, input_shape: Sequence[int]) -> bool:
 def _runs(model: nn.Module, images: torch.Tensor) -> bool:
     try:
         model(images)
-    except Exception:  # the user's own code: training shows it
+    except Exception:  # the user's own code: training will show the error
         return False
     return True
 
 
 @contextmanager
-def _left_alone(model: nn.Module) -> Iterator[None]:
-    """In eval mode, without gradients; after, values, layout, modes and the random state are as before."""
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in eval mode without gradients; on exit values, layout, modes and RNG are restored."""
     tensors = [*model.parameters(), *model.buffers()]
-    before = [(tensor.data, tensor.detach().clone()) for tensor in tensors]
+    saved = [(tensor.data, tensor.detach().clone()) for tensor in tensors]
     devices = {tensor.device for tensor in tensors if tensor.is_cuda}
     with modes_kept(model), torch.random.fork_rng(devices), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # training shows them
-        model.eval()  # what counts steps in train mode is not to count this one
+        warnings.simplefilter("ignore")  # training will show them
+        model.eval()  # so that a module that counts its training steps does not count this one
         try:
             yield
         finally:
-            for tensor, (data, values) in zip(tensors, before, strict=True):
+            for tensor, (data, values) in zip(tensors, saved, strict=True):
                 tensor.data = data
                 tensor.copy_(values)

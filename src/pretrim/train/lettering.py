@@ -1,6 +1,6 @@
-"""Names in pictures as they are: no formulas between dollars, no warning of letters that matplotlib's font lacks.
+"""Names drawn literally in plots: no formulas between dollar signs, no warnings of glyphs that matplotlib's font lacks.
 
-Such letters come from another font of this machine that has them, or else are a ``?``.
+Missing glyphs are taken from another font of this machine that has them, or are replaced by ``?``.
 """
 
 from __future__ import annotations
@@ -10,45 +10,45 @@ from typing import Any
 from unicodedata import category
 
 NO_LETTERS = ("Cc", "Cs")
-"""Unicode's categories of control characters, and of bytes that were no text in a file's name"""
+"""Unicode categories of control characters, and of surrogates, which stand for undecodable bytes in file names."""
 POINTS, DOTS_PER_INCH = 10, 144
-"""At which a font is tried: some hold pictures of a few sizes alone, which matplotlib cannot draw"""
+"""Size at which a font is tried: some contain only bitmaps of a few sizes, which matplotlib cannot draw."""
 
 
 def lettering(*texts: str) -> tuple[list[str], dict[str, Any]]:
-    """Texts that can be drawn, and the properties of matplotlib's `Text` to draw them with.
+    """Return texts that can be drawn, and the properties of matplotlib's `Text` to draw them with.
 
     Args:
-        texts: names from files and of users; line ends stay.
+        texts: names from files and users; line breaks are kept.
 
     >>> lettering("$5 to $10", "one\\x1btwo")[0]
     ['$5 to $10', 'one?two']
     """
     from matplotlib import rcParams
 
-    texts = _without(frozenset(letter for letter in "".join(texts) if category(letter) in NO_LETTERS) - {"\n"}, texts)
-    lacking = _lacking(frozenset("".join(texts)) - {"\n"}, _usual_font())
-    family = _family_with(lacking) if lacking else None
+    texts = _replaced(frozenset(letter for letter in "".join(texts) if category(letter) in NO_LETTERS) - {"\n"}, texts)
+    missing = _missing_glyphs(frozenset("".join(texts)) - {"\n"}, _default_font())
+    family = _family_with(missing) if missing else None
     if family is None:
-        texts = _without(lacking, texts)
+        texts = _replaced(missing, texts)
     return [*texts], {"parse_math": False, "fontfamily": [*rcParams["font.family"], *([family] if family else [])]}
 
 
-def _without(letters: frozenset[str], texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Texts with a ``?`` for each of these letters, and nothing for those that only change the letter before."""
+def _replaced(letters: frozenset[str], texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Replace each of these letters by ``?``, and drop those that only modify the letter before."""
     table = str.maketrans({letter: "" if category(letter) in ("Mn", "Cf") else "?" for letter in letters})
     return tuple(text.translate(table) for text in texts)
 
 
-def _usual_font() -> str:
-    """The file of the font that text is drawn with."""
+def _default_font() -> str:
+    """The file of the default font for text."""
     from matplotlib.font_manager import FontProperties, findfont
 
     return str(findfont(FontProperties()))
 
 
-def _lacking(letters: frozenset[str], file: str) -> frozenset[str]:
-    """Those of the letters that a font has not."""
+def _missing_glyphs(letters: frozenset[str], file: str) -> frozenset[str]:
+    """The letters for which a font has no glyph."""
     from matplotlib.font_manager import get_font
 
     font = get_font(file)
@@ -57,7 +57,7 @@ def _lacking(letters: frozenset[str], file: str) -> frozenset[str]:
 
 @cache
 def _family_with(letters: frozenset[str]) -> str | None:
-    """A font of this machine that has all these letters and can draw them."""
+    """A font family of this machine that has and can draw all these letters."""
     from matplotlib.font_manager import fontManager
 
     return next((entry.name for entry in fontManager.ttflist if _can_draw(entry.fname, letters)), None)
@@ -73,6 +73,6 @@ def _can_draw(file: str, letters: frozenset[str]) -> bool:
             return False
         for letter in letters:
             font.load_char(ord(letter))
-    except (OSError, RuntimeError, ValueError):  # a file that is gone, or of a kind that FreeType has no sizes of
+    except (OSError, RuntimeError, ValueError):  # the file is gone, or is a font that FreeType cannot scale
         return False
     return True

@@ -1,4 +1,4 @@
-"""What a training leaves to look at: a line of JSON an epoch, trackers, and a curve."""
+"""Logs of a training: one line of JSON per epoch, trackers, and a plot of the learning curves."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAINING, VALIDATION, CHANCE = "#9a9a9a", "#1f6fb4", "#c44e52"
-"""Colours that differ in print and for the colour-blind."""
-NEAR, LIFT = 0.08, 6.0
-"""Ends within this share of a picture's height are too near for their names, which are moved by so many points."""
+"""Colours that can be told apart in print and by colour-blind readers."""
+MIN_GAP_SHARE, LABEL_SHIFT = 0.08, 6.0
+"""Line ends closer than this share of the value range have their labels moved apart, by this many points each."""
 
 
 def write_log(records: Sequence[EpochRecord], path: Path) -> None:
-    """All epochs, one JSON object a line, whole or not at all. Raises CheckpointError if it cannot be written."""
+    """Write all epochs atomically, one JSON object per line. Raises CheckpointError if the file cannot be written."""
     lines = "".join(json.dumps(record.to_json()) + "\n" for record in records)
     try:
         write_text(path, lines)
@@ -35,7 +35,7 @@ def write_log(records: Sequence[EpochRecord], path: Path) -> None:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises UsageError for a tracker that Accelerate does not know, or whose package is missing."""
+    """Raise UsageError for a tracker that Accelerate does not know or whose package is missing."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     installed = {str(getattr(name, "value", name)) for name in get_available_trackers()}
@@ -48,22 +48,22 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def track(accelerator: Accelerator, network: str, record: EpochRecord) -> None:
-    """Hand an epoch to the trackers that were asked for.
+    """Log an epoch to the accelerator's trackers.
 
     Args:
-        accelerator: has the trackers.
-        network: slim or dense.
-        record: the epoch.
+        accelerator: the Accelerator with the trackers.
+        network: prefix of the logged names: slim or dense.
+        record: the record of the epoch.
     """
     entries = {key: value for key, value in record.to_json().items() if key != "epoch" and value is not None}
     accelerator.log({f"{network}/{key}": value for key, value in entries.items()}, step=record.epoch)
 
 
-# ---------------------------------------------------------------------------------------- the curve
+# ---------------------------------------------------------------------------------------- the plot
 
 
 class Curve(NamedTuple):
-    """One line of a picture."""
+    """One line of a plot."""
 
     label: str
     colour: str
@@ -72,24 +72,24 @@ class Curve(NamedTuple):
 
 
 def curves(records: Sequence[EpochRecord], metric: Metric = ACCURACY) -> tuple[list[Curve], list[Curve]]:
-    """The lines of the upper picture (loss) and of the lower one (scores; shares in percent)."""
+    """The lines of the upper plot (loss) and of the lower one (scores; shares in percent)."""
     scale = 100.0 if metric.is_share else 1.0
     epochs = [record.epoch for record in records]
     loss = Curve("training", TRAINING, epochs, [record.train_loss for record in records])
-    lost = _known("validation", VALIDATION, records, lambda record: record.validation_loss)
-    train = _known("training", TRAINING, records, lambda record: record.train_score, scale)
-    validation = _known("validation", VALIDATION, records, lambda record: record.validation_score, scale)
-    return [loss, *lost], [*train, *validation]
+    validation_loss = _line_of("validation", VALIDATION, records, lambda record: record.validation_loss)
+    train_score = _line_of("training", TRAINING, records, lambda record: record.train_score, scale)
+    validation_score = _line_of("validation", VALIDATION, records, lambda record: record.validation_score, scale)
+    return [loss, *validation_loss], [*train_score, *validation_score]
 
 
-def _known(
+def _line_of(
     label: str,
     colour: str,
     records: Sequence[EpochRecord],
     value_of: Callable[[EpochRecord], float | None],
     scale: float = 1.0,
 ) -> list[Curve]:
-    """The line of a value of the epochs in which it is known, if there are any."""
+    """Return the line of a value over the epochs in which it is known; empty if there are none."""
     known = [(record.epoch, scale * value) for record in records if (value := value_of(record)) is not None]
     if not known:
         return []
@@ -104,15 +104,15 @@ def draw_curve(
     metric: Metric = ACCURACY,
     chance_words: str = "most common class",
 ) -> None:
-    """Loss and score by epoch, as a PNG.
+    """Plot loss and score by epoch and write them as a PNG.
 
     Args:
-        records: of the epochs.
-        title: of the picture.
-        path: of the file.
-        chance: score of an answer without looking, such as always the most common class; a dashed line.
-        metric: that the scores are by.
-        chance_words: which answer that is.
+        records: the records of the epochs.
+        title: the title of the figure.
+        path: the file to write.
+        chance: score of an answer that ignores the image, such as always the most common class; drawn as a dashed line.
+        metric: the metric of the scores.
+        chance_words: a description of that answer.
 
     Raises CheckpointError if it cannot be written.
     """
@@ -123,20 +123,20 @@ def draw_curve(
     unit, scale = (", %", 100.0) if metric.is_share else ("", 1.0)
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes: Any = figure.subplots(2, 1, sharex=True)
-    for place, lines, name in zip(axes, (upper, lower), ("loss", f"{metric.title}{unit}"), strict=True):
-        _draw_lines(place, lines, name)
+    for plot, lines, name in zip(axes, (upper, lower), ("loss", f"{metric.title}{unit}"), strict=True):
+        _draw_lines(plot, lines, name)
     axes[0].set_ylim(bottom=0)
     if chance is not None:
         _draw_chance(axes[1], scale * chance, chance_words)
     axes[1].set_xlabel("epoch")
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    (head,), look = lettering(title)
-    figure.suptitle(head, fontsize=11, **look)
+    (title_text,), font = lettering(title)
+    figure.suptitle(title_text, fontsize=11, **font)
     save_picture(figure, path)
 
 
 def save_picture(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, whole or not at all. Raises CheckpointError if it cannot be written."""
+    """Write a figure atomically as a PNG. Raises CheckpointError if it cannot be written."""
 
     def write(temporary: Path) -> None:
         figure.savefig(temporary, format="png", dpi=144)
@@ -149,38 +149,38 @@ def save_picture(figure: Figure, path: Path) -> None:
 
 def _draw_chance(axes: Axes, value: float, words: str) -> None:
     axes.axhline(value, color=CHANCE, linewidth=1.2, linestyle="--")
-    place = {"xy": (0, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    (said,), look = lettering(f"{words} {value:.3g}")
-    axes.annotate(said, xytext=(4, 3), color=CHANCE, fontsize=8, **place, **look)  # type: ignore[arg-type]
+    position = {"xy": (0, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    (label,), font = lettering(f"{words} {value:.3g}")
+    axes.annotate(label, xytext=(4, 3), color=CHANCE, fontsize=8, **position, **font)  # type: ignore[arg-type]
 
 
 def _draw_lines(axes: Axes, lines: Sequence[Curve], name: str) -> None:
-    """One picture: lines named at their ends, where the eye is."""
-    for line, lift in zip(lines, _lifts(lines), strict=True):
+    """Draw one plot; lines are labelled at their ends, where the reader looks."""
+    for line, shift in zip(lines, _label_shifts(lines), strict=True):
         axes.plot(line.epochs, line.values, color=line.colour, linewidth=1.8, marker="o", markersize=2.5)
-        (said,), look = lettering(f"{line.label} {line.values[-1]:.3g}")
+        (text,), font = lettering(f"{line.label} {line.values[-1]:.3g}")
         axes.annotate(
-            said,
+            text,
             (line.epochs[-1], line.values[-1]),
-            xytext=(6, lift),
+            xytext=(6, shift),
             textcoords="offset points",
             color=line.colour,
             va="center",
             fontsize=9,
-            **look,
+            **font,
         )
-    (label,), look = lettering(name)
-    axes.set_ylabel(label, **look)
+    (label,), font = lettering(name)
+    axes.set_ylabel(label, **font)
     axes.margins(x=0.02)
     axes.grid(axis="y", linewidth=0.4, color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _lifts(lines: Sequence[Curve]) -> list[float]:
-    """By how many points each name is raised, so that two ends that nearly meet can both be read."""
+def _label_shifts(lines: Sequence[Curve]) -> list[float]:
+    """Return by how many points to raise each label, so that those of two nearly meeting ends are both readable."""
     values = [value for line in lines for value in line.values]
     ends = [line.values[-1] for line in lines]
-    close = len(ends) == 2 and abs(ends[0] - ends[1]) < NEAR * (max(values) - min(values))
-    if not close:
+    is_close = len(ends) == 2 and abs(ends[0] - ends[1]) < MIN_GAP_SHARE * (max(values) - min(values))
+    if not is_close:
         return [0.0] * len(ends)
-    return [LIFT, -LIFT] if ends[0] >= ends[1] else [-LIFT, LIFT]
+    return [LABEL_SHIFT, -LABEL_SHIFT] if ends[0] >= ends[1] else [-LABEL_SHIFT, LABEL_SHIFT]

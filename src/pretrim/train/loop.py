@@ -1,4 +1,4 @@
-"""Direct training: the loop, the same on a laptop and on several machines, safe to stop at any moment."""
+"""The training loop: the same on a laptop and on several machines, and safe to stop at any moment."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from .teacher import Teacher
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-LOOK_EVERY = 25
-"""Steps on a GPU between looks at the loss: a look waits for the GPU. On a CPU every step is looked at."""
+LOSS_CHECK_INTERVAL = 25
+"""Steps on a GPU between checks of the loss, as reading it waits for the GPU. On a CPU it is checked every step."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is, after a step and, with a new validation score, after an epoch.
+    """Progress of a training, reported after every step and, with a new validation score, after every epoch.
 
-    Epochs and steps count from 1; `loss` is the epoch's mean up to now (on a GPU up to the last look at it).
+    Epochs and steps count from 1; `loss` is the mean of the epoch so far (on a GPU, up to when it was last read).
     """
 
     epoch: int
@@ -59,25 +59,26 @@ class Progress:
     images_per_s: float
     seconds_left: float
     ends_epoch: bool
-    """Whether this is the call after the epoch's validation."""
+    """Whether this is the report after the epoch's validation."""
     metric: Metric = ACCURACY
-    """that the score is by"""
+    """The metric of the score."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a training gave.
+    """The outcome of a training.
 
     Attributes:
-        epochs: a record of each.
-        execution: how its steps were run, nothing left open.
-        speeds: images a second of each way that was timed at the start; empty if none was.
-        processes: that it ran in.
-        recalibration_images: training images by which the running statistics of norms were set anew before every
+        epochs: one record per epoch.
+        execution: how the steps were run, with every option decided.
+        speeds: images per second of each candidate that was timed at the start; empty if none was timed.
+        processes: number of processes that it ran in.
+        recalibration_images: number of training images used to recompute the running statistics of norms before every
             validation and at the end; 0 for a network without such norms.
-        chance: validation score of an answer without looking (always the most common class); None where there is none.
-        chance_words: which answer.
-        warnings: what to know before believing the accuracies, a sentence each (`diagnosis.py`).
+        chance: validation score of an answer that ignores the image (such as always the most common class); None where
+            there is none.
+        chance_words: a description of that answer.
+        warnings: caveats to read before trusting the accuracies, one sentence each (`diagnosis.py`).
     """
 
     epochs: tuple[EpochRecord, ...]
@@ -104,14 +105,14 @@ class Training:
 
 
 class Told(TypedDict, total=False):
-    """What is called as a training goes on, in the main process."""
+    """Callbacks of a training, called in the main process."""
 
     on_start: Callable[[ExecutionChoice], None] | None
-    """with how the steps are run"""
+    """Called once before the first step, with how the steps are run."""
     on_step: Callable[[Progress], None] | None
-    """with the progress, after every step and every epoch"""
+    """Called with the progress after every step and every epoch."""
     on_epoch: Callable[[tuple[EpochRecord, ...]], None] | None
-    """with the records of all epochs, after each one"""
+    """Called after each epoch with the records of all epochs so far."""
 
 
 def train(
@@ -128,102 +129,109 @@ def train(
     task: Task | None = None,
     **told: Unpack[Told],
 ) -> Training:
-    """Train a model **in place** on the training split; scores on the validation split are recorded, not used.
+    """Train a model **in place** on the training split; scores on the validation split are recorded but not used.
 
-    Before each validation, and at the end, the running statistics of norms are set anew from training images; the
-    training itself goes on with those that it had.
+    Before each validation, and at the end, the running statistics of norms are recomputed from training images; the
+    training itself continues with its own running statistics.
 
-    Under ``torchrun`` or ``accelerate launch`` every process calls it, with the same arguments. The model is left in
-    eval mode on the device that was used. The random state of the caller is not touched.
+    Under ``torchrun`` or ``accelerate launch`` every process calls this function with the same arguments. The model is
+    left in eval mode on the device that was used. The caller's random state is not changed.
 
     Args:
-        model: any network; its outputs may be a tensor, a tuple or a dict (main output first, or called ``"out"``).
-        data: what to train on.
-        recipe: what is done; by default the plain one.
-        execution: how it is run; what it leaves open is chosen, by timing a few steps where that pays.
-        teacher: a trained network to learn from as well.
-        checkpoint: a file that the state is written to after every epoch and on Ctrl-C and SIGTERM, which then raise
+        model: any network; its outputs may be a tensor, a tuple or a dict (main output first, or under ``"out"``).
+        data: the data set to train on.
+        recipe: the training recipe; defaults to the plain one.
+        execution: how steps are run; open options are chosen when training starts, by timing a few steps where that
+            pays.
+        teacher: a trained network to distil from.
+        checkpoint: the file that the state is written to after every epoch and on Ctrl-C and SIGTERM, which then raise
             :class:`Interrupted`. Its folder must exist.
-        resume: go on from that file, if it is there: bit for bit what the training would have been on this machine.
-        made_of: plain JSON that a resumed training must agree with, beside recipe and data (say, the plan).
-        accelerator: an Accelerator of yours; by default one is made.
-        task: what the network is for; by default classification.
-        told: what is called as it goes on (`Told`).
+        resume: continue from that file if it exists; on the same machine the result is bit for bit that of an
+            uninterrupted training.
+        made_of: plain JSON that a resumed training must match, in addition to recipe and data (for example the plan).
+        accelerator: an existing Accelerator to use; by default one is created.
+        task: the task of the network; defaults to classification.
+        told: callbacks (`Told`).
 
     Raises:
-        PretrimError: the loss is no longer a finite number. The checkpoint is then the last good one.
-        Interrupted: a signal stopped it, after the state was saved.
+        PretrimError: the loss or the weights are no longer finite. The checkpoint is then the last good one.
+        Interrupted: a signal stopped the training, after its state was saved.
         DataError: fewer than 2 training images.
-        ModelError: a forward that fails, or outputs that the task cannot judge or that nothing can be learnt from.
-        UsageError: a state to resume of another training, or a device that is not there.
+        ModelError: the forward pass fails, or its outputs cannot be judged by the task or do not depend on trainable
+            parameters.
+        UsageError: the state to resume belongs to another training, or the device does not exist.
         CheckpointError: the state cannot be written or read.
     """
-    recipe, wish = recipe or Recipe(), execution or Execution()
-    accelerator = accelerator or make_accelerator(wish.device)
-    device = _device(wish, accelerator)
+    recipe, requested = recipe or Recipe(), execution or Execution()
+    accelerator = accelerator or make_accelerator(requested.device)
+    device = _device(requested, accelerator)
     made_of = {"recipe": asdict(recipe), "data": data.identity, **(made_of or {})}
     if teacher is not None:
         made_of["teacher"] = teacher.name
-    before = states.read(checkpoint) if resume and checkpoint is not None and checkpoint.exists() else None
-    if before is not None:
-        _check_same(before, made_of, wish)
-    devices = [device] if device.type == "cuda" else []
+    saved = states.read(checkpoint) if resume and checkpoint is not None and checkpoint.exists() else None
+    if saved is not None:
+        _check_same(saved, made_of, requested)
+    cuda_devices = [device] if device.type == "cuda" else []
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(torch.random.fork_rng(devices=cuda_devices))
         stack.enter_context(layout_warnings_ignored())
         stack.enter_context(onednn.avoided(model, active=device.type == "cpu"))
-        run = _Training(model, data, recipe, device, accelerator, teacher, task or Classification(), told)
-        choice = ExecutionChoice(_moved(before.execution, device), before.speeds) if before else run.choose(wish)
+        training = _Training(model, data, recipe, device, accelerator, teacher, task or Classification(), told)
+        choice = (
+            ExecutionChoice(_execution_on(saved.execution, device), saved.speeds)
+            if saved
+            else training.choose(requested)
+        )
         stack.enter_context(threads(choice.execution.threads))
         stack.enter_context(kernels(choice.execution))
         stop = stack.enter_context(listening()) if checkpoint is not None else StopRequest()
-        run.prepare(choice, before)
+        training.prepare(choice, saved)
         if accelerator.is_main_process and (on_start := told.get("on_start")) is not None:
             on_start(choice)
-        return run.run(stop, checkpoint, made_of)
+        return training.run(stop, checkpoint, made_of)
 
 
-def _moved(execution: Execution, device: torch.device) -> Execution:
-    """How a training that was stopped was run, on the device that it goes on with."""
+def _execution_on(execution: Execution, device: torch.device) -> Execution:
+    """The execution of an interrupted training, on the device that it resumes on."""
     is_same = execution.device.partition(":")[0] in ("auto", device.type)
     return execution if is_same else replace(execution, device=str(device))
 
 
-def _device(wish: Execution, accelerator: Accelerator) -> torch.device:
-    """Where this process trains. Raises UsageError for a device that is not there."""
-    if wish.device in ("auto", "cuda", "cpu") or accelerator.num_processes > 1:
+def _device(requested: Execution, accelerator: Accelerator) -> torch.device:
+    """The device that this process trains on. Raises UsageError for a device that does not exist."""
+    if requested.device in ("auto", "cuda", "cpu") or accelerator.num_processes > 1:
         return torch.device(accelerator.device)
-    return torch.device(wish.device)
+    return torch.device(requested.device)
 
 
-def _check_same(before: State, made_of: Mapping[str, Any], wish: Execution) -> None:
-    """Raises UsageError unless a state is of a training with the same parts."""
-    for part in {**made_of, **before.made_of}:  # in the order of the caller, who has the plain words first
-        was, now = before.made_of.get(part), made_of.get(part)
+def _check_same(saved: State, made_of: Mapping[str, Any], requested: Execution) -> None:
+    """Raise UsageError unless the saved state belongs to a training of the same parts."""
+    for part in {**made_of, **saved.made_of}:  # in the order of the caller, who puts the plainest words first
+        was, now = saved.made_of.get(part), made_of.get(part)
         if was == now:
             continue
         if isinstance(was, dict) and isinstance(now, dict):
-            inner = next(key for key in {**was, **now} if was.get(key) != now.get(key))
-            part, was, now = f"{part}'s {inner}", was.get(inner), now.get(inner)
-        said = f" ({_short(was)}, not {_short(now)})"
+            field = next(key for key in {**was, **now} if was.get(key) != now.get(key))
+            part, was, now = f"{part}'s {field}", was.get(field), now.get(field)
+        difference = f" ({_shortened(was)}, not {_shortened(now)})"
         raise UsageError(
-            f"The training that was stopped had another {part}{said}: give what was given then, "
+            f"The training that was stopped had another {part}{difference}: give what was given then, "
             f"or start again with --overwrite."
         )
-    if not before.execution.keeps(wish):
+    if not saved.execution.keeps(requested):
         raise UsageError(
-            f"Expected to go on as the training was started ({before.execution}), but something else was asked for: "
+            f"Expected to go on as the training was started ({saved.execution}), but something else was asked for: "
             f"leave it out."
         )
 
 
-def _short(value: Any, most: int = 40) -> str:
+def _shortened(value: Any, max_length: int = 40) -> str:
     text = repr(value)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 class _Training:
-    """One run in one process: the network, the optimiser, and where it is."""
+    """One training in one process: the network, the optimiser, and the position in the run."""
 
     def __init__(
         self,
@@ -244,36 +252,38 @@ class _Training:
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self.feed = BatchSource(data, recipe, device, rank=self.rank, world=self.world, dtype=dtype, task=task)
         self.steps, self.batch_size = self.feed.steps, self.feed.batch_size
-        self.look_every = LOOK_EVERY if device.type == "cuda" else 1
-        self.loss_of = task.objective(recipe, data, device, None if teacher is None else self._ready(teacher))
+        self.loss_check_interval = LOSS_CHECK_INTERVAL if device.type == "cuda" else 1
+        self.loss_of = task.objective(recipe, data, device, None if teacher is None else self._prepare_teacher(teacher))
         self.has_train_score = True
         self.records: tuple[EpochRecord, ...] = ()
         self.step, self.seconds = 0, 0.0
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.right = torch.zeros((), dtype=torch.int64, device=device)
-        self.looked = math.nan
+        self.mean_loss = math.nan
         self.scaler = torch.amp.GradScaler(device.type, enabled=False)
         self.norms = learning_norms(model) if recipe.recalibration else []
 
-    def _ready(self, teacher: Teacher) -> Teacher:
+    def _prepare_teacher(self, teacher: Teacher) -> Teacher:
         teacher.model.to(self.device).eval()
         return teacher
 
-    # ------------------------------------------------------------------------------------ getting ready
+    # ------------------------------------------------------------------------------------ setup
 
-    def choose(self, wish: Execution) -> ExecutionChoice:
-        """How to run the steps: found in the main process, the same in all."""
-        if wish.precision is None:
-            wish = replace(wish, precision=wanted_precision(self.accelerator))
+    def choose(self, requested: Execution) -> ExecutionChoice:
+        """Choose how to run the steps: in the main process, for all processes."""
+        if requested.precision is None:
+            requested = replace(requested, precision=wanted_precision(self.accelerator))
         total_steps = self.recipe.epochs * self.steps
-        found = None
+        local_choice = None
         if self.accelerator.is_main_process:
-            batch = self.recipe.batch_size // self.world
-            if wish.channels_last is None and not self._takes_channels_last():
-                wish = replace(wish, channels_last=False)
-            found = choose(wish, self.model, self.device, self._trial, steps=total_steps, batch=batch)
-            self._forget()
-        choice: ExecutionChoice = from_main(self.accelerator, found)
+            images_per_step = self.recipe.batch_size // self.world
+            if requested.channels_last is None and not self._takes_channels_last():
+                requested = replace(requested, channels_last=False)
+            local_choice = choose(
+                requested, self.model, self.device, self._run_trial_step, steps=total_steps, batch=images_per_step
+            )
+            self._reset_epoch()
+        choice: ExecutionChoice = from_main(self.accelerator, local_choice)
         if self.world > 1:
             choice = replace(choice, execution=replace(choice.execution, device=str(self.device)))
         return choice
@@ -282,49 +292,49 @@ class _Training:
         models = [self.model, *([] if self.teacher is None else [self.teacher.model])]
         return all(takes_channels_last(model, self.data.input_shape) for model in models)
 
-    def _trial(self, option: Execution) -> None:
-        """The work of a step without its update: what differs between options is in the passes."""
-        self._lay_out(option)
+    def _run_trial_step(self, option: Execution) -> None:
+        """Run the passes of one step without its update: options differ in the passes only."""
+        self._set_memory_layout(option)
         torch.manual_seed(self.recipe.seed)
         self.model.train()
         for batch in next(iter(self.feed.epoch(1))):
-            self._passes(self.model, batch, option)
+            self._forward_backward(self.model, batch, option)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _lay_out(self, option: Execution) -> None:
+    def _set_memory_layout(self, option: Execution) -> None:
         self.feed.channels_last = bool(option.channels_last)
         lay_out(self.model, channels_last=bool(option.channels_last))
         if self.teacher is not None:
             lay_out(self.teacher.model, channels_last=bool(option.channels_last))
 
-    def prepare(self, choice: ExecutionChoice, before: State | None) -> None:
-        """Everything that depends on how the steps are run; the values of a state to go on from."""
+    def prepare(self, choice: ExecutionChoice, saved: State | None) -> None:
+        """Set up everything that depends on how the steps are run, and load the state to resume from, if any."""
         self.choice = choice
-        self._lay_out(choice.execution)
+        self._set_memory_layout(choice.execution)
         scaled = choice.execution.precision == "float16"
         self.optimizer = make_optimizer(self.model, self.recipe, scaled=scaled)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.average = Average(self.model, self.recipe.ema) if self.recipe.ema else None
-        if before is not None:
-            self._set(before)
+        if saved is not None:
+            self._load_state(saved)
         self.runner = self.accelerator.prepare_model(self.model) if self.world > 1 else self.model
-        self.plain = self.runner
+        self.uncompiled_runner = self.runner
         if choice.execution.compile:
             self.runner = torch.compile(self.runner)
 
     # ------------------------------------------------------------------------------------ the loop
 
     def run(self, stop: StopRequest, checkpoint: Path | None, made_of: Mapping[str, Any]) -> Training:
-        self.started, self.done_before = time.perf_counter(), len(self.records) * self.steps + self.step
+        self.started, self.steps_before = time.perf_counter(), len(self.records) * self.steps + self.step
         while len(self.records) < self.recipe.epochs:
-            if self._epoch(stop):
+            if self._run_epoch(stop):
                 self._save(checkpoint, made_of)
             if len(self.records) < self.recipe.epochs and agreed(self.accelerator, stop, looks=True):
-                self._interrupted(stop, checkpoint, made_of)
+                self._save_and_interrupt(stop, checkpoint, made_of)
         if self.average is not None:
             self.average.keep()
-        used = self._recalibrate(rounds=self.recipe.qat > 0)
+        used = self._recalibrate(quantised=self.recipe.qat > 0)
         self.model.eval()
         baseline = self.task.baseline(self.data) if len(self.data.validation) else None
         return Training(
@@ -338,53 +348,54 @@ class _Training:
             warnings=self.task.warnings(self.records, self.data, self.recipe),
         )
 
-    def _epoch(self, stop: StopRequest) -> bool:
-        """The rest of an epoch; whether it came to its end."""
+    def _run_epoch(self, stop: StopRequest) -> bool:
+        """Run the rest of an epoch; return whether it was completed."""
         self.model.train()
-        epoch, first, started = len(self.records) + 1, self.step, time.perf_counter()
-        before = self.seconds
-        for batches in self.feed.epoch(epoch, first):
+        epoch, first_step, started = len(self.records) + 1, self.step, time.perf_counter()
+        seconds_before = self.seconds
+        for batches in self.feed.epoch(epoch, first_step):
             self.step += 1
-            self._step(batches, epoch)
-            last = self.step == self.steps
-            looks = last or self.step % self.look_every == 0
-            if looks:
-                self._look(epoch)
-            self.seconds = before + time.perf_counter() - started
-            self._tell(ends=False)
-            # Processes must stop at the same step, so they agree on it when they look.
-            if not last and agreed(self.accelerator, stop, looks=looks):
+            self._run_step(batches, epoch)
+            is_last = self.step == self.steps
+            checks_loss = is_last or self.step % self.loss_check_interval == 0
+            if checks_loss:
+                self._check_loss(epoch)
+            self.seconds = seconds_before + time.perf_counter() - started
+            self._report_progress(ends_epoch=False)
+            # Processes must stop at the same step, so they agree on it when they check the loss.
+            if not is_last and agreed(self.accelerator, stop, looks=checks_loss):
                 return False
-        self._finish(epoch)
+        self._finish_epoch(epoch)
         return True
 
-    def _step(self, batches: list[Batch], epoch: int) -> None:
-        self._seed(seed_of(self.recipe.seed, STEP, epoch, self.step, self.rank))
+    def _run_step(self, batches: list[Batch], epoch: int) -> None:
+        self._seed_dropout(seed_of(self.recipe.seed, STEP, epoch, self.step, self.rank))
         rate = learning_rate_at((epoch - 1) * self.steps + self.step, self.steps, self.recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(batches, start=1):
-            waits = self.world > 1 and number < len(batches)
-            with self.accelerator.no_sync(self.runner) if waits else nullcontext():
-                model = self.plain if self._rounds() else self.runner  # nothing can be replaced in a compiled one
-                self._passes(model, batch, self.choice.execution, share=1.0 / len(batches))
+            defers_sync = self.world > 1 and number < len(batches)
+            with self.accelerator.no_sync(self.runner) if defers_sync else nullcontext():
+                # functional_call cannot replace the weights of a compiled model.
+                model = self.uncompiled_runner if self._is_qat_epoch() else self.runner
+                self._forward_backward(model, batch, self.choice.execution, share=1.0 / len(batches))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update()
 
-    def _seed(self, seed: int) -> None:
-        """The numbers that the model's dropout draws. torch.manual_seed would keep a stack trace of every call."""
+    def _seed_dropout(self, seed: int) -> None:
+        """Seed the model's dropout. torch.manual_seed would keep a stack trace of every call."""
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):
                 torch.cuda.manual_seed(seed)
 
-    def _passes(self, model: nn.Module, batch: Batch, execution: Execution, share: float = 1.0) -> None:
-        """Forward and backward; nothing waits for a GPU."""
+    def _forward_backward(self, model: nn.Module, batch: Batch, execution: Execution, share: float = 1.0) -> None:
+        """Run forward and backward without waiting for a GPU."""
         with torch.autocast(self.device.type, execution.dtype, enabled=execution.precision != "float32"):
-            outputs = forward(model, batch.images, rounding.forward if self._rounds() else None)
+            outputs = forward(model, batch.images, rounding.forward if self._is_qat_epoch() else None)
             loss, score = self.loss_of(outputs, batch)
         if not loss.requires_grad:
             raise ModelError(
@@ -398,31 +409,34 @@ class _Training:
         else:
             self.right += score
 
-    def _rounds(self) -> bool:
-        """Whether this is one of the last epochs, that are quantisation-aware."""
+    def _is_qat_epoch(self) -> bool:
+        """Whether this is one of the last, quantisation-aware epochs."""
         return len(self.records) >= self.recipe.epochs - self.recipe.qat
 
-    def _look(self, epoch: int) -> None:
-        """Read the loss. Raises PretrimError if it is not finite."""
+    def _check_loss(self, epoch: int) -> None:
+        """Read the mean loss of the epoch so far. Raises PretrimError if it is not finite."""
         value = self.loss.item()
         if not math.isfinite(value):
-            raise self._diverged(f"a finite loss, but got {value}", epoch)
-        self.looked = value / self.step
+            raise self._divergence_error(f"a finite loss, but got {value}", epoch)
+        self.mean_loss = value / self.step
 
     def _check_weights(self, epoch: int) -> None:
-        """Raises PretrimError if the last update, which no loss has shown yet, broke them: they are not to be kept."""
+        """Raise PretrimError if the weights are not finite after the last update, whose effect no loss has shown yet.
+
+        Such weights must not be saved.
+        """
         finite = [parameter.isfinite().all() for parameter in self.model.parameters()]
-        if not torch.stack(finite).all():  # one look, which waits for a GPU once
-            raise self._diverged("finite weights, but some are not", epoch)
+        if not torch.stack(finite).all():  # a single read, as each one waits for the GPU
+            raise self._divergence_error("finite weights, but some are not", epoch)
 
-    def _diverged(self, what: str, epoch: int) -> PretrimError:
-        mend = f"lower the learning rate (--lr, it was {self.recipe.learning_rate:g})"
+    def _divergence_error(self, expected: str, epoch: int) -> PretrimError:
+        remedy = f"lower the learning rate (--lr, it was {self.recipe.learning_rate:g})"
         if odd := odd_targets(self.task, self.data.train):
-            mend = f"{odd:,} training targets hold NaN or infinity, mend or leave them out of the loss; else {mend}"
-        return PretrimError(f"Expected {what} in epoch {epoch}, step {self.step}: {mend}.")
+            remedy = f"{odd:,} training targets hold NaN or infinity, mend or leave them out of the loss; else {remedy}"
+        return PretrimError(f"Expected {expected} in epoch {epoch}, step {self.step}: {remedy}.")
 
-    def _finish(self, epoch: int) -> None:
-        """The record of an epoch that is done."""
+    def _finish_epoch(self, epoch: int) -> None:
+        """Validate and record a completed epoch."""
         self._check_weights(epoch)
         loss, right = total(self.accelerator, self.loss / self.world, self.right)
         speed = self.steps * self.batch_size / self.seconds
@@ -441,61 +455,61 @@ class _Training:
             metric=self.task.metric.name,
         )
         self.records = (*self.records, record)
-        self._tell(ends=True)
-        self._forget()
+        self._report_progress(ends_epoch=True)
+        self._reset_epoch()
 
-    def _forget(self) -> None:
-        """Back to the start of an epoch."""
+    def _reset_epoch(self) -> None:
+        """Reset the counters to the start of an epoch."""
         self.step, self.seconds = 0, 0.0
         self.loss.zero_()
         self.right.zero_()
 
     def _validate(self) -> tuple[float | None, float | None]:
-        """Score and loss on the validation split, with averaged weights, if any.
+        """Return score and loss on the validation split, with the averaged weights, if any.
 
-        Each process takes a part of it where the score of the whole is the mean over its images.
+        Where the score of the split is the mean over its images, each process evaluates a part of it.
         """
         split = self.data.validation
         if not len(split):
             return None, None
         same_on_all(self.accelerator, self.model, self.average)
-        divided = self.task.divides and self.world > 1
-        part = split.take(np.arange(self.rank, len(split), self.world)) if divided else split
+        is_divided = self.task.divides and self.world > 1
+        part = split.take(np.arange(self.rank, len(split), self.world)) if is_divided else split
         score, loss = 0.0, 0.0
         with statistics_kept(self.norms), self.average.in_place() if self.average is not None else nullcontext():
-            self._recalibrate(rounds=self._rounds())
+            self._recalibrate(quantised=self._is_qat_epoch())
             if len(part):
-                found = self.task.assess(self.model, part, self.data.mean, self.data.std, is_final=False)
-                score, loss = found.score, found.loss * len(part)
-        if divided:
+                assessment = self.task.assess(self.model, part, self.data.mean, self.data.std, is_final=False)
+                score, loss = assessment.score, assessment.loss * len(part)
+        if is_divided:
             sums = torch.tensor([round(score * len(part)), loss], dtype=torch.float64, device=self.device)
             summed, loss = total(self.accelerator, sums[0], sums[1])
             score = summed / len(split)
         return score, loss / len(split) if math.isfinite(loss) else None
 
-    def _recalibrate(self, *, rounds: bool) -> int:
-        """Set the running statistics to those of the weights as they are; the images that it took."""
+    def _recalibrate(self, *, quantised: bool) -> int:
+        """Recompute the running statistics for the present weights; return the number of images used."""
         images = recalibration_images(len(self.data.train), self.recipe.recalibration)
         return set_statistics(
-            self.model, self.feed.calibration(images), self.norms, rounding.forward if rounds else None
+            self.model, self.feed.calibration(images), self.norms, rounding.forward if quantised else None
         )
 
-    def _tell(self, *, ends: bool) -> None:
+    def _report_progress(self, *, ends_epoch: bool) -> None:
         if self.on_step is None:
             return
-        epoch = len(self.records) + (0 if ends else 1)
-        done = (epoch - 1) * self.steps + self.step
-        each = (time.perf_counter() - self.started) / max(done - self.done_before, 1)
-        left = each * (self.recipe.epochs * self.steps - done)
+        epoch = len(self.records) + (0 if ends_epoch else 1)
+        steps_done = (epoch - 1) * self.steps + self.step
+        seconds_per_step = (time.perf_counter() - self.started) / max(steps_done - self.steps_before, 1)
+        seconds_left = seconds_per_step * (self.recipe.epochs * self.steps - steps_done)
         validation = self.records[-1].validation_score if self.records else None
         speed = self.step * self.batch_size / self.seconds
-        place = (epoch, self.recipe.epochs, self.step, self.steps)
-        self.on_step(Progress(*place, self.looked, validation, speed, left, ends, self.task.metric))
+        position = (epoch, self.recipe.epochs, self.step, self.steps)
+        self.on_step(Progress(*position, self.mean_loss, validation, speed, seconds_left, ends_epoch, self.task.metric))
 
-    # ------------------------------------------------------------------------------------ its state
+    # ------------------------------------------------------------------------------------ state
 
     def _save(self, checkpoint: Path | None, made_of: Mapping[str, Any]) -> None:
-        """Write the state in the main process, then tell of it; the others wait."""
+        """Write the state in the main process, then call `on_epoch`; the other processes wait."""
         if checkpoint is not None and self.accelerator.is_main_process:
             states.write(self._state(made_of), checkpoint)
         if self.on_epoch is not None and not self.step:
@@ -503,9 +517,9 @@ class _Training:
         if self.world > 1:
             self.accelerator.wait_for_everyone()
 
-    def _interrupted(self, stop: StopRequest, checkpoint: Path | None, made_of: Mapping[str, Any]) -> None:
+    def _save_and_interrupt(self, stop: StopRequest, checkpoint: Path | None, made_of: Mapping[str, Any]) -> None:
         if self.step:
-            self._look(len(self.records) + 1)
+            self._check_loss(len(self.records) + 1)
             self._check_weights(len(self.records) + 1)
             self._save(checkpoint, made_of)
         raise Interrupted(
@@ -515,7 +529,7 @@ class _Training:
         )
 
     def _state(self, made_of: Mapping[str, Any]) -> State:
-        tensors = {states.MODEL + name: tensor for name, tensor in self._named().items()}
+        tensors = {states.MODEL + name: tensor for name, tensor in self._named_tensors().items()}
         for name, parameter in self.model.named_parameters():
             momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:
@@ -536,30 +550,30 @@ class _Training:
             tensors=tensors,
         )
 
-    def _named(self) -> dict[str, torch.Tensor]:
+    def _named_tensors(self) -> dict[str, torch.Tensor]:
         return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
 
     @torch.no_grad()
-    def _set(self, before: State) -> None:
-        """Take over the values of a state. Raises CheckpointError where it is of another network or place."""
-        done = len(before.epochs)
-        counted = [record.epoch for record in before.epochs] == list(range(1, done + 1))
-        if not counted or done > self.recipe.epochs or before.step >= self.steps:
+    def _load_state(self, saved: State) -> None:
+        """Load a saved state. Raises CheckpointError if it is of another network, or not within this training."""
+        completed = len(saved.epochs)
+        is_consecutive = [record.epoch for record in saved.epochs] == list(range(1, completed + 1))
+        if not is_consecutive or completed > self.recipe.epochs or saved.step >= self.steps:
             raise CheckpointError(
                 f"Expected a state within {self.recipe.epochs} epochs of {self.steps} steps, but it is after epoch "
-                f"{done}, step {before.step}: start again with --overwrite."
+                f"{completed}, step {saved.step}: start again with --overwrite."
             )
-        states.copy_into(self._named(), before, states.MODEL)
+        states.copy_into(self._named_tensors(), saved, states.MODEL)
         momenta = {}
         for name, parameter in self.model.named_parameters():
-            if states.MOMENTUM + name in before.tensors:
+            if states.MOMENTUM + name in saved.tensors:
                 momenta[name] = self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter)
-        states.copy_into(momenta, before, states.MOMENTUM)
+        states.copy_into(momenta, saved, states.MOMENTUM)
         if self.average is not None:
-            states.copy_into(self.average.values, before, states.AVERAGE)
-            self.average.updates = before.updates
-        if before.scaling:
-            self.scaler.load_state_dict(dict(before.scaling))
-        self.records, self.step, self.seconds = before.epochs, before.step, before.seconds
-        self.loss.fill_(before.loss)
-        self.right.fill_(before.right)
+            states.copy_into(self.average.values, saved, states.AVERAGE)
+            self.average.updates = saved.updates
+        if saved.scaling:
+            self.scaler.load_state_dict(dict(saved.scaling))
+        self.records, self.step, self.seconds = saved.epochs, saved.step, saved.seconds
+        self.loss.fill_(saved.loss)
+        self.right.fill_(saved.right)

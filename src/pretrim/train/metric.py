@@ -1,4 +1,4 @@
-"""The numbers that networks are judged and chosen by."""
+"""The metrics that networks are judged and selected by."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MOST_DIGITS = 16
-"""behind the point, to tell two scores apart"""
+MAX_DIGITS = 16
+"""Upper bound of the decimal places shown to tell two scores apart."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good a network is.
+    """A metric of how good a network is.
 
     Attributes:
-        name: as in records: ``accuracy``, ``mean_iou``, ``mae``.
-        higher_is_better: its direction.
-        is_share: whether it is from 0 to 1, and shown in percent.
+        name: its name in records: ``accuracy``, ``mean_iou``, ``mae``.
+        higher_is_better: whether higher values are better.
+        is_share: whether it ranges from 0 to 1 and is shown in percent.
     """
 
     name: str
@@ -26,15 +26,15 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The name for display."""
         return self.name.replace("_", " ")
 
     def worth(self, value: float) -> float:
-        """The value, turned so that more is better."""
+        """The value, negated if lower is better, so that more is always better."""
         return value if self.higher_is_better else -value
 
     def show(self, value: float | None, digits: int = 1) -> str:
-        """A value for people; '-' where there is none.
+        """Format a value for display; '-' for None.
 
         >>> Metric("accuracy").show(0.5), Metric("mae", False, False).show(12.345)
         ('50.0 %', '12.3')
@@ -44,12 +44,12 @@ class Metric:
         return f"{100 * value:.{digits}f} %" if self.is_share else f"{value:.{digits + 2}g}"
 
     def show_apart(self, value: float, other: float) -> tuple[str, str]:
-        """Two values with as many digits as tell them apart.
+        """Format two values with as many digits as it takes to tell them apart.
 
         >>> Metric("accuracy").show_apart(0.9, 0.89996), Metric("accuracy").show_apart(0.9, 0.8)
         (('90.000 %', '89.996 %'), ('90.0 %', '80.0 %'))
         """
-        for digits in range(1, MOST_DIGITS):
+        for digits in range(1, MAX_DIGITS):
             shown = self.show(value, digits), self.show(other, digits)
             if shown[0] != shown[1]:
                 return shown
@@ -61,7 +61,7 @@ class Metric:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Metric:
-        """Read what :meth:`to_json` wrote; records of older versions have none, and are of accuracies."""
+        """Read what :meth:`to_json` wrote; None, as in records of older versions, is the accuracy."""
         return ACCURACY if data is None else cls(**data)
 
 
@@ -70,11 +70,11 @@ ACCURACY = Metric("accuracy")
 
 @dataclass(frozen=True)
 class Baseline:
-    """What an answer without looking reaches.
+    """The score of an answer that ignores the image.
 
     Attributes:
-        score: by the metric that chooses.
-        words: which answer: "always one class".
+        score: its value of the selection metric.
+        words: a description of the answer, such as "always one class".
     """
 
     score: float

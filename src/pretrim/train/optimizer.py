@@ -11,22 +11,22 @@ from torch import nn
 
 from .recipe import Recipe
 
-RISING = 0.3
-"""Share of the steps in which a one-cycle schedule rises (Smith and Topin 2018, and torch's OneCycleLR)."""
-START, END = 25.0, 1e4
-"""By how much its first rate is below the largest, and its last below the first (torch's OneCycleLR)."""
+RISE_SHARE = 0.3
+"""Share of the steps in which a one-cycle schedule's rate rises (Smith and Topin 2018, and torch's OneCycleLR)."""
+START_FACTOR, END_FACTOR = 25.0, 1e4
+"""Factors by which its first rate is below the largest, and its last below the first (torch's OneCycleLR)."""
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, *, scaled: bool = False) -> torch.optim.SGD:
-    """SGD over the parameters that need a gradient; those of fewer than two dimensions do not decay.
+    """Create SGD over the trainable parameters; those with fewer than two dimensions get no weight decay.
 
-    Fused: one kernel for all parameters, where a loop over them takes longer than the convolutions of a small batch.
-    Not so where the loss is `scaled`: torch's fused SGD lets infinite gradients into the momentum of a step that the
-    scaler leaves out (torch 2.11 to 2.13; without any gradient before, it takes what was in memory).
+    It is fused into one kernel for all parameters, as a loop over them takes longer than the convolutions of a small
+    batch. It is not fused if the loss is `scaled`: torch's fused SGD lets infinite gradients into the momentum in a
+    step that the scaler skips (torch 2.11 to 2.13; without an earlier gradient, it uses uninitialised memory).
 
     Args:
         model: the network.
-        recipe: learning rate, momentum and weight decay.
+        recipe: the recipe, of which learning rate, momentum and weight decay are used.
         scaled: whether the loss is scaled, for float16.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -39,12 +39,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, scaled: bool = False) ->
 
 
 def learning_rate_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
-    """The learning rate of a step (from 1), by the recipe's schedule.
+    """The learning rate of a step according to the recipe's schedule.
 
     Args:
-        step: from 1.
-        steps_per_epoch: optimizer steps.
-        recipe: schedule, epochs and rate.
+        step: the step, counted from 1 over the whole training.
+        steps_per_epoch: optimizer steps per epoch.
+        recipe: the recipe, of which schedule, warm-up, epochs and largest rate are used.
     """
     total = recipe.epochs * steps_per_epoch
     if recipe.schedule == "onecycle":
@@ -52,27 +52,27 @@ def learning_rate_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     warmup = round(min(recipe.warmup, recipe.epochs / 5) * steps_per_epoch)
     if step <= warmup:
         return recipe.learning_rate * step / warmup
-    return recipe.learning_rate * _between(1.0, 0.0, (step - 1 - warmup) / (total - warmup))
+    return recipe.learning_rate * _half_cosine(1.0, 0.0, (step - 1 - warmup) / (total - warmup))
 
 
 def _one_cycle(step: int, total: int) -> float:
-    """Of the largest rate: up from 1/25 in 30 % of the steps, down to 1/250,000 at the last."""
-    top = max(RISING * total - 1, 0.0)
-    if step - 1 < top:
-        return _between(1.0 / START, 1.0, (step - 1) / top)
-    return _between(1.0, 1.0 / (START * END), (step - 1 - top) / max(total - 1 - top, 1.0))
+    """The share of the largest rate: up from 1/25 in 30 % of the steps, then down to 1/250,000 at the last step."""
+    peak = max(RISE_SHARE * total - 1, 0.0)
+    if step - 1 < peak:
+        return _half_cosine(1.0 / START_FACTOR, 1.0, (step - 1) / peak)
+    return _half_cosine(1.0, 1.0 / (START_FACTOR * END_FACTOR), (step - 1 - peak) / max(total - 1 - peak, 1.0))
 
 
-def _between(start: float, end: float, share: float) -> float:
-    """Half a cosine from `start` (at share 0) to `end` (at 1)."""
+def _half_cosine(start: float, end: float, share: float) -> float:
+    """Interpolate along half a cosine from `start` (at share 0) to `end` (at share 1)."""
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 class Average:
-    """A moving average of a model's parameters and buffers, exponential, faster at the start.
+    """Exponential moving average of a model's parameters and buffers, with a smaller decay at the start.
 
-    After `t` updates the decay is ``min(decay, (1 + t) / (10 + t))``, as TensorFlow's ExponentialMovingAverage has it,
-    so that the initial weights are forgotten soon.
+    After `t` updates the decay is ``min(decay, (1 + t) / (10 + t))``, as in TensorFlow's ExponentialMovingAverage, so
+    that the initial weights are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -85,7 +85,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move towards the model's present values; whole numbers, such as counters, are copied."""
+        """Move the averages towards the model's present values; integers, such as counters, are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         new = [self.source[name].detach() for name in self._floating]
@@ -95,16 +95,16 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model has the averaged values inside, its own again after."""
-        own = {name: tensor.detach().clone() for name, tensor in self.source.items()}
+        """Inside, the model has the averaged values; on exit its own values are restored."""
+        original = {name: tensor.detach().clone() for name, tensor in self.source.items()}
         self.keep()
         try:
             yield
         finally:
-            self._copy(own)
+            self._copy(original)
 
     def keep(self) -> None:
-        """The model has the averaged values from now on."""
+        """Replace the model's values by the averaged ones."""
         self._copy(self.values)
 
     @torch.no_grad()

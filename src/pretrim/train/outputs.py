@@ -1,4 +1,4 @@
-"""What a network returns: its main scores, its auxiliary heads, and the loss over them."""
+"""The outputs of a network: main scores, auxiliary heads, and the loss over them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .recipe import Recipe
 from .teacher import Teacher
 
 AUXILIARY_WEIGHT = 0.3
-"""Of the loss of each auxiliary head (GoogLeNet: Szegedy et al. 2015, section 5)."""
+"""Weight of each auxiliary head in the loss (GoogLeNet: Szegedy et al. 2015, section 5)."""
 MAIN_OUTPUT = "out"
-"""The key of the main output, where a model returns a dict."""
+"""Key of the main output when a model returns a dict."""
 
 
 def forward(model: nn.Module, images: torch.Tensor, run: Callable[..., Any] | None = None) -> Any:
-    """Run a user's model, or `run` in its place, with both. Raises ModelError with the model's own error.
+    """Run a user's model, or `run` in its place. Raises ModelError with the model's own error.
 
     Args:
         model: the network.
         images: N x C x H x W, normalised.
-        run: called with both in its place.
+        run: called with the model and the images instead of calling the model.
     """
     try:
         return model(images) if run is None else run(model, images)
@@ -42,7 +42,7 @@ def forward(model: nn.Module, images: torch.Tensor, run: Callable[..., Any] | No
 
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Every module is in the mode it was in, after."""
+    """On exit, restore the train or eval mode of every module."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -52,7 +52,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 def split_outputs(outputs: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The main output and the auxiliary ones: a tensor, a tuple (main first), or a dict (main under ``"out"``)."""
+    """Split outputs into main and auxiliary ones: a tensor, a tuple (main first), or a dict (main under ``"out"``)."""
     if isinstance(outputs, torch.Tensor):
         return outputs, []
     if isinstance(outputs, Mapping):
@@ -60,14 +60,14 @@ def split_outputs(outputs: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
         ordered = [outputs[key], *(v for k, v in outputs.items() if k != key)] if key is not None else []
     else:
         ordered = list(outputs) if isinstance(outputs, (tuple, list)) else []
-    found = [output for output in ordered if isinstance(output, torch.Tensor)]
-    if not found:
+    tensors = [output for output in ordered if isinstance(output, torch.Tensor)]
+    if not tensors:
         raise ModelError(f"Expected the model to return a tensor of class scores, but got {type(outputs).__name__}.")
-    return found[0], found[1:]
+    return tensors[0], tensors[1:]
 
 
 def check_logits(logits: torch.Tensor, classes: int) -> None:
-    """Raises ModelError unless there is one score for each class."""
+    """Raise ModelError unless the logits are N x classes."""
     if logits.dim() == 2 and logits.shape[1] != classes:
         raise ModelError(
             f"Expected the model to return {classes} class scores an image, but got {logits.shape[1]}: the data have "
@@ -82,7 +82,7 @@ def check_logits(logits: torch.Tensor, classes: int) -> None:
 
 
 def check_auxiliary(auxiliary: Sequence[torch.Tensor], classes: int) -> None:
-    """Raises ModelError unless every output beside the main one has a score for each class, as auxiliary heads have."""
+    """Raise ModelError unless every output other than the main one has a score per class, as auxiliary heads do."""
     others = ["x".join(map(str, output.shape[1:])) for output in auxiliary if output.shape[1:] != (classes,)]
     if others:
         raise ModelError(
@@ -93,13 +93,13 @@ def check_auxiliary(auxiliary: Sequence[torch.Tensor], classes: int) -> None:
 
 
 class Loss:
-    """Cross-entropy over the main output and, with less weight, the auxiliary ones; with a teacher, its scores too.
+    """Cross-entropy over the main output and, with less weight, the auxiliary ones; plus distillation with a teacher.
 
     Args:
         recipe: label smoothing, mixing, distillation.
-        classes: that there are scores of.
-        teach: the teacher's scores of a batch.
-        weights: of each class's images, on the device; None weighs all alike. The teacher's part is not weighed.
+        classes: number of classes.
+        teach: returns the teacher's scores of a batch of images.
+        weights: weight of each class, on the device; None weighs all alike. The distillation loss is not weighted.
     """
 
     def __init__(
@@ -112,20 +112,20 @@ class Loss:
         self.recipe, self.classes, self.teach, self.weights = recipe, classes, teach, weights
 
     def __call__(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss, and how many images are classified right."""
+        """Return the loss and the number of correctly classified images."""
         main, auxiliary = split_outputs(outputs)
         check_logits(main, self.classes)
         check_auxiliary(auxiliary, self.classes)
         main = main if main.dtype == torch.float64 else main.float()
-        loss = self._labels(main, batch)
+        loss = self._label_loss(main, batch)
         if self.teach is not None:
             share = self.recipe.distillation
-            loss = (1.0 - share) * loss + share * self._distilled(main, self.teach(batch.images))
+            loss = (1.0 - share) * loss + share * self._distillation_loss(main, self.teach(batch.images))
         for output in auxiliary:
-            loss = loss + AUXILIARY_WEIGHT * self._labels(output.to(main.dtype), batch)
+            loss = loss + AUXILIARY_WEIGHT * self._label_loss(output.to(main.dtype), batch)
         return loss, (main.detach().argmax(dim=1) == batch.targets).sum()
 
-    def _labels(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _label_loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         loss = self._cross_entropy(logits, batch.targets)
         if batch.others is None:
             return loss
@@ -135,21 +135,21 @@ class Loss:
         smoothing = self.recipe.label_smoothing
         if self.weights is None:
             return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-        # Torch's own weights are normalised within a batch, so that a division among processes would change the sum.
+        # Torch normalises its class weights within a batch, so splitting a batch among processes would change the sum.
         losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         return (losses * self.weights.to(losses.dtype)[labels]).mean()
 
-    def _distilled(self, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
-        """KL divergence at a temperature; its square keeps the gradients' size (Hinton et al. 2015, section 2)."""
-        check_logits(taught, self.classes)
-        heat = self.recipe.temperature
-        student = functional.log_softmax(logits / heat, dim=1)
-        wanted = functional.log_softmax(taught.to(logits.dtype) / heat, dim=1)
-        return heat * heat * functional.kl_div(student, wanted, reduction="batchmean", log_target=True)
+    def _distillation_loss(self, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
+        """KL divergence at a temperature; its square keeps the scale of gradients (Hinton et al. 2015, section 2)."""
+        check_logits(teacher_logits, self.classes)
+        temperature = self.recipe.temperature
+        student = functional.log_softmax(logits / temperature, dim=1)
+        target = functional.log_softmax(teacher_logits.to(logits.dtype) / temperature, dim=1)
+        return temperature * temperature * functional.kl_div(student, target, reduction="batchmean", log_target=True)
 
 
 def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """By which every class counts alike in the loss, float64: inverse to its images, 1 in the mean over all images.
+    """Class weights (float64) that balance the loss: inversely proportional to a class's images, mean 1 over images.
 
     >>> class_weights(torch.tensor([0, 0, 0, 1]), 3)[:2].tolist()
     [0.6666666666666666, 2.0]
@@ -159,22 +159,22 @@ def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 def renormalised(teacher: Teacher, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., torch.Tensor]:
-    """The teacher's scores of images that were normalised by `mean` and `std`, without gradients.
+    """Return a function that gives the teacher's scores, without gradients, of images normalised by `mean` and `std`.
 
     Args:
-        teacher: its network and normalisation.
-        mean: of each channel, of values in 0..1.
-        std: likewise.
+        teacher: the teacher's network and normalisation.
+        mean: per-channel mean of pixel values in 0..1.
+        std: per-channel standard deviation of them.
     """
-    same = (teacher.mean, teacher.std) == (mean, std)
-    scale = torch.tensor([own / its for own, its in zip(std, teacher.std, strict=True)]).view(1, -1, 1, 1)
+    is_same = (teacher.mean, teacher.std) == (mean, std)
+    scale = torch.tensor([ours / theirs for ours, theirs in zip(std, teacher.std, strict=True)]).view(1, -1, 1, 1)
     shift = torch.tensor(
-        [(own - its) / deviation for own, its, deviation in zip(mean, teacher.mean, teacher.std, strict=True)]
+        [(ours - theirs) / deviation for ours, theirs, deviation in zip(mean, teacher.mean, teacher.std, strict=True)]
     ).view(1, -1, 1, 1)
 
     @torch.no_grad()
     def teach(images: torch.Tensor) -> torch.Tensor:
-        if not same:
+        if not is_same:
             images = images * scale.to(images) + shift.to(images)
         return split_outputs(forward(teacher.model, images))[0]
 

@@ -1,4 +1,4 @@
-"""Several processes as one, through Hugging Face Accelerate: devices, gradients, and what they agree on."""
+"""Coordination of several processes through Hugging Face Accelerate: devices, gradients, and shared decisions."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints, known before anything is set up (RANK of torchrun)."""
+    """Whether this is the process that writes and prints; it is known before any setup from torchrun's RANK."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def make_accelerator(device: str = "auto", trackers: Sequence[str] = (), tracking: Path | None = None) -> Accelerator:
-    """An Accelerator for this process, as `accelerate launch`, `torchrun` or a plain start set it up.
+    """Create an Accelerator for this process, as `accelerate launch`, `torchrun` or a plain start set it up.
 
     Args:
-        device: as in :class:`Execution`.
-        trackers: names of trackers (``"tensorboard"``, ``"wandb"``, ...) that epochs are handed to.
-        tracking: the folder they write to.
+        device: the device, as in :class:`Execution`.
+        trackers: names of the trackers (``"tensorboard"``, ``"wandb"``, ...) to log epochs to.
+        tracking: the folder that they write to.
 
     Raises:
-        UsageError: a device that is not there.
+        UsageError: the device does not exist.
     """
     from accelerate import Accelerator
     from accelerate.state import is_initialized
@@ -42,10 +42,10 @@ def make_accelerator(device: str = "auto", trackers: Sequence[str] = (), trackin
 
     check_device(device)
     cpu = device == "cpu" or not torch.cuda.is_available()
-    # A head that a batch does not use has no gradient; without this flag the processes would wait for it for ever.
+    # A head that a batch does not use has no gradient; without this flag the processes would wait for it forever.
     return Accelerator(
         cpu=cpu,
-        # With another value it would wrap the model's forward; the loop has its own autocast. Fixed once in a process.
+        # Any other value would wrap the model's forward, but the loop has its own autocast. It is set once per process.
         mixed_precision=None if is_initialized() else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         log_with=list(trackers) or None,
@@ -54,28 +54,30 @@ def make_accelerator(device: str = "auto", trackers: Sequence[str] = (), trackin
 
 
 def wanted_precision(accelerator: Accelerator) -> Precision | None:
-    """What the user told accelerate's configuration, or an Accelerator of theirs, if anything."""
-    said = (accelerator.mixed_precision, os.environ.get("ACCELERATE_MIXED_PRECISION"))
-    return "bfloat16" if "bf16" in said else "float16" if "fp16" in said else None
+    """The precision that the user set in accelerate's configuration or in their own Accelerator; None if neither."""
+    settings = (accelerator.mixed_precision, os.environ.get("ACCELERATE_MIXED_PRECISION"))
+    return "bfloat16" if "bf16" in settings else "float16" if "fp16" in settings else None
 
 
 def check_device(device: str) -> None:
-    """Raises UsageError for a device that is not there."""
+    """Raise UsageError for a device that does not exist."""
     if device == "auto":
         return
     try:
         if torch.empty(0, device=device).is_meta:
             raise RuntimeError("nothing is computed there")
-    except Exception as error:  # of devices that torch knows and this build of it lacks: ImportError, AttributeError
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        said = "torch knows no such device" if "device type at start of device string" in why else why.rstrip(".")
+    except Exception as error:  # devices that this build of torch lacks raise ImportError or AttributeError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = (
+            "torch knows no such device" if "device type at start of device string" in reason else reason.rstrip(".")
+        )
         raise UsageError(
-            f"Expected a device of this machine (auto, cpu, cuda), but got {shown(device)}: {said}."
+            f"Expected a device of this machine (auto, cpu, cuda), but got {shown(device)}: {message}."
         ) from error
 
 
 def from_main(accelerator: Accelerator, value: Any) -> Any:
-    """The main process's value, in all of them. Plain objects only: they travel between our own processes."""
+    """Return the main process's value in all processes. Plain objects only, as they are pickled between processes."""
     if accelerator.num_processes == 1:
         return value
     from accelerate.utils import broadcast_object_list
@@ -84,25 +86,25 @@ def from_main(accelerator: Accelerator, value: Any) -> Any:
 
 
 def agreed(accelerator: Accelerator, stop: StopRequest, *, looks: bool) -> bool:
-    """Whether to stop now: at once in one process; in several, when they look, if any of them was asked to.
+    """Whether to stop now. Several processes agree on it when they check, and stop if any of them was asked to.
 
     Args:
-        accelerator: knows the other processes.
-        stop: whether this one was asked to.
-        looks: whether all look now.
+        accelerator: the Accelerator that connects the processes.
+        stop: the stop request of this process.
+        looks: whether all processes check now; a single process always does.
     """
     if accelerator.num_processes == 1:
         return bool(stop.number)
     if not looks:
         return False
-    asked = torch.tensor(stop.number, device=accelerator.device)
-    torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
-    stop.number = int(asked)
+    number = torch.tensor(stop.number, device=accelerator.device)
+    torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+    stop.number = int(number)
     return bool(stop.number)
 
 
 def total(accelerator: Accelerator, *values: torch.Tensor) -> list[float]:
-    """Sums over all processes."""
+    """Return the sum of each value over all processes."""
     if accelerator.num_processes > 1:
         values = tuple(value.clone() for value in values)
         for value in values:
@@ -111,12 +113,12 @@ def total(accelerator: Accelerator, *values: torch.Tensor) -> list[float]:
 
 
 def same_on_all(accelerator: Accelerator, model: nn.Module, average: Average | None) -> None:
-    """The main process's running statistics and averages in every process: each has seen other images.
+    """Copy the main process's buffers and averages to every process, as each has seen different images.
 
     Args:
-        accelerator: knows the other processes.
+        accelerator: the Accelerator that connects the processes.
         model: the network.
-        average: of its weights, if one is kept.
+        average: the moving average of its weights, if there is one.
     """
     if accelerator.num_processes == 1:
         return

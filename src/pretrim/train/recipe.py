@@ -1,4 +1,4 @@
-"""What a training does, apart from the machine it runs on: a frozen recipe, and presets for known data."""
+"""The hyperparameters of a training, independent of the machine: a frozen recipe, and presets for known data sets."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step, over all processes, or all of them if there are fewer. A last batch that is not full
-            is left out.
-        learning_rate: its largest value.
-        schedule: ``"cosine"``: a line up during the warm-up, then half a cosine to 0 (Loshchilov and Hutter 2017);
+        batch_size: images per step over all processes, or all images if there are fewer. An incomplete last batch is
+            dropped.
+        learning_rate: largest value of the learning rate.
+        schedule: ``"cosine"``: linear warm-up, then half a cosine down to 0 (Loshchilov and Hutter 2017);
             ``"onecycle"``: half a cosine up in 30 % of the steps, half a cosine down (Smith and Topin 2018).
-        warmup: epochs (or a part of one) in which the cosine schedule rises from 0; at most a fifth of all.
-        momentum: of SGD.
-        weight_decay: of convolution and linear weights; norms and biases do not decay.
-        label_smoothing: of the cross-entropy (Szegedy et al. 2016, section 7); 0 is off.
-        ema: decay of a moving average of the weights, which is then what is validated and kept; 0 is off.
-        seed: of the order of the images, the augmentation and dropout.
+        warmup: epochs (may be fractional) in which the cosine schedule rises from 0; at most a fifth of all epochs.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of convolution and linear weights; norms and biases have none.
+        label_smoothing: label smoothing of the cross-entropy (Szegedy et al. 2016, section 7); 0 is off.
+        ema: decay of an exponential moving average of the weights, which is then validated and kept; 0 is off.
+        seed: seed of the order of the images, the augmentation and dropout.
         crop: random crops, with this share of the image's height as padding (4 pixels of 32); 0 is off.
-        resize_crop: smallest share of the area that a random resized crop keeps, in the place of `crop`; 0 is off.
+        resize_crop: smallest share of the area that a random resized crop keeps, instead of `crop`; 0 is off.
         flip: random horizontal flips; None leaves it to the data set.
         cutout: side of a blanked square, as a share of the image's height (DeVries and Taylor 2017); 0 is off.
         mixup: alpha of the Beta distribution by which images and labels are mixed (Zhang et al. 2018); 0 is off.
-        accumulate: forward passes that a step's images are split into, where they do not fit in memory at once.
-        distillation: weight of a teacher's outputs in the loss, the labels having the rest (Hinton et al. 2015).
-        temperature: by which both networks' scores are divided for that.
-        balance: of classes with different numbers of images: ``"loss"`` weighs each image by the inverse of its class's
-            number, ``"sampling"`` draws each epoch's images with replacement, every class as often.
-        recalibration: training images, at most, by which the running statistics of norms are set anew before every
+        accumulate: number of forward passes per step, for batches that do not fit in memory at once.
+        distillation: weight of the teacher's outputs in the loss; the labels have the rest (Hinton et al. 2015).
+        temperature: temperature of the distillation, by which both networks' scores are divided.
+        balance: balancing of classes with different numbers of images: ``"loss"`` weights each image by the inverse of
+            its class's number of images, ``"sampling"`` draws each epoch's images with replacement, every class equally
+            often.
+        recalibration: largest number of training images to recompute the running statistics of norms from before every
             validation and at the end (`norms.py`); 0 is off.
         qat: epochs at the end in which the forward pass rounds as int8 does (`rounding.py`); 0 is off. Experimental.
     """
@@ -76,9 +77,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name)))
-        for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("accumulate", 1), ("qat", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(f"Expected {name} to be at least {least}, but got {getattr(self, name)}.")
+        for name, minimum in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("accumulate", 1), ("qat", 0)):
+            if getattr(self, name) < minimum:
+                raise UsageError(f"Expected {name} to be at least {minimum}, but got {getattr(self, name)}.")
             if name != "seed" and getattr(self, name) > LARGEST_COUNT:
                 raise UsageError(f"Expected {name} to be at most {LARGEST_COUNT}, but got {getattr(self, name)}.")
         if self.seed > LARGEST_SEED:
@@ -97,9 +98,9 @@ class Recipe:
         for name in ("crop", "resize_crop", "cutout", "distillation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"Expected {name} to be from 0 to 1, but got {getattr(self, name)}.")
-        for name, kind in (("schedule", Schedule), ("balance", Balance)):
-            if getattr(self, name) not in get_args(kind):
-                choices = " or ".join(get_args(kind))
+        for name, choice in (("schedule", Schedule), ("balance", Balance)):
+            if getattr(self, name) not in get_args(choice):
+                choices = " or ".join(get_args(choice))
                 raise UsageError(f"Expected {name} to be {choices}, but got {shown(getattr(self, name))}.")
         if self.qat > self.epochs:
             raise UsageError(f"Expected qat to be at most epochs ({self.epochs}), but got {self.qat}.")
@@ -109,12 +110,12 @@ class Recipe:
             )
 
     def __str__(self) -> str:
-        """What matters most, in a line."""
+        """The most important fields in one line."""
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         return f"{epochs}, batches of {self.batch_size}, learning rate {self.learning_rate:g}"
 
     def augmentation(self, shape: Sequence[int], flip: bool) -> Augmentation:
-        """What it does to images (C, H, W), where `flip` is what the data allow; nothing to signals and volumes."""
+        """The augmentation of images (C, H, W); signals and volumes get none. `flip` is the data set's default."""
         if len(shape) != 3:
             return Augmentation(padding=0, flip=False)
         height = shape[1]
@@ -127,22 +128,22 @@ class Recipe:
 
 
 STEPS = 2000
-"""A training has at least so many: with fewer, a network of any size is far from what it reaches"""
+"""Fewest steps of a training by default: with fewer, a network of any size stays far below its best accuracy."""
 MOST_EPOCHS = 200
-"""Passes over the same images after which nothing new is in them; tens of images have fewer steps for that reason"""
+"""Largest default number of epochs: more teach nothing new, so a few dozen images get fewer than `STEPS` steps."""
 STEPS_AN_EPOCH = 32
-"""Of small data, about: batches of a 32nd of the images, so that an epoch is many small steps and no few large ones"""
+"""Approximate steps per epoch of small data: with batches of 1/32 of the images, steps are many and small."""
 SMALLEST_BATCH = 16
-"""Batch norms normalise by what a batch shows them"""
+"""Smallest default batch: batch norms need enough images to estimate statistics from."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What was measured to do well on a known data set.
+    """Settings that were measured to do well on a known data set.
 
     Attributes:
-        images: for training, that it was measured with; it is not taken for fewer.
-        changes: what differs from a plain `Recipe`.
+        images: number of training images that they are valid for; with fewer images they are not used.
+        changes: the fields that differ from the default `Recipe`.
     """
 
     images: int
@@ -150,19 +151,19 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    # 660 steps, and not the usual least: 1,458 easy images are learnt by then, to 99 % and more.
+    # 660 steps instead of the usual minimum: these 1,458 easy images are then learnt to 99 % and more.
     "digits": Preset(1_400, {"epochs": 30, "batch_size": 64, "learning_rate": 0.05}),
     "fashion-mnist": Preset(50_000, {"epochs": 15}),
 }
-"""By data set; all others, and parts of these, get what fits their number. docs/training.md has what was measured."""
+"""Presets by data set; others, and parts of these, get settings by size. The measurements are in docs/training.md."""
 QAT_SHARE = 0.2
-"""of the epochs, where quantisation-aware training is asked for without a number"""
-FINE_TUNING = 0.1
-"""Of the learning rate, where trained weights are inherited: a large one would throw them away"""
+"""Share of the epochs that are quantisation-aware when QAT is requested without a number."""
+FINE_TUNING_FACTOR = 0.1
+"""Factor of the learning rate when trained weights are inherited: a large rate would destroy them."""
 
 
 def rate_for(batch_size: int) -> float:
-    """The learning rate that is to a batch what the plain recipe's is to its own (Goyal et al. 2017, section 2.1).
+    """The learning rate for a batch size, scaled linearly from the default recipe (Goyal et al. 2017, section 2.1).
 
     >>> rate_for(128), rate_for(16)
     (0.1, 0.0125)
@@ -171,10 +172,10 @@ def rate_for(batch_size: int) -> float:
 
 
 def fitted(images: int, batch_size: int | None = None) -> dict[str, Any]:
-    """Epochs, batch size and learning rate for a number of training images.
+    """Choose epochs, batch size and learning rate for a number of training images.
 
-    Batches are a 32nd of the images, a power of two from 16 to 128; epochs are 30, or as many as give 2,000 steps, but
-    at most 200; the learning rate follows the batch.
+    The batch size is about 1/32 of the images, a power of two from 16 to 128. There are 30 epochs, or as many as it
+    takes for 2,000 steps, but at most 200. The learning rate is proportional to the batch size.
 
     >>> fitted(600)
     {'epochs': 55, 'batch_size': 16, 'learning_rate': 0.0125}
@@ -192,94 +193,96 @@ def fitted(images: int, batch_size: int | None = None) -> dict[str, Any]:
 def preset(
     data: str, images: int | None = None, *, fine_tune: bool = False, changes: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """The recipe for a data set: the one that is known by its name, or one that fits its number of images.
+    """Return the recipe for a data set: its preset if there is one, else one that fits its number of images.
 
     Args:
-        data: its name.
-        images: for training; None, where they are not known yet, is taken for many.
+        data: name of the data set.
+        images: number of training images; None, if it is not known yet, counts as many.
         fine_tune: whether trained weights are inherited.
-        changes: what is asked for; a batch size brings its own learning rate and number of epochs along.
+        changes: fields set by the user; a batch size also changes the learning rate and the number of epochs.
 
-    Raises UsageError for a value that cannot be.
+    Raises UsageError for an invalid value.
 
     >>> preset("digits", 1_458, changes={"epochs": 5}).batch_size
     64
     >>> preset("my photos", 600).epochs, preset("my photos", 600, changes={"batch_size": 8}).learning_rate
     (55, 0.00625)
     """
-    asked = checked_changes(changes or {})
-    batch_size = asked.get("batch_size")
-    known = PRESETS.get(data)
-    if known is not None and (images is None or images >= known.images):
-        found = {**known.changes} | ({} if batch_size is None else {"learning_rate": rate_for(batch_size)})
+    checked = checked_changes(changes or {})
+    batch_size = checked.get("batch_size")
+    known_preset = PRESETS.get(data)
+    if known_preset is not None and (images is None or images >= known_preset.images):
+        settings = {**known_preset.changes} | ({} if batch_size is None else {"learning_rate": rate_for(batch_size)})
     else:
-        found = fitted(50_000 if images is None else images, batch_size if batch_size and batch_size > 0 else None)
+        settings = fitted(50_000 if images is None else images, batch_size if batch_size and batch_size > 0 else None)
     if fine_tune:
-        found["learning_rate"] = FINE_TUNING * found.get("learning_rate", Recipe.learning_rate)
-    return replace(Recipe(), **found | asked)
+        settings["learning_rate"] = FINE_TUNING_FACTOR * settings.get("learning_rate", Recipe.learning_rate)
+    return replace(Recipe(), **settings | checked)
 
 
 def checked_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes of a recipe as plain values. Raises UsageError for a name that is none, or a value of another type.
+    """Return changes of a recipe as plain values. Raises UsageError for an unknown field or a value of the wrong type.
 
     >>> checked_changes({"mixup": 0.2, "flip": None})
     {'mixup': 0.2, 'flip': None}
     """
     for name in changes:
-        if name not in _kinds():
-            meant = hint(name, _kinds())
-            known = "of the recipe" if meant else f"out of {', '.join(_kinds())}"
-            raise UsageError(f"Expected set to name fields {known}, but got {shown(name)}.{meant}")
+        if name not in _field_types():
+            suggestion = hint(name, _field_types())
+            known = "of the recipe" if suggestion else f"out of {', '.join(_field_types())}"
+            raise UsageError(f"Expected set to name fields {known}, but got {shown(name)}.{suggestion}")
     return {name: _plain(name, value) for name, value in changes.items()}
 
 
 @cache
-def _kinds() -> dict[str, Any]:
+def _field_types() -> dict[str, Any]:
     """The type of each field."""
-    kinds = get_type_hints(Recipe)
-    return {field.name: kinds[field.name] for field in fields(Recipe)}
+    types = get_type_hints(Recipe)
+    return {field.name: types[field.name] for field in fields(Recipe)}
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value of a field, as Python's own number where it is NumPy's. Raises UsageError for one of another type."""
-    kind = _kinds()[name]
-    if kind == bool | None:
-        is_right, wanted = value is None or isinstance(value, bool), "true, false or None"
-    elif kind in (int, float):
-        is_right = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-        wanted = "a whole number" if kind is int else "a number"
+    """Return a field's value, converted from NumPy to Python. Raises UsageError for a value of the wrong type."""
+    field_type = _field_types()[name]
+    if field_type == bool | None:
+        is_valid, expected = value is None or isinstance(value, bool), "true, false or None"
+    elif field_type in (int, float):
+        is_valid = isinstance(value, Integral if field_type is int else Real) and not isinstance(value, bool)
+        expected = "a whole number" if field_type is int else "a number"
     else:
-        is_right, wanted = isinstance(value, str), " or ".join(get_args(kind))
-    if not is_right:
-        raise UsageError(f"Expected {name} to be {wanted}, but got {shown(value)}.")
+        is_valid, expected = isinstance(value, str), " or ".join(get_args(field_type))
+    if not is_valid:
+        raise UsageError(f"Expected {name} to be {expected}, but got {shown(value)}.")
     return value.item() if type(value).__module__ == "numpy" else value
 
 
 def parse_changes(texts: list[str]) -> dict[str, Any]:
-    """Changes of a recipe as a user writes them.
+    """Parse changes of a recipe from the command line.
 
     >>> parse_changes(["mixup=0.2", "schedule=onecycle", "flip=false"])
     {'mixup': 0.2, 'schedule': 'onecycle', 'flip': False}
 
-    Raises UsageError for anything else than ``NAME=VALUE`` of a field.
+    Raises UsageError for anything but ``NAME=VALUE`` with the name of a field.
     """
     changes: dict[str, Any] = {}
-    kinds = _kinds()
+    field_types = _field_types()
     for text in texts:
         name, equals, value = str(text).partition("=")
-        if not equals or name not in kinds:
-            known = ", ".join(kinds)
-            raise UsageError(f"Expected NAME=VALUE with a name of {known}, but got {shown(text)}.{hint(name, kinds)}")
-        changes[name] = _parsed(name, value, kinds[name])
+        if not equals or name not in field_types:
+            known = ", ".join(field_types)
+            raise UsageError(
+                f"Expected NAME=VALUE with a name of {known}, but got {shown(text)}.{hint(name, field_types)}"
+            )
+        changes[name] = _parsed(name, value, field_types[name])
     return changes
 
 
-def _parsed(name: str, value: str, kind: Any) -> Any:
-    truths = {"true": True, "yes": True, "false": False, "no": False}
+def _parsed(name: str, value: str, field_type: Any) -> Any:
+    booleans = {"true": True, "yes": True, "false": False, "no": False}
     try:
-        if kind == bool | None:
-            return truths[value.lower()]
-        return kind(value) if kind in (int, float) else value
+        if field_type == bool | None:
+            return booleans[value.lower()]
+        return field_type(value) if field_type in (int, float) else value
     except (ValueError, KeyError):
-        wanted = {int: "a whole number", float: "a number"}.get(kind, "true or false")
-        raise UsageError(f"Expected {name} to be {wanted}, but got {shown(value)}.") from None
+        expected = {int: "a whole number", float: "a number"}.get(field_type, "true or false")
+        raise UsageError(f"Expected {name} to be {expected}, but got {shown(value)}.") from None

@@ -1,11 +1,11 @@
-"""Quantisation-aware training: the forward pass rounds as int8 does, so that the weights learn to live with it.
+"""Quantisation-aware training: the forward pass rounds as int8 does, so that the weights learn to tolerate it.
 
-The weights of every convolution and linear layer are rounded per output channel, symmetrically, and their inputs per
-tensor, as the runtimes do (Jacob et al. 2018, section 3); gradients pass through the rounding (Bengio et al. 2013).
-Norms need not be folded for that: a positive factor on a channel changes its scale and nothing else. The ranges are
-those of the batch, so nothing is learnt or kept beside the weights, and what comes out is an ordinary network.
+The weights of every convolution and linear layer are rounded symmetrically per output channel, and their inputs per
+tensor, as the runtimes do (Jacob et al. 2018, section 3); gradients pass straight through the rounding (Bengio et al.
+2013). Norms need not be folded for that: a positive factor on a channel only changes its scale. Ranges are computed
+from each batch, so nothing but the weights is learnt or stored, and the result is an ordinary network.
 
-Not rounded: the inputs of sums, pools and other layers without weights.
+The inputs of sums, pools and other layers without weights are not rounded.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch import nn
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
-LEAST, MOST = -128, 127
-SMALLEST = 1e-12
-"""scale, of a tensor that is all zeros"""
+INT8_MIN, INT8_MAX = -128, 127
+MIN_SCALE = 1e-12
+"""Smallest scale, which tensors of all zeros get."""
 
 
 @contextmanager
 def rounded(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
-    """Inside, layers round their inputs; gives the rounded weights by name, for `torch.func.functional_call`."""
+    """Inside, layers round their inputs; yields the rounded weights by name, for `torch.func.functional_call`."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
     hooks = [layer.register_forward_pre_hook(_round_input) for layer in layers.values()]
     try:
         yield {
-            f"{name}.weight" if name else "weight": round_weight(layer.weight, axis=_channels(layer))
+            f"{name}.weight" if name else "weight": round_weight(layer.weight, axis=_channel_axis(layer))
             for name, layer in layers.items()
         }
     finally:
@@ -40,23 +40,23 @@ def rounded(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def round_weight(weight: torch.Tensor, axis: int = 0) -> torch.Tensor:
-    """A weight in steps of a 127th of each channel's largest."""
-    others = [place for place in range(weight.dim()) if place != axis]
-    scale = (weight.detach().abs().amax(dim=others, keepdim=True) / MOST).clamp_min(SMALLEST)
-    return _in_steps(weight, scale, torch.zeros_like(scale))
+    """Round a weight to multiples of 1/127 of the largest magnitude of each channel along `axis`."""
+    other_axes = [other for other in range(weight.dim()) if other != axis]
+    scale = (weight.detach().abs().amax(dim=other_axes, keepdim=True) / INT8_MAX).clamp_min(MIN_SCALE)
+    return _round_to_steps(weight, scale, torch.zeros_like(scale))
 
 
 def round_activation(values: torch.Tensor) -> torch.Tensor:
-    """An activation in steps of a 255th of its range, in which 0 has a place of its own."""
-    least, most = torch.aminmax(values.detach())
-    zero = torch.zeros_like(least)
-    least, most = torch.minimum(least, zero), torch.maximum(most, zero)
-    scale = ((most - least) / (MOST - LEAST)).clamp_min(SMALLEST)
-    return _in_steps(values, scale, (LEAST - least / scale).round())
+    """Round an activation to steps of 1/255 of its range, which is extended to 0 so that 0 is exact."""
+    low, high = torch.aminmax(values.detach())
+    zero = torch.zeros_like(low)
+    low, high = torch.minimum(low, zero), torch.maximum(high, zero)
+    scale = ((high - low) / (INT8_MAX - INT8_MIN)).clamp_min(MIN_SCALE)
+    return _round_to_steps(values, scale, (INT8_MIN - low / scale).round())
 
 
-def _in_steps(values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-    steps = (values.detach() / scale + zero).round().clamp(LEAST, MOST)
+def _round_to_steps(values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+    steps = (values.detach() / scale + zero).round().clamp(INT8_MIN, INT8_MAX)
     return values + ((steps - zero) * scale - values).detach()
 
 
@@ -64,12 +64,12 @@ def _round_input(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (round_activation(inputs[0]), *inputs[1:])
 
 
-def _channels(layer: nn.Module) -> int:
-    """The dimension of a weight that its output channels are in."""
+def _channel_axis(layer: nn.Module) -> int:
+    """The dimension of a layer's weight that indexes output channels."""
     return 1 if isinstance(layer, TRANSPOSED) and layer.groups == 1 else 0
 
 
 def forward(model: nn.Module, images: torch.Tensor) -> Any:
-    """The model's outputs as int8 would round them; `model` may be wrapped for several processes."""
+    """Run the model with int8 rounding; `model` may be wrapped for several processes."""
     with rounded(model) as weights:
         return torch.func.functional_call(model, weights, (images,))

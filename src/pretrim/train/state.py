@@ -1,6 +1,6 @@
 """The state of a training in one safetensors file, without pickle: tensors, and everything else as JSON in its header.
 
-One file is written beside the old one and renamed, so that there is a whole one at any moment.
+A new file is written next to the old one and then renamed, so that a complete one exists at any moment.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from .metric import ACCURACY
 
 KEY, FORMAT, VERSION = "pretrim", "pretrim-training", 2
 DIGEST, BLANK = "sha256", "0" * 64
-"""In the file's header: the SHA-256 of the file with zeros in this place. States of version 1 have none."""
+"""Header key of the SHA-256 of the file with zeros in place of the digest. States of version 1 have none."""
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 MODEL, MOMENTUM, AVERAGE = "model.", "momentum.", "average."
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave. What is of the validation images is None where nothing is held out.
+    """The results of one epoch. Validation results are None if no images are held out.
 
-    `validation_loss` is None too where it is not finite, and in records of older versions. The scores are by `metric`;
-    that of the training images is None where the task has none that is cheap.
+    `validation_loss` is also None if it is not finite, and in records of older versions. Scores are values of `metric`;
+    the training score is None if the task has no cheap one.
     """
 
     epoch: int
@@ -51,7 +51,7 @@ class EpochRecord:
     metric: str = ACCURACY.name
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; the scores have the name of the metric."""
+        """Plain JSON; the metric's name replaces `score` in the keys."""
         plain = asdict(self)
         metric = plain.pop("metric")
         return {name.replace("score", metric): value for name, value in plain.items()}
@@ -59,20 +59,20 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class State:
-    """Where a training is.
+    """The state of a training.
 
     Attributes:
-        made_of: what a training that goes on must be given again: recipe, plan, data. Plain JSON.
+        made_of: inputs that a resumed training must be given again: recipe, plan, data. Plain JSON.
         execution: how its steps are run.
-        speeds: images a second of each way that was timed.
-        epochs: those that are finished.
-        step: steps of the next epoch that are done.
-        loss: sum of their losses.
-        right: their images that were classified right.
-        seconds: that they took.
-        updates: of the moving average.
-        scaling: of the loss, for float16; empty without.
-        tensors: values by name, each with the prefix of what it is part of.
+        speeds: images per second of each candidate that was timed.
+        epochs: records of the completed epochs.
+        step: completed steps of the next epoch.
+        loss: sum of the losses of those steps.
+        right: correctly classified images of those steps.
+        seconds: duration of those steps.
+        updates: number of updates of the moving average.
+        scaling: state of the loss scaler for float16; empty without one.
+        tensors: values by name, each with the prefix of the part it belongs to.
     """
 
     made_of: Mapping[str, Any]
@@ -89,7 +89,7 @@ class State:
 
 
 def write(state: State, path: Path) -> None:
-    """Write it, whole or not at all. Raises CheckpointError if it cannot be."""
+    """Write a state atomically. Raises CheckpointError if it cannot be written."""
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -104,44 +104,44 @@ def write(state: State, path: Path) -> None:
     try:
         write_bytes(path, content)
     except OSError as error:
-        kept = " The state of the last time is still there." if path.exists() else ""
+        note = " The state of the last time is still there." if path.exists() else ""
         raise CheckpointError(
-            f"Cannot write {path}: {error.strerror or error}.{kept} Make room, then go on with --resume."
+            f"Cannot write {path}: {error.strerror or error}.{note} Make room, then go on with --resume."
         ) from error
 
 
 def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Contiguous copies in the computer's memory, by name in the same order.
+    """Return contiguous copies in main memory, by name in the same order.
 
-    A copy from a GPU waits for it, and a network has hundreds of tensors: those of a data type are copied as one.
+    Each copy from a GPU waits for it, and a network has hundreds of tensors: those of a data type are copied together.
     """
-    alike: dict[tuple[torch.device, torch.dtype], list[str]] = {}
+    groups: dict[tuple[torch.device, torch.dtype], list[str]] = {}
     for name, tensor in tensors.items():
-        alike.setdefault((tensor.device, tensor.dtype), []).append(name)
+        groups.setdefault((tensor.device, tensor.dtype), []).append(name)
     copies: dict[str, torch.Tensor] = {}
-    for names in alike.values():
-        together = torch.cat([tensors[name].detach().reshape(-1) for name in names]).cpu()
-        parts = together.split_with_sizes([tensors[name].numel() for name in names])
+    for names in groups.values():
+        joined = torch.cat([tensors[name].detach().reshape(-1) for name in names]).cpu()
+        parts = joined.split_with_sizes([tensors[name].numel() for name in names])
         copies.update((name, part.view(tensors[name].shape)) for name, part in zip(names, parts, strict=True))
     return {name: copies[name] for name in tensors}
 
 
 def _sealed(content: bytes) -> bytes:
-    """The file with its own SHA-256 in the place that was left blank for it."""
-    return content.replace(_field(BLANK), _field(hashlib.sha256(content).hexdigest()), 1)
+    """Insert the SHA-256 of a file into the placeholder in its header."""
+    return content.replace(_digest_entry(BLANK), _digest_entry(hashlib.sha256(content).hexdigest()), 1)
 
 
-def _field(digest: str) -> bytes:
+def _digest_entry(digest: str) -> bytes:
     return f'"{DIGEST}":"{digest}"'.encode()
 
 
 def _is_sealed(content: bytes, digest: str) -> bool:
-    return hashlib.sha256(content.replace(_field(digest), _field(BLANK), 1)).hexdigest() == digest
+    return hashlib.sha256(content.replace(_digest_entry(digest), _digest_entry(BLANK), 1)).hexdigest() == digest
 
 
 @dataclass(frozen=True)
 class _Header:
-    """A state without its tensors, as it is stored."""
+    """The stored form of a state without its tensors."""
 
     made_of: Mapping[str, Any]
     execution: Execution
@@ -157,8 +157,8 @@ class _Header:
 
 
 def read(path: Path) -> State:
-    """Read it. Raises CheckpointError for a file that is truncated, edited, foreign, or of another version."""
-    mend = "start again with --overwrite"
+    """Read a state. Raises CheckpointError for a file that is truncated, edited, foreign, or of another version."""
+    remedy = "start again with --overwrite"
     try:
         content = path.read_bytes()
         tensors = tensors_of_bytes(content)
@@ -166,37 +166,37 @@ def read(path: Path) -> State:
         metadata = dict(json.loads(content[8 : 8 + size]).get("__metadata__") or {})
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError, RuntimeError) as error:
         raise CheckpointError(f"Cannot read the training's state in {path} ({error}): start again.") from error
-    plain = records.load(str(metadata.get(KEY, "null")), source=path, error=CheckpointError, mend=mend)
-    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+    header = records.load(str(metadata.get(KEY, "null")), source=path, error=CheckpointError, mend=remedy)
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not the state of a training.")
-    records.check_header(plain, FORMAT, VERSION, source=path, error=CheckpointError)
-    if plain["version"] > 1 and not _is_sealed(content, str(metadata.get(DIGEST))):
+    records.check_header(header, FORMAT, VERSION, source=path, error=CheckpointError)
+    if header["version"] > 1 and not _is_sealed(content, str(metadata.get(DIGEST))):
         raise CheckpointError(
             f"The training's state in {path} is damaged or edited: its SHA-256 is another. Start again."
         )
-    stored = vars(records.convert(plain, _Header, source=path, error=CheckpointError, mend=mend))
+    stored = vars(records.convert(header, _Header, source=path, error=CheckpointError, mend=remedy))
     metric, entries = stored.pop("metric"), stored.pop("epochs")
     epochs = tuple(
-        records.convert(_epoch(entry, metric), EpochRecord, source=path, error=CheckpointError, mend=mend)
+        records.convert(_epoch_fields(entry, metric), EpochRecord, source=path, error=CheckpointError, mend=remedy)
         for entry in entries
     )
     return State(**stored, epochs=epochs, tensors=tensors)
 
 
-def _epoch(entry: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """An epoch by the names of its fields: stored scores have the name of the metric."""
-    names = {field.name: field.name.replace("score", metric) for field in fields(EpochRecord)}
-    return {field: entry[name] for field, name in names.items() if name in entry} | {"metric": metric}
+def _epoch_fields(entry: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """Rename the keys of a stored epoch, whose scores have the name of the metric, to the fields of `EpochRecord`."""
+    keys = {field.name: field.name.replace("score", metric) for field in fields(EpochRecord)}
+    return {field: entry[key] for field, key in keys.items() if key in entry} | {"metric": metric}
 
 
 @torch.no_grad()
 def copy_into(targets: Mapping[str, torch.Tensor], state: State, prefix: str) -> None:
-    """Copy the values of one part of a state. Raises CheckpointError for other names or shapes.
+    """Copy one part of a state into tensors. Raises CheckpointError if names, shapes or data types differ.
 
     Args:
         targets: tensors to fill, by name.
-        state: all values.
-        prefix: of the part.
+        state: the state to copy from.
+        prefix: prefix of the part's names.
     """
     stored = {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
     shapes = {name: tuple(tensor.shape) for name, tensor in targets.items()}
@@ -204,6 +204,6 @@ def copy_into(targets: Mapping[str, torch.Tensor], state: State, prefix: str) ->
         raise CheckpointError("Expected the state of this network, but its tensors have other names or shapes.")
     for name, tensor in targets.items():
         if stored[name].dtype != tensor.dtype:
-            was, now = (str(one.dtype).removeprefix("torch.") for one in (stored[name], tensor))
+            was, now = (str(value.dtype).removeprefix("torch.") for value in (stored[name], tensor))
             raise CheckpointError(f"Expected {name} of the state to be {now}, but it is {was}: start again.")
         tensor.copy_(stored[name])

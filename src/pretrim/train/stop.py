@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: noted, answered after the step, when the state can be saved."""
+"""Ctrl-C and SIGTERM during training: they are noted and acted on after the step, when the state can be saved."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from types import FrameType
 
 from pretrim.errors import PretrimError
 
-ASKED_BY = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(PretrimError):
-    """A training that a signal stopped, after its state was saved. The exit code is a shell's: 128 + signal."""
+    """A signal stopped a training, whose state was saved. The exit code follows the shell: 128 + signal number."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -22,28 +22,29 @@ class Interrupted(PretrimError):
 
 
 class StopRequest:
-    """Whether, and by which signal, a stop was asked for."""
+    """A request to stop the training."""
 
     number: int = 0
+    """Number of the signal that requested it; 0 if none did."""
 
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Note the first of these signals; a second one acts as it does elsewhere. Does nothing outside the main thread."""
+    """Inside, note the first signal; a second one has its usual effect. Does nothing outside the main thread."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in ASKED_BY}
+    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
         request.number = number
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, previous[signal.Signals(number)])
 
-    for number in ASKED_BY:
+    for number in STOP_SIGNALS:
         signal.signal(number, note)
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

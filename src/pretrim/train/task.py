@@ -1,7 +1,7 @@
-"""What a network is trained for: its loss, and the metrics that it is judged and chosen by.
+"""The interface of a task: the loss of a network, and the metrics that it is judged and selected by.
 
-Training, studies, reports and exports ask a `Task` and know of no particular one. `classification.py` is the default;
-the package `tasks` has the others, and takes those of users.
+Training, studies, reports and exports use this interface and know no particular task. `classification.py` is the
+default; the package `tasks` has the others and accepts those of users.
 """
 
 from __future__ import annotations
@@ -24,55 +24,55 @@ from .recipe import Recipe
 from .state import EpochRecord
 from .teacher import Teacher
 
-PIECE = 256
-"""Targets that are read at once"""
+TARGETS_PER_READ = 256
+"""Images whose targets are read at a time."""
 
 
 class Assessment(Protocol):
-    """How well a network does on a split, whatever its task."""
+    """The performance of a network on a split, for any task."""
 
     @property
     def score(self) -> float:
-        """The metric that chooses."""
+        """The value of the selection metric."""
 
     @property
     def loss(self) -> float:
-        """Mean over the images; may be infinite."""
+        """The mean loss over the images; may be infinite."""
 
     @property
     def n(self) -> int:
-        """Images."""
+        """The number of images."""
 
     @property
     def ends(self) -> tuple[float, float] | None:
-        """95 % interval of the score; None where it is not known."""
+        """The 95 % interval of the score; None if it is not known."""
 
     @property
     def plain_loss(self) -> float | None:
-        """The loss as JSON has it: None where it is not finite."""
+        """The loss as JSON can hold it: None if it is not finite."""
 
     def details(self, names: Sequence[str]) -> dict[str, Any]:
-        """What there is beside the score, as plain JSON; `names` are those of the outputs."""
+        """Further results as plain JSON; `names` are the names of the outputs."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
 
 
 class Objective(Protocol):
-    """The loss of a training, and a score of the training images where that is cheap."""
+    """The loss of a training and, where it is cheap, a score of the training images."""
 
     def __call__(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The mean loss of a batch, and the sum over its images of the score; None where there is no such score."""
+        """Return the mean loss of a batch, and the sum of the score over its images; None if there is no such score."""
 
 
 class Task(ABC):
-    """What a network is trained for.
+    """The task of a network: its loss and its metrics.
 
     Attributes:
-        name: in records, and as ``--task`` takes it.
-        metric: the one that chooses.
-        divides: whether the score of a split is its share of images that are right, so that processes can divide them.
-        has_unknown: whether a target may be NaN, for what is not known.
+        name: its name in records and for ``--task``.
+        metric: the metric that networks are selected by.
+        divides: whether the score is the share of correct images, so that processes can divide a split among them.
+        has_unknown: whether targets may be NaN, where they are unknown.
     """
 
     name: str
@@ -82,58 +82,58 @@ class Task(ABC):
 
     @abstractmethod
     def objective(self, recipe: Recipe, data: DataSet, device: torch.device, teacher: Teacher | None) -> Objective:
-        """The loss of a training. Raises UsageError where the recipe asks for what the task does not have.
+        """Return the loss of a training. Raises UsageError if the recipe requires something the task does not support.
 
         Args:
-            recipe: of the training.
-            data: train, validation and test.
-            device: to train on.
-            teacher: to distil from, if there is one.
+            recipe: the recipe of the training.
+            data: the train, validation and test splits.
+            device: the device to train on.
+            teacher: the teacher to distil from, if there is one.
         """
 
     @abstractmethod
     def assess(
         self, model: nn.Module, split: Split, mean: Sequence[float], std: Sequence[float], *, is_final: bool = True
     ) -> Assessment:
-        """Loss and metrics on a split, in eval mode, on the model's device; the model's modes are restored.
+        """Compute loss and metrics on a split, in eval mode, on the model's device; the model's modes are restored.
 
         Args:
             model: a network.
             split: images and targets; not empty.
-            mean: per channel, that images scaled to 0..1 are normalised by.
-            std: likewise.
-            is_final: whether the interval is wanted as well; validations during a training do without.
+            mean: per-channel mean of pixel values in 0..1, to normalise by.
+            std: per-channel standard deviation of them.
+            is_final: whether to compute the interval as well; validations during a training skip it.
 
         Raises:
             DataError: the split is empty.
-            ModelError: outputs that the task cannot judge.
+            ModelError: the task cannot judge the outputs.
         """
 
     def augmentation(self, how: Augmentation) -> Augmentation:
-        """What of an augmentation keeps the targets true; moving and mirroring images does not, in general."""
+        """Return the part of an augmentation that keeps targets valid; by default no moving or mirroring of images."""
         return Augmentation(padding=0, flip=False, cutout=how.cutout)
 
     def augmented(self, targets: torch.Tensor, draws: AugmentParams, how: Augmentation) -> torch.Tensor:
-        """The targets, N x ..., of images that were augmented.
+        """Return the targets, N x ..., of augmented images.
 
         Args:
-            targets: N x ..., of the images as they were.
-            draws: what was done to each image.
-            how: what the draws were made for.
+            targets: the targets before augmentation, N x ...
+            draws: the random parameters of each image's augmentation.
+            how: the augmentation that they were drawn for.
         """
         return targets
 
     def baseline(self, data: DataSet) -> Baseline | None:
-        """What an answer without looking reaches on the validation images; None where there is none to name."""
+        """Return the validation score of an answer that ignores the image; None if there is no obvious one."""
         return None
 
     def warnings(self, records: Sequence[EpochRecord], data: DataSet, recipe: Recipe) -> tuple[str, ...]:
-        """What to know before believing a finished training, a sentence each.
+        """Return warnings to read before trusting a finished training, one sentence each.
 
         Args:
-            records: of all epochs.
-            data: train, validation and test.
-            recipe: of the training.
+            records: the records of all epochs.
+            data: the train, validation and test splits.
+            recipe: the recipe of the training.
         """
         findings = (
             no_better(records, self.metric, self.baseline(data)),
@@ -142,16 +142,16 @@ class Task(ABC):
         return tuple(finding for finding in findings if finding is not None)
 
     def write_details(self, folder: Path, test: Assessment, data: DataSet, title: str, worst: int = 0) -> None:
-        """Files that show where a trained network errs on the test images.
+        """Write files that show the mistakes of a trained network on the test images.
 
         Args:
-            folder: of the run.
-            test: of the test images.
-            data: they are its.
-            title: of pictures.
-            worst: how many of the worst images are asked for.
+            folder: the folder of the run.
+            test: the assessment on the test images.
+            data: the data set of the test images.
+            title: the title of the pictures.
+            worst: number of worst images to list.
 
-        Raises UsageError where the task has no such list of images.
+        Raises UsageError if the task cannot list the worst images.
         """
         if worst:
             raise UsageError(f"--worst lists images by their class, which the task {self.name} does not have.")
@@ -162,38 +162,38 @@ class Task(ABC):
 
     @abstractmethod
     def proof_material(self, model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
-        """What `deploy.export` judges an artifact of the network by, as its arguments.
+        """Return the arguments of `deploy.export` by which it judges an artifact of the network.
 
         Args:
             model: the network.
-            images: that it is proved on, normalised, N x C x ...
-            targets: theirs.
+            images: normalised images to judge the artifact on, N x C x ...
+            targets: the targets of the images.
         """
 
     def answer(self, outputs: torch.Tensor, names: Sequence[str], top: int) -> list[list[dict[str, Any]]]:
-        """What a network says of single images, N entries; `outputs` are its main ones, N x ...
+        """Return the predictions for single images as plain JSON, one list per image.
 
         Args:
-            outputs: of the images.
-            names: of the outputs.
-            top: entries an image, where they are ranked.
+            outputs: the main outputs, N x ...
+            names: the names of the outputs.
+            top: number of entries per image, if they are ranked.
 
-        Raises UsageError where the task cannot say it in a few words.
+        Raises UsageError if the predictions of the task do not fit in a few words.
         """
         raise UsageError(f"The answers of the task {self.name} are more than a few words: use the network in Python.")
 
 
 def odd_targets(task: Task, split: Split) -> int:
-    """The images of a split whose targets hold NaN or infinity, of which a loss comes out that is not finite.
+    """Count the images of a split whose targets hold NaN or infinity, which makes the loss non-finite.
 
     Args:
-        task: in which NaN may be right.
-        split: of which all targets are read.
+        task: the task; if it allows NaN, the count is 0.
+        split: the split; all its targets are read.
     """
-    found = 0
-    for start in range(0, len(split), PIECE):
-        targets = split.targets[start : start + PIECE]
+    count = 0
+    for start in range(0, len(split), TARGETS_PER_READ):
+        targets = split.targets[start : start + TARGETS_PER_READ]
         if not targets.is_floating_point() or task.has_unknown:
             return 0
-        found += int((~targets.isfinite()).view(len(targets), -1).any(dim=1).sum())
-    return found
+        count += int((~targets.isfinite()).view(len(targets), -1).any(dim=1).sum())
+    return count

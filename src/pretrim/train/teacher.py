@@ -1,4 +1,4 @@
-"""A trained network that another one learns from."""
+"""The teacher of a distillation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Teacher:
 
     Attributes:
         model: the network; it is put in eval mode and not trained.
-        mean: by which its images are normalised, per channel, for pixels of 0..1.
-        std: likewise.
-        name: what a resumed training has to be given again, e.g. the SHA-256 of its weights.
+        mean: per-channel mean of pixel values in 0..1 that its images are normalised by.
+        std: per-channel standard deviation of them.
+        name: an identifier that a resumed training must match, e.g. the SHA-256 of its weights.
     """
 
     model: nn.Module

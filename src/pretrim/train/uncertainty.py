@@ -1,11 +1,11 @@
-"""How sure an accuracy is, and whether two networks differ on the same images.
+"""The uncertainty of an accuracy, and tests of whether two networks differ on the same images.
 
 An accuracy measured on n images is a draw from a binomial distribution. Its 95 % interval is Wilson's (1927), which,
 unlike the normal approximation, holds for few images and for accuracies near 0 and 1 (Brown, Cai and DasGupta 2001).
-Two networks that are tested on the same images are compared image by image: only those count that one of them gets
-right and the other wrong (McNemar 1947). That tells smaller differences apart than two separate intervals do.
+Two networks tested on the same images are compared image by image: only images count that one of them gets right and
+the other wrong (McNemar 1947). This detects smaller differences than two separate intervals do.
 
-Neither says anything about another seed: a network trained again differs by more than its test images do.
+Neither accounts for the seed: a network that is trained again varies by more than the choice of test images explains.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pretrim.errors import UsageError
 
 CONFIDENCE = 0.95
 LARGEST_EXACT = 1000
-"""Images on which two networks differ, above which the normal distribution stands in for the binomial one: the p-values
-of both then differ by less than 0.001."""
+"""Number of images on which two networks differ above which the normal distribution replaces the binomial one: their
+p-values then differ by less than 0.001."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Of a share or a difference of shares: from `low` to `high`."""
+    """The interval of a share or of a difference of shares, from `low` to `high`."""
 
     low: float
     high: float
@@ -44,18 +44,18 @@ class Interval:
 
 
 def wilson(right: int, images: int, confidence: float = CONFIDENCE) -> Interval:
-    """The interval of a share of `right` in `images` (Wilson 1927).
+    """The interval of the share of `right` in `images` (Wilson 1927).
 
     Args:
         right: images classified correctly.
         images: images in all.
-        confidence: of the interval: 0.95.
+        confidence: confidence level of the interval.
 
     >>> interval = wilson(13, 60)
     >>> f"{interval.low:.3f} to {interval.high:.3f}"
     '0.131 to 0.336'
 
-    Raises UsageError for counts that no images have.
+    Raises UsageError for impossible counts.
     """
     if not 0 <= right <= images or images < 1:
         raise UsageError(f"Expected 1 or more images and at most as many right ones, but got {right} of {images}.")
@@ -64,20 +64,20 @@ def wilson(right: int, images: int, confidence: float = CONFIDENCE) -> Interval:
     scale = 1 + z * z / images
     centre = (share + z * z / (2 * images)) / scale
     half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2) / scale
-    # Exactly 0 and 1 at the ends, which rounding would miss by 1e-17.
+    # Exactly 0 and 1 at the extremes, which rounding would miss by 1e-17.
     return Interval(centre - half if right else 0.0, centre + half if right < images else 1.0)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two networks on the same images.
+    """The comparison of two networks on the same images.
 
     Attributes:
-        images: how many.
-        only_first: those that the first network alone gets right.
-        only_second: those that the second one alone gets right.
-        p_value: how likely so uneven a split of those is, or one more uneven, if the networks are equally good.
-        interval: 95 %, of the second network's accuracy minus the first's.
+        images: number of images.
+        only_first: images that only the first network gets right.
+        only_second: images that only the second network gets right.
+        p_value: probability of a split of those images at least as uneven if the networks are equally good.
+        interval: 95 % interval of the second network's accuracy minus the first's.
     """
 
     images: int
@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the networks differ, at the 5 % level."""
+        """Whether the networks differ significantly at the 5 % level."""
         return self.p_value < 1 - CONFIDENCE
 
     def to_json(self) -> dict[str, Any]:
@@ -102,13 +102,13 @@ class Comparison:
 
 
 def compare(first: torch.Tensor, second: torch.Tensor) -> Comparison:
-    """McNemar's test of two networks by which images each gets right.
+    """Compare two networks by McNemar's test.
 
     Args:
-        first: bool, N; True for an image that is classified right.
-        second: likewise, of the same images in the same order.
+        first: whether the first network classifies each image correctly, bool, N.
+        second: the same for the second network, on the same images in the same order.
 
-    Raises UsageError for other shapes.
+    Raises UsageError if the shapes differ or are not N.
     """
     if first.shape != second.shape or first.dim() != 1 or not len(first):
         shapes = " and ".join("x".join(map(str, part.shape)) or "none" for part in (first, second))
@@ -119,11 +119,11 @@ def compare(first: torch.Tensor, second: torch.Tensor) -> Comparison:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The two-sided p-value of McNemar's test: exact up to 1,000 images in dispute, else by the normal distribution.
+    """The two-sided p-value of McNemar's test: exact up to 1,000 discordant images, else by the normal distribution.
 
     Args:
-        only_first: images that the first network alone gets right.
-        only_second: those that the second one alone gets right.
+        only_first: images that only the first network gets right.
+        only_second: images that only the second network gets right.
 
     >>> mcnemar(2, 8)
     0.109375
@@ -132,24 +132,27 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """
     if min(only_first, only_second) < 0:
         raise UsageError(f"Expected counts of 0 or more, but got {only_first} and {only_second}.")
-    disputed, fewer = only_first + only_second, min(only_first, only_second)
-    if disputed <= LARGEST_EXACT:
-        tail = sum(math.comb(disputed, count) for count in range(fewer + 1))
-        return min(1.0, float(2 * tail / 2**disputed))
-    z = max(abs(only_first - only_second) - 1, 0) / math.sqrt(disputed)  # 1: for continuity (Edwards 1948)
+    discordant, fewer = only_first + only_second, min(only_first, only_second)
+    if discordant <= LARGEST_EXACT:
+        tail = sum(math.comb(discordant, count) for count in range(fewer + 1))
+        return min(1.0, float(2 * tail / 2**discordant))
+    z = max(abs(only_first - only_second) - 1, 0) / math.sqrt(
+        discordant
+    )  # 1 is the continuity correction (Edwards 1948)
     return math.erfc(z / math.sqrt(2))
 
 
 def difference_interval(only_first: int, only_second: int, images: int, confidence: float = CONFIDENCE) -> Interval:
     """The interval of the second accuracy minus the first, on the same images (Agresti and Min 2005).
 
-    Half an image is added to each of the four counts, without which no dispute would give an interval of no width.
+    Half an image is added to each of the four counts; otherwise the interval would have no width if no image is
+    discordant.
 
     Args:
-        only_first: images that the first network alone gets right.
-        only_second: those that the second one alone gets right.
-        images: all of them.
-        confidence: of the interval.
+        only_first: images that only the first network gets right.
+        only_second: images that only the second network gets right.
+        images: number of all images.
+        confidence: confidence level of the interval.
     """
     total, first, second = images + 2.0, only_first + 0.5, only_second + 0.5
     centre = (second - first) / total
@@ -160,13 +163,13 @@ def difference_interval(only_first: int, only_second: int, images: int, confiden
 
 
 def pack(right: torch.Tensor) -> dict[str, Any]:
-    """Which images were classified right, as small plain JSON: 8 images a byte, in base64."""
+    """Pack which images were classified correctly into compact plain JSON: 8 images per byte, in base64."""
     bits = np.packbits(right.cpu().numpy().astype(bool))
     return {"images": len(right), "bits": base64.b64encode(bits.tobytes()).decode("ascii")}
 
 
 def unpack(packed: Mapping[str, Any]) -> torch.Tensor:
-    """What `pack` was given. Raises UsageError for anything else."""
+    """Restore what `pack` packed. Raises UsageError for anything else."""
     try:
         images = int(packed["images"])
         bits = np.frombuffer(base64.b64decode(packed["bits"], validate=True), dtype=np.uint8)
