@@ -223,10 +223,10 @@ def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str
     from pretrim.deploy import check
 
     result = check(artifact, board, limits_in_bytes(target, artifact.plan))
-    if (time := time_limit(target, artifact.plan)) is not None:
-        predicted_ns = time.of(artifact.path.read_bytes())
-        result |= {"time": {"runtime": time.runtime, "ns": predicted_ns, "limit_ns": time.most_ns}}
-        if (problem := time.problem(predicted_ns)) is not None:
+    if (limit := time_limit(target, artifact.plan)) is not None:
+        predicted_ns = limit.of(artifact.path.read_bytes())
+        result |= {"time": {"runtime": limit.runtime, "ns": predicted_ns, "limit_ns": limit.most_ns}}
+        if (problem := limit.problem(predicted_ns)) is not None:
             result["problems"].append(problem)
     if result["problems"]:
         reporter.say(f"warning: on {board.name}, {'; '.join(result['problems'])}")

@@ -151,7 +151,7 @@ def _measured(artifact: Artifact, options: MeasureOptions, against: Path | None,
     _check_provider(options, measurements[0], reporter)
     if other is None:
         return Measured(measurements[0])
-    first, second = measurements
+    first, second = measurements[0], measurements[1]
     return Measured(first, second, ratio(first, second), warning(artifact, first, second))
 
 
@@ -164,8 +164,8 @@ def _check_provider(options: MeasureOptions, result: Measurement, reporter: Repo
         reporter.say(f"note: --provider is of ONNX Runtime: {result.artifact} ran on {result.provider}")
         return
     raise UsageError(
-        f"Expected ONNX Runtime to run {result.artifact} by --provider {options.provider}, but it took {result.provider}: "
-        f"install its build for that device, or leave --provider out."
+        f"Expected ONNX Runtime to run {result.artifact} by --provider {options.provider}, but it took "
+        f"{result.provider}: install its build for that device, or leave --provider out."
     )
 
 
@@ -182,7 +182,8 @@ def _protocol(options: MeasureOptions, reporter: Reporter) -> tuple[Protocol, Ru
     local = partial(here, patience=patience)
     runner = local if options.ssh is None else Host(options.ssh, options.remote_python, options.ssh_config, patience)
     providers = tuple(dict.fromkeys([PROVIDERS[options.provider], PROVIDERS["cpu"]]))
-    return Protocol(threads=options.threads, runs=options.runs, processes=options.processes, providers=providers), runner
+    protocol = Protocol(threads=options.threads, runs=options.runs, processes=options.processes, providers=providers)
+    return protocol, runner
 
 
 def artifacts_of(path: Path) -> list[Artifact]:
