@@ -137,7 +137,7 @@ def _file_of(path: Path) -> Path:
     return artifacts_of(path)[0].path
 
 
-def _systems(entry: Board, dtype: str, runtime: str | None, *, required: bool) -> list[System]:
+def _systems(entry: Board, dtype: str, runtime: str | None, *, must: bool) -> list[System]:
     """Select the runtimes to predict times for on a board; empty if it lacks the named one and that is not required."""
     if entry.kind != "microcontroller":
         return []
@@ -146,7 +146,7 @@ def _systems(entry: Board, dtype: str, runtime: str | None, *, required: bool) -
     try:
         return systems_to_show(entry, dtype, runtime)
     except UsageError:
-        if required:
+        if must:
             raise
         return []
 

@@ -222,7 +222,7 @@ def _board_runtime(options: StudyOptions) -> str | None:
 
 
 def _timed_runtime(options: StudyOptions) -> str:
-    """Return the runtime for latencies in trials that need one; on boards, ``litert`` is its microcontroller variant."""
+    """Return the runtime for latencies in trials that need one; on boards, ``litert`` means its microcontroller one."""
     runtime = options.sweep.runtime
     if options.grid.device and runtime is not None:
         return SAME_FILES.get(runtime, runtime)
@@ -343,7 +343,8 @@ def _config(model: ModelSource, data: DataSource | None, options: StudyOptions) 
     from pretrim.cost.formula import item_bytes
     from pretrim.study.settings import StudyConfig
 
-    settings, name = options.sweep, str(data) if isinstance(data, str | Path) else ""
+    settings, task = options.sweep, options.sweep.task
+    name = str(data) if isinstance(data, str | Path) else ""
     dtype = _data_type(options)
     item_bytes(dtype)
     return StudyConfig(
@@ -351,11 +352,7 @@ def _config(model: ModelSource, data: DataSource | None, options: StudyOptions) 
         data=name,
         image=wanted_shape(settings.input, None),
         fit=settings.fit or "crop",
-        task=settings.task
-        if isinstance(settings.task, str)
-        else ""
-        if settings.task is None
-        else type(settings.task).__name__,
+        task=task if isinstance(task, str) else "" if task is None else type(task).__name__,
         max_images=settings.max_images,
         recipe=recipe_of(name, options.training, 0),
         execution=_execution(options),
