@@ -6,7 +6,7 @@
     network = pretrim.analyze(model, example)                                               # or step by step
     slim = pretrim.apply(model, pretrim.plan(network, macs="0.5x"))                         # train it with anything
 
-The names are loaded when they are first used, so that `pretrim --help` need not wait for torch.
+Names are imported on first use, so that `pretrim --help` does not have to wait for torch.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'pretrim' has no attribute {name!r}")
-    if "IPython" in sys.modules and _HOME[name] in ("core", "jobs.calls"):  # in a notebook records show themselves
+    if "IPython" in sys.modules and _HOME[name] in ("core", "jobs.calls"):  # notebooks display records as rich output
         importlib.import_module(".present.notebook", __name__).attach()
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    """The public names, also those that nobody has used yet: completion by the Tab key asks."""
+    """Return the public names, including those not imported yet, for tab completion."""
     return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

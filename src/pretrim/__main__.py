@@ -1,4 +1,4 @@
-"""`python -m pretrim` is `pretrim`: the command line, whose imports take a moment in which Ctrl-C is one line too."""
+"""Entry point of `pretrim` and `python -m pretrim`; Ctrl-C during the slow imports also prints a single line."""
 
 import sys
 from typing import NoReturn

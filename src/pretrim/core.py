@@ -1,7 +1,7 @@
-"""The core in Python: from a model to its slim network, as free functions and as thin methods on their records.
+"""The core API in Python: from a model to its slim network, as free functions and as thin methods on their records.
 
-The methods `Network.plan`, `Plan.apply` and `network.save` are attached here, in one place, so that no file of the core
-has to know the step after its own.
+`Network.plan` and `Plan.apply` are attached here, in one place, so that no core module has to import the step that
+comes after it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Network", "Plan", "analyze", "apply", "costs", "plan", "plan_of", "p
 
 Amount = str | int | float | None
 KEYWORDS = {*OWN_OPTIONS, "costs", "dtype", *(field.name for field in fields(Options))}
-"""Of `plan`: messages say these in the place of options"""
+"""Keywords of `plan`; error messages use them instead of command-line options"""
 
 
 @in_words_of_python(KEYWORDS)
@@ -44,35 +44,36 @@ def plan(
     dtype: str = "float32",
     **options: Any,
 ) -> Plan:
-    """How many filters each layer keeps, so that every limit is met.
+    """Plan how many filters each layer keeps so that every limit is met.
 
     Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``, ``"5ms"``) or shares of the dense network (``"0.5x"``).
 
     Args:
-        network: what :func:`pretrim.analyze` found.
+        network: the analysis from :func:`pretrim.analyze`.
         params: maximum number of parameters.
-        macs: maximum multiply-accumulates of one image.
+        macs: maximum multiply-accumulates per image.
         flash: maximum bytes of the weights.
         ram: maximum bytes of activations alive at once.
         activation: maximum bytes of all feature maps.
-        latency: maximum time of one image; needs a measured cost in `costs`.
-        costs: measured or predicted for a device, by quantity (:mod:`pretrim.latency` measures ``latency_ns``).
-        dtype: the data type that bytes are counted in: float32, float16 or int8.
-        options: of the method (`planning.options.Options`: ``mode``, ``round_to``, ``seed``, ...), and limits on other
-            quantities by their name (``artifact_bytes=``, ``arena_bytes=``: a microcontroller's flash and RAM).
+        latency: maximum time per image; needs a measured cost in `costs`.
+        costs: cost functions measured or predicted for a device, by quantity (:mod:`pretrim.latency` measures
+            ``latency_ns``).
+        dtype: data type in which bytes are counted: float32, float16 or int8.
+        options: planning options (`planning.options.Options`: ``mode``, ``round_to``, ``seed``, ...), and limits on
+            other quantities by name (``artifact_bytes=``, ``arena_bytes=``: a microcontroller's flash and RAM).
 
     Raises:
-        BudgetError: a limit that is not one, or that the dense network meets already.
-        InfeasibleBudget: no network meets a limit; the message says what is needed at least.
+        BudgetError: a limit is invalid, or the dense network already meets it.
+        InfeasibleBudget: no network meets a limit; the message gives the smallest reachable value.
         UsageError: an unknown option.
     """
     named = {"params": params, "macs": macs, "flash": flash, "ram": ram, "activation": activation, "latency": latency}
     others = {name: options.pop(name) for name in list(options) if name in by_option()}
-    return make_plan(network, named | others, options_of(options), dtype, costs)  # type: ignore[arg-type]  # it checks
+    return make_plan(network, named | others, options_of(options), dtype, costs)  # type: ignore[arg-type]  # make_plan checks it
 
 
 def _apply(self: Plan, model: nn.Module, init: str = "fresh", network: Network | None = None) -> nn.Module:
-    """A new, slim module; see :func:`pretrim.apply`."""
+    """Return a new, slim module; see :func:`pretrim.apply`."""
     return apply(model, self, init, network)
 
 

@@ -1,7 +1,7 @@
-"""The errors a user can cause: each message is one line with what was expected, what came, and the mend.
+"""Errors that a user can cause: each message is one line saying what was expected, what was given, and the fix.
 
-The command line prints the message alone and exits with the error's ``exit_code``:
-2 for wrong use (the call has to change), 1 for a failure (the call was right, the world was not).
+The command line prints only the message and exits with the error's ``exit_code``:
+2 for wrong usage (the call has to change), 1 for a failure (the call was right, but something outside it failed).
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from types import UnionType
 
-MOST_SHOWN = 60
-"""characters of a value in a message"""
+MAX_SHOWN = 60
+"""Maximum number of characters of a value in a message"""
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxlong = MOST_SHOWN
-_SHORT.maxother = 10**9  # cut out of its middle, a module's text says nothing: its class is named instead
+_SHORT.maxstring = _SHORT.maxlong = MAX_SHOWN
+_SHORT.maxother = 10**9  # a module's repr is useless when truncated: `shown` names its class instead
 
 
 class PretrimError(Exception):
-    """Base of every error that pretrim raises on purpose."""
+    """Base class of every error that pretrim raises on purpose."""
 
     exit_code = 1
 
 
 class UsageError(PretrimError):
-    """The caller asked for something that cannot be: a wrong name, number, shape or option."""
+    """The caller asked for something impossible: a wrong name, number, shape or option."""
 
     exit_code = 2
 
 
 def shown(value: object) -> str:
-    """A value for a message: as Python writes it, where that is a line of at most 60 characters, or what it is.
+    """Format a value for a message: its repr if that fits in 60 characters, otherwise its type and shape.
 
     >>> shown("0.5x"), shown([1, 2]), shown(dict), shown("a" * 99)[:32]
     ("'0.5x'", '[1, 2]', 'the class dict', "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...a")
@@ -42,9 +42,9 @@ def shown(value: object) -> str:
         return f"the class {value.__name__}"
     try:
         line = " ".join(_SHORT.repr(value).split())
-    except ValueError:  # Python does not write an integer of thousands of digits
+    except ValueError:  # Python refuses to convert integers of thousands of digits
         return "a number of thousands of digits"
-    if len(line) <= MOST_SHOWN:
+    if len(line) <= MAX_SHOWN:
         return line
     name, shape = type(value).__name__, getattr(value, "shape", None)
     sizes = "x".join(map(str, shape)) if isinstance(shape, tuple) else ""
@@ -52,24 +52,26 @@ def shown(value: object) -> str:
 
 
 IMAGE_CHANNELS = (1, 3, 4)
-"""Channels of images: grey, RGB, RGBA"""
+"""Possible numbers of image channels: grey, RGB, RGBA"""
 SYNONYMS = {"flops": "macs (half the FLOPs)"}
-"""What others call a quantity"""
+"""Other common names of quantities"""
 
 
 def unknown_option(name: str, known: Iterable[str]) -> UsageError:
-    """The error for a keyword that is none: the one that may have been meant, or all there are.
+    """Make the error for an unknown keyword: it suggests the closest known one, or lists them all.
 
     >>> print(unknown_option("mac", ["macs", "params"]), unknown_option("colour", ["macs", "params"]))
     Unknown option 'mac'. Did you mean macs? Unknown option 'colour': there are macs, params.
     """
     names = list(known)
-    meant = f" Did you mean {SYNONYMS[name]}?" if name in SYNONYMS else hint(name, names)
-    return UsageError(f"Unknown option {shown(name)}" + (f".{meant}" if meant else f": there are {', '.join(names)}."))
+    suggestion = f" Did you mean {SYNONYMS[name]}?" if name in SYNONYMS else hint(name, names)
+    return UsageError(
+        f"Unknown option {shown(name)}" + (f".{suggestion}" if suggestion else f": there are {', '.join(names)}.")
+    )
 
 
 def hint(name: object, known: Iterable[str]) -> str:
-    """What a user may have meant, to be put behind a message; empty where no name is near.
+    """Suggest the closest known name, as a suffix for a message; empty if none is close.
 
     >>> hint("mac", ["macs", "params"]), hint("colour", ["macs"])
     (' Did you mean macs?', '')
@@ -79,7 +81,7 @@ def hint(name: object, known: Iterable[str]) -> str:
 
 
 def channels_last_hint(shape: Sequence[int]) -> str:
-    """The shape that was meant where the channels of an image stand last, as in TensorFlow; empty for any other.
+    """Suggest the channels-first shape for an image shape with channels last, as in TensorFlow; otherwise empty.
 
     >>> channels_last_hint((224, 224, 3)), channels_last_hint((3, 224, 4)), channels_last_hint((64, 100))
     (' Did you mean 3x224x224?', '', '')
@@ -89,13 +91,13 @@ def channels_last_hint(shape: Sequence[int]) -> str:
 
 
 def check_is(value: object, kind: type | UnionType | tuple[type, ...], expected: str, mend: str = "") -> None:
-    """Raises UsageError for a value of another type: Python callers have no parser that says so.
+    """Raise UsageError for a value of the wrong type: unlike the command line, Python callers have no parser.
 
     Args:
-        value: what was given.
-        kind: what it has to be an instance of.
-        expected: in words, ``"model to be a torch.nn.Module"``.
-        mend: what to do, where `expected` does not say it.
+        value: the argument to check.
+        kind: the type or types it must be an instance of.
+        expected: the expectation in words, such as ``"model to be a torch.nn.Module"``.
+        mend: how to fix it, where `expected` does not make that clear.
     """
     if not isinstance(value, kind):
         raise UsageError(f"Expected {expected}, but got {shown(value)}{f': {mend}' if mend else ''}.")
@@ -106,16 +108,16 @@ class ModelError(PretrimError):
 
 
 class BudgetError(UsageError):
-    """A limit that is not a budget: zero, negative, not a number, or more than the dense network needs."""
+    """A limit that is not a usable budget: zero, negative, not a number, or more than the dense network needs."""
 
 
 class InfeasibleBudget(PretrimError):
-    """No legal plan meets a limit; the message names the limit and the smallest value that can be reached.
+    """No legal plan meets a limit; the message names the limit and the smallest reachable value.
 
     Attributes:
-        limit: its name, where one alone is in the way.
-        needed: the smallest value that can be reached, in words, likewise.
-        lower: the options of the plan without which it could be met.
+        limit: name of the limit, if a single limit cannot be met; otherwise None.
+        needed: the smallest reachable value of that limit, as text; otherwise None.
+        lower: names of the planning options without which the limit could be met, such as ``min_width``.
     """
 
     def __init__(
@@ -126,11 +128,11 @@ class InfeasibleBudget(PretrimError):
 
 
 class PlanError(UsageError):
-    """A plan that does not belong to the model at hand, or that is damaged."""
+    """A plan that was made for another model, or that is damaged."""
 
 
 class CheckpointError(PretrimError):
-    """A run folder that is truncated, edited, foreign, or that cannot be written."""
+    """A run folder that is truncated, edited, not from pretrim, or that cannot be written."""
 
 
 class DataError(PretrimError):
@@ -138,23 +140,23 @@ class DataError(PretrimError):
 
 
 class ExportError(PretrimError):
-    """A network that a runtime cannot take, or an artifact that does not compute what the network does."""
+    """A network that a runtime cannot take, or an artifact whose outputs differ from the network's."""
 
 
 class ArtifactError(PretrimError):
-    """An artifact that is damaged or foreign, or that a runtime cannot load."""
+    """An artifact that is damaged or not from pretrim, or that a runtime cannot load."""
 
 
 class MeasureError(PretrimError):
-    """A measurement that could not be made: the runtime failed, a host cannot be reached, an answer is damaged."""
+    """A failed measurement: the runtime failed, a host is unreachable, or its answer is damaged."""
 
 
 class StudyError(PretrimError):
-    """A study that is missing, damaged, of a newer version, or whose database cannot be used."""
+    """A study that is missing, damaged, from a newer version, or whose database cannot be used."""
 
 
 def first_of(names: Sequence[str], most: int = 3) -> str:
-    """Some names for a message, and how many more there are.
+    """List the first few names for a message, and how many more there are.
 
     >>> first_of(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'

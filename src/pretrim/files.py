@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: to a temporary file beside the target, then renamed."""
+"""Atomic writing of files: to a temporary file beside the target, which is then renamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file in the same folder, then rename it to `path`. Nothing is left on failure.
 
-    What is there and no file (/dev/null, /dev/stdout, a pipe) is written to as it is: a rename would put a file there.
+    An existing path that is not a regular file (/dev/null, /dev/stdout, a pipe) is written to directly: renaming would
+    replace it by a file.
     """
     if path.exists() and not path.is_file():
         write(path)
@@ -27,27 +28,27 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes], before: Callable[[], None]) -> None:
-    """Write several files, in their order, once there is room for all: a full disk leaves what was there.
+    """Write several files in order, once there is room for all of them: a full disk leaves the old files untouched.
 
     Args:
-        contents: of each file.
-        before: called when all of them are on the disk, and none is in its place yet.
+        contents: content of each file.
+        before: called when all temporary files are on disk, before the first one is renamed.
     """
-    waiting: list[tuple[Path, Path]] = []
+    pending: list[tuple[Path, Path]] = []
     try:
         for path, content in contents.items():
-            waiting.append((_filled(path, partial(Path.write_bytes, data=content)), path))
+            pending.append((_filled(path, partial(Path.write_bytes, data=content)), path))
         before()
-        for temporary, path in waiting:
+        for temporary, path in pending:
             temporary.replace(path)
     except BaseException:
-        for temporary, _ in waiting:
+        for temporary, _ in pending:
             temporary.unlink(missing_ok=True)
         raise
 
 
 def _filled(path: Path, write: Callable[[Path], object]) -> Path:
-    """A temporary file beside a target, written and on the disk. Nothing is left on failure."""
+    """Write a temporary file beside a target and flush it to disk. Nothing is left on failure."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
@@ -63,30 +64,30 @@ def _filled(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Raise OSError, before long work, where a file could not be written to `path`."""
+    """Raise OSError, before any long computation, if `path` could not be written as a file."""
     if path.is_dir():
         raise IsADirectoryError(EISDIR, "it is a folder")
-    if path.exists() and not path.is_file():  # a pipe or device is written to as it is
+    if path.exists() and not path.is_file():  # a pipe or device is written to directly
         return
     if not path.parent.is_dir():
         raise NotADirectoryError(ENOTDIR, "its folder is missing")
-    if not os.access(path.parent, os.W_OK | os.X_OK):  # the file is made beside its place, and renamed
+    if not os.access(path.parent, os.W_OK | os.X_OK):  # the temporary file is created beside its target
         raise PermissionError(EACCES, "its folder is read-only")
 
 
 def check_folder_writable(path: Path) -> None:
-    """Raise OSError, before long work, where a folder, or the nearest one above it that is there, cannot be written."""
-    there = path.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise NotADirectoryError(ENOTDIR, f"{there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
+    """Raise OSError, before any long computation, if a folder (or its closest existing parent) is not writable."""
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(ENOTDIR, f"{folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(EACCES, os.strerror(EACCES))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
+    """Write a UTF-8 text file atomically."""
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
@@ -95,7 +96,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a binary file atomically."""
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(content)

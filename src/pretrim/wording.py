@@ -1,6 +1,6 @@
-"""Messages in the words of whoever gave the values: options on the command line, keywords in Python.
+"""Error messages in the user's own terms: options on the command line, keywords in Python.
 
-They are written once, in the words of the command line (``--round-to``).
+Messages are written once, with command-line options (``--round-to``), and translated for Python callers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _EXAMPLE = re.compile(r"`--([a-z][a-z-]*) ([^`\s]+)`")
 _OTHER_LIMIT = re.compile(r"--at-most ([a-z_]+)=")
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 RENAMED = {"from": "weights"}
-"""Keywords that Python has no such word for"""
+"""Options whose Python keyword has another name: ``from`` is reserved in Python"""
 
 
 def as_keywords(text: str, known: Collection[str]) -> str:
-    """A message with the keywords of a Python call in the place of options; whole commands stay as they are.
+    """Replace command-line options in a message by the keywords of a Python call; whole commands are left alone.
 
     Args:
-        text: with options as on the command line.
+        text: a message with options as on the command line.
         known: the keywords of the call.
 
     >>> as_keywords("Lower --round-to (see `pretrim plan --help`), or leave out --ray.", ["round_to"])
@@ -56,7 +56,7 @@ def as_keywords(text: str, known: Collection[str]) -> str:
 
 
 def in_words_of_python(known: Collection[str]) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A call whose errors name its keywords, which the jobs below call by their options on the command line."""
+    """Decorate a function so that its errors name Python keywords instead of command-line options."""
 
     def decorated(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
@@ -73,7 +73,7 @@ def in_words_of_python(known: Collection[str]) -> Callable[[Callable[P, T]], Cal
 
 
 def as_typed(error: UsageError, options: Mapping[str, str]) -> UsageError:
-    """The same error in the words of whoever gave the value: the name of the option in the place of the field's.
+    """Return the error with field names replaced by the options that the user typed.
 
     >>> str(as_typed(UsageError("Expected learning_rate to be more than 0."), {"learning_rate": "--lr"}))
     'Expected --lr to be more than 0.'

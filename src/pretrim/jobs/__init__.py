@@ -1,4 +1,4 @@
-"""The application: target, plan, compress, evaluate, export, measure, sweep. What Python users and the commands call.
+"""The application layer, called by Python users and the commands: target, plan, compress, export, measure, sweep, ...
 
-Every job takes frozen records of options and returns a record; nothing is printed (`reporter.Reporter` is told).
+Every job takes frozen option records and returns a record. Jobs print nothing; they tell a `reporter.Reporter`.
 """

@@ -1,4 +1,4 @@
-"""What a run was asked for, kept in its record: so that a later call can say which setting is another now."""
+"""The settings that a run was made with, kept in its record so that a later call can say which of them changed."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from pretrim.planning.options import Options
 from .options import CompressOptions
 
 Asked: TypeAlias = Mapping[str, str | list[str]]
-"""Option names, with the values as they would be typed"""
-NOT_OF_THE_RESULT = frozenset({"ssh", "remote_python", "ssh_config", "resume", "overwrite"})
-"""Options beside those of the machine that make no other network"""
+"""Values by option name, as they would be typed on the command line"""
+RESULT_NEUTRAL = frozenset({"ssh", "remote_python", "ssh_config", "resume", "overwrite"})
+"""Options, besides those of the machine, that do not affect the resulting network"""
 CORE = ("mode", "min_width", "seed", "step", "fraction", "share_update", "coupling")
-"""Options whose default is the core's"""
+"""Options whose default value is defined in the core"""
 
 
 def asked_of(model: object, data: object, options: CompressOptions) -> dict[str, str | list[str]]:
-    """What `compress` was asked for that makes the network what it is, without defaults and this machine.
+    """Collect the settings of `compress` that determine the network, without defaults and machine settings.
 
     Args:
-        model: kept where it is a name.
-        data: likewise.
-        options: all of them.
+        model: the model; recorded only if it is a name.
+        data: the data; recorded only if they are a name or a path.
+        options: all options of the call.
     """
-    found: dict[str, Any] = {"model": model if isinstance(model, str) else None}
-    found["data"] = str(data) if isinstance(data, str | Path) else None
-    found |= options.limits.given()
-    for part in (options.goal, options.target, options.search, options.data, options.training, options.job):
-        for field in fields(part):
-            value = getattr(part, field.name)
+    settings: dict[str, Any] = {"model": model if isinstance(model, str) else None}
+    settings["data"] = str(data) if isinstance(data, str | Path) else None
+    settings |= options.limits.given()
+    for record in (options.goal, options.target, options.search, options.data, options.training, options.job):
+        for field in fields(record):
+            value = getattr(record, field.name)
             is_default = type(value) is type(field.default) and value == field.default
-            if not is_default and field.name not in NOT_OF_THE_RESULT:
-                found[field.name.removesuffix("_")] = value
-    return {name: _typed(value) for name, value in found.items() if value is not None}
+            if not is_default and field.name not in RESULT_NEUTRAL:
+                settings[field.name.removesuffix("_")] = value
+    return {name: _as_typed(value) for name, value in settings.items() if value is not None}
 
 
-def _typed(value: Any) -> str | list[str]:
-    """A value as it would be typed; one list whatever the order of its parts."""
+def _as_typed(value: Any) -> str | list[str]:
+    """Format a value as it would be typed; lists of texts are sorted, as their order does not matter."""
     if isinstance(value, Mapping):
         return sorted(f"{name}={inner}" for name, inner in value.items())
     if isinstance(value, list | tuple):
@@ -51,13 +51,13 @@ def _typed(value: Any) -> str | list[str]:
 
 
 def changed(run: Path, now: Asked) -> list[str]:
-    """Which settings are others than those that a finished run was made from, in words.
+    """Describe which settings differ from those of a finished run.
 
     Args:
-        run: its folder. A record of an earlier version does not say, and nothing is different.
-        now: what is asked for now.
+        run: folder of the run. Records of earlier versions do not hold the settings; then nothing counts as changed.
+        now: the current settings.
 
-    Raises CheckpointError for a record that is damaged.
+    Raises CheckpointError for a damaged record.
     """
     from pretrim.runs.load import read
 
@@ -66,14 +66,14 @@ def changed(run: Path, now: Asked) -> list[str]:
         return []
     names = dict.fromkeys([*before, *now])
     return [
-        f"{name.replace('_', '-')} was {_said(before.get(name))}, is {_said(now.get(name))}"
+        f"{name.replace('_', '-')} was {_in_words(before.get(name))}, is {_in_words(now.get(name))}"
         for name in names
-        if _meant(name, before.get(name)) != _meant(name, now.get(name))
+        if _normalised(name, before.get(name)) != _normalised(name, now.get(name))
     ]
 
 
-def _meant(name: str, value: str | list[str] | None) -> object:
-    """A value so that two that mean the same are equal: 50% and 0.5x, the default and what it is."""
+def _normalised(name: str, value: str | list[str] | None) -> object:
+    """Normalise a value so that equivalent ones compare equal: 50% and 0.5x, an unset option and its default."""
     if value is None:
         return str(getattr(Options, name)) if name in CORE else None
     if name not in by_option() or isinstance(value, list):
@@ -82,8 +82,8 @@ def _meant(name: str, value: str | list[str] | None) -> object:
     return limit.amount, limit.is_share
 
 
-def _said(value: str | list[str] | None) -> str:
-    """A value in words."""
+def _in_words(value: str | list[str] | None) -> str:
+    """Describe a value for a message."""
     if value is None:
         return "not set"
     return " ".join(value) if isinstance(value, list) else value

@@ -1,7 +1,7 @@
-"""The calls that Python users type: every option a keyword, checked as on the command line.
+"""The public Python API: every option is a keyword, checked as on the command line.
 
-The keywords are the fields of the option records (`jobs.options`, `jobs.sweep`); the `TypedDict`s here say their types
-to editors, and a test holds both together.
+The keywords are the fields of the option records (`jobs.options`, `jobs.sweep`). The `TypedDict`s here declare their
+types for editors; a test keeps both in sync.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class LimitKeywords(TypedDict, total=False):
 
 
 class TrainingKeywords(TypedDict, total=False):
-    """The recipe, and how it is executed."""
+    """The training recipe, and how it is executed."""
 
     epochs: int | None
     batch_size: int | None
@@ -164,7 +164,7 @@ KEYWORDS = {
     "export": {*_fields(TargetOptions, ExportOptions), "data"},
     "measure": {*_fields(MeasureOptions), "against"},
 }
-"""Of each call: messages say these in the place of options"""
+"""Keywords of each call; error messages use them instead of command-line options"""
 
 
 @in_words_of_python(KEYWORDS["plan"])
@@ -178,23 +178,23 @@ def plan(
     costs: Mapping[str, Cost] | None = None,
     **asked: Any,
 ) -> Plan:
-    """How many filters each layer keeps, so that every limit is met, those of a board too.
+    """Plan how many filters each layer keeps so that every limit is met, including those of a board.
 
     Limits are absolute (``250_000``, ``"20M"``, ``"512KiB"``, ``"5ms"``) or shares of the dense network (``"0.5x"``).
 
     Args:
-        network: what :func:`pretrim.analyze` found.
-        device: a board (`pretrim devices`); its flash and RAM become limits, and public measurements know its times.
-        runtime: that runs the network there: ``"st-edge-ai"``, ``"tflm-cmsis-nn"`` ...
+        network: the analysis from :func:`pretrim.analyze`.
+        device: a board (`pretrim devices`); its flash and RAM become limits, and public measurements predict its times.
+        runtime: the runtime on the board: ``"st-edge-ai"``, ``"tflm-cmsis-nn"`` ...
         application: share of flash and RAM reserved for the application.
-        dtype: the data type that bytes are counted in; by default int8 on a microcontroller, and float32 elsewhere.
-        costs: measured or predicted elsewhere, by quantity.
-        asked: limits (``params=``, ``macs=``, ``flash=``, ``ram=``, ``activation=``, ``latency=``) and how widths are
-            chosen (``mode=``, ``round_to=``, ``seed=`` ...), as :func:`pretrim.core.plan` takes them.
+        dtype: data type in which bytes are counted; by default int8 on a microcontroller, float32 elsewhere.
+        costs: cost functions measured or predicted elsewhere, by quantity.
+        asked: limits (``params=``, ``macs=``, ``flash=``, ``ram=``, ``activation=``, ``latency=``) and options on how
+            widths are chosen (``mode=``, ``round_to=``, ``seed=`` ...), as in :func:`pretrim.core.plan`.
 
     Raises:
-        BudgetError: a limit that is not one, or that the dense network meets already.
-        InfeasibleBudget: no network meets a limit; the message says what is needed at least.
+        BudgetError: a limit is invalid, or the dense network already meets it.
+        InfeasibleBudget: no network meets a limit; the message gives the smallest reachable value.
         UsageError: an unknown option, board or runtime, or a time that nobody measured.
     """
     from pretrim.core import plan as plan_without_device
@@ -214,18 +214,18 @@ def plan(
     return plan_network(network, target, search, {**target.costs_on_board(network), **(costs or {})}, Silent())
 
 
-def _folder(output: str | Path) -> Path:
+def _output_path(output: str | Path) -> Path:
     check_is(output, str | Path, "output to be the name of a folder")
     return Path(output)
 
 
-def _file(weights: str | Path | None) -> Path | None:
+def _weights_path(weights: str | Path | None) -> Path | None:
     check_is(weights, str | Path | None, "weights to be the name of a file")
     return None if weights is None else Path(weights)
 
 
-def _heard(reporter: Reporter | None) -> Reporter:
-    """Who is told. Raises UsageError for what cannot be."""
+def _checked_reporter(reporter: Reporter | None) -> Reporter:
+    """Return the reporter, or a silent one for None. Raises UsageError for an object without a reporter's methods."""
     is_right = all(callable(getattr(reporter, name, None)) for name in vars(Silent) if not name.startswith("_"))
     check_is(reporter, object if is_right else NoneType, "reporter to be like pretrim.jobs.reporter.Silent, or None")
     return reporter or Silent()
@@ -242,44 +242,45 @@ def compress(
     reporter: Reporter | None = None,
     **options: Unpack[CompressKeywords],
 ) -> Run:
-    """Trim a network to its limits, train it once, save it, and export it where a runtime or board is named.
+    """Trim a network to its limits, train it once, save it, and export it if a runtime or board is named.
 
     Args:
         model: a name (``"resnet20"``, ``"my_net.py:build"``), a module, or a function that builds one.
-        data: a name or folder as on the command line, or torch data sets or loaders of your own: (train, test) or
-            (train, validation, test). A loader stands for the images that it gives in an epoch, also those that a
-            ``SubsetRandomSampler`` or a list of numbers chooses; other samplers and a ``collate_fn`` are refused. Float
-            images are taken as they are, others normalised. None: those of the task.
+        data: a name or folder as on the command line, or your own torch data sets or loaders: (train, test) or
+            (train, validation, test). A loader stands for the images it yields in an epoch, including those chosen by a
+            ``SubsetRandomSampler`` or a list of indices; other samplers and a ``collate_fn`` are refused. Float images
+            are used unchanged, others are normalised. None: the task's own data.
         output: the new run folder.
-        weights: a file of trained weights to start from; the filters with the largest L1 norm stay.
-        reporter: told of remarks and progress; nothing is printed without one.
+        weights: a file of trained weights to start from; the filters with the largest L1 norm are kept.
+        reporter: receives remarks and progress; without one, nothing is printed.
         options: as on the command line: ``macs="0.5x"``, ``device="stm32h743"``, ``epochs=20``, ``mode="uniform"`` ...;
-            ``task=`` may be a name, or an object of your own (`tasks.own`).
+            ``task=`` may be a name, or a task object of your own (`tasks.own`).
 
-    Random numbers that the caller draws afterwards are those that would have come without the call.
+    The caller's random number generators are left as they were before the call.
 
     Returns:
-        The run: its ``model``, ``accuracy``, ``plan``; `Run.export`, `Run.evaluate`, `Run.predict` go on with it.
+        The run, with its ``model``, ``accuracy`` and ``plan``; continue with `Run.export`, `Run.evaluate` and
+        `Run.predict`.
 
     Raises:
         UsageError: options that contradict each other or the model, or a loader that is refused; nothing was written.
-        InfeasibleBudget: no network meets a limit; the message says what is needed at least.
+        InfeasibleBudget: no network meets a limit; the message gives the smallest reachable value.
         PretrimError: the training failed; its state stays in the folder, for ``resume=True``.
     """
-    given: dict[str, Any] = {**options, "from": _file(weights)}
+    keywords: dict[str, Any] = {**options, "from": _weights_path(weights)}
     kinds = (Limits, GoalOptions, TargetOptions, Search, DataOptions, TrainingOptions, MachineOptions, JobOptions)
-    limits, goal, target, search, images, training, machine, job = gather(given, *kinds)
-    asked = CompressOptions(
+    limits, goal, target, search, data_options, training, machine, job = gather(keywords, *kinds)
+    compress_options = CompressOptions(
         limits=limits,
         goal=goal,
         target=target,
         search=search,
-        data=images,
+        data=data_options,
         training=training,
         machine=machine,
         job=job,
     )
-    return run_compress(model, data, _folder(output), asked, _heard(reporter))
+    return run_compress(model, data, _output_path(output), compress_options, _checked_reporter(reporter))
 
 
 @keeps_chance
@@ -295,28 +296,36 @@ def slim(
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Slimmed:
-    """Remove the dead filters of a trained network, whose outputs stay the same, and save it as a run.
+    """Remove the dead filters of a trained network without changing its outputs, and save it as a run.
 
     Args:
         source: a run folder, or a dense network: its name, a trained module, or a function that builds one.
-        output: the new run folder; nothing is written where no filter is dead.
-        data: of a dense network, so that the run knows its classes and normalisation, and is evaluated.
-        input: the shape of one image, ``"3x32x32"``, where neither the data nor the name say it.
+        output: the new run folder; nothing is written if no filter is dead.
+        data: data of a dense network, so that the run has classes, normalisation and an evaluation.
+        input: shape of one image, ``"3x32x32"``, if neither the data nor the model's name imply it.
         weights: a file of trained weights of a dense network.
-        model: what rebuilds the network of a run, where pretrim cannot build it alone.
-        overwrite: replace the run that is there.
-        reporter: told of remarks.
+        model: how to rebuild the network of a run that pretrim cannot rebuild by itself.
+        overwrite: replace an existing run.
+        reporter: receives remarks.
 
     Returns:
         What was removed, and the new `run`.
 
     Raises:
         UsageError: options that do not fit the source.
-        ModelError: a network that cannot be looked through, or whose outputs would change: nothing is written.
+        ModelError: a network that cannot be analysed, or whose outputs would change; nothing is written.
     """
-    images, options = gather({"input": input, "dead": True, "overwrite": overwrite}, DataOptions, SlimOptions)
-    options = replace(options, from_=_file(weights))
-    return run_slim(source, _folder(output), options, data=data, images=images, model=model, reporter=_heard(reporter))
+    data_options, options = gather({"input": input, "dead": True, "overwrite": overwrite}, DataOptions, SlimOptions)
+    options = replace(options, from_=_weights_path(weights))
+    return run_slim(
+        source,
+        _output_path(output),
+        options,
+        data=data,
+        images=data_options,
+        model=model,
+        reporter=_checked_reporter(reporter),
+    )
 
 
 @keeps_chance
@@ -330,32 +339,32 @@ def sweep(
     reporter: Reporter | None = None,
     **options: Unpack[SweepKeywords],
 ) -> Study:
-    """Train many plans of one network, each once, and keep them in a study; called again, it goes on.
+    """Train many plans of one network, each once, and keep them in a study; another call continues it.
 
     Args:
         model: a name, a module, or a function that builds one.
-        data: a name or folder, or torch data sets or loaders of your own; None: those of the task.
+        data: a name or folder, or your own torch data sets or loaders; None: the task's own data.
         output: the study's folder.
-        keep: fractions of the limited cost to try, or one; the same as ``budget_fraction``.
-        reporter: told of remarks and progress.
+        keep: one or more fractions of the limited cost to try; the same as ``budget_fraction``.
+        reporter: receives remarks and progress.
         options: as on the command line: ``modes="balanced,uniform"``, ``seeds=3``, ``epochs=20`` ...
 
     Returns:
-        The study: its ``trials``; `Study.recommend` and `Study.report` go on with it.
+        The study, with its ``trials``; continue with `Study.recommend` and `Study.report`.
 
     Raises:
         UsageError: options that contradict each other.
         StudyError: the folder holds something else, or another study.
     """
-    given: dict[str, Any] = dict(options)
+    keywords: dict[str, Any] = dict(options)
     if keep is not None:
-        if "budget_fraction" in given:
+        if "budget_fraction" in keywords:
             raise UsageError("keep and budget_fraction are the same: give one of them.")
-        given["budget_fraction"] = listed("keep", keep)
+        keywords["budget_fraction"] = listed("keep", keep)
     kinds = (GridOptions, Limits, SweepOptions, TrainingOptions, MachineOptions)
-    grid, limits, how, training, machine = gather(given, *kinds)
-    asked = StudyOptions(grid=grid, limits=limits, sweep=how, training=training, machine=machine)
-    study = run_sweep(model, data, _folder(output), asked, _heard(reporter))
+    grid, limits, sweep_options, training, machine = gather(keywords, *kinds)
+    study_options = StudyOptions(grid=grid, limits=limits, sweep=sweep_options, training=training, machine=machine)
+    study = run_sweep(model, data, _output_path(output), study_options, _checked_reporter(reporter))
     study.check_any_done()
     return study
 

@@ -1,4 +1,4 @@
-"""Random numbers of the caller's, which a call leaves to come as they would have been."""
+"""Preserves the caller's random number generators across a call."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ T = TypeVar("T")
 
 
 @contextmanager
-def _chance_kept() -> Iterator[None]:
-    """Generators of random numbers that everybody shares, Python's, NumPy's and torch's, are left as they were."""
+def _preserved_generators() -> Iterator[None]:
+    """Restore the global random number generators of Python, NumPy and torch on exit."""
     import numpy as np
     import torch
 
-    python, numpy = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 def keeps_chance(function: Callable[P, T]) -> Callable[P, T]:
-    """A call that seeds generators for itself, and leaves the caller's numbers to come as they would have been."""
+    """Decorate a function that seeds the global generators, so that the caller's random numbers are not affected."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with _chance_kept():
+        with _preserved_generators():
             return function(*args, **kwargs)
 
     return call

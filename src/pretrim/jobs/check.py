@@ -1,4 +1,4 @@
-"""Does a file or a run fit a board, or any: flash, RAM, operators that are missing, and the time that it would take."""
+"""Checks whether a file or a run fits a board, or any of them: flash, RAM, missing operators and predicted time."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class OnBoard:
-    """What a file takes on one board.
+    """The resources that a file needs on one board.
 
     Attributes:
-        board: its name.
+        board: name of the board.
         fits: whether file and arena are within the board's limits, and no operator is missing.
-        problems: in words what does not fit, and what is missing.
-        file_bytes: of the file.
-        flash_limit: what the board leaves for a file; None where memory limits nothing (a computer).
-        arena_bytes: of the tensor arena there; None for a computer, or where the file is not a ``.tflite``.
-        ram_limit: what the board leaves for an arena, or all of a computer's RAM.
-        verified: whether the interpreter for microcontrollers ran the file here.
-        missing: operators that it does not have.
-        times: predicted, each with machine, runtime, data type and threads (`board_systems.Prediction.record`).
+        problems: descriptions of what does not fit and what is missing.
+        file_bytes: size of the file.
+        flash_limit: bytes that the board leaves for a file; None where memory is no limit (a computer).
+        arena_bytes: size of the tensor arena on the board; None for a computer, or if the file is not a ``.tflite``.
+        ram_limit: bytes that the board leaves for an arena, or all of a computer's RAM.
+        verified: whether the microcontroller interpreter ran the file on this machine.
+        missing: operators that the interpreter lacks.
+        times: predicted times, each with machine, runtime, data type and threads (`board_systems.Prediction.record`).
     """
 
     board: str
@@ -50,21 +50,21 @@ class OnBoard:
     times: tuple[Mapping[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return plain JSON."""
         lists = {name: list(getattr(self, name)) for name in ("problems", "missing", "times")}
         return {**vars(self), **lists}
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A file on some boards.
+    """A file checked against one or more boards.
 
     Attributes:
         path: the file.
-        data_type: that it computes in.
-        boards: what it takes on each.
-        filters: of all its layers; 0 where that is not known.
-        zero_filters: of each layer that has any, how many are zero, and how many it has.
+        data_type: data type of its computation.
+        boards: the result for each board.
+        filters: total number of filters; 0 if unknown.
+        zero_filters: for each layer with all-zero filters, their number and the layer's total.
     """
 
     path: Path
@@ -75,41 +75,41 @@ class Checked:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits the board that was asked about; of all boards, any microcontroller."""
-        asked = [entry for entry in self.boards if entry.flash_limit is not None] or self.boards
-        return any(entry.fits for entry in asked)
+        """Whether the file fits the requested board or, if all boards were checked, any microcontroller."""
+        relevant = [entry for entry in self.boards if entry.flash_limit is not None] or self.boards
+        return any(entry.fits for entry in relevant)
 
     def to_json(self) -> dict[str, Any]:
-        """What `pretrim check --json` prints."""
-        found = [entry.to_json() for entry in self.boards]
+        """Return the output of `pretrim check --json`."""
+        boards = [entry.to_json() for entry in self.boards]
         zero = {layer: {"zero": count, "filters": of} for layer, (count, of) in self.zero_filters.items()}
         return {
             "path": str(self.path),
             "data_type": self.data_type,
             "fits": self.fits,
-            "boards": found,
+            "boards": boards,
             "filters": self.filters,
             "zero_filters": zero,
         }
 
 
 def check(path: str | Path, device: str = ALL, runtime: str | None = None, application: float | None = None) -> Checked:
-    """Look at a ``.tflite``, an ``.onnx`` or the artifact of a run as boards would.
+    """Check a ``.tflite``, an ``.onnx`` or the artifact of a run against boards.
 
     Args:
-        path: a file of anybody's, or a run that was exported.
+        path: any such file, or an exported run.
         device: a board, or ``all``.
-        runtime: whose time is meant; None: those that are known.
+        runtime: runtime to predict times for; None: all with known times.
         application: share of flash and RAM reserved for the application; by default a quarter.
 
     Raises:
-        UsageError: a board or runtime that is not known, or a file that is neither.
+        UsageError: an unknown board or runtime, or a file of another kind.
         ArtifactError: a damaged file, or a run without an artifact.
     """
     chosen = boards() if device == ALL else (board(device),)
     if application is not None and device != ALL and chosen[0].kind != "microcontroller":
         raise UsageError(f"--application is of microcontrollers, and {device} is none: leave it out.")
-    file, runtime = _file_of(Path(path)), None if runtime == "litert" else runtime  # that is whose file it is
+    file, runtime = _file_of(Path(path)), None if runtime == "litert" else runtime  # it only names the format
     share = APPLICATION_SHARE if application is None else application
     if file.suffix == ".onnx":
         return Checked(file, "as in the file", tuple(_onnx(file, entry, share) for entry in chosen))
@@ -118,13 +118,13 @@ def check(path: str | Path, device: str = ALL, runtime: str | None = None, appli
     graph, content = read_graph(file), file.read_bytes()
     systems = {entry.name: _systems(entry, graph.data_type, runtime, must=device != ALL) for entry in chosen}
     is_for_micro = any(entry.kind == "microcontroller" for entry in chosen)
-    made = _interpreted(content, chosen) if is_for_micro else _Interpreted({})
-    found = tuple(_on(entry, graph, made, share, systems[entry.name]) for entry in chosen)
-    return Checked(file, graph.data_type, found, graph.filters, graph.zero_filters)
+    interpreted = _interpreted(content, chosen) if is_for_micro else _Interpreted({})
+    results = tuple(_on(entry, graph, interpreted, share, systems[entry.name]) for entry in chosen)
+    return Checked(file, graph.data_type, results, graph.filters, graph.zero_filters)
 
 
 def _file_of(path: Path) -> Path:
-    """A file as it is, or the artifact of a run: its ``.tflite`` first, of int8 before float32."""
+    """Return the file itself, or the artifact of a run: preferably a ``.tflite``, int8 before float32."""
     if not path.exists():
         raise UsageError(f"No file {path}: give a .tflite, an .onnx or a run.")
     if not path.is_dir():
@@ -138,7 +138,7 @@ def _file_of(path: Path) -> Path:
 
 
 def _systems(entry: Board, dtype: str, runtime: str | None, *, must: bool) -> list[System]:
-    """The runtimes whose time is told on a board; of several boards, those that have the runtime that was named."""
+    """Select the runtimes to predict times for on a board; empty if it lacks the named one and that is not required."""
     if entry.kind != "microcontroller":
         return []
     from pretrim.latency.on_board import systems_to_show
@@ -153,12 +153,12 @@ def _systems(entry: Board, dtype: str, runtime: str | None, *, must: bool) -> li
 
 @dataclass(frozen=True)
 class _Interpreted:
-    """What the interpreter for microcontrollers makes of a file.
+    """The microcontroller interpreter's result for a file.
 
     Attributes:
-        arenas: by the name of a board; empty where it does not run the file.
-        missing: operators that it does not have.
-        problem: in words, why it does not run the file.
+        arenas: tensor arena by board name; empty if the interpreter cannot run the file.
+        missing: operators that the interpreter lacks.
+        problem: description of why it cannot run the file.
     """
 
     arenas: Mapping[str, BoardArena]
@@ -167,7 +167,7 @@ class _Interpreted:
 
 
 def _interpreted(content: bytes, chosen: Sequence[Board]) -> _Interpreted:
-    """The arena on each microcontroller, or why there is none."""
+    """Compute the arena on each microcontroller, or why there is none."""
     from pretrim.deploy.board import arena_on_each
     from pretrim.deploy.micro import MissingOperators
 
@@ -179,11 +179,11 @@ def _interpreted(content: bytes, chosen: Sequence[Board]) -> _Interpreted:
         return _Interpreted({}, problem=str(error).rstrip("."))
 
 
-def _on(entry: Board, graph: FileGraph, made: _Interpreted, share: float, systems: Sequence[System]) -> OnBoard:
-    """A ``.tflite`` on one board."""
+def _on(entry: Board, graph: FileGraph, interpreted: _Interpreted, share: float, systems: Sequence[System]) -> OnBoard:
+    """Check a ``.tflite`` against one board."""
     limits = entry.limits(share)
-    is_micro, arena = entry.kind == "microcontroller", made.arenas.get(entry.name)
-    problems = [made.problem] if is_micro and made.problem is not None else []
+    is_micro, arena = entry.kind == "microcontroller", interpreted.arenas.get(entry.name)
+    problems = [interpreted.problem] if is_micro and interpreted.problem is not None else []
     if "artifact_bytes" in limits and graph.file_bytes > limits["artifact_bytes"]:
         problems.append(f"the file takes {graph.file_bytes:,} bytes, more than {limits['artifact_bytes']:,}")
     ram = limits.get("arena_bytes", entry.ram_bytes)
@@ -198,7 +198,7 @@ def _on(entry: Board, graph: FileGraph, made: _Interpreted, share: float, system
         arena_bytes=None if arena is None else arena.total_bytes,
         ram_limit=ram,
         verified=arena is not None and arena.verified,
-        missing=made.missing if is_micro else (),
+        missing=interpreted.missing if is_micro else (),
         times=tuple(_times(entry, graph, systems)),
     )
 
@@ -207,13 +207,13 @@ def _times(entry: Board, graph: FileGraph, systems: Sequence[System]) -> list[di
     from pretrim.latency.on_board import predict
     from pretrim.latency.on_file import sketch_of_file
 
-    sketched = sketch_of_file(graph)
-    found = [predict(entry, system, sketched) for system in systems]
-    return [basis.record({"file": ns}) for basis, ns in found]
+    sketch = sketch_of_file(graph)
+    predictions = [predict(entry, system, sketch) for system in systems]
+    return [basis.record({"file": ns}) for basis, ns in predictions]
 
 
 def _onnx(file: Path, entry: Board, share: float) -> OnBoard:
-    """An ``.onnx`` on one board: a computer loads it; what a microcontroller makes of it is not known here."""
+    """Check an ``.onnx`` against one board: computers load it, microcontrollers need it exported to ``.tflite``."""
     size = file.stat().st_size
     limits = entry.limits(share)
     problems = []

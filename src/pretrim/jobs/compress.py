@@ -41,16 +41,16 @@ def compress(
     options: CompressOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
-    """Trim a network to its limits, train it, save it, and export it where a runtime or board was named.
+    """Trim a network to its limits, train it, save it, and export it if a runtime or board was named.
 
-    Under ``torchrun`` every process calls it; the main one writes.
+    Under ``torchrun`` every process calls this; only the main one writes.
 
     Args:
         model: name, module, or function that builds one.
-        data: name, folder, or data sets; None: those of the task.
+        data: name, folder, or data sets; None: the task's own data.
         output: the new run folder.
         options: limits, target, and everything else.
-        reporter: told of remarks and progress.
+        reporter: receives remarks and progress.
 
     Raises:
         UsageError: options that contradict each other or the model; nothing was written.
@@ -68,7 +68,7 @@ def compress(
 
 
 class _Job:
-    """One call of `compress`: first all that can be wrong before anything is written, then the work."""
+    """One call of `compress`: the constructor checks everything before anything is written, `run` does the work."""
 
     def __init__(
         self, model: ModelSource, data: DataSource | None, output: Path, options: CompressOptions, reporter: Reporter
@@ -84,9 +84,9 @@ class _Job:
         self.locks: list[Lock] = []
         self.asked = asked_of(model, data, options)
         job = options.job
-        self.given, self.target = check_options(data, options)
+        self.user_plan, self.target = check_options(data, options)
         self.seed = options.search.options().seed
-        name, inherits = _name_of(data), job.from_ is not None
+        name, fine_tunes = _name_of(data), job.from_ is not None
         self.execution: Execution = execution_of(options.machine)
         note_threads(options.machine.threads, reporter)
         check_name(model)
@@ -98,18 +98,18 @@ class _Job:
             prepare_output(output, job.overwrite, job.resume)
         self.data: DataSet
         self.data, self.task = open_data(
-            data, options.data, model=model, plan=self.given, seed=self.seed, reporter=reporter
+            data, options.data, model=model, plan=self.user_plan, seed=self.seed, reporter=reporter
         )
         count = len(self.data.train)
-        self.recipe: Recipe = recipe_of(name, options.training, self.seed, images=count, fine_tune=inherits)
+        self.recipe: Recipe = recipe_of(name, options.training, self.seed, images=count, fine_tune=fine_tunes)
         self.dense = self._open(model)
         self.task.check(self.dense.module, self.data)
-        self.task.objective(self.recipe, self.data, torch.device("cpu"), None)  # says what the recipe may not ask
-        made = self.given or plan_for(self.dense, self.target, options.search, reporter)
-        made = check_plan(made, self.dense)
-        if self.target.is_microcontroller:  # in every process, and when resumed: the same plan
-            made = fitted(made, self.dense, self.target, None if self.given else options.search, reporter)
-        self.plan: Plan = made
+        self.task.objective(self.recipe, self.data, torch.device("cpu"), None)  # raises for unsupported recipes
+        plan = self.user_plan or plan_for(self.dense, self.target, options.search, reporter)
+        plan = check_plan(plan, self.dense)
+        if self.target.is_microcontroller:  # deterministic: all processes, and resumed trainings, get the same plan
+            plan = fitted(plan, self.dense, self.target, None if self.user_plan else options.search, reporter)
+        self.plan: Plan = plan
         reporter.planned(self.plan)
 
     def _open(self, model: ModelSource) -> DenseModel:
@@ -118,7 +118,7 @@ class _Job:
         return open_model(model, self.data.input_shape, len(self.data.classes) or None, self.seed)
 
     def run(self) -> Run:
-        """Train, save, export. Every process does it; the main one writes."""
+        """Train, save and export. Every process runs this; only the main one writes."""
         import torch
 
         from pretrim.models.weights import load_weights
@@ -126,11 +126,11 @@ class _Job:
         from pretrim.surgery.apply import apply
         from pretrim.train import is_main, make_accelerator
 
-        inherit, trackers = self.options.job.from_, self.options.machine.tracker
-        weights = load_weights(self.dense.module, inherit) if inherit is not None else ""
+        weights_file, trackers = self.options.job.from_, self.options.machine.tracker
+        weights = load_weights(self.dense.module, weights_file) if weights_file is not None else ""
         teacher = self._teacher()
         torch.manual_seed(self.seed)
-        init = "inherit" if inherit is not None else "fresh"
+        init = "inherit" if weights_file is not None else "fresh"
         slim = apply(self.dense.module, self.plan, init, self.dense.network)
         if self.plan.slim == self.plan.dense:
             self.reporter.say("note: the plan removes nothing")
@@ -140,14 +140,14 @@ class _Job:
                 self._enter(stack, self.output)
             accelerator = make_accelerator(self.execution.device, trackers, self.output / TRACKING)
             if trackers:
-                accelerator.init_trackers("pretrim", config=_flat(asdict(self.recipe)))
-            if inherit is not None:
-                results["inherited"] = self._inherited(slim, inherit)
+                accelerator.init_trackers("pretrim", config=_tracker_config(asdict(self.recipe)))
+            if weights_file is not None:
+                results["inherited"] = self._inherited(slim, weights_file)
             results |= self._train("slim", slim, self.plan, self.output, teacher, weights, accelerator)
             if self.options.job.dense:
                 results["dense"] = self._dense(stack, weights, accelerator)
             self._save(slim, self.output, {**results, "asked": self.asked})
-        if is_main():  # only now: what is saved needs no state to be made again
+        if is_main():  # only now that everything is saved, so that the training state is no longer needed
             for folder in (self.dense_folder, self.output):
                 (folder / STATE).unlink(missing_ok=True)
         accelerator.end_training()
@@ -155,7 +155,7 @@ class _Job:
 
     @property
     def dense_folder(self) -> Path:
-        """The run of the dense network, inside the slim one's."""
+        """Folder of the dense network's run, inside that of the slim one."""
         from pretrim.runs.record import DENSE
 
         return self.output / DENSE
@@ -167,17 +167,17 @@ class _Job:
         self.locks.append(stack.enter_context(output_folder(folder, overwrite=job.overwrite, resume=job.resume)))
 
     def _dense(self, stack: ExitStack, weights: str, accelerator: Accelerator) -> dict[str, Any]:
-        """The dense network trained too, as a run like any other."""
+        """Train and save the dense network too, as a run of its own; return its results."""
         from pretrim.planning.search import plan_of_widths
         from pretrim.surgery.apply import apply
         from pretrim.train import is_main
 
         network = self.dense.network
-        whole = replace(plan_of_widths(network, network.dense, self.plan.dtype), model=self.plan.model)
-        module = apply(self.dense.module, whole, "inherit", network)
+        dense_plan = replace(plan_of_widths(network, network.dense, self.plan.dtype), model=self.plan.model)
+        module = apply(self.dense.module, dense_plan, "inherit", network)
         if is_main():
             self._enter(stack, self.dense_folder)
-        results = self._train("dense", module, whole, self.dense_folder, None, weights, accelerator)
+        results = self._train("dense", module, dense_plan, self.dense_folder, None, weights, accelerator)
         self._save(module, self.dense_folder, results)
         return results
 
@@ -191,7 +191,7 @@ class _Job:
         weights: str,
         accelerator: Accelerator,
     ) -> dict[str, Any]:
-        """Train one network in its folder; its results, as plain JSON."""
+        """Train one network in its folder; return its results as plain JSON."""
         from pretrim.runs.training import TrainingSpec, digest, train_into
 
         spec: TrainingSpec = TrainingSpec(
@@ -199,7 +199,7 @@ class _Job:
             execution=self.execution,
             title=f"{self.dense.name}, {name}, on {self.data.name}",
             teacher=teacher,
-            made_of={"weights": weights, **_searched(plan), "plan": digest(plan), "network": self.dense.forward},
+            made_of={"weights": weights, **_search_settings(plan), "plan": digest(plan), "network": self.dense.forward},
             resume=self.options.job.resume,
             worst=self.options.job.worst,
             task=self.task,
@@ -212,14 +212,14 @@ class _Job:
         return {"recipe": asdict(self.recipe), **trained.to_json()}
 
     def _watched(self, on_step: Callable[[Progress], None]) -> Callable[[Progress], None]:
-        """Tell of each step, and stop where another training took the folder over."""
+        """Wrap the step callback: first raise an error if another training has taken over the folder."""
 
-        def watched(progress: Progress) -> None:
+        def checked_step(progress: Progress) -> None:
             for lock in self.locks:
                 lock.check()
             on_step(progress)
 
-        return watched
+        return checked_step
 
     def _hooks(self, name: str, on_step: Any, accelerator: Accelerator) -> Hooks:
         from pretrim.runs.training import Hooks
@@ -238,7 +238,7 @@ class _Job:
         return Hooks(on_start=on_start, on_step=on_step, on_epoch=on_epoch)
 
     def _teacher(self) -> Teacher | None:
-        """The network of another run, if it can teach this one."""
+        """Load the network of another run as teacher, if it fits this job's data."""
         path = self.options.job.teacher
         if path is None:
             return None
@@ -246,26 +246,26 @@ class _Job:
         from pretrim.runs.load import read
         from pretrim.train import Teacher
 
-        reference, ours = read(path).reference, self.dense.reference
-        # The user named this file as MODEL, so the same file may be run for the teacher.
-        named = ours.name if None not in (reference, ours) and reference.name == ours.name else None  # type: ignore[union-attr]
-        opened = open_classifier(path, named)
-        if opened.classes != self.data.classes or opened.input_shape != self.data.input_shape:
-            wanted, got = ("x".join(map(str, shape)) for shape in (self.data.input_shape, opened.input_shape))
+        reference, own = read(path).reference, self.dense.reference
+        # The user named this file as MODEL, so it may also be executed to rebuild the teacher.
+        rebuilt_by = own.name if None not in (reference, own) and reference.name == own.name else None  # type: ignore[union-attr]
+        teacher = open_classifier(path, rebuilt_by)
+        if teacher.classes != self.data.classes or teacher.input_shape != self.data.input_shape:
+            expected, actual = ("x".join(map(str, shape)) for shape in (self.data.input_shape, teacher.input_shape))
             raise UsageError(
-                f"Expected a teacher for the same classes and images of {wanted}, but {path} has "
-                f"{len(opened.classes)} classes and images of {got}."
+                f"Expected a teacher for the same classes and images of {expected}, but {path} has "
+                f"{len(teacher.classes)} classes and images of {actual}."
             )
-        if opened.record.as_given != self.data.as_given:
+        if teacher.record.as_given != self.data.as_given:
             kinds = {True: "float tensors as they were", False: "pixels"}
             raise UsageError(
                 f"Expected a teacher that was trained on {kinds[self.data.as_given]}, as these data are, but {path} "
-                f"was trained on {kinds[opened.record.as_given]}."
+                f"was trained on {kinds[teacher.record.as_given]}."
             )
-        return Teacher(opened.network, *opened.normalisation, name=opened.record.weights_sha256)
+        return Teacher(teacher.network, *teacher.normalisation, name=teacher.record.weights_sha256)
 
     def _inherited(self, slim: nn.Module, file: Path) -> dict[str, Any]:
-        """How accurate the trained network is, and what is left of that once it is cut, before it is fine-tuned."""
+        """Evaluate the pretrained network before and after it is cut, without any fine-tuning."""
         from pretrim.train import recalibrate
 
         data, metric = self.data, self.task.metric
@@ -288,7 +288,7 @@ class _Job:
         save_trained(folder, model, self.data, self.dense, results)
 
     def _finished(self, slim: nn.Module) -> Run:
-        """The run, exported where a runtime was named."""
+        """Return the run, exported if a runtime was named."""
         from pretrim.train import is_main
 
         from .run import Run
@@ -304,31 +304,31 @@ class _Job:
 
 
 def check_options(data: DataSource | None, options: CompressOptions) -> tuple[Plan | None, Target]:
-    """What is wrong with the options is said before long work; the plan that was given, and the target.
+    """Check the options before any long computation; return the user's plan, if given, and the target.
 
     Args:
-        data: name, folder, or data sets; None: those of the task.
-        options: all of them.
+        data: name, folder, or data sets; None: the task's own data.
+        options: all options of the call.
 
-    Raises UsageError for what cannot be, whatever the data and the model are.
+    Raises UsageError for options that are wrong whatever the data and the model are.
     """
     job = options.job
     if job.worst < 0:
         raise UsageError(f"Expected --worst to be 0 or more images, but got {job.worst}.")
-    given = _given_plan(options)
-    target = _target_of(options, given)
+    plan = _user_plan(options)
+    target = _target_of(options, plan)
     if job.resume and job.overwrite:
         raise UsageError("--resume continues a training, --overwrite starts anew: give one of them.")
     recipe_of(_name_of(data), options.training, options.search.options().seed, fine_tune=job.from_ is not None)
-    return given, target
+    return plan, target
 
 
 def _name_of(data: DataSource | None) -> str:
     return str(data) if isinstance(data, str | Path) else ""
 
 
-def _given_plan(options: CompressOptions) -> Plan | None:
-    """The plan of ``--plan``. Raises UsageError where limits or options of a search are given as well."""
+def _user_plan(options: CompressOptions) -> Plan | None:
+    """Load the plan of ``--plan``, if any. Raises UsageError if limits or search options are given as well."""
     from pretrim.planning.plan import Plan
 
     if options.job.plan is None:
@@ -336,48 +336,48 @@ def _given_plan(options: CompressOptions) -> Plan | None:
     limits = options.limits.given()
     if limits:
         raise UsageError(f"Expected limits or --plan, but got both: leave out --{next(iter(limits))} or --plan.")
-    changed = [name for name in options.search.changes() if name != "seed"]  # that is of the training as well
-    if changed:
-        option = f"--{changed[0].replace('_', '-')}"
+    search_changes = [name for name in options.search.changes() if name != "seed"]  # the training uses the seed too
+    if search_changes:
+        option = f"--{search_changes[0].replace('_', '-')}"
         raise UsageError(f"Expected a plan or how to draw one, but got both: leave out {option} or --plan.")
     return Plan.load(options.job.plan)
 
 
-def _target_of(options: CompressOptions, given: Plan | None) -> Target:
-    """The target, checked as far as that goes without the model."""
-    if given is None:
+def _target_of(options: CompressOptions, plan: Plan | None) -> Target:
+    """Find the target, checked as far as possible without the model."""
+    if plan is None:
         target = find_target(options.target, options.limits.given(), options.search)
         check_before_analysis(target, options.search)
         return target
-    kept = {name: text for name, text in given.limits.items() if name != "latency_ns"}  # it was measured for the plan
-    return find_target(_in_type_of(given, options.target), kept, options.search)
+    limits = {name: text for name, text in plan.limits.items() if name != "latency_ns"}  # measured for the plan
+    return find_target(_with_plan_dtype(plan, options.target), limits, options.search)
 
 
-def _in_type_of(given: Plan, asked: TargetOptions) -> TargetOptions:
-    """The options with the data type of a plan whose limits depend on it, so that its file has the one they count in.
+def _with_plan_dtype(plan: Plan, options: TargetOptions) -> TargetOptions:
+    """Set the options' data type to the plan's, if its limits depend on it, so that the exported file matches them.
 
-    Raises UsageError where another one is asked for, or is the board's.
+    Raises UsageError if the user or the board requires another data type.
     """
     from pretrim.cost.quantities import quantities
 
-    limited = {quantities()[name].unit for name in given.limits if name in quantities()}
-    if not limited & {"bytes", "ns"}:
-        return asked
-    is_open = asked.int8 is None and asked.dtype is None
-    micro = asked.device is not None and board(asked.device).kind == "microcontroller"
-    if is_open and not micro:
-        return replace(asked, dtype=given.dtype)
-    dtype = data_type_of(asked)
-    if dtype != given.dtype:
+    units = {quantities()[name].unit for name in plan.limits if name in quantities()}
+    if not units & {"bytes", "ns"}:
+        return options
+    is_open = options.int8 is None and options.dtype is None
+    is_micro = options.device is not None and board(options.device).kind == "microcontroller"
+    if is_open and not is_micro:
+        return replace(options, dtype=plan.dtype)
+    dtype = data_type_of(options)
+    if dtype != plan.dtype:
         raise UsageError(
-            f"Expected a plan whose limits are counted in {dtype}, which is exported, but it counts in {given.dtype}: "
-            f"add --dtype {given.dtype}, or make the plan again for this target."
+            f"Expected a plan whose limits are counted in {dtype}, which is exported, but it counts in {plan.dtype}: "
+            f"add --dtype {plan.dtype}, or make the plan again for this target."
         )
-    return asked
+    return options
 
 
-def _searched(plan: Plan) -> dict[str, Any]:
-    """What a plan was searched by, so that a training that goes on with another one can say what differs."""
+def _search_settings(plan: Plan) -> dict[str, Any]:
+    """Return the limits and search options of a plan, so that resuming with another plan can report the differences."""
     from pretrim.cost.quantities import quantities
     from pretrim.planning.budget import Limit
 
@@ -386,10 +386,10 @@ def _searched(plan: Plan) -> dict[str, Any]:
         for name, quantity in quantities().items()
         if name in plan.limits
     }
-    shown = {f"limit on {name}": f"{limit.amount:.15g}{'x' * limit.is_share}" for name, limit in limits.items()}
-    return {**shown, "search": plan.to_json()["options"]}
+    limit_texts = {f"limit on {name}": f"{limit.amount:.15g}{'x' * limit.is_share}" for name, limit in limits.items()}
+    return {**limit_texts, "search": plan.to_json()["options"]}
 
 
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """What trackers take: no None."""
+def _tracker_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Convert a configuration for trackers, which do not accept None."""
     return {name: str(value) if value is None else value for name, value in config.items()}

@@ -1,4 +1,4 @@
-"""The data of a job: by name, folder or torch data sets, in the shape that the network takes."""
+"""The data of a job, given by name, folder or torch data sets, in the shape that the network takes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 DataSource: TypeAlias = "str | Path | DataSet | Sequence[Any]"
 """A name or folder, a data set of pretrim, or torch data sets as (train, test) or (train, validation, test)"""
-ALIKE = 1e-3
-"""By which the mean of the same images may differ, as decoders do"""
+MEAN_TOLERANCE = 1e-3
+"""Tolerance on the mean and standard deviation of the same images, as image decoders differ"""
 _SHAPE = re.compile(r"[1-9]\d{0,8}(x[1-9]\d{0,8}){1,3}", re.ASCII)
 
 
@@ -44,18 +44,18 @@ def parse_shape(text: str) -> Shape:
 
 
 def input_shape(model: str, text: str | None) -> Shape:
-    """The shape of one image: as given, or the usual one of the model's family."""
+    """Return the shape of one image: as given, or the usual one of the model's family."""
     if text is not None:
         return parse_shape(text)
     if model.startswith(("torchvision:", "timm:")):
         return (3, 224, 224)
     if ".py:" in model and Path(model.rpartition(":")[0]).is_file():
         raise UsageError("A network of your own file needs --input CxHxW: add e.g. --input 3x32x32.")
-    return (3, 32, 32)  # of the built-in networks; a name that is none is told when it is looked for
+    return (3, 32, 32)  # of the built-in networks; unknown names raise an error later, when the model is looked up
 
 
 def wanted_shape(text: str | None, plan: Plan | None) -> Shape | None:
-    """The input that was asked for, or else that of the plan."""
+    """Return the requested input shape, or else that of the plan; None if there is neither."""
     from pretrim.runs.record import image_shape
 
     return parse_shape(text) if text is not None else image_shape(plan) if plan is not None else None
@@ -70,15 +70,15 @@ def open_data(
     seed: int = 0,
     reporter: Reporter,
 ) -> tuple[DataSet, Task]:
-    """Load the data of a job, and find what its network is for.
+    """Load the data of a job, and determine its task.
 
     Args:
-        source: name, folder, data set, or torch data sets; None: those of the task.
+        source: name, folder, data set, or torch data sets; None: the task's own data.
         options: shape, number of images, normalisation, task.
-        model: all networks of torchvision take colour images.
-        plan: whose input shape is taken where none is given.
-        seed: of the parts that are split off.
-        reporter: told where the data are from.
+        model: the model; networks of torchvision always take colour images.
+        plan: plan whose input shape is the default.
+        seed: seed of the split into training, validation and test images.
+        reporter: told where the data come from.
 
     Raises:
         UsageError: no such data or task, or options that do not fit them.
@@ -87,16 +87,16 @@ def open_data(
     from pretrim.tasks import find
 
     shape = wanted_shape(options.input, plan)
-    named = None if options.task is None else find(options.task)
-    data = _named(source, shape, model, seed, options, reporter, named)
+    task = None if options.task is None else find(options.task)
+    data = _load(source, shape, model, seed, options, reporter, task)
     if shape is not None and data.input_shape != shape:
-        wanted, got = ("x".join(map(str, part)) for part in (shape, data.input_shape))
-        raise DataError(f"Expected images of {wanted}, but the data have {got}: give data of that shape.")
-    _say(data, reporter)
-    return _normalised_by(data, options.mean, options.std), named or find(data.task)
+        expected, actual = ("x".join(map(str, part)) for part in (shape, data.input_shape))
+        raise DataError(f"Expected images of {expected}, but the data have {actual}: give data of that shape.")
+    _report(data, reporter)
+    return _with_normalisation(data, options.mean, options.std), task or find(data.task)
 
 
-def _named(
+def _load(
     source: DataSource | None,
     shape: Shape | None,
     model: ModelSource,
@@ -119,7 +119,7 @@ def _named(
         return data if task is None else of_task(data, task)
     channels, size = image_format(shape, model)
     try:
-        found = load(
+        data_set = load(
             str(source),
             seed=seed,
             image_size=size,
@@ -131,13 +131,13 @@ def _named(
         )
     except UsageError as error:
         raise as_typed(error, {"limit": "--max-images"}) from error
-    return found if task is None else of_task(found, task)
+    return data_set if task is None else of_task(data_set, task)
 
 
 def image_format(shape: Shape | None, model: ModelSource) -> tuple[int | None, tuple[int, int] | None]:
-    """Channels and (height, width) that images are read with; None as they are stored.
+    """Return the channels and (height, width) to read images with; None means as stored.
 
-    Raises UsageError for the shape of a signal or volume: files of those are read by a task of the user's own.
+    Raises UsageError for the shape of a signal or volume: such files are read by a user-defined task.
     """
     if shape is None:
         return (3 if isinstance(model, str) and model.startswith("torchvision:") else None), None
@@ -149,8 +149,8 @@ def image_format(shape: Shape | None, model: ModelSource) -> tuple[int | None, t
     return shape[0], (shape[1], shape[2])
 
 
-def _normalised_by(data: DataSet, mean: PerChannel | None, std: PerChannel | None) -> DataSet:
-    """The data with the mean and deviation that a trained network is used to, if they were given."""
+def _with_normalisation(data: DataSet, mean: PerChannel | None, std: PerChannel | None) -> DataSet:
+    """Replace the normalisation of the data by the given mean and standard deviation, if any."""
     pair = normalisation(mean, std, data.input_shape[0])
     if pair is not None and data.as_given:
         raise UsageError(
@@ -161,12 +161,12 @@ def _normalised_by(data: DataSet, mean: PerChannel | None, std: PerChannel | Non
 
 
 def normalisation(mean: PerChannel | None, std: PerChannel | None, channels: int) -> Normalisation | None:
-    """What ``--mean`` and ``--std`` say; None without them. Raises UsageError for one alone, or unusable numbers.
+    """Parse ``--mean`` and ``--std``; None without them. Raises UsageError for only one of them or unusable numbers.
 
     Args:
-        mean: a number for each channel: a text with commas between them, or a sequence.
-        std: likewise.
-        channels: of an image.
+        mean: per-channel mean: a sequence, or comma-separated text.
+        std: per-channel standard deviation, in the same form.
+        channels: number of image channels.
     """
     if mean is None and std is None:
         return None
@@ -175,48 +175,47 @@ def normalisation(mean: PerChannel | None, std: PerChannel | None, channels: int
     return _numbers("--mean", mean, channels), _numbers("--std", std, channels, above=0.0)
 
 
-def _numbers(name: str, given: PerChannel, channels: int, above: float = -math.inf) -> tuple[float, ...]:
-    """Read a number for each channel.
+def _numbers(name: str, values: PerChannel, channels: int, above: float = -math.inf) -> tuple[float, ...]:
+    """Parse one number per channel.
 
     >>> _numbers("--mean", "0.5,0.25", 2)
     (0.5, 0.25)
     """
-    text = given if isinstance(given, str) else ",".join(map(str, given))
+    text = values if isinstance(values, str) else ",".join(map(str, values))
     try:
-        found = tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
             f"Expected {name} to be a number for each channel, such as 0.5,0.5,0.5, but got {shown(text)}."
         ) from None
-    if len(found) != channels:
-        counted = "1 number, as the images have 1 channel" if channels == 1 else f"{channels} numbers, one a channel"
-        raise UsageError(f"Expected {name} to be {counted}, but got {len(found)}: {text}.")
-    if not all(above < number < math.inf for number in found):
-        wanted = "numbers above 0" if above == 0 else "finite numbers"
-        raise UsageError(f"Expected {name} to be {wanted}, for pixels of 0 to 1, but got {text}.")
-    return found
+    if len(numbers) != channels:
+        expected = "1 number, as the images have 1 channel" if channels == 1 else f"{channels} numbers, one a channel"
+        raise UsageError(f"Expected {name} to be {expected}, but got {len(numbers)}: {text}.")
+    if not all(above < number < math.inf for number in numbers):
+        expected = "numbers above 0" if above == 0 else "finite numbers"
+        raise UsageError(f"Expected {name} to be {expected}, for pixels of 0 to 1, but got {text}.")
+    return numbers
 
 
 def load_like_run(source: DataSource | None, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:
-    """A data set in the run's input shape, split by the run's seed, so that no training image gets into the test.
+    """Load data in the run's input shape, split by the run's seed so that no training image ends up in the test part.
 
     Args:
-        source: name, folder, or data sets; None: those of the task.
-        record: of the run.
-        task: what its network is for.
-        reporter: told where the data are from.
+        source: name, folder, or data sets; None: the task's own data.
+        record: record of the run.
+        task: the run's task.
+        reporter: told where the data come from.
 
-    Raises DataError where its classes or its input are not the run's, or its images are floats where the run's are
-    pixels, or pixels where they are floats.
+    Raises DataError if classes or input shape differ from the run's, or if one has floats and the other has pixels.
     """
     shape, seed = record.input_shape, (record.data or {}).get("split_seed", 0)
     fit = (record.data or {}).get("fit")
-    data = _named(source, shape, "", seed, DataOptions(fit=fit), reporter, task)
-    return _as_the_run(data, record, reporter)
+    data = _load(source, shape, "", seed, DataOptions(fit=fit), reporter, task)
+    return _checked_for_run(data, record, reporter)
 
 
-def _as_the_run(data: DataSet, record: RunRecord, reporter: Reporter) -> DataSet:
-    """The data, which are said. Raises DataError where their classes or their input are not the run's."""
+def _checked_for_run(data: DataSet, record: RunRecord, reporter: Reporter) -> DataSet:
+    """Report the data and return them. Raises DataError if classes, input shape or kind of values are not the run's."""
     from pretrim.data import shown_classes
 
     _check_kind(data, record)
@@ -227,16 +226,16 @@ def _as_the_run(data: DataSet, record: RunRecord, reporter: Reporter) -> DataSet
             f"{shown_classes(data.classes)}: give data with the same classes."
         )
     if data.input_shape != shape:
-        wanted, got = ("x".join(map(str, part or ())) for part in (shape, data.input_shape))
+        expected, actual = ("x".join(map(str, part or ())) for part in (shape, data.input_shape))
         raise DataError(
-            f"Expected images of {wanted}, as the run has them, but {data.name} has {got}: give other data."
+            f"Expected images of {expected}, as the run has them, but {data.name} has {actual}: give other data."
         )
-    _say(data, reporter)
+    _report(data, reporter)
     return data
 
 
 def _check_kind(data: DataSet, record: RunRecord) -> None:
-    """Raises DataError where images are not prepared as those of the training were."""
+    """Raise DataError if the images are floats and those of the training were pixels, or the other way round."""
     if record.as_given and not data.as_given:
         raise DataError(
             f"Expected float tensors as in the training of the run (what made them is not recorded), but {data.name} "
@@ -249,42 +248,42 @@ def _check_kind(data: DataSet, record: RunRecord) -> None:
         )
 
 
-def _say(data: DataSet, reporter: Reporter) -> None:
+def _report(data: DataSet, reporter: Reporter) -> None:
     reporter.say(f"data: {data.source}: {data.contents} ({data.split_note})")
 
 
 def data_to_evaluate(source: DataSource | None, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:
-    """The images to judge a run by: the test part of the data that it was trained on, all images of other data.
+    """Load the images to evaluate a run on: the test part of its own data, or all images of other data.
 
-    Other data are a folder or a table; if they bring a test part, it is that. Data are the run's own by their place, or
-    by what they are: a folder that was moved must not be tested on what was trained.
+    Other data are a folder or a table; if they have a test part, only that is used. Data count as the run's own by
+    their location or by their content, so that training images in a folder that was moved are not used as test images.
 
     Args:
-        source: name, folder, or data sets; None: those of the task.
-        record: of the run.
-        task: what its network is for.
-        reporter: told where the data are from.
+        source: name, folder, or data sets; None: the task's own data.
+        record: record of the run.
+        task: the run's task.
+        reporter: told where the data come from.
 
-    Raises DataError where the data have classes or an input that the run does not have.
+    Raises DataError if the data have classes or an input shape that the run does not have.
     """
     from pretrim.tasks import BUILTIN
 
-    if not _is_place(source) or task.name not in BUILTIN or not record.classes:
+    if not _is_path(source) or task.name not in BUILTIN or not record.classes:
         return load_like_run(source, record, task, reporter)
-    heard = Kept()
-    found = _split_like_run(source, record, task, heard)
-    known = record.data or {}
-    if found is None:
-        found, remarks = _new_data(source, record, task, reporter), _inside(source, known)
+    kept = Kept()
+    data = _split_like_run(source, record, task, kept)
+    recorded = record.data or {}
+    if data is None:
+        data, remarks = _load_other_data(source, record, task, reporter), _subset_remarks(source, recorded)
     else:
-        remarks = [*heard.lines, *_changed(found, known)]
+        remarks = [*kept.lines, *_size_remarks(data, recorded)]
     for line in remarks:
         reporter.say(line)
-    return _as_the_run(found, record, reporter)
+    return _checked_for_run(data, record, reporter)
 
 
-def _is_place(source: DataSource | None) -> TypeGuard[str | Path]:
-    """Whether data are named by a folder or a file, which may be other ones at another time."""
+def _is_path(source: DataSource | None) -> TypeGuard[str | Path]:
+    """Whether the data are named by an existing folder or file, whose content may change over time."""
     from pretrim.data import NAMES
 
     if not isinstance(source, str | Path):
@@ -293,48 +292,48 @@ def _is_place(source: DataSource | None) -> TypeGuard[str | Path]:
 
 
 def _split_like_run(source: str | Path, record: RunRecord, task: Task, reporter: Reporter) -> DataSet | None:
-    """The data that the run was trained on, split as they were; None for others. Nothing is held in memory."""
-    known = record.data or {}
-    seed, options = known.get("split_seed", 0), DataOptions(fit=known.get("fit"))
+    """Load the data with the run's split; None if the run was not trained on them. Nothing is cached in memory."""
+    recorded = record.data or {}
+    seed, options = recorded.get("split_seed", 0), DataOptions(fit=recorded.get("fit"))
     try:
-        found = _named(source, record.input_shape, "", seed, options, reporter, task, memory=0)
-    except PretrimError:  # too small to be split, say
-        if _is_below(known.get("source") or "", Path(source)):
+        data = _load(source, record.input_shape, "", seed, options, reporter, task, memory=0)
+    except PretrimError:  # for instance, too small to be split
+        if _is_below(recorded.get("source") or "", Path(source)):
             raise
         return None
-    return found if _is_of_run(found, known) else None
+    return data if _is_of_run(data, recorded) else None
 
 
-def _is_below(described: str, place: Path) -> bool:
-    """Whether the description of a data set names a place, or what is in it."""
-    return described.endswith(f" {place}") or f" {place}/" in described
+def _is_below(description: str, path: Path) -> bool:
+    """Whether the description of a data set names a path, or something inside it."""
+    return description.endswith(f" {path}") or f" {path}/" in description
 
 
-def _is_of_run(data: DataSet, known: Mapping[str, Any]) -> bool:
-    """Whether data are those that a run was trained on: at their place, or elsewhere with as many images of one kind.
+def _is_of_run(data: DataSet, recorded: Mapping[str, Any]) -> bool:
+    """Whether a run was trained on these data: in the same location, or elsewhere with equal sizes and similar images.
 
-    Their statistics tell more, but not of a run with --mean or --max-images; in doubt they are the run's.
+    Image statistics say nothing about runs with --mean or --max-images; when in doubt, the data count as the run's.
     """
-    if data.source == known.get("source"):
+    if data.source == recorded.get("source"):
         return True
-    if not _is_as_large(data, known):
+    if not _is_as_large(data, recorded):
         return False
-    if "limit" in known or data.name == known.get("name"):
+    if "limit" in recorded or data.name == recorded.get("name"):
         return True
-    pairs = zip((*data.mean, *data.std), (*known.get("mean", ()), *known.get("std", ())), strict=False)
-    return all(math.isclose(here, there, abs_tol=ALIKE) for here, there in pairs)
+    pairs = zip((*data.mean, *data.std), (*recorded.get("mean", ()), *recorded.get("std", ())), strict=False)
+    return all(math.isclose(here, there, abs_tol=MEAN_TOLERANCE) for here, there in pairs)
 
 
-def _is_as_large(data: DataSet, known: Mapping[str, Any]) -> bool:
-    """Whether the parts have as many images as those of the run."""
-    compared = ("validation", "test") if "limit" in known else ("train", "validation", "test")
+def _is_as_large(data: DataSet, recorded: Mapping[str, Any]) -> bool:
+    """Whether the parts have the same numbers of images as those of the run."""
+    parts = ("validation", "test") if "limit" in recorded else ("train", "validation", "test")
     sizes = data.to_json()["sizes"]
-    return all(sizes[part] == known.get("sizes", {}).get(part) for part in compared)
+    return all(sizes[part] == recorded.get("sizes", {}).get(part) for part in parts)
 
 
-def _changed(data: DataSet, known: Mapping[str, Any]) -> list[str]:
-    """A remark on data that were more or less when the run was trained: another test part is drawn."""
-    if "test" not in data.drawn or _is_as_large(data, known):
+def _size_remarks(data: DataSet, recorded: Mapping[str, Any]) -> list[str]:
+    """Warn if the data have gained or lost images since the training, as the test part is then drawn differently."""
+    if "test" not in data.drawn or _is_as_large(data, recorded):
         return []
     return [
         f"note: {data.name} has more or fewer images than when the run was trained: some of the test images may have "
@@ -342,20 +341,20 @@ def _changed(data: DataSet, known: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _inside(source: str | Path, known: Mapping[str, Any]) -> list[str]:
-    """A remark on data that are a part of those of the run: its training images, it may be."""
-    described = known.get("source") or ""
-    if not any(described.endswith(f" {place}") for place in Path(source).parents if place != Path()):
+def _subset_remarks(source: str | Path, recorded: Mapping[str, Any]) -> list[str]:
+    """Warn if the data are part of the run's data, as they may contain its training images."""
+    description = recorded.get("source") or ""
+    if not any(description.endswith(f" {place}") for place in Path(source).parents if place != Path()):
         return []
     return [f"note: {source} is a part of what the run was trained on: its images may have been trained on"]
 
 
-def _new_data(source: str | Path, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:
+def _load_other_data(source: str | Path, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:
     from pretrim.data import Known, load_to_evaluate
     from pretrim.tasks import of_task
 
     channels, size = image_format(record.input_shape, "")
-    assert size is not None  # the run says its input
+    assert size is not None  # a run always has an input shape
     known = Known(task.name, record.classes or ())
     fit = (record.data or {}).get("fit", "crop")
     return of_task(

@@ -1,4 +1,4 @@
-"""An exported run: the artifact, and what its board says of it."""
+"""An exported run: the artifact, and how it fits its board."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Delivered:
-    """An artifact, and what its board says of it.
+    """An artifact, and how it fits its board.
 
     Attributes:
         artifact: the file and its record.
-        board: flash and RAM on a microcontroller, as plain JSON; None where none was named.
-        sources: files in C or C++ that were written.
+        board: flash and RAM use on a microcontroller, as plain JSON; None if none was named.
+        sources: C or C++ source files that were written.
     """
 
     artifact: Artifact
@@ -26,19 +26,19 @@ class Delivered:
     sources: tuple[Path, ...] = ()
 
     measure: ClassVar[Callable[..., Any]]
-    """Latency, memory and energy, here or over ssh: `jobs.measure.measure_file`, attached by `jobs.calls`."""
+    """Measures latency, memory and energy, here or over ssh: `jobs.measure.measure_file`, attached by `jobs.calls`."""
 
     def __repr__(self) -> str:
-        """The file, and what it is."""
-        about = f"{self.artifact.runtime}, {self.artifact.data_type}, {self.artifact.file_bytes:,} bytes"
+        """Show the file, its runtime, data type and size."""
+        description = f"{self.artifact.runtime}, {self.artifact.data_type}, {self.artifact.file_bytes:,} bytes"
         board = "" if self.board is None else f", on {self.board['name']}"
-        return f"Delivered({str(self.path)!r}: {about}{board})"
+        return f"Delivered({str(self.path)!r}: {description}{board})"
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the exported file."""
         return self.artifact.path
 
     def to_json(self) -> dict[str, Any]:
-        """What `pretrim export --json` prints."""
+        """Return the output of `pretrim export --json`."""
         return {**self.artifact.to_json(), "path": str(self.path), "board": self.board}

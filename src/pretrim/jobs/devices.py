@@ -1,4 +1,4 @@
-"""The boards, the limits that each makes, and the times that public measurements predict there."""
+"""The known boards, their limits, and the runtimes for which public measurements predict times."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pretrim.devices import Board, board, boards
 
 
 def board_records(name: str | None = None) -> list[dict[str, Any]]:
-    """Boards as plain JSON: their figures, ``limits``, and ``times_of``: the runtimes whose time is predicted there.
+    """Return boards as plain JSON: their specifications, ``limits``, and ``times_of`` (runtimes with predicted times).
 
-    Raises UsageError for a board that is not known.
+    Raises UsageError for an unknown board.
     """
-    chosen = boards() if name is None else (board(name),)
-    return [{**asdict(entry), "limits": entry.limits(), "times_of": _times_of(entry)} for entry in chosen]
+    selected = boards() if name is None else (board(name),)
+    return [{**asdict(entry), "limits": entry.limits(), "times_of": _times_of(entry)} for entry in selected]
 
 
 def _times_of(entry: Board) -> list[dict[str, Any]]:

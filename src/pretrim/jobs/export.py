@@ -1,4 +1,4 @@
-"""From a run to an artifact that is proved, and what it takes on the board that it is for."""
+"""Exports a run to an artifact that is verified against PyTorch, and checks it against its board."""
 
 from __future__ import annotations
 
@@ -68,24 +68,24 @@ def export_run(
     reporter: Reporter | None = None,
     **asked: Any,
 ) -> Delivered:
-    """Export a run; `asked` are fields of `TargetOptions` (``int8``, ``device``) and of `ExportOptions`.
+    """Export a run to a runtime or for a board.
 
     Args:
-        run: what to export.
+        run: the run to export.
         runtime: onnx, litert or executorch; None: the device's.
-        data: gives calibration and proof images; None: what the run was trained on, if it is at hand, what its own task
-            brings, or random pixels.
-        reporter: told what it is proved on.
-        asked: further options.
+        data: source of the calibration and verification images; None: the data the run was trained on, if available,
+            the data of a user-defined task, or random pixels.
+        reporter: told which images the artifact is verified on.
+        asked: fields of `TargetOptions` (``int8``, ``device`` ...) and of `ExportOptions`.
 
     Raises:
         UsageError: options that contradict each other, or a runtime that is not installed.
-        ExportError: the network cannot be converted, or the artifact does not compute the same. Nothing is written.
+        ExportError: the network cannot be converted, or the artifact's outputs differ. Nothing is written.
     """
     from .options import gather
 
-    target, options = gather({"runtime": runtime, **asked}, TargetOptions, ExportOptions)
-    return export(run, target, options, data, reporter)
+    target_options, options = gather({"runtime": runtime, **asked}, TargetOptions, ExportOptions)
+    return export(run, target_options, options, data, reporter)
 
 
 def export(
@@ -95,84 +95,84 @@ def export(
     data: DataSource | None = None,
     reporter: Reporter | None = None,
 ) -> Delivered:
-    """Export a run to a runtime, prove it there, and look at it as its board would. See `export_run`.
+    """Export a run to a runtime, verify the artifact there, and check it against its board. See `export_run`.
 
     Args:
-        run: the run.
+        run: the run to export.
         target: the runtime, data type and board.
-        options: how, and where to.
-        data: real images to prove and calibrate with.
-        reporter: told of remarks.
+        options: export options, such as the output file.
+        data: real images to verify and calibrate with.
+        reporter: receives remarks.
     """
     from pretrim.deploy import check_sources, check_target
 
     reporter = reporter or Silent()
-    brought = data is None and run.data is None and brings_data(run)
-    found = check_options(target, options, has_data=data is not None or run.data is not None or brought)
-    assert found.runtime is not None  # that is checked
-    is_to_load = data is not None or brought
-    material = load_like_run(data, run.classifier.record, run.purpose, reporter) if is_to_load else run.data
+    task_brings_data = data is None and run.data is None and brings_data(run)
+    resolved = check_options(target, options, has_data=data is not None or run.data is not None or task_brings_data)
+    assert resolved.runtime is not None  # check_options makes sure
+    loads_data = data is not None or task_brings_data
+    dataset = load_like_run(data, run.classifier.record, run.purpose, reporter) if loads_data else run.data
     folder = Path() if run.is_fetched else run.path
-    file = Path(options.output or default_path(folder, found.runtime, found.int8))
-    check_target(file, found.runtime, options.overwrite)
+    file = Path(options.output or default_path(folder, resolved.runtime, resolved.int8))
+    check_target(file, resolved.runtime, options.overwrite)
     if options.sources is not None:
         check_sources(Path(options.sources))
-    artifact = write(run, file, found, material, options, reporter)
+    artifact = write(run, file, resolved, dataset, options, reporter)
     _list_in_card(run, artifact, reporter)
     sources = _write_sources(artifact, options, reporter)
-    return Delivered(artifact, on_board(artifact, found, reporter), sources)
+    return Delivered(artifact, on_board(artifact, resolved, reporter), sources)
 
 
 def brings_data(run: Run) -> bool:
-    """Whether the run's task is one of the user's, named with it, that has data of its own."""
+    """Whether the run has a user-defined task that brings its own data."""
     from pretrim.tasks import OwnTask
 
     return isinstance(run.task, OwnTask) and run.task.has_data
 
 
 def check_options(target: TargetOptions, options: ExportOptions, *, has_data: bool) -> Target:
-    """Everything that can be wrong without looking at the run.
+    """Check everything that does not depend on the run, and return the target.
 
     Args:
         target: runtime or device.
         options: how the run is exported.
-        has_data: whether there are images to calibrate int8 with.
+        has_data: whether there are images for the int8 calibration.
 
-    Raises UsageError.
+    Raises UsageError for options that are wrong or missing.
     """
     from pretrim.compat.optional import need
 
-    found = find_target(target, _any_limit(target), Search())
-    if found.runtime is None:
+    resolved = find_target(target, _placeholder_limit(target), Search())
+    if resolved.runtime is None:
         raise UsageError("Name where it is to run: --runtime onnx, litert or executorch, or --device NAME.")
     if options.sources is not None:
-        if found.runtime != "litert":
-            raise UsageError(f"--sources are for microcontrollers, which run litert, not {found.runtime}.")
+        if resolved.runtime != "litert":
+            raise UsageError(f"--sources are for microcontrollers, which run litert, not {resolved.runtime}.")
         if options.sources_for == "tflm":
-            need("tflite_micro")  # it tells the arena; before the export, not after it
-        elif not found.int8:
+            need("tflite_micro")  # it computes the arena; checked before the export, not after it
+        elif not resolved.int8:
             raise UsageError("--sources are plain C for int8 networks: add --int8, or --sources-for tflm.")
-    if found.int8 and not has_data:
+    if resolved.int8 and not has_data:
         raise UsageError("int8 needs images to take its ranges from: add --calibrate DATA.")
-    return found
+    return resolved
 
 
-def _any_limit(target: TargetOptions) -> dict[str, str]:
-    """A computer makes no limit of its own, and none is needed to export for it."""
+def _placeholder_limit(target: TargetOptions) -> dict[str, str]:
+    """Return a limit that changes nothing for a computer, which has none of its own: exports need none."""
     return {"params": "1x"} if target.device is not None and find_board(target.device).flash_bytes is None else {}
 
 
 def deliver(run: Run, target: Target, reporter: Reporter) -> Delivered:
-    """Export a run in its folder for the target of its training.
-
-    Raises ExportError, which says that the trained network is there all the same.
+    """Export a trained run into its own folder, for the target it was trained for.
 
     Args:
-        run: the run.
+        run: the run to export.
         target: runtime, data type and board.
-        reporter: told of remarks.
+        reporter: receives remarks.
+
+    Raises ExportError, with a message that the trained network has been saved all the same.
     """
-    assert run.data is not None and target.runtime is not None  # it was trained on it, for a runtime that was named
+    assert run.data is not None and target.runtime is not None  # just trained, for a named runtime
     file = default_path(run.path, target.runtime, target.int8)
     try:
         artifact = write(run, file, target, run.data, ExportOptions(), reporter)
@@ -185,36 +185,36 @@ def deliver(run: Run, target: Target, reporter: Reporter) -> Delivered:
 
 
 def artifacts_in(run: Path) -> list[Artifact]:
-    """What was exported in a run's folder; what is damaged is left out: commands that use it say so."""
+    """List the artifacts in a run's folder, without damaged ones: commands that use those report them."""
     from pretrim.deploy import SUFFIXES, read
     from pretrim.runs.record import ARTIFACT
 
-    found = []
+    artifacts = []
     for file in sorted(run.glob(f"{ARTIFACT}.*")):
         if file.suffix in SUFFIXES.values():
             with suppress(ArtifactError):
-                found.append(read(file))
-    return found
+                artifacts.append(read(file))
+    return artifacts
 
 
 def _list_in_card(run: Run, artifact: Artifact, reporter: Reporter) -> None:
-    """Name what lies in the run's folder in its model card, unless its owner took the place for it out."""
+    """List the exports in the run's folder in its model card, unless the user removed the section for them."""
     from pretrim.runs.card import list_exports
 
     if run.is_fetched or artifact.path.parent != run.path:
         return
-    listed = list_exports(run.path, [found.to_json() for found in artifacts_in(run.path)])
-    if not listed:
+    is_listed = list_exports(run.path, [found.to_json() for found in artifacts_in(run.path)])
+    if not is_listed:
         reporter.say(f"note: {run.path} has no model card with a place for exports: nothing is listed there")
 
 
 def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str, Any] | None:
-    """What an artifact takes on a microcontroller, compared with the limits of its plan, by the board's interpreter
-    where that is installed; its predicted time, where that is limited.
+    """Compare an artifact's flash and RAM on a microcontroller with the limits of its plan, and its predicted time if
+    that is limited. The board's interpreter is used where it is installed.
 
     Args:
         artifact: the exported file.
-        target: its board; without one there is nothing to look at.
+        target: its board; None is returned without one.
         reporter: told of problems.
     """
     board = target.board
@@ -222,37 +222,37 @@ def on_board(artifact: Artifact, target: Target, reporter: Reporter) -> dict[str
         return None
     from pretrim.deploy import check
 
-    found = check(artifact, board, limits_in_bytes(target, artifact.plan))
+    result = check(artifact, board, limits_in_bytes(target, artifact.plan))
     if (limit := time_limit(target, artifact.plan)) is not None:
-        taken = limit.of(artifact.path.read_bytes())
-        found |= {"time": {"runtime": limit.runtime, "ns": taken, "limit_ns": limit.most_ns}}
-        if (problem := limit.problem(taken)) is not None:
-            found["problems"].append(problem)
-    if found["problems"]:
-        reporter.say(f"warning: on {board.name}, {'; '.join(found['problems'])}")
-    return found
+        predicted_ns = limit.of(artifact.path.read_bytes())
+        result |= {"time": {"runtime": limit.runtime, "ns": predicted_ns, "limit_ns": limit.most_ns}}
+        if (problem := limit.problem(predicted_ns)) is not None:
+            result["problems"].append(problem)
+    if result["problems"]:
+        reporter.say(f"warning: on {board.name}, {'; '.join(result['problems'])}")
+    return result
 
 
 def limits_in_bytes(target: Target, plan: Mapping[str, Any] | None) -> dict[str, int]:
-    """The limits of file and arena as numbers: the target's, and those of the plan where it was made for this board.
+    """Return the limits on file and arena in bytes: the target's, and the plan's if it was made for this board.
 
-    Shares are of the dense network of the plan; of two limits the smaller one counts.
+    Shares refer to the plan's dense network; of two limits on the same quantity the smaller one counts.
     """
     from pretrim.planning.budget import Limit
 
     device = (plan or {}).get("device") or {}
     is_its_board = target.board is not None and device.get("name") == target.board.name
-    texts = [*target.limits.items(), *((plan or {}).get("limits", {}).items() if is_its_board else ())]
-    dense, found = device.get("dense", {}), dict[str, int]()
-    for limit in (Limit.parse(name, text) for name, text in texts):
+    amounts = [*target.limits.items(), *((plan or {}).get("limits", {}).items() if is_its_board else ())]
+    dense, limits = device.get("dense", {}), dict[str, int]()
+    for limit in (Limit.parse(name, text) for name, text in amounts):
         if limit.cost in ("artifact_bytes", "arena_bytes") and (not limit.is_share or limit.cost in dense):
-            most = limit.resolve(dense.get(limit.cost, 0))
-            found[limit.cost] = min(most, found.get(limit.cost, most))
-    return found
+            max_bytes = limit.resolve(dense.get(limit.cost, 0))
+            limits[limit.cost] = min(max_bytes, limits.get(limit.cost, max_bytes))
+    return limits
 
 
 def _write_sources(artifact: Artifact, options: ExportOptions, reporter: Reporter) -> tuple[Path, ...]:
-    """The sources for a microcontroller that were asked for."""
+    """Write the requested sources for a microcontroller, if any."""
     from pretrim.deploy import micro, write_firmware, write_sources
 
     if options.sources is None:
@@ -273,9 +273,11 @@ def _write_sources(artifact: Artifact, options: ExportOptions, reporter: Reporte
     return written
 
 
-def _check_of_file(target: Target, options: ExportOptions) -> Callable[[bytes], object] | None:
-    """What raises, before a file is written, where its board's interpreter does not run it, or the sources that were
-    asked for cannot be made of it."""
+def _content_check(target: Target, options: ExportOptions) -> Callable[[bytes], object] | None:
+    """Return a check to run on the file's content before it is written, or None if nothing is to be checked.
+
+    It raises if the board's interpreter cannot run the file, or if the requested sources cannot be generated from it.
+    """
     from pretrim.deploy import check_operators, firmware_layers, known_operators
 
     checks: list[Callable[[bytes], object]] = [check_operators] * target.is_microcontroller
@@ -287,12 +289,12 @@ def _check_of_file(target: Target, options: ExportOptions) -> Callable[[bytes], 
 
 
 def default_path(run: Path, runtime: RuntimeName, int8: bool) -> Path:
-    """Where an artifact of a run goes: ``RUN/model.onnx``, ``RUN/model.int8.tflite``.
+    """Return the default path of a run's artifact: ``RUN/model.onnx``, ``RUN/model.int8.tflite``.
 
     Args:
-        run: its folder.
-        runtime: of the artifact.
-        int8: whether it is quantised.
+        run: folder of the run.
+        runtime: runtime of the artifact.
+        int8: whether the artifact is quantised to int8.
     """
     from pretrim.deploy import SUFFIXES
     from pretrim.runs.record import ARTIFACT
@@ -303,15 +305,15 @@ def default_path(run: Path, runtime: RuntimeName, int8: bool) -> Path:
 def write(
     run: Run, file: Path, target: Target, data: DataSet | None, options: ExportOptions, reporter: Reporter
 ) -> Artifact:
-    """Export a run to a file, proved on test images of the data, or on random pixels.
+    """Export a run to a file, verified on test images of the data, or on random pixels without data.
 
     Args:
-        run: what to export.
-        file: to write.
+        run: the run to export.
+        file: file to write.
         target: runtime and data type.
-        data: gives calibration and proof images, evenly spread over their parts.
-        options: how.
-        reporter: told what it is proved on.
+        data: source of the calibration and verification images, which are evenly spaced over their split.
+        options: export options.
+        reporter: told which images the artifact is verified on.
     """
     import torch
 
@@ -320,51 +322,51 @@ def write(
     from pretrim.deploy import export as export_network
 
     assert target.runtime is not None  # the caller checked
-    opened = run.classifier
-    as_given = opened.record.as_given
+    classifier = run.classifier
+    as_given = classifier.record.as_given
 
-    def ready(pixels: torch.Tensor) -> torch.Tensor:
-        return normalise(pixels, *opened.normalisation)
+    def prepared(pixels: torch.Tensor) -> torch.Tensor:
+        return normalise(pixels, *classifier.normalisation)
 
     material: dict[str, Any] = {}
     if data is None:
         generator = torch.Generator().manual_seed(0)
-        shape = (RANDOM_IMAGES, *opened.input_shape)
+        shape = (RANDOM_IMAGES, *classifier.input_shape)
         if as_given:
-            inputs, about = torch.randn(shape, generator=generator), "random numbers"
+            inputs, description = torch.randn(shape, generator=generator), "random numbers"
         else:
-            inputs = ready(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
-            about = "random pixels"
+            inputs = prepared(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
+            description = "random pixels"
     else:
-        proof = _spread(data.test, PROOF_IMAGES)
+        proof = _evenly_spaced(data.test, PROOF_IMAGES)
         pixels, targets = proof.pairs(slice(None))
-        inputs, about = ready(pixels), f"{len(proof):,} test images of {data.name}"
-        material |= run.purpose.proof_material(opened.network, inputs, targets)
+        inputs, description = prepared(pixels), f"{len(proof):,} test images of {data.name}"
+        material |= run.purpose.proof_material(classifier.network, inputs, targets)
         if target.int8:
-            material["calibration"] = ready(_spread(data.train, options.images).images[:])
+            material["calibration"] = prepared(_evenly_spaced(data.train, options.images).images[:])
             material["calibrated_on"] = f"training images of {data.name}"
     kind = "int8" if target.int8 else "float32"
-    reporter.say(f"exporting: {kind} for {TITLES[target.runtime]}, proved on {about}")
+    reporter.say(f"exporting: {kind} for {TITLES[target.runtime]}, proved on {description}")
     return export_network(
-        opened.network,
+        classifier.network,
         file,
         target.runtime,
         images=inputs,
-        inputs=about,
-        normalisation=None if as_given else opened.normalisation,
+        inputs=description,
+        normalisation=None if as_given else classifier.normalisation,
         as_given=as_given,
-        classes=opened.classes or None,
+        classes=classifier.classes or None,
         opset=options.opset,
         dynamic_batch=options.dynamic_batch,
         signed=options.arm or target.signed,
         force=options.force,
-        accept=_check_of_file(target, options),
+        accept=_content_check(target, options),
         **material,
     )
 
 
-def _spread(split: Split, most: int) -> Split:
-    """At most so many images of a split, evenly spaced."""
+def _evenly_spaced(split: Split, max_images: int) -> Split:
+    """Take at most `max_images` evenly spaced images of a split."""
     import numpy as np
 
-    return split.take(np.linspace(0, len(split) - 1, min(len(split), most)).round().astype(np.int64))
+    return split.take(np.linspace(0, len(split) - 1, min(len(split), max_images)).round().astype(np.int64))

@@ -1,4 +1,4 @@
-"""The time that public measurements predict for a file on its microcontroller, held against the limit of its plan."""
+"""Compares the time that public measurements predict for a file on its microcontroller with the plan's limit."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from .target import Target
 
 MS = 1e-6
-"""Milliseconds of a nanosecond"""
+"""Milliseconds per nanosecond"""
 
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """The most that an image may take on a board.
+    """The maximum time per image on a board.
 
     Attributes:
-        board: a microcontroller.
-        runtime: whose time it is, with its version.
-        most_ns: nanoseconds.
+        board: the microcontroller.
+        runtime: the runtime the time holds for, with its version.
+        most_ns: maximum in nanoseconds.
     """
 
     board: Board
@@ -30,9 +30,9 @@ class TimeLimit:
     most_ns: int
 
     def of(self, content: bytes) -> int:
-        """Nanoseconds that the operators of a ``.tflite`` are predicted to take there.
+        """Predict the nanoseconds that the operators of a ``.tflite`` take on the board.
 
-        Raises UsageError where nothing is known of this runtime with the file's data type.
+        Raises UsageError if no measurements are known for this runtime with the file's data type.
         """
         from pretrim.deploy.graph import graph_of
         from pretrim.latency.board_systems import find_system
@@ -43,16 +43,16 @@ class TimeLimit:
         return predict(self.board, find_system(self.board, self.runtime, graph.data_type), sketch_of_file(graph))[1]
 
     def problem(self, taken_ns: int) -> str | None:
-        """In words, that a file takes longer; None where it does not."""
+        """Describe by how much a file exceeds the limit; None if it does not."""
         if taken_ns <= self.most_ns:
             return None
         return f"its predicted time is {taken_ns * MS:.3g} ms, more than the limit of {self.most_ns * MS:.3g}"
 
 
 def time_limit(target: Target, plan: Mapping[str, Any] | None) -> TimeLimit | None:
-    """The smallest limit on the time of a target's board: the target's, and that of a plan that was made for it.
+    """Find the smallest time limit for a target's board, among the target's own and those of a plan made for the board.
 
-    None without one, and for a board whose time is measured. Shares are of the dense network of the plan.
+    None if there is no limit, or if times on the board are measured. Shares refer to the plan's dense network.
     """
     from pretrim.planning.budget import Limit
 
@@ -62,8 +62,8 @@ def time_limit(target: Target, plan: Mapping[str, Any] | None) -> TimeLimit | No
     runtime = target.on_board or (times[0]["runtime"] if is_its_board and len(times) == 1 else None)
     if target.board is None or not target.is_microcontroller or runtime is None:
         return None
-    texts = [*target.limits.items(), *((plan or {}).get("limits", {}).items() if is_its_board else ())]
-    limits = [limit for limit in (Limit.parse(name, text) for name, text in texts) if limit.cost == "latency_ns"]
+    amounts = [*target.limits.items(), *((plan or {}).get("limits", {}).items() if is_its_board else ())]
+    limits = [limit for limit in (Limit.parse(name, text) for name, text in amounts) if limit.cost == "latency_ns"]
     dense = device.get("dense", {}).get("latency_ns", 0)
-    most = [limit.resolve(dense) for limit in limits if not limit.is_share or dense]
-    return TimeLimit(target.board, runtime, min(most)) if most else None
+    candidates = [limit.resolve(dense) for limit in limits if not limit.is_share or dense]
+    return TimeLimit(target.board, runtime, min(candidates)) if candidates else None

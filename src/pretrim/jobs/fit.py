@@ -1,7 +1,6 @@
-"""Before a training: is the plan's network, converted for its microcontroller, really within the plan's limits?
+"""Checks before training that the plan's network, once converted for its microcontroller, meets the plan's limits.
 
-The file, the arena and the time do not depend on the weights, so the untrained slim network says what the trained one
-will take.
+File size, arena and time do not depend on the weights, so the untrained slim network needs what the trained one will.
 """
 
 from __future__ import annotations
@@ -26,78 +25,80 @@ if TYPE_CHECKING:
     from pretrim.planning.plan import Plan
 
 ROUNDS = 5
-"""of converting and trimming again; one is enough where the prediction is off by the same bytes at other widths"""
+"""Maximum rounds of converting and trimming again; one suffices if the prediction error stays constant in bytes"""
 IMAGES = 4
 TITLES = {"artifact_bytes": "file", "arena_bytes": "arena", "latency_ns": "predicted time"}
 
 
 def fitted(plan: Plan, dense: DenseModel, target: Target, search: Search | None, reporter: Reporter) -> Plan:
-    """The plan, proved on its converted network; or a narrower one that is, with the limits as its user wrote them.
+    """Return the plan if its converted network meets the limits, otherwise a narrower plan that does.
+
+    The returned plan keeps the limits as the user wrote them.
 
     Args:
-        plan: made for the target.
-        dense: the network that it is of.
+        plan: a plan made for the target.
+        dense: the dense network that the plan is for.
         target: a microcontroller, with the limits.
-        search: how widths are chosen; None for a plan that was given, which is not changed.
-        reporter: told what was really found.
+        search: how widths are chosen; None for a plan given by the user, which is not changed.
+        reporter: told which limits the converted network exceeds.
 
     Raises:
         InfeasibleBudget: no plan was found whose file, arena and time are within the limits.
         ExportError: the network cannot be converted.
     """
-    timed, found = time_limit(target, plan.to_json()), plan
+    timed, candidate = time_limit(target, plan.to_json()), plan
     limits = {**limits_in_bytes(target, plan.to_json()), **({} if timed is None else {"latency_ns": timed.most_ns})}
     if not limits:
         return plan
-    narrower = dict(limits)
+    tightened = dict(limits)
     for _ in range(ROUNDS):
-        real = converted(found, dense, target, timed)
-        over = {name: real[name] - most for name, most in limits.items() if real[name] > most}
+        actual = converted(candidate, dense, target, timed)
+        over = {name: actual[name] - most for name, most in limits.items() if actual[name] > most}
         if not over:
-            return _proved(found, plan, real)
-        said = ", ".join(_said(name, real[name], limits[name]) for name in over)
+            return _with_measured(candidate, plan, actual)
+        excess = ", ".join(_describe_excess(name, actual[name], limits[name]) for name in over)
         if search is None:
-            raise InfeasibleBudget(f"The plan does not fit once it is converted: {said}. Make it again with less.")
-        reporter.say(f"note: converted before the training, {said}: trimmed again")
-        predicted = (found.device or {})["slim"]  # below it, or the same plan would be found again
-        narrower |= {
-            name: _narrower(name, min(narrower[name], predicted[name]), real[name], limits[name]) for name in over
+            raise InfeasibleBudget(f"The plan does not fit once it is converted: {excess}. Make it again with less.")
+        reporter.say(f"note: converted before the training, {excess}: trimmed again")
+        predicted = (candidate.device or {})["slim"]  # plan below the prediction, or the same plan would be found again
+        tightened |= {
+            name: _tightened(name, min(tightened[name], predicted[name]), actual[name], limits[name]) for name in over
         }
-        if min(narrower.values()) < 1:
+        if min(tightened.values()) < 1:
             break
-        found = _again(found, narrower, dense, target, search, reporter)
-    raise InfeasibleBudget(f"No plan found whose converted network fits ({said}): lower the limit a little.")
+        candidate = _replan(candidate, tightened, dense, target, search, reporter)
+    raise InfeasibleBudget(f"No plan found whose converted network fits ({excess}): lower the limit a little.")
 
 
-def _narrower(name: str, planned: int, real: int, most: int) -> int:
-    """What to plan with where a plan turns out larger than its limit: less by the same bytes, or by the same share of
-    a time, which every operator that was not foreseen adds to.
+def _tightened(name: str, planned: int, actual: int, limit: int) -> int:
+    """Compute the tightened limit to plan with after a plan exceeded its limit: less by the excess bytes or, for times,
+    by the same ratio, since every unforeseen operator adds to the time.
 
-    >>> _narrower("artifact_bytes", 4000, 4100, 4000), _narrower("latency_ns", 4000, 5000, 4000)
+    >>> _tightened("artifact_bytes", 4000, 4100, 4000), _tightened("latency_ns", 4000, 5000, 4000)
     (3900, 3200)
     """
-    return planned * most // real if name == "latency_ns" else planned - (real - most)
+    return planned * limit // actual if name == "latency_ns" else planned - (actual - limit)
 
 
-def _said(name: str, taken: int, most: int) -> str:
-    """What is over its limit, in words.
+def _describe_excess(name: str, taken: int, limit: int) -> str:
+    """Describe which value exceeds its limit.
 
-    >>> _said("artifact_bytes", 5000, 4000), _said("latency_ns", 5_420_000, 5_000_000)
+    >>> _describe_excess("artifact_bytes", 5000, 4000), _describe_excess("latency_ns", 5_420_000, 5_000_000)
     ('its file takes 5,000 bytes of 4,000', 'its predicted time is 5.42 ms of 5')
     """
     if name == "latency_ns":
-        return f"its {TITLES[name]} is {taken * 1e-6:.3g} ms of {most * 1e-6:.3g}"
-    return f"its {TITLES[name]} takes {taken:,} bytes of {most:,}"
+        return f"its {TITLES[name]} is {taken * 1e-6:.3g} ms of {limit * 1e-6:.3g}"
+    return f"its {TITLES[name]} takes {taken:,} bytes of {limit:,}"
 
 
 def converted(plan: Plan, dense: DenseModel, target: Target, timed: TimeLimit | None = None) -> dict[str, int]:
-    """Bytes of the file and of the arena on the target's board, of the plan's network with fresh weights.
+    """Convert the plan's network with fresh weights; return the bytes of its file and of its arena on the board.
 
     Args:
-        plan: its widths.
-        dense: the network they are of.
+        plan: the plan whose widths are used.
+        dense: the dense network that the plan is for.
         target: data type and board.
-        timed: a limit on its time, which is then given too, in nanoseconds.
+        timed: a time limit; if given, the predicted nanoseconds are returned too.
     """
     import torch
 
@@ -108,46 +109,46 @@ def converted(plan: Plan, dense: DenseModel, target: Target, timed: TimeLimit | 
     assert target.board is not None  # a microcontroller
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(IMAGES, *dense.input_shape, generator=generator)
-    with torch.random.fork_rng(devices=[]), silence():  # what is trained later keeps the weights it would have had
+    with torch.random.fork_rng(devices=[]), silence():  # or the training would start from other initial weights
         slim = as_if_trained(apply(dense.module, plan, "fresh", dense.network).eval())
         content = litert_file(slim, images, is_int8=target.int8)
-    time = {} if timed is None else {"latency_ns": timed.of(content)}
-    return {"artifact_bytes": len(content), "arena_bytes": arena_on(content, target.board).total_bytes, **time}
+    times = {} if timed is None else {"latency_ns": timed.of(content)}
+    return {"artifact_bytes": len(content), "arena_bytes": arena_on(content, target.board).total_bytes, **times}
 
 
 def as_if_trained(slim: nn.Module) -> nn.Module:
-    """The network with other values where all of a tensor are equal, as none are after a training.
+    """Perturb, in place, each tensor whose values are all equal, which never happens in a trained network.
 
-    Converters leave out what such values do not change: products with a norm's ones, sums with zeros, a slope for all.
+    Converters optimise such constants away: multiplying by a norm's ones, adding zeros, one slope for all channels.
     """
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    trained = [parameter for parameter in slim.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in slim.parameters() if parameter.requires_grad]
     statistics = [buffer for name, buffer in slim.named_buffers() if "running_" in name]
     with torch.no_grad():
-        for tensor in (*trained, *statistics):
+        for tensor in (*parameters, *statistics):
             if tensor.is_floating_point() and tensor.numel() and bool((tensor == tensor.flatten()[0]).all()):
                 tensor.add_(0.01 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device))
     return slim
 
 
-def _again(
+def _replan(
     plan: Plan, limits: Mapping[str, int], dense: DenseModel, target: Target, search: Search, reporter: Reporter
 ) -> Plan:
-    """A plan within narrower limits, with those of the first one for the record."""
+    """Plan again within tightened limits; the new plan's record keeps the original limits."""
     from pretrim.planning.budget import Limit
 
-    others = {name: text for name, text in target.limits.items() if Limit.parse(name, text).cost not in limits}
+    other_limits = {name: text for name, text in target.limits.items() if Limit.parse(name, text).cost not in limits}
     units = {"latency_ns": "ns"}
-    narrower = replace(
-        target, limits={**others, **{name: f"{most}{units.get(name, '')}" for name, most in limits.items()}}
+    tightened = replace(
+        target, limits={**other_limits, **{name: f"{limit}{units.get(name, '')}" for name, limit in limits.items()}}
     )
-    made = plan_network(dense.network, narrower, search, target.costs(dense, reporter), reporter)
-    return replace(made, limits=plan.limits, model=plan.model)
+    replanned = plan_network(dense.network, tightened, search, target.costs(dense, reporter), reporter)
+    return replace(replanned, limits=plan.limits, model=plan.model)
 
 
-def _proved(found: Plan, asked: Plan, real: Mapping[str, int]) -> Plan:
-    """With what was really found, beside what was predicted."""
-    device: dict[str, Any] = {**(found.device or {}), "converted": dict(real)}
-    return replace(found, limits=asked.limits, device=device)
+def _with_measured(candidate: Plan, original: Plan, actual: Mapping[str, int]) -> Plan:
+    """Return the plan with the converted network's figures recorded beside the predicted ones."""
+    device: dict[str, Any] = {**(candidate.device or {}), "converted": dict(actual)}
+    return replace(candidate, limits=original.limits, device=device)

@@ -1,4 +1,4 @@
-"""Commands that a message advises, as they can be pasted."""
+"""Commands that messages suggest, ready to be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from pathlib import Path
 from pretrim.errors import CheckpointError
 
 BY_NAME_ALONE = ("digits", "hard-digits", "fashion-mnist")
-"""Data that a run's record names as they are typed; of others it knows where they were, not what was typed"""
+"""Data sets whose recorded name can be typed as is; for others the record holds their location, not what was typed"""
 
 
 def on_run(command: str, run: Path, *options: str) -> str:
-    """A command on a run: quoted for a shell, and with the user's files named that the run is never asked for.
+    """Return a shell-quoted command on a run, with options for user files, which are never taken from the run itself.
 
     Args:
-        command: of pretrim.
-        run: its folder; without a record that can be read nothing is added.
-        options: the command's.
+        command: a pretrim command.
+        run: folder of the run; if its record cannot be read, nothing is added.
+        options: further options of the command.
     """
     from pretrim.runs.load import read
     from pretrim.tasks import BUILTIN
 
-    own: list[str] = []
+    extra_options: list[str] = []
     try:
         record = read(run)
     except CheckpointError:
         return shlex.join(["pretrim", command, str(run), *options])
     if record.reference is not None and not record.reference.trusted:
-        own += ["--model", record.reference.name]
+        extra_options += ["--model", record.reference.name]
     if (task := (record.data or {}).get("task", "classification")) not in BUILTIN:
-        own += ["--task", str(task)]
-    return shlex.join(["pretrim", command, str(run), *options, *own])
+        extra_options += ["--task", str(task)]
+    return shlex.join(["pretrim", command, str(run), *options, *extra_options])
 
 
 def calibration(run: Path) -> tuple[str, ...]:
-    """The options of an int8 export of a run, with its data where they have a name; a task of one's own brings them."""
+    """Return the options for an int8 export of a run: its data by name if known; a user-defined task brings its own."""
     from pretrim.data.own import NAME
     from pretrim.runs.load import read
     from pretrim.tasks import BUILTIN

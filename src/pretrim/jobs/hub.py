@@ -1,7 +1,7 @@
-"""Runs on the Hugging Face hub: `pretrim push`, and ``hf:OWNER/NAME`` in the place of a run's folder.
+"""Runs on the Hugging Face hub: `pretrim push`, and ``hf:OWNER/NAME`` in place of a run's folder.
 
-Safetensors, JSON, pictures and the model card go up; safetensors and JSON alone come down. ``HF_ENDPOINT``,
-``HF_TOKEN`` and ``HF_HOME`` are read by the package `huggingface_hub` as ever.
+Safetensors, JSON, pictures, artifacts and the model card are uploaded; only safetensors and JSON are downloaded. The
+package `huggingface_hub` reads ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HOME`` as usual.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pretrim.errors import CheckpointError, UsageError, shown
 from .reporter import Reporter
 
 PREFIX = "hf:"
-NEEDED = ("run.json", "weights.safetensors")
-"""Files of a run that it cannot be opened without; no others are fetched"""
+REQUIRED_FILES = ("run.json", "weights.safetensors")
+"""Files needed to open a run; no others are fetched"""
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was pushed.
+    """A run that was pushed to the hub.
 
     Attributes:
         name: ``hf:OWNER/NAME``.
-        url: where it is seen.
-        files: that went there.
+        url: web page of the run.
+        files: names of the uploaded files.
     """
 
     name: str
@@ -39,54 +39,54 @@ class Pushed:
     files: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return plain JSON."""
         return {"name": self.name, "url": self.url, "files": list(self.files)}
 
 
 def is_on_hub(path: str | Path) -> bool:
-    """Whether a run is named by its place on the hub."""
+    """Whether a run is named by its hub name, ``hf:OWNER/NAME``."""
     return str(path).startswith(PREFIX)
 
 
 def fetch(name: str | Path, reporter: Reporter | None = None) -> Path:
-    """The folder of the hub's cache that holds a run, fetched if it is not there.
+    """Return the hub cache folder that holds a run, downloading it if necessary.
 
     Args:
         name: ``hf:OWNER/NAME``.
-        reporter: told what is fetched from where; without one it is said on stderr.
+        reporter: told what is fetched from where; without one, that is printed to stderr.
 
     Raises:
-        UsageError: no such name, or the package is missing.
-        CheckpointError: it cannot be had, or is not a run.
+        UsageError: the name is malformed, or the package is missing.
+        CheckpointError: the run cannot be fetched, or is not a run.
     """
     repository = _repository(name)
     hub = _package()
     endpoint = _endpoint(hub)
     say: Callable[[str], None] = reporter.say if reporter is not None else lambda line: print(line, file=sys.stderr)
-    say(f"fetching {' and '.join(NEEDED)} of {repository} from {endpoint}, or from its cache")
+    say(f"fetching {' and '.join(REQUIRED_FILES)} of {repository} from {endpoint}, or from its cache")
     try:
-        folder = hub.snapshot_download(repository, allow_patterns=list(NEEDED), endpoint=endpoint)
-    except Exception as error:  # it raises many kinds: no network, no such repository, no right to it
+        folder = hub.snapshot_download(repository, allow_patterns=list(REQUIRED_FILES), endpoint=endpoint)
+    except Exception as error:  # many kinds: no network, no such repository, no access to it
         raise CheckpointError(
             f"Cannot fetch {PREFIX}{repository} ({_first_line(error)}): check the name and the network."
         ) from error
-    missing = [file for file in NEEDED if not (Path(folder) / file).is_file()]
+    missing = [file for file in REQUIRED_FILES if not (Path(folder) / file).is_file()]
     if missing:
         raise CheckpointError(f"{PREFIX}{repository} is not a run of pretrim: it has no {missing[0]}.")
     return Path(folder)
 
 
 def push(run: str | Path, name: str, *, private: bool = False, reporter: Reporter | None = None) -> Pushed:
-    """Upload a run to the hub, with its card and what was exported in its folder.
+    """Upload a run to the hub, with its model card and the artifacts in its folder.
 
     Args:
-        run: the folder.
-        name: ``hf:OWNER/NAME``; it is made where there is none.
-        private: whether a new repository is.
+        run: folder of the run.
+        name: ``hf:OWNER/NAME``; the repository is created if it does not exist.
+        private: whether to make a new repository private.
         reporter: told what is pushed where.
 
     Raises:
-        UsageError: no such name, or the package is missing.
+        UsageError: the name is malformed, or the package is missing.
         CheckpointError: the run is damaged, or the hub refuses it.
     """
     from pretrim.runs.load import read
@@ -95,7 +95,7 @@ def push(run: str | Path, name: str, *, private: bool = False, reporter: Reporte
     read(folder)
     hub = _package()
     endpoint = _endpoint(hub)
-    contents = {file.name: _content(file, name) for file in _files(folder)}
+    contents = {file.name: _pushed_content(file, name) for file in _files(folder)}
     if reporter is not None:
         reporter.say(f"pushing {len(contents)} files of {folder} to {repository} at {endpoint}")
     try:
@@ -112,18 +112,18 @@ def push(run: str | Path, name: str, *, private: bool = False, reporter: Reporte
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What is pushed of a run: its record, weights, card, log, pictures, and artifacts with theirs."""
+    """List the files of a run to push: record, weights, card, log, pictures, and artifacts with their records."""
     from pretrim.runs.record import ARTIFACT, CARD, CURVE, LOG
     from pretrim.train import CONFUSION, CONFUSION_PICTURE
 
-    for name in (*NEEDED, CARD, LOG, CURVE, CONFUSION, CONFUSION_PICTURE):
+    for name in (*REQUIRED_FILES, CARD, LOG, CURVE, CONFUSION, CONFUSION_PICTURE):
         if (folder / name).is_file():
             yield folder / name
     yield from (file for file in sorted(folder.glob(f"{ARTIFACT}.*")) if file.is_file())
 
 
-def _content(file: Path, name: str) -> bytes:
-    """A file as it is pushed: the card says where its run is now."""
+def _pushed_content(file: Path, name: str) -> bytes:
+    """Return a file's content as it is pushed: the card names the run's new location."""
     from pretrim.runs.card import HERE
     from pretrim.runs.record import CARD
 
@@ -134,7 +134,7 @@ def _content(file: Path, name: str) -> bytes:
 
 
 def _repository(name: str | Path) -> str:
-    """OWNER/NAME. Raises UsageError for anything else."""
+    """Parse the OWNER/NAME of a hub name. Raises UsageError for anything else."""
     repository = str(name).removeprefix(PREFIX)
     if not is_on_hub(name) or not _NAME.fullmatch(repository):
         raise UsageError(f"Expected hf:OWNER/NAME, but got {shown(str(name))}.")

@@ -1,4 +1,4 @@
-"""How fast an artifact runs, here or on the device, alone or beside another."""
+"""Measures how fast an artifact runs, on this machine or on the device, alone or compared with another."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class MeasureOptions:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measurement, beside another where two were measured in turns.
+    """A measurement, and its comparison if two artifacts were measured in alternation.
 
     Attributes:
-        measurement: of the artifact.
-        against: of the other one.
-        ratio: of their latencies, with its interval; None without another.
-        warning: where the slimmer one is not the faster one.
+        measurement: measurement of the artifact.
+        against: measurement of the other artifact.
+        ratio: ratio of their latencies, with its interval; None without another artifact.
+        warning: a warning if the slimmer network is not the faster one.
     """
 
     measurement: Measurement
@@ -70,11 +70,11 @@ class Measured:
 
     @property
     def latency_s(self) -> float:
-        """Median seconds of one inference."""
+        """Median latency of one inference, in seconds."""
         return self.measurement.latency.median_s
 
     def to_json(self) -> dict[str, Any]:
-        """What `pretrim measure --json` prints."""
+        """Return the output of `pretrim measure --json`."""
         other = None if self.against is None else self.against.to_json()
         return {**self.measurement.to_json(), "against": other, "ratio": self.ratio, "warning": self.warning}
 
@@ -88,9 +88,9 @@ def measure(
     """Measure an artifact, or all artifacts of a run.
 
     Args:
-        path: a file of `export`, or a run.
-        options: how.
-        against: another file or run, measured in turns with it for a ratio that holds.
+        path: an exported file, or a run.
+        options: measurement options.
+        against: another file or run, measured in alternation for a reliable ratio.
         reporter: told what is measured.
 
     Raises:
@@ -98,17 +98,17 @@ def measure(
         ArtifactError: a damaged artifact, or none in the run.
         MeasureError: the measurement failed.
     """
-    how = options or MeasureOptions()
-    note_threads(how.threads if how.ssh is None else None, reporter or Silent())
-    _protocol(how, Silent())  # what is wrong with it is said before any file is looked at
-    other = None if against is None else Path(against)
-    return [_measured(found, how, other, reporter or Silent()) for found in artifacts_of(Path(path))]
+    settings = options or MeasureOptions()
+    note_threads(settings.threads if settings.ssh is None else None, reporter or Silent())
+    _protocol(settings, Silent())  # raises for wrong options before any file is read
+    other_path = None if against is None else Path(against)
+    return [_measured(artifact, settings, other_path, reporter or Silent()) for artifact in artifacts_of(Path(path))]
 
 
 def dense_of(path: Path) -> Path:
-    """The run of the dense network that was trained beside a run, from that or from a file in it.
+    """Return the folder of the dense network's run inside a run, given that run or a file in it.
 
-    Raises UsageError where there is none.
+    Raises UsageError if there is none.
     """
     from pretrim.runs.record import DENSE
 
@@ -127,65 +127,67 @@ def measure_file(
     """Measure an exported run; see `measure`.
 
     Args:
-        delivered: what was exported.
-        against: another file or run, measured in turns with it.
+        delivered: the exported run.
+        against: another file or run, measured in alternation with it.
         reporter: told what is measured.
         options: fields of `MeasureOptions`.
     """
     from .options import gather
 
-    (how,) = gather(options, MeasureOptions)
-    return _measured(delivered.artifact, how, None if against is None else Path(against), reporter or Silent())
+    (settings,) = gather(options, MeasureOptions)
+    return _measured(delivered.artifact, settings, None if against is None else Path(against), reporter or Silent())
 
 
-def _measured(artifact: Artifact, how: MeasureOptions, against: Path | None, reporter: Reporter) -> Measured:
+def _measured(artifact: Artifact, options: MeasureOptions, against: Path | None, reporter: Reporter) -> Measured:
     from pretrim.measure import measure as measure_artifacts
     from pretrim.measure.compare import ratio, warning
 
-    protocol, asked = _protocol(how, reporter)
+    protocol, runner = _protocol(options, reporter)
     other = None if against is None else _counterpart(against, artifact)
     reporter.say(f"measuring {artifact.path}{f' against {other.path}' if other is not None else ''}")
-    found: Sequence[Measurement] = measure_artifacts(
-        [artifact] if other is None else [artifact, other], protocol, asked
+    measurements: Sequence[Measurement] = measure_artifacts(
+        [artifact] if other is None else [artifact, other], protocol, runner
     )
-    _check_provider(how, found[0], reporter)
+    _check_provider(options, measurements[0], reporter)
     if other is None:
-        return Measured(found[0])
-    return Measured(found[0], found[1], ratio(found[0], found[1]), warning(artifact, found[0], found[1]))
+        return Measured(measurements[0])
+    first, second = measurements[0], measurements[1]
+    return Measured(first, second, ratio(first, second), warning(artifact, first, second))
 
 
-def _check_provider(how: MeasureOptions, found: Measurement, reporter: Reporter) -> None:
-    """Raises UsageError where ONNX Runtime took another provider than the one that was named; other runtimes have none,
-    which is said."""
-    if how.provider == "cpu" or found.provider == PROVIDERS[how.provider]:
+def _check_provider(options: MeasureOptions, result: Measurement, reporter: Reporter) -> None:
+    """Raise UsageError if ONNX Runtime used another provider than the named one; for other runtimes only note that
+    providers do not apply."""
+    if options.provider == "cpu" or result.provider == PROVIDERS[options.provider]:
         return
-    if found.runtime != "onnx":
-        reporter.say(f"note: --provider is of ONNX Runtime: {found.artifact} ran on {found.provider}")
+    if result.runtime != "onnx":
+        reporter.say(f"note: --provider is of ONNX Runtime: {result.artifact} ran on {result.provider}")
         return
     raise UsageError(
-        f"Expected ONNX Runtime to run {found.artifact} by --provider {how.provider}, but it took {found.provider}: "
-        f"install its build for that device, or leave --provider out."
+        f"Expected ONNX Runtime to run {result.artifact} by --provider {options.provider}, but it took "
+        f"{result.provider}: install its build for that device, or leave --provider out."
     )
 
 
-def _protocol(how: MeasureOptions, reporter: Reporter) -> tuple[Protocol, Runner]:
-    """How and where it is measured. Raises UsageError for what cannot be."""
+def _protocol(options: MeasureOptions, reporter: Reporter) -> tuple[Protocol, Runner]:
+    """Return the measurement protocol, and what runs it. Raises UsageError for invalid options."""
     from pretrim.measure import Protocol
     from pretrim.measure.deadline import Patience
     from pretrim.measure.run import here
     from pretrim.measure.ssh import Host
 
-    if how.provider not in PROVIDERS:
-        raise UsageError(f"Expected --provider to be one of {', '.join(PROVIDERS)}, but got {shown(how.provider)}.")
-    patience = Patience(how.time_limit, reporter.say)
+    if options.provider not in PROVIDERS:
+        raise UsageError(f"Expected --provider to be one of {', '.join(PROVIDERS)}, but got {shown(options.provider)}.")
+    patience = Patience(options.time_limit, reporter.say)
     local = partial(here, patience=patience)
-    asked = local if how.ssh is None else Host(how.ssh, how.remote_python, how.ssh_config, patience)
-    providers = tuple(dict.fromkeys([PROVIDERS[how.provider], PROVIDERS["cpu"]]))
-    return Protocol(threads=how.threads, runs=how.runs, processes=how.processes, providers=providers), asked
+    runner = local if options.ssh is None else Host(options.ssh, options.remote_python, options.ssh_config, patience)
+    providers = tuple(dict.fromkeys([PROVIDERS[options.provider], PROVIDERS["cpu"]]))
+    protocol = Protocol(threads=options.threads, runs=options.runs, processes=options.processes, providers=providers)
+    return protocol, runner
 
 
 def artifacts_of(path: Path) -> list[Artifact]:
-    """The artifact, or all of a run."""
+    """Read the artifact at a path, or all artifacts of a run."""
     from pretrim.deploy import SUFFIXES, read
     from pretrim.runs.record import ARTIFACT
 
@@ -193,14 +195,14 @@ def artifacts_of(path: Path) -> list[Artifact]:
         raise UsageError(f"No file {path}: give a file of `pretrim export`, or a run.")
     if not path.is_dir():
         return [read(path)]
-    found = [file for file in sorted(path.glob(f"{ARTIFACT}.*")) if file.suffix in SUFFIXES.values()]
-    if not found:
+    files = [file for file in sorted(path.glob(f"{ARTIFACT}.*")) if file.suffix in SUFFIXES.values()]
+    if not files:
         raise ArtifactError(f"No artifact in {path}: {_how_to_export(path)}.")
-    return [read(file) for file in found]
+    return [read(file) for file in files]
 
 
 def _how_to_export(folder: Path) -> str:
-    """How an artifact gets into a folder, which may be no run."""
+    """Describe how to export an artifact into a folder, which may not be a run."""
     from pretrim.runs.record import RECORD
 
     if (folder / RECORD).exists():
@@ -209,7 +211,7 @@ def _how_to_export(folder: Path) -> str:
 
 
 def _counterpart(path: Path, artifact: Artifact) -> Artifact:
-    """What to compare with: the artifact, or that of the same kind in a run."""
+    """Find the artifact to compare with: the named file, or the file of the same name in a run."""
     from pretrim.deploy import read
 
     file = path / artifact.path.name if path.is_dir() else path

@@ -1,8 +1,8 @@
-"""The options of the jobs: one frozen record a concept, taken by the Python calls and by the commands alike.
+"""The options of the jobs: one frozen record per concept, shared by the Python calls and the commands.
 
-None means that nothing was asked for: the default is that of the record of the core which the option belongs to
-(`planning.options.Options`, `train.Recipe`, `train.Execution`), so no default is written here a second time.
-The command line reads names, types and texts from here; `group` is the section of a command's help.
+None means that an option was not set. Its default then comes from the core record that the option belongs to
+(`planning.options.Options`, `train.Recipe`, `train.Execution`), so no default is defined twice. The command line reads
+option names, types and help texts from here; `group` is the section of a command's help.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 Amount = str | int | float
 Changes = Annotated[tuple[str, ...] | Mapping[str, Any], Parameter(metavar="NAME=VALUE")]
 MinWidth = tuple[str, ...] | int | Mapping[str, int]
-"""How many filters; the tuple tells the command line alone that the option may be repeated, `WIDTHS` reads its texts"""
+"""Minimum numbers of filters; the tuple only tells the command line that the option is repeatable (see `WIDTHS`)"""
 PerChannel = str | Sequence[float]
-"""A number for each channel of an image, as a text with commas between them"""
-LONGEST_NUMBER = 9
-"""digits of a number of filters"""
+"""One number per image channel: a sequence, or comma-separated text"""
+MAX_DIGITS = 9
+"""Maximum number of digits in a number of filters"""
 
 LIMITS = Group("Limits", sort_key=1)
 TARGET = Group("Device and runtime", sort_key=2)
@@ -43,29 +43,29 @@ PRECISIONS = Literal["float32", "bfloat16", "float16"]
 LAYOUTS = Literal["channels_last", "contiguous"]
 Fit = Literal["crop", "pad", "stretch"]
 TaskName = Annotated[Any, Parameter(metavar="TASK", converter=lambda _, tokens: str(tokens[0].value), n_tokens=1)]
-"""A name on the command line; Python users may give an object"""
+"""A task by name; Python callers may also pass an object"""
 
 
 def _default(name: str) -> Parameter:
-    """The default of the core, shown in the help."""
+    """Show the core's default of an option in the help."""
     return Parameter(show_default=lambda _: str(getattr(Options, name)))
 
 
 def read_widths(texts: Sequence[str]) -> int | dict[str, int]:
-    """What ``--min-width`` says: a number for all layers, and PATTERN=N for some.
+    """Parse ``--min-width``: a number for all layers, and PATTERN=N for some of them.
 
     Raises UsageError for anything else.
 
     >>> read_widths(["4"]), read_widths(["4", "layer1=16"])
     (4, {'*': 4, 'layer1': 16})
     """
-    found: dict[str, int] = {}
+    widths: dict[str, int] = {}
     for text in texts:
         pattern, _, number = text.rpartition("=")
-        if not number.isdecimal() or len(number) > LONGEST_NUMBER or (not pattern and "=" in text):
+        if not number.isdecimal() or len(number) > MAX_DIGITS or (not pattern and "=" in text):
             raise UsageError(f"Expected --min-width N or PATTERN=N, such as 4 or layer1=16, but got {shown(text)}.")
-        found[pattern or "*"] = int(number)
-    return found["*"] if found.keys() == {"*"} else found
+        widths[pattern or "*"] = int(number)
+    return widths["*"] if widths.keys() == {"*"} else widths
 
 
 def _widths(_: Any, tokens: Sequence[Any]) -> int | dict[str, int]:
@@ -73,17 +73,17 @@ def _widths(_: Any, tokens: Sequence[Any]) -> int | dict[str, int]:
 
 
 def _joined(_: Any, tokens: Sequence[Any]) -> str:
-    """One text with commas; given again, the lists add up."""
+    """Join the values of a repeated list option into one comma-separated text."""
     return ",".join(str(token.value) for token in tokens)
 
 
 LISTED = Parameter(converter=_joined, n_tokens=1, metavar="LIST")
-"""Of a type that has a sequence: cyclopts keeps the last text alone of what it takes for a single value"""
+"""For list options, whose type includes a sequence: for single values, cyclopts would keep only the last text"""
 WIDTHS = Parameter(converter=_widths, n_tokens=1, accepts_keys=False, metavar="N", group=SEARCH)
 
 
 def read_share(value: str | float) -> float:
-    """What ``--application`` says: a share as a number or in percent, as limits take it. It is not checked otherwise.
+    """Parse ``--application``: a share, as a number or in percent like limits. Its range is not checked.
 
     Raises UsageError for anything else.
 
@@ -107,11 +107,11 @@ SHARE = Parameter(
     metavar="SHARE",
     help="Share of flash and RAM reserved for your application, 0.85 or 85% (default: 0.25).",
 )
-"""Of ``--application``"""
+"""Parameter of ``--application``"""
 
 
 def _text(quantity: str) -> Parameter:
-    """The help of a limit, from the table of quantities."""
+    """Return the parameter of a limit, with its help text from the table of quantities."""
     return Parameter(help=by_option()[quantity].help, metavar="LIMIT")
 
 
@@ -130,16 +130,16 @@ class Limits:
     """A limit on another quantity, NAME=AMOUNT; any number of times."""
 
     def given(self) -> dict[str, Amount]:
-        """Those that were asked for, by name. Raises UsageError for what is not NAME=AMOUNT."""
-        found = {name: value for name, value in vars(self).items() if value is not None and name != "at_most"}
+        """Return the limits that were set, by name. Raises UsageError for an `at_most` that is not NAME=AMOUNT."""
+        limits = {name: value for name, value in vars(self).items() if value is not None and name != "at_most"}
         for text in self.at_most:
             name, equals, value = text.partition("=")
             if not equals or name not in by_option():
                 raise UsageError(
                     f"Expected --at-most NAME=AMOUNT with one of {', '.join(by_option())}, got {shown(text)}."
                 )
-            found[name] = value
-        return found
+            limits[name] = value
+        return limits
 
 
 @Parameter(name="*", group=TARGET)
@@ -177,9 +177,9 @@ class Keeping:
     """Layers that keep all filters: a layer's or module's name, or a glob such as '*.conv1'; any number of times."""
 
     def wishes(self) -> dict[str, Any]:
-        """What was asked for, by name."""
-        given = {field.name: getattr(self, field.name) for field in fields(Keeping)}
-        return {name: value for name, value in given.items() if value is not None and value != ()}
+        """Return the options that were set, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(Keeping)}
+        return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
 @Parameter(name="*", group=SEARCH)
@@ -207,11 +207,11 @@ class Search(Keeping):
     """Sample this many plans and take the cheapest (default: 64 with --mode latency, otherwise 1)."""
 
     def changes(self) -> dict[str, Any]:
-        """What was asked for, by name."""
+        """Return the options that were set, by name."""
         return {name: value for name, value in vars(self).items() if value is not None and value != ()}
 
     def options(self, round_to: int | None = None) -> Options:
-        """The core's options. Raises UsageError for an invalid value."""
+        """Convert to the core's options. Raises UsageError for an invalid value."""
         rounding = {} if round_to is None else {"round_to": round_to}
         return Options(**{**rounding, **self.changes()})
 
@@ -229,7 +229,7 @@ class GoalOptions:
     """Cost by which networks are small: macs, params, flash, ram, activation."""
 
     def goal(self) -> Goal | None:
-        """What is good enough, if that was asked for. Raises UsageError for both at once, or what is not a score."""
+        """Return the goal, if one was set. Raises UsageError for both at once, or for an invalid score."""
         from pretrim.study.goal import Goal, parse_score
 
         if self.drop is None and self.accuracy is None:
@@ -315,7 +315,7 @@ class JobOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompressOptions:
-    """All that `compress` can be asked for, by concept."""
+    """All options of `compress`, grouped by concept."""
 
     limits: Limits = field(default_factory=Limits)
     goal: GoalOptions = field(default_factory=GoalOptions)
@@ -331,32 +331,32 @@ Record = TypeVar("Record")
 
 
 def gather(given: Mapping[str, Any], *records: type[Any]) -> list[Any]:
-    """One record of each kind, from keywords by the names of their fields.
+    """Distribute keywords over option records by their field names; return one record of each kind.
 
-    None asks for the default. A limit on a quantity of another package goes to `Limits`.
+    None means the default. Limits on quantities defined by other packages go to `Limits`.
 
-    Raises UsageError for a keyword that belongs to none, or a value of another type.
+    Raises UsageError for an unknown keyword, or a value of the wrong type.
     """
-    names = {field.name.removesuffix("_"): (kind, field.name) for kind in records for field in fields(kind)}
-    parts: dict[type[Any], dict[str, Any]] = {kind: {} for kind in records}
-    extra: list[str] = []
+    names = {field.name.removesuffix("_"): (record, field.name) for record in records for field in fields(record)}
+    values: dict[type[Any], dict[str, Any]] = {record: {} for record in records}
+    other_limits: list[str] = []
     for name, value in given.items():
         if name in names:
-            kind, field = names[name]
-            parts[kind] |= {} if value is None else {field: value}
-        elif name in by_option() and Limits in parts:
-            extra += [f"{name}={value}"] if value is not None else []
+            record, field = names[name]
+            values[record] |= {} if value is None else {field: value}
+        elif name in by_option() and Limits in values:
+            other_limits += [f"{name}={value}"] if value is not None else []
         else:
             raise unknown_option(name, names)
-    if extra:
-        parts[Limits]["at_most"] = (*_texts("at_most", parts[Limits].get("at_most", ())), *extra)
-    return [_checked(kind, parts[kind]) for kind in records]
+    if other_limits:
+        values[Limits]["at_most"] = (*_texts("at_most", values[Limits].get("at_most", ())), *other_limits)
+    return [_checked(record, values[record]) for record in records]
 
 
 def _checked(kind: type[Record], values: Mapping[str, Any]) -> Record:
-    """A record whose values are of its types: Python callers have no parser that says so."""
+    """Make a record after checking the types of its values, which no parser has done for Python callers."""
     hints = get_type_hints(kind)
-    return kind(**{name: _plain(name, value, hints[name]) for name, value in values.items()})
+    return kind(**{name: _normalised(name, value, hints[name]) for name, value in values.items()})
 
 
 WORDS = {
@@ -365,46 +365,46 @@ WORDS = {
     "freeze": "a list of names of layers",
     "set": "a mapping such as {'mixup': 0.2}",
 }
-"""What a text, or several, are where that is known"""
+"""Descriptions of the expected value, for options whose type is a text or several"""
 JOINED = {"input": "x", "mean": ",", "std": ","}
-"""Texts that stand for several numbers, which Python callers give as a list, and what is between them"""
+"""Separators of the options that hold several numbers in one text; Python callers may pass a list instead"""
 
 
-def _plain(name: str, value: Any, hint: Any) -> Any:
-    """A value as the command line has it: NumPy's numbers are Python's, a shape is ``3x32x32``, a path is a Path.
+def _normalised(name: str, value: Any, hint: Any) -> Any:
+    """Convert a value to its command-line form: NumPy numbers to Python's, shapes to ``3x32x32``, paths to Path.
 
-    Raises UsageError for a value of another type. What may be a mapping, a list or an object is left to its reader.
+    Raises UsageError for a value of the wrong type. Options that accept a mapping, list or object are checked later.
     """
-    if type(value).__module__ == "numpy" and not getattr(value, "shape", None):  # not imported: --help is fast
+    if type(value).__module__ == "numpy" and not getattr(value, "shape", None):  # not imported: slow
         value = value.item()
     if name == "application" and isinstance(value, str):
         return read_share(value)
     if name in JOINED and isinstance(value, list | tuple):
         return JOINED[name].join(map(str, value))
-    kinds = (set(get_args(hint)) or {hint}) - {NoneType, Ellipsis}
+    types = (set(get_args(hint)) or {hint}) - {NoneType, Ellipsis}
     if choices := _choices(hint):
         if not (isinstance(value, str) and value in choices):
             raise UsageError(f"Expected {name} to be one of {', '.join(choices)}, but got {shown(value)}.")
-    elif kinds <= {int, float}:
-        is_whole = float not in kinds
-        is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
-        check_is(value, object if is_number else (), f"{name} to be a {'whole ' if is_whole else ''}number")
-    elif kinds == {int, Mapping[str, int]}:
+    elif types <= {int, float}:
+        is_integer = float not in types
+        is_number = isinstance(value, int if is_integer else int | float) and not isinstance(value, bool)
+        check_is(value, object if is_number else (), f"{name} to be a {'whole ' if is_integer else ''}number")
+    elif types == {int, Mapping[str, int]}:
         check_is(value, int | Mapping, f"{name} to be a whole number, or a mapping such as {{'layer1': 16}}")
-    elif kinds == {bool}:
+    elif types == {bool}:
         check_is(value, bool, f"{name} to be True or False")
-    elif kinds == {Path}:
+    elif types == {Path}:
         check_is(value, str | Path, f"{name} to be the name of a file or folder")
         return Path(value)
-    elif tuple[str, ...] in {hint, *kinds} and not isinstance(value, Mapping):
+    elif tuple[str, ...] in {hint, *types} and not isinstance(value, Mapping):
         return _texts(name, value)
-    elif kinds == {str}:
+    elif types == {str}:
         check_is(value, str, f"{name} to be {WORDS.get(name, 'a text')}")
     return value
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
-    """Texts, from one of them or from any iterable of them."""
+    """Convert a text or an iterable of texts to a tuple."""
     texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
     is_right = all(isinstance(text, str) for text in texts)
     check_is(value, object if is_right else (), f"{name} to be {WORDS.get(name, 'a list of texts')}")
@@ -412,7 +412,7 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
-    """The values of a Literal, also in a union with None."""
+    """Return the values of a Literal type, including inside a union with None."""
     if getattr(hint, "__origin__", None) is Literal:
         return tuple(hint.__args__)
     return tuple(choice for part in getattr(hint, "__args__", ()) for choice in _choices(part))

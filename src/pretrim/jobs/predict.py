@@ -1,4 +1,4 @@
-"""What a run says of single images, however they are given."""
+"""Predictions of a run for single images: paths, PIL images, tensors or arrays."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ BATCH = 64
 
 
 def predict_images(opened: TrainedClassifier, task: Task, images: Any, top: int) -> list[dict[str, Any]]:
-    """For each image its likeliest classes with their probabilities, as plain JSON; see `run.Run.predict`.
+    """Return the most likely classes of each image with their probabilities, as plain JSON; see `run.Run.predict`.
 
     Args:
-        opened: a network that says what its images have to look like.
-        task: what it is for.
-        images: one or several, as `Run.predict` takes them.
-        top: classes to give for each.
+        opened: the network with its input shape and normalisation.
+        task: the run's task.
+        images: one or several images, as for `Run.predict`.
+        top: number of classes to return per image.
 
     Raises:
-        UsageError: no image, or something else.
+        UsageError: no image, or an object that is not an image.
         DataError: a file that is not an image, or images of another kind or shape than the network was trained on.
         ModelError: scores that are not finite.
     """
@@ -36,20 +36,20 @@ def predict_images(opened: TrainedClassifier, task: Task, images: Any, top: int)
 
     from pretrim.train import main_output
 
-    named = _named(images, opened.input_shape)
-    ready = [_ready(image, name, opened) for name, image in named]
-    parts = [torch.stack(ready[start : start + BATCH]) for start in range(0, len(ready), BATCH)]
+    named = _named_images(images, opened.input_shape)
+    prepared = [_prepared(image, name, opened) for name, image in named]
+    parts = [torch.stack(prepared[start : start + BATCH]) for start in range(0, len(prepared), BATCH)]
     outputs = torch.cat([main_output(opened.network, part, *opened.normalisation) for part in parts])
     names = [name for name, _ in named]
-    for name, some in zip(names, outputs, strict=True):
-        if not some.isfinite().all():
+    for name, scores in zip(names, outputs, strict=True):
+        if not scores.isfinite().all():
             raise ModelError(f"The network gives scores for {name} that are not finite: train it again.")
     answers = task.answer(outputs, opened.classes, top)
     return [{"image": name, "predictions": answer} for name, answer in zip(names, answers, strict=True)]
 
 
-def _named(images: Any, shape: Sequence[int]) -> list[tuple[str, Any]]:
-    """Each image with its name: its path, or its place. Raises UsageError for none, and for what is no image."""
+def _named_images(images: Any, shape: Sequence[int]) -> list[tuple[str, Any]]:
+    """Pair each image with a name: its path, or its index. Raises UsageError for no images or other objects."""
     import numpy as np
     import torch
     from PIL import Image
@@ -68,8 +68,8 @@ def _named(images: Any, shape: Sequence[int]) -> list[tuple[str, Any]]:
     ]
 
 
-def _ready(image: Any, name: str, opened: TrainedClassifier) -> torch.Tensor:
-    """An image as those of the training, before the run's normalisation. Raises DataError for another kind or shape."""
+def _prepared(image: Any, name: str, opened: TrainedClassifier) -> torch.Tensor:
+    """Prepare an image as in the training, without normalisation. Raises DataError for another kind or shape."""
     from PIL import Image
 
     from pretrim.data import decode_image
@@ -78,17 +78,17 @@ def _ready(image: Any, name: str, opened: TrainedClassifier) -> torch.Tensor:
     _check_kind(image, name, opened.record)
     if isinstance(image, str | Path | Image.Image):
         return decode_image(image, opened.input_shape, opened.padding, opened.fit)
-    found = values(image, None, name) if opened.record.as_given else pixels(image, None, name)
-    if tuple(found.shape) != tuple(opened.input_shape):
+    prepared = values(image, None, name) if opened.record.as_given else pixels(image, None, name)
+    if tuple(prepared.shape) != tuple(opened.input_shape):
         raise DataError(
             f"Expected images of {sizes_text(opened.input_shape)}, as the run takes them, but {name} is "
             f"{kind_of(image)}: resize it as in the training."
         )
-    return found
+    return prepared
 
 
 def _check_kind(image: Any, name: str, record: RunRecord) -> None:
-    """Raises DataError for pixels or a file where the training had floats, and the other way round."""
+    """Raise DataError for pixels or a file if the run was trained on floats, and the other way round."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""What the command line tells the rest: that this process is a program of its own, which a signal may end."""
+"""How the command line declares that this process is a standalone program, which signals may end."""
 
 from __future__ import annotations
 

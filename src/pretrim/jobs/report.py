@@ -1,4 +1,4 @@
-"""`pretrim report`: a study, or a single run, as a page that opens offline."""
+"""`pretrim report`: an HTML page of a study or a single run, which opens offline."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def report(
     storage: str | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
-    """Write the page of a study or of a run, whichever the folder holds.
+    """Write the report page of a study or of a run, whichever the folder holds.
 
     Args:
         path: folder of `sweep` or of `compress`.
-        output: the page; it ends in ``.html``.
+        output: the page to write; its name ends in ``.html``.
         figures: a folder for the PNG and SVG figures of a study.
-        watch: write a study again whenever a trial ends.
+        watch: write a study's page again whenever a trial ends.
         storage: the database of a study, if it is not the folder's own.
-        reporter: told each time it was written.
+        reporter: told each time the page was written.
 
     Raises:
-        UsageError: a file that is not a page, or a folder that is missing.
-        StudyError: neither a study nor a run, or a study that cannot be written.
+        UsageError: an output that is not an .html file, or a missing folder.
+        StudyError: neither a study nor a run, or a page that cannot be written.
         CheckpointError: a run that is damaged, or whose training was stopped.
     """
     from pretrim.runs.record import RECORD, STATE
@@ -55,15 +55,15 @@ def report(
 
 
 def write_run_report(path: str | Path, output: str | Path, reporter: Reporter | None = None) -> Path:
-    """Write the page of a single run: before and after, widths, curve, where it errs.
+    """Write the page of a single run: before and after, widths, training curve, and its errors.
 
     Args:
         path: folder of the run.
-        output: the page; it ends in ``.html``.
-        reporter: told that it was written.
+        output: the page to write; its name ends in ``.html``.
+        reporter: told that the page was written.
 
     Raises:
-        UsageError: a file that is not a page, or a folder that is missing.
+        UsageError: an output that is not an .html file, or a missing folder.
         CheckpointError: the run is missing or damaged.
         StudyError: the page cannot be written.
     """
@@ -72,9 +72,9 @@ def write_run_report(path: str | Path, output: str | Path, reporter: Reporter | 
 
     path, output = Path(path), Path(output)
     check_page(output)
-    shown = run_contents(path, read(path), _exported(path))
+    page = run_contents(path, read(path), _exported(path))
     try:
-        write_page(output, shown["study"], shown)
+        write_page(output, page["study"], page)
     except OSError as error:
         raise StudyError(f"Cannot write the report {output}: {error.strerror}.") from error
     (reporter or Silent()).say(f"{output}: run {path}, {output.stat().st_size / 2**20:.1f} MiB")
@@ -82,13 +82,13 @@ def write_run_report(path: str | Path, output: str | Path, reporter: Reporter | 
 
 
 def _exported(path: Path) -> list[str]:
-    """What was exported in a run's folder, in words."""
+    """Describe the artifacts in a run's folder."""
     from pretrim.deploy import TITLES
 
-    words = []
+    descriptions = []
     for artifact in artifacts_in(path):
-        proved = "not proved" if artifact.proof.get("failed") else "proved against PyTorch"
+        status = "not proved" if artifact.proof.get("failed") else "proved against PyTorch"
         size = f"{artifact.file_bytes / 1024:,.0f} KiB"
         title = TITLES.get(artifact.runtime, artifact.runtime)
-        words.append(f"{artifact.path.name} for {title}, {artifact.data_type}, {size}, {proved}")
-    return words
+        descriptions.append(f"{artifact.path.name} for {title}, {artifact.data_type}, {size}, {status}")
+    return descriptions

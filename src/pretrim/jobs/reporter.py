@@ -1,4 +1,4 @@
-"""What a job tells while it works: remarks, and how far it is. The command line draws bars from it, a notebook may."""
+"""How a job reports remarks and progress while it works. The command line shows them as text and progress bars."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ Watching: TypeAlias = "Callable[[Status], None]"
 
 
 class Reporter(Protocol):
-    """Told what a job does. Each context manager spans one piece of work and yields what is called as it goes on."""
+    """Receives a job's remarks and progress. Each context manager spans one piece of work and yields its callback."""
 
     def say(self, line: str) -> None:
-        """A remark, one line."""
+        """Receive a one-line remark."""
 
     def planned(self, plan: Plan) -> None:
-        """The widths are chosen; nothing is trained yet."""
+        """Receive the plan once the widths are chosen, before any training."""
 
     def training(self, name: str) -> AbstractContextManager[Training]:
-        """A network is trained: called after every step."""
+        """Span the training of a network; the callback is called after every step."""
 
     def counting(self, name: str) -> AbstractContextManager[Counting]:
-        """Things are done one by one: called with how many are done, and of how many."""
+        """Span the processing of several items; the callback is called with the number done and the total."""
 
     def watching(self, name: str) -> AbstractContextManager[Watching]:
-        """A study's trials are run: called with its status a few times a second."""
+        """Span the run of a study's trials; the callback is called with its status a few times a second."""
 
 
 class Silent:
-    """Says nothing."""
+    """A reporter that ignores everything."""
 
     def say(self, line: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def planned(self, plan: Plan) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def training(self, name: str) -> AbstractContextManager[Training]:
-        """Nothing."""
+        """Do nothing."""
         return nullcontext(lambda progress: None)
 
     def counting(self, name: str) -> AbstractContextManager[Counting]:
-        """Nothing."""
+        """Do nothing."""
         return nullcontext(lambda done, of: None)
 
     def watching(self, name: str) -> AbstractContextManager[Watching]:
-        """Nothing."""
+        """Do nothing."""
         return nullcontext(lambda status: None)
 
 
 class Kept(Silent):
-    """Keeps what is said, until it is known whether it is to be told."""
+    """Collects remarks until it is known whether to report them."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def say(self, line: str) -> None:
-        """Kept."""
+        """Collect a remark."""
         self.lines.append(line)

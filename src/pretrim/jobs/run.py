@@ -1,4 +1,4 @@
-"""A finished run, to work on: evaluate it, classify images with it, export it."""
+"""A finished run: evaluate it, classify images with it, export it."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A trained slim network and what is known of it.
+    """A trained slim network with its record.
 
     Attributes:
-        path: its folder.
+        path: folder of the run.
         model: the slim network, trained, in eval mode.
-        record: what ``run.json`` says; None in processes of a distributed training that write nothing.
-        data: what it was trained on, where it is at hand.
-        artifact: what `compress` exported, if it did.
+        record: contents of ``run.json``; None in processes of a distributed training that write nothing.
+        data: the data it was trained on, if available.
+        artifact: the artifact that `compress` exported, if any.
         is_fetched: whether the folder is the hub's cache, in which nothing is written.
-        task: what the network is for; None: as the record says.
+        task: the task of the network; None: as recorded.
     """
 
     path: Path
@@ -51,13 +51,13 @@ class Run:
     task: Task | None = None
 
     export: ClassVar[Callable[..., Delivered]]
-    """Export to a runtime or for a board (``device=``): `jobs.export.export_run`, attached by `jobs.calls`."""
+    """Exports to a runtime or for a board (``device=``): `jobs.export.export_run`, attached by `jobs.calls`."""
 
     def __repr__(self) -> str:
-        """The folder, and what matters most of what is in it: its records have thousands of characters."""
-        return f"Run({str(self.path)!r}: {self._told()})"
+        """Show the folder and a short summary, as full records have thousands of characters."""
+        return f"Run({str(self.path)!r}: {self._summary()})"
 
-    def _told(self) -> str:
+    def _summary(self) -> str:
         if self.record is None:
             return f"{type(self.model).__name__}, in a process that wrote no run"
         reference, plan, metric = self.record.reference, self.plan, self.metric
@@ -72,13 +72,13 @@ class Run:
 
     @classmethod
     def opened(cls, path: Path, model: nn.Module, data: DataSet | None = None, task: Task | None = None) -> Run:
-        """A run whose network is in memory already.
+        """Make a run whose network is already in memory.
 
         Args:
-            path: its folder.
+            path: folder of the run.
             model: the trained slim network.
-            data: what it was trained on, if it is at hand.
-            task: what it is for, likewise.
+            data: the data it was trained on, if available.
+            task: the task of the network, if available.
         """
         from pretrim.runs.load import read
 
@@ -86,12 +86,12 @@ class Run:
 
     @property
     def plan(self) -> Plan:
-        """What stayed of the dense network."""
+        """The plan: which filters of the dense network were kept."""
         return self._record.plan
 
     @property
     def purpose(self) -> Task:
-        """What the network is for. Raises UsageError for a task of a user's file that was not named again."""
+        """The task of the network. Raises UsageError for a user-defined task that was not named again."""
         from pretrim.tasks import BUILTIN, find
 
         name = (self._record.data or {}).get("task", "classification")
@@ -101,45 +101,45 @@ class Run:
 
     @property
     def metric(self) -> Metric:
-        """That the scores are by."""
+        """The metric of the scores."""
         from pretrim.train import Metric
 
         return Metric.from_json(self.results.get("metric"))
 
     @property
     def score(self) -> float | None:
-        """Of the test images, by the metric that chooses; None where the run was saved without."""
-        found = self.results.get(f"test_{self.metric.name}")
-        return None if found is None else float(found)
+        """Test score by the task's main metric; None if the run was saved without one."""
+        score = self.results.get(f"test_{self.metric.name}")
+        return None if score is None else float(score)
 
     @property
     def dense_score(self) -> float | None:
-        """The same of the dense network, where it was trained or given."""
+        """Test score of the dense network, if that was trained too or its weights were inherited."""
         name = self.metric.name
-        dense = self.results.get("dense", {}).get(f"test_{name}")
-        found = dense if dense is not None else self.results.get("inherited", {}).get(f"dense_test_{name}")
-        return None if found is None else float(found)
+        trained = self.results.get("dense", {}).get(f"test_{name}")
+        score = trained if trained is not None else self.results.get("inherited", {}).get(f"dense_test_{name}")
+        return None if score is None else float(score)
 
     @property
     def accuracy(self) -> float | None:
-        """Test accuracy of a classification, 0..1; None for other tasks, and where the run was saved without."""
+        """Test accuracy of a classification, 0..1; None for other tasks, or if the run was saved without one."""
         return self.score if self.metric.name == "accuracy" else None
 
     @property
     def dense_accuracy(self) -> float | None:
-        """Test accuracy of the dense network, where it was trained or given; 0..1."""
+        """Test accuracy of the dense network, 0..1, if that was trained too or its weights were inherited."""
         return self.dense_score if self.metric.name == "accuracy" else None
 
     @property
     def dense_test(self) -> dict[str, Any] | None:
-        """The dense network's evaluation on the test images (`train.Evaluation.to_json`), where there is one."""
+        """The dense network's evaluation on the test images (`train.Evaluation.to_json`), if there is one."""
         dense: dict[str, Any] | None = self.results.get("dense", {}).get("test")
         return dense if dense is not None else self.results.get("inherited", {}).get("dense_test")
 
     @property
     def comparison(self) -> Comparison | None:
-        """The slim network against the dense one on the same test images; None where one of them was
-        not tested, or the task has no images that are right or wrong."""
+        """Comparison of the slim network with the dense one on the same test images; None if one of them was not
+        tested, or if the task does not judge single images as right or wrong."""
         from pretrim.train import compare, unpack
 
         slim, dense = self.results.get("test"), self.dense_test
@@ -149,12 +149,12 @@ class Run:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to know before believing the accuracy, a sentence each."""
+        """Warnings to consider before trusting the accuracy, a sentence each."""
         return tuple(self.results.get("warnings", ()))
 
     @property
     def results(self) -> dict[str, Any]:
-        """Accuracies and the training log, plain JSON."""
+        """Scores and the training log, as plain JSON."""
         return dict(self._record.results or {})
 
     @property
@@ -165,25 +165,25 @@ class Run:
 
     @cached_property
     def classifier(self) -> TrainedClassifier:
-        """The network with what images have to look like. Raises CheckpointError where the run does not say."""
+        """The network with its input shape and normalisation. Raises CheckpointError if they are not recorded."""
         from pretrim.runs.classifier import as_classifier
 
         return as_classifier(self.path, self._record, self.model)
 
     @in_words_of_python(("data", "reporter"))
     def evaluate(self, data: DataSource | None = None, reporter: Reporter | None = None) -> Evaluated:
-        """Metrics on the test part of the run's data, or on all of other data; see `evaluate_run`."""
+        """Evaluate on the test part of the run's data, or on all images of other data; see `evaluate_run`."""
         return evaluate_run(self, data, reporter)
 
     @in_words_of_python(("images", "top"))
     def predict(self, images: Any, top: int = 3) -> list[dict[str, Any]]:
-        """The likeliest classes of each image, with their probabilities, as plain JSON.
+        """Return the most likely classes of each image, with their probabilities, as plain JSON.
 
         Args:
-            images: one or a list of: a path or PIL image, which gets the network's size; a uint8 tensor or array of
-                that size, C x H x W. A tensor or array N x C x H x W is N of them. A run that was trained on floats of
-                a data set of one's own takes those, as the data set gives them, and nothing else.
-            top: classes to give for each.
+            images: one or a list of: paths or PIL images, which are resized to the network's input size; uint8 tensors
+                or arrays of that size, C x H x W. A tensor or array N x C x H x W stands for N images. A run trained
+                on float tensors of your own data set only takes such tensors, as the data set yields them.
+            top: number of classes to return per image.
 
         Raises:
             UsageError: no image.
@@ -193,7 +193,7 @@ class Run:
         return predict_images(self.classifier, self.purpose, images, top)
 
     def to_json(self) -> dict[str, Any]:
-        """What `pretrim compress --json` prints."""
+        """Return the output of `pretrim compress --json`."""
         plan, record = self.plan, self._record
         comparison, name = self.comparison, f"test_{self.metric.name}"
         return {
@@ -201,8 +201,8 @@ class Run:
             "model": record.reference.name if record.reference is not None else type(self.model).__name__,
             "data": dict(record.data or {}),
             "metric": self.metric.to_json(),
-            "dense": {**plan.dense, name: self.dense_score, **_sureness(self.dense_test)},
-            "slim": {**plan.slim, name: self.score, **_sureness(self.results.get("test"))},
+            "dense": {**plan.dense, name: self.dense_score, **_interval_of(self.dense_test)},
+            "slim": {**plan.slim, name: self.score, **_interval_of(self.results.get("test"))},
             "device": None if plan.device is None else dict(plan.device),
             "comparison": None if comparison is None else comparison.to_json(),
             "warnings": list(self.warnings),
@@ -212,7 +212,7 @@ class Run:
 
 
 def kept_text(slim: int, dense: int) -> str:
-    """How much of a dense network's cost is left.
+    """Format how much of the dense network's cost is left.
 
     >>> kept_text(500, 2_000)
     '500 of 2,000 (25 %)'
@@ -220,8 +220,8 @@ def kept_text(slim: int, dense: int) -> str:
     return f"{slim:,} of {dense:,} ({slim / max(dense, 1):.0%})".replace("%", " %")
 
 
-def _sureness(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The 95 % interval of a test accuracy, and of how many images it is."""
+def _interval_of(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the 95 % interval of a test score, and the number of test images."""
     if evaluation is None:
         return {"test_interval_95": None, "test_images": None}
     return {"test_interval_95": evaluation["interval_95"], "test_images": evaluation["images"]}
@@ -229,18 +229,18 @@ def _sureness(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, repr=False)
 class Evaluated:
-    """How well a run does on the test images of a data set.
+    """The evaluation of a run on the test images of a data set.
 
     Attributes:
-        run: its folder.
-        data: the data set, as it describes itself.
-        metric: that the score is by.
-        score: of all images.
-        loss: mean over the images; None where it is not finite.
-        images: how many.
-        interval: 95 %, of the score; None where it is not known.
-        details: what the task tells beside: of a classification each class and the confusion matrix, of others all
-            metrics.
+        run: folder of the run.
+        data: description of the data set.
+        metric: metric of the score.
+        score: score over all images.
+        loss: mean loss over the images; None if it is not finite.
+        images: number of images.
+        interval: 95 % interval of the score; None if unknown.
+        details: further results of the task: each class and the confusion matrix for a classification, all metrics for
+            other tasks.
     """
 
     run: str
@@ -253,18 +253,18 @@ class Evaluated:
     details: dict[str, Any]
 
     def __repr__(self) -> str:
-        """The score; the details have a row for each class."""
+        """Show the score only, as the details have a row for each class."""
         return (
             f"Evaluated({self.run!r}: {self.metric.title} {self.metric.show(self.score, 2)} of {self.images:,} images)"
         )
 
     @property
     def accuracy(self) -> float | None:
-        """The score of a classification."""
+        """The score of a classification, 0..1; None for other tasks."""
         return self.score if self.metric.name == "accuracy" else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return plain JSON."""
         return {
             "run": self.run,
             "data": self.data,
@@ -280,17 +280,17 @@ class Evaluated:
 def open_run(
     path: str | Path, model: ModelSource | None = None, task: Any = None, reporter: Reporter | None = None
 ) -> Run:
-    """A run folder, with its network.
+    """Open a run folder and load its network.
 
     Args:
-        path: of the folder, or ``hf:OWNER/NAME``: then its record and its weights are fetched from the hub.
-        model: what rebuilds the dense network, for a network of your own; never taken from the run itself.
-        task: what the network is for, where that is a task of your own: ``"FILE.py:CLASS"``, or an object.
-        reporter: told what is fetched from where; without one it is said on stderr.
+        path: the folder, or ``hf:OWNER/NAME``: then record and weights are fetched from the hub.
+        model: how to rebuild the dense network, for a network of your own; never taken from the run itself.
+        task: the network's task, if it is a task of your own: ``"FILE.py:CLASS"``, or an object.
+        reporter: told what is fetched from where; without one, that is printed to stderr.
 
     Raises:
-        CheckpointError: the run is missing, truncated, edited or foreign.
-        UsageError: `model` is needed, or names nothing.
+        CheckpointError: the run is missing, truncated, edited or not from pretrim.
+        UsageError: `model` is needed, or does not exist.
     """
     from pretrim.errors import check_is
     from pretrim.runs.load import load, read
@@ -302,34 +302,34 @@ def open_run(
     is_fetched = is_on_hub(path)
     folder = fetch(path, reporter) if is_fetched else Path(path)
     record = read(folder)
-    named = None if task is None else find(task)
-    return Run(folder, load(folder, model=model), record, is_fetched=is_fetched, task=named)
+    own_task = None if task is None else find(task)
+    return Run(folder, load(folder, model=model), record, is_fetched=is_fetched, task=own_task)
 
 
 def evaluate_run(run: Run, data: DataSource | None, reporter: Reporter | None = None) -> Evaluated:
-    """Evaluate a run on the test part of the data that it was trained on, or on all images of other data.
+    """Evaluate a run on the test part of the data it was trained on, or on all images of other data.
 
-    Other data, a folder or a table, may have fewer classes than the run; if they bring a test part, it is that.
+    Other data, a folder or a table, may have fewer classes than the run; if they have a test part, only that is used.
 
     Args:
-        run: a run that says what its network takes.
-        data: name, folder, or data sets; None: those of the task.
-        reporter: told where the data are from.
+        run: a run that records its network's input shape and normalisation.
+        data: name, folder, or data sets; None: the task's own data.
+        reporter: told where the data come from.
 
     Raises:
-        DataError: data with other classes or another shape, or pixels where the run was trained on floats as they are.
-        CheckpointError: the network has other outputs than the run has classes.
+        DataError: data with other classes or another shape, or pixels for a run that was trained on float tensors.
+        CheckpointError: the network's number of outputs is not the run's number of classes.
     """
-    opened, task = run.classifier, run.purpose
-    dataset = data_to_evaluate(data, opened.record, task, reporter or Silent())
-    found = task.assess(opened.network, dataset.test, *opened.normalisation)
+    classifier, task = run.classifier, run.purpose
+    dataset = data_to_evaluate(data, classifier.record, task, reporter or Silent())
+    evaluation = task.assess(classifier.network, dataset.test, *classifier.normalisation)
     return Evaluated(
         run=str(run.path),
         data=dataset.to_json(),
         metric=task.metric,
-        score=found.score,
-        loss=found.plain_loss,
-        images=found.n,
-        interval=found.ends,
-        details=found.details(opened.classes),
+        score=evaluation.score,
+        loss=evaluation.plain_loss,
+        images=evaluation.n,
+        interval=evaluation.ends,
+        details=evaluation.details(classifier.classes),
     )

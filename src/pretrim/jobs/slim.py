@@ -1,4 +1,4 @@
-"""Take out of a trained network what it does not use, without any change of its outputs, and prove that."""
+"""Removes what a trained network does not use, without changing its outputs, and verifies that."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from .data import DataSource
 
 IMAGES = 8
-"""Random images that both networks are compared on"""
-EXACT = 1e-12
+"""Number of random images that both networks are compared on"""
+MAX_EXACT_DIFFERENCE = 1e-12
 """Largest difference in double precision, as a share of the largest output"""
-STORED = 1e-6
-"""The same of the network as it is stored, whose biases took constants in its own precision"""
-STEPS = 8
-"""Units in the last place that a type of less than float32 may differ by"""
+MAX_STORED_DIFFERENCE = 1e-6
+"""Like `MAX_EXACT_DIFFERENCE`, for the network as stored: constants were added to its biases in its own precision"""
+MAX_ULPS = 8
+"""Largest difference in units in the last place, for data types less precise than float32"""
 
 
 @Parameter(name="*")
@@ -56,19 +56,19 @@ class SlimOptions:
 
 @dataclass(frozen=True)
 class Slimmed:
-    """What came of it.
+    """The result of removing dead filters.
 
     Attributes:
-        name: of the network, for people.
-        run: the new run; None where nothing was dead, and nothing was written.
-        channels: filters that could have been removed, each once for all layers that it is coupled in.
-        groups: what went and what stayed though it is constant, of each channel group where there is any.
-        before: the five costs of the network that was given.
-        after: those of the new one.
-        exact_difference: of the outputs in double precision, as a share of the largest one; None for a network that
-            does not run in it, and where there is no new one.
-        stored_difference: the same of the network as it is stored; None where there is no new one.
-        images: random images that both were compared on.
+        name: display name of the network.
+        run: the new run; None if no filter was dead, so that nothing was written.
+        channels: number of removable filters; filters that are coupled across layers count once.
+        groups: for each channel group with dead or constant filters, which were removed and which were kept.
+        before: the five costs of the original network.
+        after: the five costs of the new network.
+        exact_difference: largest difference of the outputs in double precision, as a share of the largest output; None
+            if the network does not run in double precision, or if there is no new network.
+        stored_difference: the same for the network as stored; None if there is no new network.
+        images: number of random images that both networks were compared on.
     """
 
     name: str
@@ -83,11 +83,11 @@ class Slimmed:
 
     @property
     def removed(self) -> int:
-        """Channels that went."""
+        """Number of channels removed."""
         return sum(group.removed for group in self.groups)
 
     def to_json(self) -> dict[str, Any]:
-        """What `pretrim slim --json` prints."""
+        """Return the output of `pretrim slim --json`."""
         return {
             "network": self.name,
             "run": None if self.run is None else str(self.run.path),
@@ -104,17 +104,17 @@ class Slimmed:
 
 
 @dataclass(frozen=True)
-class Given:
-    """The network of a call.
+class TrainedNetwork:
+    """The trained network to slim.
 
     Attributes:
-        name: for people.
+        name: display name of the network.
         module: the trained network.
         network: its analysis.
-        plan: what it has of the dense network that rebuilds it.
-        groups: for each group of `network` the number of the same one in `plan`; None where there is none.
-        record: what else is saved with it, as `runs.save` takes it.
-        source: what rebuilds it, for networks that pretrim cannot build alone.
+        plan: its widths relative to the dense network from which it is rebuilt.
+        groups: for each group of `network`, the index of the same group in `plan`; None if there is none.
+        record: further keywords of `runs.save`.
+        source: how to rebuild networks that pretrim cannot rebuild by itself.
     """
 
     name: str
@@ -136,20 +136,20 @@ def slim(
     model: ModelSource | None = None,
     reporter: Reporter | None = None,
 ) -> Slimmed:
-    """Remove the dead filters of a trained network, and save it as a run; nothing is written where there are none.
+    """Remove the dead filters of a trained network, and save it as a run; nothing is written if there are none.
 
     Args:
         source: a run folder, or a dense network: its name, a module, or a function that builds one.
         output: the new run folder.
         options: what to remove, and the weights of a dense network.
-        data: of a dense network, so that the run knows its classes and its normalisation, and is evaluated.
-        images: their shape and normalisation.
-        model: what rebuilds the network of a run, where pretrim cannot build it alone.
-        reporter: told of remarks.
+        data: data of a dense network, so that the run has classes, normalisation and an evaluation.
+        images: shape and normalisation of the images.
+        model: how to rebuild the network of a run that pretrim cannot rebuild by itself.
+        reporter: receives remarks.
 
     Raises:
         UsageError: nothing to remove was named, or options that do not fit the source.
-        ModelError: a network that cannot be looked through, or whose outputs would change: nothing is written.
+        ModelError: a network that cannot be analysed, or whose outputs would change; nothing is written.
     """
     from pretrim.runs.folder import prepare_output
 
@@ -159,22 +159,22 @@ def slim(
     prepare_output(output, options.overwrite)
     if _is_run(source):
         _check_for_run(options, data, images, reporter)
-        given = _of_run(Path(str(source)), model, reporter)
+        trained = _input_of_run(Path(str(source)), model, reporter)
     else:
         _check_name(source)
-        given = _of_model(source, options, data, images, reporter)  # type: ignore[arg-type]  # no path is left
-    return _slimmed(given, output, options.overwrite)
+        trained = _input_of_model(source, options, data, images, reporter)  # type: ignore[arg-type]  # no path is left
+    return _slim(trained, output, options.overwrite)
 
 
 def _is_run(source: ModelSource | Path) -> bool:
-    """A folder, or a run on the hub; names of networks are neither."""
+    """Whether the source is a run folder or a run on the hub, rather than a network."""
     from .hub import is_on_hub
 
     return isinstance(source, str | Path) and (is_on_hub(source) or Path(source).is_dir())
 
 
 def _check_name(source: ModelSource | Path) -> None:
-    """Raises UsageError for a name that is neither a run's nor a model's."""
+    """Raise UsageError for a name that is neither a run nor a model."""
     from pretrim.models.resolve import is_model, unknown
 
     if isinstance(source, str | Path) and not is_model(str(source)):
@@ -182,7 +182,8 @@ def _check_name(source: ModelSource | Path) -> None:
 
 
 def _check_for_run(options: SlimOptions, data: DataSource | None, images: DataOptions, reporter: Reporter) -> None:
-    """Raises UsageError for options of a dense network; what a project file may add is only said to be unused."""
+    """Raise UsageError for options of dense networks; for those that a project file may set, only note that they are
+    unused."""
     for name, value in (("from", options.from_), ("classes", options.classes)):
         if value is not None:
             raise UsageError(f"A run knows its weights and its classes: leave out --{name}.")
@@ -193,28 +194,30 @@ def _check_for_run(options: SlimOptions, data: DataSource | None, images: DataOp
         reporter.say(f"note: a run knows its data and its input: {', '.join(unused)} is not used")
 
 
-# ---------------------------------------------------------------------------------------- the network that is given
+# ---------------------------------------------------------------------------------------- the input network
 
 
-def _of_run(path: Path, model: ModelSource | None, reporter: Reporter) -> Given:
-    """The slim network of a run: its groups are those of the plan, as far as the analysis finds them again."""
+def _input_of_run(path: Path, model: ModelSource | None, reporter: Reporter) -> TrainedNetwork:
+    """Open the slim network of a run; its groups are matched with the plan's where the analysis finds them again."""
     from pretrim.analysis.analyze import analyze
     from pretrim.surgery.apply import zeros_like_example
 
     run = open_run(path, model, reporter=reporter)
     record = run.record
-    assert record is not None  # a run that was opened has one
+    assert record is not None  # opened runs always have one
     network = analyze(run.model, zeros_like_example(run.model, run.plan))
-    places = {(group.name, group.layers, group.kept): number for number, group in enumerate(run.plan.groups)}
-    found = tuple(places.get((group.name, group.layers, group.channels)) for group in network.groups)
-    kept = ("reference", "classes", "normalisation", "input_shape", "data", "results", "forward")
-    return Given(str(path), run.model, network, run.plan, found, {name: getattr(record, name) for name in kept}, model)
+    numbers = {(group.name, group.layers, group.kept): number for number, group in enumerate(run.plan.groups)}
+    groups = tuple(numbers.get((group.name, group.layers, group.channels)) for group in network.groups)
+    names = ("reference", "classes", "normalisation", "input_shape", "data", "results", "forward")
+    return TrainedNetwork(
+        str(path), run.model, network, run.plan, groups, {name: getattr(record, name) for name in names}, model
+    )
 
 
-def _of_model(
+def _input_of_model(
     source: ModelSource, options: SlimOptions, data: DataSource | None, images: DataOptions, reporter: Reporter
-) -> Given:
-    """A dense network with the weights of a file, or as it was given."""
+) -> TrainedNetwork:
+    """Open a dense network, with the weights of a file if one was given."""
     from pretrim.models.dense import open_model
     from pretrim.models.weights import load_weights
     from pretrim.planning.search import plan_of_widths
@@ -234,95 +237,103 @@ def _of_model(
     plan = plan_of_widths(dense.network, dense.network.dense)
     if dense.reference is not None:
         plan = replace(plan, model=dense.reference.to_json())
-    known = _by_data(dense, dataset, task) if dataset is not None and task is not None else _by_options(dense, images)
+    known = (
+        _record_with_data(dense, dataset, task)
+        if dataset is not None and task is not None
+        else _record_without_data(dense, images)
+    )
     record = {"reference": dense.reference, "input_shape": shape, "forward": dense.forward, **known}
     rebuilt_by = source if dense.reference is None or not dense.reference.trusted else None
-    return Given(dense.name, dense.module, dense.network, plan, tuple(range(len(plan.groups))), record, rebuilt_by)
+    return TrainedNetwork(
+        dense.name, dense.module, dense.network, plan, tuple(range(len(plan.groups))), record, rebuilt_by
+    )
 
 
-def _by_data(dense: DenseModel, data: DataSet, task: Task) -> dict[str, Any]:
-    """What a run says that was tested on data: the outputs stay, and so does the score."""
-    tested, metric = task.assess(dense.module, data.test, data.mean, data.std), task.metric
-    results = {"metric": metric.to_json(), f"test_{metric.name}": tested.score, "test": tested.to_json()}
+def _record_with_data(dense: DenseModel, data: DataSet, task: Task) -> dict[str, Any]:
+    """Make the record of a run with data; evaluating the original network suffices, as the outputs do not change."""
+    evaluation, metric = task.assess(dense.module, data.test, data.mean, data.std), task.metric
+    results = {"metric": metric.to_json(), f"test_{metric.name}": evaluation.score, "test": evaluation.to_json()}
     normalisation = (data.mean, data.std)
     return {"classes": data.classes, "normalisation": normalisation, "data": data.to_json(), "results": results}
 
 
-def _by_options(dense: DenseModel, images: DataOptions) -> dict[str, Any]:
-    """What is known without data: outputs by their numbers, and the normalisation, if it was given."""
+def _record_without_data(dense: DenseModel, images: DataOptions) -> dict[str, Any]:
+    """Make the record of a run without data: outputs are named by index; the normalisation only if it was given."""
     from .data import normalisation
 
-    first = dense.network.output_shapes[0]
-    classes = tuple(map(str, range(first[1]))) if len(first) == 2 else None
+    output_shape = dense.network.output_shapes[0]
+    classes = tuple(map(str, range(output_shape[1]))) if len(output_shape) == 2 else None
     return {"classes": classes, "normalisation": normalisation(images.mean, images.std, dense.input_shape[0])}
 
 
-# ---------------------------------------------------------------------------------------- the work
+# ---------------------------------------------------------------------------------------- removal
 
 
-def _slimmed(given: Given, output: Path, overwrite: bool) -> Slimmed:
+def _slim(trained: TrainedNetwork, output: Path, overwrite: bool) -> Slimmed:
     from pretrim.planning.search import plan_of_widths
     from pretrim.surgery.apply import check
     from pretrim.surgery.dead import remove_dead
 
-    network = given.network
-    exact, dead = _find(given)
-    before = plan_of_widths(network, network.dense, given.plan.dtype).slim
-    found = Slimmed(given.name, None, len(dead.kept), dead.groups, before, before, None, None)
+    network = trained.network
+    exact, dead = _find_dead_filters(trained)
+    before = plan_of_widths(network, network.dense, trained.plan.dtype).slim
+    result = Slimmed(trained.name, None, len(dead.kept), dead.groups, before, before, None, None)
     if not dead.removed:
-        return found
-    after = plan_of_widths(network, dead.widths, given.plan.dtype)
-    slim = remove_dead(given.module, network, dead)
+        return result
+    after = plan_of_widths(network, dead.widths, trained.plan.dtype)
+    slim = remove_dead(trained.module, network, dead)
     check(slim, network, after)
-    exactly, stored = _proved(given, exact, slim, dead)
-    slim.__dict__["pretrim_plan"] = _plan(given, dead, after.slim)
-    run = _saved(given, slim, output, overwrite, dead.removed)
-    return replace(found, run=run, after=after.slim, exact_difference=exactly, stored_difference=stored)
+    exactly, stored = _check_outputs(trained, exact, slim, dead)
+    slim.__dict__["pretrim_plan"] = _updated_plan(trained, dead, after.slim)
+    run = _save(trained, slim, output, overwrite, dead.removed)
+    return replace(result, run=run, after=after.slim, exact_difference=exactly, stored_difference=stored)
 
 
-def _find(given: Given) -> tuple[nn.Module | None, DeadFilters]:
-    """The network in double precision, where it runs in that, and its dead filters."""
+def _find_dead_filters(trained: TrainedNetwork) -> tuple[nn.Module | None, DeadFilters]:
+    """Find the dead filters; also return the network in double precision, or None if it does not run in it."""
     from pretrim.analysis.copies import call_model, copy_module
     from pretrim.surgery.dead import find_dead
 
-    frozen = [number for number, place in enumerate(given.groups) if place is None]
-    exact = copy_module(given.module).double().eval()
-    example = _examples(given, exact)[0]
+    frozen = [number for number, place in enumerate(trained.groups) if place is None]
+    exact = copy_module(trained.module).double().eval()
+    example = _examples(trained, exact)[0]
     try:
         call_model(exact, example)
-    except RuntimeError:  # it makes tensors of a type of its own
-        return None, find_dead(given.module, given.network, _examples(given, given.module)[0], frozen)
-    return exact, find_dead(exact, given.network, example, frozen)
+    except RuntimeError:  # it fixes a data type
+        return None, find_dead(trained.module, trained.network, _examples(trained, trained.module)[0], frozen)
+    return exact, find_dead(exact, trained.network, example, frozen)
 
 
-def _proved(given: Given, exact: nn.Module | None, slim: nn.Module, dead: DeadFilters) -> tuple[float | None, float]:
-    """The differences of the outputs, exactly and as stored. Raises ModelError where one is too large."""
+def _check_outputs(
+    trained: TrainedNetwork, exact: nn.Module | None, slim: nn.Module, dead: DeadFilters
+) -> tuple[float | None, float]:
+    """Measure the differences of the outputs, in double precision and as stored. Raises ModelError if too large."""
     import torch
 
     from pretrim.analysis.copies import copy_module
     from pretrim.surgery.dead import largest_difference, remove_dead
 
     dtype = next((p.dtype for p in slim.parameters() if p.is_floating_point()), torch.float32)
-    limit = max(STORED, STEPS * torch.finfo(dtype).eps)
-    difference: tuple[float | None, float]
+    stored_limit = max(MAX_STORED_DIFFERENCE, MAX_ULPS * torch.finfo(dtype).eps)
+    differences: tuple[float | None, float]
     if exact is None:
-        difference = None, largest_difference(given.module, slim, _examples(given, given.module))
+        differences = None, largest_difference(trained.module, slim, _examples(trained, trained.module))
     else:
-        examples = _examples(given, exact)
-        without = remove_dead(exact, given.network, dead)
+        examples = _examples(trained, exact)
+        exact_slim = remove_dead(exact, trained.network, dead)
         stored = largest_difference(exact, copy_module(slim).double(), examples)
-        difference = largest_difference(exact, without, examples), stored
-    for found, most in zip(difference, (EXACT, limit), strict=True):
-        if found is not None and not found <= most:
+        differences = largest_difference(exact, exact_slim, examples), stored
+    for value, maximum in zip(differences, (MAX_EXACT_DIFFERENCE, stored_limit), strict=True):
+        if value is not None and not value <= maximum:
             raise ModelError(
-                f"Without its dead filters the network's outputs differ by {found:.1e} of the largest, more than "
-                f"{most:.0e}: nothing is written. Please report it with the model."
+                f"Without its dead filters the network's outputs differ by {value:.1e} of the largest, more than "
+                f"{maximum:.0e}: nothing is written. Please report it with the model."
             )
-    return difference
+    return differences
 
 
-def _examples(given: Given, model: nn.Module) -> list[Example]:
-    """Random inputs as the plan describes them, in the precision of the model: of one image, then of all."""
+def _examples(trained: TrainedNetwork, model: nn.Module) -> list[Example]:
+    """Make random inputs as the plan describes them, in the model's precision: one image, then `IMAGES` images."""
     import torch
     from torch.utils._pytree import tree_map
 
@@ -337,34 +348,34 @@ def _examples(given: Given, model: nn.Module) -> list[Example]:
         drawn = torch.randn((images, *leaf.shape[1:]), generator=generator, dtype=torch.float64)
         return drawn.to(leaf.device, dtype)
 
-    zeros = zeros_like_example(model, given.plan)
+    zeros = zeros_like_example(model, trained.plan)
     return [tree_map(lambda leaf, count=count: random(leaf, count), zeros) for count in (1, IMAGES)]
 
 
-def _plan(given: Given, dead: DeadFilters, costs: Mapping[str, int]) -> Plan:
-    """The plan of the dense network, with the filters that are left. What a board said of it held for more filters."""
-    groups = list(given.plan.groups)
-    for place, width in zip(given.groups, dead.widths, strict=True):
+def _updated_plan(trained: TrainedNetwork, dead: DeadFilters, costs: Mapping[str, int]) -> Plan:
+    """Update the plan to the remaining filters. Board figures are dropped, as they hold for the old widths."""
+    groups = list(trained.plan.groups)
+    for place, width in zip(trained.groups, dead.widths, strict=True):
         if place is not None:
             groups[place] = replace(groups[place], kept=int(width))
-    return replace(given.plan, groups=tuple(groups), slim=dict(costs), device=None, outlook=None)
+    return replace(trained.plan, groups=tuple(groups), slim=dict(costs), device=None, outlook=None)
 
 
-def _saved(given: Given, slim: nn.Module, output: Path, overwrite: bool, removed: int) -> Run:
-    """The run, opened again as any run is; a folder that cannot be is removed."""
+def _save(trained: TrainedNetwork, slim: nn.Module, output: Path, overwrite: bool, removed: int) -> Run:
+    """Save the run and open it again like any other; remove the folder if that fails or the outputs differ."""
     from pretrim.runs.save import save
     from pretrim.surgery.dead import largest_difference
 
-    record = dict(given.record)
+    record = dict(trained.record)
     results = {**(record.pop("results", None) or {}), "dead_filters_removed": removed}
     save(slim, output, **record, results=results, overwrite=overwrite)
     try:
-        run = open_run(output, given.source)
-        apart = largest_difference(slim, run.model, _examples(given, slim))
+        run = open_run(output, trained.source)
+        difference = largest_difference(slim, run.model, _examples(trained, slim))
     except PretrimError:
         shutil.rmtree(output, ignore_errors=True)
         raise
-    if apart:
+    if difference:
         shutil.rmtree(output, ignore_errors=True)
         raise ModelError("The saved network does not compute what was saved: please report it with the model.")
     return run

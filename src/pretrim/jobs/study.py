@@ -1,4 +1,4 @@
-"""A study to work on: its trials, the network to take under some limits, and the report."""
+"""A study: its trials, the recommended network under given limits, and its report."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 WATCH_EVERY_S = 3.0
 BOARD = ("device", "application", "runtime")
-"""Keywords of `Study.recommend` that say where a network is to run"""
+"""Keywords of `Study.recommend` on where the network is to run"""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What a study recommends under some limits.
+    """A study's recommendation under given limits.
 
     Attributes:
-        study: its folder.
-        limits: largest value of each resource, by its name in `study.recommend.RESOURCES`.
-        found: the choice, and what a little more would buy.
-        latency_of: machine, runtime, data type and threads that latencies hold for; None where none are known.
+        study: folder of the study.
+        limits: maximum of each resource, by its name in `study.recommend.RESOURCES`.
+        found: the recommended network, and what slightly larger limits would gain.
+        latency_of: machine, runtime, data type and threads that latencies hold for; None if none are known.
     """
 
     study: Path
@@ -45,13 +45,13 @@ class Advice:
 
     @property
     def path(self) -> Path | None:
-        """The run of the best network; None where none fits."""
+        """The run folder of the best network; None if none fits."""
         from pretrim.study.places import trial_folder
 
         return None if self.found.best is None else trial_folder(self.study, self.found.best.key)
 
     def to_json(self) -> dict[str, Any]:
-        """What `pretrim recommend --json` prints."""
+        """Return the output of `pretrim recommend --json`."""
         from pretrim.study.recommend import to_json
 
         return {**to_json(self.found), "limits": self.limits, "latency_of": self.latency_of}
@@ -59,28 +59,28 @@ class Advice:
 
 @dataclass(frozen=True, repr=False)
 class Study:
-    """Many plans of one network, trained.
+    """A study: many plans of one network, each trained as a trial.
 
     Attributes:
-        path: its folder.
-        store: its table of trials.
+        path: folder of the study.
+        store: table of its trials.
     """
 
     path: Path
     store: Store
 
     def __repr__(self) -> str:
-        """The folder, and how far its trials are."""
+        """Show the folder, and the number of trials in each state."""
         try:
             counts = [f"{count} {state}" for state, count in self.store.counts().items() if count]
-            told = ", ".join(counts) or "no trials"
-        except StudyError:  # a debugger shows it, whatever became of its database
-            told = "its trials cannot be read"
-        return f"Study({str(self.path)!r}: {told})"
+            summary = ", ".join(counts) or "no trials"
+        except StudyError:  # a repr must not fail in a debugger, whatever happened to the database
+            summary = "its trials cannot be read"
+        return f"Study({str(self.path)!r}: {summary})"
 
     @property
     def trials(self) -> list[Trial]:
-        """All of them, in the order they were asked for."""
+        """All trials, in the order they were added."""
         return self.store.trials()
 
     @in_words_of_python({*Limits.__dataclass_fields__, *GoalOptions.__dataclass_fields__, *BOARD})
@@ -95,34 +95,34 @@ class Study:
         limit_of: str = "macs",
         **limits: Amount,
     ) -> Advice:
-        """The most accurate network within limits (``ram="256KiB"``, ``macs="0.5x"``, ``device="stm32h743"``).
+        """Recommend the most accurate network within limits (``ram="256KiB"``, ``device="stm32h743"`` ...).
 
         Args:
             device: a board, whose flash and RAM become limits.
             application: share of flash and RAM reserved for the application.
-            runtime: on a microcontroller, whose time is meant: ``"st-edge-ai"``, ``"tflm-cmsis-nn"`` ...
-            drop: instead of the most accurate network the smallest, at most so many points below the dense one.
-            accuracy: likewise, the smallest of this validation accuracy (``"90%"``).
-            limit_of: the cost by which networks are small.
-            limits: amounts, or shares of the dense network.
+            runtime: runtime of the times on a microcontroller: ``"st-edge-ai"``, ``"tflm-cmsis-nn"`` ...
+            drop: instead of the most accurate network, take the smallest one at most this many points below the dense.
+            accuracy: instead, take the smallest network that reaches this validation accuracy (``"90%"``).
+            limit_of: the cost by which the smallest network is chosen.
+            limits: amounts, or shares of the dense network (``macs="0.5x"``).
 
         Raises:
-            UsageError: an invalid limit, or one of which nothing is known.
-            InfeasibleBudget: no trial is done.
+            UsageError: an invalid limit, or one on a resource that is unknown for these networks.
+            InfeasibleBudget: no trial is done yet.
         """
-        wanted = {"drop": drop, "accuracy": accuracy, "limit_of": limit_of}
-        given, goal, board = gather(
-            {**limits, **wanted, "device": device, "application": application, "runtime": runtime},
+        goal_keywords = {"drop": drop, "accuracy": accuracy, "limit_of": limit_of}
+        limit_options, goal_options, target = gather(
+            {**limits, **goal_keywords, "device": device, "application": application, "runtime": runtime},
             *(Limits, GoalOptions, TargetOptions),
         )
-        return recommend(self, given, board.device, board.application, board.runtime, goal)
+        return recommend(self, limit_options, target.device, target.application, target.runtime, goal_options)
 
     def report(self, output: str | Path = "report.html", figures: str | Path | None = None) -> Path:
-        """Write the trade-off as one page that opens offline; see `write_report`."""
+        """Write the study's report as one page that opens offline; see `write_report`."""
         return write_report(self, Path(output), None if figures is None else Path(figures))
 
     def check_any_done(self) -> None:
-        """Raises StudyError where every trial failed; the dense network alone is no study."""
+        """Raise StudyError if every trial failed; a finished dense network alone does not count."""
         from pretrim.study.settings import DENSE
 
         trials = self.trials
@@ -133,7 +133,7 @@ class Study:
 
 
 def open_study(path: str | Path, storage: str | None = None) -> Study:
-    """The study of a folder. Raises StudyError where there is none, or it is damaged."""
+    """Open the study in a folder. Raises StudyError if there is none, or if it is damaged."""
     from pretrim.study.sweep import open_study as open_store
 
     check_is(path, str | Path, "path to be the name of a study's folder")
@@ -151,43 +151,45 @@ def recommend(
     runtime: str | None = None,
     wanted: GoalOptions | None = None,
 ) -> Advice:
-    """Choose by validation score within limits; see `Study.recommend`.
+    """Choose a network by validation score within limits; see `Study.recommend`.
 
     Args:
-        study: what was tried.
+        study: the study to choose from.
         limits: amounts, or shares of the dense network.
         device: a board, whose flash and RAM become limits.
         application: share of flash and RAM reserved for the application.
-        runtime: on a microcontroller, whose time is meant.
-        wanted: what is good enough; the smallest network that is, is chosen.
+        runtime: runtime of the times on a microcontroller.
+        wanted: what is good enough; if set, the smallest good enough network is chosen.
     """
     from pretrim.study import recommend as choosing
 
-    trials, given = study.trials, limits.given()
-    found = choosing.candidates(trials)
-    if wanted is not None and (goal := wanted.goal()) is not None and found:
-        goal.check(found[0].metric)
+    trials, amounts = study.trials, limits.given()
+    all_candidates = choosing.candidates(trials)
+    if wanted is not None and (goal := wanted.goal()) is not None and all_candidates:
+        goal.check(all_candidates[0].metric)
     if device is None and runtime is not None:
         raise UsageError("--runtime says whose time is meant on a board: add --device NAME.")
     if device is not None:
-        found, dense_ns = _on_device(study, found, board(device), runtime, timed="latency" in given)
+        all_candidates, dense_ns = _candidates_on_device(
+            study, all_candidates, board(device), runtime, timed="latency" in amounts
+        )
     else:
         dense_ns = None
-    if "latency" in given:
-        _check_one_place(choosing.places_of(found), study)
-    values = limits_of(given, trials, device, application, dense_ns)
-    comparable = choosing.of_one_machine(found)
+    if "latency" in amounts:
+        _check_one_machine(choosing.places_of(all_candidates), study)
+    values = limits_of(amounts, trials, device, application, dense_ns)
+    comparable = choosing.of_one_machine(all_candidates)
     chosen = choosing.recommend(comparable, values)
     if wanted is not None and chosen.best is not None:
         chosen = _smallest(chosen, comparable, values, wanted)
     if chosen.best is None and not chosen.relax and not chosen.of:
         raise InfeasibleBudget(f"No trial of {study.path} is done yet: run `pretrim sweep`.")
-    places = choosing.places_of(found)
+    places = choosing.places_of(all_candidates)
     return Advice(study.path, values, chosen, places[0] if places else None)
 
 
-def _check_one_place(places: Sequence[str], study: Study) -> None:
-    """Raises UsageError where latencies of several machines would be compared."""
+def _check_one_machine(places: Sequence[str], study: Study) -> None:
+    """Raise UsageError if latencies of several machines would be compared."""
     if len(places) > 1:
         raise UsageError(
             f"The networks of {study.path} were not all timed on one machine ({'; '.join(places)}): latencies do not "
@@ -195,37 +197,37 @@ def _check_one_place(places: Sequence[str], study: Study) -> None:
         )
 
 
-def _on_device(
-    study: Study, found: Sequence[Candidate], target: Board, runtime: str | None, *, timed: bool
+def _candidates_on_device(
+    study: Study, networks: Sequence[Candidate], target: Board, runtime: str | None, *, timed: bool
 ) -> tuple[list[Candidate], int | None]:
-    """The networks as a board sees them, and the dense network's nanoseconds there where a time is asked for.
+    """Return the networks with their figures on a board, and the dense network's nanoseconds there if a time is needed.
 
-    What was timed on this machine says nothing of the board, and is left out.
+    Times measured on this machine do not hold for the board, and are dropped.
     """
     if target.kind != "microcontroller":
         if timed or runtime is not None:
-            places = _measured_on(found)
+            places = _machine_text(networks)
             raise UsageError(
                 f"No latency of {target.name} is known for the networks of {study.path}{places}: leave out --latency, "
                 f"and measure there by `pretrim measure RUN --ssh USER@HOST`."
             )
-        return [_without_measured(one) for one in found], None
+        return [_without_measured(one) for one in networks], None
     from pretrim.latency.on_board import predict
 
     system = _system(target, runtime, timed=timed)
     records = {trial.key: (trial.record or {}).get("on_boards") for trial in study.trials}
-    if system is not None and found and not any(records[one.key] for one in found):
+    if system is not None and networks and not any(records[one.key] for one in networks):
         raise UsageError(
             f"The networks of {study.path} do not say what a board has to know for a time: the study is of an earlier "
             f"version, or LiteRT has no model of them. Leave out --latency and --runtime."
         )
-    seen = [_seen_by(one, records[one.key], target, runtime, system) for one in found]
-    there = next((record for record in records.values() if record), None)
-    return seen, None if system is None or there is None else predict(target, system, there["dense"])[1]
+    networks_there = [_on_microcontroller(one, records[one.key], target, runtime, system) for one in networks]
+    known = next((record for record in records.values() if record), None)
+    return networks_there, None if system is None or known is None else predict(target, system, known["dense"])[1]
 
 
 def _system(target: Board, runtime: str | None, *, timed: bool) -> System | None:
-    """The measurements that predict a time on a microcontroller; None where none is asked for."""
+    """Find the public measurements that predict times on a microcontroller; None if no time is needed."""
     if runtime is None and timed and (known := known_runtimes(target, "int8")):
         raise UsageError(
             f"The time on {target.name} is predicted, and depends on the runtime most: add --runtime, one of "
@@ -234,27 +236,29 @@ def _system(target: Board, runtime: str | None, *, timed: bool) -> System | None
     return find_system(target, runtime, "int8") if timed or runtime is not None else None
 
 
-def _measured_on(found: Sequence[Candidate]) -> str:
+def _machine_text(networks: Sequence[Candidate]) -> str:
     from pretrim.study.recommend import places_of
 
-    places = places_of(found)
+    places = places_of(networks)
     return f" (they were timed on {places[0].removesuffix(': measured')})" if places else ""
 
 
-def _without_measured(one: Candidate) -> Candidate:
-    """Without what was measured on another machine."""
+def _without_measured(candidate: Candidate) -> Candidate:
+    """Drop what was measured on another machine."""
     from pretrim.study.recommend import MEASURED
 
-    return replace(one, timed_on=None, takes={name: value for name, value in one.takes.items() if name not in MEASURED})
+    return replace(
+        candidate, timed_on=None, takes={name: value for name, value in candidate.takes.items() if name not in MEASURED}
+    )
 
 
-def _seen_by(
-    one: Candidate, sketches: Mapping[str, Any] | None, target: Board, runtime: str | None, system: System | None
+def _on_microcontroller(
+    candidate: Candidate, sketches: Mapping[str, Any] | None, target: Board, runtime: str | None, system: System | None
 ) -> Candidate:
-    """A network with the arena of a board and, where a runtime is named, its time there."""
+    """Add a microcontroller's arena to a network and, if a time is needed, its latency and energy there."""
     from pretrim.latency.on_board import kernels_of, predict
 
-    plain = _without_measured(one)
+    plain = _without_measured(candidate)
     if sketches is None:
         return plain
     takes = {**plain.takes, "arena": float(sketches["slim"]["arena_bytes"][kernels_of(target, runtime)])}
@@ -262,32 +266,32 @@ def _seen_by(
         return replace(plain, takes=takes)
     basis, ns = predict(target, system, sketches["slim"])
     low, high = (f"{factor:.2f}" for factor in basis.range)
-    said = f"{basis.label}: predicted, {low} to {high} of it"
+    timed_on = f"{basis.label}: predicted, {low} to {high} of it"
     takes["latency"] = ns * 1e-9
     if (energy := basis.energy_uj(ns)) is not None:
         takes["energy"] = energy * 1e-6
-        said += f"; energy: {basis.energy_label}"
-    return replace(plain, takes=takes, timed_on=said)
+        timed_on += f"; energy: {basis.energy_label}"
+    return replace(plain, takes=takes, timed_on=timed_on)
 
 
 def _smallest(
-    found: Recommendation, there: list[Candidate], limits: dict[str, float], wanted: GoalOptions
+    recommendation: Recommendation, networks: list[Candidate], limits: dict[str, float], wanted: GoalOptions
 ) -> Recommendation:
-    """The smallest that is good enough in the place of the best, where that was asked for."""
+    """Replace the best network by the smallest good enough one, if that was requested."""
     from pretrim.study.goal import dense_score, good_enough, unreached
     from pretrim.study.recommend import compared
 
     goal = wanted.goal()
     if goal is None:
-        return found
-    within = [one for one in there if all(one.takes.get(n, float("inf")) <= most for n, most in limits.items())]
-    threshold = goal.threshold(there[0].metric, dense_score(there))
+        return recommendation
+    within = [one for one in networks if all(one.takes.get(n, float("inf")) <= limit for n, limit in limits.items())]
+    threshold = goal.threshold(networks[0].metric, dense_score(networks))
     reached = good_enough(within, threshold, wanted.limit_of)
     if not reached:
         raise unreached(within, goal, threshold)
     best, after = reached[0], reached[1] if len(reached) > 1 else None
     pair = None if after is None else compared(after, best)
-    return replace(found, best=best, next_best=after, buys=(), comparison=pair)
+    return replace(recommendation, best=best, next_best=after, buys=(), comparison=pair)
 
 
 def limits_of(
@@ -297,53 +301,53 @@ def limits_of(
     application: float | None,
     dense_ns: int | None = None,
 ) -> dict[str, float]:
-    """Limits in the units of `study.recommend.RESOURCES`; shares are of the dense network.
+    """Convert limits to the units of `study.recommend.RESOURCES`; shares refer to the dense network.
 
     Args:
         texts: limits by name, as the user wrote them.
-        trials: what the dense network takes is known from them.
+        trials: the study's trials, which record the dense network's costs.
         device: a board whose flash and RAM are limits too.
         application: share of them reserved for the application.
-        dense_ns: the dense network's time on the board, where one is asked for.
+        dense_ns: the dense network's time on the board in nanoseconds, if a time is needed.
 
-    Raises UsageError for what is not a limit, or a share where no trial says what the dense network takes.
+    Raises UsageError for an invalid limit, or a share of a cost of the dense network that no trial records.
     """
     from pretrim.planning.budget import Limit
 
     dense = _dense(trials)
-    if device is not None:  # what was measured elsewhere is not the board's
+    if device is not None:  # times measured elsewhere do not hold for the board
         dense = {name: value for name, value in dense.items() if name != "latency"}
         dense |= {} if dense_ns is None else {"latency": dense_ns}
-    found: dict[str, float] = {}
+    limits: dict[str, float] = {}
     for name, text in texts.items():
         limit = Limit.parse(name, text)
         if limit.is_share and name not in dense:
             raise UsageError(f"--{name} {text} is a share of what is not known: give an amount.")
         value = limit.resolve(dense.get(name, 0))
-        found[name] = value * 1e-9 if name == "latency" else float(value)
+        limits[name] = value * 1e-9 if name == "latency" else float(value)
     if device is not None:
-        own = board(device).limits(APPLICATION_SHARE if application is None else application)
+        board_limits = board(device).limits(APPLICATION_SHARE if application is None else application)
         names = {"artifact_bytes": "file", "arena_bytes": "arena"}
-        found |= {names[cost]: float(value) for cost, value in own.items() if cost in names}
+        limits |= {names[cost]: float(value) for cost, value in board_limits.items() if cost in names}
     elif application is not None:
         raise UsageError("--application needs --device: name the board.")
-    return found
+    return limits
 
 
 def _dense(trials: Sequence[Trial]) -> dict[str, int]:
-    """What the dense network takes of each resource, as far as it is known; its measured latency in ns."""
+    """Return the dense network's use of each resource, as far as known; its measured latency in nanoseconds."""
     from pretrim.study.recommend import COST_OF
     from pretrim.study.settings import DENSE
 
     records = [trial.record for trial in trials if trial.record and "dense" in trial.record]
     costs: dict[str, int] = records[0]["dense"] if records else {}
-    found = {name: int(costs[cost]) for name, cost in COST_OF.items() if cost in costs}
+    values = {name: int(costs[cost]) for name, cost in COST_OF.items() if cost in costs}
     times = [trial.measured["latency_s"] for trial in trials if trial.spec.mode == DENSE and trial.measured]
-    return found | ({"latency": round(1e9 * median(times))} if times else {})
+    return values | ({"latency": round(1e9 * median(times))} if times else {})
 
 
 def check_page(output: Path, figures: Path | None = None) -> None:
-    """Raises UsageError, before any work, for a file that is not a page, or folders that are missing or not folders."""
+    """Raise UsageError, before any work, for an output that is not an .html file, or for missing or invalid folders."""
     if output.suffix != ".html":
         raise UsageError(f"Expected a report to end in .html, but got {output}.")
     if not output.parent.is_dir():
@@ -363,15 +367,15 @@ def write_report(
     """Write a study as one page that opens offline.
 
     Args:
-        study: what to show.
-        output: the page; it ends in ``.html``.
-        figures: a folder for PNG and SVG figures as well.
-        watch: write it again whenever a trial ends, until all have.
-        reporter: told each time it was written.
+        study: the study to show.
+        output: the page to write; its name ends in ``.html``.
+        figures: a folder for additional PNG and SVG figures.
+        watch: write the page again whenever a trial ends, until all trials have ended.
+        reporter: told each time the page was written.
 
     Raises:
-        UsageError: a file that is not a page, or a folder that is missing.
-        StudyError: it cannot be written.
+        UsageError: an output that is not an .html file, or a missing folder.
+        StudyError: the page cannot be written.
     """
     from pretrim.report import Shown, contents, write_figures, write_page
     from pretrim.study.description import read_network
@@ -379,22 +383,22 @@ def write_report(
 
     output, figures = Path(output), None if figures is None else Path(figures)
     check_page(output, figures)
-    network, config, known = read_network(study.path), study.store.config(), None
+    network, config, written_counts = read_network(study.path), study.store.config(), None
     while True:
         counts = study.store.counts()
         left = counts["waiting"] + counts["running"]
-        if counts != known:
-            known, trials = counts, study.trials
+        if counts != written_counts:
+            written_counts, trials = counts, study.trials
             try:
-                shown = Shown(study.store.name, trials, network, study.path / TRIALS, config)
-                write_page(output, f"{shown.name}: trade-off", contents(shown), refresh=watch and left > 0)
+                page = Shown(study.store.name, trials, network, study.path / TRIALS, config)
+                write_page(output, f"{page.name}: trade-off", contents(page), refresh=watch and left > 0)
                 if figures is not None:
                     write_figures(figures, trials)
             except OSError as error:
                 places = str(output) if figures is None else f"{output}, or figures in {figures}"
                 raise StudyError(f"Cannot write the report {places}: {error.strerror}.") from error
-            done = f"{counts['done']} trials" if counts["done"] else "no trial is done yet"
-            (reporter or Silent()).say(f"{output}: {done}, {output.stat().st_size / 2**20:.1f} MiB")
+            status = f"{counts['done']} trials" if counts["done"] else "no trial is done yet"
+            (reporter or Silent()).say(f"{output}: {status}, {output.stat().st_size / 2**20:.1f} MiB")
         if not watch or not left:
             return output
         time.sleep(WATCH_EVERY_S)

@@ -1,4 +1,4 @@
-"""Many plans of one network, each trained once and kept in a study."""
+"""Trains many plans of one network, each once, and keeps them in a study."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .options import (
     DATA,
     LISTED,
     SEARCH,
-    WIDTHS,  # noqa: F401  # the annotations of `Keeping` are read with the names of this module, by its heir below
+    WIDTHS,  # noqa: F401  # annotations inherited from `Keeping` are resolved in this module, for `SweepOptions`
     Amount,
     Fit,
     Keeping,
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from pretrim.study.store import Store
     from pretrim.train import Execution
 
-TRIED = Group("What is tried", sort_key=0)
-MOST_WORKERS, MOST_TRIALS = 1024, 1_000_000
+TRIALS = Group("What is tried", sort_key=0)
+MAX_WORKERS, MAX_TRIALS = 1024, 1_000_000
 WHERE = Group("Where it runs", sort_key=8)
 
 
-@Parameter(name="*", group=TRIED)
+@Parameter(name="*", group=TRIALS)
 @dataclass(frozen=True, kw_only=True)
 class GridOptions:
     """What a study tries."""
@@ -118,7 +118,7 @@ class SweepOptions(Keeping):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """All that `sweep` can be asked for, by concept."""
+    """All options of `sweep`, grouped by concept."""
 
     grid: GridOptions = field(default_factory=GridOptions)
     limits: Limits = field(default_factory=Limits)
@@ -134,21 +134,21 @@ def sweep(
     options: StudyOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Study:
-    """Train many plans of one network; called again, it goes on.
+    """Train many plans of one network; another call continues the study.
 
-    Networks and data by name are trained in worker processes; a module or data sets of the caller's in this one.
+    Networks and data given by name are trained in worker processes; the caller's own modules or data sets in this one.
 
     Args:
         model: name, module, or function that builds one.
-        data: name, folder, or data sets; None: those of the task.
+        data: name, folder, or data sets; None: the task's own data.
         output: the study's folder.
         options: what is tried, and how.
-        reporter: told of remarks and progress.
+        reporter: receives remarks and progress.
 
     Raises:
         UsageError: options that contradict each other; nothing was written.
         StudyError: the folder holds something else, or another study.
-        PretrimError: the machine is at fault, say a full disk: what was running waits, nothing is lost.
+        PretrimError: a failure of the machine, such as a full disk; running trials are queued again, nothing is lost.
     """
     from pretrim.models.dense import check_name
     from pretrim.study.sweep import check_study_folder
@@ -165,8 +165,8 @@ def sweep(
     store, inputs = _prepared(output, config, model, data, target, options, reporter)
     store.add(specs)
     if options.sweep.retry:
-        again = store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
-        reporter.say(f"{again} failed trials are run again")
+        retried = store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
+        reporter.say(f"{retried} failed trials are run again")
     _run(output, store, inputs, options, reporter, by_name=_is_by_name(model, data, options.sweep.task))
     if target.runtime is not None:
         _measure_all(output, store, inputs, target, reporter)
@@ -174,47 +174,47 @@ def sweep(
 
 
 def _specs(options: StudyOptions) -> list[TrialSpec]:
-    """The trials that are asked for. Raises UsageError for what is not a mode, fraction or limit."""
+    """List the requested trials. Raises UsageError for an invalid mode, fraction or limit."""
     from pretrim.planning.budget import Limit
     from pretrim.study.settings import grid
 
-    given = options.grid
-    own: dict[str, Any] = {"step": options.sweep.step, "round_to": options.sweep.round_to}
-    own |= asked_of_layers(options.sweep)
+    grid_options = options.grid
+    trial_options: dict[str, Any] = {"step": options.sweep.step, "round_to": options.sweep.round_to}
+    trial_options |= asked_of_layers(options.sweep)
     budgets = _budgets(options)
-    if budgets and given.limit_of is not None:
+    if budgets and grid_options.limit_of is not None:
         raise UsageError("--limit-of names the cost of one limit: leave it out beside --device or limits.")
-    if given.limit_of is not None:
-        Limit.parse(given.limit_of, "0.5x")
-    fractions = _fractions(given.budget_fraction)
-    if budgets and given.budget_fraction == GridOptions.budget_fraction:
+    if grid_options.limit_of is not None:
+        Limit.parse(grid_options.limit_of, "0.5x")
+    fractions = _fractions(grid_options.budget_fraction)
+    if budgets and grid_options.budget_fraction == GridOptions.budget_fraction:
         fractions = [1.0]  # the limits as they were given
-    if given.seeds * len(fractions) > MOST_TRIALS:
-        raise UsageError(f"Expected --seeds for at most {MOST_TRIALS} trials, but got {given.seeds}.")
+    if grid_options.seeds * len(fractions) > MAX_TRIALS:
+        raise UsageError(f"Expected --seeds for at most {MAX_TRIALS} trials, but got {grid_options.seeds}.")
     return grid(
-        _words(given.modes),
+        _split_names(grid_options.modes),
         fractions,
-        given.seeds,
-        limit=given.limit_of,
+        grid_options.seeds,
+        limit=grid_options.limit_of,
         budgets=budgets,
-        dense=given.dense,
+        dense=grid_options.dense,
         runtime=_timed_runtime(options),
-        **{name: value for name, value in own.items() if value is not None},
+        **{name: value for name, value in trial_options.items() if value is not None},
     )
 
 
 def asked_of_layers(keeping: Keeping) -> dict[str, Any]:
-    """What layers keep, as a trial says it. Raises UsageError for what is not a width."""
+    """Return frozen layers and minimum widths as keywords of a trial. Raises UsageError for invalid widths."""
     from pretrim.planning.options import Options
 
     options = Options(**keeping.wishes())
     widths = options.min_width if isinstance(options.min_width, Mapping) else {"*": options.min_width}
-    asked = tuple((pattern, least) for pattern, least in sorted(widths.items()) if least > 1)
-    return {"freeze": options.freeze, "min_width": asked}
+    min_widths = tuple((pattern, minimum) for pattern, minimum in sorted(widths.items()) if minimum > 1)
+    return {"freeze": options.freeze, "min_width": min_widths}
 
 
-def _on_board(options: StudyOptions) -> str | None:
-    """The runtime on the microcontrollers of a study whose time is predicted; None where none was named."""
+def _board_runtime(options: StudyOptions) -> str | None:
+    """Return the microcontroller runtime whose time is predicted in a study; None if none was named."""
     from pretrim.deploy.runtimes import RUNTIMES
 
     runtime = options.sweep.runtime
@@ -222,7 +222,7 @@ def _on_board(options: StudyOptions) -> str | None:
 
 
 def _timed_runtime(options: StudyOptions) -> str:
-    """The runtime whose latency counts in trials that need one: on a microcontroller, litert is the one for those."""
+    """Return the runtime for latencies in trials that need one; on boards, ``litert`` means its microcontroller one."""
     runtime = options.sweep.runtime
     if options.grid.device and runtime is not None:
         return SAME_FILES.get(runtime, runtime)
@@ -230,15 +230,15 @@ def _timed_runtime(options: StudyOptions) -> str:
 
 
 def _check_times_on_boards(options: StudyOptions, specs: Sequence[TrialSpec]) -> None:
-    """Raises UsageError for a time on a board that nothing is known of, before anything is trained."""
+    """Raise UsageError for unknown times on a board, before anything is trained."""
     from pretrim.latency.board_systems import find_system
 
     for name in {spec.device: None for spec in specs if spec.device}:
         is_timed = any(spec.is_timed for spec in specs if spec.device == name)
-        runtime = options.sweep.runtime if is_timed else _on_board(options)
-        asked = TargetOptions(device=name, runtime=runtime)
+        runtime = options.sweep.runtime if is_timed else _board_runtime(options)
+        target_options = TargetOptions(device=name, runtime=runtime)
         if board(name).kind == "microcontroller":
-            find_target(asked, {"latency": "1x"} if is_timed else {}, Search(), exports=False)
+            find_target(target_options, {"latency": "1x"} if is_timed else {}, Search(), exports=False)
         elif is_timed:
             raise UsageError(f"A study has no latencies of {name}: leave out --device {name}, or the limit on latency.")
         elif runtime is not None:
@@ -246,39 +246,41 @@ def _check_times_on_boards(options: StudyOptions, specs: Sequence[TrialSpec]) ->
 
 
 def _budgets(options: StudyOptions) -> list[Budget]:
-    """The limits that were given together, and those of each board with them."""
+    """Combine the user's limits with those of each board: one budget per board, or one without boards."""
     from pretrim.planning.budget import Limit
     from pretrim.study.settings import Budget
 
     limits: dict[str, Amount] = options.limits.given()
-    texts = tuple((name, Limit.parse(name, amount).text) for name, amount in limits.items())
+    user_limits = tuple((name, Limit.parse(name, amount).text) for name, amount in limits.items())
     names = _boards_of(options)
     if not names:
-        return [Budget(texts)] if texts else []
-    found = []
+        return [Budget(user_limits)] if user_limits else []
+    budgets = []
     for name in names:
-        of_board = board(name)
-        own = tuple((cost, str(value)) for cost, value in of_board.limits().items() if cost not in limits)
-        if not own and not texts:
+        device = board(name)
+        own_limits = tuple((cost, str(value)) for cost, value in device.limits().items() if cost not in limits)
+        if not own_limits and not user_limits:
             raise UsageError(f"{name} has ample RAM: add a limit such as --macs 0.5x.")
-        found.append(
+        budgets.append(
             Budget(
-                (*own, *texts), name, of_board.round_to if options.sweep.round_to is None else options.sweep.round_to
+                (*own_limits, *user_limits),
+                name,
+                device.round_to if options.sweep.round_to is None else options.sweep.round_to,
             )
         )
-    return found
+    return budgets
 
 
 def listed(name: str, given: Any) -> Any:
-    """A list of the grid as its text with commas, or as a tuple of texts and numbers.
+    """Normalise a list option of the grid: comma-separated text is unchanged, anything else becomes a tuple.
 
-    Python callers give one value alone, a list, an array or a generator.
+    Python callers may pass a single value, a list, an array or a generator.
 
     Args:
-        name: what the user calls it.
-        given: names, fractions or boards; an empty list of boards asks for none.
+        name: name of the option, for errors.
+        given: names, fractions or boards; an empty list of boards means none.
 
-    Raises UsageError for what is no list of these, or empty.
+    Raises UsageError for anything else, or an empty list.
 
     >>> listed("keep", 0.5), listed("keep", (n / 10 for n in (7, 5))), listed("modes", "balanced,uniform")
     ((0.5,), (0.7, 0.5), 'balanced,uniform')
@@ -287,25 +289,25 @@ def listed(name: str, given: Any) -> Any:
         return given
     if hasattr(given, "tolist"):  # an array or tensor
         given = given.tolist()
-    found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else (given,)
-    is_right = all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in found)
-    if not is_right or (not found and name != "device"):
+    values = tuple(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else (given,)
+    is_right = all(isinstance(value, str | int | float) and not isinstance(value, bool) for value in values)
+    if not is_right or (not values and name != "device"):
         example = "fractions such as [0.7, 0.5]" if name in ("keep", "budget_fraction") else "a list of names"
         raise UsageError(f"Expected {name} to be {example}, but got {shown(given)}.")
-    return found
+    return values
 
 
-def _words(given: str | Sequence[str]) -> list[str]:
+def _split_names(given: str | Sequence[str]) -> list[str]:
     words = given.split(",") if isinstance(given, str) else map(str, given)
-    found = [stripped for word in words if (stripped := word.strip())]
-    if not found:
+    names = [stripped for word in words if (stripped := word.strip())]
+    if not names:
         raise UsageError("Expected names separated by commas, but got none.")
-    return found
+    return names
 
 
 def _fractions(given: str | Sequence[float]) -> list[float]:
     try:
-        return [float(word.removesuffix("x")) for word in _words(given)]  # type: ignore[arg-type]  # numbers are written
+        return [float(word.removesuffix("x")) for word in _split_names(given)]  # type: ignore[arg-type]  # numbers are written
     except ValueError:
         raise UsageError(
             f"Expected --budget-fraction with fractions such as 0.7,0.5, but got {shown(given)}."
@@ -318,16 +320,18 @@ def _is_by_name(model: ModelSource, data: DataSource | None, task: Any) -> bool:
 
 
 def _check(options: StudyOptions, model: ModelSource, data: DataSource | None) -> None:
-    how, given = options.sweep, options.grid
-    if not 1 <= how.workers <= MOST_WORKERS:
-        raise UsageError(f"Expected --workers to be from 1 to {MOST_WORKERS}, but got {how.workers}.")
-    if how.ray is not None and given.search:
+    settings, grid = options.sweep, options.grid
+    if not 1 <= settings.workers <= MAX_WORKERS:
+        raise UsageError(f"Expected --workers to be from 1 to {MAX_WORKERS}, but got {settings.workers}.")
+    if settings.ray is not None and grid.search:
         raise UsageError("--search runs on one machine: leave out --search or --ray.")
-    if given.search and how.wishes():
+    if grid.search and settings.wishes():
         raise UsageError("--search chooses among all widths: leave out --search, or --freeze and --min-width.")
-    if not 0 <= given.search <= MOST_TRIALS:
-        raise UsageError(f"Expected --search to be from 0 to {MOST_TRIALS}, but got {given.search}.")
-    if not _is_by_name(model, data, how.task) and (how.workers > 1 or how.ray is not None or given.search):
+    if not 0 <= grid.search <= MAX_TRIALS:
+        raise UsageError(f"Expected --search to be from 0 to {MAX_TRIALS}, but got {grid.search}.")
+    if not _is_by_name(model, data, settings.task) and (
+        settings.workers > 1 or settings.ray is not None or grid.search
+    ):
         raise UsageError(
             "A module or data sets of your own are trained in this process: name model and data, as on the command "
             "line, for several workers, Ray or a search."
@@ -335,20 +339,21 @@ def _check(options: StudyOptions, model: ModelSource, data: DataSource | None) -
 
 
 def _config(model: ModelSource, data: DataSource | None, options: StudyOptions) -> StudyConfig:
-    """What all trials share; threads and layout are pinned, since they change results and times."""
+    """Make the settings shared by all trials; threads and layout are pinned, since they change results and times."""
     from pretrim.cost.formula import item_bytes
     from pretrim.study.settings import StudyConfig
 
-    how, name = options.sweep, str(data) if isinstance(data, str | Path) else ""
+    settings, task = options.sweep, options.sweep.task
+    name = str(data) if isinstance(data, str | Path) else ""
     dtype = _data_type(options)
     item_bytes(dtype)
     return StudyConfig(
         model=model if isinstance(model, str) else "",
         data=name,
-        image=wanted_shape(how.input, None),
-        fit=how.fit or "crop",
-        task=how.task if isinstance(how.task, str) else "" if how.task is None else type(how.task).__name__,
-        max_images=how.max_images,
+        image=wanted_shape(settings.input, None),
+        fit=settings.fit or "crop",
+        task=task if isinstance(task, str) else "" if task is None else type(task).__name__,
+        max_images=settings.max_images,
         recipe=recipe_of(name, options.training, 0),
         execution=_execution(options),
         dtype=dtype,
@@ -357,11 +362,11 @@ def _config(model: ModelSource, data: DataSource | None, options: StudyOptions) 
 
 
 def _data_type(options: StudyOptions) -> DType:
-    """The one data type of a study: that bytes are counted in, and that its networks are exported in.
+    """Return the single data type of a study, in which bytes are counted and networks are exported.
 
-    Raises UsageError for types that contradict each other or a microcontroller, whose kernels are for its own.
+    Raises UsageError for types that contradict each other, or that a microcontroller's kernels do not support.
     """
-    micro = next((found for found in map(board, _boards_of(options)) if found.kind == "microcontroller"), None)
+    micro = next((device for device in map(board, _boards_of(options)) if device.kind == "microcontroller"), None)
     default: DType = DTYPE if micro is None else micro.data_type  # type: ignore[assignment]  # it is one
     dtype = one_data_type(options.sweep.dtype, options.sweep.int8, default)
     if micro is not None and dtype != default:
@@ -376,33 +381,33 @@ def _data_type(options: StudyOptions) -> DType:
 
 
 def _boards_of(options: StudyOptions) -> list[str]:
-    return _words(options.grid.device) if options.grid.device else []
+    return _split_names(options.grid.device) if options.grid.device else []
 
 
 def _execution(options: StudyOptions) -> Execution:
-    machine, how = options.machine, options.sweep
-    if how.ray is not None:  # a cluster's nodes have devices of their own
+    machine, settings = options.machine, options.sweep
+    if settings.ray is not None:  # a cluster's nodes have devices of their own
         machine = replace(machine, train_on="auto")
-    threads = threads_of_each(how.workers) if machine.threads is None else machine.threads
+    threads = threads_of_each(settings.workers) if machine.threads is None else machine.threads
     pinned = replace(machine, precision=machine.precision or "float32", threads=threads, compile=False)
     execution = execution_of(replace(pinned, layout=machine.layout or "channels_last"))
     return replace(execution, device=options.machine.train_on or execution.device)
 
 
 def threads_of_each(workers: int) -> int:
-    """Of the threads that torch would take (one a core, or OMP_NUM_THREADS) the share of each worker, at least one."""
+    """Divide torch's default number of threads (one per core, or OMP_NUM_THREADS) among workers, at least one each."""
     import torch
 
     return max(1, torch.get_num_threads() // workers)
 
 
 def _target(options: StudyOptions, specs: Sequence[TrialSpec]) -> Target:
-    """The runtime that networks are exported to, and whose latency counts."""
-    exported = options.sweep.runtime if _on_board(options) is None else None
+    """Return the target with the runtime that networks are exported to and whose latency is measured."""
+    runtime = options.sweep.runtime if _board_runtime(options) is None else None
     dtype = _data_type(options)
-    asked = TargetOptions(runtime=exported, int8=options.sweep.int8, dtype=dtype)
-    timed = any(spec.is_timed for spec in specs if not spec.device)
-    return find_target(asked, {"params": "1x"}, Search(mode="latency" if timed else None))
+    target_options = TargetOptions(runtime=runtime, int8=options.sweep.int8, dtype=dtype)
+    is_timed = any(spec.is_timed for spec in specs if not spec.device)
+    return find_target(target_options, {"params": "1x"}, Search(mode="latency" if is_timed else None))
 
 
 def _prepared(
@@ -414,20 +419,20 @@ def _prepared(
     options: StudyOptions,
     reporter: Reporter,
 ) -> tuple[Store, TrialInputs]:
-    """The study, and its network and data: what cannot work is said before anything is trained."""
+    """Open or create the study, and load its network and data; problems are raised before anything is trained."""
     from pretrim.models.dense import open_model
     from pretrim.study.description import write_network
     from pretrim.study.inputs import TrialInputs, known_latencies
     from pretrim.study.sweep import RECORD, make_study, open_study
     from pretrim.train import takes_channels_last
 
-    how = options.sweep
-    if (folder / RECORD).exists() and options.machine.threads is None:  # threads follow from the workers, once
-        there = open_study(folder, how.storage, how.name).config().execution
-        config = replace(config, execution=replace(config.execution, threads=there.threads))
+    settings = options.sweep
+    if (folder / RECORD).exists() and options.machine.threads is None:  # the default is set once, by the first call
+        stored = open_study(folder, settings.storage, settings.name).config().execution
+        config = replace(config, execution=replace(config.execution, threads=stored.threads))
     from .options import DataOptions
 
-    images = DataOptions(input=how.input, fit=how.fit, max_images=how.max_images, task=how.task)
+    images = DataOptions(input=settings.input, fit=settings.fit, max_images=settings.max_images, task=settings.task)
     dataset, task = open_data(data, images, model=model, seed=config.split_seed, reporter=reporter)
     dense = open_model(model, dataset.input_shape, len(dataset.classes) or None)
     task.check(dense.module, dataset)
@@ -435,57 +440,57 @@ def _prepared(
         raise UsageError(f"--stop-hopeless compares by points of accuracy, which {task.metric.title} is not.")
     recipe = recipe_of(config.data, options.training, 0, images=len(dataset.train))
     config = replace(config, recipe=recipe, metric=task.metric)
-    if not _is_by_name(model, data, how.task):
-        config = replace(config, model=config.model or _identity(dense), data=config.data or dataset.source)
+    if not _is_by_name(model, data, settings.task):
+        config = replace(config, model=config.model or _module_identity(dense), data=config.data or dataset.source)
     config = replace(config, forward=dense.forward or {})
     if options.machine.layout is None and not takes_channels_last(dense.module, dataset.input_shape):
         config = replace(config, execution=replace(config.execution, channels_last=False))
     _check_operators(dense, _boards_of(options))
-    target.costs(dense, reporter)  # single layers on this machine, before workers keep it busy; they find the table
-    if how.ray is not None:
+    target.costs(dense, reporter)  # fill the latency table before workers keep this machine busy; they reuse it
+    if settings.ray is not None:
         from pretrim.study.cluster import connected
 
-        connected(how.ray)  # a cluster that is not there leaves no folder
-    store = make_study(folder, config, how.storage, how.name)
+        connected(settings.ray)  # if the cluster is unreachable, no folder is created
+    store = make_study(folder, config, settings.storage, settings.name)
     inputs = TrialInputs(dense, dataset, known_latencies(config, dense), task)
     write_network(folder, inputs)
     return store, inputs
 
 
 def _check_operators(dense: DenseModel, names: Sequence[str]) -> None:
-    """Raises ExportError for operators that no microcontroller runs: what is foretold is looked up in the file."""
+    """Raise ExportError for operators that no microcontroller runs; a predicted refusal is confirmed by converting."""
     from pretrim.cost.microcontroller import refused_by_micro
     from pretrim.planning.search import plan_of_widths
 
     micro = next((name for name in names if board(name).kind == "microcontroller"), None)
     if micro is not None and refused_by_micro(dense.network) is not None:
-        whole = plan_of_widths(dense.network, dense.network.dense, "int8")
-        converted(whole, dense, find_target(TargetOptions(device=micro), {}, Search()))
+        dense_plan = plan_of_widths(dense.network, dense.network.dense, "int8")
+        converted(dense_plan, dense, find_target(TargetOptions(device=micro), {}, Search()))
 
 
-def _identity(dense: DenseModel) -> str:
-    """A module of the caller's in a study's configuration: its class and its parameters' names and shapes."""
+def _module_identity(dense: DenseModel) -> str:
+    """Identify the caller's module in a study's configuration by its class and its parameters' names and shapes."""
     return f"{dense.name}, {hashlib.sha256(dense.network.fingerprint.encode()).hexdigest()[:12]}"
 
 
 def _run(
     folder: Path, store: Store, inputs: TrialInputs, options: StudyOptions, reporter: Reporter, *, by_name: bool
 ) -> None:
-    """Train what waits."""
+    """Train the waiting trials."""
     from pretrim.study.sweep import Search as Suggestions
     from pretrim.study.sweep import sweep as run
     from pretrim.study.sweep import sweep_here
 
-    before = sum(store.counts()[state] for state in ("done", "failed", "stopped"))
-    if before:
-        reporter.say(f"{before} trials are there already")
+    finished = sum(store.counts()[state] for state in ("done", "failed", "stopped"))
+    if finished:
+        reporter.say(f"{finished} trials are there already")
     count = options.grid.search
     with reporter.watching(store.name) as on_status:
         if not by_name:
             sweep_here(folder, store, inputs, on_status=on_status)
         elif options.sweep.ray is None:
-            wanted = Suggestions(count) if count else None
-            run(folder, store, workers=options.sweep.workers, search=wanted, on_status=on_status)
+            suggestions = Suggestions(count) if count else None
+            run(folder, store, workers=options.sweep.workers, search=suggestions, on_status=on_status)
         else:
             from pretrim.study.cluster import sweep_on_ray
 
@@ -493,49 +498,49 @@ def _run(
 
 
 def _measure_all(folder: Path, store: Store, inputs: TrialInputs, target: Target, reporter: Reporter) -> None:
-    """Export and measure every trial that is done and was not measured. One that fails is said; the others go on."""
+    """Export and measure every finished trial that was not measured yet. Failures are reported, and skipped."""
     from pretrim.study.recommend import place_of
 
     trials = [trial for trial in store.trials() if trial.state == "done" and trial.measured is None]
     for number, trial in enumerate(trials, start=1):
         name = f"[{number}/{len(trials)}] {trial.spec.name}, seed {trial.spec.seed}"
         try:
-            found = _measure(folder, store, inputs, trial, target, reporter)
+            record = _measure(folder, store, inputs, trial, target, reporter)
         except PretrimError as error:
             reporter.say(f"{name}: not measured: {error}")
             continue
-        reporter.say(f"{name}: {1e3 * found['latency_s']:.2f} ms on {place_of(found)}")
+        reporter.say(f"{name}: {1e3 * record['latency_s']:.2f} ms on {place_of(record)}")
 
 
 def _measure(
     folder: Path, store: Store, inputs: TrialInputs, trial: Trial, target: Target, reporter: Reporter
 ) -> dict[str, Any]:
-    """Export and measure one trial, and keep what was found: times with all that they hold for, as plain JSON."""
+    """Export and measure one trial, and store the result: times and their conditions, as plain JSON."""
     from pretrim.deploy.artifact import read
     from pretrim.measure import measure
     from pretrim.runs.load import load
     from pretrim.study.places import trial_folder
 
     run = trial_folder(folder, trial.key)
-    assert target.runtime is not None  # that is why this is called
+    assert target.runtime is not None  # only called with a runtime
     path = default_path(run, target.runtime, target.int8)
     if not path.exists():
         source: ModelSource | None = inputs.dense.source
         network = load(run, model=source if not isinstance(source, str) or ".py" in source else None)
         deliver(Run.opened(run, network, inputs.data, inputs.task), target, reporter)
     artifact = read(path)
-    found = measure([artifact])[0]
+    measurement = measure([artifact])[0]
     record = {
-        "latency_s": found.latency.median_s,
-        "p90_s": found.latency.p90_s,
-        "runtime": found.runtime,
-        "data_type": found.data_type,
-        "provider": found.provider,
-        "threads": found.threads,
-        "file_bytes": found.file_bytes,
-        "energy_j": found.energy_j,
+        "latency_s": measurement.latency.median_s,
+        "p90_s": measurement.latency.p90_s,
+        "runtime": measurement.runtime,
+        "data_type": measurement.data_type,
+        "provider": measurement.provider,
+        "threads": measurement.threads,
+        "file_bytes": measurement.file_bytes,
+        "energy_j": measurement.energy_j,
         "proof": dict(artifact.proof),
-        "machine": dict(found.machine),
+        "machine": dict(measurement.machine),
     }
     store.measured(trial.key, record)
     return record

@@ -1,4 +1,4 @@
-"""Where a network is to run: the board, the runtime, and what they mean for limits, rounding, data type and latency."""
+"""The target of a network: board and runtime, and what they imply for limits, rounding, data type and latency."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DTYPE: DType = "float32"
 ROUND_TO = 8
 TIMED_BY: RuntimeName = "litert"
-"""The runtime whose latency counts, where nobody names one"""
+"""Default runtime for measuring latencies"""
 THREADS = 1
 
 
@@ -36,16 +36,16 @@ class Target:
     """Where a network is to run.
 
     Attributes:
-        board: the device; None where none was named.
-        limits: by quantity, the user's and the board's.
-        dtype: that bytes are counted in, and that artifacts have.
-        round_to: filters are kept in multiples of it.
-        runtime: that was asked for, or the board's; None where neither was named.
-        timed_by: the runtime whose latency is measured; None where none is.
-        host: the machine that latencies are measured on; None: this one.
-        estimate: whether this machine's latency stands for the board's.
-        predicted: whether a latency is needed that public measurements predict: that of a microcontroller.
-        on_board: the runtime there, with its version, as public measurements name it; None where none was named.
+        board: the device; None if none was named.
+        limits: limits by quantity, the user's and the board's.
+        dtype: data type in which bytes are counted, and of exported artifacts.
+        round_to: rounding step: filters are kept in multiples of it.
+        runtime: the requested runtime, or the board's; None if neither was named.
+        timed_by: the runtime whose latency is measured; None if no latency is measured.
+        host: the machine to measure latencies on; None: this one.
+        estimate: whether this machine's latency is used as an estimate of the board's.
+        predicted: whether a latency is needed that is predicted from public measurements, as for microcontrollers.
+        on_board: the runtime on the board, with its version, as in the public measurements; None if none was named.
     """
 
     board: Board | None
@@ -66,38 +66,38 @@ class Target:
 
     @property
     def int8(self) -> bool:
-        """Whether artifacts are int8: they have the data type that their limits are counted in."""
+        """Whether artifacts are int8: they have the data type in which limits are counted."""
         return self.dtype == "int8"
 
     @property
     def signed(self) -> bool:
-        """Whether int8 ONNX is to have the types of ARM's kernels: every board is ARM's or a microcontroller."""
+        """Whether int8 ONNX files use the types of ARM's kernels: all boards are ARM computers or microcontrollers."""
         return self.board is not None
 
     @property
     def label(self) -> str | None:
-        """What measured latencies are of, for people; None where none is measured."""
+        """Human-readable description of what measured latencies hold for; None if none is measured."""
         if self.timed_by is None:
             return None
         from pretrim.deploy import TITLES
 
-        where = "this machine"
+        place = "this machine"
         if self.host is not None:
-            where = self.board.name if self.board is not None else self.host.name
+            place = self.board.name if self.board is not None else self.host.name
         elif self.board is not None:
-            where = f"{platform.machine()} estimate" if self.estimate else self.board.name
-        return where if self.timed_by == TIMED_BY else f"{where}, {TITLES[self.timed_by]}"
+            place = f"{platform.machine()} estimate" if self.estimate else self.board.name
+        return place if self.timed_by == TIMED_BY else f"{place}, {TITLES[self.timed_by]}"
 
     def costs(self, dense: DenseModel, reporter: Reporter) -> dict[str, Cost]:
-        """What the planner is handed beside its formulas: a microcontroller's arena, and the latency where needed."""
-        found = self.costs_on_board(dense.network)
+        """Return the planner's extra cost functions: a microcontroller's arena, and the latency if needed."""
+        costs = self.costs_on_board(dense.network)
         if self.timed_by is not None:
             cost = _measured(self, dense, reporter)
-            found[cost.name] = cost
-        return found
+            costs[cost.name] = cost
+        return costs
 
     def costs_on_board(self, network: Network) -> dict[str, Cost]:
-        """What a microcontroller's own chip and runtime decide. Raises UsageError where a time is not known."""
+        """Return the cost functions that depend on a microcontroller. Raises UsageError for a time that is unknown."""
         if self.board is None or not self.is_microcontroller:
             return {}
         from pretrim.latency.on_board import costs_on
@@ -105,12 +105,12 @@ class Target:
         return costs_on(network, self.board, self.dtype, self.on_board, timed=self.predicted)
 
     def times(self, network: Network, widths: Mapping[str, IntArray], latencies: Mapping[str, int]) -> list[Any]:
-        """Every time that is known of a network on this target, as plain JSON with what it holds for.
+        """Return all known times of a network on this target, as plain JSON with the conditions they hold for.
 
         Args:
-            network: analysed.
-            widths: of what is asked about, by name: ``{"dense": ..., "slim": ...}``.
-            latencies: measured nanoseconds of the same, where the target is measured.
+            network: the analysed network.
+            widths: the widths to time, by name: ``{"dense": ..., "slim": ...}``.
+            latencies: measured nanoseconds by the same names, if this target is measured.
         """
         if self.timed_by is not None:
             return [_measured_record(self, latencies)]
@@ -120,60 +120,60 @@ class Target:
         from pretrim.latency.on_board import systems_to_show
 
         systems = systems_to_show(self.board, self.dtype, self.on_board)
-        found = [board_time(network, self.board, system.title, self.dtype) for system in systems]
-        return [time.record({name: int(time.cost(at)) for name, at in widths.items()}) for time in found]
+        times = [board_time(network, self.board, system.title, self.dtype) for system in systems]
+        return [time.record({name: int(time.cost(at)) for name, at in widths.items()}) for time in times]
 
 
 def find_target(
     options: TargetOptions, limits: Mapping[str, Amount], search: Search, *, exports: bool = True
 ) -> Target:
-    """Put the board's figures in the place of what was not given.
+    """Resolve the target: what was not set comes from the board.
 
     Args:
         options: where the network is to run.
-        limits: what was asked for, by quantity.
-        search: its rounding comes before the board's, and the mode latency needs a latency.
-        exports: whether an artifact is made: then the runtime's packages have to be there.
+        limits: the user's limits, by quantity.
+        search: search options; their rounding overrides the board's, and mode ``latency`` needs a latency.
+        exports: whether an artifact will be exported, so that the runtime's packages must be installed.
 
-    Raises UsageError for a board or runtime that is not known, and for options that contradict each other.
+    Raises UsageError for an unknown board or runtime, and for options that contradict each other.
     """
-    found = None if options.device is None else board(options.device)
-    wanted = dict(limits)
-    if found is None and options.application is not None:
+    device = None if options.device is None else board(options.device)
+    all_limits = dict(limits)
+    if device is None and options.application is not None:
         raise UsageError("--application needs --device: name the board.")
-    if found is not None:
-        wanted = {**_limits_of(found, options.application, bool(wanted)), **wanted}
-    micro = found is not None and found.kind == "microcontroller"
-    timed = "latency" in wanted or "latency_ns" in wanted or search.mode == "latency"
-    predicted = micro and timed and not options.estimate
+    if device is not None:
+        all_limits = {**_limits_of(device, options.application, bool(all_limits)), **all_limits}
+    is_micro = device is not None and device.kind == "microcontroller"
+    needs_latency = "latency" in all_limits or "latency_ns" in all_limits or search.mode == "latency"
+    predicted = is_micro and needs_latency and not options.estimate
     dtype = data_type_of(options)
-    system = _system(options, found, dtype, predicted) if micro else None
-    runtime = _runtime(options if system is None else replace(options, runtime=None), found, exports)
+    system = _system(options, device, dtype, predicted) if is_micro else None
+    runtime = _runtime(options if system is None else replace(options, runtime=None), device, exports)
     target = Target(
-        board=found,
-        limits=wanted,
+        board=device,
+        limits=all_limits,
         dtype=dtype,
-        round_to=_round_to(search, found),
+        round_to=_round_to(search, device),
         runtime=runtime,
-        timed_by=_timed_by(options, runtime, found) if timed and not predicted else None,
+        timed_by=_timed_by(options, runtime, device) if needs_latency and not predicted else None,
         host=_host(options),
         estimate=options.estimate,
         predicted=predicted,
         on_board=None if system is None else system.title,
     )
-    _check(target, options, timed)
+    _check(target, options, needs_latency)
     return target
 
 
 def one_data_type(dtype: DType | None, int8: bool | None, default: DType) -> DType:
-    """The one data type that bytes are counted in and files are exported in.
+    """Return the single data type used both for counting bytes and for exported files.
 
     Args:
-        dtype: of ``--dtype``; None where it was not given.
-        int8: of ``--int8`` or ``--no-int8``; None where neither was given.
-        default: where nothing was given.
+        dtype: value of ``--dtype``; None if not set.
+        int8: True for ``--int8``, False for ``--no-int8``; None if neither was set.
+        default: data type if nothing was set.
 
-    Raises UsageError for two that contradict each other.
+    Raises UsageError if the two options contradict each other.
 
     >>> one_data_type(None, True, "float32"), one_data_type(None, False, "int8"), one_data_type(None, None, "int8")
     ('int8', 'float32', 'int8')
@@ -191,82 +191,83 @@ def one_data_type(dtype: DType | None, int8: bool | None, default: DType) -> DTy
 
 
 def data_type_of(options: TargetOptions) -> DType:
-    """Of limits and files on a target: a microcontroller's own, and float32 elsewhere, unless another is asked for.
+    """Return the data type of limits and files: as requested, or the microcontroller's own, or float32 elsewhere.
 
-    Raises UsageError for types that contradict each other, and for float16 where a file would be exported: none is.
+    Raises UsageError for contradictory types, and for float16 with a board or runtime: no file is exported in it.
     """
-    found = None if options.device is None else board(options.device)
-    is_micro = found is not None and found.kind == "microcontroller"
-    default: DType = found.data_type if is_micro else DTYPE  # type: ignore[union-attr,assignment]  # it is one
+    device = None if options.device is None else board(options.device)
+    is_micro = device is not None and device.kind == "microcontroller"
+    default: DType = device.data_type if is_micro else DTYPE  # type: ignore[union-attr,assignment]  # it is one
     dtype = one_data_type(options.dtype, options.int8, default)
-    if dtype == "float16" and (found is not None or options.runtime is not None):
-        where = found.name if found is not None else options.runtime
+    if dtype == "float16" and (device is not None or options.runtime is not None):
+        place = device.name if device is not None else options.runtime
         raise UsageError(
-            f"Expected --dtype float32 or int8 for {where}, but got 'float16': files are exported in float32 or int8."
+            f"Expected --dtype float32 or int8 for {place}, but got 'float16': files are exported in float32 or int8."
         )
     return dtype
 
 
-def _system(options: TargetOptions, found: Board | None, dtype: str, predicted: bool) -> System | None:
-    """The public measurements of a microcontroller that a runtime's name means; None where no time is asked for.
+def _system(options: TargetOptions, device: Board | None, dtype: str, predicted: bool) -> System | None:
+    """Find the public measurements of a microcontroller for the named runtime; None if no time is needed.
 
-    Raises UsageError where nothing is known of this board with this runtime and data type; it lists what is known.
+    Raises UsageError if there are none for this board, runtime and data type; the message lists those that exist.
     """
     from pretrim.deploy.runtimes import RUNTIMES
     from pretrim.latency.board_systems import find_system, known_runtimes
 
-    assert found is not None  # a microcontroller
-    known = known_runtimes(found, dtype) if predicted else ()
+    assert device is not None  # a microcontroller
+    known = known_runtimes(device, dtype) if predicted else ()
     if options.runtime in RUNTIMES and options.runtime != "litert" and known:
         raise UsageError(
-            f"{found.name} is a microcontroller, which runs litert, not {options.runtime}: name by --runtime the one "
+            f"{device.name} is a microcontroller, which runs litert, not {options.runtime}: name by --runtime the one "
             f"whose time is meant, of {', '.join(known)}."
         )
     if options.runtime in RUNTIMES and not (predicted and options.runtime == "litert"):
-        return None  # what else it is wrong for, `_runtime` says
+        return None  # other errors in it are raised by `_runtime`
     if options.runtime is None and known:
         raise UsageError(
-            f"{found.name} is a microcontroller, whose latency cannot be measured from here, only predicted: add "
+            f"{device.name} is a microcontroller, whose latency cannot be measured from here, only predicted: add "
             f"--runtime, one of {', '.join(known)}."
         )
-    return find_system(found, options.runtime, dtype) if predicted or options.runtime is not None else None
+    return find_system(device, options.runtime, dtype) if predicted or options.runtime is not None else None
 
 
 def is_on_board(options: TargetOptions) -> bool:
-    """Whether a runtime of a microcontroller was named, whose time is told without a limit on it too."""
+    """Whether a microcontroller's runtime was named, so that its time is shown even without a latency limit."""
     from pretrim.deploy.runtimes import RUNTIMES
 
     return options.device is not None and options.runtime is not None and options.runtime not in RUNTIMES
 
 
-def _round_to(search: Search, found: Board | None) -> int:
+def _round_to(search: Search, device: Board | None) -> int:
     if search.round_to is not None:
         return search.round_to
-    return found.round_to if found is not None else ROUND_TO
+    return device.round_to if device is not None else ROUND_TO
 
 
-def _limits_of(found: Board, application: float | None, others: bool) -> dict[str, Amount]:
-    """A board's own limits. Raises BudgetError where it has none and nothing else is asked for, and UsageError for a
-    share of what is no limit."""
-    if application is not None and found.kind != "microcontroller":
+def _limits_of(device: Board, application: float | None, has_other_limits: bool) -> dict[str, Amount]:
+    """Return a board's own limits. Raises BudgetError if there are no limits at all, and UsageError if an application's
+    share is given for a board without limits."""
+    if application is not None and device.kind != "microcontroller":
         raise UsageError(
-            f"--application is a share of a microcontroller's flash and RAM, of which {found.name} makes no limits: "
+            f"--application is a share of a microcontroller's flash and RAM, of which {device.name} makes no limits: "
             f"leave it out."
         )
-    own = found.limits(APPLICATION_SHARE if application is None else application)
-    if not own and not others:
+    limits = device.limits(APPLICATION_SHARE if application is None else application)
+    if not limits and not has_other_limits:
         raise BudgetError(
-            f"No limit given: {found.name} has ample RAM ({found.ram_bytes >> 20:,} MiB); add one, e.g. `--macs 0.5x`."
+            f"No limit given: {device.name} has ample RAM ({device.ram_bytes >> 20:,} MiB); add one, e.g. "
+            f"`--macs 0.5x`."
         )
-    return dict(own)
+    return dict(limits)
 
 
-def _runtime(options: TargetOptions, found: Board | None, exports: bool) -> RuntimeName | None:
-    """The runtime by name. Raises UsageError for one that is not known or, if it exports, not installed."""
+def _runtime(options: TargetOptions, device: Board | None, exports: bool) -> RuntimeName | None:
+    """Return the runtime by name. Raises UsageError if it is unknown or, when exporting, not installed."""
     from pretrim.deploy.runtimes import RUNTIMES
     from pretrim.latency.board_systems import TITLES
 
-    name = options.runtime or (found.runtime if found is not None else None)
+    name = options.runtime or (device.runtime if device is not None else None)
     if name is None:
         if exports and options.int8 is not None:
             raise UsageError("--int8 needs --runtime or --device: name the runtime or the board.")
@@ -275,10 +276,10 @@ def _runtime(options: TargetOptions, found: Board | None, exports: bool) -> Runt
         if name.partition(" ")[0] in TITLES:
             raise UsageError(f"{name} runs on microcontrollers: name the board by --device.")
         raise UsageError(f"Expected --runtime to be one of {', '.join(RUNTIMES)}, but got {shown(name)}.")
-    if found is not None and found.kind == "microcontroller" and name != "litert":
+    if device is not None and device.kind == "microcontroller" and name != "litert":
         raise UsageError(
-            f"{found.name} is a microcontroller, which runs litert, not {name}: leave out --runtime, or name the one "
-            f"whose time is meant (`pretrim devices {found.name}` lists them)."
+            f"{device.name} is a microcontroller, which runs litert, not {name}: leave out --runtime, or name the one "
+            f"whose time is meant (`pretrim devices {device.name}` lists them)."
         )
     if exports:
         from pretrim.deploy import check_installed
@@ -287,8 +288,8 @@ def _runtime(options: TargetOptions, found: Board | None, exports: bool) -> Runt
     return name
 
 
-def _timed_by(options: TargetOptions, runtime: RuntimeName | None, found: Board | None) -> RuntimeName:
-    """The runtime whose table of latencies a plan is made by: ExecuTorch's kernels on a CPU are LiteRT's (XNNPACK)."""
+def _timed_by(options: TargetOptions, runtime: RuntimeName | None, device: Board | None) -> RuntimeName:
+    """Return the runtime whose latency table is used to plan: ExecuTorch has LiteRT's CPU kernels (XNNPACK)."""
     from pretrim.deploy import check_installed
 
     timed_by: RuntimeName = "onnx" if runtime == "onnx" else TIMED_BY
@@ -304,9 +305,9 @@ def _host(options: TargetOptions) -> Host | None:
     return Host(options.ssh, options.remote_python or "python3", options.ssh_config)
 
 
-def _check(target: Target, options: TargetOptions, timed: bool) -> None:
-    """Raises UsageError for options about a latency that nobody asked for, or that cannot be had."""
-    if not timed:
+def _check(target: Target, options: TargetOptions, needs_latency: bool) -> None:
+    """Raise UsageError for latency options when no latency is needed, and for latencies that cannot be measured."""
+    if not needs_latency:
         if target.host is not None or target.estimate:
             raise UsageError("--ssh and --estimate need a latency: add --latency LIMIT or --mode latency.")
         return
@@ -320,11 +321,11 @@ def _check(target: Target, options: TargetOptions, timed: bool) -> None:
 
 
 def _measured(target: Target, dense: DenseModel, reporter: Reporter) -> LatencyCost:
-    """The latency of a network on a target. A device's own table, once made, is kept and taken again.
+    """Return the latency cost of a network on a target. A device's latency table is kept and reused once made.
 
     Raises:
-        UsageError: there is no table of the device, and no way to make one: never this machine's in silence.
-        MeasureError: it cannot be measured.
+        UsageError: there is no table for the device, and no way to make one; this machine's is never used silently.
+        MeasureError: the measurement failed.
     """
     from pretrim.latency import load_table, measured_cost
     from pretrim.latency.cost import key_of
@@ -332,58 +333,58 @@ def _measured(target: Target, dense: DenseModel, reporter: Reporter) -> LatencyC
 
     if target.runtime == "executorch":
         reporter.say("note: latency is that of LiteRT, whose kernels on a CPU are ExecuTorch's too (XNNPACK)")
-    key, runner = _where(target, reporter)
-    known = load_table(key)
-    is_known = known is not None and key_of(dense.network) in known.corrections
+    key, runner = _table_and_runner(target, reporter)
+    table = load_table(key)
+    is_known = table is not None and key_of(dense.network) in table.corrections
     if target.board is not None and target.host is None and not target.estimate and not is_known:
         raise UsageError(
             f"No latencies of {target.board.name} are known for this network: add --ssh USER@HOST to measure there, or "
             f"--estimate to use this machine's, labelled so."
         )
-    what = f"latency of {dense.name} on {target.label}"
-    with reporter.counting(what) if not is_known else _nothing() as progress:
-        found = measured_cost(dense.network, dense.module, key, label=target.label, ask=runner, progress=progress)
-    if found.left_out:
-        reporter.say(f"note: layers without a latency of their own: {first_of(found.left_out)}")
-    if found.aligned > max(target.round_to, ALIGNED):
-        step = found.aligned
+    title = f"latency of {dense.name} on {target.label}"
+    with reporter.counting(title) if not is_known else _no_progress() as progress:
+        cost = measured_cost(dense.network, dense.module, key, label=target.label, ask=runner, progress=progress)
+    if cost.left_out:
+        reporter.say(f"note: layers without a latency of their own: {first_of(cost.left_out)}")
+    if cost.aligned > max(target.round_to, ALIGNED):
+        step = cost.aligned
         reporter.say(f"note: kernels pad widths to multiples of {step}: --round-to {step} wastes none")
-    return found
+    return cost
 
 
 def _measured_record(target: Target, latencies: Mapping[str, int]) -> dict[str, Any]:
-    """A measured time as plain JSON, with all that it holds for."""
+    """Return a measured time as plain JSON, with the conditions it holds for."""
     from pretrim.deploy import TITLES
 
-    key = _where(target, Silent())[0]
+    key = _table_and_runner(target, Silent())[0]
     threads = f"{key.threads} thread{'s' if key.threads > 1 else ''}"
-    said = f"{key.device}, {TITLES[key.runtime]}, {key.data_type}, {threads}: layers measured one by one"
+    label = f"{key.device}, {TITLES[key.runtime]}, {key.data_type}, {threads}: layers measured one by one"
     if target.estimate and target.board is not None:
-        said += f"; an estimate, not of {target.board.name}"
+        label += f"; an estimate, not of {target.board.name}"
     record: dict[str, Any] = {
         "source": "measured layers",
         "machine": key.device,
         "runtime": key.runtime,
         "data_type": key.data_type,
         "threads": key.threads,
-        "label": said,
+        "label": label,
     }
     return record | {f"{name}_ns": int(ns) for name, ns in latencies.items()}
 
 
-def _where(target: Target, reporter: Reporter) -> tuple[LatencyKey, Runner]:
-    """Which table a target's latencies are in, and what measures what is missing in it."""
+def _table_and_runner(target: Target, reporter: Reporter) -> tuple[LatencyKey, Runner]:
+    """Return the key of the target's latency table, and the runner that measures missing entries."""
     from pretrim.latency import PROVIDERS, LatencyKey
     from pretrim.measure.run import here
     from pretrim.measure.worker import cpu_name
 
-    assert target.timed_by is not None  # it is asked for where a latency is needed
+    assert target.timed_by is not None  # only called if a latency is measured
     device: str = cpu_name()
     runner: Runner = here
     if target.host is not None:
         device, runner = target.board.name if target.board is not None else target.host.name, target.host
     elif target.board is not None and not target.estimate:
-        device, runner = target.board.name, _refuse  # what is not in its table is never measured here
+        device, runner = target.board.name, _refuse  # entries missing in its table are never measured here
     elif target.board is not None:
         reporter.say(f"note: latency is an estimate: this machine's ({device}), not that of {target.board.name}")
     on_board = target.board is not None and not target.estimate
@@ -395,7 +396,7 @@ def _refuse(request: dict[str, Any], files: Sequence[Path]) -> str:
     raise UsageError("Some layers are missing in the device's table of latencies: add --ssh USER@HOST to measure them.")
 
 
-def _nothing() -> Any:
+def _no_progress() -> Any:
     from contextlib import nullcontext
 
     return nullcontext(lambda done, of: None)
