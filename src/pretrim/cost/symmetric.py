@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 SMALL = 256
 """Number of groups up to which a dense solver is as fast."""
 FEW = 32
-"""Number of outer products up to which the iterative solver is faster; a peak has one for every moment."""
+"""Number of outer products up to which the iterative solver is used; a peak has one for every moment."""
 EXACT = 1e-10
 """Residual at which the iterative solver stops, relative to the norm of the right-hand side."""
 
