@@ -229,7 +229,7 @@ class ResolvedBudget:
     def with_margin(self, widths: IntArray, limits: IntArray, lowest: IntArray) -> ResolvedBudget:
         """Tighten the limits to search by, where widths that met them exceed the true `limits` by the exact costs.
 
-        Each limit is lowered by the excess, starting from the bound that the widths reached.
+        A limit that is exceeded becomes the bound that the widths reached, less the excess.
 
         Args:
             widths: the widths that the search returned (G).
@@ -251,7 +251,7 @@ def _text(value: object) -> str:
 
 
 def amount_text(unit: Unit, value: int, *, up: bool = True) -> str:
-    """Format a value for a message, precisely enough to be copied as a limit: a value within the text is sufficient.
+    """Format a value for a message. Copied as a limit, the text (rounded up) always allows the value.
 
     Args:
         unit: unit of the value.

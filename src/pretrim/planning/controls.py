@@ -37,7 +37,7 @@ def uniform(problem: Problem, count: int) -> IntArray:
 
 
 def _steps_by_ratio(problem: Problem, widths: IntArray) -> list[tuple[int, int]]:
-    """All (group, legal width) pairs above the given widths (G), ordered by the ratio that they reach, then by group."""
+    """All (group, legal width) pairs above the given widths (G), ordered by the ratio they reach, then by group."""
     above = [legal[legal > width] for legal, width in zip(problem.legal, widths, strict=True)]
     groups = np.repeat(np.arange(len(widths)), [len(legal) for legal in above])
     wider = np.concatenate(above)
@@ -59,7 +59,7 @@ def _largest_ratio(problem: Problem) -> IntArray:
 
 
 def random(problem: Problem, count: int) -> IntArray:
-    """Random widths at the budget, as a null hypothesis: ratios drawn uniformly, then scaled up together until they fit."""
+    """Random widths at the budget, the null hypothesis: uniform ratios, scaled by the largest factor that fits."""
     stream, dense = Stream(problem.options.seed), problem.network.dense
     drawn = stream.uniform(count, len(dense))
     widths = _largest_scale(problem, lambda scale: np.minimum(drawn * scale, 1.0) * dense, count)

@@ -139,9 +139,7 @@ def recurrent_state(follow: Follow, operator: Operator, values: list[Value]) -> 
     steps = max(low.size(dim) for dim in dims[:2])
     cell = Cell(low, operator, values[0].dims[-1], dims[-1], steps)
     low.layer(operator.weight, values[0].dims[-1:])
-    has_own_biases = (
-        cell.count in (LSTM, GRU) and len(operator.parameters) > 1
-    )  # the state's int8 range differs by step
+    has_own_biases = cell.count in (LSTM, GRU) and len(operator.parameters) > 1  # a state's range differs by step
     low.reused += [(cell.all, has_own_biases)] * (steps - 2)
     cell.starts()
     states = _states(cell, _reversed(low, operator, values[0].activation))
