@@ -62,7 +62,7 @@ def program(problem: Problem, worth: Utility) -> Program:
     budget = problem.budget
     lowest, highest = problem.smallest.astype(np.float64), problem.network.dense.astype(np.float64)
     formulas = [cost.formula if isinstance(cost, FormulaCost) else _stand_in(problem, cost) for cost in budget.costs]
-    limits = [limited(f, float(most), lowest, highest) for f, most in zip(formulas, budget.values, strict=True)]
+    limits = [limited(f, float(limit), lowest, highest) for f, limit in zip(formulas, budget.values, strict=True)]
     return Program(worth, tuple(limits), lowest, highest)
 
 

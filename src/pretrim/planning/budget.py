@@ -217,9 +217,9 @@ class ResolvedBudget:
         """One message for each limit that one row of widths (G) exceeds by its exact cost."""
         reached = [int(function(widths)) for function in self.exact]
         return [
-            f"{amount_text(limit.quantity.unit, value)} exceeds {limit.said(int(most))}"
-            for limit, value, most in zip(self.limits, reached, self.values, strict=True)
-            if value > most
+            f"{amount_text(limit.quantity.unit, value)} exceeds {limit.said(int(maximum))}"
+            for limit, value, maximum in zip(self.limits, reached, self.values, strict=True)
+            if value > maximum
         ]
 
     def with_exact_costs(self) -> ResolvedBudget:

@@ -29,7 +29,7 @@ from .outlook import Outlook
 FORMAT = "pretrim-plan"
 VERSION = 1
 OPTIONAL = ("model", "device", "outlook", "tried")
-"""Fields that a plan file may lack."""
+"""Fields with defaults, which a plan file may lack."""
 MAX_VALUES = 2**31
 """Maximum number of values in an input: more would not fit in memory as zeros."""
 

@@ -72,8 +72,9 @@ def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | 
             raise
         if not _has_groups_of(plan, learnt):
             raise PlanError(
-                f"The analysis took a number in forward for one that follows every width ({error.said}), and knows "
-                f"better now: make the plan again, of pretrim.analyze(model, example, tried={list(learnt.tried)})."
+                f"The analysis took a number in forward for one that follows every width ({error.difference}), and "
+                f"knows better now: make the plan again, of pretrim.analyze(model, example, "
+                f"tried={list(learnt.tried)})."
             ) from error
         slim = _build(model, plan, init, learnt)
     slim.__dict__["pretrim_plan"] = plan
@@ -83,9 +84,9 @@ def apply(model: nn.Module, plan: Plan, init: str = "fresh", network: Network | 
 class NotFollowed(ModelError):
     """A slim network behaves differently from what its analysis says."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(f"Expected the slim network to follow its plan, but {said}: please report it.")
-        self.said = said
+    def __init__(self, difference: str) -> None:
+        super().__init__(f"Expected the slim network to follow its plan, but {difference}: please report it.")
+        self.difference = difference
 
 
 def _has_groups_of(plan: Plan, network: Network) -> bool:

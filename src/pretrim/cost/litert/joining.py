@@ -32,12 +32,12 @@ def cat(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
     return [one_operator(follow, operator, *values)]
 
 
-def _rejoined(follow: Follow, operator: Operator, whole: Value) -> Value:
+def _rejoined(follow: Follow, operator: Operator, source: Value) -> Value:
     """The result of joining adjacent parts of a tensor again: the tensor itself, or one slice of it."""
     low, dims, part = follow.low, follow.dims(operator), follow.rejoined.parts[operator.writes[0]]
-    if not whole.dims or low.size(whole.dims[part.dim]) == part.size:
-        return replace(whole, dims=dims)
-    return cut(follow, whole, dims, operator, (part.dim, part.start))
+    if not source.dims or low.size(source.dims[part.dim]) == part.size:
+        return replace(source, dims=dims)
+    return cut(follow, source, dims, operator, (part.dim, part.start))
 
 
 def _are_one_tensor(low: Lowering, values: list[Value]) -> bool:

@@ -36,16 +36,16 @@ def batch_norm(follow: Follow, operator: Operator, values: list[Value]) -> list[
 def _instance_norm(follow: Follow, operator: Operator, value: Value) -> list[Value]:
     """The chain of operators of an instance norm."""
     low, value = follow.low, follow.low.as_torch(value, operator)
-    whole, rows = low.elements[value.activation], (1.0, value.dims[1:2])
+    full, stats = low.elements[value.activation], (1.0, value.dims[1:2])
     do = _Chain(low, operator, 4)
-    mean = do("mean", value.activation, elements=rows, constant=("axes", 2, 3))
-    centred = do("sub", value.activation, mean, elements=whole)
-    inverse_std = _inverse_std(do, centred, whole, rows)
-    output = do("mul", centred, inverse_std, elements=whole)
+    mean = do("mean", value.activation, elements=stats, constant=("axes", 2, 3))
+    centred = do("sub", value.activation, mean, elements=full)
+    inverse_std = _inverse_std(do, centred, full, stats)
+    output = do("mul", centred, inverse_std, elements=full)
     if operator.parameters:
-        low.table(rows)
-        low.table(rows)
-        output = do("add", do("mul", output, elements=whole), elements=whole)
+        low.table(stats)
+        low.table(stats)
+        output = do("add", do("mul", output, elements=full), elements=full)
     return [replace(value, activation=output)]
 
 
@@ -74,38 +74,45 @@ class _Chain:
         return output
 
 
-def _inverse_std(do: _Chain, centred: int, whole: Term, rows: Term) -> int:
-    """The reciprocal of the standard deviation of centred values."""
-    squares = do("mul", centred, centred, elements=whole)
-    variance = do("mean", squares, elements=rows, constant=("axes", 2, 3))
-    shifted = do("add", variance, elements=rows, constant=("epsilon", rows[1]))
-    if do.low.items(rows) > 1:
-        shifted = do("reshape", shifted, elements=rows, constant=("shape", rows[1], 4, 4, 4))
-    return do("rsqrt", shifted, elements=rows)
+def _inverse_std(do: _Chain, centred: int, full: Term, stats: Term) -> int:
+    """The reciprocal of the standard deviation of centred values.
+
+    Args:
+        do: appends the operators.
+        centred: index of the activation with the centred values.
+        full: number of items in the tensor.
+        stats: number of items in its mean or variance.
+    """
+    squares = do("mul", centred, centred, elements=full)
+    variance = do("mean", squares, elements=stats, constant=("axes", 2, 3))
+    shifted = do("add", variance, elements=stats, constant=("epsilon", stats[1]))
+    if do.low.items(stats) > 1:
+        shifted = do("reshape", shifted, elements=stats, constant=("shape", stats[1], 4, 4, 4))
+    return do("rsqrt", shifted, elements=stats)
 
 
 def group_norm(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
     """Rule for group norm: statistics per group, then a product and a sum with a scale and a shift per channel."""
     low, value = follow.low, follow.low.as_torch(values[0], operator)
-    whole, rows, channels = low.elements[value.activation], (1.0, operator.outputs[1]), (1.0, value.dims[1:2])
+    full, stats, channels = low.elements[value.activation], (1.0, operator.outputs[1]), (1.0, value.dims[1:2])
     do = _Chain(low, operator, 4)
-    grouped = do("reshape", value.activation, elements=whole, constant=("groups", operator.module, 4, 4, 4))
-    mean = do("mean", grouped, elements=rows, constant=("axes", 2, 3))
-    inverse_std = _inverse_std(do, do("sub", grouped, mean, elements=whole), whole, rows)
+    grouped = do("reshape", value.activation, elements=full, constant=("groups", operator.module, 4, 4, 4))
+    mean = do("mean", grouped, elements=stats, constant=("axes", 2, 3))
+    inverse_std = _inverse_std(do, do("sub", grouped, mean, elements=full), full, stats)
     if operator.parameters:
         low.table(channels)
         low.table(channels)
         scale = do("mul", inverse_std, elements=channels)
-        negative = do("mul", mean, elements=rows, constant=("number", -1.0))
+        negative = do("mul", mean, elements=stats, constant=("number", -1.0))
         shift = do("add", do("mul", negative, scale, elements=channels), elements=channels)
     else:
         scale = do("broadcast_to", inverse_std, elements=channels, constant=("broadcast", *channels[1], 4, 4, 4))
-        negative = do("mul", mean, elements=rows, constant=("number", -1.0))
-        shift = do("broadcast_to", do("mul", negative, inverse_std, elements=rows), elements=channels)
-    if low.items(rows) < low.items(channels):
+        negative = do("mul", mean, elements=stats, constant=("number", -1.0))
+        shift = do("broadcast_to", do("mul", negative, inverse_std, elements=stats), elements=channels)
+    if low.items(stats) < low.items(channels):
         shape = ("channels", *channels[1], 4, 4, 4)
         scale, shift = (do("reshape", factor, elements=channels, constant=shape) for factor in (scale, shift))
-    output = do("add", do("mul", value.activation, scale, elements=whole), shift, elements=whole)
+    output = do("add", do("mul", value.activation, scale, elements=full), shift, elements=full)
     return [replace(value, activation=output)]
 
 
@@ -115,32 +122,32 @@ def layer_norm(follow: Follow, operator: Operator, values: list[Value]) -> list[
     The scale and shift parameters are folded into the linear layers that read the result, if nothing else reads it.
     """
     low, value = follow.low, follow.low.as_torch(values[0], operator)
-    whole, rows = low.elements[value.activation], (1.0, operator.outputs[1])
+    full, stats = low.elements[value.activation], (1.0, operator.outputs[1])
     do = _Chain(low, operator, 2)
     source = value.activation
     if len(value.dims) != 3:
-        source = do("reshape", source, elements=whole, constant=("rows", operator.module, 4, 4))
-    shape = ("shape", *rows[1], 4, 4)[:4]
-    mean = do("mean", source, elements=rows, constant=("axes", 2))
-    column = do("reshape", mean, elements=rows, constant=shape)
-    squares = do("squared_difference", source, column, elements=whole)
-    variance = do("mean", squares, elements=rows, constant=("axes", 2))
-    inverse_std = do("rsqrt", do("add", variance, elements=rows, constant=("epsilon", rows[1])), elements=rows)
-    shift = do("sub", do("mul", inverse_std, mean, elements=rows), elements=rows, constant=("number", 0.0))
-    scale = do("reshape", inverse_std, elements=rows, constant=shape)
-    output = do("mul", source, scale, elements=whole)
-    output = do("add", output, do("reshape", shift, elements=rows, constant=shape), elements=whole)
+        source = do("reshape", source, elements=full, constant=("rows", operator.module, 4, 4))
+    shape = ("shape", *stats[1], 4, 4)[:4]
+    mean = do("mean", source, elements=stats, constant=("axes", 2))
+    column = do("reshape", mean, elements=stats, constant=shape)
+    squares = do("squared_difference", source, column, elements=full)
+    variance = do("mean", squares, elements=stats, constant=("axes", 2))
+    inverse_std = do("rsqrt", do("add", variance, elements=stats, constant=("epsilon", stats[1])), elements=stats)
+    shift = do("sub", do("mul", inverse_std, mean, elements=stats), elements=stats, constant=("number", 0.0))
+    scale = do("reshape", inverse_std, elements=stats, constant=shape)
+    output = do("mul", source, scale, elements=full)
+    output = do("add", output, do("reshape", shift, elements=stats, constant=shape), elements=full)
     output = _affine(follow, operator, value, do, output)
     if len(value.dims) != 3:
-        output = do("reshape", output, elements=whole, constant=("back", operator.module, 4, 4, 4))
+        output = do("reshape", output, elements=full, constant=("back", operator.module, 4, 4, 4))
     return [replace(value, activation=output)]
 
 
 def _affine(follow: Follow, operator: Operator, value: Value, do: _Chain, normalised: int) -> int:
     """Apply a norm's scale and shift as a product and a sum, unless linear layers absorb them."""
-    low, whole = follow.low, follow.low.elements[value.activation]
+    low, full = follow.low, follow.low.elements[value.activation]
     readers = [reader for reader in follow.readers.get(operator.writes[0], ()) if reader.op not in RESHAPES | NOTHING]
     if not operator.parameters or (readers and all(reader.op in DENSE for reader in readers)):
         return normalised
     read_tables(low, operator)
-    return do("add", do("mul", normalised, elements=whole), elements=whole)
+    return do("add", do("mul", normalised, elements=full), elements=full)
