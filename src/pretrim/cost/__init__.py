@@ -1,1 +1,1 @@
-"""What a network costs, as functions of its widths."""
+"""Costs of a network (parameters, MACs, memory, file and arena size) as functions of its layer widths."""

@@ -1,4 +1,4 @@
-"""Placing buffers in a tensor arena: offsets that are free while a buffer lives."""
+"""Memory planning for a tensor arena: buffers whose lifetimes overlap must not overlap in memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from itertools import accumulate
 from typing import TypeAlias
 
 ALIGNMENT = 16
-"""of buffers in the arena (TensorFlow Lite for Microcontrollers, micro_arena_constants.h)"""
-
+"""Alignment of buffers in the arena, in bytes (TensorFlow Lite for Microcontrollers, micro_arena_constants.h)."""
 
 Order: TypeAlias = Callable[[int], tuple[int, ...]]
+"""Sort key of a buffer, given its index: buffers are placed in ascending order of it."""
 
 
 def place(
@@ -21,15 +21,18 @@ def place(
     order: Order | None = None,
     fixed: Sequence[int] = (),
 ) -> list[int]:
-    """Offsets of buffers, each placed in its turn at the lowest offset that is free while it lives.
+    """Place buffers one after another, each at the lowest offset that is free throughout its lifetime.
 
     Args:
-        sizes: bytes of each buffer.
-        births: the first operator that needs it.
-        deaths: the last one.
-        order: in which they are placed; by default largest first, of equal ones the last, as `GreedyMemoryPlanner` of
-            TensorFlow Lite for Microcontrollers does it.
-        fixed: offsets of the first buffers, which stay: those of a memory plan that the file brings.
+        sizes: size of each buffer in bytes.
+        births: index of the first operator that needs each buffer.
+        deaths: index of the last operator that needs each buffer.
+        order: sort key that sets the order of placement. By default the largest buffer is first, and of equal buffers
+            the last one, as in `GreedyMemoryPlanner` of TensorFlow Lite for Microcontrollers.
+        fixed: preset offsets of the first ``len(fixed)`` buffers, such as those of a memory plan stored in the file.
+
+    Returns:
+        The offset of each buffer in bytes.
 
     >>> place([100, 40, 60], [0, 0, 2], [1, 1, 2])
     [0, 112, 0]
@@ -52,26 +55,30 @@ def place(
 
 @lru_cache(maxsize=8)
 def _alive_with(births: tuple[int, ...], deaths: tuple[int, ...]) -> list[list[int]]:
-    """The other buffers that live while each does: the same for all widths of a network."""
+    """For each buffer, the indices of the others that are alive at the same time.
+
+    Cached because lifetimes are the same for all widths of a network.
+    """
     lives = list(enumerate(zip(births, deaths, strict=True)))
     return [[o for o, (b, d) in lives if o != buffer and b <= death and d >= birth] for buffer, (birth, death) in lives]
 
 
 def top(sizes: Sequence[int], offsets: Sequence[int]) -> int:
-    """Bytes that placed buffers take."""
+    """The highest end of any placed buffer: the bytes that the arena's head takes."""
     ends = (offset - (-size // ALIGNMENT) * ALIGNMENT for size, offset in zip(sizes, offsets, strict=True))
     return max(ends, default=0)
 
 
 def pack(sizes: Sequence[int], births: Sequence[int], deaths: Sequence[int]) -> list[int]:
-    """Offsets that take little memory: the best of several orders. The first is the planner's own, so never worse.
+    """Place buffers in several orders and return the offsets (in bytes) that take the least memory.
 
-    ResNet-20 in int8 needs 51,264 bytes so, and 67,648 as the planner of the microcontroller places it.
+    The first order is that of the microcontroller's own planner, so the result is never worse than the planner's.
+    ResNet-20 in int8 needs 51,264 bytes this way, and 67,648 as the microcontroller's planner places it.
 
     Args:
-        sizes: bytes of each buffer.
-        births: the step at which each is written first.
-        deaths: the step at which each is read last.
+        sizes: size of each buffer in bytes.
+        births: index of the step that first writes each buffer.
+        deaths: index of the step that last reads each buffer.
     """
     changes = [0] * (max(deaths, default=0) + 2)
     for size, birth, death in zip(sizes, births, deaths, strict=True):
@@ -93,6 +100,6 @@ def pack(sizes: Sequence[int], births: Sequence[int], deaths: Sequence[int]) -> 
         offsets = place(sizes, births, deaths, order)
         if not best or top(sizes, offsets) < top(sizes, best):
             best = offsets
-        if top(sizes, best) <= max(load, default=0):  # nothing can be smaller
+        if top(sizes, best) <= max(load, default=0):  # a lower bound: the peak of live bytes
             break
     return best

@@ -1,4 +1,4 @@
-"""Derivatives and differences of formulas: how costs change with each width."""
+"""Derivatives and finite differences of formulas: how costs change with each width."""
 
 from __future__ import annotations
 
@@ -17,26 +17,30 @@ FloatArray = NDArray[np.float64]
 
 
 def binding(formula: Formula, most: float, highest: FloatArray) -> Formula:
-    """Those columns of a formula that can be over a limit: costs never fall when a width grows.
+    """Keep only the columns of a formula that can exceed a limit.
+
+    Costs never fall when a width grows, so these are the columns that exceed it at the largest widths.
 
     Args:
         formula: the cost.
-        most: the limit, in its unit.
+        most: the limit, in the cost's unit.
         highest: the largest width of each group (G).
     """
-    can = np.flatnonzero(formula(highest[None])[0] > most)
-    return replace(formula, linear=formula.linear[:, can], offset=formula.offset[can], into=formula.into[:, can])
+    columns = np.flatnonzero(formula(highest[None])[0] > most)
+    return replace(
+        formula, linear=formula.linear[:, columns], offset=formula.offset[columns], into=formula.into[:, columns]
+    )
 
 
 def alone(formula: Formula, widths: IntArray, stepped: IntArray) -> FloatArray:
-    """A formula's columns where each group in turn, and no other, has its stepped width: G x columns.
+    """Values of a formula's columns when each group in turn takes its step and the others do not: G x columns.
 
-    As `formula` gives them for G rows of widths, in a G-th of the time.
+    The result equals `formula` evaluated at G rows of widths, in a G-th of the time.
 
     Args:
         formula: the cost.
-        widths: of each group (G).
-        stepped: the widths after a step (G).
+        widths: current width of each group (G).
+        stepped: width of each group after its step (G).
     """
     change = (stepped - widths).astype(np.float64)
     values: FloatArray = formula(widths[None])[0] + change[:, None] * formula.linear
@@ -50,7 +54,14 @@ def alone(formula: Formula, widths: IntArray, stepped: IntArray) -> FloatArray:
 
 
 def _by_group(groups: IntArray, changes: FloatArray, into: FloatArray, count: int) -> FloatArray:
-    """Changes of products (P), with the columns that they add to (P x columns), summed by group: G x columns."""
+    """Sum over each group the changes of its products, in every column: G x columns.
+
+    Args:
+        groups: group of each (product, group) pair (P).
+        changes: change of the pair's product (P).
+        into: factor of the product in each column (P x columns).
+        count: number of groups, G.
+    """
     columns = [np.bincount(groups, changes * column, minlength=count) for column in into.T]
     return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
 
@@ -72,14 +83,14 @@ def curvature(formula: Formula, widths: FloatArray, weights: FloatArray) -> Symm
 
     Args:
         formula: the cost.
-        widths: of each group (G).
-        weights: of each column.
+        widths: width of each group (G).
+        weights: weight of each column.
     """
     pairs, couples = formula.incidence, formula.incidence.couples
     factors, weighted = formula.sizes(widths)[formula.factors], formula.into @ weights
     terms, values = pairs.terms[couples.left], np.zeros(len(couples.rows))
     for first, second in permutations(range(factors.shape[1]), 2):
         others = np.delete(factors, (first, second), axis=1).prod(axis=1) * weighted
-        parts = others[terms] * pairs.shares[couples.left, first] * pairs.shares[couples.right, second]
-        values += np.bincount(couples.cells, parts, minlength=len(values))
+        entries = others[terms] * pairs.shares[couples.left, first] * pairs.shares[couples.right, second]
+        values += np.bincount(couples.cells, entries, minlength=len(values))
     return Symmetric.of_entries(len(widths), couples.rows, couples.columns, values)

@@ -1,4 +1,7 @@
-"""Costs as sums of products of sizes: one formula for one plan or for thousands at once."""
+"""Costs as sums of products of sizes, evaluated for one plan or for thousands at once.
+
+A size is the length of a tensor dimension; it is an affine function of the widths.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,15 @@ from .incidence import Incidence
 
 DType: TypeAlias = Literal["float32", "float16", "int8"]
 ITEM_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "int8": 1}
+"""Bytes of one activation or weight, by data type."""
 
 
 class Cost(Protocol):
-    """A cost of a network as a function of its widths. It may offer a `bound` or `by_layer` too, as below."""
+    """A cost of a network as a function of its widths. It may also offer `bound` or `by_layer`: see below."""
 
     @property
     def name(self) -> str:
-        """Its name in the table of quantities; the unit is part of it."""
+        """The cost's name in the table of quantities, which includes the unit."""
 
     def __call__(self, widths: ArrayLike) -> IntArray:
         """Values (n) for widths (n x G), or one value for widths (G)."""
@@ -33,46 +37,48 @@ class Cost(Protocol):
 
 @runtime_checkable
 class BoundedCost(Cost, Protocol):
-    """A cost that may fall when a width grows, with a lower bound that never does: plans are searched by the bound."""
+    """A cost that may fall when a width grows, with a non-decreasing lower bound: plans are searched by the bound."""
 
     @property
     def bound(self) -> Cost:
-        """What no plan can go below."""
+        """A lower bound on the cost that never falls when a width grows."""
 
 
 @runtime_checkable
 class LayeredCost(Cost, Protocol):
-    """A cost that is known layer by layer, so that layers can be drawn by their share of it."""
+    """A cost that is known for each layer, so that layers can be drawn in proportion to their share."""
 
     def by_layer(self, widths: ArrayLike) -> NDArray[np.float64]:
-        """The part of each layer of the network: (n x G) -> (n x layers)."""
+        """The contribution of each layer of the network: (n x G) -> (n x layers)."""
 
 
 @dataclass(frozen=True)
 class Formula:
-    """Columns that are sums of products of sizes: ``rows @ linear + offset + terms(rows) @ into``.
+    """Several sums of products of sizes, one per column: ``rows @ linear + offset + terms(rows) @ into``.
 
-    Products of one size are linear in the widths, and most are; they are kept apart because a matrix product of the
-    widths is all they take. Values are whole numbers below 2**53, so double precision is exact.
+    Terms with a single size, which are the majority, are linear in the widths. They are stored separately because one
+    matrix product evaluates them all. Values are integers below 2**53, so double precision is exact.
     """
 
     linear: NDArray[np.float64]
-    """groups x columns"""
+    """Slopes of the linear terms (groups x columns)."""
     offset: NDArray[np.float64]
+    """Constant part of each column (columns)."""
     coefficients: NDArray[np.float64]
-    """groups x the sizes that occur in products of several"""
+    """How much each size grows with one channel of a group (groups x sizes that occur in products of several)."""
     constants: NDArray[np.float64]
+    """Constant part of each of these sizes."""
     factors: IntArray
-    """terms x factors: which of those sizes; the last size is always 1"""
+    """Indices of the sizes that each product multiplies (terms x factors), padded with the last size, which is 1."""
     into: NDArray[np.float64]
-    """terms x columns: the constant factor of each term, in the column it adds to"""
+    """Constant factor of each product in every column (terms x columns); 0 where it does not contribute."""
 
     def __call__(self, rows: IntArray | NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values (n x columns) for widths (n x G), whole numbers or, in a search, between them."""
+        """Values (n x columns) for widths (n x G), which may be fractional during a search."""
         widths = rows.astype(np.float64)
         values: NDArray[np.float64] = widths @ self.linear
         values += self.offset
-        if len(rows) == 1 and len(self.factors):  # a search asks for one after the other: zeros are left out
+        if len(rows) == 1 and len(self.factors):  # a search evaluates rows one at a time: use the sparse form
             values += self.products(widths[0]) @ self.into
         elif len(self.factors):
             sizes = widths @ self.coefficients
@@ -85,24 +91,30 @@ class Formula:
 
     @cached_property
     def incidence(self) -> Incidence:
-        """Which groups each product depends on."""
+        """Sparse structure: which groups each size and product depends on."""
         return Incidence.of(self.coefficients, self.factors)
 
     def sizes(self, widths: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sizes that occur in products, at widths (G)."""
+        """Values of the sizes that occur in products, at widths (G)."""
         return self.incidence.sizes_at(widths, self.constants)
 
     def products(self, widths: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Every product at widths (G)."""
-        found: NDArray[np.float64] = self.sizes(widths)[self.factors].prod(axis=1)
-        return found
+        """Values of all products (terms) at widths (G)."""
+        products: NDArray[np.float64] = self.sizes(widths)[self.factors].prod(axis=1)
+        return products
 
 
 Term: TypeAlias = tuple[float, tuple[int, ...]]
+"""A constant times a product of sizes, which are given as rows of the network's size table."""
 
 
 def formula(network: Network, columns: Sequence[Iterable[Term]]) -> Formula:
-    """Write columns of terms, each a constant times dimensions of the network, as one formula."""
+    """Compile columns of terms into one formula.
+
+    Args:
+        network: the analysed network, whose size table the terms refer to.
+        columns: the terms of each column; a column's value is their sum.
+    """
     fixed: NDArray[np.bool_] = network.coefficients.max(axis=1, initial=0) == 0
     linear = np.zeros((len(network.groups), len(columns)))
     offset = np.zeros(len(columns))
@@ -117,8 +129,8 @@ def formula(network: Network, columns: Sequence[Iterable[Term]]) -> Formula:
                 linear[:, column] += constant * network.coefficients[free[0]]
                 offset[column] += constant * network.constants[free[0]]
             else:
-                into = products.setdefault(free, {})
-                into[column] = into.get(column, 0.0) + constant
+                by_column = products.setdefault(free, {})
+                by_column[column] = by_column.get(column, 0.0) + constant
     return _with_products(network, linear, offset, products)
 
 
@@ -128,6 +140,7 @@ def _with_products(
     offset: NDArray[np.float64],
     products: Mapping[tuple[int, ...], Mapping[int, float]],
 ) -> Formula:
+    """The formula with its linear part and its products: dims -> {column: constant}."""
     used = sorted({dim for dims in products for dim in dims})
     place = {dim: number for number, dim in enumerate(used)}
     longest = max((len(dims) for dims in products), default=1)
@@ -144,7 +157,7 @@ def _with_products(
 
 @dataclass(frozen=True)
 class FormulaCost:
-    """One of the five costs: the largest column of a formula (a sum has one column)."""
+    """A cost given by the largest column of a formula: a sum has one column, a peak one per moment."""
 
     name: str
     formula: Formula
@@ -157,7 +170,7 @@ class FormulaCost:
 
 
 def item_bytes(dtype: DType) -> int:
-    """Bytes of one activation or weight."""
+    """Bytes of one activation or weight. Raises UsageError for an unknown data type."""
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise UsageError(f"Expected a data type out of {', '.join(ITEM_BYTES)}, but got {shown(dtype)}.")
     return ITEM_BYTES[dtype]

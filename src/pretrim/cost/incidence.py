@@ -1,4 +1,4 @@
-"""Which groups each product of sizes depends on: most of them on two out of hundreds."""
+"""Sparse dependence of products of sizes on groups: most products depend on two groups out of hundreds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Incidence:
-    """The pairs of a product and a group that a formula's products have, and of a size and a group.
+    """The (size, group) pairs (N) and the (product, group) pairs (P) of a formula where one depends on the other.
 
     Attributes:
-        sizes: of each pair of a size and a group (N) the size.
-        size_groups: likewise the group.
-        size_shares: how much the size grows with one channel of the group.
-        terms: of each pair of a product and a group (P) the product.
-        groups: likewise the group.
-        shares: how much each factor of the product grows with one channel of the group: P x factors.
+        sizes: the size of each (size, group) pair (N).
+        size_groups: the group of each (size, group) pair (N).
+        size_shares: how much the size grows with one channel of the group (N).
+        terms: the product of each (product, group) pair (P), ascending.
+        groups: the group of each (product, group) pair (P).
+        shares: how much each factor of the product grows with one channel of the group (P x factors).
     """
 
     sizes: IntArray
@@ -35,14 +35,14 @@ class Incidence:
 
     @classmethod
     def of(cls, coefficients: FloatArray, factors: IntArray) -> Incidence:
-        """From dense coefficients (G x sizes) and the sizes that each product multiplies (products x factors)."""
+        """Build from dense coefficients (G x sizes) and the sizes that each product multiplies (products x factors)."""
         sizes, size_groups = (part.astype(np.int64) for part in np.nonzero(coefficients.T))
         size_shares = coefficients[size_groups, sizes]
         counts = np.bincount(sizes, minlength=coefficients.shape[1])
         starts = np.cumsum(counts) - counts
         flat = factors.ravel()
         repeats = counts[flat]
-        entry = np.repeat(np.arange(flat.size), repeats)  # which factor of which product
+        entry = np.repeat(np.arange(flat.size), repeats)  # index into `flat`: which factor of which product
         inside = np.arange(entry.size) - np.repeat(np.cumsum(repeats) - repeats, repeats)
         source = starts[flat[entry]] + inside
         term, place = np.divmod(entry, max(factors.shape[1], 1))
@@ -53,27 +53,29 @@ class Incidence:
         return cls(sizes, size_groups, size_shares, keys // groups, keys % groups, shares)
 
     def sizes_at(self, widths: FloatArray, constants: FloatArray) -> FloatArray:
-        """Every size at widths (G)."""
-        grown = np.bincount(self.sizes, self.size_shares * widths[self.size_groups], minlength=len(constants))
-        found: FloatArray = constants + grown
-        return found
+        """Values of all sizes at widths (G), given their constant parts."""
+        variable = np.bincount(self.sizes, self.size_shares * widths[self.size_groups], minlength=len(constants))
+        sizes: FloatArray = constants + variable
+        return sizes
 
     @cached_property
     def couples(self) -> Couples:
-        """Every two pairs of one product."""
+        """All couples of pairs that share a product."""
         return Couples.of(self.terms, self.groups)
 
 
 @dataclass(frozen=True)
 class Couples:
-    """Every two pairs of one product, in both orders, and each with itself: where second derivatives are not 0.
+    """All couples of (product, group) pairs that share a product, in both orders, and each pair with itself.
+
+    These are where second derivatives can be nonzero.
 
     Attributes:
-        left: the first pair, a place in `Incidence.terms`.
-        right: the second.
-        cells: of each couple, which cell of a matrix (G x G) it adds to.
-        rows: of each cell, the group of the first.
-        columns: of each cell, the group of the second.
+        left: index in `Incidence.terms` of each couple's first pair.
+        right: index in `Incidence.terms` of each couple's second pair.
+        cells: index into `rows` and `columns` of the matrix cell (of G x G) that each couple adds to.
+        rows: row of each distinct cell: the group of the first pair.
+        columns: column of each distinct cell: the group of the second pair.
     """
 
     left: IntArray
@@ -84,7 +86,7 @@ class Couples:
 
     @classmethod
     def of(cls, terms: IntArray, groups: IntArray) -> Couples:
-        """From the product, ascending, and the group of each pair."""
+        """Build from the product (ascending) and the group of each pair."""
         starts = np.searchsorted(terms, terms)
         counts = np.searchsorted(terms, terms, side="right") - starts
         left = np.repeat(np.arange(len(terms)), counts)

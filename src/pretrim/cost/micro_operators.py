@@ -1,7 +1,7 @@
-"""The operators of TensorFlow Lite for Microcontrollers: what plans, files, checks and sources ask whether it has one.
+"""Operators that TensorFlow Lite for Microcontrollers supports: consulted for plans, files, checks and C++ sources.
 
-`METHODS` is what the interpreter of tflite_micro 0.dev20261023182759 registers, asked operator by operator
-(`tests/test_micro_operators.py` asks the installed one again), with the names of its C++ class.
+`METHODS` lists the operators that the interpreter of tflite_micro 0.dev20261023182759 registers, tested one by one
+(`tests/test_micro_operators.py` repeats this with the installed version).
 """
 
 from __future__ import annotations
@@ -110,29 +110,29 @@ METHODS = {
     "WHILE": "AddWhile",
     "ZEROS_LIKE": "AddZerosLike",
 }
-"""Of `MicroMutableOpResolver`, by operator"""
+"""Method of the C++ class `MicroMutableOpResolver` that registers each operator."""
 
 FLOAT_ONLY = frozenset({"COS", "LOG", "SIN", "SQRT", "SQUARE"})
-"""Operators whose kernel there refuses int8 (`elementwise.cc`)"""
+"""Operators whose microcontroller kernel refuses int8 (`elementwise.cc`)."""
 
 LACKING_FORMS = {
     "gelu": "GELU",
     **dict.fromkeys(("elu", "celu", "softplus", "mish", "where"), "SELECT"),
     "pow": "POW",
 }
-"""What LiteRT's converter makes of operators of PyTorch, of what the interpreter has not; of `pow`, where the exponent
-is not 2"""
-IN_FLOAT_ALONE = {**dict.fromkeys(("sqrt", "linalg_vector_norm"), "SQRT")}
-"""The same of what it has in float32 alone, and the quantiser puts in int8"""
+"""PyTorch operators that LiteRT's converter turns into an operator that the interpreter lacks, with that operator.
+`pow` counts only where the exponent is not 2."""
+FLOAT_ONLY_FORMS = {**dict.fromkeys(("sqrt", "linalg_vector_norm"), "SQRT")}
+"""PyTorch operators that become one that the interpreter has in float32 only, but that the quantiser makes int8."""
 
 
 def lacking(operator: str, attributes: Mapping[str, object], *, is_int8: bool) -> str | None:
-    """What the interpreter lacks of the form that an operator has in a file; None where it has all, or is not known.
+    """Name the LiteRT operator that a PyTorch operator needs and the interpreter lacks; None if none is known.
 
     Args:
-        operator: as PyTorch calls it.
+        operator: name of the PyTorch operator.
         attributes: its arguments.
-        is_int8: whether the file is.
+        is_int8: whether the file is quantised to int8.
 
     >>> lacking("mish", {}, is_int8=True), lacking("pow", {"exponent": 2}, is_int8=True)
     ('SELECT', None)
@@ -141,6 +141,6 @@ def lacking(operator: str, attributes: Mapping[str, object], *, is_int8: bool) -
     """
     if operator == "pow" and attributes.get("exponent") == 2:
         return None
-    if is_int8 and operator in IN_FLOAT_ALONE:
-        return f"{IN_FLOAT_ALONE[operator]} in int8"
+    if is_int8 and operator in FLOAT_ONLY_FORMS:
+        return f"{FLOAT_ONLY_FORMS[operator]} in int8"
     return LACKING_FORMS.get(operator)

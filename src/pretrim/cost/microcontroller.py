@@ -1,11 +1,11 @@
-"""What a network takes on a microcontroller: bytes of its ``.tflite`` and of the tensor arena, before they exist.
+"""Predicted size in bytes of a network's ``.tflite`` file and tensor arena on a microcontroller.
 
-The network is followed as LiteRT's converter turns it (`litert`). The arena has a head, where activations are
-placed at offsets that are free while they live, and a tail of the interpreter's own structures. The offsets are planned
-here (`pack`) and written into the file, which TensorFlow Lite for Microcontrollers honours; its own planner takes up to
-a third more. What operators take beside their tensors is fitted on small networks, two for each kind of operator
-(`scripts/fit_operations.py`). `tests/test_footprint.py` holds predictions to 1 %; `benchmarks/footprint.py` and
-`benchmarks/arenas.py` show how far off they are for networks that people use, here and on boards.
+The prediction follows how LiteRT's converter transforms the network (`litert`). The arena has a head, which holds the
+activations at offsets that are free during their lifetimes, and a tail with the interpreter's own structures. The
+offsets are planned here (`pack`) and stored in the file, which TensorFlow Lite for Microcontrollers honours; its own
+planner takes up to a third more. What operators take beside their tensors is fitted on small networks, two for each
+kind of operator (`scripts/fit_operations.py`). `tests/test_footprint.py` holds predictions to within 1 %;
+`benchmarks/footprint.py` and `benchmarks/arenas.py` show the errors for widely used networks, on a host and on boards.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from .micro_operators import lacking
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 CHANNEL_BYTES = 8
-"""multiplier and shift of each output channel of a convolution"""
+"""Arena bytes for each output channel of a convolution: its requantisation multiplier and shift."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What one operator of LiteRT takes beside its tensors.
+    """Bytes that one LiteRT operator takes beside its tensors.
 
     Attributes:
-        file: bytes in the file: its inputs, outputs and options.
-        host: bytes in the arena on a 64-bit host, beside its node: its options, and what its kernel keeps.
-        board: the same where pointers have 32 bits.
+        file: bytes in the file, for its lists of inputs and outputs and its options.
+        host: bytes in the arena on a 64-bit host in addition to its node, for its options and its kernel's own data.
+        board: like `host`, with 32-bit pointers.
     """
 
     file: int
@@ -83,11 +83,11 @@ OPERATIONS = {
     "TRANSPOSE": Operation(11, 0, 0),
     "TRANSPOSE_CONV": Operation(70, 126, 107),
 }
-"""`board` is what scripts/fit_operations.py finds. `file` and `host` were fitted in the same way before, on 53 networks
-that are not kept: the 75 of the script are given to 0.25 and 0.45 % in the median (all of the file; of the arena, only
-the interpreter's structures)."""
+"""Fitted values. `board` comes from scripts/fit_operations.py. `file` and `host` were fitted earlier in the same way,
+on 53 networks that were not kept; on the script's 75 networks their median errors are 0.25 % and 0.45 % (of the whole
+file, and of the interpreter's structures in the arena)."""
 OTHER = Operation(25, 40, 24)
-"""What an operator that is not in the table is taken for"""
+"""Values for an operator that is not in the table."""
 
 NAMES = {
     **dict.fromkeys(("addmm", "linear", "mm"), "FULLY_CONNECTED"),
@@ -106,18 +106,18 @@ NAMES = {
     "upsample_nearest2d": "RESIZE_NEAREST_NEIGHBOR",
     "upsample_bilinear2d": "RESIZE_BILINEAR",
 }
-"""LiteRT's name of what is called otherwise in PyTorch; the rest is called the same, in capitals"""
+"""LiteRT's names of operators that PyTorch calls differently; all others have the same name in capitals."""
 
 
 @dataclass(frozen=True)
 class Structures:
-    """Bytes of the interpreter's own structures, which depend on how long its pointers are.
+    """Bytes of the interpreter's own structures in the arena, which depend on the pointer size.
 
     Attributes:
-        fixed: once: the allocator, the planner, the graph, its input and output.
-        node: each operator: pointers and numbers (`TfLiteNode` and its registration).
-        tensor: each tensor (`TfLiteEvalTensor`).
-        column: of `OPERATIONS`, that has what operators keep.
+        fixed: bytes taken once, for the allocator, the planner, the graph, and its input and output.
+        node: bytes per operator, for its pointers and numbers (`TfLiteNode` and its registration).
+        tensor: bytes per tensor (`TfLiteEvalTensor`).
+        column: the column of `OPERATIONS` with what each operator keeps.
     """
 
     fixed: int
@@ -126,18 +126,18 @@ class Structures:
     column: Literal["host", "board"]
 
     def tail(self, operators: Iterable[str], tensors: int) -> int:
-        """All of them, without what channels take.
+        """Total bytes, without the per-channel data of convolutions.
 
         Args:
-            operators: LiteRT's names of the operators of a file.
-            tensors: how many the file has.
+            operators: LiteRT's names of the operators in a file.
+            tensors: number of tensors in the file.
         """
         counts = Counter(operators)
-        each = sum(count * (self.node + self.keeps(name)) for name, count in counts.items())
-        return self.fixed + each + self.tensor * tensors
+        nodes = sum(count * (self.node + self.keeps(name)) for name, count in counts.items())
+        return self.fixed + nodes + self.tensor * tensors
 
     def keeps(self, name: str) -> int:
-        """Bytes of an operator's options, and of what its kernel keeps."""
+        """Bytes of an operator's options and of the data its kernel keeps."""
         return int(getattr(OPERATIONS.get(name, OTHER), self.column))
 
 
@@ -145,33 +145,38 @@ STRUCTURES = {
     8: Structures(fixed=698, node=64, tensor=24, column="host"),
     4: Structures(fixed=300, node=32, tensor=12, column="board"),
 }
-"""By bytes of a pointer. A 64-bit host's are as `print_allocations` of the release 0.dev20261023 shows them. A
-microcontroller's follow from the same declarations; the fixed part is what remains of MLPerf Tiny's and the person
-detection network's arenas on an ESP32 (mcufit-bench: tests/test_board_arena.py)."""
+"""Structures by pointer size in bytes. The values for a 64-bit host are those that `print_allocations` of release
+0.dev20261023 shows. The values for a microcontroller follow from the same declarations; their fixed part is what
+remains of the arenas of MLPerf Tiny's networks and the person detection network on an ESP32 (mcufit-bench:
+tests/test_board_arena.py)."""
 
-MOST_JOINED = 10
-"""Inputs of a CONCATENATION in TensorFlow Lite for Microcontrollers (``kMaxInputNum`` in its concatenation.cc)"""
+MAX_CONCATENATED = 10
+"""Most inputs of a CONCATENATION in TensorFlow Lite for Microcontrollers (``kMaxInputNum`` in its concatenation.cc)."""
 
-# The flatbuffer, without the buffers in it.
+# Bytes of the flatbuffer, without the data buffers in it.
 FILE_BYTES = 700
+"""Fixed part of the flatbuffer."""
 KIND_BYTES = 21
-"""each kind of operator, once"""
+"""Bytes for each distinct kind of operator."""
 TENSOR_BYTES = 82
+"""Bytes for each tensor."""
 DIMENSION_BYTES = 5
+"""Bytes for each dimension of a tensor."""
 
 Kernels: TypeAlias = Literal["reference", "cmsis-nn"]
-"""Which kernels TensorFlow Lite for Microcontrollers was built with"""
+"""The kernels that TensorFlow Lite for Microcontrollers was built with."""
 CMSIS_NN_FIXED, CMSIS_NN_CONVOLUTION = 216, 8
-"""Bytes that a build with CMSIS-NN keeps more: once, and each convolution. They are what is between an nRF52840 and an
-ESP32 in mcufit-bench beside the kernels' working memory; the builds are of two releases, which may be the cause"""
+"""Extra arena bytes of a CMSIS-NN build: once, and for each convolution. They are the difference between an nRF52840
+and an ESP32 in mcufit-bench, apart from the kernels' scratch memory; the two builds are of different releases, which
+may be the cause."""
 
 
 def kept_by_kernels(operators: Iterable[str], kernels: Kernels) -> int:
-    """Bytes of the arena on a microcontroller that kernels keep beside what the reference kernels do.
+    """Arena bytes that a build's kernels keep on a microcontroller, in addition to those of the reference kernels.
 
     Args:
-        operators: LiteRT's names of the operators of a file.
-        kernels: of the build.
+        operators: LiteRT's names of the operators in a file.
+        kernels: kernels of the build.
     """
     if kernels == "reference":
         return 0
@@ -180,20 +185,28 @@ def kept_by_kernels(operators: Iterable[str], kernels: Kernels) -> int:
 
 @dataclass(frozen=True)
 class ArenaCost:
-    """Bytes of the tensor arena. It may rise when a width falls: plans are searched by `bound` and verified by this."""
+    """Bytes of the tensor arena.
+
+    The arena may grow when a width shrinks, so plans are searched by `bound` and verified by this cost.
+    """
 
     elements: Callable[[IntArray], NDArray[np.float64]]
-    """Items of each activation, then of what CMSIS-NN's kernels work in"""
+    """Number of items in each activation, then in each kernel's scratch buffer: (n x G) -> (n x buffers)."""
     births: tuple[int, ...]
+    """Index of the operator that first needs each buffer."""
     deaths: tuple[int, ...]
+    """Index of the operator that last needs each buffer."""
     tail: FormulaCost
+    """Bytes of the interpreter's own structures."""
     bound: FormulaCost
-    """The largest sum of activations alive at once, and the tail: what no planner can go below"""
+    """A lower bound for any planner: the largest total of buffers alive at once, plus the tail."""
     item: int
+    """Bytes of one item."""
     planned: bool = True
-    """By `pack`, whose offsets `export` writes into the file; else by the microcontroller's own planner"""
+    """Whether buffers are placed by `pack`, whose offsets `export` stores in the file, or by the microcontroller's own
+    planner."""
     unplanned: int = 0
-    """How many of the last elements no plan in the file knows of: they go where the planned ones leave room"""
+    """Number of buffers at the end that a plan in the file does not cover: they are placed around the planned ones."""
     name: str = "arena_bytes"
 
     def __call__(self, widths: ArrayLike) -> IntArray:
@@ -205,9 +218,9 @@ class ArenaCost:
         return result
 
     def _head(self, sizes: list[int]) -> int:
-        """Bytes of the activations, placed as the file's plan has them, and of scratch memory in the gaps."""
-        known = len(sizes) - self.unplanned
-        fixed = pack(sizes[:known], self.births[:known], self.deaths[:known]) if self.planned else []
+        """Bytes of the head: activations at the offsets that the file stores, with scratch memory in the gaps."""
+        covered = len(sizes) - self.unplanned
+        fixed = pack(sizes[:covered], self.births[:covered], self.deaths[:covered]) if self.planned else []
         return top(sizes, place(sizes, self.births, self.deaths, fixed=fixed))
 
 
@@ -219,20 +232,20 @@ def arena_cost(
     pointer_bytes: Literal[4, 8] = 8,
     kernels: Kernels = "reference",
 ) -> ArenaCost:
-    """The arena as a function of widths.
+    """Bytes of the tensor arena as a function of widths.
 
     Args:
-        network: analysed.
-        dtype: of its activations.
-        planned: by `pack`, as `export` writes it into the file; else by the microcontroller's own planner.
-        pointer_bytes: 4 on a microcontroller; 8 on a 64-bit host, as `deploy.micro` measures it.
-        kernels: those of CMSIS-NN work in memory of their own, in int8: `cmsis_nn_scratch`.
+        network: the analysed network.
+        dtype: data type of its activations.
+        planned: whether buffers are placed by `pack`, as in exported files, or by the microcontroller's own planner.
+        pointer_bytes: 4 on a microcontroller; 8 on a 64-bit host, as measured by `deploy.micro`.
+        kernels: kernels of the build. Those of CMSIS-NN need scratch memory in int8 (`cmsis_nn_scratch`).
     """
     low, item = lower(network, dtype), item_bytes(dtype)
-    of_kernels = cmsis_nn_scratch(low) if kernels == "cmsis-nn" and dtype == "int8" else []
-    scratch = [*low.scratch, *of_kernels]
-    places = [place for place, _ in scratch]
-    births, deaths = (*low.births, *places), (*_deaths(low), *places)
+    kernel_scratch = cmsis_nn_scratch(low) if kernels == "cmsis-nn" and dtype == "int8" else []
+    scratch = [*low.scratch, *kernel_scratch]
+    nodes = [node for node, _ in scratch]
+    births, deaths = (*low.births, *nodes), (*_deaths(low), *nodes)
     elements = [*low.elements, *(size for _, size in scratch)]
     tail = _tail(low, STRUCTURES[pointer_bytes])
     if dtype == "int8" and pointer_bytes == 4:
@@ -247,17 +260,18 @@ def arena_cost(
         bound=FormulaCost("arena_bytes", formula(network, columns)),
         item=item,
         planned=planned,
-        unplanned=len(of_kernels),
+        unplanned=len(kernel_scratch),
     )
 
 
 def _deaths(low: Lowering) -> tuple[int, ...]:
-    """What nobody reads is an output, and lives to the end."""
+    """Index of the last node that needs each activation; one that no node reads is an output and lives to the end."""
     last = len(low.nodes) - 1
     return tuple(last if death == UNREAD else death for death in low.deaths)
 
 
 def _together(births: Sequence[int], deaths: Sequence[int]) -> list[tuple[int, ...]]:
+    """The distinct sets of buffers (by index) that are alive at the same moment."""
     moments = {
         tuple(t for t in range(len(births)) if births[t] <= moment <= deaths[t]) for moment in {*births, *deaths}
     }
@@ -265,27 +279,27 @@ def _together(births: Sequence[int], deaths: Sequence[int]) -> list[tuple[int, .
 
 
 def cmsis_nn_scratch(low: Lowering) -> list[tuple[int, Term]]:
-    """Memory that CMSIS-NN's int8 kernels work in while a node runs, on cores with the DSP extension.
+    """Scratch memory in bytes of CMSIS-NN's int8 kernels on cores with the DSP extension, as (node, term) pairs.
 
-    A convolution unfolds two columns of its input to int16 (``arm_convolve_s8_get_buffer_size``), a depthwise one its
-    filters (``arm_depthwise_conv_s8_opt_get_buffer_size_dsp``); a pointwise one of stride 1 needs none. Helium's
-    kernels (Cortex-M55, M85) differ and are not counted.
+    A convolution expands two columns of its input to int16 (``arm_convolve_s8_get_buffer_size``), a depthwise
+    convolution its filters (``arm_depthwise_conv_s8_opt_get_buffer_size_dsp``), and a pointwise convolution of stride 1
+    needs none. Helium kernels (Cortex-M55, M85) differ and are not covered.
     """
-    found: list[tuple[int, Term]] = []
+    scratch: list[tuple[int, Term]] = []
     for number, node in enumerate(low.nodes):
         operator = node.operator
         if node.kind != "convolution" or operator.attributes.get("transposed"):
             continue
         _, inputs, *kernel = operator.weight
         if is_depthwise(low, operator):
-            found.append((number, (2.0, (operator.weight[0], *kernel))))
+            scratch.append((number, (2.0, (operator.weight[0], *kernel))))
         elif math.prod(low.size(dim) for dim in kernel) > 1 or max(pair(operator.attributes.get("stride", 1))) > 1:
-            found.append((number, (4.0, (inputs, *kernel))))
-    return found
+            scratch.append((number, (4.0, (inputs, *kernel))))
+    return scratch
 
 
 def names_of(low: Lowering) -> list[str]:
-    """LiteRT's names of the operators."""
+    """LiteRT's name of each operator, in order."""
     return [_name(low, node) for node in low.nodes]
 
 
@@ -298,18 +312,20 @@ def _name(low: Lowering, node: Node) -> str:
 
 
 def is_depthwise(low: Lowering, operator: Operator) -> bool:
-    """Whether LiteRT's converter makes a DEPTHWISE_CONV_2D of a convolution: as many groups as input channels, so that
-    each filter reads one channel. One group of one channel, a grey image or a signal, is that as well.
+    """Whether LiteRT's converter turns a convolution into a DEPTHWISE_CONV_2D.
+
+    It does where each filter reads one channel: there are as many groups as input channels. That includes a convolution
+    with a single input channel, such as a greyscale image or a signal.
 
     Args:
-        low: the network on its way to LiteRT.
-        operator: a convolution of it, that is not transposed.
+        low: the lowered network.
+        operator: one of its convolutions, not transposed.
     """
     return low.size(operator.weight[1]) == 1
 
 
 def lower_bound(network: Network) -> str | None:
-    """In words, that file and arena may be larger than predicted; None where every operator's form is known."""
+    """A note that file and arena may be larger than predicted; None if the LiteRT form of every operator is known."""
     unknown = list(dict.fromkeys(lower(network, "int8").unknown))
     if not unknown:
         return None
@@ -317,11 +333,11 @@ def lower_bound(network: Network) -> str | None:
 
 
 def refused_by_micro(network: Network, dtype: DType = "int8") -> str | None:
-    """In words, what TensorFlow Lite for Microcontrollers refuses whatever the memory; None where that is nothing.
+    """Why TensorFlow Lite for Microcontrollers cannot run a network, regardless of memory; None if it can.
 
     Args:
-        network: analysed.
-        dtype: of the file.
+        network: the analysed network.
+        dtype: data type of the file.
     """
     low = lower(network, dtype)
     problem = _lacking_operators(low) or _joined_too_many(low)
@@ -329,49 +345,55 @@ def refused_by_micro(network: Network, dtype: DType = "int8") -> str | None:
 
 
 def _lacking_operators(low: Lowering) -> str | None:
-    found = []
+    """Which operators of the network the interpreter lacks, as the rest of a message."""
+    operators = []
     for node in low.nodes:
         operator = node.operator
         name = lacking(operator.op, operator.attributes, is_int8=low.dtype == "int8")
         if name is not None:
-            found.append(f"{name} (of {operator.op} in {operator.module or 'the model'})")
-    return f"it has no {first_of(list(dict.fromkeys(found)))}" if found else None
+            operators.append(f"{name} (of {operator.op} in {operator.module or 'the model'})")
+    return f"it has no {first_of(list(dict.fromkeys(operators)))}" if operators else None
 
 
 def _joined_too_many(low: Lowering) -> str | None:
-    joined = [(len(n.reads), n.operator.module or "the model") for n in low.nodes if n.kind == "cat"]
-    most, where = max(joined, default=(0, ""))
-    return f"it joins {MOST_JOINED} tensors at most, and {where} needs {most}" if most > MOST_JOINED else None
+    """That a concatenation has more inputs than the interpreter allows, as the rest of a message."""
+    inputs = [(len(n.reads), n.operator.module or "the model") for n in low.nodes if n.kind == "cat"]
+    count, where = max(inputs, default=(0, ""))
+    if count <= MAX_CONCATENATED:
+        return None
+    return f"it joins {MAX_CONCATENATED} tensors at most, and {where} needs {count}"
 
 
 def _tail(low: Lowering, structures: Structures) -> list[Term]:
+    """Terms of the arena's tail, in bytes."""
     fixed = structures.tail(names_of(low), _tensors(low))
-    channels = [*(of_layer for _, of_layer in low.weights), *(of_layer for of_layer, _ in low.reused)]
-    return [(float(fixed), ()), *((CHANNEL_BYTES * factor, dims) for factor, dims in channels)]
+    outputs = [*(channels for _, channels in low.weights), *(channels for channels, _ in low.reused)]
+    return [(float(fixed), ()), *((CHANNEL_BYTES * factor, dims) for factor, dims in outputs)]
 
 
 def _tensors(low: Lowering) -> int:
+    """Number of tensors in the file."""
     biases = sum(has_biases for _, has_biases in low.reused) if low.dtype == "int8" else 0
     return len(low.elements) + low.constants + biases
 
 
 def artifact_cost(network: Network, dtype: DType = "int8") -> FormulaCost:
-    """Bytes of the ``.tflite`` as a function of widths."""
+    """Bytes of the ``.tflite`` file as a function of widths."""
     low, item = lower(network, dtype), item_bytes(dtype)
     is_int8 = dtype == "int8"
     terms: list[Term] = [(float(_metadata(low)), ())]
     for (factor, weight), (_, channels) in low.weights:
         terms.append((item * factor, weight))
-        terms.append((4.0 + 2 * SCALE_BYTES * is_int8, channels))  # biases have four bytes either way
+        terms.append((4.0 + 2 * SCALE_BYTES * is_int8, channels))  # biases take four bytes in either data type
     terms += [(4.0 + SCALE_BYTES, dims) for (_, dims), has_biases in low.reused if is_int8 and has_biases]
     terms += [(item * factor, dims) for factor, dims in low.tables]
     return FormulaCost("artifact_bytes", formula(network, [terms]))
 
 
 def _metadata(low: Lowering) -> int:
-    """The file without what its layers hold."""
+    """Bytes of the file that do not depend on the widths: everything except parameters and per-channel scales."""
     names, tensors = names_of(low), _tensors(low)
     operators = sum(OPERATIONS.get(name, OTHER).file for name in names) + KIND_BYTES * len(set(names))
     scales = SCALE_BYTES * (len(low.elements) + len(low.tables)) * (low.dtype == "int8")
-    of_tensors = TENSOR_BYTES * tensors + DIMENSION_BYTES * low.ranks
-    return FILE_BYTES + of_tensors + operators + low.constant_bytes + scales
+    tensor_bytes = TENSOR_BYTES * tensors + DIMENSION_BYTES * low.ranks
+    return FILE_BYTES + tensor_bytes + operators + low.constant_bytes + scales

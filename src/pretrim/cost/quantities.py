@@ -1,9 +1,9 @@
-"""One table of what can be limited: each quantity's name, option, unit and text, and what computes it.
+"""The table of quantities that can be limited: name, option, unit and help text of each, and the function for it.
 
-Everything that names a quantity reads this table: limits, options of the command line, tables, studies, reports.
-Another package adds one through an entry point of the group ``pretrim.costs`` that names a :class:`Quantity`.
+Limits, command-line options, printed tables, studies and reports all read this table. Another package adds a quantity
+through an entry point in the group ``pretrim.costs`` that names a :class:`Quantity`.
 
-Nothing heavy is imported here, so that ``pretrim --help`` can read the table.
+This module imports nothing heavy, so that ``pretrim --help`` can read the table quickly.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Literal, TypeAlias
 
 Unit: TypeAlias = Literal["count", "bytes", "ns"]
 Criterion: TypeAlias = Literal["params", "macs", "memory", "latency"]
-"""What counts as a layer's complexity: the paper's PA, FA and MA, and measured time"""
+"""What counts as a layer's complexity: the paper's PA, FA and MA, or measured time."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that a network takes.
+    """A resource that a network needs and a user can limit.
 
     Attributes:
-        name: in records and files; the unit is part of it.
-        option: as users write it: ``--ram`` on the command line, ``ram=`` in Python.
-        title: in tables.
-        unit: of its values: plain numbers, bytes or nanoseconds.
-        criterion: the complexity of a layer that stands for it when layers are drawn.
-        factory: ``module:function`` called with (network, dtype), which returns its `Cost`. None where only a
-            device can say, as a measured latency: the planner is then handed the cost.
-        is_peak: whether it is the memory of one moment, not of all layers together.
-        help: one line for the command line.
+        name: name in records and files, which includes the unit.
+        option: name that users write: ``--ram`` on the command line, ``ram=`` in Python.
+        title: heading in tables.
+        unit: unit of the values: plain counts, bytes or nanoseconds.
+        criterion: the layer complexity that represents the quantity when layers are drawn.
+        factory: ``module:function`` that returns the `Cost` for (network, dtype). None if the quantity must be measured
+            on a device, such as a latency: the cost is then passed to the planner.
+        is_peak: whether the quantity is the memory at one moment rather than a sum over all layers.
+        help: one line of help for the command line.
     """
 
     name: str
@@ -120,22 +120,23 @@ BUILTIN = (
     ),
 )
 OWN_OPTIONS = ("params", "macs", "flash", "ram", "activation", "latency")
-"""Those with an option on the command line; the others are asked for by ``--at-most NAME=AMOUNT``"""
+"""Quantities with a command-line option of their own; the others are limited by ``--at-most NAME=AMOUNT``."""
 GROUP = "pretrim.costs"
+"""Entry-point group of quantities that other packages add."""
 
 
 @cache
 def quantities() -> dict[str, Quantity]:
-    """Every quantity by its name: the built-in ones, then those of other packages."""
-    found = {quantity.name: quantity for quantity in BUILTIN}
+    """All quantities by name: the built-in ones, then those of other packages."""
+    by_name = {quantity.name: quantity for quantity in BUILTIN}
     for entry in entry_points(group=GROUP):
         quantity: Quantity = entry.load()
-        found.setdefault(quantity.name, quantity)
-    return found
+        by_name.setdefault(quantity.name, quantity)
+    return by_name
 
 
 def as_options(name: str, amount: str) -> tuple[str, str]:
-    """A limit as it is asked for on the command line, in two words.
+    """A limit as two command-line arguments.
 
     >>> as_options("macs", "0.5x"), as_options("arena_bytes", "96KiB")
     (('--macs', '0.5x'), ('--at-most', 'arena_bytes=96KiB'))
@@ -145,6 +146,6 @@ def as_options(name: str, amount: str) -> tuple[str, str]:
 
 @cache
 def by_option() -> dict[str, Quantity]:
-    """Every quantity by what users may call it: its option or its name."""
-    every = quantities().values()
-    return {quantity.option: quantity for quantity in every} | {quantity.name: quantity for quantity in every}
+    """All quantities by the names that users may write: option or name."""
+    entries = quantities().values()
+    return {quantity.option: quantity for quantity in entries} | {quantity.name: quantity for quantity in entries}

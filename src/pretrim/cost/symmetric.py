@@ -1,4 +1,4 @@
-"""Symmetric matrices of networks with thousands of groups: few entries, and a few outer products."""
+"""Symmetric matrices stored as sparse entries plus a few outer products, for networks with thousands of groups."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pretrim.analysis.network import IntArray
 FloatArray = NDArray[np.float64]
 
 SMALL = 256
-"""groups up to which a dense solver is as fast"""
+"""Number of groups up to which a dense solver is as fast."""
 FEW = 32
-"""outer products up to which iterations are: a peak has one for every moment"""
+"""Number of outer products up to which the iterative solver is used; a peak has one for every moment."""
 EXACT = 1e-10
-"""of the right side's length, at which iterations are done"""
+"""Residual at which the iterative solver stops, relative to the norm of the right-hand side."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Symmetric:
 
     Attributes:
         size: n.
-        rows: of each entry; entries of one place are added up, and both halves are there.
-        columns: likewise.
-        values: likewise.
-        vectors: k x n.
-        weights: of each vector (k).
+        rows: row of each entry. Duplicate entries are summed, and both triangles are stored.
+        columns: column of each entry.
+        values: value of each entry.
+        vectors: vectors of the outer products (k x n).
+        weights: weight of each outer product (k).
     """
 
     size: int
@@ -42,20 +42,20 @@ class Symmetric:
 
     @classmethod
     def of_entries(cls, size: int, rows: IntArray, columns: IntArray, values: FloatArray) -> Symmetric:
-        """Without outer products."""
+        """A sparse matrix without outer products."""
         return cls(size, rows, columns, values, np.zeros((0, size)), np.zeros(0))
 
     @classmethod
     def of_diagonal(cls, values: FloatArray) -> Symmetric:
-        """Without other entries."""
-        places = np.arange(len(values))
-        return cls.of_entries(len(values), places, places, values)
+        """A diagonal matrix."""
+        indices = np.arange(len(values))
+        return cls.of_entries(len(values), indices, indices, values)
 
     @classmethod
     def of_products(cls, vectors: FloatArray, weights: FloatArray) -> Symmetric:
-        """Outer products alone."""
-        nowhere = np.zeros(0, dtype=np.int64)
-        return cls(vectors.shape[1], nowhere, nowhere, np.zeros(0), vectors, weights)
+        """A weighted sum of outer products, without sparse entries."""
+        empty = np.zeros(0, dtype=np.int64)
+        return cls(vectors.shape[1], empty, empty, np.zeros(0), vectors, weights)
 
     def __add__(self, other: Symmetric) -> Symmetric:
         parts = ("rows", "columns", "values", "vectors", "weights")
@@ -76,55 +76,58 @@ class Symmetric:
         return Symmetric(self.size, self.rows, self.columns, values, self.vectors * by, self.weights)
 
     def among(self, places: IntArray) -> Symmetric:
-        """The rows and columns of some places, ascending, and no others."""
-        number = np.full(self.size, -1)
-        number[places] = np.arange(len(places))
-        rows, columns = number[self.rows], number[self.columns]
+        """The principal submatrix of the given indices (ascending)."""
+        new_index = np.full(self.size, -1)
+        new_index[places] = np.arange(len(places))
+        rows, columns = new_index[self.rows], new_index[self.columns]
         kept = (rows >= 0) & (columns >= 0)
         vectors = self.vectors[:, places]
         return Symmetric(len(places), rows[kept], columns[kept], self.values[kept], vectors, self.weights)
 
     def dense(self) -> FloatArray:
-        """n x n."""
+        """The full matrix (n x n)."""
         sparse = np.bincount(self.rows * self.size + self.columns, self.values, minlength=self.size**2)
         matrix: FloatArray = sparse.reshape(self.size, self.size) + (self.vectors.T * self.weights) @ self.vectors
         return matrix
 
     def solve(self, right: FloatArray) -> FloatArray:
-        """x of ``self @ x = right`` (n). Raises LinAlgError where there is none.
+        """Solve ``self @ x = right`` for x (n). Raises LinAlgError if the matrix is singular.
 
-        A positive definite matrix that is large takes iterations, each as long as its entries are many, where a dense
-        solver takes the cube of n.
+        Large positive definite matrices are solved iteratively, at a cost per iteration that is linear in the number
+        of entries, where a dense solver takes O(n^3).
         """
         if self.size > SMALL and len(self.vectors) <= FEW:
-            found = self._by_conjugate_gradients(right)
-            if found is not None:
-                return found
+            solution = self._by_conjugate_gradients(right)
+            if solution is not None:
+                return solution
         return np.asarray(np.linalg.solve(self.dense(), right), dtype=np.float64)
 
     def _by_conjugate_gradients(self, right: FloatArray) -> FloatArray | None:
-        """The method of Hestenes and Stiefel (1952); None where the matrix is not definite, or it takes n steps."""
-        nearly = self._near_inverse()
-        x, left, near = np.zeros(self.size), right, nearly(right)
-        direction, size = near, float(right @ near)
+        """Preconditioned conjugate gradients (Hestenes and Stiefel, 1952).
+
+        Returns None if the matrix is not positive definite, or if n steps do not suffice.
+        """
+        precondition = self._preconditioner()
+        x, residual, z = np.zeros(self.size), right, precondition(right)
+        direction, rho = z, float(right @ z)
         for _ in range(self.size):
-            if np.linalg.norm(left) <= EXACT * np.linalg.norm(right):
+            if np.linalg.norm(residual) <= EXACT * np.linalg.norm(right):
                 return x
-            ahead = self @ direction
-            curve = float(direction @ ahead)
-            if not (size > 0 and curve > 0):
+            product = self @ direction
+            curvature = float(direction @ product)
+            if not (rho > 0 and curvature > 0):
                 return None
-            x, left = x + size / curve * direction, left - size / curve * ahead
-            near = nearly(left)
-            before, size = size, float(left @ near)
-            direction = near + size / before * direction
+            x, residual = x + rho / curvature * direction, residual - rho / curvature * product
+            z = precondition(residual)
+            previous, rho = rho, float(residual @ z)
+            direction = z + rho / previous * direction
         return None
 
-    def _near_inverse(self) -> Callable[[FloatArray], FloatArray]:
-        """Multiplies by the inverse of the diagonal and those outer products that are added (Woodbury's identity)."""
-        on = self.rows == self.columns
-        diagonal = np.bincount(self.rows[on], self.values[on], minlength=self.size)
-        added = self.weights > 0
-        over = self.vectors[added] / diagonal
-        inner = np.linalg.inv(np.diag(1 / self.weights[added]) + over @ self.vectors[added].T)
-        return lambda x: x / diagonal - (inner @ (over @ x)) @ over
+    def _preconditioner(self) -> Callable[[FloatArray], FloatArray]:
+        """Multiply by the inverse of the diagonal plus the outer products of positive weight (Woodbury identity)."""
+        is_diagonal = self.rows == self.columns
+        diagonal = np.bincount(self.rows[is_diagonal], self.values[is_diagonal], minlength=self.size)
+        positive = self.weights > 0
+        scaled = self.vectors[positive] / diagonal
+        inner = np.linalg.inv(np.diag(1 / self.weights[positive]) + scaled @ self.vectors[positive].T)
+        return lambda x: x / diagonal - (inner @ (scaled @ x)) @ scaled

@@ -1,1 +1,1 @@
-"""From a network and limits to a `Plan`: how many filters each layer keeps."""
+"""Planning: from a network and limits to a `Plan`, which says how many filters each layer keeps."""

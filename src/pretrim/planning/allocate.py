@@ -1,4 +1,4 @@
-"""From a resolved budget to widths, by any method."""
+"""Choose widths within a resolved budget, by any method."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .sampling import sample
 
 
 def allocate(network: Network, budget: ResolvedBudget, options: Options, count: int = 1) -> IntArray:
-    """Widths (count x G) that meet every limit of `budget`.
+    """Choose widths (count x G) that meet every limit of `budget`.
 
-    ``balanced``, ``uniform`` and ``waterfill`` have no randomness: their rows are equal.
+    ``balanced``, ``uniform`` and ``waterfill`` are deterministic: their rows are equal.
 
     Args:
         network: the analysed network.
         budget: the limits.
-        options: mode, rounding, seed and the rest.
-        count: rows of widths to draw.
+        options: mode, rounding, seed and the other options.
+        count: number of rows of widths to draw.
 
     Raises:
         InfeasibleBudget: the narrowest legal network does not fit.
@@ -49,3 +49,4 @@ METHODS: dict[Method, Callable[[Problem, int], IntArray]] = {
     "random": random,
     "waterfill": waterfill,
 }
+"""The function for each mode, from a problem and a count to widths (count x G)."""

@@ -1,7 +1,7 @@
-"""Limits on what a network takes: how users write them, and what they mean for one network.
+"""Limits on the costs of a network: how users write them, and their values for one network.
 
 A limit is absolute (``"250k"``, ``"20M"``, ``"512KiB"``, ``250_000``) or a share of the dense network (``"0.3x"``). It
-is called by a quantity's option (``ram``) or its name (``peak_activation_bytes``); `cost.quantities` has the table.
+is identified by a quantity's option (``ram``) or its name (``peak_activation_bytes``); `cost.quantities` has the table.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pretrim.cost.quantities import BUILTIN, Quantity, Unit, as_options, by_opti
 from pretrim.errors import BudgetError, UsageError, shown
 
 NO_LIMIT = 2**62
-"""More than anything costs; limits beyond it would not fit an array"""
+"""Larger than any cost. Limits are capped here, so that they fit an array of 64-bit integers."""
 DIGITS = 4
-"""of milliseconds in messages"""
+"""Significant digits of milliseconds in messages."""
 _COUNT = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_UNITS: Mapping[Unit, Mapping[str, int]] = {  # in lower case: any is read, nobody limits a network to millibytes
+_UNITS: Mapping[Unit, Mapping[str, int]] = {  # keys in lower case: units are read in any case
     "count": _COUNT,
     "bytes": {**_COUNT, **_BYTES},
     "ns": {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9},
@@ -39,14 +39,14 @@ _SHARES: Mapping[str, float] = {"x": 1.0, "%": 0.01}
 
 @dataclass(frozen=True)
 class Limit:
-    """One limit: an amount in the unit of its quantity, or a share of the dense network's.
+    """A limit on one quantity: an amount in the quantity's unit, or a share of the dense network's value.
 
     Attributes:
         cost: the quantity's name.
-        amount: in its unit, or a share.
-        is_share: whether it is one.
-        text: as the user wrote it.
-        name: what the user called it: ``ram`` rather than ``peak_activation_bytes``.
+        amount: the amount in the quantity's unit, or the share.
+        is_share: whether `amount` is a share.
+        text: the amount as the user wrote it.
+        name: the quantity as the user named it, such as ``ram`` for ``peak_activation_bytes``.
 
     >>> Limit.parse("macs", "20M")
     Limit(cost='macs', amount=20000000.0, is_share=False, text='20M', name='macs')
@@ -62,7 +62,12 @@ class Limit:
 
     @classmethod
     def parse(cls, name: str, value: str | int | float) -> Limit:
-        """Read a limit as the user wrote it. Raises BudgetError, which says how limits are written."""
+        """Read a limit as the user wrote it.
+
+        Raises:
+            UsageError: there is no quantity of this name.
+            BudgetError: the value is not a valid limit; the message says how limits are written.
+        """
         quantity = by_option().get(name)
         if quantity is None:
             raise UsageError(f"Expected a limit on one of {', '.join(by_option())}, but got {shown(name)}.")
@@ -90,14 +95,14 @@ class Limit:
 
     @property
     def quantity(self) -> Quantity:
-        """Its row in the table."""
+        """The quantity's entry in the table."""
         return quantities()[self.cost]
 
     def said(self, value: int | None = None) -> str:
-        """As it is written on the command line, for a message.
+        """The limit as it is written on the command line, for a message.
 
         Args:
-            value: what it comes to, which is told of a share, rounded down.
+            value: the limit in the quantity's unit; of a share, it is added in parentheses, rounded down.
 
         >>> Limit.parse("params", "0.5x").said(295), Limit.parse("arena_bytes", 1000).said(1000)
         ('--params 0.5x (295)', '--at-most arena_bytes=1000')
@@ -108,21 +113,24 @@ class Limit:
         return f"{words} ({amount_text(self.quantity.unit, value, up=False)})"
 
     def resolve(self, dense: int) -> int:
-        """The largest allowed value, in the unit of the cost."""
+        """The largest allowed value in the quantity's unit, given the dense network's value."""
         amount = self.amount * dense if self.is_share else self.amount
         return math.floor(amount)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Several limits at once, with the data type that bytes are counted in."""
+    """One or more limits, with the data type that bytes are counted in."""
 
     limits: tuple[Limit, ...]
     dtype: DType = "float32"
 
     @classmethod
     def parse(cls, limits: Mapping[str, str | int | float | None], dtype: DType = "float32") -> Budget:
-        """Read limits by name; None means no limit. Raises BudgetError if there is none, or one is given twice."""
+        """Read limits by name; None means no limit.
+
+        Raises BudgetError if there is no limit at all, or two on the same quantity.
+        """
         parsed = tuple(Limit.parse(name, value) for name, value in limits.items() if value is not None)
         if not parsed:
             options = ", ".join(f"--{quantity.option}" for quantity in BUILTIN[:5])
@@ -132,15 +140,15 @@ class Budget:
         return cls(parsed, dtype)
 
     def resolve(self, network: Network, costs: Mapping[str, Cost] | None = None) -> ResolvedBudget:
-        """The limits as numbers for one network.
+        """Resolve the limits to numbers for one network.
 
         Args:
-            network: that the shares are of.
-            costs: by name, what is measured or predicted for a device; the rest come from the table of quantities.
+            network: the dense network, which shares refer to.
+            costs: costs measured or predicted for a device, by name; all others come from the table of quantities.
 
         Raises:
             BudgetError: the dense network already meets every limit, with room to spare.
-            UsageError: a limit on a cost that only a device can tell, and that was not given.
+            UsageError: a limit is on a cost that must be measured on a device, and the cost was not given.
         """
         resolved = self.resolve_any(network, costs)
         if (resolved.values > resolved.dense).all():
@@ -152,15 +160,16 @@ class Budget:
         return resolved
 
     def resolve_any(self, network: Network, costs: Mapping[str, Cost] | None = None) -> ResolvedBudget:
-        """The same, also where the dense network meets every limit."""
+        """Like `resolve`, but also accepts limits that the dense network already meets."""
         handed = dict(costs or {})
         exact = tuple(self._cost(network, limit, handed) for limit in self.limits)
         dense = np.array([int(function(network.dense)) for function in exact], dtype=np.int64)
         values = np.array([limit.resolve(int(d)) for limit, d in zip(self.limits, dense, strict=True)], dtype=np.int64)
-        search = tuple(function.bound if isinstance(function, BoundedCost) else function for function in exact)
-        return ResolvedBudget(search, values, dense, exact, self.limits, handed)
+        search_costs = tuple(function.bound if isinstance(function, BoundedCost) else function for function in exact)
+        return ResolvedBudget(search_costs, values, dense, exact, self.limits, handed)
 
     def _cost(self, network: Network, limit: Limit, handed: Mapping[str, Cost]) -> Cost:
+        """The cost that a limit is on: the one that was passed in, or the one of the table of quantities."""
         if limit.cost in handed:
             return handed[limit.cost]
         if limit.quantity.factory is None:
@@ -173,15 +182,15 @@ class Budget:
 
 @dataclass(frozen=True)
 class ResolvedBudget:
-    """Limits as numbers, and the costs they are on.
+    """Limits as numbers for one network, with the costs that they are on.
 
     Attributes:
-        costs: to search by: they never fall when a width grows.
-        values: the limits.
-        dense: the costs of the dense network.
-        exact: what must be within the limits in the end; the same as `costs` but for those with a bound.
-        limits: as the user wrote them.
-        handed: every cost that was given, limited or not, by name: one known by layer can weight the draws.
+        costs: the costs to search by, one per limit: they never fall when a width grows.
+        values: the limits, in the units of their costs.
+        dense: exact costs of the dense network.
+        exact: the costs that must meet the limits in the end; equal to `costs` except where a cost has a bound.
+        limits: the limits as the user wrote them.
+        handed: every cost that was passed in, limited or not, by name: one known by layer can weight the draws.
     """
 
     costs: tuple[Cost, ...]
@@ -193,37 +202,39 @@ class ResolvedBudget:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the costs to search by are the costs as they are."""
+        """Whether the search uses the exact costs, with no bounds in place of them."""
         return self.costs == self.exact
 
     def measure(self, widths: ArrayLike) -> IntArray:
-        """Each limited cost at each row of widths: (n x G) -> (n x limits)."""
+        """Evaluate each limited cost at each row of widths: (n x G) -> (n x limits)."""
         return np.stack([function(widths) for function in self.costs], axis=-1)
 
     def met(self, widths: ArrayLike) -> NDArray[np.bool_]:
-        """Which rows of widths meet every limit."""
+        """Whether each row of widths meets every limit: (n x G) -> (n)."""
         return np.asarray((self.measure(widths) <= self.values).all(axis=-1))
 
     def broken(self, widths: IntArray) -> list[str]:
-        """What one row of widths exceeds by the exact costs, in words."""
+        """One message for each limit that one row of widths (G) exceeds by its exact cost."""
         reached = [int(function(widths)) for function in self.exact]
         return [
-            f"{amount_text(limit.quantity.unit, value)} exceeds {limit.said(int(most))}"
-            for limit, value, most in zip(self.limits, reached, self.values, strict=True)
-            if value > most
+            f"{amount_text(limit.quantity.unit, value)} exceeds {limit.said(int(maximum))}"
+            for limit, value, maximum in zip(self.limits, reached, self.values, strict=True)
+            if value > maximum
         ]
 
     def with_exact_costs(self) -> ResolvedBudget:
-        """The same limits, searched by the exact costs."""
+        """The same limits, with the exact costs as the costs to search by."""
         return replace(self, costs=self.exact)
 
     def with_margin(self, widths: IntArray, limits: IntArray, lowest: IntArray) -> ResolvedBudget:
-        """Narrower limits to search by, where these widths kept the bounds but exceed the true `limits`.
+        """Tighten the limits to search by, where widths that met them exceed the true `limits` by the exact costs.
+
+        A limit that is exceeded becomes the bound that the widths reached, less the excess.
 
         Args:
-            widths: what was found (G).
-            limits: what has to be kept by the exact costs.
-            lowest: bounds of the narrowest network, below which nothing would be found.
+            widths: the widths that the search returned (G).
+            limits: the true limits on the exact costs.
+            lowest: bounds of the narrowest network: with lower limits, no widths would fit.
         """
         over = np.array([int(function(widths)) for function in self.exact]) - limits
         narrower = np.maximum(np.minimum(self.measure(widths), self.values) - over, lowest)
@@ -231,7 +242,7 @@ class ResolvedBudget:
 
 
 def _text(value: object) -> str:
-    """An amount as a text: a tensor of one number is that number."""
+    """An amount as text; a tensor or array of one number is read as that number."""
     number = value.item() if hasattr(value, "item") and not getattr(value, "shape", None) else value
     try:
         return str(number)
@@ -240,12 +251,12 @@ def _text(value: object) -> str:
 
 
 def amount_text(unit: Unit, value: int, *, up: bool = True) -> str:
-    """A value for people, exact enough to be a limit: what is met by the text is met by the value.
+    """Format a value for a message. Copied as a limit, the text (rounded up) always allows the value.
 
     Args:
-        unit: of the value.
-        value: nanoseconds are shown as milliseconds with four digits.
-        up: how these are rounded; the other way for a limit, so that what exceeds it never reads the same.
+        unit: unit of the value.
+        value: the value; nanoseconds are shown as milliseconds with `DIGITS` significant digits.
+        up: whether milliseconds are rounded up. A limit is rounded down, so that a value above it never reads the same.
 
     >>> amount_text("bytes", 49152), amount_text("ns", 5_000_000), amount_text("count", 8062)
     ('49,152 bytes', '5 ms', '8,062')

@@ -1,4 +1,4 @@
-"""Giving back what a search left unused, one rounding step at a time."""
+"""Use up the budget that a search left unused, one rounding step at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .stream import Stream
 
 
 def give_back(problem: Problem, widths: IntArray, orders: IntArray) -> IntArray:
-    """Give each group, in the given order, every rounding step that breaks no limit.
+    """Widen each group, in the given order, by every rounding step that breaks no limit.
 
     One pass is enough: costs never fall when a width grows, so a step that did not fit never will.
 
     Args:
-        problem: network, limits and legal widths.
-        widths: within the limits (N x G).
-        orders: groups in the order of their turn (N x G).
+        problem: the network, its limits and legal widths.
+        widths: widths within the limits (N x G).
+        orders: for each row, the order in which groups take their turn (N x G).
     """
     widths = widths.copy()
     for place in range(widths.shape[1]):
@@ -35,9 +35,9 @@ def give_back(problem: Problem, widths: IntArray, orders: IntArray) -> IntArray:
 
 
 def fill_budget(problem: Problem, widths: IntArray) -> IntArray:
-    """Give back what fits by the costs as they are, where a search by formulas left room (one row of widths).
+    """Widen one row of widths (G) by every step that fits by the exact costs, where a search by bounds left room.
 
-    The arena may fall when a width grows, so that a step fits later that did not before: until nothing fits any more.
+    The arena may shrink when a width grows, so a step that did not fit may fit later: passes repeat until nothing fits.
     """
     orders = Stream(problem.options.seed).orders(1, len(widths))
     while True:

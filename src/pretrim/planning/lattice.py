@@ -1,7 +1,8 @@
-"""From the best widths to legal ones: down to the next legal width, filled up, then steps exchanged between groups.
+"""Rounding of optimal widths to legal ones: round down, fill up the budget, then exchange steps between groups.
 
-What is filled up first is what is worth most for what it costs: a step's utility over its relative cost, in which each
-limit counts by its price, what it is worth at the optimum.
+A step changes one group's width to the next legal width. The budget is filled up greedily by the steps' rates: the
+utility that a step gains over its relative cost, which is the sum over limits of the cost's change as a share of the
+limit, times the limit's shadow price at the optimum.
 """
 
 from __future__ import annotations
@@ -20,31 +21,33 @@ from .legal import FloatArray, Problem
 from .program import Optimum
 from .utility import Utility
 
-RISE = 1e-9
-"""of the utility, below which it is the same"""
-FREE = 1e-9
-"""price of a limit that does not bind, so that the steps that cost nothing at all are still the first"""
+MIN_GAIN = 1e-9
+"""Utility differences below this count as no improvement."""
+MIN_PRICE = 1e-9
+"""Price of a limit that does not bind, so that steps that cost nothing at all still come first."""
 CANDIDATES = 64
-"""groups at which a round tries an exchange: all of them in a network of at most so many"""
+"""Maximum number of groups at which a round tries an exchange."""
 ROUNDS = 100
-"""of exchanges in such a network, far more than were ever needed; a larger one has one round"""
+"""Maximum rounds of exchanges in networks of at most `CANDIDATES` groups, far more than were ever needed; larger
+networks have one round."""
 
 
 def rounded(problem: Problem, worth: Utility, optimum: Optimum, exchanges: bool = True) -> IntArray:
-    """Legal widths (G) near the optimum, within every limit, that no small change makes better.
+    """Legal widths (G) near the optimum and within every limit, which no small change improves.
 
-    No group can be given a step more, and no exchange of one step for another, with what then fits given back, is worth
-    more (in a network of more than `CANDIDATES` groups: none that one round over the most promising of them finds).
+    No group can take another step, and no exchange of steps between groups, after filling up the budget again, has a
+    higher utility. (In a network of more than `CANDIDATES` groups: none that one round over the most promising groups
+    finds.)
 
     Args:
         problem: legal widths and limits.
-        worth: of the network.
-        optimum: that the widths are near to.
+        worth: the network's utility function.
+        optimum: optimal real widths and the prices of the limits.
         exchanges: whether steps are exchanged; filling up alone takes a tenth of the time.
     """
-    lattice = Lattice(problem, worth, optimum.prices + FREE)
-    below = lattice.narrowed(problem.floor(optimum.widths[None] + 1e-9)[0])
-    widths = lattice.filled(problem.smallest if below is None else below)
+    lattice = Lattice(problem, worth, optimum.prices + MIN_PRICE)
+    fitting = lattice.narrowed(problem.floor(optimum.widths[None] + 1e-9)[0])
+    widths = lattice.filled(problem.smallest if fitting is None else fitting)
     rounds = ROUNDS if len(widths) <= CANDIDATES else 1
     for _ in range(rounds if exchanges else 0):
         before, widths = widths, lattice.exchanged(widths)
@@ -55,15 +58,15 @@ def rounded(problem: Problem, worth: Utility, optimum: Optimum, exchanges: bool 
 
 @dataclass(frozen=True)
 class Steps:
-    """A step of each group alone (G).
+    """The effect of a step of each group (G), taken alone.
 
     Attributes:
-        gains: of utility.
-        rates: of utility, gained by a step up or lost by one down, over its cost; 0 where there is no step.
-        moves: whether there is a step.
-        fits: whether there is one and every limit holds after it.
-        takes: of each limit, at least so much of what is left, also after steps of others (G x limits): costs that are
-            sums of products take no less together than alone. 0 where that is not known.
+        gains: change of the utility.
+        rates: utility gained by a step up, or lost by a step down, per relative cost; 0 where there is no step.
+        moves: whether the group can take the step.
+        fits: whether it can, and every limit holds afterwards.
+        takes: lower bound on how much of each limit the step uses, even after steps of other groups (G x limits): a
+            cost that is a sum of products rises no less after other steps than before them. 0 where no bound is known.
     """
 
     gains: FloatArray
@@ -75,7 +78,13 @@ class Steps:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Legal widths, and what a step of one group is worth and costs."""
+    """Search over legal widths: the utility and the cost of single steps, and improvements made of them.
+
+    Attributes:
+        problem: legal widths and limits.
+        utility: the network's utility function.
+        prices: price of each limit, by which relative costs are added up.
+    """
 
     problem: Problem
     utility: Utility
@@ -83,58 +92,62 @@ class Lattice:
 
     @cached_property
     def costs(self) -> tuple[Formula | Cost, ...]:
-        """Of each limit the columns that can be over it, or the cost itself if it is not a formula."""
+        """For each limit, the columns of its formula that can exceed it; the cost itself if it is not a formula."""
         budget, dense = self.problem.budget, self.problem.network.dense.astype(np.float64)
         return tuple(
-            binding(cost.formula, float(most), dense) if isinstance(cost, FormulaCost) else cost
-            for cost, most in zip(budget.costs, budget.values, strict=True)
+            binding(cost.formula, float(limit), dense) if isinstance(cost, FormulaCost) else cost
+            for cost, limit in zip(budget.costs, budget.values, strict=True)
         )
 
     @cached_property
     def are_sums(self) -> NDArray[np.bool_]:
-        """Of each limit whether its cost is one sum of products, and no peak or measurement."""
+        """For each limit, whether its cost is one sum of products rather than a peak or a measurement."""
         return np.array([isinstance(cost, Formula) and len(cost.offset) == 1 for cost in self.costs], dtype=bool)
 
     def used(self, widths: IntArray) -> FloatArray:
-        """Each limited cost at widths (G): limits. Of a peak that cannot be over its limit, 0."""
-        return np.array([_value(cost(widths[None]))[0] for cost in self.costs])
+        """Each limited cost at widths (G): limits. 0 for a formula that cannot exceed its limit."""
+        return np.array([_cost_values(cost(widths[None]))[0] for cost in self.costs])
 
     def used_alone(self, widths: IntArray, stepped: IntArray) -> FloatArray:
-        """The same where each group in turn has its stepped width: G x limits."""
+        """Each limited cost when each group in turn takes its step and the others do not: G x limits."""
         values = [
-            _value(alone(cost, widths, stepped) if isinstance(cost, Formula) else cost(_each(widths, stepped)))
+            _cost_values(
+                alone(cost, widths, stepped) if isinstance(cost, Formula) else cost(_single_steps(widths, stepped))
+            )
             for cost in self.costs
         ]
         return np.stack(values, axis=1)
 
     def met(self, widths: IntArray) -> bool:
+        """Whether widths (G) meet every limit."""
         return bool((self.used(widths) <= self.problem.budget.values).all())
 
     def paid(self, used: FloatArray) -> FloatArray:
-        """Costs (... x limits) relative to their limits, by the limits' prices."""
+        """Relative cost: costs (... x limits) as shares of their limits, added up by the limits' prices."""
         paid: FloatArray = used / self.problem.budget.values @ self.prices
         return paid
 
     def value(self, widths: IntArray) -> float:
+        """Utility at widths (G)."""
         return float(self.utility(widths[None])[0])
 
     def up(self, widths: IntArray) -> IntArray:
-        """The next legal width of each group (G); the same where it is dense."""
+        """The next larger legal width of each group (G); the same width where it is dense."""
         return self.problem.next_up(np.arange(len(widths)), widths)
 
     def down(self, widths: IntArray) -> IntArray:
-        """The legal width before each group's (G); the same where it is the narrowest."""
+        """The next smaller legal width of each group (G); the same width where it is the narrowest."""
         levels = self.problem.levels
         below: IntArray = levels[np.arange(len(widths)), np.maximum((levels < widths[:, None]).sum(axis=1) - 1, 0)]
         return below
 
     def steps(self, widths: IntArray, stepped: IntArray, without: int | None = None) -> Steps:
-        """What each group's step is worth and costs; one group may be left out.
+        """Utility and cost of each group's step.
 
         Args:
-            widths: of each group (G).
-            stepped: the widths after a step (G).
-            without: a group to leave out.
+            widths: current width of each group (G).
+            stepped: width of each group after its step (G).
+            without: index of a group that takes no step.
         """
         if without is not None:
             stepped = np.where(np.arange(len(widths)) == without, widths, stepped)
@@ -148,9 +161,14 @@ class Lattice:
         return Steps(gains, rates, moves, fits, np.where(self.are_sums, change, 0.0))
 
     def narrowed(self, widths: IntArray, without: int | None = None) -> IntArray | None:
-        """Within the limits: the steps go first that are worth least for what they cost, but of one group none.
+        """Step down until every limit holds, always at the group whose step loses the least utility per cost.
 
-        None where its width alone breaks a limit.
+        Args:
+            widths: starting width of each group (G).
+            without: index of a group that keeps its width.
+
+        Returns:
+            Widths within the limits; None if no step is left and a limit is still exceeded.
         """
         while not self.met(widths):
             stepped = self.down(widths)
@@ -158,11 +176,16 @@ class Lattice:
             if not steps.moves.any():
                 return None
             place = np.where(steps.moves, steps.rates, np.inf).argmin()
-            widths = _with(widths, place, stepped)
+            widths = _with_step(widths, place, stepped)
         return widths
 
     def filled(self, widths: IntArray, without: int | None = None) -> IntArray:
-        """Every step that breaks no limit is given, those first that are worth most for what they cost."""
+        """Step up wherever no limit breaks, first at the groups whose step gains the most utility per cost.
+
+        Args:
+            widths: starting width of each group (G), within the limits.
+            without: index of a group that keeps its width.
+        """
         while True:
             stepped = self.up(widths)
             steps = self.steps(widths, stepped, without)
@@ -172,7 +195,7 @@ class Lattice:
             for place in np.argsort(np.where(steps.fits, -steps.rates, np.inf), kind="stable")[: steps.fits.sum()]:
                 if (steps.takes[place] > left).any():
                     continue
-                trial = _with(widths, place, stepped)
+                trial = _with_step(widths, place, stepped)
                 left_after = self.problem.budget.values - self.used(trial)
                 if (left_after >= 0).all():
                     widths, left = trial, left_after
@@ -180,69 +203,72 @@ class Lattice:
     # ------------------------------------------------------------------------------------ exchanges
 
     def exchanged(self, widths: IntArray) -> IntArray:
-        """After an exchange at each group: it goes a step one way, others the other way, if that is worth more."""
+        """One round of exchanges: a group steps down and others up, or the reverse, where that raises the utility."""
         steps = self.steps(widths, self.down(widths))
         for place in np.argsort(np.where(steps.moves, steps.rates, np.inf), kind="stable")[:CANDIDATES]:
-            widths = self._better(widths, self._with_others_up(widths, place))
+            widths = self._best_of(widths, self._step_down(widths, place))
         steps = self.steps(widths, self.up(widths))
         for place in np.argsort(np.where(steps.moves, -steps.rates, np.inf), kind="stable")[:CANDIDATES]:
-            widths = self._better(widths, self._with_others_down(widths, place))
+            widths = self._best_of(widths, self._step_up(widths, place))
         return widths
 
-    def _better(self, widths: IntArray, trials: list[IntArray]) -> IntArray:
-        """The best of some networks, filled up, if it is better than the one that there is."""
+    def _best_of(self, widths: IntArray, trials: list[IntArray]) -> IntArray:
+        """The trial of highest utility after filling up, if it improves on `widths`; otherwise `widths`."""
         filled = [self.filled(trial) for trial in trials]
         values = [self.value(trial) for trial in filled]
-        if max(values, default=-np.inf) <= self.value(widths) + RISE:
+        if max(values, default=-np.inf) <= self.value(widths) + MIN_GAIN:
             return widths
         return filled[int(np.argmax(values))]
 
-    def _with_others_up(self, widths: IntArray, place: int) -> list[IntArray]:
-        """The room of one group's step, given to others in the order of their worth, and to the best other one.
+    def _step_down(self, widths: IntArray, place: int) -> list[IntArray]:
+        """Trials in which one group steps down: others fill the room by their rates, or the best single step does.
 
-        Nothing where the best rate of utility for cost, for all the room, would not make up for the step: a group's
-        second step is worth less than its first, and costs are not less together than alone.
+        There are none if the best rate, applied to all the room, cannot make up for the lost utility. No steps could do
+        better, because a group's second step gains less than its first, and steps together cost no less than alone.
         """
-        narrower = _with(widths, place, self.down(widths))
+        narrower = _with_step(widths, place, self.down(widths))
         stepped = self.up(narrower)
         steps = self.steps(narrower, stepped, without=place)
-        lost = self.value(widths) + RISE - self.value(narrower)
+        lost = self.value(widths) + MIN_GAIN - self.value(narrower)
         room = float(self.prices.sum() - self.paid(self.used(narrower)))
         if steps.rates[steps.fits].max(initial=0.0) * room <= lost:
             return []
         filled = self.filled(narrower, without=place)
         gains = np.where(steps.fits, steps.gains, -np.inf)
-        return [filled, _with(narrower, gains.argmax(), stepped)] if gains.max() > lost else [filled]
+        return [filled, _with_step(narrower, gains.argmax(), stepped)] if gains.max() > lost else [filled]
 
-    def _with_others_down(self, widths: IntArray, place: int) -> list[IntArray]:
-        """The steps of others that are worth least for what they cost, given to one group; nothing as above."""
-        wider = _with(widths, place, self.up(widths))
+    def _step_up(self, widths: IntArray, place: int) -> list[IntArray]:
+        """The trial in which one group steps up and others step down by their rates, until every limit holds.
+
+        There is none if the lowest rate, applied to the whole excess, already loses more utility than the step gains.
+        """
+        wider = _with_step(widths, place, self.up(widths))
         over = self.paid(np.maximum(self.used(wider) - self.problem.budget.values, 0.0))
         steps = self.steps(wider, self.down(wider), without=place)
-        gained = self.value(wider) - self.value(widths) - RISE
+        gained = self.value(wider) - self.value(widths) - MIN_GAIN
         if not steps.moves.any() or steps.rates[steps.moves].min() * over >= gained:
             return []
         narrower = self.narrowed(wider, without=place)
         return [] if narrower is None else [narrower]
 
 
-def _value(columns: FloatArray | IntArray) -> FloatArray:
-    """A cost from a formula's columns (n x columns), or as it is (n)."""
+def _cost_values(columns: FloatArray | IntArray) -> FloatArray:
+    """Values (n) of a cost: the largest of a formula's columns (n x columns), or the values themselves (n)."""
     if columns.ndim == 1:
         return columns.astype(np.float64)
     largest: FloatArray = np.rint(columns.max(axis=1, initial=0.0))
     return largest
 
 
-def _with(widths: IntArray, place: int | np.intp, stepped: IntArray) -> IntArray:
-    """Widths (G) in which one group has its stepped width."""
+def _with_step(widths: IntArray, place: int | np.intp, stepped: IntArray) -> IntArray:
+    """Widths (G) after the step of one group."""
     changed = widths.copy()
     changed[place] = stepped[place]
     return changed
 
 
-def _each(widths: IntArray, stepped: IntArray) -> IntArray:
-    """One row for each group, in which it alone has its stepped width: G x G."""
+def _single_steps(widths: IntArray, stepped: IntArray) -> IntArray:
+    """One row for each group, after the step of this group alone: G x G."""
     rows = np.repeat(widths[None], len(widths), axis=0)
     np.fill_diagonal(rows, stepped)
     return rows

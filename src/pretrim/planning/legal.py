@@ -1,4 +1,4 @@
-"""Which widths a group may have."""
+"""The legal widths of each group: multiples of its rounding step, from the minimum that the options set."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from .wishes import fewest_filters, frozen_groups
 FloatArray = NDArray[np.float64]
 
 NARROW = 8
-"""A layer of fewer rounding steps than this gets smaller steps"""
+"""A layer of fewer rounding steps than this gets a smaller step."""
 
 
 def legal_widths(group: Group, round_to: int, min_width: int) -> IntArray:
-    """The widths a group may have, ascending: multiples of its rounding step, and its dense width.
+    """The legal widths of a group in channels, ascending: multiples of its rounding step, and its dense width.
 
-    The step is `round_to`, but at most an eighth of the layer: one of fewer than ``8 * round_to`` filters is rounded to
-    the largest power of two that is at most an eighth of it. Coarser steps cost narrow networks accuracy, and finer
-    ones time (docs/planning.md). Where one channel stands for several filters, the filters are rounded.
+    The step is `round_to`, but at most an eighth of the layer: a layer of fewer than ``8 * round_to`` filters is
+    rounded to the largest power of two that is at most an eighth of it. Coarser steps cost narrow networks accuracy,
+    and finer steps cost time (docs/planning.md). Where one channel stands for several filters, the number of filters is
+    rounded.
 
     Args:
         group: the group.
-        round_to: filters are kept in multiples of it.
-        min_width: the least that stays.
+        round_to: filters are kept in multiples of this.
+        min_width: the fewest filters that stay.
 
     >>> legal_widths(Group("conv", ("conv",), 64, 1), 8, 1).tolist()
     [8, 16, 24, 32, 40, 48, 56, 64]
@@ -47,31 +48,40 @@ def legal_widths(group: Group, round_to: int, min_width: int) -> IntArray:
 
 
 RULED = ("balanced", "uniform", "waterfill")
-"""Modes whose widths follow from a rule, so that nothing is to be kept from a draw"""
+"""Modes that compute the widths without draws: the default of `Options.min_features` does not apply to them."""
 FEATURES_PER_CLASS, FEATURES_SHARE = 2, 4
-"""What `Options.min_features` is by default: so many for each class, or one of so many of the dense network's"""
+"""Default of `Options.min_features`: `FEATURES_PER_CLASS` for each class, or the dense network's number divided by
+`FEATURES_SHARE`, if that is less."""
 
 
 def fewest_channels(network: Network, features: int | None) -> IntArray:
-    """Of each group (G), so that the last layer reads as many features as `Options.min_features` says."""
-    least = np.zeros(len(network.groups), dtype=np.int64)
+    """The fewest channels of each group (G) with which the last layer reads enough features.
+
+    Args:
+        network: the analysed network.
+        features: `Options.min_features`; None for its default.
+
+    Returns:
+        0 for groups that the last layer does not read, and for all groups of a network without a classifier.
+    """
+    fewest = np.zeros(len(network.groups), dtype=np.int64)
     last = max(network.layers, key=lambda layer: layer.operator, default=None)
     if last is None or network.coefficients[last.filters].any():
-        return least  # no classifier: its outputs could be cut
+        return fewest  # not a classifier: its outputs could be cut
     reads = [dim for dim in last.weight[:2] if dim != last.filters]  # a linear weight is traced transposed
     if len(reads) != 1:
-        return least
+        return fewest
     sizes = network.sizes(network.dense)
     classes, dense = int(sizes[last.filters]), int(sizes[reads[0]])
-    wanted = min(FEATURES_PER_CLASS * classes, dense // FEATURES_SHARE) if features is None else min(features, dense)
+    required = min(FEATURES_PER_CLASS * classes, dense // FEATURES_SHARE) if features is None else min(features, dense)
     for g in np.flatnonzero(network.coefficients[reads[0]]):
-        least[g] = -(-wanted * network.groups[g].channels // dense)
-    return least
+        fewest[g] = -(-required * network.groups[g].channels // dense)
+    return fewest
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One allocation: the legal widths of each group and the limits, in arrays."""
+    """One allocation problem: a network, its limits and the options, which give the legal widths of each group."""
 
     network: Network
     budget: ResolvedBudget
@@ -79,33 +89,38 @@ class Problem:
 
     @cached_property
     def legal(self) -> tuple[IntArray, ...]:
+        """Legal widths of each group, ascending.
+
+        The default of `min_features` holds only where the narrowest network then still meets every limit.
+        """
         o = self.options
-        frozen, fewest = frozen_groups(self.network, o.freeze), fewest_filters(self.network, o.min_width)
-        narrow = tuple(
-            legal_widths(group, o.round_to, group.channels * group.multiplicity if is_frozen else int(least))
-            for group, is_frozen, least in zip(self.network.groups, frozen, fewest, strict=True)
+        frozen, min_filters = frozen_groups(self.network, o.freeze), fewest_filters(self.network, o.min_width)
+        unrestricted = tuple(
+            legal_widths(group, o.round_to, group.channels * group.multiplicity if is_frozen else int(fewest))
+            for group, is_frozen, fewest in zip(self.network.groups, frozen, min_filters, strict=True)
         )
         if o.min_features is None and o.mode in RULED:
-            return narrow
-        least = fewest_channels(self.network, o.min_features)
-        kept = tuple(legal[legal >= least[g]] for g, legal in enumerate(narrow))
-        smallest = np.array([legal[0] for legal in kept], dtype=np.int64)
+            return unrestricted
+        min_channels = fewest_channels(self.network, o.min_features)
+        restricted = tuple(legal[legal >= min_channels[g]] for g, legal in enumerate(unrestricted))
+        smallest = np.array([legal[0] for legal in restricted], dtype=np.int64)
         is_reachable = bool((self.budget.measure(smallest) <= self.budget.values).all())
-        return kept if is_reachable or o.min_features is not None else narrow
+        return restricted if is_reachable or o.min_features is not None else unrestricted
 
     @cached_property
     def levels(self) -> IntArray:
-        """Legal widths as a matrix (G x most), filled up with the dense width."""
-        most = max((len(legal) for legal in self.legal), default=1)
-        rows = [np.pad(legal, (0, most - len(legal)), mode="edge") for legal in self.legal]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), most)
+        """Legal widths as a matrix (G x the largest number of them), padded with the dense width."""
+        count = max((len(legal) for legal in self.legal), default=1)
+        rows = [np.pad(legal, (0, count - len(legal)), mode="edge") for legal in self.legal]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), count)
 
     @cached_property
     def smallest(self) -> IntArray:
+        """The narrowest legal width of each group (G)."""
         return np.array([legal[0] for legal in self.legal], dtype=np.int64)
 
     def floor(self, wanted: FloatArray) -> IntArray:
-        """The largest legal widths not above the wanted ones (the smallest legal where there are none): n x G."""
+        """Round down to legal widths, or to the smallest where none is low enough: (n x G) -> (n x G)."""
         columns = [
             legal[np.maximum(np.searchsorted(legal, wanted[:, g], side="right") - 1, 0)]
             for g, legal in enumerate(self.legal)
@@ -113,8 +128,8 @@ class Problem:
         return np.stack(columns, axis=1) if columns else np.zeros(wanted.shape, dtype=np.int64)
 
     def next_up(self, group: IntArray, width: IntArray) -> IntArray:
-        """The next legal width of each (group, width) pair; the same where it is dense."""
+        """The next larger legal width of each (group, width) pair; the same width where it is dense."""
         levels = self.levels[group]
-        place = (levels <= width[:, None]).sum(axis=1)
-        above: IntArray = levels[np.arange(len(group)), np.minimum(place, levels.shape[1] - 1)]
+        index = (levels <= width[:, None]).sum(axis=1)
+        above: IntArray = levels[np.arange(len(group)), np.minimum(index, levels.shape[1] - 1)]
         return above

@@ -1,10 +1,10 @@
-"""What to expect of a plan before it is trained: better than uniform width, about the same, or worse; and how surely.
+"""Expected accuracy of a plan before training, relative to uniform width: better, about the same, or worse.
 
 The utility (`planning.utility`) of the plan is compared with that of uniform width under the same limits. Differences
-are in log width: 0.1 is worth what ten per cent more width everywhere would be. In public tables of trained networks
-(`benchmarks/widths.py`) plans that differ from uniform width by more than `EVEN` were more, or less, accurate as the
-utility says in nearly every case; `SEEN` counts them. Where those tables say nothing, neither does this: limits that
-none of them has, hundreds of classes, very narrow layers, networks that are not classifiers.
+are in log width: 0.1 is worth as much as ten per cent more width in every layer. In public tables of trained networks
+(`benchmarks/widths.py`), most plans that differed from uniform width by more than `SAME_WITHIN` were more, or less,
+accurate as the utility says; `SEEN` has the counts. There is no verdict where those tables have no data: for limits
+that none of them has, hundreds of classes, very narrow layers, and networks that are not classifiers.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .utility import Utility
 
 Verdict: TypeAlias = Literal["better", "same", "worse"]
 
-EVEN = 0.05
-"""of log width: plans that differ by less cannot be told apart"""
+SAME_WITHIN = 0.05
+"""Difference in log width below which plans are expected to be about equally accurate."""
 HALF_A_POINT = 0.5
-"""of accuracy: what counts as the same"""
-MOST_CLASSES = 100
-"""in the tables"""
+"""Difference in accuracy, in percentage points, that counts as the same."""
+MAX_CLASSES = 100
+"""Maximum number of classes in the tables."""
 DIGITS = 4
-"""of differences: more than that, they say nothing"""
-LEAST_RATIO = 0.25
-"""of the dense widths, in most of the tables"""
+"""Decimal places of differences; more would not be meaningful."""
+MIN_RATIO = 0.25
+"""Smallest width relative to the dense width, in most of the tables."""
 KINDS: Mapping[str, str] = {
     "params": "params",
     "weight_bytes": "params",
@@ -40,8 +40,9 @@ KINDS: Mapping[str, str] = {
     "macs": "macs",
     "activation_bytes": "activation",
 }
-"""The limits of the tables"""
+"""The kind of limit in the tables that each limited quantity corresponds to."""
 SEVERAL = "several"
+"""The kind of several limits at once."""
 SEEN: Mapping[tuple[str, Verdict], tuple[int, int]] = {
     ("macs", "better"): (217, 217),
     ("macs", "same"): (520, 471),
@@ -56,23 +57,24 @@ SEEN: Mapping[tuple[str, Verdict], tuple[int, int]] = {
     ("several", "same"): (1216, 1064),
     ("several", "worse"): (986, 827),
 }
-"""By kind of limit and verdict: plans in the tables, and those that turned out so (same: within half a point)"""
+"""By kind of limit and verdict: the number of plans in the tables, and of those whose accuracy agreed with the verdict
+(for the same: within half a point)."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What to expect of a plan.
+    """Expected accuracy of a plan.
 
     Attributes:
-        over_uniform: utility over that of uniform width under the same limits, in log width; None where uniform width
+        over_uniform: utility above that of uniform width under the same limits, in log width; None if uniform width
             cannot meet them.
         below_dense: utility below that of the dense network, in log width.
-        verdict: of its accuracy against uniform width's; None where nothing is known.
-        seen: plans in the tables with this verdict under this kind of limit.
-        agreed: how many of them turned out so.
-        unknown: why there is no verdict.
-        rounding: log width that legal widths cost against the optimum; None for other methods than balanced.
-        finer: a smaller `round_to`, and what it would cost.
+        verdict: expected accuracy compared with uniform width; None if nothing is known.
+        seen: number of plans in the tables with this verdict under this kind of limit.
+        agreed: number of them whose accuracy agreed with the verdict.
+        unknown: why there is no verdict; empty if there is one.
+        rounding: utility lost by rounding to legal widths, in log width; None for methods other than balanced.
+        finer: a smaller `round_to` with the loss it would have; None if it would not help.
     """
 
     over_uniform: float | None
@@ -85,57 +87,59 @@ class Outlook:
     finer: tuple[int, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """The outlook as plain JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outlook:
         """Read what :meth:`to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
         finer = data["finer"]
-        found = cls(**{**data, "finer": None if finer is None else (int(finer[0]), float(finer[1]))})
-        numbers = (found.over_uniform, found.below_dense, found.seen, found.agreed, found.rounding)
+        record = cls(**{**data, "finer": None if finer is None else (int(finer[0]), float(finer[1]))})
+        numbers = (record.over_uniform, record.below_dense, record.seen, record.agreed, record.rounding)
         if not all(value is None or type(value) in (int, float) for value in numbers):
             raise ValueError(f"outlook is {dict(data)!r}")
-        if found.verdict not in (None, *get_args(Verdict)):
-            raise ValueError(f"verdict is {found.verdict!r}")
-        return found
+        if record.verdict not in (None, *get_args(Verdict)):
+            raise ValueError(f"verdict is {record.verdict!r}")
+        return record
 
     def sentence(self) -> str:
-        """For people.
+        """The verdict and its evidence in words.
 
         >>> Outlook(0.21, 0.3, "better", 40, 39, "").sentence()
         'better than uniform width (39 of 40 such plans in public tables were)'
         """
         if self.verdict is None:
             return f"not known ({self.unknown})"
-        said = "about the same as" if self.verdict == "same" else f"{self.verdict} than"
+        compared = "about the same as" if self.verdict == "same" else f"{self.verdict} than"
         were = "were within half a point" if self.verdict == "same" else "were"
-        return f"{said} uniform width ({self.agreed} of {self.seen} such plans in public tables {were})"
+        return f"{compared} uniform width ({self.agreed} of {self.seen} such plans in public tables {were})"
 
 
 def verdict_of(over_uniform: float) -> Verdict:
-    """What a difference in log width says.
+    """The verdict for a difference in log width.
 
     >>> verdict_of(0.06), verdict_of(-0.02), verdict_of(-0.3)
     ('better', 'same', 'worse')
     """
-    return "same" if abs(over_uniform) < EVEN else "better" if over_uniform > 0 else "worse"
+    return "same" if abs(over_uniform) < SAME_WITHIN else "better" if over_uniform > 0 else "worse"
 
 
 def log_width(worth: Utility, widths: FloatArray | IntArray, others: FloatArray | IntArray) -> float:
-    """Utility of some widths (G) over that of others, as the log width that would be worth the same in every group.
+    """Difference in utility between two vectors of widths, in log width.
+
+    It is the change of log width that, made in every group, would change the weighted sum of log widths as much.
 
     Args:
-        worth: what widths are worth.
-        widths: of each group (G).
-        others: to compare with (G).
+        worth: the network's utility function.
+        widths: width of each group (G).
+        others: the widths to compare with (G).
     """
     values = worth(np.stack([widths, others]))
     return float(values[0] - values[1]) / max(float(worth.weights.sum()), 1e-300)
 
 
 def kind_of(limited: Sequence[str]) -> str | None:
-    """The kind of limits in the tables; None for limits that they do not have."""
+    """The kind of limit in the tables that the limited costs correspond to; None if the tables have no such limit."""
     kinds = {KINDS.get(name) for name in limited}
     if None in kinds or not kinds:
         return None
@@ -145,13 +149,13 @@ def kind_of(limited: Sequence[str]) -> str | None:
 def outlook(
     network: Network, worth: Utility, widths: IntArray, uniform: IntArray | None, limited: Sequence[str]
 ) -> Outlook:
-    """What to expect of widths.
+    """Expected accuracy of a plan's widths.
 
     Args:
         network: the dense network, with at least one group.
-        worth: its utility.
-        widths: of the plan (G).
-        uniform: widths of uniform width under the same limits (G); None where it cannot meet them.
+        worth: the network's utility function.
+        widths: widths of the plan (G).
+        uniform: uniform widths under the same limits (G); None if uniform width cannot meet them.
         limited: names of the limited costs.
     """
     dense = network.dense
@@ -166,16 +170,16 @@ def outlook(
 
 
 def _why_unknown(worth: Utility, widths: IntArray, dense: IntArray, limited: Sequence[str], over: float | None) -> str:
-    """Why nothing is known, or nothing."""
+    """Why there can be no verdict; empty if there can."""
     if over is None:
         return "no uniform width meets the limits"
     if worth.classifier is None:
         return "the network is not a classifier"
-    if worth.classifier.classes > MOST_CLASSES:
-        return f"{worth.classifier.classes} classes: public tables have at most {MOST_CLASSES}"
+    if worth.classifier.classes > MAX_CLASSES:
+        return f"{worth.classifier.classes} classes: public tables have at most {MAX_CLASSES}"
     if kind_of(limited) is None:
         unusual = next(name for name in limited if name not in KINDS)
         return f"no public table has a limit on the {quantities()[unusual].title}"
-    if (widths < dense * LEAST_RATIO).any() and verdict_of(over) != "worse":  # that it is worse is likely all the more
+    if (widths < dense * MIN_RATIO).any() and verdict_of(over) != "worse":  # "worse" is all the more likely then
         return "layers below a quarter of their width: public tables have none"
     return ""

@@ -1,6 +1,7 @@
-"""A plan: how many channels each group keeps, for which model, under which budget. Frozen, and plain JSON.
+"""A plan: how many channels each group keeps, for which model and under which budget.
 
-It can be mailed, diffed and applied elsewhere; it knows its model by a fingerprint of names and shapes.
+A plan is immutable and saved as plain JSON, so it can be mailed, diffed and applied elsewhere. It identifies its model
+by a fingerprint of names and shapes.
 """
 
 from __future__ import annotations
@@ -28,13 +29,21 @@ from .outlook import Outlook
 FORMAT = "pretrim-plan"
 VERSION = 1
 OPTIONAL = ("model", "device", "outlook", "tried")
-MOST_VALUES = 2**31
-"""of an input: more would not fit in memory as zeros"""
+"""Fields with defaults, which a plan file may lack."""
+MAX_VALUES = 2**31
+"""Maximum number of values in an input: more would not fit in memory as zeros."""
 
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """What one group keeps."""
+    """The channels that one group keeps.
+
+    Attributes:
+        name: name of the group.
+        layers: names of its layers.
+        channels: number of channels in the dense network.
+        kept: number of channels kept, from 1 to `channels`.
+    """
 
     name: str
     layers: tuple[str, ...]
@@ -48,22 +57,22 @@ class GroupPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Widths by group, with everything needed to repeat and to check them.
+    """Widths by group, with everything needed to reproduce and check them.
 
     Attributes:
-        groups: what each channel group keeps, in the network's order.
+        groups: channels that each group keeps, in the network's order.
         limits: the limits as the user wrote them, by cost.
         options: how the widths were chosen (`options.Options`); empty for widths given by hand.
         dtype: the data type that bytes are counted in.
-        dense: the five costs of the dense network.
-        slim: the five costs of the plan.
+        dense: the five closed-form costs of the dense network.
+        slim: the five closed-form costs of the planned network.
         example: shapes and data types of the inputs.
-        fingerprint: of the dense model's parameters and buffers (`identity.fingerprint`).
-        model: the model reference, where the model was built by name.
-        device: what the ``dense`` and the ``slim`` network take of quantities beyond the five (the file and the arena
-            on a microcontroller, a measured latency), and the device's ``name``.
-        outlook: what to expect of its accuracy (`outlook.Outlook`); None for widths given by hand.
-        tried: widths by group that other plans failed with, from which the analysis had to learn (`Network.tried`).
+        fingerprint: fingerprint of the dense model's parameters and buffers (`identity.fingerprint`).
+        model: the model reference, if the model was built by name.
+        device: other costs of the ``dense`` and the ``slim`` network (file and arena on a microcontroller, a measured
+            latency), and the device's ``name``.
+        outlook: expected accuracy (`outlook.Outlook`); None for widths given by hand.
+        tried: widths by group with which earlier plans failed, from which the analysis had to learn (`Network.tried`).
     """
 
     groups: tuple[GroupPlan, ...]
@@ -84,17 +93,17 @@ class Plan:
 
     @property
     def method(self) -> str:
-        """How the widths were chosen, with the seed where they were drawn; empty for widths given by hand."""
+        """The mode that chose the widths, with the seed if they were drawn; empty for widths given by hand."""
         mode = self.options.get("mode", "")
         return f"{mode}, seed {self.options.get('seed', 0)}" if mode in DRAWN else str(mode)
 
     @property
     def widths(self) -> IntArray:
-        """Channels kept, one number per group."""
+        """Channels that each group keeps (G)."""
         return np.array([group.kept for group in self.groups], dtype=np.int64)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, with the format's name and version."""
+        """The plan as plain JSON, with the format's name and version."""
         names = ("model", "fingerprint", "example", "dtype", "limits", "options", "dense", "slim", *OPTIONAL[1:])
         plain = json.loads(json.dumps({name: getattr(self, name) for name in names}))
         groups = [{**asdict(group), "layers": list(group.layers)} for group in self.groups]
@@ -102,7 +111,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Any, source: Path | str = "The plan") -> Plan:
-        """Read what :meth:`to_json` wrote. Raises PlanError for anything else; it names the `source`."""
+        """Read what :meth:`to_json` wrote. Raises PlanError, which names the `source`, for anything else."""
         from pretrim import records  # not at the top: the core needs torch and NumPy alone
 
         if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -113,12 +122,12 @@ class Plan:
         try:
             _check(plan)
         except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-            said = records.one_line(error)
-            raise PlanError(f"The plan is damaged ({said}): make it again.") from error
+            message = records.one_line(error)
+            raise PlanError(f"The plan is damaged ({message}): make it again.") from error
         return plan
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as indented JSON. Raises PlanError where the file cannot be written."""
+        """Write the plan as indented JSON. Raises PlanError if the file cannot be written."""
         check_is(path, str | Path, "path to be the name of a file")
         try:
             write_text(Path(path), json.dumps(self.to_json(), indent=2) + "\n")
@@ -142,7 +151,7 @@ class Plan:
 
 
 def _check(plan: Plan) -> None:
-    """Raises one of several errors where a field is not what :meth:`Plan.to_json` writes, though of its type."""
+    """Raise an error if a field has the right type but a value that :meth:`Plan.to_json` never writes."""
     for costs in (plan.dense, plan.slim):
         if sorted(costs) != sorted(COSTS):
             raise ValueError("a network does not have the five costs")
@@ -151,11 +160,12 @@ def _check(plan: Plan) -> None:
     with torch.device("meta"):
         example = make_example(plan.example)
     for tensor in _tensors(example):
-        if tensor.numel() > MOST_VALUES:
+        if tensor.numel() > MAX_VALUES:
             raise ValueError(f"an input has {tensor.numel()} values")
 
 
 def _tensors(example: Any) -> Iterator[torch.Tensor]:
+    """All tensors in an example of nested tuples and dicts."""
     if isinstance(example, torch.Tensor):
         yield example
     for part in example.values() if isinstance(example, dict) else example if isinstance(example, tuple) else ():

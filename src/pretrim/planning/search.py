@@ -1,4 +1,4 @@
-"""From a network and its limits to a plan."""
+"""Search for a plan: from a network, its limits and options to verified widths."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from .plan import GroupPlan, Plan
 from .utility import utility
 
 EQUALLY_USED = 0.98
-"""of the limit that the fullest draw uses: a plan gains nothing by leaving a part of its budget"""
-TRIES = 50
-"""narrower searches for limits that no formula gives exactly"""
+"""Draws that use at least this share of what the fullest draw uses of its limit are compared: a plan gains nothing by
+leaving part of its budget unused."""
+MAX_TRIES = 50
+"""Maximum number of searches under tightened limits, for costs that the search knows only by a bound."""
 
 
 def make_plan(
@@ -38,20 +39,20 @@ def make_plan(
     dtype: DType = "float32",
     costs: Mapping[str, Cost] | None = None,
 ) -> Plan:
-    """The plan for one network under a budget.
+    """Make the plan for one network under a budget.
 
     Args:
         network: the dense network.
-        limits: by quantity (`cost.quantities`), absolute or as shares of the dense network.
+        limits: limits by quantity (`cost.quantities`), absolute or as shares of the dense network.
         options: how widths are chosen.
         dtype: the data type that bytes are counted in.
-        costs: measured or predicted for a device, by quantity; a limit on one of them is kept by it, and the plan says
-            what the dense and the slim network take of each.
+        costs: costs measured or predicted for a device, by quantity. A limit on one of them applies to this cost, and
+            the plan records the values of all of them for the dense and the slim network.
 
     Raises:
-        BudgetError: a limit that is not one (zero, negative, no number, more than the dense network needs).
+        BudgetError: a limit is invalid (zero, negative, not a number), or the dense network already meets all limits.
         InfeasibleBudget: no legal plan meets a limit.
-        UsageError: no analysed network.
+        UsageError: `network` is not an analysed network.
     """
     check_planned(network, costs)
     options = options or Options()
@@ -60,29 +61,31 @@ def make_plan(
     widths = _within(network, resolved, options)
     texts = {limit.cost: limit.text for limit in budget.limits}
     plain = {**asdict(options), "freeze": list(options.freeze)}
-    made = plan_of_widths(network, widths, dtype, limits=texts, options=plain, costs=costs)
+    plan = plan_of_widths(network, widths, dtype, limits=texts, options=plain, costs=costs)
     if options.mode == "uniform" or not network.groups:
-        return made
-    return replace(made, outlook=_outlook(network, resolved, options, widths).to_json())
+        return plan
+    return replace(plan, outlook=_outlook(network, resolved, options, widths).to_json())
 
 
 def _within(network: Network, budget: ResolvedBudget, options: Options) -> IntArray:
-    """Widths within every exact limit: searched by bounds, under narrower limits where those do not say all.
+    """Widths (G) within every limit by the exact costs.
 
-    Limits are never narrower than the bounds of the narrowest network, so that a search always finds something; where
-    that is too wide as well, the narrowest network is what is left, and as much is given back as fits.
+    The search uses bounds of the costs. If its widths exceed a limit by the exact cost, the search is repeated under
+    tighter limits. These are never below the bounds of the narrowest network, so that a search always returns widths;
+    once they cannot be tightened further, the narrowest network is the last candidate. Finally, the widths are widened
+    by every step that still fits.
     """
     widths = _best_draw(network, budget, options)
     if not (broken := budget.broken(widths)):
         return widths
-    exact, search = Problem(network, budget.with_exact_costs(), options), budget
+    exact, tightened = Problem(network, budget.with_exact_costs(), options), budget
     lowest = budget.measure(exact.smallest)
-    for _ in range(0 if budget.is_exact else TRIES):
-        narrower = search.with_margin(widths, budget.values, lowest)
-        if (narrower.values == search.values).all():
+    for _ in range(0 if budget.is_exact else MAX_TRIES):
+        narrower = tightened.with_margin(widths, budget.values, lowest)
+        if (narrower.values == tightened.values).all():
             widths = exact.smallest
         else:
-            search, widths = narrower, _best_draw(network, narrower, options)
+            tightened, widths = narrower, _best_draw(network, narrower, options)
         if not budget.broken(widths):
             return refilled(exact, widths) if options.mode == "balanced" else fill_budget(exact, widths)
         if widths is exact.smallest:
@@ -91,22 +94,25 @@ def _within(network: Network, budget: ResolvedBudget, options: Options) -> IntAr
 
 
 def _outlook(network: Network, budget: ResolvedBudget, options: Options, widths: IntArray) -> Outlook:
-    """What to expect of widths, beside uniform width under the same limits."""
-    same = {name: getattr(options, name) for name in ("round_to", "min_width", "freeze", "min_features")}
+    """Expected accuracy of a plan's widths (G), compared with uniform width under the same limits."""
+    shared = {name: getattr(options, name) for name in ("round_to", "min_width", "freeze", "min_features")}
     try:
-        uniform = _within(network, budget, Options(mode="uniform", **same))
+        uniform = _within(network, budget, Options(mode="uniform", **shared))
     except InfeasibleBudget:
         uniform = None
     worth = utility(network)
-    found = outlook(network, worth, widths, uniform, [limit.cost for limit in budget.limits])
+    expected = outlook(network, worth, widths, uniform, [limit.cost for limit in budget.limits])
     if options.mode != "balanced":
-        return found
+        return expected
     lost, finer = cost_of_rounding(Problem(network, budget, options), widths)
-    return replace(found, rounding=lost, finer=finer)
+    return replace(expected, rounding=lost, finer=finer)
 
 
 def _best_draw(network: Network, budget: ResolvedBudget, options: Options) -> IntArray:
-    """Widths of one draw; of several that use the limits up alike, those that cost least of what the mode is for."""
+    """Widths (G) of the best draw: of those that use the limits up about equally, the one that costs least.
+
+    The cost that decides is the one that the mode reduces (`AIMS`).
+    """
     rows: IntArray = allocate(network, budget, options, options.candidates)
     if len(rows) > 1:
         used = (budget.measure(rows) / budget.values).max(axis=1)
@@ -119,7 +125,10 @@ def _best_draw(network: Network, budget: ResolvedBudget, options: Options) -> In
 
 
 def options_of(names: Mapping[str, object]) -> Options:
-    """Options by name; None asks for the default. Raises UsageError for an unknown name or an invalid value."""
+    """Build options from values by name; None means the default.
+
+    Raises UsageError for an unknown name or an invalid value.
+    """
     known = [entry.name for entry in fields(Options)]
     for name in names:
         if name not in known:
@@ -137,32 +146,32 @@ def plan_of_widths(
     options: Mapping[str, object] | None = None,
     costs: Mapping[str, Cost] | None = None,
 ) -> Plan:
-    """A plan with widths chosen by hand or elsewhere.
+    """Make a plan from widths chosen by hand or by other means.
 
     Args:
         network: the dense network.
-        widths: one number per group (G).
+        widths: number of channels that each group keeps (G).
         dtype: the data type that bytes are counted in.
-        limits: for the record, by quantity.
-        options: likewise, how the widths were chosen.
+        limits: limits by quantity, which the plan only records.
+        options: how the widths were chosen, which the plan only records.
         costs: as in `make_plan`.
 
     Raises:
-        UsageError: a wrong number of widths, or one outside 1..channels.
+        UsageError: the number of widths is wrong, or a width is outside 1..channels.
     """
     check_planned(network, costs)
-    for what, mapping in (("limits", limits), ("options", options)):
-        check_is(mapping, Mapping | None, f"{what} to be a mapping or None")
+    for name, mapping in (("limits", limits), ("options", options)):
+        check_is(mapping, Mapping | None, f"{name} to be a mapping or None")
     for name in limits or {}:
         if name not in quantities():
             raise UsageError(f"Expected limits on {', '.join(quantities())}, but got {shown(name)}.")
     item_bytes(dtype)  # checks the data type
-    given = np.asarray(widths)
-    array = given.astype(np.int64) if given.dtype.kind in "iuf" else np.zeros(0, dtype=np.int64)
-    if array.shape != network.dense.shape or ((array < 1) | (array > network.dense) | (array != given)).any():
+    values = np.asarray(widths)
+    array = values.astype(np.int64) if values.dtype.kind in "iuf" else np.zeros(0, dtype=np.int64)
+    if array.shape != network.dense.shape or ((array < 1) | (array > network.dense) | (array != values)).any():
         raise UsageError(
             f"Expected {len(network.groups)} widths, each from 1 to its group's channels, but got "
-            f"{shown(given.tolist())}."
+            f"{shown(values.tolist())}."
         )
     functions = formulas(network, dtype)
     return Plan(
@@ -183,7 +192,7 @@ def plan_of_widths(
 
 
 def check_planned(network: object, costs: object) -> None:
-    """Raises UsageError for what is no analysed network, or for costs that are no functions by name."""
+    """Raise UsageError unless `network` is an analysed network and `costs` a mapping from quantities to functions."""
     check_is(network, Network, "network to be what pretrim.analyze(model, example) found")
     check_is(costs, Mapping | None, "costs to be a mapping such as {'latency_ns': cost}")
     for name, function in dict(costs or {}).items():  # type: ignore[call-overload]  # it is a mapping
@@ -195,12 +204,15 @@ def check_planned(network: object, costs: object) -> None:
 def _on_device(
     network: Network, widths: IntArray, dtype: DType, limits: Mapping[str, str], handed: Mapping[str, Cost]
 ) -> dict[str, dict[str, int]] | None:
-    """What the dense and the slim network take of quantities beyond the five: those limited, and those handed in."""
-    named = [name for name in limits if name not in COSTS and quantities()[name].factory is not None]
-    functions = {name: cost(network, name, dtype) for name in named} | dict(handed)
+    """Costs of the dense and the slim network beyond the five closed-form ones, by network and quantity.
+
+    These are the limited quantities of the table and all costs that were passed in; None if there are none.
+    """
+    limited = [name for name in limits if name not in COSTS and quantities()[name].factory is not None]
+    functions = {name: cost(network, name, dtype) for name in limited} | dict(handed)
     if not functions:
         return None
     return {
-        which: {name: int(function(at)) for name, function in functions.items()}
-        for which, at in (("dense", network.dense), ("slim", widths))
+        key: {name: int(function(row)) for name, function in functions.items()}
+        for key, row in (("dense", network.dense), ("slim", widths))
     }

@@ -1,4 +1,4 @@
-"""Each group's share of the complexity: what a draw is weighted by."""
+"""Each group's share of the complexity, which is its probability of being drawn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from .options import Method
 
 
 class Shares:
-    """Each group's weight in the draw, as the state demands."""
+    """The weight of each group in a draw, for given widths.
+
+    Attributes:
+        problem: the network, its limits and the options.
+        owners: the part of each layer's filters that belongs to each group (layers x G).
+        formulas: complexity of each layer, by mode.
+        timed: a measured latency that is known by layer, if one was passed in.
+        static: shares of the dense network, by criterion, as they are needed.
+        changes: whether the weights depend on the widths.
+    """
 
     def __init__(self, problem: Problem) -> None:
         network, options = problem.network, problem.options
@@ -29,10 +38,11 @@ class Shares:
         self._peak = _Peak(network) if self._limits_peak() else None
 
     def _limits_peak(self) -> bool:
+        """Whether any limit is on a peak."""
         return any(limit.quantity.is_peak for limit in self.problem.budget.limits)
 
     def _of_groups(self, criterion: Criterion, widths: IntArray) -> FloatArray:
-        """The complexity of each group, coupled layers put together: (n x G)."""
+        """The complexity of each group at widths (n x G), with coupled layers combined: n x G."""
         if criterion != "latency":
             layers = self.formulas[criterion](widths)
         elif self.timed is not None:
@@ -40,13 +50,13 @@ class Shares:
         else:
             raise UsageError("Expected a measured latency for the mode latency, but got none: see pretrim.latency.")
         if self.problem.options.coupling == "max":
-            parts = [(layers * self.owners[:, g]).max(axis=1) for g in range(self.owners.shape[1])]
-            return np.stack(parts, axis=1)
+            largest = [(layers * self.owners[:, g]).max(axis=1) for g in range(self.owners.shape[1])]
+            return np.stack(largest, axis=1)
         total: FloatArray = layers @ self.owners
         return total / (self.owners > 0).sum(axis=0) if self.problem.options.coupling == "mean" else total
 
     def of_criterion(self, criterion: Criterion, widths: IntArray) -> FloatArray:
-        """The complexity of each group, at these widths or, with static shares, in the dense network."""
+        """The complexity of each group (n x G), at the given widths or, with static shares, in the dense network."""
         if self.problem.options.share_update == "adaptive":
             return self._of_groups(criterion, widths)
         if criterion not in self.static:
@@ -54,7 +64,14 @@ class Shares:
         return np.broadcast_to(self.static[criterion], widths.shape)
 
     def __call__(self, widths: IntArray, open_: NDArray[np.bool_]) -> FloatArray:
-        """Probabilities, up to a factor, of drawing each group: (n x G). Groups that are not open get 0."""
+        """Unnormalised probabilities of drawing each group (n x G).
+
+        Each limit that is still exceeded contributes its shares, in proportion to the relative excess.
+
+        Args:
+            widths: current widths (n x G).
+            open_: whether each group can still shrink (n x G); groups that cannot get 0.
+        """
         budget = self.problem.budget
         over = np.maximum(budget.measure(widths) / budget.values - 1.0, 0.0)
         mixed = np.zeros(widths.shape)
@@ -64,15 +81,16 @@ class Shares:
         return mixed
 
     def _for_limit(self, cost: str, widths: IntArray) -> FloatArray:
+        """Weights of the groups (n x G) for one limited cost; for a peak, only groups with tensors alive at it."""
         mode, quantity = self.problem.options.mode, quantities()[cost]
         if not quantity.is_peak or self._peak is None:
             return self.of_criterion(quantity.criterion if mode == "joint" else _as_criterion(mode), widths)
-        at_peak = self._peak.bytes_of_groups(widths)
+        at_peak = self._peak.elements_of_groups(widths)
         return at_peak if mode == "joint" else self.of_criterion(_as_criterion(mode), widths) * (at_peak > 0)
 
 
 def _layered(problem: Problem, criterion: Criterion) -> LayeredCost | None:
-    """The cost that was handed in for a criterion that no formula gives, if it is known layer by layer."""
+    """The cost that was passed in for a criterion without a formula, if it is known by layer."""
     for name, cost in problem.budget.handed.items():
         if quantities()[name].criterion == criterion and isinstance(cost, LayeredCost):
             return cost
@@ -80,15 +98,16 @@ def _layered(problem: Problem, criterion: Criterion) -> LayeredCost | None:
 
 
 def _as_criterion(method: Method) -> Criterion:
+    """The criterion that a mode names. Raises UsageError for other modes."""
     if method != "latency" and method not in MODES:
         raise UsageError(f"Expected a mode out of {', '.join(MODES)}, latency, but got {shown(method)}.")
     return method
 
 
 def normalised(weights: FloatArray, open_: NDArray[np.bool_]) -> FloatArray:
-    """Rows that sum to 1 over the open groups; where those weigh nothing, they weigh the same."""
+    """Scale rows to sum to 1 over the open groups; if all of those have weight 0, they get equal weights."""
     weights = np.where(open_, weights, 0.0)
-    total = weights.cumsum(axis=1)[:, -1:]  # cumsum adds in order, on every machine alike
+    total = weights.cumsum(axis=1)[:, -1:]  # cumsum adds in the same order on every machine
     weights = np.where(total > 0, weights, open_)
     total = np.where(total > 0, total, open_.sum(axis=1, keepdims=True))
     share: FloatArray = weights / np.maximum(total, 1e-300)
@@ -96,7 +115,7 @@ def normalised(weights: FloatArray, open_: NDArray[np.bool_]) -> FloatArray:
 
 
 def _owners(network: Network) -> FloatArray:
-    """Which part of each layer's filters belongs to each group, in the dense network: layers x groups."""
+    """The part of each layer's filters that belongs to each group in the dense network (layers x G)."""
     rows = [network.coefficients[layer.filters] * network.dense for layer in network.layers]
     sizes = [max(int(network.sizes(network.dense)[layer.filters]), 1) for layer in network.layers]
     shape = (len(rows), len(network.groups))  # either may be 0
@@ -104,19 +123,20 @@ def _owners(network: Network) -> FloatArray:
 
 
 class _Peak:
-    """Which groups own the tensors that are alive at the present peak, and how many bytes of them."""
+    """The elements that groups own of the tensors alive at the current peak."""
 
     def __init__(self, network: Network) -> None:
-        together = moments(network)
+        live_sets = moments(network)
         self.moments: Formula = formula(network, peak_columns(network, 1))
         self.tensors: Formula = formula(network, [[(1.0, tensor.dims)] for tensor in network.tensors])
         self.alive = np.array(
-            [[t in alive for t in range(len(network.tensors))] for alive in together], dtype=np.float64
+            [[t in alive for t in range(len(network.tensors))] for alive in live_sets], dtype=np.float64
         )
         owned = [[network.coefficients[d] * network.dense for d in tensor.dims] for tensor in network.tensors]
         self.owners = np.array([np.sum(parts, axis=0) > 0 for parts in owned], dtype=np.float64)
 
-    def bytes_of_groups(self, widths: IntArray) -> FloatArray:
+    def elements_of_groups(self, widths: IntArray) -> FloatArray:
+        """Elements at the peak of the tensors that depend on each group: (n x G) -> (n x G)."""
         peak = self.moments(widths).argmax(axis=1)
-        there: FloatArray = self.tensors(widths) * self.alive[peak]
-        return there @ self.owners
+        elements: FloatArray = self.tensors(widths) * self.alive[peak]
+        return elements @ self.owners

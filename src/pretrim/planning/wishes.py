@@ -1,7 +1,7 @@
 """Layers that a user keeps by name: the patterns of `Options.freeze` and `Options.min_width`.
 
-A pattern is the name of a layer or of a module round it (``layer1``, ``stages.0``), or a glob (``*.conv1``); names are
-those that `pretrim profile` shows.
+A pattern is the name of a layer or of a module that contains it (``layer1``, ``stages.0``), or a glob (``*.conv1``).
+`pretrim profile` shows the names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pretrim.errors import UsageError, shown
 
 
 def is_meant(pattern: str, layer: str) -> bool:
-    """Whether a pattern names a layer, or a module that the layer is in.
+    """Whether a pattern matches a layer, or a module that contains it.
 
     >>> is_meant("layer1", "layer1.0.conv1"), is_meant("layer1", "layer10"), is_meant("*.conv1", "layer1.0.conv1")
     (True, False, True)
@@ -27,23 +27,26 @@ def is_meant(pattern: str, layer: str) -> bool:
 
 
 def frozen_groups(network: Network, patterns: Sequence[str]) -> NDArray[np.bool_]:
-    """Of each group (G), whether a pattern names one of its layers. Raises UsageError for one that names no layer."""
+    """Whether a pattern matches one of each group's layers (G).
+
+    Raises UsageError for a pattern that matches no layer.
+    """
     for pattern in patterns:
         _check_named(network, pattern, "freeze")
-    return np.array([_wish(group.layers, patterns) is not None for group in network.groups], dtype=bool)
+    return np.array([_first_match(group.layers, patterns) is not None for group in network.groups], dtype=bool)
 
 
 def fewest_filters(network: Network, min_width: int | Mapping[str, int]) -> IntArray:
-    """Of each group (G), the fewest filters that its layers may keep: the largest number asked for one of them.
+    """The fewest filters that the layers of each group may keep (G): the largest number set for one of them.
 
-    Raises UsageError for a pattern that names no layer.
+    Raises UsageError for a pattern that matches no layer.
     """
-    wishes = min_width if isinstance(min_width, Mapping) else {"*": min_width}
-    for pattern in wishes:
+    minimums = min_width if isinstance(min_width, Mapping) else {"*": min_width}
+    for pattern in minimums:
         _check_named(network, pattern, "min_width")
     return np.array(
         [
-            max((n for p, n in wishes.items() if any(is_meant(p, layer) for layer in group.layers)), default=1)
+            max((n for p, n in minimums.items() if any(is_meant(p, layer) for layer in group.layers)), default=1)
             for group in network.groups
         ],
         dtype=np.int64,
@@ -51,24 +54,26 @@ def fewest_filters(network: Network, min_width: int | Mapping[str, int]) -> IntA
 
 
 def frozen_by_wish(network: Network, patterns: Sequence[str]) -> tuple[Frozen, ...]:
-    """The layers that patterns freeze, those that are coupled with them too, each with the reason."""
-    found = {}
-    wanted = frozen_groups(network, patterns)
-    for group, _ in (pair for pair in zip(network.groups, wanted, strict=True) if pair[1]):
-        named = next(layer for layer in group.layers if _wish([layer], patterns) is not None)
+    """The layers that patterns freeze, including layers coupled with a matched one, each with the reason."""
+    frozen = {}
+    is_frozen = frozen_groups(network, patterns)
+    for group, _ in (pair for pair in zip(network.groups, is_frozen, strict=True) if pair[1]):
+        matched = next(layer for layer in group.layers if _first_match([layer], patterns) is not None)
         for layer in group.layers:
-            own = _wish([layer], patterns)
-            reason = f"frozen as asked ({own})" if own is not None else f"coupled with {named}, frozen as asked"
-            found[layer] = Frozen(layer, group.channels * group.multiplicity, reason)
-    return tuple(found.values())
+            pattern = _first_match([layer], patterns)
+            coupled = f"coupled with {matched}, frozen as asked"
+            reason = coupled if pattern is None else f"frozen as asked ({pattern})"
+            frozen[layer] = Frozen(layer, group.channels * group.multiplicity, reason)
+    return tuple(frozen.values())
 
 
-def _wish(layers: Iterable[str], patterns: Sequence[str]) -> str | None:
-    """The first pattern that names one of these layers."""
+def _first_match(layers: Iterable[str], patterns: Sequence[str]) -> str | None:
+    """The first pattern that matches one of these layers, in the order of the layers."""
     return next((pattern for layer in layers for pattern in patterns if is_meant(pattern, layer)), None)
 
 
 def _check_named(network: Network, pattern: str, option: str) -> None:
+    """Raise UsageError if a pattern of an option matches no layer, with the closest name."""
     names = list(dict.fromkeys(layer.name for layer in network.layers))
     if pattern == "*" or any(is_meant(pattern, name) for name in names):
         return

@@ -1,1 +1,1 @@
-"""From a plan to a slim network."""
+"""Surgery: build the slim network of a plan, and remove dead filters from a trained network."""

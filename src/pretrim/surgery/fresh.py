@@ -1,4 +1,4 @@
-"""Rescaling fresh weights, so that a slim network starts with the variances of the dense one."""
+"""Rescaling of freshly initialised weights, so that a slim network starts with the variances of the dense one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from torch import nn
 
 from pretrim.analysis.network import IntArray, Network, Parameter
 
-# Variance times fan of the usual initialisations: He (2), Glorot and LeCun (1), torch's default for layers (1/3).
 GAINS = (2.0, 1.0, 1.0 / 3.0)
+"""Variance times fan of the usual initialisations: He (2), Glorot and LeCun (1), torch's default for layers (1/3)."""
 
 
 def filter_dimensions(network: Network) -> Iterator[tuple[Parameter, int]]:
-    """The trained weight of each layer, with the dimension that holds its filters (a fixed transform is a buffer)."""
+    """The trained weights of all layers, each with the index of its filter dimension.
+
+    Weights that are not trained, such as a fixed transform in a buffer, are left out.
+    """
     by_name = {parameter.name: parameter for parameter in network.parameters}
     done: set[str] = set()
     for layer in network.layers:
@@ -30,16 +33,19 @@ def filter_dimensions(network: Network) -> Iterator[tuple[Parameter, int]]:
 
 
 def fan_factors(model: nn.Module, network: Network, widths: IntArray) -> dict[str, float]:
-    """By which factor the weights of each cut layer grow: the square root of dense fan over slim fan.
+    """The factor by which the weights of each cut layer grow: the square root of dense fan over slim fan.
 
-    Which fan an initialisation used is read off the weights: their variance times the fan is 2 (He), 1 (Glorot, LeCun)
-    or 1/3 (torch's default). Where several fit, the one that explains the most layers of the model is taken; where none
-    does, the fan-in, which keeps the variance of the activations.
+    The kind of fan that an initialisation used is inferred from the weights: their variance times the fan is 2 (He), 1
+    (Glorot, LeCun) or 1/3 (torch's default). If several kinds fit, the one that explains the most layers of the model
+    is taken; if none fits, the fan-in, which preserves the variance of the activations.
 
     Args:
         model: the dense model, freshly initialised.
         network: the analysed network.
-        widths: channels that each group keeps (G).
+        widths: number of channels that each group keeps (G).
+
+    Returns:
+        The factor by parameter name, for layers that are cut.
     """
     dense_values = dict(model.named_parameters())
     sizes = network.sizes(widths)
@@ -60,14 +66,19 @@ def fan_factors(model: nn.Module, network: Network, widths: IntArray) -> dict[st
 
 
 def fans(shape: tuple[int, ...], groups: float) -> dict[str, float]:
-    """Fan-in and fan-out as torch.nn.init counts them, fan-out per group (as timm does), and Glorot's mean."""
+    """Fans of a weight: fan-in and fan-out as in torch.nn.init, fan-out per group as in timm, and Glorot's mean.
+
+    Args:
+        shape: shape of the weight (output x input x kernel).
+        groups: number of groups of the convolution.
+    """
     window = math.prod(shape[2:])
     into, out = shape[1] * window, shape[0] * window
     return {"fan_in": into, "fan_out": out, "fan_out_of_group": out / groups, "mean": (into + out) / 2}
 
 
 def _explanations(weight: torch.Tensor, groups: int) -> list[tuple[str, float]]:
-    """The (fan, gain) pairs whose variance the weights have, to within the error of its estimate."""
+    """The (kind of fan, gain) pairs whose variance the weights have, within five standard errors but at most 25 %."""
     if weight.is_meta:
         return []
     variance = float(weight.detach().double().square().mean())
@@ -81,6 +92,7 @@ def _explanations(weight: torch.Tensor, groups: int) -> list[tuple[str, float]]:
 
 
 def _convolution_groups(network: Network) -> dict[str, int]:
+    """Number of convolution groups of each parameter's layer, by parameter name."""
     return {
         name: int(network.operators[layer.operator].attributes.get("groups", 1))
         for layer in network.layers

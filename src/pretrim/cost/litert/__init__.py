@@ -1,1 +1,1 @@
-"""What LiteRT's converter and quantiser make of a network: the operators, activations and constants of its file."""
+"""Model of LiteRT's converter and quantiser: the operators, activations and constants of the file for a network."""

@@ -1,4 +1,4 @@
-"""The way through a network's operators, each of which a rule turns into operators of LiteRT."""
+"""Traversal of a network's operators, each of which a rule turns into LiteRT operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .rejoined import rejoined
 DENSE = frozenset({"addmm", "linear", "mm"})
 CONVOLUTIONS = DENSE | {"convolution"}
 FUSES = CONVOLUTIONS | {"add", "sub", "mul", "max_pool2d_with_indices", "avg_pool2d", "batch_norm"}
-"""Operators that an activation is computed with"""
+"""Operators into which a following activation function is fused."""
 ACTIVATIONS = frozenset({"relu"})
 NORMS = frozenset({"native_batch_norm", "_native_batch_norm_legit_no_training", "batch_norm"})
 RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten"})
@@ -24,12 +24,12 @@ PARTS = frozenset({"split", "split_with_sizes", "slice", "select", "chunk", "nar
 
 
 class Follow:
-    """The way through the operators of one network.
+    """Traversal of the operators of one network, in the order in which they run.
 
     Args:
-        low: what they become.
-        operators: in the order in which they run.
-        rules: by operator; one without a rule is taken for one of LiteRT's.
+        low: the lowering that receives the LiteRT operators.
+        operators: the network's operators, in order.
+        rules: rule for each operator name; an operator without a rule is assumed to become one LiteRT operator.
     """
 
     def __init__(self, low: Lowering, operators: Sequence[Operator], rules: Mapping[str, Rule]) -> None:
@@ -44,7 +44,7 @@ class Follow:
         self.rejoined = rejoined(operators, low.size)
 
     def one(self, operator: Operator) -> None:
-        """What one operator becomes."""
+        """Lower one operator by its rule."""
         low = self.low
         values = [low.home[buffer] for buffer in operator.reads if buffer in low.home]
         if not values:
@@ -56,15 +56,15 @@ class Follow:
         rule = self.rules.get(operator.op, unknown)
         self.keep(operator, rule(self, operator, values))
 
-    def keep(self, operator: Operator, found: Sequence[Value]) -> None:
-        """Remember what an operator wrote; one that works in place or only looks anew writes where it reads."""
-        if not operator.writes and found:
-            self.low.home[operator.reads[0]] = found[0]
-        for buffer, value in zip(operator.writes, found, strict=False):
+    def keep(self, operator: Operator, values: Sequence[Value]) -> None:
+        """Record the values that an operator wrote; an in-place operator or a view replaces the value it read."""
+        if not operator.writes and values:
+            self.low.home[operator.reads[0]] = values[0]
+        for buffer, value in zip(operator.writes, values, strict=False):
             self.low.home[buffer] = value
 
     def end(self) -> None:
-        """Feature maps that the network returns are copied into PyTorch's order."""
+        """Copy feature maps that the network returns into PyTorch's layout."""
         low, values = self.low, {value.activation: value for value in self.low.home.values()}
         for activation in [number for number, death in enumerate(low.deaths) if death == UNREAD]:
             value = values.get(activation)
@@ -72,59 +72,60 @@ class Follow:
                 low.as_torch(value, self.operators[-1])
 
     def dims(self, operator: Operator) -> tuple[int, ...]:
-        """Of the operator's first output."""
+        """Dimensions of the operator's first output."""
         return operator.outputs[0]
 
 
 Rule = Callable[[Follow, Operator, list[Value]], list[Value]]
+"""Lowers an operator, given the values that it reads, and returns the values that it writes."""
 
 
 def one_operator(follow: Follow, operator: Operator, *values: Value, kind: str = "") -> Value:
-    """One operator of LiteRT, whose output lies as its first input does."""
+    """Add one LiteRT operator, whose output has the layout of its first input."""
     low, dims = follow.low, follow.dims(operator)
     activation = low.step(kind or operator.op, operator, *(v.activation for v in values), elements=(1.0, dims))
     return replace(values[0], activation=activation, dims=dims)
 
 
 def cut(follow: Follow, value: Value, dims: tuple[int, ...], operator: Operator, start: tuple[Hashable, int]) -> Value:
-    """A part of a tensor, with where it begins and how large it is as constants.
+    """Slice a tensor; the begin and the size of the slice are constants in the file.
 
     Args:
-        follow: the way through the network.
+        follow: the traversal of the network.
         value: the tensor.
-        dims: of the part.
-        operator: that asks for it.
-        start: the dimension that is cut, and its first index; what is equal begins at the same place.
+        dims: dimensions of the slice.
+        operator: the network's operator that needs the slice.
+        start: the sliced dimension and its first index; equal keys mean the same begin.
     """
     low, rank = follow.low, follow.low.rank(value)
     low.constant(("slice size", tuple(low.size(dim) for dim in dims), value.is_image), rank)
     low.constant(("slice", rank, start if start[1] else 0, value.is_image), rank)
-    made = low.step("slice", operator, value.activation, elements=(1.0, dims))
-    return replace(value, activation=made, dims=dims)
+    part = low.step("slice", operator, value.activation, elements=(1.0, dims))
+    return replace(value, activation=part, dims=dims)
 
 
 def unknown(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """An operator whose form is not known: it is taken for one, with an output each, in PyTorch's order."""
+    """Rule for an operator of unknown form: one LiteRT operator with the same outputs, in PyTorch's layout."""
     low = follow.low
     low.unknown.append(f"{operator.op} in {operator.module or 'the model'}")
     ready = [low.as_torch(value, operator) for value in values]
     read_tables(low, operator)
     low.node(operator.op, operator, *(value.activation for value in ready))
-    wanted = [
+    outputs = [
         dims for buffer, dims in zip(operator.writes, operator.outputs, strict=False) if buffer in follow.read
     ] or list(operator.outputs[:1])
-    return [Value(low.activation((1.0, dims), operator.op), dims, is_image=False) for dims in wanted]
+    return [Value(low.activation((1.0, dims), operator.op), dims, is_image=False) for dims in outputs]
 
 
 def read_tables(low: Lowering, operator: Operator) -> None:
-    """Parameters outside of convolutions and linear layers lie in the file, too."""
+    """Add the parameters that an operator other than a convolution or linear layer reads: the file has them too."""
     by_name = {parameter.name: parameter for parameter in low.network.parameters}
     for name in operator.parameters:
         low.table((1.0, by_name[name].dims))
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, int]:
-    """An argument of both dimensions of an image: of rows and of columns."""
+    """Expand an argument to both image dimensions, as (rows, columns)."""
     if isinstance(value, int):
         return value, value
     return (value[0], value[-1]) if len(value) else (0, 0)

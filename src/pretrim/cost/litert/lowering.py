@@ -1,7 +1,7 @@
-"""A network on its way to LiteRT: the operators, activations and constants of its file, as terms of the widths.
+"""A network lowered to LiteRT: the operators, activations and constants of its file, as terms of the widths.
 
-An activation lies in the order of its images (N x ... x C, as LiteRT's convolutions read it) or in PyTorch's (N x C x
-...); what needs the other order than it finds is preceded by a transposition, as the converter does it.
+An activation has the image layout (N x ... x C, as LiteRT's convolutions read it) or PyTorch's layout (N x C x ...). As
+in the converter, an operator that needs the other layout is preceded by a transposition.
 """
 
 from __future__ import annotations
@@ -14,38 +14,35 @@ from pretrim.analysis.network import Network, Operator
 from pretrim.cost.formula import DType, Term
 
 UNREAD = -1
+"""Death of an activation that no node reads (yet)."""
 INT_BYTES = 4
-"""of an index in a constant: a shape, a permutation, paddings, axes"""
-
-
+"""Bytes of an index in a constant: an element of a shape, permutation, padding or list of axes."""
 SCALE_BYTES = 12
-"""scale and zero point of a tensor in int8, or of one of its channels"""
-
-
+"""Bytes of the scale and zero point of an int8 tensor, or of one of its channels."""
 MEAN_BYTES = 32
-"""An index of a place, and of the dimensions that a mean is over, in its kernel's memory"""
+"""Scratch bytes of the kernel of MEAN: the index of a position, and the axes that are averaged."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """An operator of LiteRT: what it is called here, what it was made of, and the activations it reads."""
+    """A LiteRT operator: its kind, the network's operator that it comes from, and the activations that it reads."""
 
     kind: str
     operator: Operator
     reads: tuple[int, ...]
     share: float = 1.0
-    """of the operator's multiply-accumulates; one step of a recurrent layer has its part of them"""
+    """Share of the network operator's multiply-accumulates; each step of a recurrent layer has an equal part."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor as an operator of the network sees it: an activation, and how it is to be read.
+    """A tensor of the network: the activation that holds it, and its layout.
 
     Attributes:
-        activation: its number.
-        dims: of the tensor in PyTorch's order, rows of the size table; empty for an input of the network.
-        is_image: whether it lies in the order of images.
-        is_flat: whether it has one dimension for all but the channels, as fully connected layers read and write it.
+        activation: index of the activation.
+        dims: dimensions in PyTorch's order, as rows of the size table; empty for an input of the network.
+        is_image: whether it has the image layout (channels last).
+        is_flat: whether all dimensions but the channels are merged into one, as FULLY_CONNECTED reads and writes them.
     """
 
     activation: int
@@ -56,63 +53,69 @@ class Value:
 
 @dataclass
 class Lowering:
-    """What a network becomes, operator by operator."""
+    """The LiteRT form of a network, built up operator by operator."""
 
     network: Network
     dtype: DType = "float32"
     nodes: list[Node] = field(default_factory=list)
+    """LiteRT operators, in the order in which they run."""
     constants: int = 0
-    """tensors that hold no activation"""
+    """Number of tensors that are not activations."""
     constant_bytes: int = 0
+    """Bytes of constants other than the network's parameters."""
     ranks: int = 0
-    """dimensions of all tensors together"""
+    """Total number of dimensions of all tensors."""
     elements: list[Term] = field(default_factory=list)
+    """Number of items in each activation."""
     births: list[int] = field(default_factory=list)
+    """Index of the node that writes each activation."""
     deaths: list[int] = field(default_factory=list)
+    """Index of the last node that reads each activation, or `UNREAD`."""
     made_by: dict[int, str] = field(default_factory=dict)
+    """Kind of the operator that writes each activation."""
     weights: list[tuple[Term, Term]] = field(default_factory=list)
-    """of each convolution or linear layer: its weights and its output channels"""
+    """Number of weights and of output channels of each convolution or linear layer."""
     reused: list[tuple[Term, bool]] = field(default_factory=list)
-    """output channels of a layer whose weights are another's, and whether it has biases of its own in int8"""
+    """Output channels of each layer that reuses another's weights, and whether it has its own biases in int8."""
     tables: list[Term] = field(default_factory=list)
-    """Elements of every other parameter and buffer that an operator reads: slopes, positions, scales"""
+    """Number of items in each other parameter or buffer that an operator reads: slopes, positions, scales."""
     scratch: list[tuple[int, Term]] = field(default_factory=list)
-    """memory that a kernel works in while its node runs, in items of the data type"""
+    """Scratch memory of a kernel while its node runs, as (node, items of the data type)."""
     unknown: list[str] = field(default_factory=list)
-    """Operators whose form in the file is not known, in words: they are taken for one operator"""
+    """Descriptions of operators whose form in the file is unknown: each is counted as one operator."""
     home: dict[int, Value] = field(default_factory=dict)
-    """what each buffer of the network is, as it was looked at last"""
+    """Current value of each buffer of the network."""
     last_states: dict[int, int] = field(default_factory=dict)
-    """The activation of the last step, by the buffer of the network that has all steps of a recurrent layer"""
+    """Activation with the last state of a recurrent layer, by the network buffer that holds the states of all steps."""
     known: set[Hashable] = field(default_factory=set)
-    """Constants that are in the file already: equal ones are there once"""
-    in_order: dict[tuple[int, str], Value] = field(default_factory=dict)
-    """Copies of activations in another order, which are made once"""
+    """Keys of the constants in the file so far: equal constants are stored once."""
+    relayouts: dict[tuple[int, str], Value] = field(default_factory=dict)
+    """Copies of activations in the other layout, which are made once; by activation and layout."""
 
     @property
     def kinds(self) -> list[str]:
-        """Of every node."""
+        """Kind of every node, in order."""
         return [node.kind for node in self.nodes]
 
     def node(self, kind: str, operator: Operator, *reads: int) -> None:
-        """A new node that reads activations.
+        """Append a node that reads activations.
 
         Args:
-            kind: of the operator.
-            operator: of the network, that it comes from.
-            reads: numbers of the activations.
+            kind: kind of the LiteRT operator.
+            operator: the network's operator that it comes from.
+            reads: indices of the activations that it reads.
         """
         self.nodes.append(Node(kind, operator, reads))
         for activation in reads:
             self.deaths[activation] = len(self.nodes) - 1
 
     def activation(self, elements: Term, kind: str, rank: int | None = None) -> int:
-        """A new activation, which the last operator writes.
+        """Add an activation that the last node writes, and return its index.
 
         Args:
-            elements: as a term of sizes.
-            kind: of the operator.
-            rank: how many dimensions it has; None: those of its elements.
+            elements: number of items.
+            kind: kind of the operator that writes it.
+            rank: number of dimensions; None: as many as its term of elements has.
         """
         number = max(len(self.nodes) - 1, 0)
         self.elements.append(elements)
@@ -123,24 +126,24 @@ class Lowering:
         return len(self.elements) - 1
 
     def step(self, kind: str, operator: Operator, *reads: int, elements: Term, rank: int | None = None) -> int:
-        """A node with one output.
+        """Append a node with one output, and return the index of the output.
 
         Args:
-            kind: what it is called here.
-            operator: of the network, that it is a part of.
-            reads: activations.
-            elements: of its output.
-            rank: as in `activation`.
+            kind: kind of the LiteRT operator.
+            operator: the network's operator that it comes from.
+            reads: indices of the activations that it reads.
+            elements: number of items in its output.
+            rank: number of dimensions of its output, as in `activation`.
         """
         self.node(kind, operator, *reads)
         return self.activation(elements, kind, rank)
 
     def constant(self, key: Hashable, items: int) -> None:
-        """A constant of indices, unless an equal one is in the file.
+        """Add a constant of indices, unless an equal one is in the file.
 
         Args:
-            key: what it is; equal for equal values.
-            items: how many values it has.
+            key: identity of the constant: equal for equal values.
+            items: number of values.
         """
         if key not in self.known:
             self.known.add(key)
@@ -149,11 +152,11 @@ class Lowering:
             self.constant_bytes += items * INT_BYTES
 
     def works_in(self, elements: Term, *, is_mean: bool = False) -> None:
-        """The memory of the last node, whose kernel sums up in int32 in int8.
+        """Add scratch memory of the last node, whose int8 kernel accumulates in int32; none in float32.
 
         Args:
-            elements: of its output.
-            is_mean: whether it counts places, too.
+            elements: number of items in its output.
+            is_mean: whether the node is a MEAN, which also keeps indices.
         """
         if self.dtype == "int8":
             last = len(self.nodes) - 1
@@ -161,83 +164,84 @@ class Lowering:
             self.scratch += [(last, (float(MEAN_BYTES), ()))] * is_mean
 
     def number(self, key: Hashable) -> None:
-        """A constant that is one number, unless an equal one is in the file."""
+        """Add a scalar constant, unless an equal one is in the file."""
         if key not in self.known:
             self.known.add(key)
             self.constants += 1
             self.constant_bytes += 1 + SCALE_BYTES if self.dtype == "int8" else 4
 
     def table(self, term: Term) -> None:
-        """Values of the network's own, as many as the term says."""
+        """Add a parameter or buffer outside convolutions and linear layers, given its number of items."""
         self.tables.append(term)
         self.constants += 1
         self.ranks += 4
 
     def layer(self, weight: tuple[int, ...], channels: tuple[int, ...]) -> None:
-        """The weights and biases of a convolution or linear layer.
+        """Add the weights and biases of a convolution or linear layer.
 
         Args:
             weight: dimensions of its weights.
-            channels: the dimension of its outputs.
+            channels: dimension of its output channels.
         """
         self.weights.append(((1.0, weight), (1.0, channels)))
         self.constants += 2
         self.ranks += len(weight) + 1
 
     def size(self, dim: int) -> int:
-        """Of a dimension in the dense network."""
+        """Size of a dimension in the dense network."""
         return int(self.network.sizes(self.network.dense)[dim])
 
     def items(self, term: Term) -> int:
-        """What a term comes to in the dense network."""
+        """Value of a term in the dense network."""
         return round(term[0] * math.prod(self.size(dim) for dim in term[1]))
 
     def places(self, value: Value) -> int:
-        """Pixels or steps of a tensor N x C x ... ."""
+        """Number of positions (pixels or time steps) of a tensor N x C x ... ."""
         return math.prod(self.size(dim) for dim in value.dims[2:])
 
     def rank(self, value: Value) -> int:
-        """Dimensions of a tensor in PyTorch."""
+        """Number of dimensions of a tensor in PyTorch."""
         return len(value.dims) or len(input_shapes(self.network)[0])
 
-    # ------------------------------------------------------------------------------------ orders
+    # ------------------------------------------------------------------------------------ layouts
 
     def as_image(self, value: Value, operator: Operator) -> Value:
-        """The tensor in the order of images; a signal N x C x T is an image of height 1."""
+        """Bring a tensor into the image layout; a signal N x C x T becomes an image of height 1."""
         if value.is_image or self.rank(value) not in (3, 4):
             return value
         kinds = ("reshape",) * (self.rank(value) == 3) + ("transpose",) * (not self._is_one_channel(value))
         return self._once(value, "image", operator, kinds)
 
     def _is_one_channel(self, value: Value) -> bool:
-        """Whether a tensor is an input of the network with one channel, which has one order alone."""
+        """Whether a tensor is a network input with one channel, for which both layouts are the same."""
         return not value.dims and input_shapes(self.network)[0][1] == 1
 
     def as_torch(self, value: Value, operator: Operator) -> Value:
-        """The tensor in PyTorch's order. Where there is one place alone, both orders are the same."""
+        """Bring a tensor into PyTorch's layout. With a single position, both layouts are the same."""
         if not value.is_image:
             return value
         if value.dims and self.places(value) == 1:
             return replace(value, is_image=False, is_flat=True)
         return self._once(value, "torch", operator, ("transpose",) + ("reshape",) * (self.rank(value) == 3))
 
-    def _once(self, value: Value, order: str, operator: Operator, kinds: Sequence[str]) -> Value:
-        key = (value.activation, order)
-        if key not in self.in_order:
+    def _once(self, value: Value, layout: str, operator: Operator, kinds: Sequence[str]) -> Value:
+        """The tensor in another layout, after operators of the given kinds; every copy is made once."""
+        key = (value.activation, layout)
+        if key not in self.relayouts:
             activation = value.activation
             for kind in kinds:
-                self.constant((order, kind, value.dims if kind == "reshape" else ()), 4)
+                self.constant((layout, kind, value.dims if kind == "reshape" else ()), 4)
                 activation = self.step(kind, operator, activation, elements=self.elements[activation])
-            self.in_order[key] = Value(activation, value.dims, order == "image")
-        return self.in_order[key]
+            self.relayouts[key] = Value(activation, value.dims, layout == "image")
+        return self.relayouts[key]
 
     def reshaped(self, value: Value, operator: Operator, dims: tuple[int, ...]) -> Value:
-        """The tensor in PyTorch's order with other dimensions; two such steps in a row are one.
+        """Reshape a tensor in PyTorch's layout; two consecutive reshapes become one.
 
         Args:
-            value: that is reshaped.
-            operator: of the network, that asks for it.
-            dims: rows of the size table.
+            value: the tensor.
+            operator: the network's operator that needs the reshape.
+            dims: new dimensions, as rows of the size table.
         """
         activation = value.activation
         self.constant(("shape", tuple(self.size(dim) for dim in dims)), len(dims))
@@ -247,7 +251,7 @@ class Lowering:
 
 
 def input_shapes(network: Network) -> list[Sequence[int]]:
-    """Shapes of the inputs, in the order in which `identity.describe` gives them."""
+    """Shapes of the network's inputs, in the order of `identity.describe`."""
 
     def walk(part: object) -> Iterator[Sequence[int]]:
         if isinstance(part, dict) and "shape" in part:

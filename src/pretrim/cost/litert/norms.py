@@ -1,4 +1,4 @@
-"""Norms: a part of a convolution, or chains of small operators."""
+"""Rules for norms, which are folded into a convolution or become chains of small operators."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from .lowering import Lowering, Value
 
 
 def batch_norm(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """Nothing behind a convolution of images or a transposed one; behind one of signals a product and a sum, four
-    operators elsewhere."""
+    """Rule for batch norm.
+
+    It is folded into a 2-D or transposed convolution before it. After a 1-D convolution it becomes a product and a sum,
+    elsewhere four operators. Without running statistics, in training mode, it is an instance norm.
+    """
     low, value = follow.low, values[0]
     if operator.attributes.get("training") and not any("running" in name for name in operator.parameters):
         return _instance_norm(follow, operator, value)
@@ -31,109 +34,120 @@ def batch_norm(follow: Follow, operator: Operator, values: list[Value]) -> list[
 
 
 def _instance_norm(follow: Follow, operator: Operator, value: Value) -> list[Value]:
+    """The chain of operators of an instance norm."""
     low, value = follow.low, follow.low.as_torch(value, operator)
-    whole, rows = low.elements[value.activation], (1.0, value.dims[1:2])
+    full, stats = low.elements[value.activation], (1.0, value.dims[1:2])
     do = _Chain(low, operator, 4)
-    mean = do("mean", value.activation, elements=rows, constant=("axes", 2, 3))
-    centred = do("sub", value.activation, mean, elements=whole)
-    deviation = _deviation(do, centred, whole, rows)
-    made = do("mul", centred, deviation, elements=whole)
+    mean = do("mean", value.activation, elements=stats, constant=("axes", 2, 3))
+    centred = do("sub", value.activation, mean, elements=full)
+    inverse_std = _inverse_std(do, centred, full, stats)
+    output = do("mul", centred, inverse_std, elements=full)
     if operator.parameters:
-        low.table(rows)
-        low.table(rows)
-        made = do("add", do("mul", made, elements=whole), elements=whole)
-    return [replace(value, activation=made)]
+        low.table(stats)
+        low.table(stats)
+        output = do("add", do("mul", output, elements=full), elements=full)
+    return [replace(value, activation=output)]
 
 
 class _Chain:
-    """Operators of LiteRT that one operator of the network becomes, whose tensors have about `rank` dimensions."""
+    """Appends the LiteRT operators that one network operator becomes; each output counts as `rank` dimensions."""
 
     def __init__(self, low: Lowering, operator: Operator, rank: int) -> None:
         self.low, self.operator, self.rank = low, operator, rank
 
     def __call__(self, kind: str, *reads: int, elements: Term, constant: tuple[object, ...] = ()) -> int:
-        """One of them.
+        """Append one operator, and return the index of its output.
 
         Args:
-            kind: what it is called here.
-            reads: activations.
-            elements: of its output.
-            constant: that it reads, too.
+            kind: kind of the LiteRT operator.
+            reads: indices of the activations that it reads.
+            elements: number of items in its output.
+            constant: key of a constant that it also reads.
         """
         if constant and constant[0] in ("number", "epsilon"):
             self.low.number(constant)
         elif constant:
             self.low.constant(constant, len(constant) - 1)
-        made = self.low.step(kind, self.operator, *reads, elements=elements, rank=self.rank)
+        output = self.low.step(kind, self.operator, *reads, elements=elements, rank=self.rank)
         if kind == "mean":
             self.low.works_in(elements, is_mean=True)
-        return made
+        return output
 
 
-def _deviation(do: _Chain, centred: int, whole: Term, rows: Term) -> int:
-    """One over the standard deviation of centred values."""
-    squares = do("mul", centred, centred, elements=whole)
-    variance = do("mean", squares, elements=rows, constant=("axes", 2, 3))
-    shifted = do("add", variance, elements=rows, constant=("epsilon", rows[1]))
-    if do.low.items(rows) > 1:
-        shifted = do("reshape", shifted, elements=rows, constant=("shape", rows[1], 4, 4, 4))
-    return do("rsqrt", shifted, elements=rows)
+def _inverse_std(do: _Chain, centred: int, full: Term, stats: Term) -> int:
+    """The reciprocal of the standard deviation of centred values.
+
+    Args:
+        do: appends the operators.
+        centred: index of the activation with the centred values.
+        full: number of items in the tensor.
+        stats: number of items in its mean or variance.
+    """
+    squares = do("mul", centred, centred, elements=full)
+    variance = do("mean", squares, elements=stats, constant=("axes", 2, 3))
+    shifted = do("add", variance, elements=stats, constant=("epsilon", stats[1]))
+    if do.low.items(stats) > 1:
+        shifted = do("reshape", shifted, elements=stats, constant=("shape", stats[1], 4, 4, 4))
+    return do("rsqrt", shifted, elements=stats)
 
 
 def group_norm(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """Statistics of each group, then one product and one sum with a scale and a shift of each channel."""
+    """Rule for group norm: statistics per group, then a product and a sum with a scale and a shift per channel."""
     low, value = follow.low, follow.low.as_torch(values[0], operator)
-    whole, rows, channels = low.elements[value.activation], (1.0, operator.outputs[1]), (1.0, value.dims[1:2])
+    full, stats, channels = low.elements[value.activation], (1.0, operator.outputs[1]), (1.0, value.dims[1:2])
     do = _Chain(low, operator, 4)
-    grouped = do("reshape", value.activation, elements=whole, constant=("groups", operator.module, 4, 4, 4))
-    mean = do("mean", grouped, elements=rows, constant=("axes", 2, 3))
-    deviation = _deviation(do, do("sub", grouped, mean, elements=whole), whole, rows)
+    grouped = do("reshape", value.activation, elements=full, constant=("groups", operator.module, 4, 4, 4))
+    mean = do("mean", grouped, elements=stats, constant=("axes", 2, 3))
+    inverse_std = _inverse_std(do, do("sub", grouped, mean, elements=full), full, stats)
     if operator.parameters:
         low.table(channels)
         low.table(channels)
-        scale = do("mul", deviation, elements=channels)
-        negative = do("mul", mean, elements=rows, constant=("number", -1.0))
+        scale = do("mul", inverse_std, elements=channels)
+        negative = do("mul", mean, elements=stats, constant=("number", -1.0))
         shift = do("add", do("mul", negative, scale, elements=channels), elements=channels)
     else:
-        scale = do("broadcast_to", deviation, elements=channels, constant=("broadcast", *channels[1], 4, 4, 4))
-        negative = do("mul", mean, elements=rows, constant=("number", -1.0))
-        shift = do("broadcast_to", do("mul", negative, deviation, elements=rows), elements=channels)
-    if low.items(rows) < low.items(channels):
+        scale = do("broadcast_to", inverse_std, elements=channels, constant=("broadcast", *channels[1], 4, 4, 4))
+        negative = do("mul", mean, elements=stats, constant=("number", -1.0))
+        shift = do("broadcast_to", do("mul", negative, inverse_std, elements=stats), elements=channels)
+    if low.items(stats) < low.items(channels):
         shape = ("channels", *channels[1], 4, 4, 4)
-        scale, shift = (do("reshape", each, elements=channels, constant=shape) for each in (scale, shift))
-    made = do("add", do("mul", value.activation, scale, elements=whole), shift, elements=whole)
-    return [replace(value, activation=made)]
+        scale, shift = (do("reshape", factor, elements=channels, constant=shape) for factor in (scale, shift))
+    output = do("add", do("mul", value.activation, scale, elements=full), shift, elements=full)
+    return [replace(value, activation=output)]
 
 
 def layer_norm(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """Statistics of each row. The scale and the shift go into a linear layer, where nothing else reads the result."""
+    """Rule for layer norm: statistics per row.
+
+    The scale and shift parameters are folded into the linear layers that read the result, if nothing else reads it.
+    """
     low, value = follow.low, follow.low.as_torch(values[0], operator)
-    whole, rows = low.elements[value.activation], (1.0, operator.outputs[1])
+    full, stats = low.elements[value.activation], (1.0, operator.outputs[1])
     do = _Chain(low, operator, 2)
     source = value.activation
     if len(value.dims) != 3:
-        source = do("reshape", source, elements=whole, constant=("rows", operator.module, 4, 4))
-    shape = ("shape", *rows[1], 4, 4)[:4]
-    mean = do("mean", source, elements=rows, constant=("axes", 2))
-    column = do("reshape", mean, elements=rows, constant=shape)
-    squares = do("squared_difference", source, column, elements=whole)
-    variance = do("mean", squares, elements=rows, constant=("axes", 2))
-    deviation = do("rsqrt", do("add", variance, elements=rows, constant=("epsilon", rows[1])), elements=rows)
-    shift = do("sub", do("mul", deviation, mean, elements=rows), elements=rows, constant=("number", 0.0))
-    columns = [do("reshape", deviation, elements=rows, constant=shape)]
-    made = do("mul", source, columns[0], elements=whole)
-    made = do("add", made, do("reshape", shift, elements=rows, constant=shape), elements=whole)
-    made = _affine(follow, operator, value, do, made)
+        source = do("reshape", source, elements=full, constant=("rows", operator.module, 4, 4))
+    shape = ("shape", *stats[1], 4, 4)[:4]
+    mean = do("mean", source, elements=stats, constant=("axes", 2))
+    column = do("reshape", mean, elements=stats, constant=shape)
+    squares = do("squared_difference", source, column, elements=full)
+    variance = do("mean", squares, elements=stats, constant=("axes", 2))
+    inverse_std = do("rsqrt", do("add", variance, elements=stats, constant=("epsilon", stats[1])), elements=stats)
+    shift = do("sub", do("mul", inverse_std, mean, elements=stats), elements=stats, constant=("number", 0.0))
+    scale = do("reshape", inverse_std, elements=stats, constant=shape)
+    output = do("mul", source, scale, elements=full)
+    output = do("add", output, do("reshape", shift, elements=stats, constant=shape), elements=full)
+    output = _affine(follow, operator, value, do, output)
     if len(value.dims) != 3:
-        made = do("reshape", made, elements=whole, constant=("back", operator.module, 4, 4, 4))
-    return [replace(value, activation=made)]
+        output = do("reshape", output, elements=full, constant=("back", operator.module, 4, 4, 4))
+    return [replace(value, activation=output)]
 
 
-def _affine(follow: Follow, operator: Operator, value: Value, do: _Chain, made: int) -> int:
-    """The scale and shift of a norm, as a product and a sum where no linear layer takes them in."""
-    low, whole = follow.low, follow.low.elements[value.activation]
-    after = [each for each in follow.readers.get(operator.writes[0], ()) if each.op not in RESHAPES | NOTHING]
-    if not operator.parameters or (after and all(each.op in DENSE for each in after)):
-        return made
+def _affine(follow: Follow, operator: Operator, value: Value, do: _Chain, normalised: int) -> int:
+    """Apply a norm's scale and shift as a product and a sum, unless linear layers absorb them."""
+    low, full = follow.low, follow.low.elements[value.activation]
+    readers = [reader for reader in follow.readers.get(operator.writes[0], ()) if reader.op not in RESHAPES | NOTHING]
+    if not operator.parameters or (readers and all(reader.op in DENSE for reader in readers)):
+        return normalised
     read_tables(low, operator)
-    return do("add", do("mul", made, elements=whole), elements=whole)
+    return do("add", do("mul", normalised, elements=full), elements=full)

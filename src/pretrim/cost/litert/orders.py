@@ -1,4 +1,4 @@
-"""Other shapes and orders of the same values."""
+"""Rules for reshapes, permutations and shuffles: the same values in another shape or order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .lowering import Lowering, Value
 
 
 def view(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """Linear layers look at any tensor as a matrix; elsewhere a tensor is put in PyTorch's order and reshaped."""
+    """Rule for a reshape: none is needed for a linear layer; elsewhere the tensor is reshaped in PyTorch's layout."""
     low, value, dims = follow.low, values[0], follow.dims(operator)
     if _is_signal_as_image(low, value, dims) or _same_sizes(low, value, dims):
         return [replace(value, dims=dims) if value.dims else value]
@@ -24,8 +24,8 @@ def view(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]
 
 
 def _is_signal_as_image(low: Lowering, value: Value, dims: tuple[int, ...]) -> bool:
-    """Whether a signal is only looked at as an image of height 1, or back, as pools of one dimension do it."""
-    sizes = [[low.size(dim) for dim in each if low.size(dim) != 1] for each in (value.dims, dims)]
+    """Whether a signal is only viewed as an image of height 1, or back, as 1-D pools do."""
+    sizes = [[low.size(dim) for dim in shape if low.size(dim) != 1] for shape in (value.dims, dims)]
     return value.is_image and {len(value.dims), len(dims)} == {3, 4} and sizes[0] == sizes[1]
 
 
@@ -34,24 +34,24 @@ def _same_sizes(low: Lowering, value: Value, dims: tuple[int, ...]) -> bool:
 
 
 def _is_mean_without_places(low: Lowering, value: Value, dims: tuple[int, ...]) -> bool:
-    """Whether what a mean kept of its dimensions is only left out: the mean itself then keeps none."""
-    sizes = [[low.size(dim) for dim in each if low.size(dim) != 1] for each in (value.dims, dims)]
+    """Whether a reshape only drops the size-1 dimensions that a mean kept: the MEAN operator then drops them itself."""
+    sizes = [[low.size(dim) for dim in shape if low.size(dim) != 1] for shape in (value.dims, dims)]
     return low.made_by[value.activation] == "mean" and len(dims) < 4 and sizes[0] == sizes[1]
 
 
 def _is_for_linear(follow: Follow, operator: Operator, value: Value) -> bool:
-    """Whether a linear layer makes a matrix of its input, or a tensor of its output."""
+    """Whether a reshape belongs to a linear layer: it flattens the layer's input to a matrix or restores its output."""
     low = follow.low
     if low.made_by[value.activation] in DENSE and value.is_flat:
         return True
-    after = [each for each in follow.readers.get(operator.reads[0], ()) if each.module == operator.module]
+    readers = [reader for reader in follow.readers.get(operator.reads[0], ()) if reader.module == operator.module]
     last = operator.outputs[0][-1]
-    is_linear = any(each.op in DENSE and each.weight for each in after)
+    is_linear = any(reader.op in DENSE and reader.weight for reader in readers)
     return is_linear and bool(value.dims) and low.size(value.dims[-1]) == low.size(last)
 
 
 def permute(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """From one order of images to the other it is nothing; a matrix is transposed by the product that reads it."""
+    """Rule for a permutation: free between the two image layouts, and absorbed by a product that reads a matrix."""
     low, value, dims = follow.low, values[0], follow.dims(operator)
     order = _order(operator, low.rank(value))
     if value.is_image and order == (0, 2, 3, 1):
@@ -66,22 +66,23 @@ def permute(follow: Follow, operator: Operator, values: list[Value]) -> list[Val
 
 
 def _order(operator: Operator, rank: int) -> tuple[int, ...]:
-    """The permutation of a transposition."""
+    """The dimensions of a permutation, from its argument `dims` or from the two that it swaps."""
     if "dims" in operator.attributes:
         return tuple(int(dim) % rank for dim in operator.attributes["dims"])
     order = list(range(rank))
-    one, other = (int(operator.attributes.get(name, default)) for name, default in (("dim0", -2), ("dim1", -1)))
-    order[one], order[other] = order[other], order[one]
+    first, second = (int(operator.attributes.get(name, default)) for name, default in (("dim0", -2), ("dim1", -1)))
+    order[first], order[second] = order[second], order[first]
     return tuple(order)
 
 
 def _is_for_product(follow: Follow, operator: Operator) -> bool:
-    after = follow.readers.get(operator.writes[0], []) if operator.writes else []
-    return any(each.op in {"bmm", "matmul"} for each in after)
+    """Whether a batched matrix product reads the operator's output."""
+    readers = follow.readers.get(operator.writes[0], []) if operator.writes else []
+    return any(reader.op in {"bmm", "matmul"} for reader in readers)
 
 
 def pixel_shuffle(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """Three reshapes with two transpositions between them."""
+    """Rule for a pixel shuffle: three reshapes with two transpositions between them."""
     value = follow.low.as_torch(values[0], operator)
     for number, kind in enumerate(("reshape", "transpose", "reshape", "transpose", "reshape")):
         follow.low.constant((operator.op, operator.module, number), 4)
@@ -90,7 +91,7 @@ def pixel_shuffle(follow: Follow, operator: Operator, values: list[Value]) -> li
 
 
 def channel_shuffle(follow: Follow, operator: Operator, values: list[Value]) -> list[Value]:
-    """Two reshapes with a transposition between them."""
+    """Rule for a channel shuffle: two reshapes with a transposition between them."""
     value = follow.low.as_torch(values[0], operator)
     for number, kind in enumerate(("reshape", "transpose", "reshape")):
         follow.low.constant((operator.op, operator.module, number), 5 if number < 2 else 4)

@@ -1,7 +1,7 @@
-"""Parts of a tensor that are only put together again: LiteRT's converter drops both, and so do predictions of its file.
+"""Splits and slices that are only concatenated again: LiteRT's converter removes both, so the prediction does too.
 
-A split and a slice, and the `cat` that alone reads their parts in the order in which they lie, are the tensor itself,
-or one part of it.
+If a `cat` is the only reader of adjacent parts of one tensor and joins them in order, its result is the tensor itself,
+or one slice of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SPLITS = frozenset({"split", "split_with_sizes"})
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a tensor: of the buffer `whole`, along its dimension `dim`, from `start` on, `size` long."""
+    """A part of the buffer `whole`: `size` indices from `start` along dimension `dim`."""
 
     whole: int
     dim: int
@@ -26,12 +26,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Rejoined:
-    """What a network puts together again.
+    """Parts of tensors in a network, and those that it joins again.
 
     Attributes:
-        parts: by buffer, which part of another one it is: those that splits and slices write, and `joined`.
-        joined: buffers that a `cat` writes, and that are one part.
-        dropped: buffers that are read by these alone.
+        parts: the part of another buffer that a buffer is, by buffer: the outputs of splits and slices, and `joined`.
+        joined: buffers that a `cat` writes and that are one contiguous part.
+        dropped: buffers that only such a `cat` reads.
     """
 
     parts: dict[int, Part]
@@ -40,32 +40,32 @@ class Rejoined:
 
 
 def rejoined(operators: Sequence[Operator], size: Callable[[int], int]) -> Rejoined:
-    """Find them.
+    """Find the parts of tensors that a network joins again.
 
     Args:
-        operators: of a network, in order.
-        size: of a dimension in the dense network.
+        operators: operators of the network, in order.
+        size: function that gives the size of a dimension in the dense network.
     """
-    found = {buffer: part for operator in operators for buffer, part in _parts(operator, size)}
+    split = {buffer: part for operator in operators for buffer, part in _parts(operator, size)}
     readers: dict[int, int] = {}
     for operator in operators:
         for buffer in operator.reads:
             readers[buffer] = readers.get(buffer, 0) + 1
     joined, dropped = dict[int, Part](), set[int]()
     for operator in operators:
-        is_alone = all(readers[buffer] == 1 and buffer in found for buffer in operator.reads)
-        if operator.op == "cat" and is_alone and not operator.parameters:
-            parts = [found[buffer] for buffer in operator.reads]
+        is_only_reader = all(readers[buffer] == 1 and buffer in split for buffer in operator.reads)
+        if operator.op == "cat" and is_only_reader and not operator.parameters:
+            parts = [split[buffer] for buffer in operator.reads]
             if _follow_each_other(parts, int(operator.attributes.get("dim", 0)) % len(operator.outputs[0])):
                 first = parts[0]
                 total = sum(part.size for part in parts)
                 joined[operator.writes[0]] = Part(first.whole, first.dim, first.start, total)
                 dropped.update(operator.reads)
-    return Rejoined(found | joined, frozenset(joined), frozenset(dropped))
+    return Rejoined(split | joined, frozenset(joined), frozenset(dropped))
 
 
 def _parts(operator: Operator, size: Callable[[int], int]) -> Iterator[tuple[int, Part]]:
-    """The buffers that an operator writes, and which part of what it reads each of them is."""
+    """The buffers that a split or slice writes, each with the part of its input that it is."""
     attributes = operator.attributes
     first = int(attributes.get("start") or 0)
     is_slice = operator.op == "slice" and attributes.get("step", 1) == 1 and first >= 0
@@ -79,6 +79,7 @@ def _parts(operator: Operator, size: Callable[[int], int]) -> Iterator[tuple[int
 
 
 def _follow_each_other(parts: Sequence[Part], dim: int) -> bool:
+    """Whether parts are of one tensor, along one dimension `dim`, and each begins where the previous one ends."""
     ends = [part.start + part.size for part in parts]
-    is_one = all((part.whole, part.dim) == (parts[0].whole, dim) for part in parts)
-    return is_one and all(part.start == end for part, end in zip(parts[1:], ends, strict=False))
+    same_tensor = all((part.whole, part.dim) == (parts[0].whole, dim) for part in parts)
+    return same_tensor and all(part.start == end for part, end in zip(parts[1:], ends, strict=False))

@@ -1,9 +1,9 @@
-"""How each ATen operator of a network becomes operators of LiteRT: read off what litert-torch and its quantiser wrote.
+"""Rules that turn each ATen operator of a network into LiteRT operators, derived from files that litert-torch wrote.
 
-Batch norms and activations go into the convolution before them; a convolution whose padding is not the one TensorFlow
-calls SAME gets a PAD operator, with a copy of its input; norms that compute their own statistics, slopes of PReLU and
-products of attention become chains of small operators. An operator of none of these kinds is counted as one, and named
-(`Lowering.unknown`).
+Batch norms and activation functions are fused into the convolution before them. A convolution whose padding is not the
+one that TensorFlow calls SAME gets a PAD operator, which copies its input. Norms that compute their own statistics,
+slopes of PReLU and products of attention become chains of small operators. An operator without a rule is counted as one
+LiteRT operator, and recorded in `Lowering.unknown`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .values import FLOAT_IN_INT8, elementwise, function, gate, hard_sigmoid, pr
 from .windows import adaptive_pool, mean, pad, pool, resize, softmax
 
 ELEMENTWISE = frozenset({"add", "sub", "mul"})
-ALONE = frozenset({"relu", "hardtanh", "sigmoid", "tanh", "hardswish", "gelu"})
-"""Functions of one value that are one operator, in whatever order the values lie"""
+UNARY = frozenset({"relu", "hardtanh", "sigmoid", "tanh", "hardswish", "gelu"})
+"""Elementwise functions of one input that are one LiteRT operator, in either layout."""
 RESIZES = frozenset({"upsample_nearest2d", "upsample_bilinear2d"})
 
 RULES: dict[str, Rule] = {
@@ -33,7 +33,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(DENSE, dense),
     **dict.fromkeys(("bmm", "matmul"), product),
     **dict.fromkeys(ELEMENTWISE, elementwise),
-    **dict.fromkeys(ALONE | FLOAT_IN_INT8, function),
+    **dict.fromkeys(UNARY | FLOAT_IN_INT8, function),
     "silu": silu,
     "glu": gate,
     "hardsigmoid": hard_sigmoid,
@@ -57,18 +57,18 @@ RULES: dict[str, Rule] = {
     "pixel_shuffle": pixel_shuffle,
     "channel_shuffle": channel_shuffle,
 }
-"""How each operator is followed"""
+"""Rule for each ATen operator."""
 
 
 def lower(network: Network, dtype: DType = "float32") -> Lowering:
-    """Follow the network's operators as LiteRT's converter and quantiser do."""
+    """Lower a network as LiteRT's converter and quantiser do."""
     low = Lowering(network, dtype)
     operators = [operator for operator in network.operators if not operator.is_unused]
     written = {buffer for operator in operators for buffer in operator.writes}
     inputs = [b for o in operators for b in o.reads if b not in written]
     for buffer, shape in zip(dict.fromkeys(inputs), input_shapes(network), strict=False):
         activation = low.activation((float(math.prod(shape)), ()), "input")
-        if len(shape) == 3 and shape[1] > 1:  # N x T x C in the file; of one channel that is the same
+        if len(shape) == 3 and shape[1] > 1:  # N x T x C in the file; the same for one channel
             low.constant(("permutation", 0, 2, 1), 3)
             activation = low.step("transpose", operators[0], activation, elements=low.elements[activation])
         low.home[buffer] = Value(activation, (), is_image=len(shape) == 4)
