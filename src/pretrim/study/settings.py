@@ -187,7 +187,9 @@ def scaled(name: str, text: str, fraction: float) -> str:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Settings shared by all trials of a study. Precision, layout and threads are pinned: results and times depend on them.
+    """Settings shared by all trials of a study.
+
+    Precision, layout and threads are pinned because they change results and times.
 
     Attributes:
         model: name of the model, as the user typed it.
