@@ -1,4 +1,4 @@
-"""A study or a run as a page that opens offline, and a study as figures for papers."""
+"""Reports: a study or a run as an HTML page that works offline, and a study as figures for papers."""
 
 from .contents import Shown, contents
 from .figures import write_figures

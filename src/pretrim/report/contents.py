@@ -1,4 +1,4 @@
-"""What the page shows of a study, as plain JSON: computed here once, drawn by the script."""
+"""The contents of a study's page as plain JSON, which the page's script draws."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from pretrim.study.settings import DENSE, StudyConfig
 from pretrim.train import ACCURACY, wilson
 
 DETAILED = 400
-"""Trials whose curves and widths are in the page: those of the front first, then the most accurate ones."""
+"""Maximum number of trials whose curves and widths are in the page: fronts first, then the most accurate ones."""
 PAIRED = 60
-"""Of those, the ones that are compared with each other image by image: their number of pairs grows with its square."""
-MOST_CELLS = 400_000
-"""Entries of all confusion matrices and lists of classes together, which is about a megabyte"""
+"""Maximum number of these that are compared pairwise, image by image: the number of pairs grows quadratically."""
+MAX_CELLS = 400_000
+"""Maximum number of entries of all confusion matrices and class lists together, about a megabyte."""
 STATES = ("done", "running", "waiting", "failed", "stopped")
 CONFUSION = "confusion.json"
 DROPS = (0.5, 1.0, 2.0)
-"""Points below the dense network, within which the smallest network is named"""
+"""Allowed drops below the dense network, in points, for each of which the page names the smallest network."""
 LIMIT_OF = {cost: name for name, cost in COST_OF.items()} | {"latency_ns": "latency", "latency": "latency"}
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A study, as a page shows it.
+    """The study that a page shows.
 
     Attributes:
-        name: of the study.
-        trials: all of them.
-        network: what `study.network` kept of the network.
-        folder: with the run folders of trials, for their confusion matrices; None without.
-        config: what all trials share, for the command that trains one again; None without.
+        name: the study's name.
+        trials: all its trials.
+        network: the stored description of its network (`study.description`).
+        folder: folder with the trials' run folders, for their confusion matrices; None leaves these out.
+        config: the study's settings, for the command that trains a network again; None leaves it out.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Shown:
 
 
 def contents(shown: Shown) -> dict[str, Any]:
-    """What the script draws: a row for each trial, details of some, the dense network."""
+    """The JSON that the script draws: a row for each trial, details of some, and the dense network."""
     trials, found = shown.trials, of_one_machine(candidates(shown.trials))
     by_key = {trial.key: trial for trial in trials}
-    names = [one.name for one in RESOURCES if any(one.name in candidate.takes for candidate in found)]
+    names = [resource.name for resource in RESOURCES if any(resource.name in candidate.takes for candidate in found)]
     limits, device = study_limits(trials)
     place = next(iter(places_of(found)), "")
     detailed = _detailed(found)
@@ -72,11 +72,13 @@ def contents(shown: Shown) -> dict[str, Any]:
         "kind": "study",
         "study": shown.name,
         "resources": [
-            {**vars(one), "detail": place if one.name in MEASURED else ""} for one in RESOURCES if one.name in names
+            {**vars(resource), "detail": place if resource.name in MEASURED else ""}
+            for resource in RESOURCES
+            if resource.name in names
         ],
         "network": shown.network,
         "metric": (found[0].metric if found else ACCURACY).to_json(),
-        "trials": [_row(one, by_key[one.key], names) for one in found],
+        "trials": [_row(candidate, by_key[candidate.key], names) for candidate in found],
         "details": details([by_key[key] for key in detailed], shown.folder),
         "pairs": pairs(found),
         "smallest": smallest(found),
@@ -90,26 +92,26 @@ def contents(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _row(one: Candidate, trial: Trial, names: Iterable[str]) -> dict[str, Any]:
+def _row(candidate: Candidate, trial: Trial, names: Iterable[str]) -> dict[str, Any]:
     return {
-        "key": one.key,
-        "name": one.name,
+        "key": candidate.key,
+        "name": candidate.name,
         "mode": trial.spec.mode,
         "keep": trial.spec.budget_fraction,
-        "seed": one.seed,
-        "accuracy": float(f"{one.validation:.7g}"),
-        "test": float(f"{one.test:.7g}"),
-        "takes": [short(one.takes.get(resource)) for resource in names],
-        "interval": _ends(one.validated),
-        "images": None if one.validated is None else one.validated["images"],
-        "testInterval": _ends(one.tested),
-        "testImages": None if one.tested is None else one.tested["images"],
+        "seed": candidate.seed,
+        "accuracy": float(f"{candidate.validation:.7g}"),
+        "test": float(f"{candidate.test:.7g}"),
+        "takes": [short(candidate.takes.get(resource)) for resource in names],
+        "interval": _ends(candidate.validated),
+        "images": None if candidate.validated is None else candidate.validated["images"],
+        "testInterval": _ends(candidate.tested),
+        "testImages": None if candidate.tested is None else candidate.tested["images"],
         "command": own_command(trial.spec),
     }
 
 
 def short(value: float | None) -> float | int | None:
-    """A count as a whole number, a measured value with as many digits as it has any meaning.
+    """Shorten a number for the page: a count as an integer, a measured value with 9 significant digits.
 
     >>> short(270000.0), short(0.00012345678912)
     (270000, 0.000123456789)
@@ -120,30 +122,31 @@ def short(value: float | None) -> float | int | None:
 
 
 def _ends(evaluation: Mapping[str, Any] | None) -> list[float] | None:
-    """The 95 % interval, as exactly as anybody reads it; None where there is none."""
+    """The 95 % interval with 6 significant digits; None if there is none."""
     ends = None if evaluation is None else evaluation.get("interval_95")
     return None if ends is None else [float(f"{end:.6g}") for end in ends]
 
 
 def _detailed(found: Sequence[Candidate]) -> list[str]:
-    """Keys: dense networks first, which others are compared with, then the fronts, then the most accurate ones."""
-    dense = [one.key for one in found if one.name == DENSE]
+    """Keys of trials with details: dense networks, as the baseline, then the fronts, then the most accurate ones."""
+    dense = [candidate.key for candidate in found if candidate.name == DENSE]
     on_front: set[str] = set()
     for cost in COST_OF:
-        there = [one for one in found if cost in one.takes]
-        if there:
-            chosen = front([one.takes[cost] for one in there], [one.worth for one in there])
-            on_front |= {one.key for one, on in zip(there, chosen, strict=True) if on}
-    best = sorted(found, key=lambda one: -one.worth)
-    return list(dict.fromkeys([*dense, *sorted(on_front), *(one.key for one in best)]))[:DETAILED]
+        known = [candidate for candidate in found if cost in candidate.takes]
+        if known:
+            mask = front([candidate.takes[cost] for candidate in known], [candidate.worth for candidate in known])
+            on_front |= {candidate.key for candidate, is_on_front in zip(known, mask, strict=True) if is_on_front}
+    best = sorted(found, key=lambda candidate: -candidate.worth)
+    return list(dict.fromkeys([*dense, *sorted(on_front), *(candidate.key for candidate in best)]))[:DETAILED]
 
 
 def pairs(found: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
-    """The second network against the first on the same validation images: difference, interval, p-value, by keys.
+    """Pairwise comparisons on the same validation images, by the keys of the first and the second network.
 
-    Only of the first networks of those with details, and of those that recorded which images they were right about.
+    Each holds the difference (second minus first), the ends of its interval and the p-value. Only the first `PAIRED`
+    networks with details are compared, and of these only the ones that recorded which images they were right about.
     """
-    by_key = {one.key: one for one in found}
+    by_key = {candidate.key: candidate for candidate in found}
     chosen = [by_key[key] for key in _detailed(found)[:PAIRED] if by_key[key].validated is not None]
     rows: dict[str, dict[str, list[float]]] = {}
     for first, second in combinations(chosen, 2):
@@ -154,7 +157,7 @@ def pairs(found: Sequence[Candidate]) -> dict[str, dict[str, list[float]]]:
 
 
 def smallest(found: Sequence[Candidate]) -> list[dict[str, str]]:
-    """The network with the fewest MACs within some points of the dense one; nothing without a dense one."""
+    """The network with the fewest MACs for each drop in `DROPS` from the dense one; empty without a dense network."""
     dense = dense_score(found)
     rows = []
     for drop in DROPS if dense is not None else ():
@@ -166,23 +169,23 @@ def smallest(found: Sequence[Candidate]) -> list[dict[str, str]]:
 
 
 def details(trials: Iterable[Trial], folder: Path | None) -> dict[str, dict[str, Any]]:
-    """Widths, training curve, and where it errs, by key; matrices as far as there is room."""
-    found, cells = {}, 0
+    """Widths, training curve and errors per class of trials, by key; the latter only up to `MAX_CELLS` entries."""
+    entries, cells = {}, 0
     for trial in trials:
         record = trial.record or {}
         entry = {"widths": record.get("widths"), "curve": record.get("epochs")}
         classes = class_rows(record.get("test"))
         matrix = None if folder is None or classes is None else read_confusion(folder / trial.key)
         needed = len(classes or ()) * (len(matrix or ()) + 1)
-        if classes is not None and cells + needed <= MOST_CELLS:
+        if classes is not None and cells + needed <= MAX_CELLS:
             cells += needed
             entry |= {"classes": classes, "confusion": matrix}
-        found[trial.key] = entry
-    return found
+        entries[trial.key] = entry
+    return entries
 
 
 def class_rows(test: Mapping[str, Any] | None) -> list[list[float | None]] | None:
-    """Accuracy, images, and the 95 % interval of each class of an evaluation; None where it does not say."""
+    """Accuracy, number of images and 95 % interval of each class of an evaluation; None if it has no classes."""
     if test is None or not test.get("per_class"):
         return None
     rows: list[list[float | None]] = []
@@ -196,36 +199,36 @@ def class_rows(test: Mapping[str, Any] | None) -> list[list[float | None]] | Non
 
 
 def read_confusion(run: Path) -> list[list[int]] | None:
-    """The confusion matrix of a run; None where it is missing or damaged."""
+    """The confusion matrix of a run; None if it is missing or damaged."""
     try:
-        found = json.loads((run / CONFUSION).read_text(encoding="utf-8"))
-        return [[int(count) for count in row] for row in found["confusion"]]
+        stored = json.loads((run / CONFUSION).read_text(encoding="utf-8"))
+        return [[int(count) for count in row] for row in stored["confusion"]]
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def study_limits(trials: Sequence[Trial]) -> tuple[dict[str, float], str]:
-    """The limits that all slim networks of a study were made for, by resource, and their board; none where they differ.
+    """The common limits of a study's slim networks, by resource, and their board; empty if they differ.
 
     >>> study_limits([])
     ({}, '')
     """
-    asked = {(trial.spec.limits, trial.spec.device) for trial in trials if trial.spec.mode != DENSE}
-    if len(asked) != 1:
+    requested = {(trial.spec.limits, trial.spec.device) for trial in trials if trial.spec.mode != DENSE}
+    if len(requested) != 1:
         return {}, ""
-    ((texts, device),) = asked
+    ((texts, device),) = requested
     costs: Mapping[str, int] = next((t.record["dense"] for t in trials if t.record and "dense" in t.record), {})
-    found: dict[str, float] = {}
+    limits: dict[str, float] = {}
     for option, text in texts:
         limit, name = Limit.parse(option, text), LIMIT_OF.get(option, option)
-        whole = costs.get(COST_OF.get(name, ""), 0)
-        if not limit.is_share or whole:
-            found[name] = limit.resolve(whole) * (1e-9 if name == "latency" else 1.0)
-    return found, device
+        dense_cost = costs.get(COST_OF.get(name, ""), 0)
+        if not limit.is_share or dense_cost:
+            limits[name] = limit.resolve(dense_cost) * (1e-9 if name == "latency" else 1.0)
+    return limits, device
 
 
 def board_menu() -> list[dict[str, Any]]:
-    """Boards whose flash and RAM limit a network: what they have, and what is left for it."""
+    """Boards with limits on flash and RAM: their memory, and the part of it that a network may use."""
     return [
         {
             "name": board.name,
@@ -243,6 +246,6 @@ def board_menu() -> list[dict[str, Any]]:
 
 
 def _dense(trials: Sequence[Trial], names: Sequence[str]) -> list[float | None] | None:
-    """What the dense network takes."""
+    """The dense network's amount of each resource in `names`; None if no trial recorded it."""
     costs = next((trial.record["dense"] for trial in trials if trial.record and "dense" in trial.record), None)
     return None if costs is None else [costs.get(COST_OF.get(name, "")) for name in names]

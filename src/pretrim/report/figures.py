@@ -15,7 +15,7 @@ from pretrim.study.rows import Trial
 from pretrim.study.settings import DENSE
 from pretrim.train.lettering import lettering
 
-# Okabe and Ito (2008), as in the page.
+# The palette of Okabe and Ito (2008), as on the page.
 COLOURS = {
     DENSE: "#7f7f7f",
     "balanced": "#000000",
@@ -41,15 +41,15 @@ MARKERS = {
 TITLES = {"params": "PA", "macs": "FA", "memory": "MA", "latency": "LA"}
 SIZE_INCHES = (4.8, 3.4)
 AXES = {"B": (1 / 1024, "KiB"), "s": (1e3, "ms"), "J": (1e3, "mJ")}
-"""By the unit of a resource: what an axis multiplies it by, and the unit that its label names; as in the page"""
+"""Axis scale and axis unit, by the unit of a resource; as on the page."""
 LONGEST_LINE = 64
-"""of the text below an axis"""
+"""Maximum number of characters in a line of an axis label."""
 NARROW = 8
-"""times the smallest value: below it 1, 2, 5 would be one or two ticks of a logarithmic axis"""
+"""Ratio of largest to smallest value below which ticks at 1, 2, 5 would leave only one or two on a log axis."""
 
 
 def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
-    """Write ``accuracy-RESOURCE.png`` and ``.svg`` for every resource that differs between trials; their paths."""
+    """Write ``METRIC-RESOURCE.png`` and ``.svg`` for each resource that differs between trials; returns their paths."""
     from matplotlib.figure import Figure
 
     found = of_one_machine(candidates(trials))
@@ -57,48 +57,55 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for resource in RESOURCES:
-        there = [one for one in found if resource.name in one.takes]
-        if len({one.takes[resource.name] for one in there}) < 2:
+        known = [candidate for candidate in found if resource.name in candidate.takes]
+        if len({candidate.takes[resource.name] for candidate in known}) < 2:
             continue
         figure = Figure(figsize=SIZE_INCHES, layout="constrained", dpi=200)
-        _draw(figure.add_subplot(), there, resource, modes)
+        _draw(figure.add_subplot(), known, resource, modes)
         for suffix in ("png", "svg"):
             path = folder / f"{found[0].metric.name}-{resource.name}.{suffix}"
 
-            def write(temporary: Path, kind: str = suffix, drawn: Any = figure) -> None:
-                drawn.savefig(temporary, format=kind)
+            def write(temporary: Path, kind: str = suffix, figure_to_save: Any = figure) -> None:
+                figure_to_save.savefig(temporary, format=kind)
 
             write_atomically(path, write)
             written.append(path)
     return written
 
 
-def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict[str, str]) -> None:
+def _draw(axes: Any, known: Sequence[Candidate], resource: Resource, modes: dict[str, str]) -> None:
     from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     scale, unit = AXES.get(resource.unit, (1.0, ""))
 
-    def x(one: Candidate) -> float:
-        return scale * one.takes[resource.name]
+    def x(candidate: Candidate) -> float:
+        return scale * candidate.takes[resource.name]
 
-    metric = there[0].metric
+    metric = known[0].metric
     share = 100.0 if metric.is_share else 1.0
-    on_front = front([x(one) for one in there], [one.worth for one in there])
-    best = sorted((one for one, on in zip(there, on_front, strict=True) if on), key=x)
+    on_front = front([x(candidate) for candidate in known], [candidate.worth for candidate in known])
+    best = sorted((candidate for candidate, is_on_front in zip(known, on_front, strict=True) if is_on_front), key=x)
     axes.step(
-        [x(one) for one in best], [share * one.validation for one in best], where="post", color="0.5", lw=0.8, ls=":"
+        [x(candidate) for candidate in best],
+        [share * candidate.validation for candidate in best],
+        where="post",
+        color="0.5",
+        lw=0.8,
+        ls=":",
     )
-    for mode in dict.fromkeys(modes[one.key] for one in there):
+    for mode in dict.fromkeys(modes[candidate.key] for candidate in known):
         groups: dict[str, list[Candidate]] = {}
-        for one in there:
-            if modes[one.key] == mode:
-                groups.setdefault(one.name, []).append(one)
+        for candidate in known:
+            if modes[candidate.key] == mode:
+                groups.setdefault(candidate.name, []).append(candidate)
         rows = sorted(groups.values(), key=lambda group: fmean(map(x, group)))
         axes.errorbar(
             [fmean(map(x, group)) for group in rows],
-            [share * fmean(one.validation for one in group) for group in rows],
+            [share * fmean(candidate.validation for candidate in group) for group in rows],
             xerr=[stdev(map(x, group)) if len(group) > 1 else 0 for group in rows],
-            yerr=[share * stdev(one.validation for one in group) if len(group) > 1 else 0 for group in rows],
+            yerr=[
+                share * stdev(candidate.validation for candidate in group) if len(group) > 1 else 0 for group in rows
+            ],
             color=COLOURS.get(mode, "0.3"),
             marker=MARKERS.get(mode, "."),
             ls="--" if mode == "uniform" else "-" if mode != DENSE else "",
@@ -108,7 +115,7 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
             label=TITLES.get(mode, mode),
         )
     axes.set_xscale("log")
-    if max(map(x, there)) > NARROW * min(map(x, there)):
+    if max(map(x, known)) > NARROW * min(map(x, known)):
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
@@ -117,7 +124,7 @@ def _draw(axes: Any, there: Sequence[Candidate], resource: Resource, modes: dict
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
     axes.xaxis.set_major_formatter(plain if unit else EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    (label,), look = lettering(fill(f"{title_of(resource, there)}{unit and f', {unit}'}", LONGEST_LINE))
+    (label,), look = lettering(fill(f"{title_of(resource, known)}{unit and f', {unit}'}", LONGEST_LINE))
     axes.set_xlabel(label, **look)
     (label,), look = lettering(f"validation {metric.title}{' (%)' if metric.is_share else ''}")
     axes.set_ylabel(label, **look)

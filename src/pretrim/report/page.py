@@ -1,8 +1,8 @@
-"""One HTML file of a study or a run: data, styles, script and Plotly inside; it loads nothing and sends nothing.
+"""A study or a run as one self-contained HTML file with data, styles, script and Plotly; it makes no network requests.
 
-Names come from outside (classes, layers, models, errors of other people's code). They reach the page as JSON in which
-``<``, ``>`` and ``&`` are escapes, and the script sets them as text, never as markup. A content security policy names
-the hashes of the two scripts, and allows no request.
+Names (of classes, layers, models) and error messages come from outside and are not trusted. They reach the page as JSON
+in which ``<``, ``>`` and ``&`` are escaped, and the script sets them as text, never as markup. A content security
+policy allows the two scripts by their hashes and forbids all requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pretrim.files import write_text
 LARGEST_BYTES = 8 * 2**20
 REFRESH_S = 5
 SCRIPTS = ("numbers.js", "choose.js", "card.js", "plots.js", "table.js", "app.js")
-"""In the order in which they need each other; the page has them as one"""
+"""Parts of the page's one script, in the order of their dependencies."""
 
 
 def write_page(path: Path, title: str, contents: dict[str, Any], *, refresh: bool = False) -> None:
@@ -30,26 +30,26 @@ def write_page(path: Path, title: str, contents: dict[str, Any], *, refresh: boo
 
     Args:
         path: the file, ending in ``.html``.
-        title: of the page.
-        contents: of a study (`contents.contents`) or a run (`run.contents`).
-        refresh: let the page load itself again every five seconds, for a study that runs.
+        title: the page's title.
+        contents: contents of a study (`contents.contents`) or a run (`run.run_contents`).
+        refresh: whether the page reloads itself every five seconds, for a running study.
 
-    Raises UsageError without Plotly.
+    Raises UsageError if Plotly is not installed.
     """
     write_text(path, page(title, contents, refresh=refresh))
 
 
 def page(title: str, contents: dict[str, Any], *, refresh: bool = False) -> str:
-    """The same, as text.
+    """The HTML text of a report.
 
     Args:
-        title: of the page.
-        contents: what the script draws.
-        refresh: whether the page loads itself again.
+        title: the page's title.
+        contents: the JSON that the script draws.
+        refresh: whether the page reloads itself.
     """
-    own = files("pretrim.report").joinpath("page")
+    assets = files("pretrim.report").joinpath("page")
     plotly = _plotly()
-    script = "\n".join(own.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = "\n".join(assets.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
     policy = "; ".join(
         [
             "default-src 'none'",
@@ -60,23 +60,23 @@ def page(title: str, contents: dict[str, Any], *, refresh: bool = False) -> str:
             "form-action 'none'",
         ]
     )
-    again = f'<meta http-equiv="refresh" content="{REFRESH_S}">' if refresh else ""
+    refresh_tag = f'<meta http-equiv="refresh" content="{REFRESH_S}">' if refresh else ""
     parts = {
         "POLICY": policy,
-        "REFRESH": again,
+        "REFRESH": refresh_tag,
         "TITLE": html.escape(title),
-        "STYLE": own.joinpath("style.css").read_text(encoding="utf-8"),
+        "STYLE": assets.joinpath("style.css").read_text(encoding="utf-8"),
         "DATA": embedded({**contents, "trials": packed(contents["trials"])}),
         "PLOTLY": plotly,
         "SCRIPT": script,
     }
-    # Text and names of parts in turns; what is put in is not searched again.
-    pieces = own.joinpath("page.html").read_text(encoding="utf-8").split("@@")
-    return "".join(parts[piece] if place % 2 else piece for place, piece in enumerate(pieces))
+    # Text and part names alternate; inserted parts are not searched for further names.
+    pieces = assets.joinpath("page.html").read_text(encoding="utf-8").split("@@")
+    return "".join(parts[piece] if index % 2 else piece for index, piece in enumerate(pieces))
 
 
 def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows with the same names, which are written once: 10,000 trials would repeat them for a megabyte and a half.
+    """Store column names once for all rows: repeating them for 10,000 trials would take 1.5 MB.
 
     >>> packed([{"key": "a", "seed": 0}, {"key": "b", "seed": 1}])
     {'columns': ['key', 'seed'], 'rows': [['a', 0], ['b', 1]]}
@@ -86,23 +86,25 @@ def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def embedded(value: Any) -> str:
-    """JSON that can stand in a script element, whatever the texts in it.
+    """JSON that is safe inside a script element, whatever its strings contain.
 
     >>> embedded(["</script><!--", "\\u2028"])
     '["\\\\u003c/script\\\\u003e\\\\u003c!--","\\\\u2028"]'
     """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
 def _hash(script: str) -> str:
+    """The hash of a script as a content security policy source."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _plotly() -> str:
+    """Plotly's JavaScript. Raises UsageError if Plotly is not installed."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What the page shows of a single run: the same card as a study's, of one network beside the dense one."""
+"""The contents of a single run's page: the same card as in a study's, for one network beside the dense one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SLIM, DENSE = "slim", "dense"
 
 
 def run_contents(folder: Path, record: RunRecord, artifacts: Sequence[str] = ()) -> dict[str, Any]:
-    """What the script draws of a run.
+    """The JSON that the script draws for a run.
 
     Args:
-        folder: of the run, with its confusion matrix.
-        record: what ``run.json`` says.
-        artifacts: what was exported, in words.
+        folder: the run's folder, with its confusion matrix.
+        record: contents of ``run.json``.
+        artifacts: descriptions of the exported artifacts.
     """
     plan, results = record.plan, dict(record.results or {})
     takes = {SLIM: costs_of(record, SLIM), DENSE: costs_of(record, DENSE)}
-    shown = [one for one in RESOURCES if one.name in takes[SLIM]]
-    names = [one.name for one in shown]
+    shown = [resource for resource in RESOURCES if resource.name in takes[SLIM]]
+    names = [resource.name for resource in shown]
     menu, device = board_menu(), str((plan.device or {}).get("name", ""))
     is_known = {"file", "arena"} <= set(names)
     exported = f" Exported: {'; '.join(artifacts)}." if artifacts else ""
@@ -34,7 +34,7 @@ def run_contents(folder: Path, record: RunRecord, artifacts: Sequence[str] = ())
         "kind": "run",
         "study": f"{model_name(record)}, slim and dense",
         "about": f"Trained {_epochs(results)}.{exported}",
-        "resources": [{**vars(one), "detail": _detail(record, one.name)} for one in shown],
+        "resources": [{**vars(resource), "detail": _detail(record, resource.name)} for resource in shown],
         "network": _network(record),
         "metric": _metric(results).to_json(),
         "smallest": [],
@@ -63,12 +63,12 @@ def run_contents(folder: Path, record: RunRecord, artifacts: Sequence[str] = ())
 
 
 def model_name(record: RunRecord) -> str:
-    """What the dense network is called."""
+    """The name of the dense network."""
     return "A network" if record.reference is None else record.reference.name
 
 
 def dense_results(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The dense network's accuracies, where it was trained beside the slim one or given with its weights."""
+    """The dense network's scores, if it was trained beside the slim one or given with its weights; else None."""
     if results.get("dense"):
         return dict(results["dense"])
     test = results.get("inherited", {}).get("dense_test")
@@ -77,21 +77,21 @@ def dense_results(results: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _metric(results: Mapping[str, Any]) -> Metric:
-    """That the scores are by."""
+    """The metric of the scores."""
     return Metric.from_json(results.get("metric"))
 
 
 def costs_of(record: RunRecord, which: str) -> dict[str, float]:
-    """What the slim or the dense network takes of each resource (`study.recommend.RESOURCES`)."""
+    """Amount of each resource (`study.recommend.RESOURCES`) that the slim or the dense network takes, by name."""
     device = record.plan.device or {}
     costs = {**(record.plan.slim if which == SLIM else record.plan.dense), **device.get(which, {})}
-    found = {name: float(costs[cost]) for name, cost in COST_OF.items() if cost in costs}
-    known = device.get("times")  # with what each holds for: they have rows of their own
-    return found | ({"latency": costs["latency_ns"] * 1e-9} if "latency_ns" in costs and not known else {})
+    amounts = {name: float(costs[cost]) for name, cost in COST_OF.items() if cost in costs}
+    times = device.get("times")  # timed entries say what they hold for and have rows of their own
+    return amounts | ({"latency": costs["latency_ns"] * 1e-9} if "latency_ns" in costs and not times else {})
 
 
 def times_of(record: RunRecord) -> list[dict[str, Any]]:
-    """Times and energies on the plan's board, measured or predicted, a row each; `detail` says what it holds for."""
+    """Measured or predicted times and energies on the plan's board, one row each; `detail` says what it holds for."""
     rows: list[dict[str, Any]] = []
     for entry in (record.plan.device or {}).get("times", ()):
         source, label = str(entry.get("source", "predicted")), str(entry.get("label", ""))
@@ -104,9 +104,9 @@ def times_of(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _detail(record: RunRecord, name: str) -> str:
-    """What a figure of a device holds for."""
-    entry = {"latency": "latency_on", "arena": "arena_text"}.get(name, "")
-    return str((record.plan.device or {}).get(entry, ""))
+    """What a device's latency or arena size holds for; empty for other resources."""
+    field = {"latency": "latency_on", "arena": "arena_text"}.get(name, "")
+    return str((record.plan.device or {}).get(field, ""))
 
 
 def _network(record: RunRecord) -> dict[str, Any] | None:
@@ -145,12 +145,12 @@ def _row(which: str, results: Mapping[str, Any], takes: Mapping[str, float], nam
 
 
 def _pairs(results: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
-    """The slim network against the dense one on the same test images; see `contents.pairs`."""
+    """Comparison of the slim with the dense network on the same test images; see `contents.pairs`."""
     dense, slim = (dense_results(results) or {}).get("test"), results.get("test")
     if dense is None or slim is None or "right" not in dense or "right" not in slim:
         return {}
-    found = compare(unpack(dense["right"]), unpack(slim["right"]))
-    values = (found.difference, *found.interval.to_json(), found.p_value)
+    comparison = compare(unpack(dense["right"]), unpack(slim["right"]))
+    values = (comparison.difference, *comparison.interval.to_json(), comparison.p_value)
     return {DENSE: {SLIM: [float(f"{value:.4g}") for value in values]}}
 
 

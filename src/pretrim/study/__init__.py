@@ -1,1 +1,1 @@
-"""A study: many plans of one network, trained, kept, compared; see `docs/study.md`."""
+"""Studies: many plans of one network, trained, stored and compared; see `docs/study.md`."""

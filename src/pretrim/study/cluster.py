@@ -1,8 +1,8 @@
-"""A sweep on a Ray cluster: each trial is a task; the table is touched by the driver alone.
+"""A sweep on a Ray cluster: each trial is a Ray task, and only the driver accesses the table.
 
-A task trains in a private folder of the node that it runs on, and sends record and run back. When a node is lost, Ray
-runs its tasks elsewhere; a result is written to the table once, by the driver, under the trial's key. Ray pickles code
-and results between its nodes: the cluster is trusted, as everything that runs on it is.
+A task trains in a temporary folder of its node and sends the record and the run's files back. When a node is lost, Ray
+runs its tasks on another one; each result is written to the table once, by the driver, under the trial's key. Ray
+exchanges pickled code and results between nodes, so the cluster must be trusted.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from .store import BEAT_S, Finished, Store
 from .sweep import Status
 
 RETRIES = 3
+"""How often Ray runs a lost task again."""
 REACHED_S = 5.0
+"""Timeout of the first connection to a cluster."""
 WAIT_S = 0.25
 _inputs: dict[str, Any] = {}
-"""Of this process: a node's worker loads the data once."""
+"""Inputs cached in this process, so that a node's worker loads the data only once."""
 
 
 def sweep_on_ray(
@@ -42,40 +44,40 @@ def sweep_on_ray(
     gpus: float = 0,
     on_status: Callable[[Status], None] = lambda status: None,
 ) -> None:
-    """Work until every trial is finished, on the cluster's nodes. pretrim and the data must be there, at the same path.
+    """Run trials on a cluster's nodes until all are finished. Each node needs pretrim, and the data at the same path.
 
     Args:
-        folder: of the study; runs come back to it.
+        folder: the study's folder; runs are copied back to it.
         store: its trials.
-        address: ``"auto"`` for the cluster that this machine is in, or ``HOST:PORT``; ``"local"`` starts one here.
-        gpus: of each trial; its CPUs are the study's threads.
-        on_status: is told where it is.
+        address: ``"auto"`` for the cluster that this machine belongs to, or ``HOST:PORT``; ``"local"`` starts one here.
+        gpus: number of GPUs for each trial; its number of CPUs is the study's number of threads.
+        on_status: called with the progress.
 
     Raises:
-        UsageError: Ray is not installed, or there is no such cluster.
+        UsageError: Ray is not installed, or the cluster cannot be reached.
         StudyError: the database cannot be used.
     """
     ray = connected(address)
     settings = store.config()
-    mirror, seen = OptunaExport(store, settings), Finished(store)
+    mirror, finished_trials = OptunaExport(store, settings), Finished(store)
     mirror.reconcile()
-    # Without an upper limit tasks would queue in Ray, claimed and beaten for, while other sweeps find nothing.
     task = ray.remote(num_cpus=settings.execution.threads or 1, num_gpus=gpus, max_retries=RETRIES)(run_elsewhere)
     running: dict[Any, Trial] = {}
-    started, beaten = time.monotonic(), time.monotonic()
+    started, last_beat = time.monotonic(), time.monotonic()
     try:
         while True:
-            while len(running) < _places(ray, settings, gpus) and (trial := store.claim()) is not None:
+            # Claim no more trials than can run now: those queued in Ray would be kept from other sweeps.
+            while len(running) < _slots(ray, settings, gpus) and (trial := store.claim()) is not None:
                 running[task.remote(settings.to_json(), trial.spec.to_json())] = trial
             if running:
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_S)
                 for reference in ready:
-                    _keep(ray, folder, store, running.pop(reference), reference)
-            if time.monotonic() - beaten > BEAT_S:
-                beaten = time.monotonic()
+                    _store_result(ray, folder, store, running.pop(reference), reference)
+            if time.monotonic() - last_beat > BEAT_S:
+                last_beat = time.monotonic()
                 for trial in running.values():
                     store.beat(trial.key)
-            counts, finished = store.counts(), seen.new()
+            counts, finished = store.counts(), finished_trials.new()
             for trial in finished:
                 mirror.publish(trial)
             left = counts["waiting"] + counts["running"]
@@ -102,60 +104,66 @@ def sweep_on_ray(
 
 
 def connected(address: str) -> Any:
-    """Ray, connected to a cluster, or as it was if it is already. Raises UsageError where there is none."""
+    """Import Ray and connect it to a cluster, unless it is connected already. Raises UsageError if that fails."""
     try:
         import ray
     except ImportError as error:
         raise UsageError("--ray needs the package ray: pip install 'pretrim[ray]'.") from error
     host, _, port = address.rpartition(":")
     try:
-        if port.isdigit() and host:  # Ray itself would wait for minutes
+        if port.isdigit() and host:  # Ray itself would wait for minutes if nothing listens there
             socket.create_connection((host, int(port)), timeout=REACHED_S).close()
-        where = None if address == "local" else address
+        init_address = None if address == "local" else address
         ray.init(
-            address=where, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=40
+            address=init_address,
+            ignore_reinit_error=True,
+            log_to_driver=False,
+            include_dashboard=False,
+            logging_level=40,
         )
     except (OSError, RuntimeError, ValueError) as error:
-        said = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
-        raise UsageError(f"No Ray cluster at {shown(address)} ({said}): start one with `ray start --head`.") from error
+        message = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
+        raise UsageError(
+            f"No Ray cluster at {shown(address)} ({message}): start one with `ray start --head`."
+        ) from error
     return ray
 
 
-def _places(ray: Any, settings: StudyConfig, gpus: float) -> int:
-    """How many trials the nodes that are there now can run."""
-    there = ray.cluster_resources()
-    places = int(there.get("CPU", 0) // (settings.execution.threads or 1))
-    return min(places, int(there.get("GPU", 0) / gpus)) if gpus else places
+def _slots(ray: Any, settings: StudyConfig, gpus: float) -> int:
+    """Number of trials that the current nodes can run at once."""
+    resources = ray.cluster_resources()
+    slots = int(resources.get("CPU", 0) // (settings.execution.threads or 1))
+    return min(slots, int(resources.get("GPU", 0) / gpus)) if gpus else slots
 
 
 def run_elsewhere(settings: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes], str]:
-    """The task: a record and the files of a run, or why there are none."""
+    """The Ray task: returns a trial's record and the files of its run, or empty ones and an error message."""
     from .inputs import open_inputs
     from .trial import run_trial
     from .worker import is_the_machine
 
     with tempfile.TemporaryDirectory(prefix="pretrim-") as folder:
         run = Path(folder) / "run"
-        parsed = StudyConfig.from_json(settings)
+        config = StudyConfig.from_json(settings)
         try:
-            name = json.dumps(settings, sort_keys=True)
-            if name not in _inputs:
+            cache_key = json.dumps(settings, sort_keys=True)
+            if cache_key not in _inputs:
                 _inputs.clear()
-                _inputs[name] = open_inputs(parsed)
-            record = run_trial(parsed, _inputs[name], TrialSpec.from_json(asked), run)
+                _inputs[cache_key] = open_inputs(config)
+            record = run_trial(config, _inputs[cache_key], TrialSpec.from_json(asked), run)
         except Exception as error:
             if is_the_machine(error):
-                raise  # Ray tries again, perhaps on another node
-            said = str(error) if isinstance(error, PretrimError) else f"{type(error).__name__}: {error}"
-            return {}, {}, " ".join(said.split())
+                raise  # Ray retries the task, perhaps on another node
+            message = str(error) if isinstance(error, PretrimError) else f"{type(error).__name__}: {error}"
+            return {}, {}, " ".join(message.split())
         return record, {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}, ""
 
 
-def _keep(ray: Any, folder: Path, store: Store, trial: Trial, reference: Any) -> None:
-    """Write what a task gave: files first, then the row."""
+def _store_result(ray: Any, folder: Path, store: Store, trial: Trial, reference: Any) -> None:
+    """Store a task's result: files first, then the row."""
     try:
         record, contents, error = ray.get(reference)
-    except Exception as lost:  # Ray's own: nodes and workers that died too often, memory that ran out
+    except Exception as lost:  # Ray's own errors: nodes or workers died too often, or memory ran out
         store.fail(trial.key, f"lost by Ray: {' '.join(str(lost).split())[:300]}")
         return
     if error:

@@ -1,4 +1,4 @@
-"""The command that trains one network of a study again."""
+"""The command line that trains a network of a study again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pretrim.train import Execution, Recipe
 from .settings import DENSE, RUNTIME, StudyConfig, TrialSpec
 
 OPTIONS = {"epochs": "--epochs", "batch_size": "--batch-size", "learning_rate": "--lr"}
-"""Of a recipe, that every command names: all else is the same for every data set"""
+"""Recipe fields that every command states, with their options; the defaults of all others are the same for all data."""
 
 
 def shared_command(config: StudyConfig) -> str:
-    """What the commands of all trials of a study begin with; empty for a model or data that have no name."""
+    """The common first part of all commands of a study; empty if the model or the data have no name."""
     if any(", " in name or not name for name in (config.model, config.data)):
         return ""
     words = ["pretrim", "compress", config.model, "--data", config.data]
@@ -31,15 +31,15 @@ def shared_command(config: StudyConfig) -> str:
 
 
 def own_command(spec: TrialSpec) -> str:
-    """What a trial adds to that; empty for the dense network, which `compress` does not train alone."""
+    """The part of the command specific to a trial; empty for the dense network, which `compress` cannot train alone."""
     if spec.mode == DENSE:
         return ""
     words = ["--mode", spec.mode]
     if spec.device:
         words += ["--device", spec.device]
-    of_device = board(spec.device).limits() if spec.device and spec.budget_fraction == 1 else {}
+    device_limits = board(spec.device).limits() if spec.device and spec.budget_fraction == 1 else {}
     for name, amount in spec.amounts.items():
-        if name not in of_device:
+        if name not in device_limits:
             words += as_options(name, amount)
     words += ["--round-to", str(spec.round_to), "--seed", str(spec.seed)]
     if spec.step != Options.step and spec.mode in SAMPLED:
@@ -50,18 +50,20 @@ def own_command(spec: TrialSpec) -> str:
 
 
 def _training(recipe: Recipe) -> list[str]:
+    """Options for the recipe; fields outside `OPTIONS` only where they differ from the default."""
     words = []
     for name, option in OPTIONS.items():
         words += [option, f"{getattr(recipe, name):.12g}"]
-    usual = Recipe()
+    default = Recipe()
     for field in fields(recipe):
         value = getattr(recipe, field.name)
-        if field.name not in (*OPTIONS, "seed") and value != getattr(usual, field.name):
+        if field.name not in (*OPTIONS, "seed") and value != getattr(default, field.name):
             words += ["--set", f"{field.name}={str(value).lower() if isinstance(value, bool) else value}"]
     return words
 
 
 def _execution(execution: Execution) -> list[str]:
+    """Options for the execution settings that are not left to their defaults."""
     words = [] if execution.device == "auto" else ["--train-on", execution.device]
     if execution.precision is not None:
         words += ["--precision", execution.precision]

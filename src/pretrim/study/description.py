@@ -1,4 +1,4 @@
-"""What a report shows of the network itself, kept in the study's folder: layers, groups, shares in each mode."""
+"""A description of the dense network for reports, stored in the study's folder: layers, groups, shares per mode."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NETWORK = "network.json"
 
 
 def write_network(folder: Path, inputs: TrialInputs) -> None:
-    """Write it, once."""
+    """Write the description, unless it exists already."""
     if not (folder / NETWORK).exists():
         write_text(folder / NETWORK, json.dumps(describe(inputs)) + "\n")
 
 
 def describe(inputs: TrialInputs) -> dict[str, Any]:
-    """Plain JSON: names and dense widths of the groups, and the share of each layer in each mode."""
+    """Describe the network as plain JSON: names and dense widths of the groups, and each layer's share in each mode."""
     network = inputs.dense.network
     shares = {}
     for mode in MODES:
@@ -46,7 +46,7 @@ def describe(inputs: TrialInputs) -> dict[str, Any]:
 
 
 def read_network(folder: Path) -> dict[str, Any] | None:
-    """What was written; None where it is missing or damaged."""
+    """Read the description; None if it is missing or damaged."""
     source = folder / NETWORK
     try:
         plain = records.load(source.read_bytes(), source=source, error=StudyError, mend="remove it")
@@ -58,7 +58,7 @@ def read_network(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class _Described:
-    """What the report reads."""
+    """The fields that the report reads."""
 
     model: str
     input_shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""The inverse question: not the best network within a limit, but the smallest that is good enough."""
+"""The inverse problem: not the best network within a limit, but the smallest one that is accurate enough."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .settings import DENSE
 
 @dataclass(frozen=True)
 class Goal:
-    """What is good enough, by the validation images.
+    """The required validation score: either relative to the dense network, or absolute.
 
     Attributes:
-        drop: how much worse than the dense network: points of a share, percent of the value of another metric.
-        least: the score itself; at most, where less is better.
+        drop: allowed drop from the dense network, in points for a share, else in percent of the dense score.
+        least: the score itself: a minimum, or a maximum for metrics where lower is better.
     """
 
     drop: float | None = None
@@ -33,7 +33,7 @@ class Goal:
             raise UsageError(f"Expected --drop to be 0 or more points, but got {self.drop:g}.")
 
     def threshold(self, metric: Metric, dense: float | None) -> float:
-        """The score that is just good enough. Raises UsageError where it is from a dense network that is not known."""
+        """The score that just meets the goal. Raises UsageError if it depends on a dense score that is not known."""
         if self.least is not None:
             self.check(metric)
             return self.least
@@ -43,28 +43,28 @@ class Goal:
         return dense - allowed if metric.higher_is_better else dense + allowed
 
     def check(self, metric: Metric) -> None:
-        """Raises UsageError for a score that no network can have."""
+        """Raises UsageError for an impossible score."""
         if self.least is not None and metric.is_share and not 0 <= self.least <= 1:
             raise UsageError(
                 f"Expected --accuracy to be from 0 to 100 %, but got {metric.show(self.least)}: write it as 90% or 0.9."
             )
 
     def words(self, metric: Metric) -> str:
-        """For people."""
+        """A description of the goal, for messages."""
         if self.least is not None:
             return f"validation {metric.title} of {metric.show(self.least)}"
         return f"within {self.drop:g} {'points' if metric.is_share else '%'} of dense"
 
 
 def parse_score(text: str | float) -> float:
-    """A score as a user writes it.
+    """Parse a score as users write it.
 
     >>> parse_score("90%"), parse_score("0.9"), parse_score(12)
     (0.9, 0.9, 12.0)
     """
-    said = str(text).strip()
+    stripped = str(text).strip()
     try:
-        value = float(said.removesuffix("%")) / (100.0 if said.endswith("%") else 1.0)
+        value = float(stripped.removesuffix("%")) / (100.0 if stripped.endswith("%") else 1.0)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
@@ -73,39 +73,43 @@ def parse_score(text: str | float) -> float:
 
 
 def dense_score(found: Iterable[Candidate]) -> float | None:
-    """Validation score of the dense network, the mean over its seeds; None where it was not trained."""
-    scores = [one.validation for one in found if one.name == DENSE]
+    """Mean validation score of the dense network over its seeds; None if it was not trained."""
+    scores = [candidate.validation for candidate in found if candidate.name == DENSE]
     return fmean(scores) if scores else None
 
 
 def good_enough(found: Sequence[Candidate], threshold: float, cost: str = "macs") -> list[Candidate]:
-    """The networks that reach a score, those with the least of a cost first.
+    """The networks that reach a score, cheapest first.
 
     Args:
-        found: what is there.
-        threshold: the score that is just good enough.
-        cost: by its name in `recommend.RESOURCES`.
+        found: the candidates.
+        threshold: the score that just meets the goal.
+        cost: name of the cost in `recommend.RESOURCES`.
 
     Raises UsageError for an unknown cost.
     """
     if cost not in BY_NAME:
         raise UsageError(f"Expected a cost of {', '.join(BY_NAME)}, but got {shown(cost)}.")
-    reached = [one for one in found if one.worth >= one.metric.worth(threshold) and cost in one.takes]
-    return sorted(reached, key=lambda one: (one.takes[cost], -one.worth))
+    reached = [
+        candidate
+        for candidate in found
+        if candidate.worth >= candidate.metric.worth(threshold) and cost in candidate.takes
+    ]
+    return sorted(reached, key=lambda candidate: (candidate.takes[cost], -candidate.worth))
 
 
 def unreached(found: Sequence[Candidate], goal: Goal, threshold: float) -> InfeasibleBudget:
     """The error for a goal that no network reaches.
 
     Args:
-        found: the networks.
-        goal: what was asked for.
-        threshold: the score that comes to.
+        found: the candidates.
+        goal: the goal.
+        threshold: the score that the goal amounts to.
     """
-    best = max(found, key=lambda one: one.worth)
+    best = max(found, key=lambda candidate: candidate.worth)
     metric = best.metric
-    least, reached = metric.show_apart(threshold, best.validation)
+    required, reached = metric.show_apart(threshold, best.validation)
     return InfeasibleBudget(
-        f"No network reaches {least} ({goal.words(metric)}) on the validation images: the best is "
+        f"No network reaches {required} ({goal.words(metric)}) on the validation images: the best is "
         f"{best.name}, seed {best.seed}, with {reached}. Train longer, or ask for less."
     )

@@ -1,4 +1,4 @@
-"""What all trials of a study need: the dense network and the data, made once in each process."""
+"""The inputs that all trials of a study share: the dense network and the data, loaded once in each process."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class TrialInputs:
     Attributes:
         dense: the dense network and its analysis.
         data: what to train and test on.
-        latency: measured costs by runtime, where a mode or a limit asks for them.
-        task: what the network is for.
+        latency: latency costs from this machine's measured tables, by runtime.
+        task: the network's task.
     """
 
     dense: DenseModel
@@ -38,26 +38,26 @@ class TrialInputs:
 
 
 def open_inputs(config: StudyConfig) -> TrialInputs:
-    """Load the data, analyse the network; a measured latency comes from the table that the sweep has made.
+    """Load the data and analyse the network; latencies come from tables that this machine has already.
 
     Raises:
-        UsageError, ModelError, DataError: as the names in the configuration deserve.
+        UsageError, ModelError, DataError: the model, data or task in the configuration cannot be opened.
     """
-    named = find(config.task) if config.task else None
-    data = _data(config, named)
+    task = find(config.task) if config.task else None
+    data = _data(config, task)
     dense = open_model(config.model, data.input_shape, len(data.classes) or None)
     check_forward(config.forward, dense)
-    return TrialInputs(dense, data, known_latencies(config, dense), named or find(data.task))
+    return TrialInputs(dense, data, known_latencies(config, dense), task or find(data.task))
 
 
 def _data(config: StudyConfig, task: Task | None) -> DataSet:
-    """The data by name, or those of the task."""
+    """Load the named data set, or the task's own data if none is named."""
     if not config.data:
         return own_data(task, config.split_seed)
     image = config.image
     channels, size = (image[0], image[1:]) if image is not None else (None, None)
     if channels is None and config.model.startswith("torchvision:"):
-        channels = 3  # all of its networks take colour images
+        channels = 3  # all torchvision networks take colour images
     data = load(
         config.data,
         seed=config.split_seed,
@@ -71,9 +71,9 @@ def _data(config: StudyConfig, task: Task | None) -> DataSet:
 
 
 def check_forward(forward: Mapping[str, str], dense: DenseModel) -> None:
-    """Raises StudyError if a network of the user's computes something else than when the study was made.
+    """Raises StudyError if a user-defined network no longer computes the same as when the study was made.
 
-    Studies of older versions do not say what it computed.
+    Studies of older versions do not record its computation and are not checked.
     """
     changed = first_difference(forward, dense.forward or {}) if forward else None
     if changed is not None:
@@ -83,7 +83,7 @@ def check_forward(forward: Mapping[str, str], dense: DenseModel) -> None:
 
 
 def latency_key(config: StudyConfig, runtime: str) -> LatencyKey:
-    """Where the latencies of a study are of: a runtime on this machine."""
+    """The key of the latency table for a study's data type and a runtime on this machine, one thread."""
     from pretrim.latency import PROVIDERS, LatencyKey
     from pretrim.measure.worker import cpu_name
 
@@ -92,16 +92,16 @@ def latency_key(config: StudyConfig, runtime: str) -> LatencyKey:
 
 
 def known_latencies(config: StudyConfig, dense: DenseModel) -> dict[str, LatencyCost]:
-    """The measured costs of the runtimes that this machine has tables of already."""
+    """Latency costs of the runtimes for which this machine already has a table of the network, by runtime."""
     from pretrim.latency import PROVIDERS, load_table, measured_cost
     from pretrim.latency.cost import key_of
 
     if config.dtype not in ("float32", "int8"):
         return {}
-    found: dict[str, LatencyCost] = {}
+    latencies: dict[str, LatencyCost] = {}
     for runtime in PROVIDERS:
         key = latency_key(config, runtime)
         table = load_table(key)
         if table is not None and key_of(dense.network) in table.corrections:
-            found[runtime] = measured_cost(dense.network, dense.module, key)
-    return found
+            latencies[runtime] = measured_cost(dense.network, dense.module, key)
+    return latencies

@@ -1,4 +1,4 @@
-"""Fronts of resources against accuracy, pure functions on arrays: costs (n x k) to keep low, values (n) to be high."""
+"""Pareto fronts of costs against accuracy: pure functions on arrays of costs (n x k, lower is better) and values (n)."""
 
 from __future__ import annotations
 
@@ -9,48 +9,50 @@ from pretrim.errors import UsageError
 
 FloatArray = NDArray[np.float64]
 BLOCK = 512
-"""rows that are compared with the front at once"""
+"""Number of rows that are compared with the front at once."""
 
 
 def _arrays(costs: ArrayLike, values: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    given, gains = np.asarray(costs, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    if given.ndim == 1:
-        given = given[:, None]
-    if given.ndim != 2 or gains.ndim != 1 or len(given) != len(gains):
-        raise UsageError(f"Expected costs (n x k) and values (n), but got {given.shape} and {gains.shape}.")
-    return given, gains
+    """Costs (n x k) and values (n) as float arrays. Raises UsageError if their shapes do not match."""
+    cost_array, gains = np.asarray(costs, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if cost_array.ndim == 1:
+        cost_array = cost_array[:, None]
+    if cost_array.ndim != 2 or gains.ndim != 1 or len(cost_array) != len(gains):
+        raise UsageError(f"Expected costs (n x k) and values (n), but got {cost_array.shape} and {gains.shape}.")
+    return cost_array, gains
 
 
 def front(costs: ArrayLike, values: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other beats: none costs at most as much in everything, is worth as much, and better in one.
+    """Mask (n) of the points that no other point dominates.
 
-    Equal points are on the front together; points with a NaN are not.
+    A point dominates another if it is at least as good in every cost and in the value, and better in one of them. Equal
+    points are on the front together; points with a NaN are not on it.
 
     Args:
-        costs: n x k, or n for one cost.
-        values: n.
+        costs: costs of each point (n x k, or n for one cost), lower is better.
+        values: value of each point (n), higher is better.
 
     >>> front([1, 2, 2, 3], [0.5, 0.7, 0.6, 0.7]).tolist()
     [True, True, False, False]
     """
-    given, gains = _arrays(costs, values)
-    points = np.column_stack([given, -gains])  # everything to be low
-    there = np.flatnonzero(~np.isnan(points).any(axis=1))
-    # In this order no point is beaten by a later one, except by an equal one, which beats nothing.
-    order = there[np.lexsort(points[there].T[::-1])]
-    found = np.zeros(len(points), dtype=bool)
-    best = np.empty((0, points.shape[1]))
+    cost_array, gains = _arrays(costs, values)
+    points = np.column_stack([cost_array, -gains])  # lower is better in every column
+    valid = np.flatnonzero(~np.isnan(points).any(axis=1))
+    # In lexicographic order no point is dominated by a later one.
+    order = valid[np.lexsort(points[valid].T[::-1])]
+    on_front = np.zeros(len(points), dtype=bool)
+    front_points = np.empty((0, points.shape[1]))
     for start in range(0, len(order), BLOCK):
         rows = order[start : start + BLOCK]
-        rows = rows[~_beaten(points[rows], best)]
-        rows = rows[~_beaten(points[rows], points[rows])]
-        found[rows] = True
-        best = np.concatenate([best, points[rows]])
-    return found
+        rows = rows[~_dominated(points[rows], front_points)]
+        rows = rows[~_dominated(points[rows], points[rows])]
+        on_front[rows] = True
+        front_points = np.concatenate([front_points, points[rows]])
+    return on_front
 
 
-def _beaten(points: FloatArray, by: FloatArray) -> NDArray[np.bool_]:
-    """Which points another set has a better one for."""
+def _dominated(points: FloatArray, by: FloatArray) -> NDArray[np.bool_]:
+    """Mask of the points that any point of another set dominates."""
     no_worse = np.ones((len(points), len(by)), dtype=bool)
     better = np.zeros_like(no_worse)
     for column in range(points.shape[1]):
@@ -60,49 +62,51 @@ def _beaten(points: FloatArray, by: FloatArray) -> NDArray[np.bool_]:
 
 
 def knee(costs: ArrayLike, values: ArrayLike) -> int | None:
-    """The point of a front of one cost after which more of it buys the least: farthest above the line between its ends.
+    """Index of the knee of a front with one cost: the point farthest above the line between the front's ends.
 
-    Both axes count from 0 to 1 (Das 1999; Satopää et al. 2011). None for fewer than three points on the front.
+    Beyond it, more cost buys less. Both axes are scaled to 0..1 (Das 1999; Satopää et al. 2011). None if the front has
+    fewer than three points.
 
     >>> knee([1, 2, 10], [0.1, 0.8, 0.9])
     1
     """
-    given, gains = _arrays(costs, values)
-    if given.shape[1] != 1:
-        raise UsageError(f"Expected one cost for a knee, but got {given.shape[1]}.")
-    places = np.flatnonzero(front(given, gains))
-    places = places[np.argsort(given[places, 0], kind="stable")]
-    x, y = given[places, 0], gains[places]
-    if len(places) < 3 or x[-1] == x[0] or y[-1] == y[0]:
+    cost_array, gains = _arrays(costs, values)
+    if cost_array.shape[1] != 1:
+        raise UsageError(f"Expected one cost for a knee, but got {cost_array.shape[1]}.")
+    indices = np.flatnonzero(front(cost_array, gains))
+    indices = indices[np.argsort(cost_array[indices, 0], kind="stable")]
+    x, y = cost_array[indices, 0], gains[indices]
+    if len(indices) < 3 or x[-1] == x[0] or y[-1] == y[0]:
         return None
     above = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
-    return int(places[int(np.argmax(above))])
+    return int(indices[int(np.argmax(above))])
 
 
 def hypervolume(costs: ArrayLike, values: ArrayLike, worst: ArrayLike) -> float:
-    """The volume between a front and a worst point (its k costs, then its value): larger is better (Zitzler 1999).
+    """Hypervolume between a front and a reference point (Zitzler 1999): larger is better.
 
-    By slices along the last cost, which is exact; meant for fronts of some hundred points and up to four costs.
+    Exact, by recursive slices along the last column; meant for fronts of a few hundred points and up to four costs.
 
     Args:
-        costs: of each point (N, or N x k), smaller is better.
-        values: of each point (N), larger is better.
-        worst: k costs, then a value.
+        costs: costs of each point (n, or n x k), lower is better.
+        values: value of each point (n), higher is better.
+        worst: the reference point: k costs, then a value.
 
     >>> hypervolume([1, 2], [0.5, 1.0], worst=[3, 0])
     1.5
     """
-    given, gains = _arrays(costs, values)
+    cost_array, gains = _arrays(costs, values)
     reference = np.asarray(worst, dtype=np.float64)
-    if reference.shape != (given.shape[1] + 1,):
-        raise UsageError(f"Expected a worst point of {given.shape[1] + 1} numbers, but got {reference.shape}.")
-    points = np.column_stack([given, -gains])
+    if reference.shape != (cost_array.shape[1] + 1,):
+        raise UsageError(f"Expected a worst point of {cost_array.shape[1] + 1} numbers, but got {reference.shape}.")
+    points = np.column_stack([cost_array, -gains])
     limits = np.append(reference[:-1], -reference[-1])
     points = points[(points < limits).all(axis=1)]
     return float(_volume(points, limits))
 
 
 def _volume(points: FloatArray, limits: FloatArray) -> float:
+    """The volume that points (n x d) dominate below their upper limits (d), lower is better in every column."""
     if not len(points):
         return 0.0
     if points.shape[1] == 1:
@@ -110,9 +114,9 @@ def _volume(points: FloatArray, limits: FloatArray) -> float:
     points = points[np.argsort(points[:, -1], kind="stable")]
     edges = np.append(points[1:, -1], limits[-1])
     total = 0.0
-    for place, (low, high) in enumerate(zip(points[:, -1], edges, strict=True)):
+    for index, (low, high) in enumerate(zip(points[:, -1], edges, strict=True)):
         if high > low:
-            slab = points[: place + 1, :-1]
+            slab = points[: index + 1, :-1]
             slab = slab[front(slab, np.zeros(len(slab)))] if slab.shape[1] > 1 else slab
             total += (high - low) * _volume(slab, limits[:-1])
     return total

@@ -1,4 +1,4 @@
-"""Where a study's runs are. A key comes from a database that others write to: it is checked before it is a path."""
+"""Folders of a study's runs. Keys come from a database that others may write to, so they are checked first."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ TRIALS = "trials"
 
 
 def trial_folder(folder: Path, key: str) -> Path:
-    """The run of a trial. Raises StudyError where it would be outside of the study's folder."""
+    """The run folder of a trial. Raises StudyError if it would be outside the study's folder of trials."""
     trials = folder / TRIALS
-    found = trials / key
-    if not found.resolve().is_relative_to(trials.resolve()) or found.parent != trials:
+    run = trials / key
+    if not run.resolve().is_relative_to(trials.resolve()) or run.parent != trials:
         raise StudyError(f"The trial {key!r} would be outside of {trials}: the study is damaged, or not of pretrim.")
-    return found
+    return run

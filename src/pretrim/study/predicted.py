@@ -1,4 +1,4 @@
-"""The time and energy of a trial on the microcontroller that it was planned for, predicted by public measurements."""
+"""Predicted time and energy of a trial on its target microcontroller, based on public measurements."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from .settings import RUNTIME
 
 
 def predicted(trial: Trial) -> dict[str, Any] | None:
-    """What the trial's network takes there, as `Prediction.record` has it for ``slim``; None where its sweep named no
-    microcontroller and runtime, or nothing is known of them."""
+    """Predict the time and energy of a trial's network, as a `Prediction.record` for ``slim``.
+
+    None if its sweep named no microcontroller and runtime, or nothing is known of them.
+    """
     spec, sketched = trial.spec, (trial.record or {}).get("on_boards")
     if spec.device is None or spec.runtime == RUNTIME or sketched is None:
         return None
     try:
         target = board(spec.device)
         basis, ns = predict(target, find_system(target, spec.runtime, "int8"), sketched["slim"])
-    except PretrimError:  # a board or runtime of another version of pretrim
+    except PretrimError:  # a board or runtime that this version of pretrim does not know
         return None
     return basis.record({"slim": ns})

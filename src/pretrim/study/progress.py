@@ -1,7 +1,7 @@
-"""How far the trials are that are being trained: told by those who train them, read by whoever watches the study.
+"""Progress of running trials: written by the processes that train them, read by whoever watches the study.
 
-It lies in a table of its own, which nothing depends on: a row that is damaged, old or missing is a trial of which
-nothing is known yet.
+It has a table of its own that nothing else depends on: if a row is damaged, old or missing, the trial's progress is
+simply unknown.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from .store import Store
 
 EVERY_S = 1.0
-"""How often a trial tells where it is"""
+"""Seconds between two reports of a trial's progress."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training is.
+    """The progress of a training.
 
     Attributes:
-        epoch: that it is in, from 1.
-        epochs: of the whole training.
-        done: of all its steps, 0..1.
-        seconds_left: by its own speed, when it told.
-        score: validation score of the last epoch that ended; None before the first.
+        epoch: current epoch, counted from 1.
+        epochs: number of epochs of the whole training.
+        done: fraction of all steps that are done, 0..1.
+        seconds_left: estimated remaining time at the time of the report.
+        score: validation score of the last finished epoch; None before the first.
     """
 
     epoch: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
@@ -49,7 +49,7 @@ class Place:
 
     @classmethod
     def of(cls, progress: Progress) -> Place:
-        """What a training says after a step."""
+        """Convert the progress that a training reports after a step."""
         done = (progress.epoch - 1 + progress.step / max(progress.steps, 1)) / progress.epochs
         score = progress.validation_score
         is_known = score is not None and math.isfinite(score)
@@ -67,8 +67,8 @@ class Running:
     """A trial that is being trained.
 
     Attributes:
-        trial: its row.
-        place: where it is; None before its first step.
+        trial: the trial.
+        place: its progress; None before its first report.
     """
 
     trial: Trial
@@ -76,43 +76,44 @@ class Running:
 
 
 def tell(store: Store, key: str, place: Place) -> None:
-    """Keep where a trial is. Raises StudyError if the database cannot be used.
+    """Store a trial's progress. Raises StudyError if the database cannot be used.
 
     Args:
-        store: of the study.
-        key: of the trial.
-        place: its epoch, score and speed.
+        store: the study's trials.
+        key: the trial's key.
+        place: its progress.
     """
     text = json.dumps(asdict(place), allow_nan=False)
-    row = {"study": store.name, "key": key}
-    mine = sql.update(PROGRESS).where(PROGRESS.c.study == store.name, PROGRESS.c.key == key)
+    identity = {"study": store.name, "key": key}
+    update = sql.update(PROGRESS).where(PROGRESS.c.study == store.name, PROGRESS.c.key == key)
 
     def write(connection: sql.Connection) -> None:
-        if connection.execute(mine.values(told=text)).rowcount:
+        if connection.execute(update.values(told=text)).rowcount:
             return
         try:
-            connection.execute(sql.insert(PROGRESS).values(**row, told=text))
+            connection.execute(sql.insert(PROGRESS).values(**identity, told=text))
         except IntegrityError:
-            pass  # somebody who took the trial over has just told
+            pass  # a process that took the trial over has just inserted it
 
     store.database.run(write)
 
 
 def running(store: Store) -> list[Running]:
-    """Trials that are being trained, in the order they were asked for."""
+    """Trials that are being trained, with their progress, in the order in which they were added."""
     trials = store.running()
     if not trials:
         return []
-    wanted = sql.select(PROGRESS.c.key, PROGRESS.c.told).where(
+    query = sql.select(PROGRESS.c.key, PROGRESS.c.told).where(
         PROGRESS.c.study == store.name,
         PROGRESS.c.key.in_(sql.select(TRIALS.c.key).where(TRIALS.c.study == store.name, TRIALS.c.state == "running")),
     )
-    rows = store.database.run(lambda connection: connection.execute(wanted).all())
-    told = {key: _read(text) for key, text in rows}
-    return [Running(trial, told.get(trial.key)) for trial in trials]
+    rows = store.database.run(lambda connection: connection.execute(query).all())
+    places = {key: _read(text) for key, text in rows}
+    return [Running(trial, places.get(trial.key)) for trial in trials]
 
 
 def _read(text: object) -> Place | None:
+    """The stored progress; None if it is damaged."""
     try:
         plain = records.load(str(text), source="progress", error=StudyError, mend="")
         return records.convert(plain, Place, source="progress", error=StudyError, mend="")
@@ -121,18 +122,18 @@ def _read(text: object) -> Place | None:
 
 
 class Teller:
-    """Keeps the last thing that a training said, for another thread to tell."""
+    """Passes a training's latest progress to another thread, which stores it."""
 
     def __init__(self, store: Store, key: str) -> None:
         self.store, self.key = store, key
         self._last: Progress | None = None
 
     def on_step(self, progress: Progress) -> None:
-        """Costs the training nothing."""
+        """Remember the latest progress, at no cost to the training."""
         self._last = progress
 
     def tell(self) -> None:
-        """Write it, if there is something new. Raises StudyError if the database cannot be used."""
+        """Store the latest progress if it is new. Raises StudyError if the database cannot be used."""
         progress, self._last = self._last, None
         if progress is not None:
             tell(self.store, self.key, Place.of(progress))

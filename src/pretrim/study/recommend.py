@@ -1,4 +1,4 @@
-"""Which network of a study to take under some limits, what a little more of each resource would buy, what to relax."""
+"""Recommend a network of a study under limits: which to take, what more of a resource would buy, what to relax."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resource:
-    """Something that a network takes.
+    """A resource that a network uses.
 
     Attributes:
-        name: short, as on the command line and in files.
-        title: for people.
-        unit: bytes, seconds, joules, or nothing for plain numbers.
+        name: short name, as on the command line and in files.
+        title: name for display.
+        unit: B for bytes, s for seconds, J for joules, or empty for counts.
     """
 
     name: str
@@ -54,9 +54,9 @@ COST_OF: Mapping[str, str] = {
     "arena": "arena_bytes",
 }
 MEASURED = ("latency", "energy")
-"""What is of one machine, runtime, data type and number of threads"""
+"""Resources that hold for one machine, runtime, data type and number of threads."""
 LEAST_GAIN = 0.001
-"""of a share, that is worth a mention"""
+"""The smallest gain of a share (0..1) that is worth a mention."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class Candidate:
     """A trained network.
 
     Attributes:
-        key: of its trial; its run is in ``trials/KEY``.
-        name: what was asked for.
-        seed: of its plan and training.
-        validation: score that it is chosen by.
-        test: score on images that nothing was chosen by.
-        takes: of each resource, where it is known.
+        key: key of its trial; its run is in ``trials/KEY``.
+        name: readable name of its spec.
+        seed: seed of its plan and training.
+        validation: validation score, by which networks are chosen.
+        test: score on the test images, which no choice depends on.
+        takes: amount of each resource that is known.
         validated: its evaluation on the validation images (`train.Evaluation.to_json`); None in older studies.
-        tested: likewise on the test images.
+        tested: its evaluation on the test images; None in older studies.
         timed_on: what its latency holds for: machine, runtime, data type, threads; None without a latency.
-        metric: that the scores are by.
+        metric: metric of the scores.
     """
 
     key: str
@@ -89,13 +89,16 @@ class Candidate:
 
     @property
     def worth(self) -> float:
-        """The validation score, turned so that more is better."""
+        """The validation score, with its sign chosen so that higher is better."""
         return self.metric.worth(self.validation)
 
 
 @dataclass(frozen=True)
 class Buy:
-    """What more of one resource gives: another network, how much more accurate it is, and whether that is sure."""
+    """A better network beyond one limit: how much more of the resource it takes and how much accuracy that gains.
+
+    `comparison` tells whether the gain is significant.
+    """
 
     resource: Resource
     more: float
@@ -106,7 +109,7 @@ class Buy:
 
 @dataclass(frozen=True)
 class Relax:
-    """A limit that alone keeps everything out, and the least that it would have to be."""
+    """A limit that alone excludes every network, and the smallest value at which one would fit."""
 
     resource: Resource
     limit: float
@@ -116,10 +119,11 @@ class Relax:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The best that fits, the next best, and what the limits cost. Without a best: what to relax.
+    """The best and next best networks that fit, and what more of a resource would buy; if none fits, what to relax.
 
-    `comparison` is that of the best with the next best, on the same validation images; `least`, without a best, the
-    smallest value that any network has of each limited resource, where that is beyond the limit.
+    `fitting` of `of` networks meet every limit. `comparison` compares the best with the next best on the same
+    validation images. If nothing fits, `least` holds the smallest amount of each limited resource that any network
+    takes, where that exceeds the limit.
     """
 
     best: Candidate | None
@@ -133,8 +137,8 @@ class Recommendation:
 
 
 def candidates(trials: Iterable[Trial]) -> list[Candidate]:
-    """Those of a study that are done."""
-    found = []
+    """The finished trials of a study as candidates."""
+    finished = []
     for trial in trials:
         if trial.state != "done" or trial.record is None:
             continue
@@ -144,7 +148,7 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
             takes["latency"] = float(trial.measured["latency_s"])
         if trial.measured is not None and trial.measured.get("energy_j") is not None:
             takes["energy"] = float(trial.measured["energy_j"])
-        found.append(
+        finished.append(
             Candidate(
                 key=trial.key,
                 name=trial.spec.name,
@@ -158,11 +162,11 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
                 metric=trial.metric,
             )
         )
-    return found
+    return finished
 
 
 def place_of(measured: Mapping[str, Any]) -> str:
-    """What a measured latency holds for, in words; studies of older versions do not say all of it.
+    """Describe what a measured latency holds for; studies of older versions do not record all of it.
 
     >>> place_of({"machine": {"cpu": "Xeon"}, "runtime": "litert", "data_type": "int8", "threads": 1})
     'Xeon, LiteRT, int8, 1 thread: measured'
@@ -177,75 +181,86 @@ def place_of(measured: Mapping[str, Any]) -> str:
 
 
 def places_of(found: Iterable[Candidate]) -> list[str]:
-    """What the latencies of networks hold for, each once, the most frequent first."""
-    counted = Counter(one.timed_on for one in found if one.timed_on is not None and "latency" in one.takes)
+    """The distinct descriptions of what the networks' latencies hold for, most frequent first."""
+    counted = Counter(
+        candidate.timed_on for candidate in found if candidate.timed_on is not None and "latency" in candidate.takes
+    )
     return [place for place, _ in counted.most_common()]
 
 
 def of_one_machine(found: Sequence[Candidate]) -> list[Candidate]:
-    """Networks without what was measured on other machines than that of most of them: it does not compare."""
+    """Drop latencies and energies that were not measured where most were, because they are not comparable."""
     places = places_of(found)
     return [
-        one
-        if one.timed_on in (None, *places[:1])
+        candidate
+        if candidate.timed_on in (None, *places[:1])
         else replace(
-            one, timed_on=None, takes={name: value for name, value in one.takes.items() if name not in MEASURED}
+            candidate,
+            timed_on=None,
+            takes={name: value for name, value in candidate.takes.items() if name not in MEASURED},
         )
-        for one in found
+        for candidate in found
     ]
 
 
 def title_of(resource: Resource, found: Sequence[Candidate]) -> str:
-    """A resource as pages name it: a latency with what it holds for."""
+    """The title of a resource for display; latency and energy include what they hold for."""
     places = places_of(found) if resource.name in MEASURED else []
     return f"{resource.title} ({places[0]})" if places else resource.title
 
 
 def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recommendation:
-    """Choose by validation score among the networks that meet every limit; of equal ones the one with fewer MACs.
+    """Choose the network with the best validation score among those that meet every limit; ties go to fewer MACs.
 
     Args:
-        found: what is there.
-        limits: largest value of each resource, by its name. A network of which a limited resource is not known is out.
+        found: the candidates.
+        limits: maximum of each resource, by name. Networks with an unknown amount of a limited resource are excluded.
 
-    Raises UsageError for a resource that does not exist, or that no network has.
+    Raises UsageError for an unknown resource, or one that is known for no network.
     """
     for name in limits:
         if name not in BY_NAME:
             raise UsageError(f"Expected limits on {', '.join(BY_NAME)}, but got {shown(name)}.")
         if found and not any(name in candidate.takes for candidate in found):
-            how = (
+            hint = (
                 "sweep with --runtime RUNTIME to measure it"
                 if name == "latency"
                 else "LiteRT has no model of this network"
             )
-            raise UsageError(f"No trial has a known {name}: {how}.")
+            raise UsageError(f"No trial has a known {name}: {hint}.")
 
     def meets(candidate: Candidate, names: Iterable[str]) -> bool:
         return all(candidate.takes.get(name, float("inf")) <= limits[name] for name in names)
 
-    def worth(candidate: Candidate) -> tuple[float, float]:
+    def rank(candidate: Candidate) -> tuple[float, float]:
         return candidate.worth, -candidate.takes.get("macs", 0.0)
 
-    fitting = sorted((one for one in found if meets(one, limits)), key=worth, reverse=True)
+    fitting = sorted((candidate for candidate in found if meets(candidate, limits)), key=rank, reverse=True)
     best = fitting[0] if fitting else None
     buys, relax = [], []
     for name in limits:
         others = [other for other in limits if other != name]
-        beyond = [one for one in found if meets(one, others) and one.takes.get(name, float("inf")) > limits[name]]
-        beyond = [one for one in beyond if name in one.takes]
-        if best is None and beyond:
-            least = min(beyond, key=lambda one: (one.takes[name], -one.worth))
-            relax.append(Relax(BY_NAME[name], limits[name], least.takes[name], least))
+        over = [
+            candidate
+            for candidate in found
+            if meets(candidate, others) and candidate.takes.get(name, float("inf")) > limits[name]
+        ]
+        over = [candidate for candidate in over if name in candidate.takes]
+        if best is None and over:
+            cheapest = min(over, key=lambda candidate: (candidate.takes[name], -candidate.worth))
+            relax.append(Relax(BY_NAME[name], limits[name], cheapest.takes[name], cheapest))
         elif best is not None:
-            better = [one for one in beyond if one.worth >= best.worth + least_gain(best)]
+            better = [candidate for candidate in over if candidate.worth >= best.worth + least_gain(best)]
             if better:  # the next step up, not the largest
-                least = min(better, key=lambda one: (one.takes[name], -one.worth))
-                gain = least.worth - best.worth
-                more = least.takes[name] - limits[name]
-                buys.append(Buy(BY_NAME[name], more, gain, least, compared(best, least)))
+                cheapest = min(better, key=lambda candidate: (candidate.takes[name], -candidate.worth))
+                gain = cheapest.worth - best.worth
+                more = cheapest.takes[name] - limits[name]
+                buys.append(Buy(BY_NAME[name], more, gain, cheapest, compared(best, cheapest)))
     next_best = fitting[1] if len(fitting) > 1 else None
-    least_there = {name: min((one.takes[name] for one in found if name in one.takes), default=0.0) for name in limits}
+    minima = {
+        name: min((candidate.takes[name] for candidate in found if name in candidate.takes), default=0.0)
+        for name in limits
+    }
     return Recommendation(
         best=best,
         next_best=next_best,
@@ -254,30 +269,30 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
         fitting=len(fitting),
         of=len(found),
         comparison=None if best is None or next_best is None else compared(next_best, best),
-        least={} if best else {name: least for name, least in least_there.items() if least > limits[name]},
+        least={} if best else {name: value for name, value in minima.items() if value > limits[name]},
     )
 
 
 def least_gain(best: Candidate) -> float:
-    """What is worth a mention: a tenth of a point, or a thousandth of a metric that is not a share."""
+    """The smallest gain worth a mention: a tenth of a point, or a thousandth of a metric's value if it is no share."""
     return LEAST_GAIN if best.metric.is_share else LEAST_GAIN * abs(best.validation)
 
 
 def compared(first: Candidate, second: Candidate) -> Comparison | None:
-    """The second network against the first on the validation images of their study.
+    """Compare the second network with the first on the validation images of their study.
 
-    None in older studies, and where the task has no images that are right or wrong.
+    None for older studies and for tasks whose images are not simply right or wrong.
     """
     from pretrim.train import compare, unpack
 
-    first_right, second_right = ((one.validated or {}).get("right") for one in (first, second))
+    first_right, second_right = ((candidate.validated or {}).get("right") for candidate in (first, second))
     if first_right is None or second_right is None or first_right["images"] != second_right["images"]:
         return None
     return compare(unpack(first_right), unpack(second_right))
 
 
 def to_json(found: Recommendation) -> dict[str, Any]:
-    """Plain JSON."""
+    """Convert a recommendation to plain JSON."""
     return {
         "best": None if found.best is None else candidate_json(found.best),
         "next_best": None if found.next_best is None else candidate_json(found.next_best, test=False),
@@ -292,8 +307,8 @@ def to_json(found: Recommendation) -> dict[str, Any]:
             for buy in found.buys
         ],
         "relax": [
-            {"resource": one.resource.name, "limit": one.limit, "needed": one.needed, "key": one.candidate.key}
-            for one in found.relax
+            {"resource": relax.resource.name, "limit": relax.limit, "needed": relax.needed, "key": relax.candidate.key}
+            for relax in found.relax
         ],
         "least": dict(found.least),
         "fitting": found.fitting,
@@ -303,21 +318,21 @@ def to_json(found: Recommendation) -> dict[str, Any]:
 
 
 def candidate_json(candidate: Candidate, *, test: bool = True) -> dict[str, Any]:
-    """Plain JSON; the test score of the chosen one alone, so that nobody chooses by it."""
+    """Convert a candidate to plain JSON; only the chosen one gets its test score, so that nobody chooses by it."""
     plain = {
         "key": candidate.key,
         "name": candidate.name,
         "seed": candidate.seed,
         f"validation_{candidate.metric.name}": candidate.validation,
         "takes": dict(candidate.takes),
-        **_sureness("validation", candidate.validated),
+        **_uncertainty("validation", candidate.validated),
     }
     return plain | (
-        {f"test_{candidate.metric.name}": candidate.test, **_sureness("test", candidate.tested)} if test else {}
+        {f"test_{candidate.metric.name}": candidate.test, **_uncertainty("test", candidate.tested)} if test else {}
     )
 
 
-def _sureness(part: str, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The 95 % interval of an accuracy, and of how many images it is."""
-    found = evaluation or {"interval_95": None, "images": None}
-    return {f"{part}_interval_95": found["interval_95"], f"{part}_images": found["images"]}
+def _uncertainty(part: str, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The 95 % interval of a score and the number of images behind it."""
+    fields = evaluation or {"interval_95": None, "images": None}
+    return {f"{part}_interval_95": fields["interval_95"], f"{part}_images": fields["images"]}

@@ -1,4 +1,4 @@
-"""A study's tables, and what a row of trials says once it is checked."""
+"""A study's database tables, and the validation of rows into trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ State: TypeAlias = Literal["waiting", "running", "done", "failed", "stopped"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "failed", "stopped")
 FINISHED: tuple[State, ...] = ("done", "failed", "stopped")
 LONGEST_S = 1e6
-"""of a latency: twelve days for one image"""
+"""Upper bound of a latency: twelve days for one image."""
 _KEY = re.compile(r"[0-9a-f]{16}")
 _MEND = "run the trial again with `pretrim sweep --retry`"
 
@@ -59,7 +59,7 @@ PROGRESS = sql.Table(
     sql.Column("key", sql.String(16), primary_key=True),
     sql.Column("told", sql.Text, nullable=False),
 )
-"""Where trials that are being trained are (`progress.py`)"""
+"""Progress of the trials that are being trained (`progress.py`)."""
 BY_STATE = sql.Index("pretrim_trials_by_state", TRIALS.c.study, TRIALS.c.state, TRIALS.c.number)
 BY_NUMBER = sql.Index("pretrim_trials_by_number", TRIALS.c.study, TRIALS.c.number, TRIALS.c.state)
 
@@ -68,18 +68,18 @@ Finite: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 
 @dataclass(frozen=True)
 class Trial:
-    """A row.
+    """A trial, as read from its row.
 
     Attributes:
         key: see `settings.key_of`.
-        number: the order in which it was asked for.
-        spec: what was asked for.
+        number: its position in the order in which trials were added.
+        spec: the plan and the seed to train.
         state: waiting, running, done, failed, or stopped as hopeless.
-        record: what it found, if it is done or stopped (`trial.py`).
-        measured: what its artifact takes on a machine, if it was measured.
+        record: its results, if it is done or stopped (`trial.py`).
+        measured: the measurement of its artifact on a machine, if there is one.
         error: why it failed.
-        optuna: the number of its row in the Optuna study, where that asked for it.
-        published: whether the Optuna study knows the result.
+        optuna: its trial number in the Optuna study, if Optuna's sampler suggested it.
+        published: whether the Optuna study has the result.
     """
 
     key: str
@@ -94,23 +94,23 @@ class Trial:
 
     @property
     def metric(self) -> Metric:
-        """That the scores are by."""
+        """The metric of the scores."""
         return Metric.from_json((self.record or {}).get("metric"))
 
     @property
     def validation(self) -> float:
-        """Score of the validation images. Raises KeyError where nothing is known."""
+        """Score on the validation images. Raises KeyError if it is not known."""
         return float((self.record or {})[f"validation_{self.metric.name}"])
 
     @property
     def test(self) -> float:
-        """Score of the test images, likewise."""
+        """Score on the test images. Raises KeyError if it is not known."""
         return float((self.record or {})[f"test_{self.metric.name}"])
 
 
 @dataclass(frozen=True)
 class _Stopped:
-    """What is read of the record of a trial that was stopped."""
+    """The validated fields of a stopped trial's record."""
 
     costs: Mapping[str, Count]
     epochs: tuple[tuple[float | None, float | None, float | None], ...]
@@ -118,7 +118,7 @@ class _Stopped:
 
 @dataclass(frozen=True)
 class _Done(_Stopped):
-    """What is read of the record of a trial that is done."""
+    """The validated fields of a finished trial's record."""
 
     dense: Mapping[str, Count]
     widths: tuple[Count, ...] | None = None
@@ -133,84 +133,87 @@ class _Done(_Stopped):
 
 @dataclass(frozen=True)
 class _Measured:
-    """What is read of a measurement."""
+    """The validated fields of a measurement."""
 
     latency_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)]
 
 
 def read_trial(row: Any, settings: Mapping[str, Any]) -> Trial:
-    """The trial of a row; one whose result is damaged has failed, with the reason as its error.
+    """Read a trial from its row. If its result is damaged, the trial counts as failed, with the reason as its error.
 
     Args:
-        row: of the table.
-        settings: those of the study, as they are stored.
+        row: a row of the table of trials.
+        settings: the study's settings in stored form.
 
-    Raises StudyError where it does not say what was asked for, or its key is that of another question: it is nobody's
-    trial, and its key names no folder.
+    Raises StudyError if the spec is damaged or the key does not match it: the row belongs to no trial, and its key must
+    not be used as a folder name.
     """
     spec = _spec(row, settings)
-    plain = Trial(row.key, row.number, spec, row.state, error=row.error, optuna=row.optuna)
-    plain = replace(plain, published=row.published == PUBLISHED)
+    trial = Trial(row.key, row.number, spec, row.state, error=row.error, optuna=row.optuna)
+    trial = replace(trial, published=row.published == PUBLISHED)
     try:
         if row.state not in STATES:
             raise StudyError(f"The state of trial {row.key} is damaged: {row.state!r}.")
         record = read_record(row.record, row.state, f"The result of trial {row.key}")
         measured = _read(row.measured, _Measured, f"The measurement of trial {row.key}")
     except StudyError as error:
-        return replace(plain, state="failed", error=str(error))
-    return replace(plain, record=record, measured=measured)
+        return replace(trial, state="failed", error=str(error))
+    return replace(trial, record=record, measured=measured)
 
 
 PUBLISHED, PUBLISHING = 1, 2
-"""Whether Optuna knows a result; or it is told at this moment, or was when its process died"""
+"""Values of the column `published`: Optuna has the result, or is being told (or was, when the process died)."""
 
 
 def read_record(text: str | None, state: str, source: str) -> Mapping[str, Any] | None:
-    """The result of a trial, of a row or of the file in its folder.
+    """Read the result of a trial, from its row or from the file in its folder.
 
     Args:
-        text: JSON.
-        state: of the trial: what has to be there depends on it.
-        source: where it is from, for the error.
+        text: JSON text; None if there is none.
+        state: the trial's state, which determines the required fields.
+        source: where the text comes from, for error messages.
 
-    Raises StudyError if it is damaged, or a trial that is done has none.
+    Raises StudyError if the result is damaged, or missing for a finished trial.
     """
     if state == "done" and text is None:
         raise StudyError(f"{source} is missing: {_MEND}.")
-    found = _read(text, {"done": _Done, "stopped": _Stopped}.get(state, dict), source)
-    if found is not None and state in ("done", "stopped"):
-        _check_scores(found, ("validation", "test") if state == "done" else ("validation",), source)
-    return found
+    record = _read(text, {"done": _Done, "stopped": _Stopped}.get(state, dict), source)
+    if record is not None and state in ("done", "stopped"):
+        _check_scores(record, ("validation", "test") if state == "done" else ("validation",), source)
+    return record
 
 
 def _check_scores(record: Mapping[str, Any], splits: Sequence[str], source: str) -> None:
-    """Raises StudyError unless the scores of these splits are there, by the metric that the record names."""
-    given = record.get("metric")
-    metric = ACCURACY if given is None else records.convert(given, Metric, source=source, error=StudyError, mend=_MEND)
+    """Raises StudyError unless the record has valid scores of these splits in the metric that it names."""
+    stored = record.get("metric")
+    metric = (
+        ACCURACY if stored is None else records.convert(stored, Metric, source=source, error=StudyError, mend=_MEND)
+    )
     names = tuple(f"{split}_{metric.name}" for split in splits)
     scores = {name: record[name] for name in names if name in record}
-    kind = _scores(names, is_share=metric.is_share)
-    records.convert(scores, kind, source=source, error=StudyError, mend=_MEND, is_loaded=True)
+    record_type = _scores(names, is_share=metric.is_share)
+    records.convert(scores, record_type, source=source, error=StudyError, mend=_MEND, is_loaded=True)
 
 
 @cache
 def _scores(names: tuple[str, ...], *, is_share: bool) -> type[Any]:
-    """The record of the scores of these names."""
+    """A record type with a score field for each name."""
     return msgspec.defstruct("Scores", [(name, Share if is_share else Finite) for name in names])
 
 
 def _read(text: str | None, kind: type[Any], source: str) -> Mapping[str, Any] | None:
-    """Plain JSON that is an object and can be read as a record of this kind."""
+    """Parse JSON text that must be an object and convert to a record of type `kind`; returns the plain object."""
     if text is None:
         return None
     plain = records.load(text, source=source, error=StudyError, mend=_MEND)
     records.convert(plain, dict, source=source, error=StudyError, mend=_MEND, is_loaded=True)
     records.convert(plain, kind, source=source, error=StudyError, mend=_MEND, is_loaded=True)
-    found: Mapping[str, Any] = plain
-    return found
+    result: Mapping[str, Any] = plain
+    return result
 
 
 def _spec(row: Any, settings: Mapping[str, Any]) -> TrialSpec:
+    """The spec of a row. Raises StudyError if it is damaged or does not match the row's key."""
     if not _KEY.fullmatch(str(row.key)):
         raise StudyError(f"{row.key!r} is not a key of a trial: the row is not of pretrim, and is left out.")
     source = f"What trial {row.key} asks for"

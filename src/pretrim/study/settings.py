@@ -1,4 +1,4 @@
-"""What a study is about, and what each of its trials asks for; both are plain JSON, and together they make a key."""
+"""A study's settings and its trials' specs. Both convert to plain JSON; together they determine a trial's key."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from pretrim.train import ACCURACY, Execution, Metric, Recipe
 
 DENSE = "dense"
 LIMIT_OF_MODE: Mapping[str, str] = {"params": "params", "macs": "macs", "memory": "activation", "latency": "latency"}
-"""What a mode is kept to a share of, where the study does not say; the others: macs"""
+"""The limit that budget fractions of a mode apply to, unless the study says otherwise; macs for all other modes."""
 RUNTIME = "litert"
-"""Whose latency counts, where a trial does not say"""
+"""Default runtime whose latency counts."""
 EARLIER = {"max_images": "limit", "stop_hopeless": "hopeless"}
-"""Names in files that are kept, so that the keys of trials stay what they were"""
+"""Field names in stored settings that differ from those here, kept so that trial keys do not change."""
 LATER: Mapping[str, Any] = {"forward": {}, "fit": "crop", "task": "", "metric": ACCURACY.to_json()}
-"""Fields that studies of older versions do not have, with what those did"""
+"""Fields that studies of older versions lack, with the values that correspond to those versions' behaviour."""
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One trial: a plan, and the seed that it is drawn and trained with.
+    """What one trial trains: a plan, and the seed of its sampling and training.
 
     Attributes:
         mode: how widths are chosen, or ``dense``.
-        budget_fraction: of the limited cost that may stay, or of the `limits`; 1 for dense.
-        limit: that cost, by the name of its limit (params, macs, activation, latency ...); empty where `limits` say.
-        seed: of plan, weights and training.
+        budget_fraction: fraction of the limited cost, or of all `limits`, that may stay; 1 for dense.
+        limit: name of the limited cost (params, macs, activation, latency ...); empty if `limits` is set.
+        seed: seed of the plan, the weights and the training.
         step: see `planning.options.Options`.
-        round_to: likewise.
-        runtime: whose latency counts, where the mode or a limit is one: litert or onnx.
+        round_to: see `planning.options.Options`.
+        runtime: runtime whose latency counts if the mode or a limit is a latency: litert or onnx.
         limits: several limits at once, as pairs of name and amount, which `budget_fraction` scales together.
-        device: the board that they are of; its data type is that of the plan.
+        device: the board that `limits` come from; the plan uses its data type.
         freeze: patterns of layers that keep all filters.
-        min_width: the fewest filters of layers, as pairs of pattern and number.
+        min_width: minimum numbers of filters, as pairs of layer pattern and number.
     """
 
     mode: str
@@ -63,8 +63,8 @@ class TrialSpec:
     def __post_init__(self) -> None:
         if self.mode == DENSE:
             return
-        largest_is_open = not self.limits  # the whole of several limits is a question, the whole network is not
-        if not (0 < self.budget_fraction < 1 or (self.budget_fraction == 1 and not largest_is_open)):
+        excludes_whole = not self.limits  # all of several limits still trims the network; all of one cost does not
+        if not (0 < self.budget_fraction < 1 or (self.budget_fraction == 1 and not excludes_whole)):
             raise UsageError(f"Expected budget fractions between 0 and 1, but got {self.budget_fraction:g}.")
         self.options()
         for name, amount in self.amounts.items():
@@ -72,7 +72,7 @@ class TrialSpec:
 
     @property
     def amounts(self) -> dict[str, str]:
-        """The limits of the plan, by name."""
+        """The plan's limits, by name."""
         if self.mode == DENSE:
             return {}
         if not self.limits:
@@ -80,10 +80,10 @@ class TrialSpec:
         return {name: scaled(name, text, self.budget_fraction) for name, text in self.limits}
 
     def options(self) -> Options:
-        """How its widths are chosen. Raises UsageError for what is not a mode, step or width."""
+        """The planning options. Raises UsageError for an invalid mode, step or width."""
         return Options(
-            mode=self.mode,  # type: ignore[arg-type]  # it checks the name
-            step=self.step,  # type: ignore[arg-type]  # likewise
+            mode=self.mode,  # type: ignore[arg-type]  # Options checks the name
+            step=self.step,  # type: ignore[arg-type]  # as above
             round_to=self.round_to,
             seed=self.seed,
             freeze=self.freeze,
@@ -92,14 +92,14 @@ class TrialSpec:
 
     @property
     def is_timed(self) -> bool:
-        """Whether a latency has to be known to plan it."""
+        """Whether planning needs a latency."""
         return self.mode == "latency" or any(
             name in by_option() and by_option()[name].name == "latency_ns" for name in self.amounts
         )
 
     @property
     def resolved(self) -> TrialSpec:
-        """What is really asked: under one limit ``joint`` is the mode of that limit; only sampling has a step."""
+        """The canonical spec: ``joint`` under one limit becomes that limit's mode; only sampled modes keep a step."""
         mode = self.mode
         if mode == "joint" and len(self.amounts) == 1:
             quantity = by_option()[next(iter(self.amounts))]
@@ -108,7 +108,7 @@ class TrialSpec:
         return replace(self, mode=mode, step=self.step if mode in SAMPLED else Options.step)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON. Fields of later versions are left out where they say nothing: keys stay what they were."""
+        """Plain JSON. Fields of later versions are left out if they have their defaults, so that keys do not change."""
         plain = {"mode": self.mode, "keep": self.budget_fraction, "limit": self.limit, "seed": self.seed}
         plain |= {"step": self.step, "round_to": self.round_to, "candidates": 1, "score": ""}
         later: dict[str, Any] = {"runtime": self.runtime, "device": self.device}
@@ -118,38 +118,40 @@ class TrialSpec:
 
     @classmethod
     def from_json(cls, data: Any, source: str = "What a trial asks for") -> TrialSpec:
-        """Read what :meth:`to_json` wrote; of older studies too. Raises StudyError for anything else."""
-        found = records.convert(data, _Asked, source=source, error=StudyError, mend="the trial is left out")
-        plain = {name: value for name, value in vars(found).items() if name != "keep"}
+        """Read what :meth:`to_json` wrote, also in older studies. Raises StudyError for anything else."""
+        stored = records.convert(data, _StoredSpec, source=source, error=StudyError, mend="the trial is left out")
+        fields = {name: value for name, value in vars(stored).items() if name != "keep"}
         try:
-            return cls(budget_fraction=found.keep, **plain)
+            return cls(budget_fraction=stored.keep, **fields)
         except PretrimError as error:
             raise StudyError(f"{source} is damaged: {error}") from error
 
     @property
     def name(self) -> str:
-        """For people; trials that differ in their seed alone have the same."""
+        """A readable name, the same for trials that differ in their seed alone."""
         if self.mode == DENSE:
             return DENSE
         if self.device:
-            whole = "" if self.budget_fraction == 1 else f" at {self.budget_fraction:g} of its memory"
-            about = f"{self.mode} on {self.device}{whole}"
+            share = "" if self.budget_fraction == 1 else f" at {self.budget_fraction:g} of its memory"
+            base = f"{self.mode} on {self.device}{share}"
         elif self.limits:
-            about = f"{self.mode} at {', '.join(f'{text} {name}' for name, text in self.amounts.items())}"
+            base = f"{self.mode} at {', '.join(f'{text} {name}' for name, text in self.amounts.items())}"
         else:
-            about = f"{self.mode} at {self.budget_fraction:g} of {self.limit}"
-        extras = {"step": Options.step, "round_to": 1 if self.mode == "uniform" else 8, "runtime": RUNTIME}
+            base = f"{self.mode} at {self.budget_fraction:g} of {self.limit}"
+        defaults = {"step": Options.step, "round_to": 1 if self.mode == "uniform" else 8, "runtime": RUNTIME}
         if self.device:
-            extras.pop("round_to")  # it is the board's
-        different = [f"{name} {getattr(self, name)}" for name, usual in extras.items() if getattr(self, name) != usual]
-        different += [f"freeze {pattern}" for pattern in self.freeze]
-        different += [f"min_width {pattern}={least}" for pattern, least in self.min_width]
-        return ", ".join([about, *different])
+            defaults.pop("round_to")  # the board determines it
+        changes = [
+            f"{name} {getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default
+        ]
+        changes += [f"freeze {pattern}" for pattern in self.freeze]
+        changes += [f"min_width {pattern}={width}" for pattern, width in self.min_width]
+        return ", ".join([base, *changes])
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A `TrialSpec` as it is stored."""
+class _StoredSpec:
+    """The stored form of a `TrialSpec`."""
 
     mode: str
     keep: float
@@ -165,12 +167,12 @@ class _Asked:
 
 
 def scaled(name: str, text: str, fraction: float) -> str:
-    """A limit times a fraction, as a limit is written.
+    """Multiply a limit by a fraction, and return it in the syntax of limits.
 
     Args:
-        name: of the limit.
-        text: the limit as it was written.
-        fraction: to multiply by.
+        name: name of the limit.
+        text: the limit in text form.
+        fraction: the factor.
 
     >>> scaled("macs", "0.5x", 0.5), scaled("params", "250k", 0.5), scaled("params", "250k", 1.0)
     ('0.25x', '125000', '250k')
@@ -185,23 +187,25 @@ def scaled(name: str, text: str, fraction: float) -> str:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What all trials of a study share. Precision, layout and threads are pinned: they change results and times.
+    """Settings shared by all trials of a study.
+
+    Precision, layout and threads are pinned because they change results and times.
 
     Attributes:
-        model: its name, as the user typed it.
-        data: the data set, likewise.
-        image: shape of an image, or None for that of the data.
-        fit: how images of other proportions get it.
+        model: name of the model, as the user typed it.
+        data: name of the data set, as the user typed it.
+        image: image shape, or None for that of the data.
+        fit: how images of other proportions are fitted to that shape.
         max_images: number of training images, or None for all.
-        recipe: the training.
+        recipe: training recipe.
         execution: device, precision, channels_last, threads.
-        dtype: data type that bytes are counted in.
+        dtype: data type for counting bytes.
         objectives: costs that the Optuna study minimises, beside the accuracy.
-        split_seed: of the parts of the data.
-        task: what the network is for, by name; empty: what the data are of.
-        metric: that trials are chosen by.
+        split_seed: seed of the data splits.
+        task: name of the network's task; empty for the task of the data.
+        metric: metric by which trials are chosen.
         stop_hopeless: whether a trial is stopped once a cheaper one leads by 10 points (`stopping.py`).
-        forward: what a network of the user's computes (`Network.forward`): a changed file is another question.
+        forward: computation of a user-defined network (`Network.forward`), so that a changed file is noticed.
     """
 
     model: str
@@ -220,10 +224,10 @@ class StudyConfig:
     metric: Metric = ACCURACY
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; fields of later versions only where they say something, so that keys of trials stay the same."""
+        """Plain JSON. Fields of later versions are left out if they have their defaults, so that keys do not change."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        said = {name: value for name, value in plain.items() if name not in LATER or value != LATER[name]}
-        return {EARLIER.get(name, name): value for name, value in said.items()}
+        kept = {name: value for name, value in plain.items() if name not in LATER or value != LATER[name]}
+        return {EARLIER.get(name, name): value for name, value in kept.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StudyConfig:
@@ -235,19 +239,17 @@ class StudyConfig:
 
 
 def key_of(settings: StudyConfig, asked: TrialSpec) -> str:
-    """What a trial asks for, in 16 hexadecimal digits: the same for the same question in any study."""
+    """The key of a trial, 16 hexadecimal digits: the same for equal settings and spec in any study."""
     return question_key(settings.to_json(), asked)
 
 
 def question_key(settings: Mapping[str, Any], asked: TrialSpec, *, as_asked: bool = False) -> str:
-    """The same by settings as a study stores them, so that keys stay when a later version has more of them.
-
-    `as_asked`: the key of studies from before modes were resolved (`TrialSpec.resolved`).
+    """Like `key_of`, but from a study's stored settings, so that keys survive versions with further settings.
 
     Args:
-        settings: of the study.
+        settings: the study's settings in stored form.
         asked: the trial.
-        as_asked: by the mode as it was typed.
+        as_asked: hash the mode as it was typed, as versions did before modes were resolved (`TrialSpec.resolved`).
     """
     text = json.dumps([settings, (asked if as_asked else asked.resolved).to_json()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -264,48 +266,48 @@ def grid(
     runtime: str = RUNTIME,
     **options: Any,
 ) -> list[TrialSpec]:
-    """Every mode at every fraction with every seed, seed by seed: what is there when time is over can be compared.
+    """Every mode at every fraction with every seed, ordered by seed, so that an unfinished sweep can be compared.
 
     Args:
-        modes: of `planning.options.Options`.
-        fractions: of what is limited.
-        seeds: how many, from 0.
-        limit: the cost that all modes are kept to; by default the one that the mode is named after (else macs).
-        budgets: several limits at once, or boards; each is a question of its own, in the place of `limit`.
-        dense: the dense network as well.
-        runtime: of the trials that need a latency.
-        options: of `TrialSpec`.
+        modes: modes of `planning.options.Options`.
+        fractions: budget fractions.
+        seeds: number of seeds, counted from 0.
+        limit: cost that limits all modes; by default the one that the mode is named after (else macs).
+        budgets: several limits at once, or boards; each replaces `limit` in trials of its own.
+        dense: whether to add the dense network.
+        runtime: runtime for the trials that need a latency.
+        options: further fields of `TrialSpec`.
 
-    Raises UsageError for what is not a mode, or a fraction.
+    Raises UsageError for an invalid mode or fraction.
     """
     for mode in modes:
         if mode not in get_args(Method):
             raise UsageError(f"Expected modes out of {', '.join(get_args(Method))}, but got {shown(mode)}.")
     if seeds < 1:
         raise UsageError(f"Expected seeds to be at least 1, but got {seeds}.")
-    found: list[TrialSpec] = []
+    trials: list[TrialSpec] = []
     for seed in range(seeds):
         if dense:
-            found.append(TrialSpec(DENSE, 1.0, "macs", seed))
+            trials.append(TrialSpec(DENSE, 1.0, "macs", seed))
         for fraction, mode in product(sorted(fractions, reverse=True), modes):
             # One width multiplier steps all layers together: multiples of 8 would leave most of the budget unused.
-            own = options if mode != "uniform" else {**options, "round_to": 1}
+            spec_options = options if mode != "uniform" else {**options, "round_to": 1}
             if budgets:
-                specs = [budget.spec(mode, fraction, seed, own) for budget in budgets]
+                specs = [budget.spec(mode, fraction, seed, spec_options) for budget in budgets]
             else:
-                specs = [TrialSpec(mode, fraction, limit or LIMIT_OF_MODE.get(mode, "macs"), seed, **own)]
-            found += [replace(spec, runtime=runtime) if spec.is_timed else spec for spec in specs]
-    return found
+                specs = [TrialSpec(mode, fraction, limit or LIMIT_OF_MODE.get(mode, "macs"), seed, **spec_options)]
+            trials += [replace(spec, runtime=runtime) if spec.is_timed else spec for spec in specs]
+    return trials
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Several limits at once, or those of a board.
+    """Several limits at once, or the limits of a board.
 
     Attributes:
         limits: pairs of name and amount.
-        device: the board; empty for none.
-        round_to: its rounding; None for the study's.
+        device: name of the board; empty for none.
+        round_to: the board's rounding step; None for the study's.
     """
 
     limits: tuple[tuple[str, str], ...]
@@ -313,15 +315,15 @@ class Budget:
     round_to: int | None = None
 
     def spec(self, mode: str, fraction: float, seed: int, options: Mapping[str, Any]) -> TrialSpec:
-        """The trial of a mode under a fraction of it.
+        """The trial of a mode under a fraction of this budget.
 
         Args:
-            mode: how widths are found.
-            fraction: of the limits.
-            seed: of plan and training.
-            options: of the search.
+            mode: how widths are chosen.
+            fraction: fraction of the limits.
+            seed: seed of the plan and the training.
+            options: further fields of `TrialSpec`.
         """
-        own = dict(options)
+        spec_options = dict(options)
         if self.round_to is not None and mode != "uniform":
-            own["round_to"] = self.round_to
-        return TrialSpec(mode, fraction, "", seed, limits=self.limits, device=self.device, **own)
+            spec_options["round_to"] = self.round_to
+        return TrialSpec(mode, fraction, "", seed, limits=self.limits, device=self.device, **spec_options)

@@ -1,8 +1,8 @@
-"""When a trial is hopeless. Optuna's pruners refuse studies with several objectives, so the rule is ours.
+"""The rule for stopping hopeless trials. Optuna's pruners reject studies with several objectives, so we use our own.
 
-A trial stops after an epoch if another one, which costs at most as much in every resource, was more accurate by
-:data:`MARGIN` after the same epoch, and a quarter of the epochs (at least 3) are over. Cheaper and better by so much:
-it would be on no front. A late bloomer can be lost; the margin is wide for that reason.
+A trial stops after an epoch if at least a quarter of the epochs (and at least 3) are done and a finished trial that
+costs at most as much in every resource was more accurate by :data:`MARGIN` after the same epoch. Such a trial
+would be on no Pareto front. Trials that improve late can be lost, which is why the margin is wide.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 MARGIN = 0.10
-"""of accuracy"""
+"""Lead in accuracy (0..1) that makes a trial hopeless."""
 FIRST_SHARE, FIRST_EPOCHS = 0.25, 3
 
 Curve = Sequence[float]
@@ -22,10 +22,10 @@ def is_hopeless(
     """Whether a trial should stop.
 
     Args:
-        costs: of its plan.
-        curve: its validation accuracies so far, epoch by epoch.
-        epochs: of the whole training.
-        others: costs and curves of trials that are done.
+        costs: costs of its plan.
+        curve: its validation accuracies so far, one per epoch.
+        epochs: number of epochs of the whole training.
+        others: costs and curves of finished trials.
 
     >>> is_hopeless({"macs": 5}, [0.1, 0.2, 0.3], 12, [({"macs": 4}, [0.3, 0.4, 0.5, 0.5])])
     True

@@ -1,4 +1,4 @@
-"""Run a study's trials: worker processes, what becomes of them, and what is known so far."""
+"""Run a study's trials: create or open its folder, run the worker processes, and report progress."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ from .worker import MACHINE_AT_FAULT, NoLonger, run_claimed
 FORMAT, VERSION = "pretrim-study", 1
 RECORD, DATABASE, LOGS = "study.json", "study.db", "logs"
 LOOK_EVERY_S = 0.25
+"""Seconds between two looks at the workers and the table."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a sweep is.
+    """The progress of a sweep.
 
     Attributes:
-        counts: trials in each state.
-        finished: what has finished since the last call.
-        seconds: since this sweep began.
-        left: trials that wait or run, with suggestions still to come.
-        running: trials that are being trained, and where they are.
+        counts: number of trials in each state.
+        finished: trials that finished since the last status.
+        seconds: time since this sweep began.
+        left: number of waiting and running trials, plus suggestions still to come.
+        running: trials that are being trained, with their progress.
     """
 
     counts: dict[str, int]
@@ -54,11 +55,12 @@ class Status:
 
 @dataclass
 class Search:
-    """Suggestions of a sampler, as workers become free.
+    """A sampler's suggestions, requested as workers become free.
 
     Attributes:
-        count: how many in all.
-        seed: of each trial.
+        count: total number of suggestions.
+        seed: seed of each trial.
+        made: number of suggestions made so far.
     """
 
     count: int
@@ -68,87 +70,90 @@ class Search:
 
 @dataclass(frozen=True)
 class _Described:
-    """``study.json``."""
+    """Contents of ``study.json``."""
 
     name: str
     storage: str | None = None
 
 
 def open_study(folder: Path, storage: str | None = None, name: str | None = None) -> Store:
-    """The study of a folder. Raises StudyError if there is none.
+    """Open the study in a folder. Raises StudyError if there is none.
 
     Args:
-        folder: of the study.
-        storage: its database; None: the one that the folder names.
-        name: in the database; likewise.
+        folder: the study's folder.
+        storage: URL of its database; None for the one that ``study.json`` names.
+        name: the study's name in the database; None for the one in ``study.json``.
     """
-    record = folder / RECORD
+    file = folder / RECORD
     try:
-        text = record.read_bytes()
+        text = file.read_bytes()
     except FileNotFoundError as error:
         raise StudyError(f"No study in {folder} (it has no {RECORD}): make one with `pretrim sweep`.") from error
     except OSError as error:
         raise StudyError(f"Cannot read {RECORD} of the study in {folder} ({error.strerror}).") from error
     mend = "take a copy of the study"
-    plain = records.load(text, source=record, error=StudyError, mend=mend)
-    records.check_header(plain, FORMAT, VERSION, source=record, error=StudyError)
-    known = records.convert(plain, _Described, source=record, error=StudyError, mend=mend)
-    return Store(storage or known.storage or default_storage(folder), name or known.name)
+    plain = records.load(text, source=file, error=StudyError, mend=mend)
+    records.check_header(plain, FORMAT, VERSION, source=file, error=StudyError)
+    description = records.convert(plain, _Described, source=file, error=StudyError, mend=mend)
+    return Store(storage or description.storage or default_storage(folder), name or description.name)
 
 
 def default_storage(folder: Path) -> str:
-    """SQLite in the study's folder."""
+    """URL of the SQLite file in the study's folder."""
     return sqlite_url(folder / DATABASE)
 
 
 def make_study(folder: Path, settings: StudyConfig, storage: str | None = None, name: str | None = None) -> Store:
-    """Make a study in a folder, or open the one that is there, if it is the same.
+    """Create a study in a folder, or open the existing one if its settings are the same.
 
     Args:
-        folder: for runs, logs and, without a storage, the database.
-        settings: what all trials share.
-        storage: a database's address as SQLAlchemy writes it. Its password is not kept in the folder.
-        name: of the study in the database; by default the folder's.
+        folder: for the runs, the logs and, unless `storage` is given, the database.
+        settings: settings that all trials share.
+        storage: SQLAlchemy URL of a database. Its password is not stored in the folder.
+        name: the study's name in the database; by default the folder's name.
 
     Raises StudyError if the folder holds something else, or the study has other settings.
     """
-    record = folder / RECORD
+    file = folder / RECORD
     is_new = check_study_folder(folder)
-    if record.exists():
-        known = open_study(folder, storage, name)
-        name = known.name
-        storage = known.url if storage is None and known.url != default_storage(folder) else storage
+    if file.exists():
+        existing = open_study(folder, storage, name)
+        name = existing.name
+        storage = existing.url if storage is None and existing.url != default_storage(folder) else storage
     store = Store(storage or default_storage(folder), name or folder.resolve().name)
     try:
         if storage is None:
             folder.mkdir(parents=True, exist_ok=True)
-        store.create(settings)  # a database that cannot be used leaves no folder
+        store.create(settings)  # first, so that an unusable database leaves no folder behind
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
         (folder / LOGS).mkdir(exist_ok=True)
-        if not record.exists():
+        if not file.exists():
             url = None if storage is None else without_password(storage)
             plain = {"format": FORMAT, "version": VERSION, "name": store.name, "storage": url}
-            write_text(record, json.dumps(plain, indent=2) + "\n")
+            write_text(file, json.dumps(plain, indent=2) + "\n")
     except OSError as error:
         raise StudyError(f"Cannot write the study to {folder}: {error.strerror}.") from error
     finally:
-        if is_new and not record.exists():
+        if is_new and not file.exists():
             shutil.rmtree(folder, ignore_errors=True)
     return store
 
 
 def check_study_folder(folder: Path) -> bool:
-    """Raises StudyError, before any work, for a folder that cannot become a study's; whether it is yet to be made."""
-    record = folder / RECORD
+    """Check that a folder can hold a study, before any work is done; returns whether it does not exist yet.
+
+    Raises StudyError if it cannot.
+    """
+    file = folder / RECORD
     try:
-        is_there, is_folder = folder.exists() or folder.is_symlink(), folder.is_dir()
-        if is_there and not is_folder:
+        exists, is_folder = folder.exists() or folder.is_symlink(), folder.is_dir()
+        if exists and not is_folder:
             raise StudyError(f"{folder} is a file: choose a folder for the study.")
-        if is_folder and not record.exists() and any(folder.iterdir()):
+        if is_folder and not file.exists() and any(folder.iterdir()):
             raise StudyError(f"{folder} holds other files than a study: choose another.")
     except OSError as error:
         raise StudyError(f"Cannot write the study to {folder}: {error.strerror}.") from error
-    return not is_there
+    return not exists
 
 
 def sweep(
@@ -159,18 +164,18 @@ def sweep(
     search: Search | None = None,
     on_status: Callable[[Status], None] = lambda status: None,
 ) -> None:
-    """Work until every trial is finished. It can be stopped at any moment, and started again.
+    """Run workers until every trial is finished. A sweep can be stopped at any moment and started again.
 
     Args:
-        folder: of the study.
+        folder: the study's folder.
         store: its trials.
-        workers: processes on this machine; with GPUs each gets one of its own.
-        search: suggestions to make beside what was asked for.
-        on_status: is told where it is, about four times a second, and at the end.
+        workers: number of processes on this machine; they are spread over its GPUs, one GPU each.
+        search: a sampler's suggestions to run beside the trials that are queued already.
+        on_status: called with the progress about four times a second, and at the end.
 
     Raises:
         StudyError: the database cannot be used.
-        PretrimError: the machine is at fault, say a full disk: what was running waits, nothing is lost.
+        PretrimError: the machine is at fault, for example a full disk; running trials wait again and nothing is lost.
     """
     _Sweep(folder, store, workers, search, on_status).run()
 
@@ -182,39 +187,41 @@ def sweep_here(
     *,
     on_status: Callable[[Status], None] = lambda status: None,
 ) -> None:
-    """The same in this process, one trial after another: for networks and data that no other process can open.
+    """Like `sweep`, but in this process, one trial at a time: for networks and data that no other process can open.
 
     Args:
-        folder: of the study.
+        folder: the study's folder.
         store: its trials.
         inputs: the network and the data.
-        on_status: is told where it is, before and after each trial, and in it.
+        on_status: called with the progress before, during and after each trial.
 
     Raises:
-        StudyError, PretrimError: as `sweep`.
-        KeyboardInterrupt: a signal stopped it; the trial that was running waits, with its state.
+        StudyError, PretrimError: as for `sweep`.
+        KeyboardInterrupt: a signal stopped the sweep; the running trial waits again and keeps its training state.
     """
-    seen = _Sweep(folder, store, 1, None, on_status)
-    shown = [time.monotonic()]
+    state = _Sweep(folder, store, 1, None, on_status)
+    last_shown = [time.monotonic()]
 
-    def show() -> None:
-        if time.monotonic() - shown[0] > LOOK_EVERY_S:
-            on_status(seen.look())
-            shown[0] = time.monotonic()
+    def show_status() -> None:
+        if time.monotonic() - last_shown[0] > LOOK_EVERY_S:
+            on_status(state.look())
+            last_shown[0] = time.monotonic()
 
     try:
-        on_status(seen.look())
+        on_status(state.look())
         while (trial := store.claim()) is not None:
             try:
-                run_claimed(folder, store, store.config(), trial, lambda: inputs, lambda: False, show)
+                run_claimed(folder, store, store.config(), trial, lambda: inputs, lambda: False, show_status)
             except NoLonger:
                 raise KeyboardInterrupt from None
-            on_status(seen.look())
+            on_status(state.look())
     finally:
-        seen.mirror.close()
+        state.mirror.close()
 
 
 class _Sweep:
+    """A sweep in progress: its worker processes, the Optuna export and the trials reported so far."""
+
     def __init__(
         self,
         folder: Path,
@@ -247,7 +254,7 @@ class _Sweep:
             self.mirror.close()
 
     def look(self) -> Status:
-        """Tell Optuna what is finished, and count."""
+        """Publish newly finished trials to Optuna and return the current status."""
         counts, finished = self.store.counts(), self.finished.new()
         for trial in finished:
             self.mirror.publish(trial)
@@ -263,7 +270,7 @@ class _Sweep:
         )
 
     def _close_suggestions(self) -> None:
-        """Suggestions that no row of ours follows were lost between two writes."""
+        """Close Optuna's suggestions that have no row in the table: a process died between the two writes."""
         if self.search is None:
             return
         numbers = self.store.suggested()
@@ -273,17 +280,17 @@ class _Sweep:
                 self.mirror.forget(number)
 
     def _suggest(self) -> None:
-        """As many as there are free workers: what is finished by then, a sampler can learn from."""
+        """Ask for a suggestion per free worker, no earlier, so that the sampler learns from all finished trials."""
         if self.search is None:
             return
         counts = self.store.counts()
         busy = counts["waiting"] + counts["running"]
         while self.search.made < self.search.count and busy < self.workers:
-            asked, number = self.mirror.suggest(self.search.seed)
-            before = sum(self.store.counts().values())
-            self.store.add([asked], optuna=number)
+            spec, number = self.mirror.suggest(self.search.seed)
+            total = sum(self.store.counts().values())
+            self.store.add([spec], optuna=number)
             self.search.made += 1
-            if sum(self.store.counts().values()) == before:  # asked for before: its result is known, or soon is
+            if sum(self.store.counts().values()) == total:  # a duplicate: its result is known, or will be
                 self.mirror.forget(number)
             else:
                 busy += 1
@@ -291,42 +298,42 @@ class _Sweep:
     # ------------------------------------------------------------------------------------ processes
 
     def _start(self, status: Status) -> None:
-        """Start workers while there is something for them to do. One that dies is started again."""
+        """Start workers while there are trials for them. A worker that dies is replaced."""
         waiting = status.counts["waiting"] + status.counts["running"] - len(self.processes)
-        for place in range(self.workers):
-            if waiting > 0 and place not in self.processes:
-                self.processes[place] = self._worker(place)
+        for index in range(self.workers):
+            if waiting > 0 and index not in self.processes:
+                self.processes[index] = self._start_worker(index)
                 waiting -= 1
 
-    def _worker(self, place: int) -> subprocess.Popen[bytes]:
+    def _start_worker(self, index: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "pretrim.study.worker", "--folder", str(self.folder)]
         command += ["--storage", self.store.url, "--name", self.store.name, "--parent", str(os.getpid())]
         environment = dict(os.environ)
         gpus = torch.cuda.device_count()
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
-        with self._log(place).open("ab") as log:
+            environment["CUDA_VISIBLE_DEVICES"] = str(index % gpus)
+        with self._log(index).open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
-    def _log(self, place: int) -> Path:
-        return self.folder / LOGS / f"worker-{place}.log"
+    def _log(self, index: int) -> Path:
+        return self.folder / LOGS / f"worker-{index}.log"
 
     def _reap(self) -> None:
-        """Workers that have ended. Raises PretrimError where the machine is at fault."""
-        for place, process in list(self.processes.items()):
+        """Remove workers that have ended. Raises PretrimError if the machine is at fault or a worker did not start."""
+        for index, process in list(self.processes.items()):
             code = process.poll()
             if code is None:
                 continue
-            del self.processes[place]
+            del self.processes[index]
             if code == MACHINE_AT_FAULT:
-                said = _last_line(self._log(place))
-                raise PretrimError(f"{said} The trials that were running wait: run the same command again.")
+                message = _last_line(self._log(index))
+                raise PretrimError(f"{message} The trials that were running wait: run the same command again.")
             if code == 1:
-                # Not in a trial: before one was claimed, say while the network was built.
-                raise PretrimError(f"A worker did not start: {_last_line(self._log(place))}")
+                # The worker failed before it claimed a trial, so no trial can record the error.
+                raise PretrimError(f"A worker did not start: {_last_line(self._log(index))}")
 
     def _stop(self) -> None:
-        """End the workers; each saves its state first."""
+        """Terminate the workers; each saves its training state first."""
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
@@ -337,6 +344,7 @@ class _Sweep:
 
 
 def _last_line(log: Path) -> str:
+    """The last line of a log that is not empty, or a reference to the log."""
     try:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     except OSError:

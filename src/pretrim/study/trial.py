@@ -1,4 +1,4 @@
-"""One trial: plan, build, train, evaluate, save. Done again with the same question it gives the same answer."""
+"""Run one trial: plan, build, train, evaluate, save. The same settings and spec give the same result."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from .inputs import TrialInputs, latency_key
 from .settings import DENSE, RUNTIME, StudyConfig, TrialSpec
 
 RECORD = "trial.json"
-"""In the folder of a finished trial: what the study's table holds of it"""
+"""File in a finished trial's folder with the same record as the study's table."""
 PREDICTED = {"litert": "predicted_latency_ns", "onnx": "predicted_latency_onnx_ns"}
-"""Costs of a plan by the tables of this machine that are there"""
+"""Cost names of predicted latencies, by runtime; available if this machine has a latency table."""
 
 
 class Stopped(Exception):
-    """A trial that a cheaper one outdoes (`stopping.py`); it is kept with what it has found."""
+    """Raised to stop a trial that a cheaper one outperforms (`stopping.py`); the trial keeps its results so far."""
 
 
 def run_trial(
@@ -49,24 +49,24 @@ def run_trial(
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[dict[str, int], tuple[float, ...]], None] | None = None,
 ) -> dict[str, Any]:
-    """Do one trial in its folder, from where it was stopped if it was; its record, as plain JSON.
+    """Run one trial in its folder, resuming if it was interrupted, and return its record as plain JSON.
 
-    The finished folder is a run like any other: export it, measure it, evaluate it.
+    The finished folder is a run like any other, ready to be exported, measured or evaluated.
 
     Args:
-        config: of the study.
+        config: the study's settings.
         inputs: the network and the data.
-        spec: which plan.
-        folder: of this trial alone; made if it is not there.
-        on_step: is told the progress; what it raises ends the trial.
-        on_epoch: gets the plan's costs and the validation accuracies so far after each epoch; it may raise `Stopped`.
+        spec: the plan and the seed to train.
+        folder: folder of this trial alone; created if missing.
+        on_step: called with the progress after each step; an exception from it ends the trial.
+        on_epoch: called after each epoch with the plan's costs and the validation scores so far; may raise `Stopped`.
 
     Raises:
         PretrimError: the limit cannot be met, the loss is not finite, or a file cannot be written.
     """
-    found = read_record(folder)
-    if found is not None:
-        return found
+    finished = read_record(folder)
+    if finished is not None:
+        return finished
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporaries(folder)
     dense, data = inputs.dense, inputs.data
@@ -74,11 +74,11 @@ def run_trial(
     plan = plan_of_trial(config, inputs, spec)
     torch.manual_seed(spec.seed)
     slim = apply(module, plan, "inherit" if spec.mode == DENSE else "fresh", dense.network)
-    spent = _spent(config, inputs, plan.widths)
+    plan_costs = _plan_costs(config, inputs, plan.widths)
 
-    def after(records: tuple[EpochRecord, ...]) -> None:
+    def after_epoch(records: tuple[EpochRecord, ...]) -> None:
         if on_epoch is not None:
-            on_epoch(spent, tuple(record.validation_score or 0.0 for record in records))
+            on_epoch(plan_costs, tuple(record.validation_score or 0.0 for record in records))
 
     training = TrainingSpec(
         recipe=replace(config.recipe, seed=spec.seed),
@@ -88,15 +88,15 @@ def run_trial(
         resume=True,
         task=inputs.task,
     )
-    trained = train_into(folder, slim, data, training, Hooks(on_step=on_step, on_epoch=after))
+    trained = train_into(folder, slim, data, training, Hooks(on_step=on_step, on_epoch=after_epoch))
     record = {
         "asked": spec.to_json(),
-        "costs": spent,
+        "costs": plan_costs,
         "dense": costs_of(dense.network, dense.network.dense, config.dtype),
         "on_boards": _on_boards(dense.network, {"dense": dense.network.dense, "slim": plan.widths}),
         "predicted_on": {PREDICTED[runtime]: places(config, runtime) for runtime in inputs.latency},
         "widths": [int(width) for width in plan.widths],
-        **_found(trained),
+        **_results(trained),
     }
     save_trained(folder, slim, data, dense, trained.to_json())
     write_text(folder / RECORD, json.dumps(record, allow_nan=False) + "\n")
@@ -104,8 +104,8 @@ def run_trial(
     return record
 
 
-def _found(trained: Trained) -> dict[str, Any]:
-    """Scores, curve and time."""
+def _results(trained: Trained) -> dict[str, Any]:
+    """The scores, learning curve and training time of a trial's record."""
     epochs, metric = trained.training.epochs, trained.metric
     return {
         "metric": metric.to_json(),
@@ -120,7 +120,7 @@ def _found(trained: Trained) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What a finished trial left in its folder; None if there is none, or it is damaged."""
+    """Read the record in a finished trial's folder; None if it is missing or damaged."""
     try:
         text = (folder / RECORD).read_text(encoding="utf-8")
         return dict(rows.read_record(text, "done", str(folder / RECORD)) or {})
@@ -129,33 +129,33 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def curve_point(epoch: EpochRecord) -> list[float | None]:
-    """Loss, score of the training and of the validation images."""
+    """Training loss, training score and validation score of an epoch."""
     values = (epoch.train_loss, epoch.train_score, epoch.validation_score)
     return [None if value is None else round(value, 5) for value in values]
 
 
 def costs_of(network: Network, widths: IntArray, dtype: str) -> dict[str, int]:
-    """Everything that is known of a plan before it is trained: five costs, and flash and RAM of an int8 ``.tflite``.
+    """All costs of a plan that are known before training: five costs, and flash and RAM of an int8 ``.tflite``.
 
-    RAM as on a Cortex-M with CMSIS-NN; what other boards take is in a trial's ``on_boards``.
+    RAM is for a Cortex-M with CMSIS-NN; a trial's ``on_boards`` serves other boards.
 
     Args:
         network: the analysed network.
         widths: channels that each group keeps (G).
-        dtype: of the five costs.
+        dtype: data type of the five costs.
     """
-    functions = costs(network, dtype)  # type: ignore[arg-type]  # it checks the name
-    found = {str(name): int(function(widths)) for name, function in functions.items()}
+    functions = costs(network, dtype)  # type: ignore[arg-type]  # costs() checks the name
+    values = {str(name): int(function(widths)) for name, function in functions.items()}
     try:
-        found["artifact_bytes"] = int(artifact_cost(network, "int8")(widths))
-        found["arena_bytes"] = int(arena_cost(network, "int8", pointer_bytes=4, kernels="cmsis-nn")(widths))
-    except PretrimError:  # a network that LiteRT has no model of: the others hold all the same
+        values["artifact_bytes"] = int(artifact_cost(network, "int8")(widths))
+        values["arena_bytes"] = int(arena_cost(network, "int8", pointer_bytes=4, kernels="cmsis-nn")(widths))
+    except PretrimError:  # no LiteRT model of this network; the other costs still hold
         pass
-    return found
+    return values
 
 
 def _on_boards(network: Network, widths: dict[str, IntArray]) -> dict[str, Any] | None:
-    """What any microcontroller has to know of the dense and the slim network; None where LiteRT has no model of it."""
+    """Sketches of the dense and slim networks for predictions on any board; None without a LiteRT model."""
     try:
         return {which: sketch(network, at) for which, at in widths.items()}
     except PretrimError:
@@ -163,38 +163,38 @@ def _on_boards(network: Network, widths: dict[str, IntArray]) -> dict[str, Any] 
 
 
 def places(config: StudyConfig, runtime: str) -> dict[str, Any]:
-    """What a predicted latency of this machine holds for."""
+    """What this machine's predicted latency holds for: machine, runtime, data type, threads."""
     key = latency_key(config, runtime)
     return {"machine": key.device, "runtime": key.runtime, "data_type": key.data_type, "threads": key.threads}
 
 
-def _spent(config: StudyConfig, inputs: TrialInputs, widths: IntArray) -> dict[str, int]:
-    """The same, with the latencies that this machine's tables predict."""
-    spent = costs_of(inputs.dense.network, widths, config.dtype)
-    return spent | {PREDICTED[runtime]: int(cost(widths)) for runtime, cost in inputs.latency.items()}
+def _plan_costs(config: StudyConfig, inputs: TrialInputs, widths: IntArray) -> dict[str, int]:
+    """Like `costs_of`, with the latencies in ns that this machine's tables predict."""
+    values = costs_of(inputs.dense.network, widths, config.dtype)
+    return values | {PREDICTED[runtime]: int(cost(widths)) for runtime, cost in inputs.latency.items()}
 
 
 def plan_of_trial(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> Plan:
-    """The plan that a trial trains. Raises InfeasibleBudget where its limits cannot be met.
+    """The plan that a trial trains. Raises InfeasibleBudget if its limits cannot be met.
 
     Args:
-        config: the study's.
+        config: the study's settings.
         inputs: network, data and costs.
-        spec: what the trial asks for.
+        spec: the trial's spec.
     """
     dense = inputs.dense
-    of_board = board(spec.device) if spec.device else None
-    is_micro = of_board is not None and of_board.kind == "microcontroller"
-    network, dtype = dense.network, of_board.data_type if of_board is not None and is_micro else config.dtype
+    target = board(spec.device) if spec.device else None
+    is_micro = target is not None and target.kind == "microcontroller"
+    network, dtype = dense.network, target.data_type if target is not None and is_micro else config.dtype
     if spec.mode == DENSE:
-        made = plan_of_widths(network, network.dense, config.dtype)  # type: ignore[arg-type]  # it checks the name
+        plan = plan_of_widths(network, network.dense, config.dtype)  # type: ignore[arg-type]  # the callee checks the name
     else:
-        made = make_plan(network, spec.amounts, spec.options(), dtype, _costs(inputs, spec, dtype))  # type: ignore[arg-type]  # it checks the name
-    return replace(made, model=None if dense.reference is None else dense.reference.to_json())
+        plan = make_plan(network, spec.amounts, spec.options(), dtype, _costs(inputs, spec, dtype))  # type: ignore[arg-type]  # the callee checks the name
+    return replace(plan, model=None if dense.reference is None else dense.reference.to_json())
 
 
 def _costs(inputs: TrialInputs, spec: TrialSpec, dtype: str) -> dict[str, Cost]:
-    """What a microcontroller decides, or the latency of this machine where one is needed."""
+    """Further cost functions of a plan: those of its microcontroller, or this machine's latency if it is needed."""
     network = inputs.dense.network
     if spec.device and board(spec.device).kind == "microcontroller":
         runtime = None if spec.runtime == RUNTIME else spec.runtime

@@ -1,7 +1,7 @@
-"""A process that works on a study's trials, one after another, until none is left: ``python -m pretrim.study.worker``.
+"""A worker process, which runs a study's trials one at a time until none is left: ``python -m pretrim.study.worker``.
 
-It is a process of its own so that a crash in a kernel takes one trial with it, not the sweep. Exit codes: 0, nothing is
-left to do; 3, the machine is at fault (a full disk, the database): the trial was given back.
+It is a separate process so that a crash in a kernel loses one trial, not the sweep. Exit codes: 0, nothing is left to
+do; 3, the machine is at fault (a full disk, the database) and the trial was given back.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
     from .store import Finished, Store
 
 MACHINE_AT_FAULT = 3
+"""Exit code for errors of the machine."""
 
 
 class NoLonger(BaseException):
-    """The sweep that started this process is gone, or another one took the trial over."""
+    """Raised to stop working on a trial: the parent is gone, another process took the trial over, or a signal came."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Work until nothing is left. What goes wrong is said in the last line on stderr."""
+    """Work until no trial is left and return the exit code. An error is printed as the last line on stderr."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--storage", required=True)
@@ -56,13 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def work(folder: Path, storage: str, name: str, parent: int) -> None:
-    """Claim, run, record; until nothing is left, or the process that started this one is gone.
+    """Claim, run and record trials until none is left or the parent process is gone.
 
     Args:
-        folder: of the study.
-        storage: its database.
-        name: of the study in it.
-        parent: process whose end ends this one.
+        folder: the study's folder.
+        storage: URL of its database.
+        name: the study's name in the database.
+        parent: id of the parent process; this process ends when it does.
     """
     from .inputs import open_inputs
     from .store import Store
@@ -71,14 +72,14 @@ def work(folder: Path, storage: str, name: str, parent: int) -> None:
     config = store.config()
     inputs: list[TrialInputs] = []
 
-    def opened() -> TrialInputs:
+    def cached_inputs() -> TrialInputs:
         if not inputs:
             inputs.append(open_inputs(config))
         return inputs[0]
 
     while os.getppid() == parent and (trial := store.claim()) is not None:
         print(f"trial {trial.number}: {trial.spec.name}, seed {trial.spec.seed}", file=sys.stderr, flush=True)
-        run_claimed(folder, store, config, trial, opened, lambda: os.getppid() != parent)
+        run_claimed(folder, store, config, trial, cached_inputs, lambda: os.getppid() != parent)
 
 
 def run_claimed(
@@ -90,19 +91,19 @@ def run_claimed(
     is_orphaned: Callable[[], bool],
     on_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a trial that this process has claimed, and record what came of it.
+    """Run a trial that this process has claimed, and record its outcome.
 
     Args:
-        folder: of the study.
+        folder: the study's folder.
         store: its trials.
-        config: what they share.
-        trial: the one that was claimed.
-        inputs: the network and the data; what it raises is the trial's failure.
-        is_orphaned: whether nobody waits for the answer any more.
-        on_step: is called after each step of the training.
+        config: its settings.
+        trial: the claimed trial.
+        inputs: returns the network and the data; its errors count as failures of the trial.
+        is_orphaned: returns whether the parent process is gone.
+        on_step: called after each training step.
 
     Raises:
-        NoLonger: it was given back, because nobody waits, another process took it over, or a signal came.
+        NoLonger: the trial was given back because the parent is gone, another process took it over, or a signal came.
         PretrimError, OSError: the machine is at fault; the trial was given back.
     """
     from pretrim.errors import PretrimError
@@ -114,11 +115,11 @@ def run_claimed(
     from .trial import Stopped, run_trial
 
     rivals = Finished(store)
-    others: list[tuple[dict[str, int], list[float]]] = []
+    done: list[tuple[dict[str, int], list[float]]] = []
 
     def on_epoch(spent: dict[str, int], curve: tuple[float, ...]) -> None:
         store.advance(trial.key)
-        if config.stop_hopeless and is_outdone(rivals, others, spent, curve, config.recipe.epochs):
+        if config.stop_hopeless and is_outdone(rivals, done, spent, curve, config.recipe.epochs):
             raise Stopped(spent, curve)
 
     teller = Teller(store, trial.key)
@@ -131,8 +132,8 @@ def run_claimed(
             on_step()
 
         try:
-            at = trial_folder(folder, trial.key)
-            store.finish(trial.key, run_trial(config, inputs(), trial.spec, at, on_step=after_step, on_epoch=on_epoch))
+            run = trial_folder(folder, trial.key)
+            store.finish(trial.key, run_trial(config, inputs(), trial.spec, run, on_step=after_step, on_epoch=on_epoch))
         except Stopped as stopped:
             store.finish(trial.key, _record_until_stopped(config, *stopped.args), "stopped")
         except (NoLonger, Interrupted, KeyboardInterrupt):
@@ -148,7 +149,7 @@ def run_claimed(
 
 
 def _record_until_stopped(config: StudyConfig, spent: dict[str, int], curve: tuple[float, ...]) -> dict[str, Any]:
-    """Of a trial that was outdone: what it cost, and the scores it had by then."""
+    """The record of a trial that was stopped early: its plan's costs and its scores so far."""
     return {
         "costs": spent,
         "metric": config.metric.to_json(),
@@ -159,7 +160,7 @@ def _record_until_stopped(config: StudyConfig, spent: dict[str, int], curve: tup
 
 @contextmanager
 def _beating(store: Store, key: str, teller: Teller) -> Iterator[threading.Event]:
-    """Say every few seconds that a trial is being worked on, and where it is; the event: it is not ours any more."""
+    """Send heartbeats and progress every few seconds; the yielded event is set once the trial is no longer ours."""
     from pretrim.errors import PretrimError
 
     from .progress import EVERY_S
@@ -168,15 +169,13 @@ def _beating(store: Store, key: str, teller: Teller) -> Iterator[threading.Event
     lost, done = threading.Event(), threading.Event()
 
     def beat() -> None:
-        beaten = time.monotonic()
+        last_beat = time.monotonic()
         while not done.wait(EVERY_S):
-            with suppress(
-                PretrimError
-            ):  # the database is away for a moment; whoever finds it so for a minute takes over
+            with suppress(PretrimError):  # the database may be unreachable for a moment
                 teller.tell()
-            if time.monotonic() - beaten < BEAT_S:
+            if time.monotonic() - last_beat < BEAT_S:
                 continue
-            beaten = time.monotonic()
+            last_beat = time.monotonic()
             with suppress(PretrimError):
                 if not store.beat(key):
                     lost.set()
@@ -198,14 +197,14 @@ def is_outdone(
     curve: tuple[float, ...],
     epochs: int,
 ) -> bool:
-    """Whether a trial that is done costs less and was far better by now.
+    """Whether a finished trial with a cheaper plan was far better after the same number of epochs.
 
     Args:
         rivals: the study's trials as they finish.
-        known: costs and curve of those that are done; what has finished since the last call is added.
-        spent: costs of this trial.
-        curve: its validation accuracies so far.
-        epochs: of the whole training.
+        known: costs and curves of finished trials; trials that finished since the last call are added.
+        spent: costs of this trial's plan.
+        curve: its validation scores so far.
+        epochs: number of epochs of the whole training.
     """
     from .stopping import is_hopeless
 
@@ -215,7 +214,7 @@ def is_outdone(
 
 
 def is_the_machine(error: BaseException | None) -> bool:
-    """A full disk or an unusable database, which no trial is to blame for, anywhere in the chain of causes."""
+    """Whether an error or one of its causes is the machine's fault: a full disk or an unusable database."""
     from pretrim.errors import StudyError
 
     while error is not None:
