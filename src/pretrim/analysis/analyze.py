@@ -1,10 +1,10 @@
-"""Analyse a model: trace it, form its network, and try it narrower until every operator follows.
+"""Analyse a model: trace it, build its network, and try narrower copies until every operator behaves as predicted.
 
-Some models keep integers from construction (`split(x, [8, 8])`, a stored half width). They show only when the network
+Some models store integers at construction (`split(x, [8, 8])`, a stored half width). They show only when the network
 really is narrower, so the analysis builds narrower copies on meta tensors and compares every operator with what the
-network predicts. At the first one that differs, its line of source is tried again: with the module's integer
-retargeted, with an integer that it has a multiple or a part of, with another reading of a reshape, with the halves
-tied, with its channels frozen, and at last with all that its module sees.
+network predicts. At the first operator that differs, its source line is tried again: with the module's integer
+retargeted, with an integer of which the line uses a multiple or a fraction, with another interpretation of a reshape,
+with the halves tied, with its channels frozen, and finally with everything frozen that its module reads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .unread import freeze_unread
 from .unregistered import unregistered_notes
 from .unused import unused_operations
 
-MOST_TRIALS = 200
+MAX_TRIALS = 200
 NOWHERE = Site("", 0, "", "")
 VIEW = ("retarget", "multiple", "part", "share part", "carrier1", "carrier2", "share", "freeze", "freeze all")
 PART = ("multiple", "part", "share", "freeze", "freeze all")
@@ -61,12 +61,12 @@ def analyze(model: nn.Module, example: Example | list[Example], tried: Sequence[
     Args:
         model: any module whose ``forward`` runs on `example`. It is not changed: it is copied with meta parameters.
         example: a tensor (first dimension: images), a tuple of arguments, or a dict of named arguments. A list holds
-            several of these, for each way through ``forward`` (heads that are used one at a time); costs are those of
-            the first.
-        tried: widths by group that narrower copies get, too (`Plan.tried`: those that a plan failed with).
+            several of these, one for each path through ``forward`` (heads that are used one at a time); costs are
+            counted on the first.
+        tried: further widths by group at which narrower copies are tried (`Plan.tried`: those of a plan that failed).
 
     Raises:
-        UsageError: no module, or no tensors.
+        UsageError: `model` is not a module, or `example` holds no tensors.
         ModelError: ``forward`` fails; its own error is shown.
     """
     check_is(model, nn.Module, "model to be a torch.nn.Module")
@@ -77,18 +77,18 @@ def analyze(model: nn.Module, example: Example | list[Example], tried: Sequence[
 
 
 def _check_example(example: object) -> None:
-    """Raises UsageError for what is no input: an array, or a shape in the place of a tensor of it."""
+    """Raise UsageError for an example that is not a model input: an array, or a shape in place of a tensor."""
     is_shape = isinstance(example, list | tuple) and example and all(isinstance(part, int | float) for part in example)
     if is_shape or not isinstance(example, torch.Tensor | tuple | list | Mapping):
         check_is(example, torch.Tensor, "example to be a tensor (or several), such as torch.zeros(1, 3, 32, 32)")
 
 
 def follow(model: nn.Module, example: Example, network: Network, widths: IntArray) -> Network:
-    """The network, if a copy with these widths does what it predicts; else one that was learnt from how it failed.
+    """Return the network if a copy with these widths behaves as predicted, else a new analysis that tries them too.
 
     Args:
         model: the dense model.
-        example: of its inputs.
+        example: an example of its inputs.
         network: its analysis.
         widths: channels that each group keeps (G).
     """
@@ -104,7 +104,7 @@ def follow(model: nn.Module, example: Example, network: Network, widths: IntArra
 
 
 class Misread(Exception):
-    """Reshapes whose channels were taken for an image's height or a signal's length."""
+    """Raised when the channels of reshapes were mistaken for an image's height or a signal's length."""
 
     def __init__(self, sites: set[Site]) -> None:
         super().__init__()
@@ -112,11 +112,11 @@ class Misread(Exception):
 
 
 class NeedsValues(Exception):
-    """The model does not run on meta tensors."""
+    """Raised when the model does not run on meta tensors."""
 
 
 class Analyst:
-    """One analysis: a copy of the model to run, and what was learnt about its lines of source so far."""
+    """One analysis: a copy of the model to run, and what has been learnt about its source lines so far."""
 
     def __init__(
         self, model: nn.Module, example: Example | list[Example], tried: Sequence[Mapping[str, int]] = ()
@@ -126,23 +126,23 @@ class Analyst:
         examples = example if isinstance(example, list) else [example]
         if not examples:
             raise ModelError("Expected an example of the model's inputs, but the list of examples is empty.")
-        self.examples = [with_batch(each, 1) for each in examples]
+        self.examples = [with_batch(entry, 1) for entry in examples]
         self.learnt = Learnt()
         self.in_conflict: set[Site] = set()  # lines whose integer stands for other channels elsewhere
         self.notes = list(unregistered_notes(model))
         self.stage = stage(model, self.examples[0])
-        self.stages: list[Stage] = []  # of the traces beyond the first, in their order
-        self.failed: set[tuple[object, ...]] = set()  # ways that do not run
+        self.stages: list[Stage] = []  # those of `Network.other_runs`, in the same order
+        self.failed: set[tuple[object, ...]] = set()  # keys of the paths that do not run
 
     def run(self) -> Network:
-        for _ in range(MOST_TRIALS):
+        for _ in range(MAX_TRIALS):
             try:
                 network = self._network()
                 scaled = self._try_narrower(network, [*trial_widths(network), *self._tried_widths(network)])
                 self._try_single_channels(network)
-                if self._read_in_vain(network):
+                if self._freeze_fruitless_reshapes(network):
                     continue
-                network = replace(network, operators=marked(network.operators, scaled))
+                network = replace(network, operators=mark_scaled(network.operators, scaled))
                 return replace(self._with_declared_widths(network), tried=self.tried)
             except NeedsValues as error:
                 self.notes.append(str(error))
@@ -158,23 +158,23 @@ class Analyst:
                 may_have_checked = mismatch.raised or mismatch.other_operator
                 self._learn(mismatch.operator.site, mismatch.operator.module, str(mismatch), may_have_checked)
         raise ModelError(
-            f"The model cannot be made narrower: {MOST_TRIALS} trials did not find a consistent one: "
+            f"The model cannot be made narrower: {MAX_TRIALS} trials did not find a consistent one: "
             f"please report it with the model."
         )
 
     def _tried_widths(self, network: Network) -> list[IntArray]:
-        """The widths that were asked for; groups that they do not name stay dense."""
+        """Widths of earlier plans that failed; groups that they do not name stay dense."""
         return [
-            np.array([min(each.get(group.name, group.channels), group.channels) for group in network.groups])
-            for each in self.tried
+            np.array([min(tried.get(group.name, group.channels), group.channels) for group in network.groups])
+            for tried in self.tried
         ]
 
     def _network(self) -> Network:
         channels = Channels()
         labels = {name: parameter_labels(t, channels) for name, t in named_tensors(self.model)}
         traces = self._traces(channels, labels)
-        self._read_again(channels, traces)
-        tie_shared(channels, [stored for each in traces for stored in each.stored_integers])
+        self._check_reshapes(channels, traces)
+        tie_shared(channels, [stored for run in traces for stored in run.stored_integers])
         freeze_constants(self.model, channels, labels, traces)
         unread = freeze_unread(self.model, channels, labels, traces)
         unused = unused_operations(traces[0]) if self.stage.meta is not None else frozenset()
@@ -194,7 +194,7 @@ class Analyst:
                 notes=(
                     *self.notes,
                     *dict.fromkeys(traces[0].uncounted),
-                    *dict.fromkeys(failed for each in traces for failed in each.failed_rules),
+                    *dict.fromkeys(message for run in traces for message in run.failed_rules),
                     *map(unread_note, unread),
                     *unused_notes(traces[0], unused),
                 ),
@@ -202,19 +202,19 @@ class Analyst:
             )
         )
 
-    def _read_again(self, channels: Channels, traces: Sequence[Trace]) -> None:
-        """Raises Misread where a window slides along features that a reshape may as well have as channels."""
-        readings = [each for trace in traces for each in trace.readings if each[1] not in self.learnt.first]
-        slid = [ids for trace in traces for ids in trace.slid]
-        if readings and slid:
+    def _check_reshapes(self, channels: Channels, traces: Sequence[Trace]) -> None:
+        """Raise Misread if a window slides along channels that a reshape could as well have in its first dimension."""
+        readings = [reading for trace in traces for reading in trace.readings if reading[1] not in self.learnt.first]
+        windowed = [ids for trace in traces for ids in trace.slid]
+        if readings and windowed:
             root = channels.components()
-            along = np.unique(root[np.concatenate(slid)])
-            misread = {site for ids, site in readings if np.isin(root[ids], along).any()}
+            windowed_roots = np.unique(root[np.concatenate(windowed)])
+            misread = {site for ids, site in readings if np.isin(root[ids], windowed_roots).any()}
             if misread:
                 raise Misread(misread)
 
     def _traces(self, channels: Channels, labels: Mapping[str, Labels]) -> list[Trace]:
-        """The run that costs are counted on, then every other way through `forward`."""
+        """Trace the run that costs are counted on, then every other path through `forward`."""
         traces = [self._trace_example(self.stage, self.examples[0], channels, labels)]
         if not traces[0].output_shapes:  # then nothing would say which channels have to stay
             raise ModelError("Expected a forward that returns tensors, but found none in what it returned.")
@@ -224,15 +224,15 @@ class Analyst:
             if number:
                 traces.append(self._trace_example(run, example, channels, labels))
                 self.stages.append(run)
-            for way, other in enumerate(self._other_ways(run, example)):
-                found = self._trace_way(other, (number, way), channels, labels)
-                if found is not None:
-                    traces.append(found)
+            for index, other in enumerate(self._other_paths(run, example)):
+                other_trace = self._trace_path(other, (number, index), channels, labels)
+                if other_trace is not None:
+                    traces.append(other_trace)
                     self.stages.append(other)
         return traces
 
-    def _other_ways(self, run: Stage, example: Example) -> list[Stage]:
-        """Train mode with two images, where heads used only in training show; and both outcomes of what is read."""
+    def _other_paths(self, run: Stage, example: Example) -> list[Stage]:
+        """Train mode with two images, to see training-only heads; on real tensors also both outcomes of value reads."""
         train = replace(run.with_example(with_batch(example, 2)), training=True)
         outcomes = [] if run.meta is not None else [replace(run, outcome=outcome) for outcome in (True, False)]
         return [train, *outcomes]
@@ -244,13 +244,13 @@ class Analyst:
             if run.meta is None:
                 raise does_not_run(error, example) from error
             why = "reads values" if isinstance(error, ReadsValues) else "does not run on meta tensors"
-            said = f"forward {why} ({describe_failure(error)}): traced on real tensors"
-            raise NeedsValues(f"{said}, with both outcomes of what it reads") from error
+            message = f"forward {why} ({describe_failure(error)}): traced on real tensors"
+            raise NeedsValues(f"{message}, with both outcomes of what it reads") from error
 
-    def _trace_way(
+    def _trace_path(
         self, run: Stage, key: tuple[object, ...], channels: Channels, labels: Mapping[str, Labels]
     ) -> Trace | None:
-        """A trace of another way through `forward`; one that fails says nothing, and is not tried again."""
+        """Trace another path through `forward`; None if it fails, and then it is not tried again."""
         if key in self.failed:
             return None
         mark = channels.mark()
@@ -259,14 +259,14 @@ class Analyst:
         except Exception as error:
             channels.forget_since(mark)
             self.failed.add(key)
-            what = "train mode" if run.training else f"forward where what it reads is {run.outcome}"
-            self.notes.append(f"{what} was not traced: {describe_failure(error)}")
+            path = "train mode" if run.training else f"forward where what it reads is {run.outcome}"
+            self.notes.append(f"{path} was not traced: {describe_failure(error)}")
             return None
 
     def _try_narrower(self, network: Network, trials: Sequence[IntArray]) -> set[int]:
-        """Build narrower copies and compare; in other ways too, where they run lines that were not seen before.
+        """Build narrower copies and compare them; also on other paths that run source lines not seen before.
 
-        Returns the places of operators that took other numbers.
+        Returns the indices of operators that took other numbers than in the dense network.
         """
         scaled: set[int] = set()
         if not network.groups:
@@ -282,10 +282,10 @@ class Analyst:
         return scaled
 
     def _try_single_channels(self, network: Network) -> None:
-        """Where numbers take channels, single ones too (`x[:, : max(2, c // 4)]`).
+        """Where channels are taken by number, also try one channel per group (`x[:, : max(2, c // 4)]`).
 
-        torch may run other operators there, and some layers cannot be that narrow (a norm of a weight with one value):
-        only what takes channels by a number is at fault.
+        torch may run other operators there, and some layers cannot be that narrow (a norm of a weight with one value),
+        so only a mismatch at an operator that takes channels by number counts.
         """
         if not takes_by_number(network):
             return
@@ -297,85 +297,90 @@ class Analyst:
             if by_number and not mismatch.other_operator:
                 raise
 
-    def _read_in_vain(self, network: Network) -> bool:
-        """Whether a reshape was read another way, and its channels are frozen all the same: then by its own number."""
+    def _freeze_fruitless_reshapes(self, network: Network) -> bool:
+        """Freeze reshapes whose other interpretation did not let any channels follow; True if there are any.
+
+        Their channels are then frozen with the reshape's own number as the reason.
+        """
         runs = (network.operators, *network.other_runs)
-        follow = {o.site for run in runs for o in run if takes_channels(network, o)}
-        vain = [site for site, hint in self.learnt.hints.items() if hint.startswith("carrier") and site not in follow]
-        self.learnt.hints |= dict.fromkeys(vain, "freeze")
-        return bool(vain)
+        followed = {o.site for run in runs for o in run if takes_channels(network, o)}
+        failed = [
+            site for site, hint in self.learnt.hints.items() if hint.startswith("carrier") and site not in followed
+        ]
+        self.learnt.hints |= dict.fromkeys(failed, "freeze")
+        return bool(failed)
 
     def _with_declared_widths(self, network: Network) -> Network:
-        """Let integers that only other methods read follow their widths; those that may mean several are named."""
+        """Let integers that only other methods read follow their widths; a note names the ambiguous ones."""
         declared = declared_widths(self.model, network) if network.groups else []
-        clear = [each for each in declared if len(each.rows) == 1]
-        stored = (StoredInteger(NOWHERE, d.module, d.attribute, (), network.members[d.rows[0]]) for d in clear)
-        unclear = [f"{d.attribute} of {d.module or 'the model'}" for d in declared if len(d.rows) > 1]
-        note = f"integers of the dense network stay where they may stand for several widths: {first_of(unclear)}"
-        followed = replace(
+        unambiguous = [width for width in declared if len(width.rows) == 1]
+        stored = (StoredInteger(NOWHERE, d.module, d.attribute, (), network.members[d.rows[0]]) for d in unambiguous)
+        ambiguous = [f"{d.attribute} of {d.module or 'the model'}" for d in declared if len(d.rows) > 1]
+        note = f"integers of the dense network stay where they may stand for several widths: {first_of(ambiguous)}"
+        extended = replace(
             network,
             stored_integers=(*network.stored_integers, *stored),
-            stored_integer_dims=(*network.stored_integer_dims, *(d.rows[0] for d in clear)),
-            notes=(*network.notes, *([note] if unclear else [])),
+            stored_integer_dims=(*network.stored_integer_dims, *(d.rows[0] for d in unambiguous)),
+            notes=(*network.notes, *([note] if ambiguous else [])),
         )
-        if not clear:
-            return followed
+        if not unambiguous:
+            return extended
         try:
-            self._try_narrower(followed, trial_widths(followed)[:1])
+            self._try_narrower(extended, trial_widths(extended)[:1])
         except Mismatch:  # then one of them means something else
             return network
-        return followed
+        return extended
 
-    def _learn(self, site: Site, module: str, said: str, may_have_checked: bool = False) -> None:
-        """Choose what to try next at the line where a narrower network went wrong.
+    def _learn(self, site: Site, module: str, message: str, may_have_checked: bool = False) -> None:
+        """Choose what to try next at the source line where a narrower network went wrong.
 
         Args:
             site: that line.
             module: the module that ran it.
-            said: what went wrong.
-            may_have_checked: whether `forward` went another way, as it does where it checks a width.
+            message: what went wrong.
+            may_have_checked: whether `forward` raised or took another path, as it does where it checks a width.
         """
         order = STRATEGIES.get(site.op, WITH_INTEGERS)
-        tried = self.learnt.hints.get(site)
-        following = order[order.index(tried) + 1 :] if tried in order else order
+        previous = self.learnt.hints.get(site)
+        remaining = order[order.index(previous) + 1 :] if previous in order else order
         if site not in self.in_conflict:
-            following = tuple(hint for hint in following if not hint.startswith("share"))
-        if "-" not in linecache.getline(site.file, site.line):  # nothing is left of a width there
-            following = tuple(hint for hint in following if hint not in WITH_REST)
-        gives_up = not following or following[0].startswith("freeze")
+            remaining = tuple(hint for hint in remaining if not hint.startswith("share"))
+        if "-" not in linecache.getline(site.file, site.line):  # no subtraction: the line takes no rest of a width
+            remaining = tuple(hint for hint in remaining if hint not in WITH_REST)
+        gives_up = not remaining or remaining[0].startswith("freeze")
         if gives_up and may_have_checked and not self.learnt.follows_checks:
             self.learnt.follows_checks = True
             self.learnt.hints.pop(site, None)
-        elif following:
-            self.learnt.hints[site] = following[0]
+        elif remaining:
+            self.learnt.hints[site] = remaining[0]
         else:
-            self._close(module, said)
+            self._close(module, message)
 
-    def _close(self, module: str, said: str) -> None:
-        """Freeze all that a module sees; where that was not enough, its parent, and at last the whole model."""
+    def _close(self, module: str, message: str) -> None:
+        """Freeze everything that a module reads; if that was not enough, its parent, and finally the whole model."""
         while module in self.learnt.closed:
             if not module:
-                raise ModelError(f"The model cannot be made narrower: {said}.")
+                raise ModelError(f"The model cannot be made narrower: {message}.")
             module = module.rpartition(".")[0]
         self.learnt.closed.add(module)
 
 
-def marked(operators: Sequence[Operator], scaled: set[int]) -> tuple[Operator, ...]:
-    """The same operators, and which take numbers that are computed from widths."""
-    return tuple(replace(each, is_scaled=number in scaled) for number, each in enumerate(operators))
+def mark_scaled(operators: Sequence[Operator], scaled: set[int]) -> tuple[Operator, ...]:
+    """Set `is_scaled` on the operators that take numbers computed from widths."""
+    return tuple(replace(operator, is_scaled=number in scaled) for number, operator in enumerate(operators))
 
 
 def does_not_run(error: Exception, example: Example) -> ModelError:
-    """The error of a model that fails on its own example."""
-    meant = channels_last_hint(example.shape[1:]) if isinstance(example, torch.Tensor) else ""
+    """The error for a model that fails on its own example."""
+    hint = channels_last_hint(example.shape[1:]) if isinstance(example, torch.Tensor) else ""
     return ModelError(
         f"The model does not run on {describe_example(example)}: its forward raised "
-        f"{describe_failure(error)}. Check the input shape, and that the model runs on its own.{meant}"
+        f"{describe_failure(error)}. Check the input shape, and that the model runs on its own.{hint}"
     )
 
 
 def unread_note(module: str) -> str:
-    """What is said of a module that no example ran."""
+    """The note about a module that no example runs."""
     return (
         f"no example runs {module or 'a parameter of the model'}: if forward has a way to it, give an example of each "
         f"way, analyze(model, [example1, example2])"
@@ -383,10 +388,10 @@ def unread_note(module: str) -> str:
 
 
 def unused_notes(inference: Trace, unused: frozenset[int]) -> list[str]:
-    """What is said of layers whose result no output depends on."""
-    found = (inference.operations[number] for number in sorted(unused))
+    """The note, if any, about layers whose results no output depends on."""
+    operations = (inference.operations[number] for number in sorted(unused))
     names = list(
-        dict.fromkeys(operation.module or operation.op for operation in found if operation.filters is not None)
+        dict.fromkeys(operation.module or operation.op for operation in operations if operation.filters is not None)
     )
     if not names:
         return []
@@ -394,7 +399,7 @@ def unused_notes(inference: Trace, unused: frozenset[int]) -> list[str]:
 
 
 def tie_shared(channels: Channels, stored_integers: Sequence[StoredInteger]) -> None:
-    """Tie the channels that one stored integer stands for, where a trial asked for it; frozen ones need not follow."""
+    """Tie all channels that one shared stored integer stands for; frozen channels need not follow."""
     shared = {(stored.module, stored.attribute, stored.path) for stored in stored_integers if stored.shared}
     if not shared:
         return
@@ -410,13 +415,13 @@ def tie_shared(channels: Channels, stored_integers: Sequence[StoredInteger]) -> 
 
 
 def parameter_labels(tensor: torch.Tensor, channels: Channels) -> Labels:
-    """Ids for every dimension of a parameter or buffer, but for the windows of convolution weights."""
-    window = range(2, tensor.dim()) if tensor.dim() >= 4 and tensor.shape[0] > 1 else ()
-    return tuple(None if dim in window else channels.new(size) for dim, size in enumerate(tensor.shape))
+    """New ids for every dimension of a parameter or buffer, except the kernel dimensions of convolution weights."""
+    kernel_dims = range(2, tensor.dim()) if tensor.dim() >= 4 and tensor.shape[0] > 1 else ()
+    return tuple(None if dim in kernel_dims else channels.new(size) for dim, size in enumerate(tensor.shape))
 
 
 def describe_example(example: Example) -> str:
-    """Shapes of the inputs in words."""
+    """Describe the shapes of the inputs in words."""
     if isinstance(example, torch.Tensor):
         return "an input of " + "x".join(map(str, example.shape))
     named = example.items() if isinstance(example, dict) else enumerate(example)

@@ -1,4 +1,4 @@
-"""From what the traces gave to the frozen `Network`: groups, sizes as functions of the widths, lifetimes."""
+"""Build the frozen `Network` from traces: groups, sizes as functions of the widths, lifetimes of activations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .trace import Operation, Trace
 
 
 class SizeTable:
-    """Gives each distinct dimension one row: fixed ones by their size, others by their channels."""
+    """Assigns one row to each distinct dimension: fixed ones are keyed by size, others by their channels."""
 
     def __init__(self, channel_of: IntArray) -> None:
         self.channel_of = channel_of
@@ -33,7 +33,7 @@ class SizeTable:
         return self._add(channels.tobytes(), channels, int((channels < 0).sum()))
 
     def count_of(self, ids: Ids) -> int:
-        """The row of an integer, which counts channels in whatever order they are."""
+        """The row of an integer, which counts channels regardless of their order."""
         return self.row(len(ids), ids[np.argsort(self.channel_of[ids], kind="stable")])
 
     def dims(self, shape: Sequence[int], labels: Labels) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ class SizeTable:
 
 @dataclass(frozen=True)
 class Declared:
-    """A parameter or buffer as the model declares it."""
+    """A parameter or buffer as declared by the model."""
 
     name: str
     shape: tuple[int, ...]
@@ -63,22 +63,22 @@ class Declared:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the traces gave, before groups are formed."""
+    """The results of the traces, before groups are formed."""
 
     channels: Channels
     parameters: Sequence[Declared]
     inference: Trace
     others: tuple[Trace, ...]
-    """Other ways through `forward`: in train mode, with other examples or outcomes."""
+    """Other paths through `forward`: in train mode, with other examples or outcomes."""
     example: Any
     fingerprint: str
     notes: tuple[str, ...]
     unused: frozenset[int] = frozenset()
-    """Operators of inference that no output depends on"""
+    """Numbers of the inference operators that no output depends on."""
 
 
 def build_network(analysis: Analysis) -> Network:
-    """Resolve ties and freezes, form the groups, and write every size as a function of the widths."""
+    """Resolve ties and freezes, form the groups, and express every size as a function of the widths."""
     root = analysis.channels.components()
     traces = [analysis.inference, *analysis.others]
     layer_operations = [o for trace in traces for o in trace.operations if o.filters is not None]
@@ -94,7 +94,7 @@ def build_network(analysis: Analysis) -> Network:
     tensors = _lifetimes(analysis.inference, inference, table)
     stored_integers, stored_integer_dims = _stored_integers(traces, table, frozen_by[root] >= 0)
     layers = _layers(inference, others)
-    group_of, rank_of = _channel_signatures(table.members, int(channel_of.max(initial=-1)) + 1)
+    group_of, rank_of = _group_channels(table.members, int(channel_of.max(initial=-1)) + 1)
     coefficients, constants = _linear_forms(table, group_of)
     return Network(
         groups=_groups(layers, table.members, coefficients, group_of),
@@ -119,7 +119,7 @@ def build_network(analysis: Analysis) -> Network:
 
 
 def _freeze_reasons(channels: Channels, root: Ids) -> IntArray:
-    """For each component the first freeze that struck it, by number; -1 where none did."""
+    """For each component, the number of the first freeze that applies to it; -1 if there is none."""
     frozen_by = np.full(channels.count, -1, dtype=np.int64)
     for number in range(len(channels.freezes) - 1, -1, -1):
         frozen_by[root[channels.freezes[number].ids]] = number
@@ -127,14 +127,14 @@ def _freeze_reasons(channels: Channels, root: Ids) -> IntArray:
 
 
 def _number_channels(root: Ids, layers: Sequence[Operation], frozen_by: IntArray) -> IntArray:
-    """Number the components that a plan may remove: filters of some layer that nothing froze. Others get -1."""
-    made = np.zeros(len(root), dtype=bool)
+    """Number the components that a plan may remove: unfrozen filters of some layer. Others get -1."""
+    is_filter = np.zeros(len(root), dtype=bool)
     for operation in layers:
         assert operation.filters is not None  # that is what makes it a layer
-        made[root[operation.filters]] = True
-    free = np.flatnonzero(made & (frozen_by < 0))
+        is_filter[root[operation.filters]] = True
+    prunable = np.flatnonzero(is_filter & (frozen_by < 0))
     number = np.full(len(root), -1, dtype=np.int64)
-    number[free] = np.arange(len(free))
+    number[prunable] = np.arange(len(prunable))
     return number[root]
 
 
@@ -165,7 +165,7 @@ def _operators(
 
 
 def _fusions(trace: Trace, unused: frozenset[int]) -> dict[int, int]:
-    """Which operators run in place of their producer: elementwise ones that are the only reader of their input."""
+    """Map operators fused into their producer to it: elementwise ones that are the only reader of their input."""
     readers: dict[int, list[int]] = {}
     writer: dict[int, int] = {}
     for number, operation in enumerate(trace.operations):
@@ -185,22 +185,22 @@ def _fusions(trace: Trace, unused: frozenset[int]) -> dict[int, int]:
 
 
 def _lifetimes(trace: Trace, operators: Sequence[Operator], table: SizeTable) -> tuple[Tensor, ...]:
-    """Which activations take memory, and from when to when (liveness), fused operators counted as one."""
-    home: dict[int, int] = {}  # a buffer that is computed in place of another one
+    """Which activations take memory, and their lifetimes, with fused operators counted as one."""
+    memory_of: dict[int, int] = {}  # for a buffer computed in place, the one whose memory it uses
     birth = dict.fromkeys(trace.inputs, 0)
     death: dict[int, int] = {}
     for number, operator in enumerate(operators):
         if operator.is_unused:
             continue
         for buffer in operator.reads:
-            death[home.get(buffer, buffer)] = number
+            death[memory_of.get(buffer, buffer)] = number
         if operator.fused_into is not None:
             source = operator.reads[0]
-            home[operator.writes[0]] = home.get(source, source)
+            memory_of[operator.writes[0]] = memory_of.get(source, source)
         else:
             birth.update(dict.fromkeys(operator.writes, number))
     for buffer in trace.outputs:
-        death[home.get(buffer, buffer)] = len(operators) - 1
+        death[memory_of.get(buffer, buffer)] = len(operators) - 1
     buffers = trace.buffers
     return tuple(
         Tensor(table.dims(buffers[b].shape, buffers[b].labels), buffers[b].shape, born, death[b])
@@ -210,7 +210,7 @@ def _lifetimes(trace: Trace, operators: Sequence[Operator], table: SizeTable) ->
 
 
 class StoredIntegerConflict(Exception):
-    """One stored integer would have to follow two different sets of channels."""
+    """Raised when one stored integer would have to follow two different sets of channels."""
 
     def __init__(self, stored: StoredInteger) -> None:
         super().__init__(f"{stored.attribute} of {stored.module or 'the model'} stands for different channels")
@@ -220,50 +220,54 @@ class StoredIntegerConflict(Exception):
 def _stored_integers(
     traces: Sequence[Trace], table: SizeTable, is_frozen: NDArray[np.bool_]
 ) -> tuple[tuple[StoredInteger, ...], tuple[int, ...]]:
-    """Each integer to retarget once, with the dimension it follows. Raises StoredIntegerConflict.
+    """The integers to retarget, without duplicates, with the dimensions they follow. Raises StoredIntegerConflict.
 
-    A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters), and is
-    frozen. One of a new tensor that is not frozen, though no layer makes it (zeros for a state), goes with the integer.
+    A dimension that no plan changes may have the same size by chance (an image as high as a layer has filters); it is
+    frozen. A dimension of a new tensor that is not frozen, though no layer computes it (zeros for a state), has to
+    follow the integer.
 
     Args:
-        traces: with the integers that each run found.
+        traces: the traces, with the integers that each run found.
         table: gets the rows of their dimensions.
-        is_frozen: of each channel id, whether something froze it.
+        is_frozen: whether each channel id is frozen.
     """
-    found: dict[tuple[str, str, KeyPath], tuple[StoredInteger, int]] = {}
+    unique: dict[tuple[str, str, KeyPath], tuple[StoredInteger, int]] = {}
     rows = [(stored, table.count_of(stored.ids)) for trace in traces for stored in trace.stored_integers]
     changing = [(stored, row) for stored, row in rows if (table.members[row] >= 0).any()]
     for stored, row in changing:
-        _, known = found.setdefault((stored.module, stored.attribute, stored.path), (stored, row))
+        _, known = unique.setdefault((stored.module, stored.attribute, stored.path), (stored, row))
         if known != row:
             raise StoredIntegerConflict(stored)
     for stored, row in rows:
-        follows = (stored.module, stored.attribute, stored.path) in found and stored.site.op in FACTORIES
+        follows = (stored.module, stored.attribute, stored.path) in unique and stored.site.op in FACTORIES
         if follows and not table.members[row].size and not is_frozen[stored.ids].any():
             raise StoredIntegerConflict(stored)
-    return tuple(stored for stored, _ in found.values()), tuple(row for _, row in found.values())
+    return tuple(stored for stored, _ in unique.values()), tuple(row for _, row in unique.values())
 
 
 def _layers(inference: Sequence[Operator], others: Sequence[Sequence[Operator]]) -> tuple[Layer, ...]:
-    """The layers of inference, and those seen elsewhere only (auxiliary heads in training)."""
+    """The layers of inference, and those that only other runs use (auxiliary heads in training)."""
     layers: dict[tuple[str, int], Layer] = {}
-    known: set[str] = set()
+    known_parameters: set[str] = set()
     for operators in (inference, *others):
-        runs = operators is inference
+        is_inference = operators is inference
         for number, o in enumerate(operators):
-            if o.filters is None or (not runs and known & set(o.parameters)):
+            if o.filters is None or (not is_inference and known_parameters & set(o.parameters)):
                 continue
             name = o.module or ", ".join(o.parameters)
-            place = number if runs and not o.is_unused else -1
+            place = number if is_inference and not o.is_unused else -1
             layers[(name, len(layers))] = Layer(
                 name, o.op, place, o.filters, o.weight, o.factors, o.outputs[0], o.parameters
             )
-        known |= {name for o in operators if o.filters is not None for name in o.parameters}
+        known_parameters |= {name for o in operators if o.filters is not None for name in o.parameters}
     return tuple(layers.values())
 
 
-def _channel_signatures(members: Sequence[Ids], count: int) -> tuple[IntArray, IntArray]:
-    """Group channels by their footprint: a 64-bit hash of (dimension, multiplicity) pairs, summed over dimensions."""
+def _group_channels(members: Sequence[Ids], count: int) -> tuple[IntArray, IntArray]:
+    """Group channels by footprint: a 64-bit hash of (dimension, multiplicity) pairs, summed over dimensions.
+
+    Returns the group of each channel, and its index within the group.
+    """
     if count == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     hashes = np.zeros(count, dtype=np.uint64)
@@ -273,7 +277,7 @@ def _channel_signatures(members: Sequence[Ids], count: int) -> tuple[IntArray, I
             channels, times = np.unique(free, return_counts=True)
             hashes[channels] += _scramble(np.uint64(dim * 1_000_003) + times.astype(np.uint64))
     _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(np.argsort(first))  # groups in the order of their first channel
+    order = np.argsort(np.argsort(first))  # groups are ordered by their first channel
     group_of = order[group].astype(np.int64)
     rank_of = np.zeros(count, dtype=np.int64)
     for number in range(len(first)):
@@ -311,27 +315,27 @@ def _groups(
             owners[group].append(layer)
     names: dict[str, int] = {}
     groups = []
-    for number, own in enumerate(owners):
-        name = own[0].name
+    for number, group_layers in enumerate(owners):
+        name = group_layers[0].name
         names[name] = names.get(name, 0) + 1
         label = name if names[name] == 1 else f"{name}#{names[name]}"
-        layer_names = tuple(dict.fromkeys(layer.name for layer in own))
-        groups.append(Group(label, layer_names, int(width[number]), int(coefficients[own[0].filters, number])))
+        layer_names = tuple(dict.fromkeys(layer.name for layer in group_layers))
+        groups.append(Group(label, layer_names, int(width[number]), int(coefficients[group_layers[0].filters, number])))
     return tuple(groups)
 
 
 def _frozen_layers(
     layers: Sequence[Operation], root: Ids, channel_of: IntArray, channels: Channels, frozen_by: IntArray
 ) -> tuple[Frozen, ...]:
-    """The filters that may not go, layer by layer, with the first reason found."""
-    found: dict[str, Frozen] = {}
+    """The filters that may not be removed, layer by layer, each with the first reason."""
+    frozen: dict[str, Frozen] = {}
     for operation in layers:
         assert operation.filters is not None  # that is what makes it a layer
         name = operation.module or ", ".join(operation.parameters)
-        kept = root[operation.filters[channel_of[operation.filters] < 0]]
-        if not kept.size or name in found:
+        roots = root[operation.filters[channel_of[operation.filters] < 0]]
+        if not roots.size or name in frozen:
             continue
-        freeze = channels.freezes[int(frozen_by[kept].max())]
+        freeze = channels.freezes[int(frozen_by[roots].max())]
         where = f" (in {freeze.module})" if freeze.module not in ("", name) else ""
-        found[name] = Frozen(name, len(kept), freeze.reason + where, freeze.place)
-    return tuple(found.values())
+        frozen[name] = Frozen(name, len(roots), freeze.reason + where, freeze.place)
+    return tuple(frozen.values())

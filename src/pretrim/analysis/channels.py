@@ -1,8 +1,8 @@
-"""Channel ids and the ledger of what is tied and what is frozen.
+"""Channel ids, and the record of which are tied and which are frozen.
 
 Every index of every channel dimension of a tensor carries the id of a *channel*. A label is the array of ids of one
-dimension; ``None`` stands for a dimension that holds no channels (batch, height, width). Ids that live and die
-together are *tied*; ids that no plan may remove are *frozen*. Both are only noted while a network is traced and are
+dimension; ``None`` stands for a dimension that holds no channels (batch, height, width). Ids that are kept or removed
+together are *tied*; ids that no plan may remove are *frozen*. Both are only recorded while a network is traced and are
 resolved once, in :meth:`Channels.components`.
 """
 
@@ -21,7 +21,7 @@ Labels: TypeAlias = tuple[Label, ...]
 
 @dataclass(frozen=True)
 class Freeze:
-    """Why some channels may not be removed, and in which module and line of source that was seen."""
+    """Why some channels may not be removed, and the module and source line that show it."""
 
     ids: Ids
     module: str
@@ -31,7 +31,7 @@ class Freeze:
 
 @dataclass
 class Channels:
-    """The ledger of one analysis: ids handed out, ties between them, freezes with their reasons."""
+    """The channel ids of one analysis, the ties between them, and freezes with their reasons."""
 
     count: int = 0
     freezes: list[Freeze] = field(default_factory=list)
@@ -39,36 +39,36 @@ class Channels:
     _right: list[Ids] = field(default_factory=list)
 
     def new(self, size: int) -> Ids:
-        """Hand out `size` fresh ids."""
+        """Allocate `size` new ids."""
         ids = np.arange(self.count, self.count + size, dtype=np.int64)
         self.count += size
         return ids
 
     def tie(self, left: Ids, right: Ids) -> None:
-        """Note that the channels at the same places of two arrays (broadcast together) live and die together."""
+        """Tie channels at the same positions of two arrays (broadcast together): they are kept or removed together."""
         if left is not right:
             left, right = np.broadcast_arrays(left, right)
             self._left.append(left.ravel())
             self._right.append(right.ravel())
 
     def freeze(self, ids: Ids, module: str, reason: str, place: str = "") -> None:
-        """Note that these channels may not be removed, with the reason and the file and line that show it.
+        """Record that these channels may not be removed.
 
         Args:
             ids: the channels.
-            module: where they are, for the report.
-            reason: why, in words a user reads.
-            place: file and line, if they are known.
+            module: the module they belong to, for the report.
+            reason: why, in words for the user.
+            place: file and line that show it, if known.
         """
         if ids.size:
             self.freezes.append(Freeze(ids.ravel(), module, reason, place))
 
     def mark(self) -> tuple[int, int, int]:
-        """A point to come back to with :meth:`forget_since`."""
+        """Return the current state, for :meth:`forget_since`."""
         return self.count, len(self.freezes), len(self._left)
 
     def forget_since(self, mark: tuple[int, int, int]) -> None:
-        """Forget what was noted since a mark: a run that broke off half-way says nothing."""
+        """Discard everything recorded since a mark: a run that failed half-way proves nothing."""
         self.count = mark[0]
         del self.freezes[mark[1] :], self._left[mark[2] :], self._right[mark[2] :]
 
@@ -82,13 +82,13 @@ class Channels:
 def connected(count: int, left: Ids, right: Ids) -> Ids:
     """Connected components of the graph with nodes ``0..count-1`` and edges ``left[i] - right[i]``.
 
-    Returns the smallest node of each node's component. Edges pull the larger root to the smaller one, then paths are
-    halved until they are flat; both in whole arrays, so a network of a million ids takes a fraction of a second.
+    Returns the smallest node of each node's component. Edges link the larger root to the smaller one, then paths are
+    halved until they are flat; both steps are vectorised, so a network of a million ids takes a fraction of a second.
 
     Args:
         count: number of nodes.
-        left: one end of each edge (E).
-        right: the other end (E).
+        left: one node of each edge (E).
+        right: the other node of each edge (E).
 
     >>> connected(5, np.array([0, 3]), np.array([2, 4]))
     array([0, 1, 0, 3, 3])

@@ -1,6 +1,6 @@
-"""Functions that a model keeps (a hook, a replaced `forward`) and that hold something of it: copied with the model.
+"""Copy a model together with its functions (hooks, a replaced `forward`) that refer to parts of the model.
 
-`copy.deepcopy` takes a function as it is. The hook `lambda module, args, out: features.update(last=out)` of a copy
+`copy.deepcopy` does not copy functions. In a copy, the hook `lambda module, args, out: features.update(last=out)`
 would write into the caller's model, and `block.forward = lambda x: conv(x)` would run the caller's layer.
 """
 
@@ -27,24 +27,24 @@ ATOMS = (bool, int, float, str, type(None))
 
 
 def deepcopy_with_closures(model: nn.Module, memo: Memo) -> nn.Module:
-    """`copy.deepcopy(model, memo)`, whose functions hold the copy's modules, tensors and containers.
+    """`copy.deepcopy(model, memo)`, with functions that refer to the copy's modules, tensors and containers.
 
-    A function that holds nothing of the model stays the same object.
+    A function that refers to nothing of the model stays the same object.
     """
     functions = [value for value in kept_by(model, led_to) if isinstance(value, FunctionType) and led_to(value)]
     owned = {id(value) for value in kept_by(model, copied_along) if is_own(value)} if functions else set()
     cells = {id(cell): CellType() for function in functions for cell in own_cells(function, owned)}
     renewed = [(function, emptied(function, cells)) for function in functions if holds(function, owned)]
     memo.update((id(function), new) for function, new in renewed)
-    twin = copy.deepcopy(model, memo)
+    model_copy = copy.deepcopy(model, memo)
     for function, new in renewed:
         fill(new, function, memo)
-    rebind(twin, memo)
-    return twin
+    rebind(model_copy, memo)
+    return model_copy
 
 
 def kept_by(model: nn.Module, inside: Inside) -> Iterator[Any]:
-    """Everything that the attributes of a model's modules reach, once."""
+    """Every object reachable from a model's modules through their attributes, once."""
     seen: set[int] = set()
     for module in model.modules():
         yield module
@@ -52,7 +52,7 @@ def kept_by(model: nn.Module, inside: Inside) -> Iterator[Any]:
 
 
 def reachable(value: Any, inside: Inside, seen: set[int]) -> Iterator[Any]:
-    """The value and what it leads to, without what modules and tensors have inside."""
+    """The value and every object reachable from it through `inside`, each once; `seen` collects their ids."""
     waiting = [value]
     while waiting:
         value = waiting.pop()
@@ -63,7 +63,7 @@ def reachable(value: Any, inside: Inside, seen: set[int]) -> Iterator[Any]:
 
 
 def copied_along(value: Any) -> list[Any]:
-    """What `copy.deepcopy` copies with a container, a partial call, a bound method or another object."""
+    """What `copy.deepcopy` copies along with a container, a partial call, a bound method or another object."""
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, CONTAINERS):
@@ -76,7 +76,7 @@ def copied_along(value: Any) -> list[Any]:
 
 
 def led_to(value: Any) -> list[Any]:
-    """The same, and what a function holds: in defaults, and in cells (that of an unassigned variable is empty)."""
+    """Like `copied_along`, plus what functions refer to: defaults, and cells (empty for unassigned variables)."""
     if isinstance(value, MethodType):
         return [value.__func__, value.__self__]
     if isinstance(value, FunctionType):
@@ -88,16 +88,17 @@ def led_to(value: Any) -> list[Any]:
 
 
 def is_object(value: Any) -> bool:
-    """Whether it is an object of a class that torch does not know, with attributes of its own."""
+    """Whether it is an object with attributes, but not a module, a tensor or code."""
     return hasattr(value, "__dict__") and not isinstance(value, (nn.Module, torch.Tensor, *CODE))
 
 
 def is_own(value: Any) -> bool:
-    """Whether a copy of the model has another one of it: what can change, and no code."""
+    """Whether a copy of the model has its own copy of this value: mutable objects, but not code."""
     return isinstance(value, (nn.Module, torch.Tensor, dict, list, set, deque)) or is_object(value)
 
 
 def holds(value: Any, owned: set[int]) -> bool:
+    """Whether a value leads to any object that the model owns."""
     return any(id(reached) in owned for reached in reachable(value, led_to, set()))
 
 
@@ -106,7 +107,7 @@ def own_cells(function: FunctionType, owned: set[int]) -> list[CellType]:
 
 
 def emptied(function: FunctionType, cells: dict[int, CellType]) -> FunctionType:
-    """The same code; cells that hold something of the model are replaced by the empty ones given for them."""
+    """Copy a function; its cells that refer to parts of the model are replaced by empty ones from `cells`."""
     closure = tuple(cells.get(id(cell), cell) for cell in function.__closure__ or ())
     new = FunctionType(function.__code__, function.__globals__, function.__name__, None, closure)
     new.__qualname__, new.__module__, new.__doc__ = function.__qualname__, function.__module__, function.__doc__
@@ -115,7 +116,7 @@ def emptied(function: FunctionType, cells: dict[int, CellType]) -> FunctionType:
 
 
 def fill(new: FunctionType, function: FunctionType, memo: Memo) -> None:
-    """Give a function what the first one holds, as the copy has it."""
+    """Fill a copied function's cells and defaults with the copy's versions of what the original refers to."""
     for cell, old in zip(new.__closure__ or (), function.__closure__ or (), strict=True):
         if cell is not old:
             cell.cell_contents = copy.deepcopy(old.cell_contents, memo)
@@ -124,7 +125,7 @@ def fill(new: FunctionType, function: FunctionType, memo: Memo) -> None:
 
 
 def rebind(model: nn.Module, memo: Memo) -> None:
-    """Attributes that deepcopy gives the caller's parts to: a function bound as a method, a weak reference."""
+    """Redirect attributes that deepcopy leaves on the caller's model: bound methods and weak references."""
     for module in model.modules():
         for name, value in vars(module).items():
             if isinstance(value, MethodType) and id(value.__func__) in memo:

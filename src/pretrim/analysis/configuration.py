@@ -1,4 +1,4 @@
-"""Integers inside what a module keeps: in a list, or in a configuration that several modules may share."""
+"""Integers inside a module's attributes: in a list, or in a configuration that several modules may share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 KeyPath: TypeAlias = "tuple[int | str, ...]"
-"""Indices of lists and names of entries, from the outside in; `()` is the value itself"""
-DEEPEST = 3
+"""List indices and entry names, from the outside in; `()` is the value itself."""
+MAX_DEPTH = 3
 
 
 def entries(held: Any, names: Container[str], above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
@@ -21,26 +21,26 @@ def entries(held: Any, names: Container[str], above: KeyPath = ()) -> Iterator[t
 
     Args:
         held: a module's attribute. A dict, a named tuple, a dataclass and a plain object are configurations.
-        names: of the entries that are looked into: a module may keep a whole program.
-        above: the path to it.
+        names: names of the entries to search: a module may store a whole program.
+        above: the path to `held`.
     """
     if isinstance(held, bool):
         return
     if isinstance(held, (int, list, tuple)) and not hasattr(held, "_fields"):
         yield above, held
-    elif len(above) < DEEPEST:
+    elif len(above) < MAX_DEPTH:
         for name, value in _named(held):
             if name in names:
                 yield from entries(value, names, (*above, name))
 
 
 def _named(held: Any) -> list[tuple[str, Any]]:
-    """The entries of a configuration; none of anything else."""
+    """The entries of a configuration; none for any other value."""
     if isinstance(held, (nn.Module, torch.Tensor, type, ModuleType)) or callable(held):
         return []
     if isinstance(held, MutableMapping):
         return [(name, value) for name, value in held.items() if isinstance(name, str)]
-    if isinstance(held, tuple):  # named, as the caller knows
+    if isinstance(held, tuple):  # a named tuple: the caller handles others
         return list(zip(held._fields, held, strict=True))  # type: ignore[attr-defined]
     if is_dataclass(held):
         return [(entry.name, getattr(held, entry.name, None)) for entry in fields(held)]
@@ -52,20 +52,20 @@ def _named(held: Any) -> list[tuple[str, Any]]:
 
 
 def _is_copied(held: Any) -> bool:
-    """Whether a copy of an object is another one: what there is only one of would be changed for everybody."""
+    """Whether copying creates a new object: changing a singleton would change it for everybody."""
     try:
         return copy.copy(held) is not held
-    except Exception:  # it says so in its own way: a lock, a handle
+    except Exception:  # not copyable: a lock, a handle
         return False
 
 
 def with_entry(held: Any, path: KeyPath, value: int) -> Any:
-    """A copy of what a module keeps with another integer; what other modules keep of it stays.
+    """Copy a module's attribute with one integer replaced; objects shared with other modules are not changed.
 
     Args:
         held: the attribute.
-        path: of the integer inside it.
-        value: the new one.
+        path: the path of the integer inside it.
+        value: the new integer.
     """
     if not path:
         return value

@@ -1,7 +1,7 @@
-"""Constants keep their channels: weights that no training changes, and buffers whose values mean something by position.
+"""Freeze the channels of constants: untrained weights, and buffers whose values have a meaning by position.
 
-A fixed filter bank (Sobel, SRM, a mean shift, distance bins) is a part of the design, so none of its filters goes
-unasked. Constants that are the same for every channel (the kernel of a blur) do not stand in the way of their channels.
+A fixed filter bank (Sobel, SRM, a mean shift, distance bins) is part of the design, so none of its filters is removed.
+Constants that are the same for every channel (a blur kernel) do not freeze their channels.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from .trace import Operation, Trace
 
 SHORTEST_RAMP = 3
 SHORTEST_ORDER = 6
-"""Values in order by chance: once in 360 for six of them."""
+"""Six values are in order by chance once in 360."""
 
 
 def trained_names(model: nn.Module) -> frozenset[str]:
-    """Parameters that training changes; all of them where none asks for a gradient (a model loaded for inference)."""
-    every = dict(model.named_parameters())
-    return frozenset(name for name, p in every.items() if p.requires_grad) or frozenset(every)
+    """Parameters that training changes; all of them if none requires a gradient (a model loaded for inference)."""
+    parameters = dict(model.named_parameters())
+    return frozenset(name for name, p in parameters.items() if p.requires_grad) or frozenset(parameters)
 
 
 def freeze_constants(
     model: nn.Module, channels: Channels, labels: Mapping[str, Labels], traces: Sequence[Trace]
 ) -> None:
-    """Freeze the channels of constant weights, and of constants in order, with the reason.
+    """Freeze the channels of constant weights, and of constants whose values are in order, with the reason.
 
     Args:
         model: the model that was traced.
-        channels: gets the freezes.
+        channels: the freezes are added to it.
         labels: channel ids of every parameter and buffer, by name.
-        traces: the runs, which say what reads a constant.
+        traces: the runs, which show what reads each constant.
     """
     trained = trained_names(model)
     constants = {name: t for name, t in named_tensors(model) if name not in trained and t.numel() > 1}
@@ -55,7 +55,7 @@ def _freeze_weights(
     labels: Mapping[str, Labels],
     layers: Sequence[Operation],
 ) -> None:
-    """Constant parameters keep all their channels; banks of filters in buffers do where they see the input."""
+    """Freeze the channels of constant parameters, and of filter banks in buffers that read fixed channels."""
     frozen = FrozenChannels(channels)
     for layer in layers:
         if any(name not in constants for name in layer.weight_names):  # a trained weight that a constant scales
@@ -73,13 +73,13 @@ def _freeze_weights(
 
 
 class FrozenChannels:
-    """Which channels are frozen so far; components are only resolved when they are asked for."""
+    """Which channels are frozen so far; components are resolved only when needed."""
 
     def __init__(self, channels: Channels) -> None:
         self.channels = channels
         self._components: Ids | None = None
         self._frozen = np.zeros(0, dtype=bool)
-        self._heeded = 0
+        self._freezes_seen = 0
 
     @property
     def components(self) -> Ids:
@@ -89,11 +89,11 @@ class FrozenChannels:
         return self._components
 
     def covers(self, ids: Ids) -> bool:
-        """Whether all of these are frozen."""
+        """Whether all of these ids are frozen."""
         root = self.components
-        for freeze in self.channels.freezes[self._heeded :]:
+        for freeze in self.channels.freezes[self._freezes_seen :]:
             self._frozen[root[freeze.ids]] = True
-        self._heeded = len(self.channels.freezes)
+        self._freezes_seen = len(self.channels.freezes)
         return bool(self._frozen[root[ids]].all())
 
 
@@ -102,7 +102,7 @@ def _sees_fixed_channels(layer: Operation, labels: Labels, frozen: FrozenChannel
     if layer.attributes.get("groups", 1) != 1 or layer.filters is None:
         return False
     root = frozen.components
-    read = labels[:2] if layer.op == "convolution" else labels  # what follows is its window
+    read = labels[:2] if layer.op == "convolution" else labels  # the other dimensions are its kernel
     others = [ids for ids in read if ids is not None and not np.array_equal(root[ids], root[layer.filters])]
     return all(ids.size == 1 or frozen.covers(ids) for ids in others)
 
@@ -115,7 +115,7 @@ def _freeze_dims(channels: Channels, name: str, labels: Labels, dims: Iterable[i
 
 
 def _is_same_for_all(tensor: torch.Tensor, dim: int, label: Ids | None, root: Ids) -> bool:
-    """Whether every channel along a dimension has the same values, so that it does not matter which ones go."""
+    """Whether every channel along a dimension has the same values, so it does not matter which ones are removed."""
     if tensor.is_meta or label is None:
         return label is None
     rows = tensor.detach().movedim(dim, 0).reshape(tensor.shape[dim], -1)
@@ -127,7 +127,7 @@ def _is_same_for_all(tensor: torch.Tensor, dim: int, label: Ids | None, root: Id
 
 
 def _is_in_order(tensor: torch.Tensor, dim: int) -> bool:
-    """Whether the values along a dimension are a ramp (bins, positions), or all rise or all fall."""
+    """Whether the values along a dimension are evenly spaced (bins, positions), or monotonic."""
     size = tensor.shape[dim]
     if tensor.is_meta or size < SHORTEST_RAMP or tensor.dtype == torch.bool or tensor.is_complex():
         return False

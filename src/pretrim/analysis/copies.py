@@ -1,4 +1,4 @@
-"""Copies of a user's model with other tensors in it, and calls of it: the caller's own is never run or changed."""
+"""Copy a user's model with other tensors, and call the copy: the caller's own model is never run or changed."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.Tensor]) -> nn.Module:
-    """Copy a model with every parameter and buffer replaced; tied tensors stay tied, the model is not touched.
+    """Copy a model with every parameter and buffer replaced; shared tensors stay shared, the model is not touched.
 
-    `replace` gets the first name and the tensor. Tensors kept as plain attributes, or in lists and dicts of them, are
-    cloned, also where they are part of a graph (features that a hook kept). Functions hold what is the copy's.
+    `replace` gets the first name of a tensor and the tensor. Tensors stored as plain attributes, or in lists and dicts
+    there, are cloned, even if they are part of an autograd graph (features stored by a hook). Functions that refer to
+    parts of the model refer to those of the copy.
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
-        kept = [value for name, value in vars(module).items() if name not in OF_EVERY_MODULE]
-        for value in tree_leaves(kept):
+        attributes = [value for name, value in vars(module).items() if name not in OF_EVERY_MODULE]
+        for value in tree_leaves(attributes):
             if isinstance(value, torch.Tensor):
                 memo[id(value)] = value.detach().clone()
     for name, tensor in named_tensors(model):
         memo[id(tensor)] = replace(name, tensor)
     try:
         return deepcopy_with_closures(model, memo)
-    except Exception as error:  # whatever the model keeps that Python cannot copy
+    except Exception as error:  # whatever the model stores that Python cannot copy
         raise ModelError(
             f"The model cannot be copied (copy.deepcopy raised {describe_failure(error)}): "
             f"keep out of its attributes what cannot be copied (open files, generators, locks)."
@@ -46,7 +47,7 @@ def clone_module(model: nn.Module, replace: Callable[[str, torch.Tensor], torch.
 
 
 def copy_module(model: nn.Module) -> nn.Module:
-    """A copy with the same values; `copy.deepcopy` alone refuses what a hook or a weight norm left behind."""
+    """Copy a model with its values; `copy.deepcopy` alone rejects tensors left behind by a hook or a weight norm."""
     return clone_module(model, lambda _, tensor: retype(tensor.detach().clone(), tensor))
 
 
@@ -57,22 +58,22 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def describe_failure(error: BaseException) -> str:
-    """One line: type, message and place of an error raised inside the user's own code."""
+    """One line with the type, message and place of an error raised inside the user's own code."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((TORCH, HERE))]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    words = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {words[0] if words else ''}{place}"
+    message_lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {message_lines[0] if message_lines else ''}{place}"
 
 
 def call_model(model: nn.Module, example: Example) -> Any:
-    """Run `forward` as the example says: a tensor, a tuple of arguments, or a dict of named ones."""
+    """Call the model with the example: a tensor, a tuple of arguments, or a dict of named arguments."""
     if isinstance(example, dict):
         return model(**example)
     return model(*example) if isinstance(example, (tuple, list)) else model(example)
 
 
 def tensors_in(*values: Any) -> Iterator[torch.Tensor]:
-    """The tensors among an operator's arguments or results: alone, or in lists. (torch's own walk of trees is slow.)"""
+    """The tensors among an operator's arguments or results, also in lists and dicts (torch's own pytrees are slow)."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
@@ -83,9 +84,10 @@ def tensors_in(*values: Any) -> Iterator[torch.Tensor]:
 
 
 def with_batch(example: Example, size: int) -> Example:
-    """The same example with `size` images: the first one, repeated.
+    """The same example with `size` images: the first image, repeated.
 
-    Tensors with another first dimension than the first of them (which nodes are neighbours) are no batch, and stay.
+    Tensors whose first dimension differs from that of the first tensor (such as edges of a graph) are not batches and
+    stay as they are.
     """
     images = next((len(leaf) for leaf in tree_leaves(example) if isinstance(leaf, torch.Tensor) and leaf.dim()), size)
 
@@ -100,7 +102,7 @@ def with_batch(example: Example, size: int) -> Example:
 
 
 def check_eager(model: nn.Module) -> None:
-    """Raises ModelError for modules that have no Python code, or no parameters yet."""
+    """Raise ModelError for modules that have no Python code, or whose parameters have no shapes yet."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and (not name or any(True for _ in named_tensors(module))):
             where = f" in {name}" if name else ""
@@ -112,5 +114,5 @@ def check_eager(model: nn.Module) -> None:
 
 
 def retype(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """A parameter stays a parameter."""
+    """Make `new` a parameter if `old` is one."""
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new

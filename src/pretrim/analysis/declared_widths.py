@@ -1,7 +1,7 @@
-"""Integers that modules keep for their other methods (`reparameterize`, `reset_classifier`): they name widths, too.
+"""Integers that modules store for their other methods (`reparameterize`, `reset_classifier`): they too are widths.
 
-Nothing that `forward` runs reads them, so no trial can tell what they stand for. Their names and the layers inside of
-their module do: `in_channels` is what its first layer reads, `groups` the channels of its depthwise layers.
+Nothing that `forward` runs reads them, so no trial can tell what they stand for. Their names and the layers inside
+their module can: `in_channels` is what its first layer reads, `groups` the channels of its depthwise layers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OF_OUTPUTS = frozenset(["out", "oup", "output", "c2"])
 
 @dataclass(frozen=True)
 class DeclaredWidth:
-    """An integer attribute that names a width, with the rows of the size table that it may stand for."""
+    """An integer attribute named like a width, with the rows of the size table that it may stand for."""
 
     module: str
     attribute: str
@@ -31,12 +31,12 @@ class DeclaredWidth:
 
 
 def declared_widths(model: nn.Module, network: Network) -> list[DeclaredWidth]:
-    """Every integer that names a width which plans change, and that `forward` does not read."""
+    """Every integer that is named like a width, equals one that plans change, and is not read by `forward`."""
     known = {(stored.module, stored.attribute) for stored in network.stored_integers}
     modules = dict(model.named_modules())
     sizes = network.sizes(network.dense)
     changing: NDArray[np.bool_] = np.asarray(network.coefficients.any(axis=1))
-    found = []
+    declared = []
     for name, module in modules.items():
         if type(module).__module__.startswith("torch."):
             continue
@@ -48,8 +48,8 @@ def declared_widths(model: nn.Module, network: Network) -> list[DeclaredWidth]:
             if (name, attribute) not in known:
                 rows = [row for row in _rows(network, name, tokens, value) if sizes[row] == value and changing[row]]
                 if rows:
-                    found.append(DeclaredWidth(name, attribute, tuple(dict.fromkeys(rows))))
-    return found
+                    declared.append(DeclaredWidth(name, attribute, tuple(dict.fromkeys(rows))))
+    return declared
 
 
 def _with_parents(name: str) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _with_parents(name: str) -> Iterator[str]:
 
 
 def _names_read(modules: Iterable[nn.Module]) -> set[str]:
-    """Every name in the code of `forward`, and of the methods of the same class that it names."""
+    """Every name in the code of `forward`, and of the methods of the same class that it uses."""
     names: set[str] = set()
     for module in modules:
         methods = {n: f for kind in reversed(type(module).__mro__[:-1]) for n, f in vars(kind).items()}
@@ -84,7 +84,7 @@ def _names_in(code: CodeType) -> Iterator[str]:
 
 
 def _rows(network: Network, module: str, tokens: set[str], value: int) -> list[int]:
-    """The rows of the size table that an integer of this name may stand for."""
+    """The rows of the size table that an integer with this name may stand for."""
     sizes = network.sizes(network.dense)
     prefix = f"{module}." if module else ""
     inside = [layer for layer in network.layers if layer.name.startswith(prefix)]
@@ -112,7 +112,7 @@ def _reads(network: Network, layer: Layer) -> list[int]:
     if groups == 1:
         return others or [layer.filters]
     filters = network.members[layer.filters]
-    one = network.members[layer.weight[1]]  # what one group reads; the others read the channels tied to these
-    is_depthwise = one.size == 0  # with one filter a channel or several
-    channels = filters[:: max(len(filters) // groups, 1)] if is_depthwise else np.tile(one, groups)
+    group_channels = network.members[layer.weight[1]]  # read by one group; the other groups read channels tied to these
+    is_depthwise = group_channels.size == 0  # with one or several filters per channel
+    channels = filters[:: max(len(filters) // groups, 1)] if is_depthwise else np.tile(group_channels, groups)
     return [row for row, members in enumerate(network.members) if np.array_equal(members, channels)]

@@ -1,4 +1,4 @@
-"""What a model and its inputs are known by: a fingerprint of names and shapes, and a plain description."""
+"""Identify a model and its inputs: a fingerprint of names and shapes, and a plain description of the inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the names and shapes of a model's parameters and buffers: the same network, whatever its values."""
+    """SHA-256 over the names and shapes of a model's parameters and buffers, regardless of their values."""
     entries = [(name, list(t.shape)) for part in (model.named_parameters(), model.named_buffers()) for name, t in part]
     return hashlib.sha256(json.dumps(sorted(entries)).encode()).hexdigest()
 
@@ -32,7 +32,7 @@ def describe(example: Any) -> Any:
 
 
 def make_example(described: Any) -> Any:
-    """Inputs of zeros from what :func:`describe` gave."""
+    """Inputs of zeros from a description made by :func:`describe`."""
     if isinstance(described, list):
         return tuple(make_example(value) for value in described)
     if "named" in described:

@@ -1,7 +1,7 @@
-"""Tensors that have a shape and no memory: a model runs on them without arithmetic.
+"""Run a model on meta tensors, which have shapes but no memory, so without arithmetic.
 
-torch's `FakeTensorMode` does the same and more (devices, symbolic sizes), and imports its compiler and sympy for it:
-two seconds that every command would pay, and then several times the look-up of a meta kernel for each operator.
+torch's `FakeTensorMode` does the same and more (devices, symbolic sizes), but imports torch's compiler and sympy for
+it: two seconds for every command, and then several times the cost of a meta kernel lookup for each operator.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .meta_kernels import KERNELS, META
 
 
 class ReadsValues(RuntimeError):
-    """`forward` asks for a value, or for a shape that depends on values."""
+    """Raised when `forward` reads a value, or needs a shape that depends on values."""
 
 
 class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps a run on meta tensors: what makes a tensor makes one of those, and constants that meet one become one."""
+    """Keeps a run on meta tensors: new tensors are meta tensors, and constants combined with one become meta too."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = [*tensors_in(args, kwargs)]
         has_meta = any(tensor.is_meta for tensor in tensors)
-        if tensors and not has_meta:  # constants alone keep their values
+        if tensors and not has_meta:  # operators on constants alone keep their values
             return func(*args, **kwargs)
         if has_meta and depends_on_values(func) and not is_by_position(func, args):
             raise ReadsValues(f"{func} depends on values")
@@ -45,12 +45,12 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """torch would import its compiler, only to keep it from compiling this."""
+        """Otherwise torch imports its compiler, only to keep it from compiling this mode."""
         return False
 
 
 def without_values(leaf: Any) -> Any:
-    """A tensor's shape, strides and type; anything else as it is."""
+    """A meta tensor with the same shape, strides and dtype; anything else is returned as it is."""
     if not isinstance(leaf, Tensor) or leaf.is_meta:
         return leaf
     new = torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=META)
@@ -59,13 +59,13 @@ def without_values(leaf: Any) -> Any:
 
 @cache
 def depends_on_values(func: Any) -> bool:
-    """Whether the result, or its shape, is not known from shapes alone."""
+    """Whether the result or its shape cannot be known from the input shapes alone."""
     tags = getattr(func, "tags", ())
     return torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
 
 
 def is_by_position(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether an index takes places by their numbers, not those where a mask is true."""
+    """Whether an `index` operator selects by integer positions, not by a boolean mask."""
     if func is not torch.ops.aten.index.Tensor:
         return False
     return all(index is None or index.dtype not in (torch.bool, torch.uint8) for index in args[1])
@@ -73,6 +73,6 @@ def is_by_position(func: Any, args: tuple[Any, ...]) -> bool:
 
 @cache
 def takes_device(func: Any) -> bool:
-    """Whether a device can be asked for."""
+    """Whether the operator has a `device` argument."""
     schema = getattr(func, "_schema", None)
     return schema is not None and any(argument.name == "device" for argument in schema.arguments)

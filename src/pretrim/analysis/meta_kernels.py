@@ -1,9 +1,9 @@
-"""What the operators that fill most networks return on meta tensors: shape, order of dimensions, type.
+"""Meta kernels of the operators that most networks consist of: output shape, memory layout and dtype.
 
 torch's own kernels for meta tensors are Python decompositions: up to a thousand times slower than these, and the first
-one imports its compiler. A kernel here does the plain case and says NotImplemented to all others (types that are
-promoted, sizes that disagree), so that torch answers, with its own errors. Each is compared with torch on the CPU by
-`tests/test_meta.py`.
+one imports its compiler. A kernel here handles the plain case and returns NotImplemented for all others (type
+promotion, mismatched sizes), so that torch handles them, with its own errors. Each kernel is compared with torch on the
+CPU by `tests/test_meta.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ELEMENTWISE = """
     clamp clamp_min clamp_max erf _softmax _log_softmax pow.Tensor_Scalar
     add.Scalar sub.Scalar mul.Scalar div.Scalar
 """.split()
-"""One output for each element of a floating-point tensor, of its type; all other arguments are numbers."""
+"""Elementwise operators of one floating-point tensor, with an output of the same dtype; other arguments are numbers."""
 BINARY = ["add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor", "maximum", "minimum"]
 IN_PLACE = """
     relu_ hardtanh_ hardswish_ hardsigmoid_ silu_ sigmoid_ tanh_ gelu_ leaky_relu_ elu_ mish_ clamp_ clamp_min_
@@ -32,32 +32,32 @@ IN_PLACE = """
 
 
 def new(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-    """A contiguous meta tensor.
+    """Create a contiguous meta tensor.
 
     Args:
-        tensor: whose type it gets.
+        tensor: the tensor whose dtype it gets.
         shape: its sizes.
-        dtype: in the place of that type.
+        dtype: a dtype to use instead.
     """
     return torch.empty(shape, dtype=dtype or tensor.dtype, device=META)
 
 
 def like(tensor: Tensor) -> Any:
-    """A meta tensor of the same shape and order of dimensions; NotImplemented where that order is not a usual one."""
+    """A meta tensor of the same shape and memory layout; NotImplemented if the layout is not one of `FORMATS`."""
     if not any(is_stored_as(tensor, format) for format in FORMATS):
         return NotImplemented
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
 
 
 def resized(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """A meta tensor of another shape, with its dimensions in the same order."""
+    """A meta tensor of another shape, in the same memory layout."""
     if is_channels_last(tensor):
         return new(tensor, [shape[dim] for dim in (0, 2, 3, 1)]).permute(0, 3, 1, 2)
     return new(tensor, shape)
 
 
 def is_stored_as(tensor: Tensor, format: torch.memory_format) -> bool:
-    """Whether a tensor's dimensions are in the order that a format has for as many."""
+    """Whether a tensor is stored in a memory format, which fixes its number of dimensions where channels are last."""
     dims = {torch.channels_last: 4, torch.channels_last_3d: 5}.get(format, tensor.dim())
     return tensor.dim() == dims and tensor.is_contiguous(memory_format=format)
 
@@ -66,22 +66,22 @@ def elementwise(x: Tensor, *others: Any, **options: Any) -> Any:
     """See `ELEMENTWISE`."""
     if not x.is_floating_point() or any(isinstance(other, Tensor) for other in (*others, *options.values())):
         return NotImplemented
-    return NotImplemented if others and others[-1] is True else like(x)  # True: a softmax that is to be float32
+    return NotImplemented if others and others[-1] is True else like(x)  # True: a softmax with float32 output
 
 
 def in_place(x: Tensor, *others: Any, **options: Any) -> Any:
-    """An elementwise operator that writes into its first argument: numbers, or tensors repeated to its shape."""
+    """An elementwise operator that writes into its first argument; others are numbers, or tensors broadcast to it."""
     tensors = [other for other in (*others, *options.values()) if isinstance(other, Tensor)]
     fits = all(t.dtype == x.dtype and repeated(x.shape, t.shape) == [*x.shape] for t in tensors)
     return x if x.is_floating_point() and fits else NotImplemented
 
 
 def binary(x: Tensor, y: Any, **_: Any) -> Any:
-    """Two floating-point tensors of one type, or one and a number; the smaller may be repeated.
+    """An elementwise operator of two floating-point tensors of one dtype, with broadcasting, or of one and a number.
 
     Args:
-        x: the first.
-        y: the second.
+        x: the first operand.
+        y: the second operand.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         return NotImplemented
@@ -95,50 +95,50 @@ def binary(x: Tensor, y: Any, **_: Any) -> Any:
 
 
 def repeated(a: Sequence[int], b: Sequence[int]) -> list[int]:
-    """The shape of two that are repeated to each other's; -1 where that is not possible."""
+    """The broadcast shape of two shapes; -1 where two sizes do not match."""
     size = max(len(a), len(b))
     pairs = zip((1,) * (size - len(a)) + tuple(a), (1,) * (size - len(b)) + tuple(b), strict=True)
     return [m if n == 1 else n if m in (1, n) else -1 for m, n in pairs]
 
 
-def batch_norm(x: Tensor, *own: Any) -> Any:
-    """``native_batch_norm``: weight, bias, mean and variance of C numbers or None; then whether it trains.
+def batch_norm(x: Tensor, *options: Any) -> Any:
+    """``native_batch_norm``.
 
     Args:
         x: N x C x ...
-        own: its other arguments.
+        options: weight, bias, mean and variance (C values, or None); whether it is in training mode; others.
     """
-    *tensors, is_training = own[:5]
+    *tensors, is_training = options[:5]
     if any(tensor is not None and tensor.shape != x.shape[1:2] for tensor in tensors):
         return NotImplemented
     out, saved = like(x), x.shape[1] if is_training else 0
     return NotImplemented if out is NotImplemented else (out, new(x, (saved,)), new(x, (saved,)))
 
 
-def layer_norm(x: Tensor, shape: Sequence[int], *own: Any) -> Any:
+def layer_norm(x: Tensor, shape: Sequence[int], *options: Any) -> Any:
     """``native_layer_norm``.
 
     Args:
         x: ... x shape.
-        shape: the last sizes of it, which are normalised together.
-        own: weight and bias of that shape or None; a small number.
+        shape: its last sizes, which are normalised together.
+        options: weight and bias of that shape, or None; epsilon.
     """
     outer = x.dim() - len(shape)
-    sizes = [tuple(t.shape) for t in own if isinstance(t, Tensor)] + [tuple(x.shape[outer:])]
+    sizes = [tuple(t.shape) for t in options if isinstance(t, Tensor)] + [tuple(x.shape[outer:])]
     if not x.is_contiguous() or any(size != tuple(shape) for size in sizes):
         return NotImplemented
     saved = (*x.shape[:outer], *(1 for _ in shape))
     return new(x, x.shape), new(x, saved), new(x, saved)
 
 
-def group_norm(x: Tensor, *own: Any) -> Any:
+def group_norm(x: Tensor, *options: Any) -> Any:
     """``native_group_norm``.
 
     Args:
         x: N x C x ..., contiguous.
-        own: weight and bias of C numbers or None; N, C, the product of the other sizes, groups.
+        options: weight and bias (C values, or None); N, C, the product of the other sizes, groups; epsilon.
     """
-    *tensors, images, channels, positions, groups, _ = own
+    *tensors, images, channels, positions, groups, _ = options
     sizes = [tensor.shape for tensor in tensors if tensor is not None]
     fits = x.numel() == images * channels * positions and channels % groups == 0
     if not fits or not x.is_contiguous() or any(size != (channels,) for size in sizes):
@@ -152,12 +152,12 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
     Args:
         x: N x C x spatial sizes.
         weight: filters x C / groups x kernel sizes; transposed, C x filters / groups x kernel sizes.
-        bias: one number a filter.
-        options: stride, padding and dilation of each spatial size; whether it is transposed; output padding; groups.
+        bias: one value per filter, or None.
+        options: stride, padding and dilation per spatial dimension; whether it is transposed; output padding; groups.
     """
-    stride, padding, dilation, transposed, more, groups = options
+    stride, padding, dilation, transposed, output_padding, groups = options
     spatial = x.dim() - 2
-    lengths = {len(each) for each in (stride, padding, dilation, more)}
+    lengths = {len(dims) for dims in (stride, padding, dilation, output_padding)}
     if spatial < 1 or weight.dim() != x.dim() or lengths != {spatial}:
         return NotImplemented
     inputs, filters = weight.shape[:2] if transposed else (weight.shape[1] * groups, weight.shape[0])
@@ -165,10 +165,10 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
     sizes = window_sizes(x, weight.shape[2:], stride, padding, dilation)
     if transposed:
         reaches = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        each = zip(x.shape[2:], stride, padding, reaches, more, strict=True)
-        sizes = [(size - 1) * step - 2 * pad + reach + extra + 1 for size, step, pad, reach, extra in each]
+        dims = zip(x.shape[2:], stride, padding, reaches, output_padding, strict=True)
+        sizes = [(size - 1) * step - 2 * pad + reach + extra + 1 for size, step, pad, reach, extra in dims]
     fits = x.shape[1] == inputs and inputs * filters > 0 and filters % groups == inputs % groups == 0
-    if bias is not None and bias.shape != (filters,):  # torch's own kernel for meta tensors does not look
+    if bias is not None and bias.shape != (filters,):  # torch's own meta kernel does not check this
         raise RuntimeError(f"a convolution with {filters} filters got a bias of shape {tuple(bias.shape)}")
     if not fits or min(sizes) < 1 or x.dtype != weight.dtype:
         return NotImplemented
@@ -178,43 +178,43 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """Whether torch takes a tensor for one with its channels last (``is_channels_last_strides_2d`` in its source)."""
+    """Whether torch considers a tensor to be channels-last (``is_channels_last_strides_2d`` in its source)."""
     if tensor.dim() != 4 or tensor.numel() == 0:
         return False
-    least = 0
+    min_stride = 0
     for dim in (1, 3, 2, 0):
-        if tensor.stride(dim) < least or (dim == 0 and least == tensor.stride(1)):
+        if tensor.stride(dim) < min_stride or (dim == 0 and min_stride == tensor.stride(1)):
             return False
-        least = tensor.stride(dim) * tensor.shape[dim]
+        min_stride = tensor.stride(dim) * tensor.shape[dim]
     return True
 
 
 def window_sizes(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> list[int]:
-    """Places of a window on each of the last dimensions.
+    """The number of window positions along each of the last dimensions.
 
     Args:
         x: ... x spatial sizes.
-        kernel: of each of them, as are the next ones.
-        stride: see `kernel`.
-        padding: see `kernel`.
-        dilation: see `kernel`.
+        kernel: kernel size per spatial dimension.
+        stride: stride per spatial dimension.
+        padding: padding per spatial dimension.
+        dilation: dilation per spatial dimension.
     """
-    each = zip(x.shape[-len(kernel) :], kernel, stride, padding, dilation, strict=True)
-    return [(size + 2 * pad - reach * (width - 1) - 1) // step + 1 for size, width, step, pad, reach in each]
+    dims = zip(x.shape[-len(kernel) :], kernel, stride, padding, dilation, strict=True)
+    return [(size + 2 * pad - reach * (width - 1) - 1) // step + 1 for size, width, step, pad, reach in dims]
 
 
 def pooled(x: Tensor, kernel: Sequence[int], *options: Any) -> list[int]:
-    """Sizes after pooling without ceil mode; empty where it is not that plain.
+    """Spatial sizes after pooling without ceil mode; empty for cases not handled here.
 
     Args:
         x: N x C x H x W.
-        kernel: its one or two sizes.
+        kernel: one or two kernel sizes.
         options: stride, padding and dilation, one or two sizes each; whether sizes are rounded up.
     """
     stride, padding, dilation, ceil_mode = options
-    shapes = [tuple(each) * (2 // len(each)) for each in (kernel, stride or kernel, padding, dilation)]
+    shapes = [tuple(values) * (2 // len(values)) for values in (kernel, stride or kernel, padding, dilation)]
     if ceil_mode or x.dim() != 4 or not x.is_contiguous():
         return []
     sizes = window_sizes(x, *shapes)
@@ -228,9 +228,9 @@ def max_pool(
 
     Args:
         x: N x C x H x W.
-        kernel: its one or two sizes; so of the next ones.
-        stride: see `kernel`; the kernel's by default.
-        padding: see `kernel`.
+        kernel: one or two kernel sizes.
+        stride: one or two strides; the kernel sizes by default.
+        padding: one or two paddings.
         options: dilation, and whether sizes are rounded up.
     """
     plain: tuple[Any, ...] = ((1,), False)
@@ -245,10 +245,10 @@ def average_pool(
 
     Args:
         x: N x C x H x W.
-        kernel: its one or two sizes; so of the next ones.
-        stride: see `kernel`; the kernel's by default.
-        padding: see `kernel`.
-        options: whether sizes are rounded up; what is counted.
+        kernel: one or two kernel sizes.
+        stride: one or two strides; the kernel sizes by default.
+        padding: one or two paddings.
+        options: whether sizes are rounded up; how averages are counted.
     """
     sizes = pooled(x, kernel, stride, padding, (1,), bool(options and options[0]))
     return new(x, (*x.shape[:2], *sizes)) if sizes else NotImplemented
@@ -264,9 +264,9 @@ def mean(x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, *, dtype:
 
     Args:
         x: a floating-point tensor.
-        dims: those that are reduced.
+        dims: the dimensions to reduce.
         keepdim: whether they stay, with size 1.
-        dtype: of the result.
+        dtype: dtype of the result.
     """
     if not dims or dtype is not None or not x.is_floating_point() or not x.is_contiguous():
         return NotImplemented
@@ -277,7 +277,7 @@ def mean(x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, *, dtype:
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:
-    """``cat`` of contiguous tensors of one type, whose other sizes are the same."""
+    """``cat`` of contiguous tensors of one dtype whose other sizes are equal."""
     first = tensors[0]
     if not -first.dim() <= dim < first.dim():
         return NotImplemented
@@ -295,10 +295,10 @@ def product(a: Tensor, b: Tensor) -> Any:
 
 
 def addmm(bias: Tensor, a: Tensor, b: Tensor, **_: float) -> Any:
-    """``addmm``: a product and one number for each of its columns.
+    """``addmm``: a product, plus one value per column.
 
     Args:
-        bias: columns of b.
+        bias: m values.
         a: n x k.
         b: k x m.
     """
@@ -306,13 +306,13 @@ def addmm(bias: Tensor, a: Tensor, b: Tensor, **_: float) -> Any:
 
 
 def empty_like(x: Tensor, **options: Any) -> Any:
-    """``empty_like`` of the same type."""
-    asked = {name for name, value in options.items() if value is not None}
-    return like(x) if asked <= {"device", "pin_memory"} else NotImplemented
+    """``empty_like`` with the same dtype."""
+    set_options = {name for name, value in options.items() if value is not None}
+    return like(x) if set_options <= {"device", "pin_memory"} else NotImplemented
 
 
 def overloads(names: Sequence[str], kernel: Callable[..., Any]) -> Iterator[tuple[Any, Callable[..., Any]]]:
-    """The operators that a kernel stands for; those that this torch does not have are left out."""
+    """Pair operators with their kernel; those that this version of torch lacks are left out."""
     for name in names:
         packet, _, overload = name.partition(".")
         func = getattr(getattr(aten, packet, None), overload or "default", None)
@@ -339,4 +339,4 @@ KERNELS: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: addmm,
     aten.empty_like.default: empty_like,
 }
-"""By operator; called with its arguments as torch gives them."""
+"""Kernels by operator; each is called with torch's arguments."""

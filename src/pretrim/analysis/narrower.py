@@ -21,57 +21,59 @@ from .stored_integers import cut_shapes, retarget_modules
 
 SMALL_GROUP = 8
 BY_NUMBER = frozenset(["slice", "split_with_sizes", "constant_pad_nd"])
-"""Operators that are told by a number how many channels to take (equal parts, as of `chunk`, need none)."""
+"""Operators whose integer arguments say how many channels to take (equal parts, as in `chunk`, need none)."""
 TRIALS_BY_NUMBER = 4
 
 
 class Mismatch(Exception):
-    """A narrower network did something else than predicted, at one operator."""
+    """Raised when a narrower network deviates from the prediction, with the operator where it does."""
 
     def __init__(
-        self, operator: Operator | None, said: str, *, other_operator: bool = False, raised: bool = False
+        self, operator: Operator | None, message: str, *, other_operator: bool = False, raised: bool = False
     ) -> None:
-        super().__init__(said)
+        super().__init__(message)
         self.operator = operator
         self.other_operator = other_operator
         self.raised = raised
 
 
 def trial_widths(network: Network) -> list[IntArray]:
-    """Networks about half as wide, in which no two groups shrink alike (the golden ratio spreads them evenly).
+    """Widths about half the dense ones, in which no two groups shrink alike (the golden ratio spreads them evenly).
 
-    Two channels at least where there are more: a dimension of size 1 makes torch run other operators. Small groups have
-    too few widths to differ by, so two more trials take neighbours among them apart. Where `forward` takes channels
-    by numbers (slices, splits, reshapes of them), a number may fit one narrower network by chance: more of them, odd
-    widths too, are tried.
+    Groups keep at least two channels if they have more: a dimension of size 1 makes torch run other operators. Small
+    groups have too few widths to differ, so two more trials give neighbouring ones different widths. Where `forward`
+    takes channels by number (slices, splits, padding), a number may fit one narrower network by chance, so more trials,
+    odd widths included, are added.
     """
     places = np.arange(len(network.groups))
     ratio = 0.3 + 0.4 * ((places + 1) * 0.6180339887498949 % 1.0)
-    least = np.where(network.dense > 2, 2, 1)
-    most = np.where(network.dense - 1 > least, network.dense - 1, network.dense)
-    first = np.maximum(least, np.floor(network.dense * ratio)).astype(np.int64)
+    min_widths = np.where(network.dense > 2, 2, 1)
+    max_widths = np.where(network.dense - 1 > min_widths, network.dense - 1, network.dense)
+    first = np.maximum(min_widths, np.floor(network.dense * ratio)).astype(np.int64)
     small = network.dense <= SMALL_GROUP
-    apart = [np.where(small, np.where(places >> bit & 1, most, least), first) for bit in (0, 1)]
-    trials = [first, *apart] if small.any() else [first]
+    variants = [np.where(small, np.where(places >> bit & 1, max_widths, min_widths), first) for bit in (0, 1)]
+    trials = [first, *variants] if small.any() else [first]
     if takes_by_number(network):
         random = np.random.default_rng(0)
-        trials += [random.integers(least, network.dense, endpoint=True) for _ in range(TRIALS_BY_NUMBER)]
-        trials += [np.where(random.random(len(least)) < 0.5, least, network.dense) for _ in range(TRIALS_BY_NUMBER)]
+        trials += [random.integers(min_widths, network.dense, endpoint=True) for _ in range(TRIALS_BY_NUMBER)]
+        trials += [
+            np.where(random.random(len(min_widths)) < 0.5, min_widths, network.dense) for _ in range(TRIALS_BY_NUMBER)
+        ]
     return trials
 
 
 def takes_by_number(network: Network) -> bool:
-    """Whether `forward` takes channels by a number (slices, splits, reshapes of them)."""
+    """Whether `forward` takes channels by number (slices, splits, padding)."""
     return any(operator.op in BY_NUMBER and takes_channels(network, operator) for operator in network.operators)
 
 
 def takes_channels(network: Network, operator: Operator) -> bool:
-    """Whether a dimension that plans change comes out of an operator."""
+    """Whether an operator's outputs have a dimension that plans change."""
     return any(network.coefficients[row].any() for dims in operator.outputs for row in dims)
 
 
 class Checker(Observer):  # type: ignore[no-untyped-call]
-    """Compares every operator of a narrower network with what the network predicts for it."""
+    """Compares every operator of a narrower copy with what the network predicts for it."""
 
     def __init__(self, operators: Sequence[Operator], sizes: IntArray) -> None:
         super().__init__()
@@ -79,7 +81,7 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
         self.sizes = sizes
         self.number = 0
         self.scaled: set[int] = set()
-        """Elementwise operators that take another number than in the dense network."""
+        """Indices of elementwise operators that take another number than in the dense network."""
 
     @property
     def expected(self) -> Operator | None:
@@ -87,7 +89,7 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
 
     @property
     def at_fault(self) -> Operator | None:
-        """The operator before which `forward` raised: of a reshape that copies first, the one that reshapes."""
+        """The operator before which `forward` raised; for a reshape that copies first, the one that reshapes."""
         copied, reshaped = (*self.operators[self.number : self.number + 2], None, None)[:2]
         if copied and reshaped and (copied.op, reshaped.op) == ("clone", "_unsafe_view"):
             return reshaped if copied.site[:3] == reshaped.site[:3] else copied
@@ -99,7 +101,7 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
         Args:
             op: the operator's name.
             args: its arguments, by name.
-            outputs: the tensors that it made.
+            outputs: its output tensors.
         """
         expected = self.expected
         if expected is None or expected.op != op:
@@ -123,7 +125,7 @@ def _numbers(operator: Operator) -> list[tuple[str, int | float]]:
 
 
 def narrow_stage(run: Stage, network: Network, widths: IntArray) -> Stage:
-    """A narrower copy of a staged model. Values do not matter, so tensors of one shape share one.
+    """Build a narrower copy of a staged model. On meta tensors, parameters and buffers of the same kind share a tensor.
 
     Args:
         run: the dense model, ready to run.
@@ -131,13 +133,13 @@ def narrow_stage(run: Stage, network: Network, widths: IntArray) -> Stage:
         widths: channels that each group keeps (G).
     """
     shapes = cut_shapes(network, widths)
-    made: dict[tuple[object, ...], torch.Tensor] = {}
+    cache: dict[tuple[object, ...], torch.Tensor] = {}
 
     def narrow(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        kind = (shapes[name], tensor.dtype, isinstance(tensor, nn.Parameter))
-        if run.meta is None or kind not in made:
-            made[kind] = _narrow(tensor, shapes[name])
-        return made[kind]
+        key = (shapes[name], tensor.dtype, isinstance(tensor, nn.Parameter))
+        if run.meta is None or key not in cache:
+            cache[key] = _narrow(tensor, shapes[name])
+        return cache[key]
 
     with run.meta if run.meta is not None else nullcontext():
         model = clone_module(run.model, narrow)
@@ -156,12 +158,12 @@ def _narrow(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 def check_narrow(run: Stage, operators: Sequence[Operator], sizes: IntArray) -> set[int]:
     """Run a narrower model and compare every operator with the predicted sizes. Raises Mismatch.
 
-    Returns the places of elementwise operators that took another number than in the dense run.
+    Returns the indices of elementwise operators that took another number than in the dense run.
 
     Args:
         run: the narrow model, ready to run.
-        operators: those of the dense run, in its order.
-        sizes: predicted channels of every counted dimension.
+        operators: the operators of the dense run, in execution order.
+        sizes: predicted size of every dimension in the size table.
     """
     checker = Checker(operators, sizes)
     try:

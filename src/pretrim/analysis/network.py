@@ -2,7 +2,7 @@
 
 Channels with the same *footprint* (the same tensor dimensions, with the same multiplicities) are interchangeable: they
 form a group of `n` channels, of which a plan keeps `w`. The size of any dimension is then ``A @ w + b``, so every cost
-that is a product of sizes is a closed formula (``cost.py``).
+that is a product of sizes has a closed form (``pretrim.cost``).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Group:
-    """Interchangeable channels: the literature's coupled layers."""
+    """A group of interchangeable channels (the literature's coupled layers)."""
 
     name: str
-    """The first layer whose filters they are."""
+    """The first layer whose filters are in the group."""
     layers: tuple[str, ...]
-    """Every layer whose filters they are."""
+    """Every layer whose filters are in the group."""
     channels: int
-    """How many there are in the dense network."""
+    """Number of channels in the dense network."""
     multiplicity: int
-    """Filters of the first layer that one channel stands for (2 where a chunk in two ties the halves)."""
+    """Filters of the first layer per channel of the group (2 where a chunk in two ties the halves)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Frozen:
     filters: int
     reason: str
     place: str = ""
-    """File and line of the operator that is the reason; empty where it is none of the user's own code."""
+    """File and line of the operator that is the reason; empty if it is not in the user's own code."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Parameter:
     shape: tuple[int, ...]
     dims: tuple[int, ...]
     is_trained: bool
-    """Whether training changes it; a fixed filter is a parameter, too, and not trained."""
+    """Whether training changes it; a fixed filter is also a parameter, but not trained."""
     is_buffer: bool
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An activation with memory of its own, alive from operator `birth` to operator `death` (inclusive)."""
+    """An activation with its own memory, alive from operator `birth` to operator `death` (inclusive)."""
 
     dims: tuple[int, ...]
     shape: tuple[int, ...]
@@ -71,41 +71,41 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """One ATen operator in the order of execution; dimensions are rows of the size table."""
+    """One ATen operator, in execution order; dimensions are rows of the size table."""
 
     op: str
     module: str
     attributes: Mapping[str, Any]
-    """Its plain arguments: stride, padding, dilation, groups, ..."""
+    """Its non-tensor arguments: stride, padding, dilation, groups, ..."""
     reads: tuple[int, ...]
     writes: tuple[int, ...]
-    """Buffers, by number; reshapes and in-place operators write none."""
+    """Buffer numbers, like `reads`; reshapes and in-place operators write none."""
     parameters: tuple[str, ...]
     outputs: tuple[tuple[int, ...], ...]
     factors: tuple[int, ...]
     filters: int | None
     weight: tuple[int, ...]
     told: tuple[tuple[str, int], ...]
-    """Arguments that no output shape tells: their names (`rules.argument`) and sizes."""
+    """Arguments that the output shapes do not determine: their names (`rules.call.argument`) and sizes."""
     fused_into: int | None
-    """The operator whose output it is computed on in place (conv + norm + activation), if any."""
+    """The operator on whose output it is computed in place (conv + norm + activation), if any."""
     mixes: bool
-    """Whether it reduces over prunable channels, so that removing some changes what the others see."""
+    """Whether it reduces over prunable channels, so that removing some changes the values of the others."""
     site: Site
     is_scaled: bool = False
-    """Whether a number that it takes is computed from widths (`x * channels**-0.5`), and so changes with them."""
+    """Whether it takes a number computed from widths (`x * channels**-0.5`), which changes with them."""
     is_unused: bool = False
-    """Whether no output of the network depends on it: converters drop it, and it has no costs."""
+    """Whether no output of the network depends on it: converters drop it, so it costs nothing."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer with weights of its own."""
+    """A convolution or linear layer with its own weights."""
 
     name: str
     op: str
     operator: int
-    """Its place in `Network.operators`; -1 if it runs in training only, or nothing reads its result."""
+    """Index of its operator in `Network.operators`; -1 if it runs in training only, or nothing reads its result."""
     filters: int
     weight: tuple[int, ...]
     factors: tuple[int, ...]
@@ -115,35 +115,36 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """What pretrim knows of a model: everything costs, plans and surgery need, and nothing that can change."""
+    """The immutable record of an analysed model: everything that costs, plans and surgery need."""
 
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     layers: tuple[Layer, ...]
     operators: tuple[Operator, ...]
     other_runs: tuple[tuple[Operator, ...], ...]
-    """Operators of each other way through `forward`: in train mode, with other examples or outcomes."""
+    """Operators of each other path through `forward`: in train mode, with other examples or outcomes."""
     parameters: tuple[Parameter, ...]
     tensors: tuple[Tensor, ...]
     stored_integers: tuple[StoredInteger, ...]
     coefficients: IntArray = field(repr=False)
-    """A of ``sizes = A @ w + b``: dimensions x groups."""
+    """A in ``sizes = A @ w + b`` (dimensions x groups)."""
     constants: IntArray = field(repr=False)
+    """b in ``sizes = A @ w + b``."""
     members: tuple[Ids, ...] = field(repr=False)
-    """For every dimension, the channel at each index; channels of fixed dimensions are -1."""
+    """For every dimension, the channel at each index; -1 where it is fixed, and empty for a dimension of fixed size."""
     group_of: IntArray = field(repr=False)
     """The group of each channel."""
     rank_of: IntArray = field(repr=False)
-    """The place of each channel within its group."""
+    """Index of each channel within its group."""
     stored_integer_dims: tuple[int, ...]
     output_shapes: tuple[tuple[int, ...], ...]
     example: Any
-    """Shapes and data types of the inputs, as `identity.describe` gives them."""
+    """Shapes and data types of the inputs, as `identity.describe` returns them."""
     fingerprint: str
-    """Of the dense model's parameters and buffers (`identity.fingerprint`)."""
+    """Fingerprint of the dense model's parameters and buffers (`identity.fingerprint`)."""
     notes: tuple[str, ...]
     tried: tuple[Mapping[str, int], ...] = ()
-    """Widths by group that narrower copies had, beside those that every analysis tries: of plans that failed once."""
+    """Widths by group of earlier plans that failed: narrower copies were tried at these too, beside the usual ones."""
 
     plan: ClassVar[Callable[..., Any]]
     """:func:`pretrim.plan`, attached by `pretrim.core`."""
@@ -155,46 +156,47 @@ class Network:
 
     @property
     def mixers(self) -> tuple[str, ...]:
-        """Operators whose values depend on how many channels there are, as ``operator in module``.
+        """Operators whose values depend on the number of channels, as ``operator in module``.
 
         They reduce over prunable channels, or take a number that `forward` computes from widths.
         """
-        seen = [f"{o.op} in {o.module or 'the model'}" for o in self.operators if o.mixes or o.is_scaled]
-        return tuple(dict.fromkeys(seen))
+        names = [f"{o.op} in {o.module or 'the model'}" for o in self.operators if o.mixes or o.is_scaled]
+        return tuple(dict.fromkeys(names))
 
     @property
     def forward(self) -> dict[str, str]:
         """What `forward` computes, operator by operator: parameters' names and shapes do not tell ReLU from Sigmoid.
 
-        The operator by its number and module, of every run that was traced; sizes are left out, as a plan changes them.
+        Maps the number and module of each operator, over all traced runs, to its text; sizes are left out because a
+        plan changes them.
         """
         runs = (self.operators, *self.other_runs)
         operators = [operator for run in runs for operator in run if operator.op not in _WITHOUT_EFFECT]
-        return {f"operator {place} in {o.module or 'the model'}": _shown(o) for place, o in enumerate(operators, 1)}
+        return {f"operator {number} in {o.module or 'the model'}": _format(o) for number, o in enumerate(operators, 1)}
 
     def sizes(self, widths: ArrayLike) -> IntArray:
-        """Sizes of every dimension for one vector of widths (G) or a matrix of them (n x G)."""
+        """Sizes of every dimension, for one vector of widths (G) or a matrix of them (n x G)."""
         return np.asarray(widths) @ self.coefficients.T + self.constants
 
 
 def first_difference(was: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """The first operator of two networks' `forward` that differs, in words; None where they compute the same.
+    """Describe the first operator that differs between two networks' `forward`; None if they compute the same.
 
     >>> first_difference({"operator 1 in act": "relu"}, {"operator 1 in act": "sigmoid"})
     'operator 1 in act is sigmoid, and was relu'
     """
-    places = [place for place in {**was, **now} if was.get(place) != now.get(place)]
-    if not places:
+    changed = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    if not changed:
         return None
-    return f"{places[0]} is {now.get(places[0], 'missing')}, and was {was.get(places[0], 'missing')}"
+    return f"{changed[0]} is {now.get(changed[0], 'missing')}, and was {was.get(changed[0], 'missing')}"
 
 
 _WITHOUT_EFFECT = ("empty",)
-_SIZES = ("size", "shape", "sizes", "split_size", "split_sizes", "self_shape", "input_size")
+_SIZE_ARGUMENTS = ("size", "shape", "sizes", "split_size", "split_sizes", "self_shape", "input_size")
 
 
-def _shown(operator: Operator) -> str:
-    """An operator with its plain arguments, as ``hardtanh(max_val=6.0, min_val=0.0)``."""
-    given = {name: value for name, value in sorted(operator.attributes.items()) if name not in _SIZES}
-    told = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
-    return f"{operator.op}({told})" if told else operator.op
+def _format(operator: Operator) -> str:
+    """Format an operator with its non-tensor arguments, as ``hardtanh(max_val=6.0, min_val=0.0)``."""
+    attributes = {name: value for name, value in sorted(operator.attributes.items()) if name not in _SIZE_ARGUMENTS}
+    arguments = ", ".join(f"{name}={value}" for name, value in attributes.items() if value is not None)
+    return f"{operator.op}({arguments})" if arguments else operator.op

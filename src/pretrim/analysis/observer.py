@@ -26,14 +26,14 @@ from .meta import MetaMode, without_values
 from .recurrent import RecurrentCalls, has_recurrence
 from .rules import RULES
 
-# Questions about a tensor, not work on it.
+# Queries about a tensor, not operations on it.
 QUESTIONS = frozenset(
     "device is_same_size sym_size sym_stride sym_numel sym_storage_offset is_contiguous dim size".split()
 )
 
 
 class Site(NamedTuple):
-    """The line of source that called an operator: what is learnt about it holds for every module of its class."""
+    """The source line that called an operator: what is learnt about it holds for every module of the same class."""
 
     file: str
     line: int
@@ -41,14 +41,14 @@ class Site(NamedTuple):
     op: str
 
 
-MOST_READS = 1000
+MAX_READS = 1000
 HUGE = 1e30
-"""A value that is above any threshold."""
+"""A value above any threshold."""
 
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Attention as matrix products and a softmax, not as one fused operator."""
+    """Run attention as matrix products and a softmax, not as one fused operator."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -59,12 +59,12 @@ def plain_attention() -> Iterator[None]:
 
 
 def uncompiled() -> AbstractContextManager[Any]:
-    """What `torch.compile` made runs as it was before; for models without it the compiler is not even imported."""
+    """Run code compiled by `torch.compile` eagerly; for models without it the compiler is not even imported."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every ATen operator of a run, composite ones taken apart, with the module and the line that called it."""
+    """Sees every ATen operator of a run, with composite ones decomposed, and tracks the module that called it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        if op == "_local_scalar_dense" and self.outcome is not None and not is_whole(args[0]):
+        if op == "_local_scalar_dense" and self.outcome is not None and not is_integer(args[0]):
             return self.forced(args[0])
         named = named_arguments(func, args) | kwargs
         result = func(*args, **kwargs)
@@ -91,19 +91,19 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def forced(self, tensor: torch.Tensor) -> bool | float:
-        """What a read gives that decides the way through `forward`: the outcome that is asked for."""
+        """Return the requested outcome for a value read that decides the path through `forward`."""
         self.reads += 1
-        if self.reads > MOST_READS:
-            raise RuntimeError(f"forward read more than {MOST_READS} values: a loop may wait for one")
+        if self.reads > MAX_READS:
+            raise RuntimeError(f"forward read more than {MAX_READS} values: a loop may wait for one")
         return bool(self.outcome) if tensor.dtype == torch.bool else HUGE if self.outcome else -HUGE
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[torch.Tensor, ...]) -> None:
-        """Called after it ran, with its arguments by name; this one only watches.
+        """Called after each operator has run; subclasses override it, the base class does nothing.
 
         Args:
             op: the operator's name.
             args: its arguments, by name.
-            outputs: the tensors that it made.
+            outputs: its output tensors.
         """
 
     @classmethod
@@ -117,7 +117,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        """Keep the stack of modules that are running."""
+        """Track the stack of running modules."""
 
         def enter(name: str) -> Callable[..., None]:
             return lambda module, *_: self.modules.append((name, module))
@@ -125,7 +125,7 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         handles = []
         self.module_names = {id(module): name for name, module in model.named_modules()}
         for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks that are not scripted
+            if isinstance(module, torch.jit.ScriptModule):  # accepts only scripted hooks
                 continue
             handles.append(module.register_forward_pre_hook(enter(name)))
             handles.append(module.register_forward_hook(lambda *_: self.modules.pop() and None, always_call=True))
@@ -136,13 +136,13 @@ class Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 handle.remove()
 
 
-def is_whole(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds integers: sizes and indices, which are not to be forced."""
+def is_integer(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds integers: sizes and indices, whose values must not be forced."""
     return tensor.dtype != torch.bool and not tensor.is_floating_point()
 
 
 def operator_name(func: Any) -> str:
-    """`relu_` and `relu`, `unsafe_split` and `split` are one operator here; other namespaces stay (`my::relu`)."""
+    """Normalise an operator name: `relu_` to `relu`, `unsafe_split` to `split`; other namespaces stay (`my::relu`)."""
     if not isinstance(func, torch._ops.OpOverload):  # a higher-order operator
         return str(func)
     space, name = func._schema.name.split("::")
@@ -151,7 +151,7 @@ def operator_name(func: Any) -> str:
 
 
 def named_arguments(func: Any, args: tuple[Any, ...]) -> dict[str, Any]:
-    """Positional arguments by the names of the operator's schema."""
+    """Map positional arguments to the names in the operator's schema."""
     schema = getattr(func, "_schema", None)
     names = [a.name for a in schema.arguments] if schema is not None else [f"argument {n}" for n in range(len(args))]
     return dict(zip(names, args, strict=False))
@@ -159,21 +159,21 @@ def named_arguments(func: Any, args: tuple[Any, ...]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A copy of a model that can be run without touching the caller's, on meta tensors where that is possible."""
+    """A copy of a model that runs without touching the caller's, on meta tensors where possible."""
 
     model: nn.Module
     example: Example
     meta: MetaMode | None
     training: bool = False
     outcome: bool | None = None
-    """What every value that `forward` reads turns out to be; None: what it is."""
+    """The outcome forced on every value that `forward` reads; None leaves the values as they are."""
 
     def with_example(self, example: Example) -> Stage:
         """The same model with other inputs."""
         return replace(self, example=_as_meta(example) if self.meta is not None else example)
 
     def run(self, observer: Observer, *modes: AbstractContextManager[Any]) -> Any:
-        """Run `forward` once under an observer, and under other modes of torch."""
+        """Run `forward` once under an observer, and under further torch modes."""
         self.model.train(self.training)
         observer.outcome = self.outcome
         mode: AbstractContextManager[Any] = self.meta if self.meta is not None else nullcontext()
@@ -189,9 +189,9 @@ def stage(model: nn.Module, example: Example, *, real: bool = False) -> Stage:
     """Copy a model for tracing. Raises ModelError for models that cannot be copied.
 
     Args:
-        model: it is copied, not changed.
+        model: the model, which is copied and not changed.
         example: its inputs.
-        real: run it on real tensors, not on meta ones: for models that read values.
+        real: whether to run on real tensors instead of meta tensors, for models that read values.
     """
     check_eager(model)
     if real:

@@ -1,7 +1,7 @@
 """Recurrent layers (`nn.LSTM`, `nn.GRU`, `nn.RNN`), seen as one operator per weight matrix.
 
-torch runs them as one fused operator, or unrolls them step by step: the first says nothing of its weights, and the
-second takes minutes for a second of audio. Here the call is taken apart into its matrix products over all steps.
+torch runs them as one fused operator, or unrolls them step by step: the former reveals nothing about its weights, and
+the latter takes minutes for a second of audio. Here the call is decomposed into its matrix products over all steps.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 class Watcher(Protocol):
-    """What is told of each operator."""
+    """Is notified of each operator."""
 
     def observe(self, op: str, args: dict[str, Any], outputs: tuple[Tensor, ...]) -> None:
-        """One operator, with its arguments by name.
+        """Called for one operator.
 
         Args:
             op: the operator's name.
             args: its arguments, by name.
-            outputs: the tensors that it made.
+            outputs: its output tensors.
         """
 
 
@@ -62,7 +62,7 @@ class Recurrence:
             yield dict(zip(names, self.weights[start : start + len(names)], strict=True))
 
     def empty(self, width: int) -> Tensor:
-        """A sequence of that width, without values."""
+        """A sequence of the given width, without values."""
         return self.x.new_empty(*self.x.shape[:2], width)
 
     def outputs(self) -> tuple[Tensor, ...]:
@@ -75,12 +75,12 @@ class Recurrence:
 
 
 def has_recurrence(model: nn.Module) -> bool:
-    """Whether a model has recurrent layers, so that calls have to be looked at."""
+    """Whether a model has recurrent layers, so that its calls have to be watched."""
     return any(isinstance(module, nn.RNNBase) for module in model.modules())
 
 
 class RecurrentCalls(TorchFunctionMode):
-    """Tells a watcher of the matrix products of recurrent layers, in place of what torch runs for them."""
+    """Reports the matrix products of recurrent layers to a watcher, instead of the operators that torch runs."""
 
     def __init__(self, watcher: Watcher) -> None:
         super().__init__()
@@ -88,35 +88,35 @@ class RecurrentCalls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kind = getattr(func, "__name__", "")
-        if kind not in GATES or len(args) < 9 or not isinstance(args[2], (list, tuple)):  # not of a packed sequence
+        if kind not in GATES or len(args) < 9 or not isinstance(args[2], (list, tuple)):  # not for packed sequences
             return func(*args, **(kwargs or {}))
         x, state, weights, has_biases, layers, _, _, is_bidirectional, batch_first = args
         states = list(state) if isinstance(state, (list, tuple)) else [state]
         call = Recurrence(kind, x, states, weights, has_biases, layers, 1 + is_bidirectional, batch_first)
         with _disable_current_modes():
             results = call.outputs() if x.is_meta else func(*args)
-            self._tell(call, results)
+            self._report(call, results)
         return results
 
-    def _tell(self, call: Recurrence, results: tuple[Tensor, ...]) -> None:
-        """One operator a weight matrix; the directions of a layer are concatenated."""
+    def _report(self, call: Recurrence, results: tuple[Tensor, ...]) -> None:
+        """Report one operator per weight matrix; the directions of a layer are concatenated."""
         x, cells = call.x, call.cells()
-        every: list[Tensor] = []
+        cell_outputs: list[Tensor] = []
         states: list[Tensor] = []
         for layer in range(call.layers):
             is_last = layer == call.layers - 1
             out = results[0] if is_last else call.empty(call.directions * call.width)
-            alone = call.directions == 1
-            sides = [
-                self._cell(call, x, weights, out if alone else call.empty(call.width), states)
+            one_direction = call.directions == 1
+            direction_outputs = [
+                self._cell(call, x, weights, out if one_direction else call.empty(call.width), states)
                 for _, weights in zip(range(call.directions), cells, strict=False)
             ]
-            if not alone:
-                self.watcher.observe("cat", {"tensors": sides, "dim": -1}, (out,))
-            every += sides
+            if not one_direction:
+                self.watcher.observe("cat", {"tensors": direction_outputs, "dim": -1}, (out,))
+            cell_outputs += direction_outputs
             x = out
         self.watcher.observe(
-            "recurrent_last", {"outputs": every, "states": states, "batch": 1 - call.batch_first}, results[1:]
+            "recurrent_last", {"outputs": cell_outputs, "states": states, "batch": 1 - call.batch_first}, results[1:]
         )
 
     def _cell(

@@ -1,7 +1,7 @@
-"""Sizes that `forward` reads from one tensor and gives to another (``B, N, C = x.shape; y.reshape(B, N, h, C // h)``).
+"""Sizes that `forward` reads from one tensor and uses for another (``B, N, C = x.shape; y.reshape(B, N, h, C // h)``).
 
-Torch sees plain integers. Here what is read from a dimension with channels is an integer that remembers them, also
-divided or multiplied, until it is asked for as a size of another tensor: then the two follow each other.
+Torch sees plain integers. Here a size read from a dimension with channels is an integer that remembers them, even after
+division or multiplication. When it is used as a size of another tensor, the channels of both are tied.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from torch.utils._pytree import tree_leaves
 from .channels import Ids, Labels
 
 KEEP_SIZES = ("einops",)
-"""Packages that keep what they read, and would give one tensor's size for another's."""
-SHAPE: Any = torch.Tensor.shape.__get__  # type: ignore[attr-defined]  # a property of C
+"""Packages that cache the sizes they read, and would use one tensor's size for another."""
+SHAPE: Any = torch.Tensor.shape.__get__  # type: ignore[attr-defined]  # a property defined in C
 LIKE = frozenset(["view_as", "reshape_as", "expand_as"])
 OnEqual: TypeAlias = Callable[["Width", int], None]
 
 
 def ignore(width: Width, number: int) -> None:
-    """For widths whose comparisons nobody asks for."""
+    """Default callback for widths whose comparisons do not matter."""
 
 
 class Width(int):
-    """A number of channels that was read from a tensor, or a multiple or a fraction of it."""
+    """A number of channels read from a tensor, or a multiple or fraction of it."""
 
     ids: Ids
     share: Fraction
-    """This number over that of the channels."""
+    """Ratio of this number to the number of channels."""
     on_equal: OnEqual
-    """Told of every number that `forward` finds equal to this one."""
+    """Called with every number that `forward` finds equal to this one."""
 
     def __new__(cls, value: int, ids: Ids, share: Fraction = Fraction(1), on_equal: OnEqual = ignore) -> Width:
-        made = super().__new__(cls, value)
-        made.ids, made.share, made.on_equal = ids, share, on_equal
-        return made
+        width = super().__new__(cls, value)
+        width.ids, width.share, width.on_equal = ids, share, on_equal
+        return width
 
     def _with(self, value: int, share: Fraction) -> Width:
         return Width(value, self.ids, share, self.on_equal)
@@ -86,7 +86,7 @@ class Width(int):
 
 
 class SizesRead(TorchFunctionMode):
-    """Gives `forward` widths in the place of integers, and keeps those that the running call asks for."""
+    """Gives `forward` widths instead of integers, and keeps the integer arguments of the running call."""
 
     def __init__(self, look: Callable[[Tensor], Labels], on_equal: OnEqual = ignore) -> None:
         super().__init__()
@@ -99,14 +99,14 @@ class SizesRead(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "size" or (name == "__get__" and func == SHAPE):
             return self._read(args[0], func(*args, **kwargs), args[1:], kwargs)
-        outer, self.asked = self.asked, self._asked(name, args, kwargs)
+        outer, self.asked = self.asked, self._integer_arguments(name, args, kwargs)
         try:
             return func(*args, **kwargs)
         finally:
             self.asked = outer
 
     def _read(self, tensor: Tensor, result: Any, place: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """The same sizes, as widths where they are of channels."""
+        """The same sizes, as widths where the dimensions hold channels."""
         if any(package in sys._getframe(2).f_code.co_filename for package in KEEP_SIZES):
             return result
         labels = self.look(tensor)
@@ -117,28 +117,29 @@ class SizesRead(TorchFunctionMode):
     def _width(self, size: int, label: Ids | None) -> int:
         return size if label is None or size < 2 else Width(size, label, on_equal=self.on_equal)
 
-    def _asked(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> list[int]:
-        """The integers among the arguments of a call, in order; nothing where none is a width."""
+    def _integer_arguments(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> list[int]:
+        """The integers among the arguments of a call, in order; empty if none is a width."""
         if name in LIKE:
             other = args[1] if len(args) > 1 else kwargs["other"]
-            found = [self._width(size, label) for size, label in zip(other.shape, self.look(other), strict=True)]
+            integers = [self._width(size, label) for size, label in zip(other.shape, self.look(other), strict=True)]
         else:
-            found = [number for leaf in tree_leaves([*args, *kwargs.values()]) for number in _integers(leaf)]
-        return found if any(isinstance(number, Width) for number in found) else []
+            integers = [number for leaf in tree_leaves([*args, *kwargs.values()]) for number in _integers(leaf)]
+        return integers if any(isinstance(number, Width) for number in integers) else []
 
     def of(self, sizes: Sequence[int]) -> list[Width | None]:
-        """Of each size that an operator asks for, the width that the running call gave for it, if it did.
+        """For each size argument of an operator, the width that the running call passed for it, if any.
 
-        By place, where the call has as many integers as the operator sizes, and else by a value that only a width has.
+        Matched by position if the call has as many integers as the operator has sizes, else by value if only one width
+        has it.
         """
         if len(self.asked) == len(sizes) and all(int(a) in (b, -1) for a, b in zip(self.asked, sizes, strict=True)):
             return [number if isinstance(number, Width) else None for number in self.asked]
         by_value = {int(number): number for number in self.asked if isinstance(number, Width)}
-        unclear = {int(number) for number in self.asked if by_value.get(int(number)) is not number}
-        return [None if size in unclear else by_value.get(size) for size in sizes]
+        ambiguous = {int(number) for number in self.asked if by_value.get(int(number)) is not number}
+        return [None if size in ambiguous else by_value.get(size) for size in sizes]
 
 
 def _integers(argument: Any) -> list[int]:
-    """The integers in one argument: itself, or the ends of a slice."""
+    """The integers in one argument: the argument itself, or the ends of a slice."""
     parts = (argument.start, argument.stop) if isinstance(argument, slice) else (argument,)
     return [part for part in parts if isinstance(part, int)]

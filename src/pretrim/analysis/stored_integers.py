@@ -1,4 +1,4 @@
-"""The shapes of a narrower copy, and the integers that its modules keep from construction."""
+"""The shapes of a narrower copy, and the integers that its modules stored at construction."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def cut_shapes(network: Network, widths: IntArray) -> dict[str, tuple[int, ...]]
 
 
 def retarget_modules(slim: nn.Module, dense: nn.Module, network: Network, widths: IntArray) -> None:
-    """Set the integers of a cut copy's modules: those of torch's own layers, and those that the analysis found.
+    """Set the integers in the modules of a slim copy: those of torch's own layers, and those that the analysis found.
 
     Args:
-        slim: the cut copy, which is changed.
-        dense: the model that it was cut from.
+        slim: the slim copy, which is changed.
+        dense: the model from which it was cut.
         network: the analysed network.
         widths: channels that each group keeps (G).
     """
@@ -34,8 +34,8 @@ def retarget_modules(slim: nn.Module, dense: nn.Module, network: Network, widths
     modules = dict(slim.named_modules())
     for stored, dim in zip(network.stored_integers, network.stored_integer_dims, strict=True):
         owner = modules[stored.module]
-        held = getattr(owner, stored.attribute)
-        setattr(owner, stored.attribute, with_entry(held, stored.path, int(sizes[dim])))
+        value = getattr(owner, stored.attribute)
+        setattr(owner, stored.attribute, with_entry(value, stored.path, int(sizes[dim])))
 
 
 def retarget_layer(after: Any, before: nn.Module) -> None:
@@ -55,7 +55,7 @@ def retarget_layer(after: Any, before: nn.Module) -> None:
         after.num_features = shape[0]
     elif isinstance(before, nn.GroupNorm):
         after.num_channels = shape[0]
-        if before.num_groups == before.num_channels:  # each channel alone
+        if before.num_groups == before.num_channels:  # one group per channel
             after.num_groups = shape[0]
     elif isinstance(before, nn.PReLU):
         after.num_parameters = shape[0]
@@ -66,14 +66,14 @@ def retarget_layer(after: Any, before: nn.Module) -> None:
 
 
 def _retarget_recurrence(after: Any) -> None:
-    """Its widths are those of the weights: `weight_ih_l0` of a layer, `weight_ih` of a cell."""
-    place = "_l0" if isinstance(after, nn.RNNBase) else ""
-    into, state = (own_tensor(after, f"weight_{name}{place}") for name in ("ih", "hh"))
+    """Set the widths of a recurrent layer or cell from its weights (`weight_ih_l0` or `weight_ih`, respectively)."""
+    suffix = "_l0" if isinstance(after, nn.RNNBase) else ""
+    from_input, from_state = (own_tensor(after, f"weight_{name}{suffix}") for name in ("ih", "hh"))
     projection = own_tensor(after, "weight_hr_l0")
-    if into is None or state is None:
+    if from_input is None or from_state is None:
         return
-    after.input_size = into.shape[1]
-    after.hidden_size = state.shape[1] if projection is None else projection.shape[1]
+    after.input_size = from_input.shape[1]
+    after.hidden_size = from_state.shape[1] if projection is None else projection.shape[1]
     if projection is not None:
         after.proj_size = projection.shape[0]
 
@@ -81,21 +81,21 @@ def _retarget_recurrence(after: Any) -> None:
 def _retarget_convolution(after: Any, before: _ConvNd, shape: tuple[int, ...]) -> None:
     rows, columns = shape[:2]
     transposed = isinstance(before, _ConvTransposeNd)
-    if before.groups > 1 and before.groups == before.in_channels:  # depthwise: one group a channel
+    if before.groups > 1 and before.groups == before.in_channels:  # depthwise: one group per channel
         after.groups = rows if transposed else rows // (before.out_channels // before.groups)
     after.in_channels = rows if transposed else columns * after.groups
     after.out_channels = columns * after.groups if transposed else rows
 
 
 def own_tensor(module: nn.Module, name: str) -> torch.Tensor | None:
-    """A module's parameter by name, also where weight norm, spectral norm or a parametrization holds it elsewhere."""
+    """A module's parameter by name, even if weight norm, spectral norm or a parametrization stores it elsewhere."""
     for key in (name, f"{name}_v", f"{name}_orig"):
-        held = module._parameters.get(key)
-        if held is not None:
-            return held
+        tensor = module._parameters.get(key)
+        if tensor is not None:
+            return tensor
     parametrized = getattr(getattr(module, "parametrizations", None), name, None)
     for key in ("original", "original1"):
-        held = getattr(parametrized, key, None)
-        if isinstance(held, torch.Tensor):
-            return held
+        tensor = getattr(parametrized, key, None)
+        if isinstance(tensor, torch.Tensor):
+            return tensor
     return None

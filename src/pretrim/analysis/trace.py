@@ -1,9 +1,9 @@
 """Run a model once on meta tensors and follow its channels, operator by operator.
 
 The model's structure is copied with meta parameters (no memory, no arithmetic; the caller's model is not touched), and
-runs under a dispatch mode that sees every ATen operator with concrete shapes, whatever modules and functional calls the
-``forward`` is made of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors, and again with
-either outcome.
+runs under a dispatch mode that sees every ATen operator with concrete shapes, whatever modules and functional calls
+``forward`` consists of. Where ``forward`` reads values (``.item()``), the same mode runs on real tensors, and again
+with either outcome.
 """
 
 from __future__ import annotations
@@ -47,64 +47,65 @@ FREE_OF_WORK = frozenset(
     unique
     """.split()
 )
-"""Operators without a rule that multiply nothing."""
+"""Operators without a rule that do no multiply-accumulates."""
 WORKING = ("linalg_", "_linalg_", "mkldnn_", "quantized_", "_scaled_dot_product", "_native_multi_head", "_trilinear")
+"""Prefixes of operators that do multiply-accumulates."""
 
 
 @dataclass
 class Learnt:
-    """What earlier trials of an analysis taught about the lines of source."""
+    """What earlier trials of an analysis taught about source lines."""
 
     hints: dict[Site, str] = field(default_factory=dict)
-    """What to do at a line."""
+    """What to do at each line."""
     closed: set[str] = field(default_factory=set)
-    """Modules whose channels are all frozen."""
+    """Names of modules whose channels are all frozen."""
     first: set[Site] = field(default_factory=set)
-    """Reshapes whose channels come first (N x C x L)."""
+    """Lines of reshapes whose channels come first (N x C x L)."""
     follows_checks: bool = False
-    """Whether a number that `forward` finds equal to a width is to follow it."""
+    """Whether a number that `forward` finds equal to a width should follow it."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One ATen operator of a trace, in the order of execution."""
+    """One ATen operator of a trace."""
 
     op: str
     module: str
     site: Site
     attributes: Mapping[str, Any]
     reads: tuple[int, ...]
-    """Buffers it reads that depend on the input."""
+    """Numbers of the buffers it reads that depend on the input."""
     writes: tuple[int, ...]
-    """Buffers it makes; empty for a reshape or an in-place operator."""
+    """Numbers of the buffers it creates; empty for a reshape or an in-place operator."""
     parameters: tuple[str, ...]
     """Names of the parameters it reads."""
     shapes: tuple[tuple[int, ...], ...]
     outputs: tuple[Labels, ...]
     factors: tuple[tuple[int, Label], ...]
-    """Sizes whose product is the multiply-accumulates; empty for other operators, and for products of parameters alone,
-    which no runtime computes again (positions that are made anew for each image are counted)."""
+    """Sizes whose product is the number of multiply-accumulates; empty for other operators, and for products of
+    parameters alone, which runtimes compute only once (positions created anew for each image are counted)."""
     filters: Label
-    """The ids of the filters, if this is a layer: a convolution or matrix product with a weight of its own."""
+    """The ids of the filters, if this is a layer: a convolution or matrix product with its own weight."""
     weight: tuple[tuple[int, Label], ...]
-    """The sizes of that weight."""
+    """The dimensions of that weight: size and label."""
     weight_names: tuple[str, ...]
-    """The parameters and buffers that it is computed from."""
+    """The parameters and buffers that the weight is computed from."""
     integers: tuple[tuple[int, Ids], ...]
     told: tuple[tuple[str, int, Ids], ...]
-    """Arguments that no output shape tells (`Call.told`)."""
+    """Arguments that the output shapes do not determine (`Call.told`)."""
     mixed: tuple[Ids, ...]
-    """Channels whose values it reduces into one another's."""
+    """Channels that it reduces over, so that their values mix."""
 
     @property
     def fuses(self) -> bool:
-        """Whether runtimes compute it in place of its input: norms, activations and other elementwise work."""
+        """Whether runtimes compute it in place on its input: norms, activations and other elementwise operators."""
         return self.op in POINTWISE or self.op in NORMS
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor that depends on the input, and that takes memory of its own."""
+    """A tensor that depends on the input and has its own memory."""
 
     shape: tuple[int, ...]
     labels: Labels
@@ -113,7 +114,7 @@ class Buffer:
 
 @dataclass
 class Trace:
-    """What one run of a model showed."""
+    """What one run of a model showed; operations are in execution order."""
 
     operations: list[Operation] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
@@ -122,28 +123,28 @@ class Trace:
     stored_integers: list[StoredInteger] = field(default_factory=list)
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
     uncounted: list[str] = field(default_factory=list)
-    """Operators whose work is unknown, in words."""
+    """Notes on operators whose work is unknown."""
     failed_rules: list[str] = field(default_factory=list)
-    """Operators whose rule failed, in words."""
+    """Notes on operators whose rule failed."""
     readings: list[tuple[Ids, Site]] = field(default_factory=list)
-    """Channels that a reshape may have in its first dimension as well as in its last, and its line."""
+    """Channels that a reshape could have in its first dimension as well as in its last, with its source line."""
     slid: list[Ids] = field(default_factory=list)
-    """Channels that a window slides along."""
+    """Channels of dimensions along which a window slides."""
 
 
 @dataclass
 class Seen:
-    """What is known of one tensor."""
+    """What is known about one tensor."""
 
     labels: Labels
     buffer: int | None = None
     parameters: tuple[str, ...] = ()
     base: torch.Tensor | None = None
-    """The tensor that it is a part of, where that does not depend on the input yet: it will if this is written to."""
+    """The tensor that this is a view of, if that does not depend on the input yet: writing to the view changes that."""
 
 
 class Tracer(Observer):  # type: ignore[no-untyped-call]
-    """Follows labels through a run by the table of rules, and writes the trace."""
+    """Propagates labels through a run with the table of rules, and records the trace."""
 
     def __init__(self, channels: Channels, learnt: Learnt) -> None:
         super().__init__()
@@ -173,7 +174,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         Args:
             op: the operator's name.
             args: its arguments, by name.
-            outputs: the tensors that it made.
+            outputs: its output tensors.
         """
         caller = self.caller(op)
         site = caller.site
@@ -185,8 +186,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         labels = self.labels_of(call)
         self.count_unknown(call)
         per_output = labels if isinstance(labels, list) else [labels] * len(outputs)
-        self.mark_unfollowed(call)
-        self.heed(call, caller)
+        self.freeze_unfollowed(call)
+        self.apply_hint(call, caller)
         inputs = [seen for tensor in call.tensors() if (seen := self.seen.get(tensor)) is not None]
         writes = [self.settle(call, inputs, out, at) for out, at in zip(outputs, per_output, strict=True)]
         self.trace.operations.append(self.operation(call, site, inputs, writes, per_output))
@@ -194,38 +195,38 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         self.trace.slid.extend(call.slid)
 
     def labels_of(self, call: Call) -> Labels | list[Labels]:
-        """What the operator's rule says. The network runs, so a rule that fails is no fault of it."""
+        """Apply the operator's rule. The network itself runs, so a failing rule is not the model's fault."""
         try:
             return RULES.get(call.op, unknown)(call)
         except Exception as error:
-            failed = f"pretrim's rule for the operator {call.op} failed ({describe_failure(error)})"
-            freeze_inputs(call, failed)
-            self.trace.failed_rules.append(f"{failed}: please report it with the model")
+            message = f"pretrim's rule for the operator {call.op} failed ({describe_failure(error)})"
+            freeze_inputs(call, message)
+            self.trace.failed_rules.append(f"{message}: please report it with the model")
             return [(None,) * out.dim() for out in call.outputs]
 
     def settle(self, call: Call, inputs: list[Seen], out: torch.Tensor, labels: Labels) -> int | None:
-        """Remember an output; returns its buffer if it is a new one.
+        """Record an output; returns its buffer if it is a new one.
 
         Args:
             call: the operator and its arguments.
-            inputs: the tensors that it read, with their labels.
-            out: the tensor that it made.
+            inputs: what is known about the tensors that it read.
+            out: the output tensor.
             labels: channel ids of each of its dimensions.
         """
         known = self.seen.get(out)
         data = next((seen.buffer for seen in inputs if seen.buffer is not None), None)
         names = tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters))
-        if known is not None:  # an in-place operator gives back its argument
+        if known is not None:  # an in-place operator returns its argument
             if call.op in RESHAPES or call.op in VIEWS:  # `squeeze_`, `transpose_`
                 known.labels = labels
             return self.written(known, data)
-        fresh = data is not None and call.op not in RESHAPES
-        buffer = self.new_buffer(out, labels) if fresh else data
-        self.know(out, Seen(labels, buffer, () if data is not None else names, None if fresh else self.base_of(call)))
-        return buffer if fresh else None
+        is_new = data is not None and call.op not in RESHAPES
+        buffer = self.new_buffer(out, labels) if is_new else data
+        self.know(out, Seen(labels, buffer, () if data is not None else names, None if is_new else self.base_of(call)))
+        return buffer if is_new else None
 
     def base_of(self, call: Call) -> torch.Tensor | None:
-        """The whole tensor that the result of an operator is a part of, if it is one."""
+        """The base tensor that an operator's result is a view of, if any."""
         if call.op not in VIEWS and call.op not in RESHAPES:
             return None
         source = next(iter(call.tensors()), None)
@@ -233,14 +234,14 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         return seen.base if seen is not None and seen.base is not None else source
 
     def written(self, known: Seen, data: int | None) -> int | None:
-        """What an in-place operator writes to depends on the input from now on; so does all that it is a part of.
+        """Mark the target of an in-place operator, and the base that it is a view of, as dependent on the input.
 
         Args:
-            known: of the tensor that is written to.
-            data: the buffer that was read.
+            known: what is known about the tensor that is written to.
+            data: the input-dependent buffer that was read, if any.
 
         Returns:
-            The buffer of the whole, if it is a new one.
+            The buffer of the base, if it is a new one.
         """
         if known.buffer is not None or data is None:
             return None
@@ -248,7 +249,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         if known.base is None or base is None:
             known.buffer = data
             return None
-        if base.buffer is not None:  # another part was written before
+        if base.buffer is not None:  # another view was written before
             known.buffer = base.buffer
             return None
         buffer = self.new_buffer(known.base, base.labels)
@@ -256,7 +257,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         return buffer
 
     def count_unknown(self, call: Call) -> None:
-        """Work of an operator without a rule: by torch's own formula, as its channels are frozen, or it is named."""
+        """Count the work of an operator without a rule by torch's own formula (its channels are frozen), or note it."""
         if call.op in RULES or call.op in FREE_OF_WORK:
             return
         packet = getattr(torch.ops.aten, call.op, None)
@@ -269,27 +270,27 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             self.trace.uncounted.append(f"the work of {call.op}{where} is not counted: pretrim has no rule for it")
 
     def reads_matrix(self, call: Call) -> bool:
-        """Whether a parameter of several dimensions is among the arguments: its work is likely a product."""
+        """Whether a parameter with several dimensions is among the arguments: the operator is likely a product."""
         seen = ((tensor, self.seen.get(tensor)) for tensor in call.tensors())
         return any(tensor.dim() > 1 and known is not None and known.parameters for tensor, known in seen)
 
     def operation(
         self, call: Call, site: Site, inputs: list[Seen], writes: list[int | None], labels: list[Labels]
     ) -> Operation:
-        """The record of an operator that costs something.
+        """Build the trace's record of an operator.
 
         Args:
             call: the operator and its arguments.
-            site: the line that called it.
-            inputs: the tensors that it read.
-            writes: the buffer of each output; None for one that is there already.
+            site: the source line that called it.
+            inputs: what is known about the tensors that it read.
+            writes: the new buffer of each output; None if it has no new one.
             labels: channel ids of each output.
         """
         weight = self.seen.get(call.weight) if call.weight is not None else None
-        own: tuple[tuple[int, Label], ...] = ()
-        data = any(seen.buffer is not None for seen in inputs)  # a weight computed from parameters is not a layer
-        if data and call.weight is not None and weight is not None and weight.buffer is None and weight.parameters:
-            own = tuple(zip(call.weight.shape, weight.labels, strict=True))
+        dimensions: tuple[tuple[int, Label], ...] = ()
+        has_data = any(seen.buffer is not None for seen in inputs)  # a weight computed from parameters is not a layer
+        if has_data and call.weight is not None and weight is not None and weight.buffer is None and weight.parameters:
+            dimensions = tuple(zip(call.weight.shape, weight.labels, strict=True))
         return Operation(
             op=call.op,
             module=call.module,
@@ -300,24 +301,24 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             parameters=tuple(dict.fromkeys(name for seen in inputs for name in seen.parameters)),
             shapes=tuple(tuple(out.shape) for out in call.outputs),
             outputs=tuple(labels),
-            factors=call.factors if data or any(not seen.parameters for seen in inputs) else (),
-            filters=call.filters if own else None,
-            weight=own,
-            weight_names=weight.parameters if own and weight is not None else (),
+            factors=call.factors if has_data or any(not seen.parameters for seen in inputs) else (),
+            filters=call.filters if dimensions else None,
+            weight=dimensions,
+            weight_names=weight.parameters if dimensions and weight is not None else (),
             integers=tuple(call.integers),
             told=tuple(call.told),
             mixed=tuple(call.mixed),
         )
 
-    def mark_unfollowed(self, call: Call) -> None:
-        """Filters of a layer whose weight comes from an operator without a rule are frozen, and shown as such."""
+    def freeze_unfollowed(self, call: Call) -> None:
+        """Freeze, and report, the filters of a layer whose weight comes from an operator without a rule."""
         seen = self.seen.get(call.weight) if call.weight is not None else None
         if call.filters is None and seen is not None and seen.buffer is None and seen.parameters:
             call.filters = self.channels.new(call.outputs[0].shape[1 if call.op == "convolution" else -1])
             call.freeze(call.filters, "its weight is computed in a way that channels cannot be followed through")
 
     def caller(self, op: str) -> Caller:
-        """The innermost line outside torch and pretrim; lines of torch's own modules are told apart by the class."""
+        """The innermost source line outside torch and pretrim; the class distinguishes torch's own modules."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_filename.startswith((TORCH, HERE)):
             frame = frame.f_back
@@ -325,8 +326,8 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         file, line = (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)
         return Caller(Site(file, line, owner, op), frame, tuple(self.modules), self.module_names)
 
-    def heed(self, call: Call, caller: Caller) -> None:
-        """Do what an earlier trial of this line asked for: retarget its integers, or freeze what cannot follow."""
+    def apply_hint(self, call: Call, caller: Caller) -> None:
+        """Apply the hint of an earlier trial of this line: retarget its integers, or freeze what cannot follow."""
         if any(name in self.closed for name in ("", *(name for name, _ in self.modules))):
             freeze_inputs(call, "its module could not follow a narrower input")
             call.freeze(call.filters, "its module could not follow a narrower input")
@@ -339,19 +340,19 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
                 self.trace.stored_integers.append(stored)
         elif call.hint == "freeze":
             for value, ids in call.integers:
-                mend = " (x.flatten(1) would follow)" if call.op in RESHAPES and call.outputs[0].dim() == 2 else ""
-                call.freeze(ids, f"{call.op} with the number {value}, which stays when the network is narrower{mend}")
+                advice = " (x.flatten(1) would follow)" if call.op in RESHAPES and call.outputs[0].dim() == 2 else ""
+                call.freeze(ids, f"{call.op} with the number {value}, which stays when the network is narrower{advice}")
         elif call.hint == "freeze all":
             freeze_inputs(call, f"{call.op} could not follow a narrower input")
             for label in (call.filters, *(ids for _, ids in call.integers)):
                 call.freeze(label, f"{call.op} could not follow a narrower input")
 
     def found_equal(self, width: Width, number: int) -> None:
-        """`forward` compared a width with a number, as in ``assert x.shape[1] == self.dim``, and they were equal.
+        """Handle a comparison in `forward` where a width equals a number, as in ``assert x.shape[1] == self.dim``.
 
         Args:
-            width: read from a tensor.
-            number: a plain one, or read from a tensor too.
+            width: the width, read from a tensor.
+            number: the number: a plain integer, or another width.
         """
         if not self.follows_checks or width.share.denominator != 1:
             return
@@ -362,14 +363,14 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         ids = np.tile(width.ids, width.share.numerator)
         caller = self.caller("compare")
         hint = self.hints.get(caller.site, "retarget")
-        found = list(find_integers(caller, [(number, ids)], hint)) if hint != "freeze" else []
-        self.trace.stored_integers.extend(found)
-        if not found:
+        stored = list(find_integers(caller, [(number, ids)], hint)) if hint != "freeze" else []
+        self.trace.stored_integers.extend(stored)
+        if not stored:
             reason = f"forward compares it with the number {number}, which stays when the network is narrower"
             self.channels.freeze(ids, self.module, reason, caller.place)
 
     def widths_seen(self, call: Call) -> list[tuple[int, Ids]]:
-        """Channels that an operator of torch's own modules reads: their functions check widths where it is not seen."""
+        """Channels that an operator of torch's own modules reads: torch checks their widths out of sight."""
         if not self.modules or not type(self.modules[-1][1]).__module__.startswith("torch."):
             return []
         labels = [label for tensor in call.tensors() for label in self.look(tensor)]
@@ -377,7 +378,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is a number, text or None, or made of them."""
+    """Whether a value is a number, string or None, or a list or tuple of these."""
     if isinstance(value, (list, tuple)):
         return all(map(is_plain, value))
     return isinstance(value, (int, float, str, type(None)))
@@ -393,15 +394,15 @@ def trace(
     labels: Mapping[str, Labels],
     learnt: Learnt,
 ) -> Trace:
-    """Trace one run; ids of parameters are given, so that several runs share them.
+    """Trace one run; the ids of parameters are passed in, so that several runs share them.
 
     Raises whatever the model's ``forward`` raises.
 
     Args:
         run: the model, ready to run.
-        channels: gets new ids, ties and freezes.
+        channels: new ids, ties and freezes are added to it.
         labels: channel ids of every parameter and buffer, by name.
-        learnt: what earlier trials ask for at a line of source.
+        learnt: what earlier trials ask for at each source line.
     """
     tracer = Tracer(channels, learnt)
     for name, tensor in named_tensors(run.model):
@@ -424,23 +425,23 @@ def trace(
 
 
 def outputs_of(result: Any) -> Iterator[torch.Tensor]:
-    """Every tensor of what `forward` returned: in containers, and in the fields of objects of any class.
+    """Every tensor in what `forward` returned, also in containers and in the attributes of objects of any class.
 
-    What is missed here is pruned, so every object is looked into.
+    The channels of a tensor missed here could be pruned, so every object is searched.
     """
-    known: set[int] = set()
+    visited: set[int] = set()
     waiting = [result]
     while waiting:
         for leaf in tree_leaves(waiting.pop()):
             if isinstance(leaf, torch.Tensor):
                 yield leaf
-            elif id(leaf) not in known and not isinstance(leaf, (nn.Module, type, ModuleType)):
-                known.add(id(leaf))
-                waiting.append(_inside(leaf))
+            elif id(leaf) not in visited and not isinstance(leaf, (nn.Module, type, ModuleType)):
+                visited.add(id(leaf))
+                waiting.append(_contents(leaf))
 
 
-def _inside(thing: Any) -> list[Any]:
-    """What a container that torch does not know holds, or the attributes of an object."""
+def _contents(thing: Any) -> list[Any]:
+    """The contents of a container that torch does not know, or the attributes of an object."""
     if isinstance(thing, Mapping):
         return list(thing.values())
     if isinstance(thing, (list, tuple, Set)):

@@ -1,4 +1,4 @@
-"""Parameters that no trace read (a head that another task uses): what they may read has to stay as wide as it is."""
+"""Parameters that no trace read (a head for another task): the channels that they may read keep their width."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def freeze_unread(
 ) -> tuple[str, ...]:
     """Freeze the channels that unread layers may read; returns the names of their outermost modules.
 
-    They read what the modules beside them do: other members of a list or dict, or those of a similar name. A layer
-    without such neighbours is only named.
+    They are assumed to read the same channels as their sibling modules: other members of a list or dict, or those with
+    a similar name. A layer without such siblings is only named.
 
     Args:
         model: the model that was traced.
-        channels: gets the freezes.
+        channels: the freezes are added to it.
         labels: channel ids of every parameter and buffer, by name.
         traces: the runs.
     """
@@ -36,7 +36,7 @@ def freeze_unread(
 
 
 def _outermost(model: nn.Module, module: str, read: set[str]) -> str:
-    """The largest module round a layer in which nothing was read."""
+    """The outermost module around a layer in which nothing was read."""
     while module:
         parent = module.rpartition(".")[0]
         inside = [n for n, _ in model.get_submodule(parent).named_parameters(prefix=parent)] if parent else []
@@ -47,35 +47,39 @@ def _outermost(model: nn.Module, module: str, read: set[str]) -> str:
 
 
 SIMILAR = 3
-"""Letters in common at the start or the end of two names, as of `head_a` and `head_b`."""
+"""Letters that similar names share at the start or the end, as in `head_a` and `head_b`."""
 WIDTHS = (("in_channels", "out_channels"), ("in_features", "out_features"), ("input_size", "hidden_size"))
-"""Of torch's layers: how many channels they read and make."""
+"""Attributes of torch's layers: how many channels they read and write."""
 
 
 def _input_widths(model: nn.Module, top: str) -> list[int]:
-    """How many channels the layers of a module read, without those that a layer before may have made."""
-    made = {1}
+    """The input widths of a module's layers, except those that an earlier layer may have produced."""
+    produced = {1}
     widths = []
     for layer in model.get_submodule(top).modules() if top else ():
-        for into, out in WIDTHS:
-            width = getattr(layer, into, None)
+        for in_name, out_name in WIDTHS:
+            width = getattr(layer, in_name, None)
             if isinstance(width, int):
-                widths += [] if width in made else [width]
-                made |= {width, int(getattr(layer, out, width))}
+                widths += [] if width in produced else [width]
+                produced |= {width, int(getattr(layer, out_name, width))}
     return widths
 
 
 def _read_by_siblings(
     model: nn.Module, top: str, width: int, labels: Mapping[str, Labels], read: set[str]
 ) -> list[Ids]:
-    """What the modules beside it read by a weight of the same width."""
-    parent, _, own = top.rpartition(".")
+    """The channels that sibling modules read with a weight of the same input width."""
+    parent, _, name_in_parent = top.rpartition(".")
     is_container = isinstance(model.get_submodule(parent), (nn.ModuleDict, nn.ModuleList))
-    found = []
+    read_labels = []
     for name, parameter in model.get_submodule(parent).named_parameters(prefix=parent):
-        beside = name.removeprefix(f"{parent}." if parent else "").partition(".")[0]
-        is_like = is_container or beside[:SIMILAR] == own[:SIMILAR] or beside[-SIMILAR:] == own[-SIMILAR:]
-        label = labels[name][1] if is_like and name in read and parameter.dim() > 1 else None
+        sibling = name.removeprefix(f"{parent}." if parent else "").partition(".")[0]
+        is_similar = (
+            is_container
+            or sibling[:SIMILAR] == name_in_parent[:SIMILAR]
+            or sibling[-SIMILAR:] == name_in_parent[-SIMILAR:]
+        )
+        label = labels[name][1] if is_similar and name in read and parameter.dim() > 1 else None
         if label is not None and len(label) == width:
-            found.append(label)
-    return found
+            read_labels.append(label)
+    return read_labels

@@ -1,4 +1,4 @@
-"""Operators whose results nobody reads: converters drop them, so they cost nothing on a device."""
+"""Operators whose results are never used: converters drop them, so they cost nothing on a device."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .trace import Operation, Trace
 
 
 def unused_operations(trace: Trace) -> frozenset[int]:
-    """The places of the operators that no output of the network depends on.
+    """The indices of operators that no output of the network depends on.
 
-    One that gives no tensor counts as an output: it reads a value that decides the way, or checks one.
+    An operator without output tensors counts as used: it reads a value that decides the path, or checks one.
     """
     storage = _storage(trace)
     needed = set(trace.outputs)
@@ -32,12 +32,12 @@ def _is_needed(operation: Operation, needed: set[int], storage: dict[int, int]) 
         return not needed.isdisjoint(operation.writes)
     if operation.op in RESHAPES:
         return not needed.isdisjoint(operation.reads)
-    kept = {storage.get(buffer, buffer) for buffer in needed}
-    return any(storage.get(buffer, buffer) in kept for buffer in operation.reads)
+    needed_storage = {storage.get(buffer, buffer) for buffer in needed}
+    return any(storage.get(buffer, buffer) in needed_storage for buffer in operation.reads)
 
 
 def _storage(trace: Trace) -> dict[int, int]:
-    """The first buffer of each memory, by the buffers that are views of it."""
+    """Map each buffer that is a view to the first buffer in the same memory."""
     storage: dict[int, int] = {}
     for source, view in _views(trace):
         storage[view] = storage.get(source, source)
@@ -45,6 +45,7 @@ def _storage(trace: Trace) -> dict[int, int]:
 
 
 def _views(trace: Trace) -> Iterator[tuple[int, int]]:
+    """Pairs of a buffer and a view of it."""
     for operation in trace.operations:
         if operation.op in VIEWS and len(operation.reads) == 1:
             for view in operation.writes:

@@ -1,9 +1,9 @@
 """How each ATen operator passes, ties or freezes channels: one table of small functions.
 
 A rule gets a :class:`Call`, one operator with its arguments by name, and returns the labels of its outputs. It ties
-channels that the operator merges, and names in ``call.integers`` the Python integers among the arguments that have to
+channels that the operator merges, and lists in ``call.integers`` the Python integers among the arguments that have to
 follow the widths (the sizes of a split, the ends of a slice). An operator without a rule freezes every channel that
-reaches it: unknown never means elementwise.
+reaches it: unknown operators are never assumed to be elementwise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Operators that multiply and add up: convolutions, matrix products, and what is built like them."""
+"""Rules for operators that multiply and sum: convolutions, matrix products, and similar ones."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from .call import Call
 
 
 def convolution(call: Call) -> Labels:
-    """Filters are new channels; input channels are tied to the weight, across groups where there are several."""
+    """Filters become the output channels; input channels are tied to the weight, and across groups if there are any."""
     x, weight, groups = call.args["input"], call.args["weight"], int(call.args["groups"])
     x_labels, w_labels = call.look(x), call.look(weight)
     transposed = bool(call.args["transposed"])
-    into = 1 if x.dim() == weight.dim() else 0
-    pass_filters = _depthwise if _is_depthwise(x, groups, into) else _grouped
-    out_ids = pass_filters(call, x_labels[into], w_labels[0], w_labels[1], groups, transposed)
+    channel_dim = 1 if x.dim() == weight.dim() else 0
+    pass_filters = _depthwise if _is_depthwise(x, groups, channel_dim) else _grouped
+    out_ids = pass_filters(call, x_labels[channel_dim], w_labels[0], w_labels[1], groups, transposed)
     bias = call.tensor("bias")
     if bias is not None:
         call.tie(out_ids, call.look(bias)[0])
-    out, passed = call.outputs[0], _windows(call, x, x_labels, into)
+    out, passed = call.outputs[0], _windows(call, x, x_labels, channel_dim)
     window = x if transposed else out
     call.factors = (
         *zip(weight.shape, (*w_labels[:2], *[None] * (weight.dim() - 2)), strict=True),
-        *zip(window.shape[:into], x_labels[:into], strict=True),
-        *zip(window.shape[into + 1 :], passed, strict=True),
+        *zip(window.shape[:channel_dim], x_labels[:channel_dim], strict=True),
+        *zip(window.shape[channel_dim + 1 :], passed, strict=True),
     )
     call.filters, call.weight = w_labels[0] if out_ids is None and not transposed else out_ids, weight
-    return (*x_labels[:into], out_ids, *passed)
+    return (*x_labels[:channel_dim], out_ids, *passed)
 
 
-def _is_depthwise(x: torch.Tensor, groups: int, into: int) -> bool:
-    return groups > 1 and groups == x.shape[into]
+def _is_depthwise(x: torch.Tensor, groups: int, channel_dim: int) -> bool:
+    return groups > 1 and groups == x.shape[channel_dim]
 
 
 def _depthwise(call: Call, x: Label, w0: Label, w1: Label, groups: int, transposed: bool) -> Label:
-    """One group a channel: the channel, its filters and the integer `groups` go together."""
+    """One group per channel: the channel is tied to its filters, and the integer `groups` follows."""
     outputs = call.args["weight"].shape[1] * groups if transposed else call.args["weight"].shape[0]
     call.follow(groups, x)
     if transposed:
@@ -51,7 +51,7 @@ def _depthwise(call: Call, x: Label, w0: Label, w1: Label, groups: int, transpos
 
 
 def _grouped(call: Call, x: Label, w0: Label, w1: Label, groups: int, transposed: bool) -> Label:
-    """Every group keeps the same places: input channels are tied across groups, and so are filters."""
+    """Every group keeps the same positions: input channels are tied across groups, and so are filters."""
     if transposed:
         call.tie(x, w0)
         if w0 is not None and groups > 1:
@@ -63,10 +63,10 @@ def _grouped(call: Call, x: Label, w0: Label, w1: Label, groups: int, transposed
     return w0
 
 
-def _windows(call: Call, x: torch.Tensor, labels: Labels, into: int) -> Labels:
-    """Spatial dimensions hold no channels, but for attention that slides along the channels (ECA)."""
+def _windows(call: Call, x: torch.Tensor, labels: Labels, channel_dim: int) -> Labels:
+    """Spatial dimensions hold no channels, except in attention that slides along the channels (ECA)."""
     out: list[Label] = []
-    for place in range(into + 1, x.dim()):
+    for place in range(channel_dim + 1, x.dim()):
         label = labels[place]
         if label is not None and call.outputs[0].shape[place] == x.shape[place]:
             call.mix(label)
@@ -78,16 +78,16 @@ def _windows(call: Call, x: torch.Tensor, labels: Labels, into: int) -> Labels:
 
 
 def matrix_product(call: Call) -> Labels:
-    """`mm`, `bmm`, `addmm`, `baddbmm`, `mv`: the contracted dimension is tied, the others pass."""
+    """`mm`, `bmm`, `addmm`, `baddbmm`, `mv`: the contracted dimension is tied, the others pass through."""
     left = call.tensor("mat1") if "mat1" in call.args else call.tensor("batch1")
     right = call.tensor("mat2") if "mat2" in call.args else call.tensor("batch2")
     left = call.args["self"] if left is None else left
     right = call.args["vec"] if right is None else right
     assert left is not None and right is not None  # every schema of this rule names both
     a, b = call.look(left), call.look(right)
-    at = 1 if right.dim() == 3 else 0
-    call.tie(a[-1], b[at])
-    batch = (call.tie(a[0], b[0]),) if at else ()
+    contracted = 1 if right.dim() == 3 else 0
+    call.tie(a[-1], b[contracted])
+    batch = (call.tie(a[0], b[0]),) if contracted else ()
     columns = (b[-1],) if right.dim() > 1 else ()
     labels = (*batch, a[-2], *columns)
     if call.op in ("addmm", "baddbmm"):
@@ -108,7 +108,7 @@ def inner_product(call: Call) -> Labels:
 
 
 def distances(call: Call) -> Labels:
-    """Between all rows of one matrix and of another: their columns are tied, and add nothing where they are gone."""
+    """Distances between all rows of two matrices: their columns are tied, and removed ones contribute nothing."""
     out, pair = call.outputs[0], [(t, call.look(t)) for t in (call.args["x1"], call.args["x2"])]
     call.tie(*(labels[-1] for _, labels in pair))
     lead = [
@@ -119,7 +119,7 @@ def distances(call: Call) -> Labels:
 
 
 def weight_norm(call: Call) -> list[Labels]:
-    """A weight as direction times length (Salimans, Kingma 2016): the lengths go with the direction's dimension."""
+    """A weight as direction times length (Salimans, Kingma 2016): lengths are tied to the direction's dimension."""
     v, g = call.args["v"], call.args["g"]
     labels = call.look(v)
     for place, size in enumerate(g.shape):

@@ -1,4 +1,4 @@
-"""Operators that compute each element alone, and those that make new tensors."""
+"""Rules for elementwise operators, and for those that create new tensors."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from .operators import RAMPS
 
 
 def pointwise(call: Call) -> list[Labels]:
-    """Broadcast the inputs: channels that meet are tied; a dimension of size 1 meets nothing."""
+    """Broadcast the inputs: aligned channels are tied; a dimension of size 1 is aligned with nothing."""
     shape = call.outputs[0].shape if call.outputs else torch.Size()
     labels = _broadcast(call, shape)
     return [labels if out.shape == shape else (None,) * out.dim() for out in call.outputs]
 
 
 def _broadcast(call: Call, shape: torch.Size) -> Labels:
-    """Labels of what an operator computes element by element, in a shape that its inputs are broadcast to."""
+    """Labels of an elementwise result, in the shape that the inputs are broadcast to."""
     inputs = [(tensor.shape, call.look(tensor)) for tensor in call.tensors()]
     labels: list[Label] = []
     for place in range(-len(shape), 0):
-        meeting = [at[place] for size, at in inputs if len(size) >= -place and size[place] == shape[place]]
-        labels.append(call.tie(*meeting) if shape[place] > 1 else next(filter(lambda i: i is not None, meeting), None))
+        aligned = [
+            input_labels[place] for size, input_labels in inputs if len(size) >= -place and size[place] == shape[place]
+        ]
+        labels.append(call.tie(*aligned) if shape[place] > 1 else next(filter(lambda i: i is not None, aligned), None))
     return tuple(labels)
 
 
 def loss(call: Call) -> Labels:
-    """Two tensors are compared element by element, and most often reduced to one number."""
+    """Two tensors are compared element by element, and usually reduced to one number."""
     shape = torch.broadcast_shapes(*(tensor.shape for tensor in call.tensors()))  # type: ignore[no-untyped-call]
     labels = _broadcast(call, shape)
     if call.outputs[0].dim() == len(labels):
@@ -39,7 +41,7 @@ def loss(call: Call) -> Labels:
 
 
 def factory(call: Call) -> Labels:
-    """A tensor made from nothing: its sizes may follow the widths, so each gets channels of its own."""
+    """A newly created tensor: its sizes may follow the widths, so each dimension gets new channels."""
     out = call.outputs[0]
     labels = tuple(call.channels.new(size) if size > 1 else None for size in out.shape)
     for value, ids in zip(out.shape, labels, strict=True):
@@ -52,7 +54,7 @@ def factory(call: Call) -> Labels:
 
 
 def glu(call: Call) -> Labels:
-    """Half of the channels gates the other half: tie the halves."""
+    """Half of the channels gates the other half, so the halves are tied."""
     x = call.args["self"]
     labels, dim = list(call.look(x)), int(call.args.get("dim", -1)) % x.dim()
     ids = labels[dim]

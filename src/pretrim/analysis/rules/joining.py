@@ -1,4 +1,4 @@
-"""Operators that join tensors, take them apart, or move their entries along a dimension."""
+"""Rules for operators that join or split tensors, or move their entries along a dimension."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ from .call import Call
 
 
 def cat(call: Call) -> Labels:
-    """Concatenate the channels along one dimension, tie them along the others."""
+    """Concatenate the channels along one dimension and tie them along the others."""
     parts = [t for t in call.args["tensors"] if t.dim() > 1 or t.numel()]
     dim = call.args.get("dim", 0) % call.outputs[0].dim()
-    looked = [call.look(part) for part in parts]
+    part_labels = [call.look(part) for part in parts]
     labels: list[Label] = []
     for place in range(call.outputs[0].dim()):
-        here = [at[place] for at in looked]
-        labels.append(_join(call, parts, here, dim) if place == dim else call.tie(*here))
+        at_dim = [at[place] for at in part_labels]
+        labels.append(_join(call, parts, at_dim, dim) if place == dim else call.tie(*at_dim))
     return tuple(labels)
 
 
-def _join(call: Call, parts: Sequence[torch.Tensor], here: Sequence[Label], dim: int) -> Label:
-    if all(label is None for label in here):
+def _join(call: Call, parts: Sequence[torch.Tensor], labels: Sequence[Label], dim: int) -> Label:
+    if all(label is None for label in labels):
         return None
     ids = [
-        call.channels.new(part.shape[dim]) if label is None else label for part, label in zip(parts, here, strict=True)
+        call.channels.new(part.shape[dim]) if label is None else label
+        for part, label in zip(parts, labels, strict=True)
     ]
-    for label, own in zip(here, ids, strict=True):
+    for label, part_ids in zip(labels, ids, strict=True):
         if label is None:
-            call.freeze(own, "a part of fixed size in a concatenation")
+            call.freeze(part_ids, "a part of fixed size in a concatenation")
     return np.concatenate(ids)
 
 
 def stack(call: Call) -> Labels:
     parts = call.args["tensors"]
-    labels = [call.tie(*here) for here in zip(*(call.look(part) for part in parts), strict=True)]
+    labels = [call.tie(*at_dim) for at_dim in zip(*(call.look(part) for part in parts), strict=True)]
     labels.insert(call.args.get("dim", 0) % call.outputs[0].dim(), None)
     return tuple(labels)
 
 
 def split(call: Call) -> list[Labels]:
-    """`split` and `chunk` into equal parts: tied, for nothing tells a chunk in two from parts of eight channels.
+    """`split` and `chunk` into equal parts, which are tied: a chunk in two looks the same as parts of eight channels.
 
-    Where the last part is smaller, what the others have more than it is tied on its own: the last part stays smaller,
-    and both `split` and `chunk` make as many parts of a narrower tensor.
+    If the last part is smaller, its channels are tied only to the first ones of the other parts: it stays smaller, and
+    both `split` and `chunk` make as many parts of a narrower tensor.
     """
     x = call.args["self"]
     dim = call.args.get("dim", 0) % x.dim()
@@ -98,7 +99,7 @@ def _parts(
 
 
 def take_slice(call: Call) -> Labels:
-    """`x[:, a:b]`: the ids of the slice; both ends have to follow the widths."""
+    """`x[:, a:b]`: the ids in the slice; both ends have to follow the widths."""
     x = call.args["self"]
     dim = call.args.get("dim", 0) % x.dim()
     labels, size = list(call.look(x)), x.shape[dim]
@@ -107,13 +108,13 @@ def take_slice(call: Call) -> Labels:
         return tuple(labels)
     start, end, step = slice(call.args.get("start"), call.args.get("end"), call.args.get("step", 1)).indices(size)
     labels[dim] = ids[start:end:step]
-    if 1 < step < size and size % step == 0 and start < step and end == size:  # `x[:, ::2]`: neighbours go together
+    if 1 < step < size and size % step == 0 and start < step and end == size:  # `x[:, ::2]`: neighbours are tied
         call.tie_rows(ids.reshape(-1, step).T)
         return tuple(labels)
     if step != 1:
         call.freeze(ids, "sliced with a step")
     call.tell("start", ids[:start])
-    if call.hint == "tie" and start == size - end:  # from the middle
+    if call.hint == "tie" and start == size - end:  # a slice from the middle
         call.tie(ids[:start], ids[end:])
     elif call.hint in ("tie", "whole") and size % 2 == 0 and size // 2 in (start, end):
         call.tie_rows(ids.reshape(2, -1))
@@ -129,7 +130,7 @@ def take_slice(call: Call) -> Labels:
 
 
 def select(call: Call) -> Labels:
-    """`x[:, i]`: the dimension goes; a channel that is picked by its number has to stay."""
+    """`x[:, i]`: the dimension is removed, and its channels are frozen because one is picked by its number."""
     x = call.args["self"]
     dim = call.args["dim"] % x.dim()
     labels = call.look(x)
@@ -146,7 +147,7 @@ def unbind(call: Call) -> list[Labels]:
 
 
 def pad(call: Call) -> Labels:
-    """Zeros beside channels are channels too: they can go if the pad's integers can be retargeted."""
+    """Zeros padded to channels are channels too: they can be removed if the padding's integers can be retargeted."""
     x, pads = call.args["self"], list(call.args["pad"])
     labels = list(call.look(x))
     for index in range(len(pads) // 2):
@@ -163,9 +164,9 @@ def pad(call: Call) -> Labels:
             call.tell(f"pad {2 * index}", head)
         if call.hint == "tie" and before == after:
             call.tie(head, tail)
-        for value, own in ((before, head), (after, tail)):
+        for value, padding_ids in ((before, head), (after, tail)):
             if value > 0:
-                call.follow(value, own)
+                call.follow(value, padding_ids)
         labels[place] = np.concatenate([head, ids, tail])
     return tuple(labels)
 

@@ -1,4 +1,4 @@
-"""Operators that set values in relation to others: norms and softmax; and embeddings."""
+"""Rules for norms, softmax and embeddings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def batch_norm(call: Call) -> list[Labels]:
         tensor = call.tensor(name)
         if tensor is not None:
             call.tie(labels[1], call.look(tensor)[0])
-    if call.args.get("training"):  # it reduces over the others: images and pixels, but input channels of weights
+    if call.args.get("training"):  # reduces over the other dimensions: images and pixels, or input channels of a weight
         for label in (labels[0], *labels[2:]):
             call.mix(label)
     return [labels if out.shape == x.shape else _statistic(out, x, labels[1]) for out in call.outputs]
@@ -44,7 +44,7 @@ def layer_norm(call: Call) -> list[Labels]:
 
 
 def group_norm(call: Call) -> list[Labels]:
-    """Groups stay, each as wide as the others: channels at the same place of each group are tied."""
+    """The number of groups stays, and all are equally wide: channels at the same position of each group are tied."""
     x, groups = call.args["input"], int(call.args["group"])
     labels = call.look(x)
     ids = labels[1]
@@ -52,10 +52,10 @@ def group_norm(call: Call) -> list[Labels]:
         tensor = call.tensor(name)
         if tensor is not None:
             call.tie(ids, call.look(tensor)[0])
-    if ids is not None and call.hint == "whole":  # `group_norm(x, x.shape[1] // 4)`: groups go, not their channels
+    if ids is not None and call.hint == "whole":  # `group_norm(x, x.shape[1] // 4)`: whole groups are removed
         first = call.tie_rows(ids.reshape(groups, -1).T)
         return [labels, *[(labels[0], first) for _ in call.outputs[1:]]]
-    if ids is not None and groups == len(ids):  # each channel alone, like an instance norm
+    if ids is not None and groups == len(ids):  # one group per channel, like an instance norm
         call.follow(groups, ids)
         return [labels, *[(labels[0], ids) for _ in call.outputs[1:]]]
     if ids is not None:
@@ -65,12 +65,12 @@ def group_norm(call: Call) -> list[Labels]:
 
 
 def renorm(call: Call) -> Labels:
-    """Slices that are too long are made shorter: what is not there makes none longer."""
+    """Slices whose norm is too large are scaled down: removed channels never increase a norm."""
     return call.look(call.args["self"])
 
 
 def embedding(call: Call) -> Labels:
-    """Rows picked by their number, which have to stay; their columns are channels."""
+    """Rows are picked by their number, so they are frozen; columns are channels."""
     rows, columns = call.look(call.args["weight"])
     call.freeze(rows, "rows are picked by their number")
     return (*call.look(call.args["indices"]), columns)

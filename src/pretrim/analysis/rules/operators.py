@@ -1,4 +1,4 @@
-"""Names of ATen operators by what they do."""
+"""Names of ATen operators, grouped by what they do."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ BATCH_NORMS = """
     """.split()
 
 
-# Reshapes keep their bytes where they are; the network's memory counts them with the tensor they came from.
+# Reshapes do not move data; their memory is counted with the tensor they came from.
 RESHAPES = frozenset(
     """
     view _unsafe_view reshape _reshape_alias expand unsqueeze squeeze alias detach lift_fresh lift_fresh_copy t
@@ -80,7 +80,7 @@ RESHAPES = frozenset(
 )
 
 
-# Others whose results share memory with their input: what is written into one is in the other (`x[:, :k] = y`).
+# Other operators whose results share memory with their input: a write into one changes the other (`x[:, :k] = y`).
 VIEWS = frozenset("slice select split split_with_sizes unbind permute transpose narrow diagonal unfold".split())
 
 

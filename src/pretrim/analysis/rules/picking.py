@@ -1,4 +1,4 @@
-"""Operators that sort, pick or move values along a dimension: where it holds no channels, the others pass."""
+"""Rules for operators that sort, pick or move values along a dimension without channels; the others pass through."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .call import Call, unknown
 
 
 def along(call: Call) -> list[Labels]:
-    """Sorting, running sums, the k largest, the k-th of all: of an image's rows or pixels."""
+    """Sorting, cumulative sums, the k largest or the k-th value, along an image's rows or pixels."""
     x = call.args["self"]
     labels = call.look(x)
     dim = int(call.args.get("dim", -1)) % max(x.dim(), 1)
@@ -20,13 +20,13 @@ def along(call: Call) -> list[Labels]:
 
 
 def triangle(call: Call) -> Labels | list[Labels]:
-    """What is above or below the diagonal of the last two dimensions is zero."""
+    """Values above or below the diagonal of the last two dimensions are set to zero."""
     labels = call.look(call.args["self"])
     return labels if all(label is None for label in labels[-2:]) else unknown(call)
 
 
 def unfold(call: Call) -> Labels | list[Labels]:
-    """Windows along a dimension; the places of each are a new last one."""
+    """Windows along a dimension; the positions inside each window form a new last dimension."""
     labels = call.look(call.args["self"])
     return unknown(call) if labels[call.args["dimension"]] is not None else (*labels, None)
 
@@ -37,42 +37,44 @@ def index_select(call: Call) -> Labels | list[Labels]:
 
 
 def gather(call: Call) -> Labels | list[Labels]:
-    """`gather` and `scatter`: each channel has places of its own, in as many channels as there are."""
+    """`gather` and `scatter`: each channel has its own indices, and all tensors have the same channels."""
     x, dim = call.args["self"], call.args["dim"]
-    looked = [(tensor.shape, call.look(tensor)) for tensor in call.tensors()]
+    inputs = [(tensor.shape, call.look(tensor)) for tensor in call.tensors()]
     labels: list[Label] = []
     for place, size in enumerate(x.shape):
-        here = [at[place] for _, at in looked]
+        meeting = [at[place] for _, at in inputs]
         is_picked_from = place == dim % x.dim()
-        if any(label is not None for label in here) and (is_picked_from or any(s[place] != size for s, _ in looked)):
+        if any(label is not None for label in meeting) and (is_picked_from or any(s[place] != size for s, _ in inputs)):
             return unknown(call)
-        labels.append(call.tie(*here))
+        labels.append(call.tie(*meeting))
     return tuple(labels)
 
 
 def index(call: Call) -> Labels | list[Labels]:
-    """`x[:, :, rows, columns]`: the dimensions of the indices take the place of those that they index, or come first
-    where others stand between."""
+    """`x[:, :, rows, columns]`: the dimensions of the indices replace those that they index.
+
+    They come first if the indexed dimensions are not adjacent.
+    """
     places = _indexed(call)
     if places is None:
         return unknown(call)
-    made = [None] * max(call.args["indices"][place].dim() for place in places)
+    new_dims = [None] * max(call.args["indices"][place].dim() for place in places)
     kept = [label for place, label in enumerate(call.look(call.args["self"])) if place not in places]
     at = places[0] if places[-1] - places[0] == len(places) - 1 else 0
-    return (*kept[:at], *made, *kept[at:])
+    return (*kept[:at], *new_dims, *kept[at:])
 
 
 def index_put(call: Call) -> Labels | list[Labels]:
-    """`x[:, :, rows] = 0`: one value for every channel."""
-    is_one = call.args["values"].numel() == 1
-    return call.look(call.args["self"]) if is_one and _indexed(call) is not None else unknown(call)
+    """`x[:, :, rows] = 0`: one value for all channels."""
+    is_single = call.args["values"].numel() == 1
+    return call.look(call.args["self"]) if is_single and _indexed(call) is not None else unknown(call)
 
 
 def _indexed(call: Call) -> list[int] | None:
-    """The dimensions that are indexed; None where channels are, or by channels, or by a mask."""
+    """The indexed dimensions; None if channels are indexed, or used as indices, or an index is a mask."""
     labels = call.look(call.args["self"])
-    indices = {place: each for place, each in enumerate(call.args["indices"]) if each is not None}
+    indices = {place: index for place, index in enumerate(call.args["indices"]) if index is not None}
     of_channels = any(labels[place] is not None for place in indices)
-    by_channels = any(label is not None for each in indices.values() for label in call.look(each))
-    by_mask = any(each.dtype in (torch.bool, torch.uint8) for each in indices.values())
+    by_channels = any(label is not None for index in indices.values() for label in call.look(index))
+    by_mask = any(index.dtype in (torch.bool, torch.uint8) for index in indices.values())
     return None if of_channels or by_channels or by_mask or not indices else list(indices)

@@ -1,4 +1,4 @@
-"""Recurrent layers, as one product for each of their weight matrices (`analysis/recurrent.py`)."""
+"""Rules for recurrent layers, seen as one product per weight matrix (`analysis/recurrent.py`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .call import Call
 
 
 def recurrent_input(call: Call) -> Labels:
-    """The gates of all steps from the input: the rows of the gates are tied, unit by unit."""
+    """The gates of all steps, computed from the input: the rows of the gates are tied, unit by unit."""
     x, weight = call.args["input"], call.args["weight"]
     labels, (rows, columns) = call.look(x), call.look(weight)
     call.tie(labels[-1], columns)
@@ -16,7 +16,7 @@ def recurrent_input(call: Call) -> Labels:
 
 
 def _gate_rows(call: Call, lead: Labels, rows: Label, columns: Label) -> Label:
-    """Rows of a weight of (gates x units): a unit has one in each gate."""
+    """The rows of a weight (gates x units): each unit has one row per gate."""
     weight, out = call.args["weight"], call.outputs[0]
     bias = call.tensor("bias")
     if bias is not None:
@@ -29,26 +29,26 @@ def _gate_rows(call: Call, lead: Labels, rows: Label, columns: Label) -> Label:
 
 
 def recurrent_state(call: Call) -> Labels:
-    """The gates of all steps from the state before: its units are the columns, and the rows of each gate."""
+    """The gates of all steps, from the previous state: its units are the columns, and the rows of each gate."""
     labels, (rows, columns) = call.look(call.args["input"]), call.look(call.args["weight"])
     call.tie(labels[-1], rows)
     _gate_rows(call, labels[:-1], rows, columns)
     units = None if rows is None else rows.reshape(int(call.args["gates"]), -1)[0]
-    narrow = units
+    state = units
     projection = call.tensor("projection")
     if projection is not None:
-        narrow = call.look(projection)[0]
+        state = call.look(projection)[0]
         call.tie(units, call.look(projection)[1])
-    call.tie(narrow, columns)
-    for name, label in (("state", narrow), ("cell", units)):
-        start = call.tensor(name)
-        if start is not None:
-            call.tie(call.look(start)[-1], label)
+    call.tie(state, columns)
+    for name, label in (("state", state), ("cell", units)):
+        initial = call.tensor(name)
+        if initial is not None:
+            call.tie(call.look(initial)[-1], label)
     return (*labels[:-1], units)
 
 
 def recurrent_projection(call: Call) -> Labels:
-    """The state of an LSTM made narrower at each step (Sak et al. 2014)."""
+    """The projection of an LSTM's state at each step (Sak et al. 2014)."""
     weight, labels = call.args["weight"], call.look(call.args["input"])
     rows, columns = call.look(weight)
     call.tie(labels[-1], columns)
@@ -58,8 +58,8 @@ def recurrent_projection(call: Call) -> Labels:
 
 
 def recurrent_last(call: Call) -> list[Labels]:
-    """States after the last step: the layers and directions of a module have one width."""
+    """States after the last step: all layers and directions of a module have the same width."""
     kinds = [[call.look(t) for t in call.args[name]] for name in ("outputs", "states")]
     batch = kinds[0][0][call.args["batch"]]
-    widths = [call.tie(*(labels[-1] for labels in looked)) for looked in kinds]
+    widths = [call.tie(*(labels[-1] for labels in labels_of_kind)) for labels_of_kind in kinds]
     return [(None, batch, width) for width, _ in zip(widths, call.outputs, strict=False)]

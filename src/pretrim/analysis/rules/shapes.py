@@ -1,4 +1,4 @@
-"""Operators that give the same entries another shape."""
+"""Rules for operators that give the same entries another shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pretrim.analysis.sizes_read import Width
 
 from .call import Call, unknown
 
-# The largest block of a reshape whose indices are followed one by one (64 MB of ids).
+# Maximum number of entries in a block of a reshape whose indices are followed one by one (64 MB of ids).
 LARGEST_RESHAPE = 8_000_000
 
 
@@ -36,20 +36,20 @@ def unsqueeze(call: Call) -> Labels:
 
 
 def squeeze(call: Call) -> Labels | list[Labels]:
-    """Dimensions of size 1 go. In place they have gone already, and only how many is known."""
+    """Dimensions of size 1 are removed. In place, they are gone already, and only their number is known."""
     x, dims = call.args["self"], call.args.get("dim")
     labels = call.look(x)
     dims = range(len(labels)) if dims is None else [dims] if isinstance(dims, int) else dims
-    gone = {dim % max(len(labels), 1) for dim in dims}
+    removed = {dim % max(len(labels), 1) for dim in dims}
     if x.dim() == len(labels):
-        gone = {dim for dim in gone if x.shape[dim] == 1}
-    elif len(gone) != len(labels) - x.dim():
+        removed = {dim for dim in removed if x.shape[dim] == 1}
+    elif len(removed) != len(labels) - x.dim():
         return unknown(call)
-    return tuple(label for place, label in enumerate(labels) if place not in gone)
+    return tuple(label for place, label in enumerate(labels) if place not in removed)
 
 
 def expand(call: Call) -> Labels:
-    """A dimension of size 1 that is repeated gets channels of its own: its size may follow the widths."""
+    """An expanded dimension of size 1 gets new channels: its size may follow the widths."""
     x, out = call.args["self"], call.outputs[0]
     extra = out.dim() - x.dim()
     labels: list[Label] = [*[None] * extra, *call.look(x)]
@@ -63,49 +63,53 @@ def expand(call: Call) -> Labels:
 
 
 def as_strided(call: Call) -> list[Labels]:
-    """New strides for the same shape (pooling does that for channels-last tensors); other shapes are not followed."""
+    """New strides for the same shape (pooling does this for channels-last tensors); other shapes are not followed."""
     x = call.args["self"]
     return [call.look(x)] if call.outputs[0].shape == x.shape else unknown(call)
 
 
 def repeat(call: Call) -> Labels:
-    """Channels are copied; a dimension of size 1 gets channels of its own, as in `expand`."""
+    """Channels are copied; a repeated dimension of size 1 gets new channels, as in `expand`."""
     x, repeats = call.args["self"], list(call.args["repeats"])
     extra = len(repeats) - x.dim()
-    sizes, known = [1] * extra + list(x.shape), [None] * extra + list(call.look(x))
-    made = [call.channels.new(times) if size == 1 < times else None for size, times in zip(sizes, repeats, strict=True)]
-    for times, label in zip(repeats, made, strict=True):
+    sizes, old_labels = [1] * extra + list(x.shape), [None] * extra + list(call.look(x))
+    new_labels = [
+        call.channels.new(times) if size == 1 < times else None for size, times in zip(sizes, repeats, strict=True)
+    ]
+    for times, label in zip(repeats, new_labels, strict=True):
         call.follow(times, label)
-    call.follow_reads(call.sizes_read(repeats), made)
-    copied = [None if label is None else np.tile(label, times) for label, times in zip(known, repeats, strict=True)]
-    return tuple(new if new is not None else old for new, old in zip(made, copied, strict=True))
+    call.follow_reads(call.sizes_read(repeats), new_labels)
+    copied = [
+        None if label is None else np.tile(label, times) for label, times in zip(old_labels, repeats, strict=True)
+    ]
+    return tuple(new if new is not None else old for new, old in zip(new_labels, copied, strict=True))
 
 
 def view(call: Call) -> Labels:
-    """Reshape: dimensions are matched in blocks of equal size, and in each the channels are followed."""
+    """Reshape: dimensions are matched in blocks of equal size, and channels are followed within each block."""
     x, out = call.args["self"], call.outputs[0]
     labels: list[Label] = [None] * out.dim()
-    asked = call.args.get("size", out.shape)
-    widths = call.sizes_read(asked)
+    sizes = call.args.get("size", out.shape)
+    widths = call.sizes_read(sizes)
     for ins, outs in blocks(x.shape, out.shape):
-        here = [(x.shape[place], call.look(x)[place]) for place in ins]
+        block = [(x.shape[place], call.look(x)[place]) for place in ins]
         is_unflattened = len(ins) == 1 and len(outs) >= 3 and outs == list(range(1, out.dim()))
-        read = [at for at, place in enumerate(outs) if widths[place] is not None]
-        first = read[0] if len(read) == 1 else 0 if is_unflattened or call.is_first else None
-        carried = _carry(call, here, [out.shape[place] for place in outs], first)
+        read_from_tensor = [index for index, place in enumerate(outs) if widths[place] is not None]
+        first = read_from_tensor[0] if len(read_from_tensor) == 1 else 0 if is_unflattened or call.is_first else None
+        carried = _carry(call, block, [out.shape[place] for place in outs], first)
         if len(ins) == 1 and len(outs) == 2 and first is None and min(out.shape[place] for place in outs) > 1:
             call.readings.extend(label for label in carried if label is not None)
         for place, label in zip(outs, carried, strict=True):
             labels[place] = label
     call.follow_reads([None if is_own(w, ids) else w for w, ids in zip(widths, labels, strict=True)], labels)
-    for place, (value, label) in enumerate(zip(asked, labels, strict=True)):
+    for place, (value, label) in enumerate(zip(sizes, labels, strict=True)):
         if value != -1 and out.shape[place] > 1:
             call.follow(value, label)
     return tuple(labels)
 
 
 def is_own(width: Width | None, label: Label) -> bool:
-    """Whether a width was read from these channels, so that a reshape of them needs no tie."""
+    """Whether a width was read from the same channels, so that a reshape of them needs no tie."""
     return width is not None and label is not None and bool(np.isin(label, width.ids).all())
 
 
@@ -133,21 +137,21 @@ def blocks(ins: Sequence[int], outs: Sequence[int]) -> list[tuple[list[int], lis
 
 
 def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], first: int | None = None) -> list[Label]:
-    """Which output dimension of one block carries the channels of its input dimensions.
+    """Decide which output dimension of one block carries the channels of its input dimensions.
 
-    Features that become a whole image (C x H x W, in a generator) are read as channels first, and a dimension whose
-    size was read from channels as these: `first` is then its place.
+    `first` is the index of the preferred dimension: one whose size was read from channels, or the first one where
+    features become a whole image (C x H x W, in a generator).
     """
-    nothing: list[Label] = [None] * len(outs)
+    result: list[Label] = [None] * len(outs)
     labelled = [place for place, (size, label) in enumerate(ins) if label is not None and size > 1]
     if len(ins) == len(outs) == 1:
         return [ins[0][1]]
     if not labelled or math.prod(outs) == 0:
-        return nothing
+        return result
     if math.prod(outs) > LARGEST_RESHAPE:
         for place in labelled:
             call.freeze(ins[place][1], f"{call.op} has too many entries to follow")
-        return nothing
+        return result
     if len(labelled) > 1:
         ins = _with_one_label(call, ins, labelled)
     flat = _flatten(ins).reshape(outs)
@@ -157,12 +161,12 @@ def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], first: int
         likely = [place for place in wide if place == first]
         carrier = _carrier_by_hint([place for place in wide if place != first] + likely, call.hint)
     rows = np.moveaxis(flat, carrier, -1).reshape(-1, outs[carrier])
-    nothing[carrier] = call.tie_rows(rows) if not (rows == rows[0]).all() else rows[0]
-    return nothing
+    result[carrier] = call.tie_rows(rows) if not (rows == rows[0]).all() else rows[0]
+    return result
 
 
 def _with_one_label(call: Call, ins: list[tuple[int, Label]], labelled: list[int]) -> list[tuple[int, Label]]:
-    """Of several channel dimensions that are folded into one the widest is followed; the others keep their channels."""
+    """If several channel dimensions are folded into one, follow the widest and freeze the channels of the others."""
     widest = max(labelled, key=lambda place: ins[place][0])
     for place in labelled:
         if place != widest:
@@ -171,7 +175,7 @@ def _with_one_label(call: Call, ins: list[tuple[int, Label]], labelled: list[int
 
 
 def _carrier_by_hint(wide: Sequence[int], hint: str) -> int:
-    """(groups, channels of a group) unless a trial showed that another dimension follows the widths."""
+    """The last dimension (groups x channels of a group), unless a trial hints that another one follows the widths."""
     order = [wide[-1], *wide[:-1]]
     return order[int(hint.removeprefix("carrier")) % len(order)] if hint.startswith("carrier") else order[0]
 

@@ -1,4 +1,4 @@
-"""Operators that reduce dimensions, slide windows along them, or move pixels to channels and back."""
+"""Rules for operators that reduce dimensions, slide windows along them, or move pixels to channels and back."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .elementwise import pointwise
 
 
 def reduction(call: Call) -> list[Labels]:
-    """Sum, mean, max and the like: the reduced dimensions go, or stay with size 1."""
+    """Sum, mean, max and the like: the reduced dimensions are removed, or stay with size 1."""
     if "other" in call.args:  # max(a, b) of two tensors
         return pointwise(call)
     x = call.args["self"]
     dims = call.args.get("dim")
     dims = range(x.dim()) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
-    gone = {dim % max(x.dim(), 1) for dim in dims}
+    reduced = {dim % max(x.dim(), 1) for dim in dims}
     labels = call.look(x)
-    for dim in gone & set(range(len(labels))):
+    for dim in reduced & set(range(len(labels))):
         call.mix(labels[dim])
     kept: list[Label] = []
     for place, label in enumerate(labels):
-        if place not in gone:
+        if place not in reduced:
             kept.append(label)
         elif call.args.get("keepdim", False):
             kept.append(None)
@@ -33,7 +33,7 @@ def reduction(call: Call) -> list[Labels]:
 
 
 def window(spatial: int) -> Rule:
-    """Pooling, resizing and padding of the last `spatial` dimensions: channels before them pass."""
+    """Pooling, resizing and padding of the last `spatial` dimensions: channels before them pass through."""
 
     def rule(call: Call) -> list[Labels]:
         x = call.tensor("self") if "self" in call.args else call.tensor("input")
@@ -47,7 +47,7 @@ def window(spatial: int) -> Rule:
 
 
 def _averaged(call: Call, place: int, spatial: int, label: Label) -> Label:
-    """A dimension that a window slides along, `place` of `spatial`: a local response norm averages its neighbours."""
+    """Spatial dimension number `place`: freeze its channels, unless a local response norm averages neighbours."""
     if label is None:
         return None
     if call.op not in ("avg_pool2d", "avg_pool3d") or place or not _is_one_step(call, spatial):
@@ -60,12 +60,12 @@ def _averaged(call: Call, place: int, spatial: int, label: Label) -> Label:
 
 
 def _is_one_step(call: Call, spatial: int) -> bool:
-    """Whether an average is taken at every place of the first dimension, without padding of its own."""
+    """Whether an average is taken at every position of the first dimension, without padding."""
     return call.args.get("stride") in ([1], [1] * spatial) and call.args.get("padding", [0]) in ([0], [0] * spatial)
 
 
 def max_unpool(spatial: int) -> Rule:
-    """Values go back to the places that a max pooling took others from: the channels of both are tied."""
+    """Values return to the positions that max pooling took them from: channels of values and indices are tied."""
 
     def rule(call: Call) -> Labels | list[Labels]:
         for here in zip(call.look(call.args["self"]), call.look(call.args["indices"]), strict=True):
@@ -83,7 +83,7 @@ def grid_sample(call: Call) -> Labels:
 
 
 def pixel_shuffle(call: Call) -> Labels:
-    """Each output channel takes r*r neighbouring input channels: tie them."""
+    """Each output channel comes from r*r neighbouring input channels: tie them."""
     labels, r = call.look(call.args["self"]), int(call.args["upscale_factor"])
     ids = labels[-3]
     folded = None if ids is None else call.tie_rows(ids.reshape(-1, r * r).T)
