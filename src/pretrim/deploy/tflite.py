@@ -56,7 +56,7 @@ def _plan_memory(schema: Any, model: Any) -> None:
     if not all(sizes):  # an unknown shape or data type
         return
     scratch = scratch_of(schema, model)
-    births, deaths = zip(*lives.values(), *((place, place) for place, _ in scratch), strict=True)
+    births, deaths = zip(*lives.values(), *((operator, operator) for operator, _ in scratch), strict=True)
     offsets = pack([*sizes, *(size for _, size in scratch)], births, deaths)
     planned = np.full(len(graph.tensors), -1, dtype=np.int32)
     planned[list(lives)] = offsets[: len(lives)]
