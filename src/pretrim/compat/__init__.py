@@ -1,1 +1,1 @@
-"""Other libraries: workarounds of their defects, each with its report; optional packages, and plugins."""
+"""Compatibility with other libraries: workarounds for their defects, optional packages, and plugins."""

@@ -1,4 +1,4 @@
-"""The graph of a network whose operators are rewritten before LiteRT's converter sees it."""
+"""Export a network's graph so that operators can be rewritten before LiteRT's converter sees it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Wanted = Callable[[Any, Any], bool]
-"""Whether an operator, with its arguments, is one to rewrite"""
+"""Whether an operator with these arguments must be rewritten."""
 
 
 def exported_where(network: nn.Module, examples: tuple[torch.Tensor, ...], wanted: Wanted) -> fx.GraphModule | None:
-    """The exported graph of a network that runs an operator to rewrite; None for any other, which is cheap to tell.
+    """Export the graph of a network that runs a wanted operator; None for other networks, without the cost of an export.
 
     Args:
-        network: in eval mode.
-        examples: one for each input, N x C x ...
-        wanted: is called with each operator of the forward pass and its arguments.
+        network: a module in eval mode.
+        examples: one tensor for each input, N x C x ...
+        wanted: called with each operator of the forward pass and its arguments.
     """
-    with torch.no_grad(), _Seen(wanted) as seen:
+    with torch.no_grad(), _OperatorSearch(wanted) as search:
         network(*examples)
-    return torch.export.export(network, examples).module(check_guards=False) if seen.found else None
+    return torch.export.export(network, examples).module(check_guards=False) if search.found else None
 
 
 def rewritten(exported: fx.GraphModule) -> nn.Module:
-    """The module of a graph that was changed, in eval mode, which an exported one cannot be put in."""
+    """The module of a rewritten graph, in eval mode, which exported modules do not support."""
     return fx.GraphModule(exported, exported.graph).eval()
 
 
-class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Whether a forward pass runs an operator to rewrite."""
+class _OperatorSearch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records whether a forward pass runs a wanted operator."""
 
     def __init__(self, wanted: Wanted) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

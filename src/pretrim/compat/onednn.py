@@ -1,9 +1,9 @@
-"""A way around a defect of oneDNN: strided 1x1 convolutions of few channels, in channels_last, on x86 CPUs.
+"""Workaround for a defect of oneDNN in strided 1x1 convolutions with few channels, in channels_last, on x86 CPUs.
 
-Their backward pass writes past its workspace where the input has fewer channels than a block (8 with AVX2, 16 with
+Their backward pass writes past its workspace if the input has fewer channels than a block (8 with AVX2, 16 with
 AVX-512): wrong gradients, a hang, or a crash (github.com/uxlfoundation/oneDNN/issues/6035, open; seen with torch 2.13).
-Slim networks have such layers: the shortcuts of a ResNet. A stride of a 1x1 kernel only leaves pixels out, so it is the
-same to leave them out first, and then to convolve with stride 1.
+Slim networks have such layers in the shortcuts of ResNets. A strided 1x1 kernel only skips pixels, so subsampling first
+and then convolving with stride 1 gives the same result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LARGEST_BLOCK = 16
 
 
 def is_affected(module: nn.Module) -> bool:
-    """Whether a layer may meet the defect."""
+    """Whether the defect may affect a layer."""
     return (
         type(module) is nn.Conv2d
         and module.kernel_size == (1, 1)
@@ -32,7 +32,7 @@ def is_affected(module: nn.Module) -> bool:
 
 @contextmanager
 def subsample_first(model: nn.Module, *, active: bool) -> Iterator[None]:
-    """Inside, such layers of the model leave pixels out first. Does nothing unless `active`."""
+    """Make the affected layers of a model subsample before they convolve, within the context; only if `active`."""
     layers = [module for module in model.modules() if active and is_affected(module)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
@@ -48,4 +48,4 @@ def _forward(self: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
     return functional.conv2d(images[:, :, ::down, ::right], self.weight, self.bias, groups=self.groups)
 
 
-avoided = subsample_first  # the name that train/ knows it by
+avoided = subsample_first  # the name that train/ uses

@@ -1,7 +1,7 @@
-"""Packages that are extras: imported where they are used, with an error that says what to install.
+"""Optional packages: imported where they are used, with an error that says what to install.
 
-ONNX Runtime 1.29 and later report their use to Microsoft, and mark the machine, unless a variable of the environment
-says otherwise before they are loaded (github.com/microsoft/onnxruntime/pull/27379); it is set here.
+ONNX Runtime 1.29 and later send usage data to Microsoft, and mark the machine, unless an environment variable set before
+the import forbids it (github.com/microsoft/onnxruntime/pull/27379); it is set here.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ EXTRAS = {
     "torchao": "executorch",
     "tflite_micro": "mcu",
 }
-"""Which extra of pretrim brings a package (pyproject.toml), by its import name"""
+"""The extra of pretrim that contains a package (pyproject.toml), by import name."""
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
 def need(module: str, requirement: str | None = None) -> ModuleType:
-    """Import an optional package, or a module of one. Raises UsageError, which says what to install.
+    """Import an optional package or one of its modules. Raises UsageError, which says what to install.
 
     Args:
-        module: its full name.
-        requirement: what pip installs for it; by default the extra of pretrim that has it.
+        module: full name of the module.
+        requirement: pip requirement of the package; by default the extra of pretrim that contains it.
     """
     package = module.partition(".")[0]
     os.environ.setdefault(NO_TELEMETRY, "1")
@@ -45,17 +45,17 @@ def need(module: str, requirement: str | None = None) -> ModuleType:
         with vendors_code(), silence():
             return importlib.import_module(module)
     except ImportError as error:
-        what = f"{package} is not installed"
+        problem = f"{package} is not installed"
         if (error.name or "").partition(".")[0] != package:
-            what = f"{package} does not work ({' '.join(str(error).split())})"
-        raise UsageError(f"{what}: pip install '{requirement or requirement_of(package)}'.") from None
+            problem = f"{package} does not work ({' '.join(str(error).split())})"
+        raise UsageError(f"{problem}: pip install '{requirement or requirement_of(package)}'.") from None
 
 
 def requirement_of(package: str) -> str:
-    """What pip installs to get an optional package: the extra of pretrim that has it, or the package itself."""
+    """The pip requirement of an optional package: the extra of pretrim that contains it, or the package itself."""
     return f"pretrim[{EXTRAS[package]}]" if package in EXTRAS else package
 
 
 def is_installed(module: str) -> bool:
-    """Whether an optional package is there; it is not imported."""
+    """Whether an optional package is installed, without importing it."""
     return importlib.util.find_spec(module) is not None

@@ -1,4 +1,4 @@
-"""What other installed packages add to pretrim by entry points: runtimes, boards, costs."""
+"""Plugins: runtimes, boards and costs that other installed packages add to pretrim by entry points."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plugins(Generic[T]):
-    """The entry points of one group.
+    """The plugins of one entry point group.
 
     Attributes:
-        found: what was loaded, by the entry point's name.
-        broken: why the others were not, by the entry point's name: one broken package must not stop the rest.
+        found: loaded objects by entry point name.
+        broken: messages for the entry points that failed to load, by name: one broken package must not stop the rest.
     """
 
     found: Mapping[str, T]
@@ -24,20 +24,20 @@ class Plugins(Generic[T]):
 
 
 def load_plugins(group: str, read: Callable[[object], T]) -> Plugins[T]:
-    """Import every entry point of a group.
+    """Load every entry point of a group.
 
     Args:
-        group: its name, such as ``pretrim.runtimes``.
-        read: checks and converts what an entry point names; it raises TypeError or ValueError for anything else.
+        group: name of the group, such as ``pretrim.runtimes``.
+        read: checks and converts a loaded object; it raises TypeError or ValueError for unsuitable ones.
     """
-    found: dict[str, T] = {}
+    loaded: dict[str, T] = {}
     broken: dict[str, str] = {}
-    for point in sorted(entry_points(group=group), key=lambda point: point.name):
-        package = point.dist.name if point.dist is not None else point.value
+    for entry_point in sorted(entry_points(group=group), key=lambda entry_point: entry_point.name):
+        package = entry_point.dist.name if entry_point.dist is not None else entry_point.value
         try:
-            found[point.name] = read(point.load())
+            loaded[entry_point.name] = read(entry_point.load())
         except Exception as error:  # another package's code
-            broken[point.name] = (
-                f"{package}'s {group} entry {point.name} cannot be loaded ({type(error).__name__}: {error})"
+            broken[entry_point.name] = (
+                f"{package}'s {group} entry {entry_point.name} cannot be loaded ({type(error).__name__}: {error})"
             )
-    return Plugins(found, broken)
+    return Plugins(loaded, broken)

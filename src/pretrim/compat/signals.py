@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM while a vendor's C++ is imported or converts.
+"""Handle Ctrl-C and SIGTERM while a vendor's C++ code is imported or converts a network.
 
-Python's answer is an exception at whatever line is next. Inside LiteRT's converter (litert-torch 0.10, MLIR) that line
-is in a callback whose C++ does not expect one: the process ended by SIGSEGV or SIGABRT, without a word, or went on as
-if nothing had been asked. So no exception is raised there: a program leaves at once, and a caller in Python gets its
-exception where the vendor's code has ended.
+By default, Python raises an exception at whatever line comes next. Inside LiteRT's converter (litert-torch 0.10, MLIR)
+that line is in a callback whose C++ does not expect one: the process silently died of SIGSEGV or SIGABRT, or went on as
+if there had been no signal. So no exception is raised inside: the command-line program exits at once, and a Python
+caller gets the exception after the vendor's code has returned.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ANSWERED = (signal.SIGINT, signal.SIGTERM)
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class _Process:
-    """This process: where its errors go if it is a program of ours, which may be ended; and where it is."""
+class _ProcessState:
+    """State of this process: its stderr if it is pretrim's program, which may exit, and whether it is in vendor code."""
 
     stderr: int | None = None
     is_in_vendors_code = False
@@ -29,47 +29,47 @@ class _Process:
 
 @contextmanager
 def program() -> Iterator[None]:
-    """The command line runs inside: a signal that comes in a vendor's code ends the process."""
-    _Process.stderr = os.dup(2)  # what is silenced meanwhile is the other one
+    """The context of the command-line program, in which a signal during a vendor's code ends the process."""
+    _ProcessState.stderr = os.dup(2)  # a copy that silence() does not redirect
     try:
         yield
     finally:
-        os.close(_Process.stderr)
-        _Process.stderr = None
+        os.close(_ProcessState.stderr)
+        _ProcessState.stderr = None
 
 
 @contextmanager
 def vendors_code() -> Iterator[None]:
-    """Answer signals without an exception inside. Does nothing outside the main thread, and in itself."""
-    if _Process.is_in_vendors_code or threading.current_thread() is not threading.main_thread():
+    """Handle signals without raising an exception inside. Does nothing in other threads than the main one, or nested."""
+    if _ProcessState.is_in_vendors_code or threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked: list[int] = []
-    folder, before = tempfile.mkdtemp(prefix="pretrim-"), tempfile.tempdir
+    received: list[int] = []
+    folder, previous_tempdir = tempfile.mkdtemp(prefix="pretrim-"), tempfile.tempdir
 
-    def answer(number: int, frame: FrameType | None) -> None:
-        if _Process.stderr is not None:
-            _leave(number, _Process.stderr, folder)
-        asked.append(number)
+    def handle(number: int, frame: FrameType | None) -> None:
+        if _ProcessState.stderr is not None:
+            _leave(number, _ProcessState.stderr, folder)
+        received.append(number)
 
-    # A handler that is not Python's raises no exception: it stays.
-    handlers = {number: signal.getsignal(number) for number in ANSWERED if callable(signal.getsignal(number))}
+    # A handler that is not a Python function raises no exception, so it is kept.
+    handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS if callable(signal.getsignal(number))}
     for number in handlers:
-        signal.signal(number, answer)
-    _Process.is_in_vendors_code, tempfile.tempdir = True, folder
+        signal.signal(number, handle)
+    _ProcessState.is_in_vendors_code, tempfile.tempdir = True, folder
     try:
         yield
     finally:
-        _Process.is_in_vendors_code, tempfile.tempdir = False, before
+        _ProcessState.is_in_vendors_code, tempfile.tempdir = False, previous_tempdir
         for number, handler in handlers.items():
             signal.signal(number, handler)
         shutil.rmtree(folder, ignore_errors=True)
-        if asked:
-            signal.raise_signal(asked[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _leave(number: int, stderr: int, folder: str) -> None:
-    """End the process as the command line does, without its exception: the vendors' temporary files go, too."""
+    """Exit as the command line does when interrupted, but without an exception; removes the vendor's temporary files."""
     shutil.rmtree(folder, ignore_errors=True)
     os.write(stderr, b"error: Interrupted.\n")
     os._exit(128 + number)

@@ -1,7 +1,7 @@
-"""The vendors' converters print much, from Python and from C++; users want to see errors alone.
+"""Silence the vendors' converters, which print a lot from Python and C++ while users only need to see errors.
 
-Seen with torch 2.13's exporters (warnings of their own deprecations),
-torchao's loading of libraries that a CPU does not have, LiteRT's progress, and ExecuTorch's C++ log.
+Seen with torch 2.13's exporters (their own deprecation warnings), torchao (libraries that the CPU does not support),
+LiteRT (progress), and ExecuTorch (C++ log).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-NOISY = ("torchao", "torch", "torch.onnx", "absl", "jax", "root", "onnxscript", "executorch")
+NOISY_LOGGERS = ("torchao", "torch", "torch.onnx", "absl", "jax", "root", "onnxscript", "executorch")
 
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Nothing of what happens inside is shown: warnings, loggers, prints, and what C++ writes to the same files."""
-    levels = {name: logging.getLogger(name).level for name in NOISY}
+    """Suppress all output inside: warnings, loggers, prints, and what C++ writes to stdout and stderr."""
+    levels = {name: logging.getLogger(name).level for name in NOISY_LOGGERS}
     with warnings.catch_warnings(), _no_output():
         warnings.simplefilter("ignore")
-        for name in NOISY:
+        for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             yield
@@ -35,33 +35,33 @@ def silence() -> Iterator[None]:
 @contextmanager
 def _no_output() -> Iterator[None]:
     _flush()
-    saved = [(number, os.dup(number)) for number in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        for number, _ in saved:
-            os.dup2(nowhere, number)
-        with open(os.devnull, "w") as text, _streams(text):
+        for descriptor, _ in saved:
+            os.dup2(null, descriptor)
+        with open(os.devnull, "w") as null_text, _streams(null_text):
             yield
     finally:
         _flush()
-        for number, copy in saved:
-            os.dup2(copy, number)
+        for descriptor, copy in saved:
+            os.dup2(copy, descriptor)
             os.close(copy)
-        os.close(nowhere)
+        os.close(null)
 
 
 @contextmanager
 def _streams(text: IO[str]) -> Iterator[None]:
-    """Python's own streams, which a test or a notebook may have put elsewhere."""
-    before = sys.stdout, sys.stderr
+    """Redirect Python's own streams, which a test or a notebook may already have replaced."""
+    previous = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = text
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = previous
 
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with suppress(ValueError, OSError, AttributeError):  # closed, or none
+        with suppress(ValueError, OSError, AttributeError):  # a stream that is closed or None
             stream.flush()

@@ -1,7 +1,7 @@
-"""Artifacts: a network in the form of a runtime (ONNX Runtime, LiteRT, ExecuTorch), float32 or int8, proved equal.
+"""Export of networks to artifacts for ONNX Runtime, LiteRT or ExecuTorch, in float32 or int8, compared with PyTorch.
 
 Each runtime is an extra (``pretrim[onnx]``, ``[litert]``, ``[executorch]``), imported where it is used. The names below
-are loaded when they are first used, so that runtimes can be listed without torch.
+are loaded on first use, so that runtimes can be listed without importing torch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .sources import known_operators as known_operators
     from .sources import write_sources as write_sources
 
-_HOME = {
+_MODULES = {
     "RUNTIMES": "runtimes",
     "SUFFIXES": "runtimes",
     "TITLES": "runtimes",
@@ -67,10 +67,10 @@ _HOME = {
     "write_firmware": "firmware",
     "write_sources": "sources",
 }
-__all__ = list(_HOME)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

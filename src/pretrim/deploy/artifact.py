@@ -1,6 +1,7 @@
-"""An artifact: the file that a runtime loads, and a JSON file beside it that says what it is.
+"""Artifacts: the file that a runtime loads, and a JSON record beside it that describes it.
 
-``model.tflite`` has ``model.tflite.json``. The JSON is written last: whenever it is there, it is of the file beside it.
+``model.tflite`` has the record ``model.tflite.json``. The record is written last, so that an existing record always
+describes the file beside it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ Size: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 class Port(TypedDict):
     """An input of an artifact, for one image.
 
-    ``layout`` and ``shape`` are as the file takes it, ``scale`` and ``zero_point`` those of int8; ``normalisation`` is
-    (means, deviations) of the channels, for images scaled to 0..1, None where not known; with ``as_given`` there is
-    none: values are as the data set of the training gave them; with ``dynamic_batch`` the file takes any number of
-    images at a time.
+    ``layout`` and ``shape`` are those that the file takes; ``scale`` and ``zero_point`` belong to int8.
+    ``normalisation`` is (means, deviations) of the channels, for images scaled to 0..1; None if unknown. With
+    ``as_given`` there is no normalisation: values are as the training's data set gave them. With ``dynamic_batch`` the
+    file takes any batch size.
     """
 
     layout: NotRequired[str]
@@ -50,23 +51,23 @@ class Port(TypedDict):
 
 @dataclass(frozen=True)
 class Artifact:
-    """What is known of an artifact.
+    """An artifact's file and the contents of its record.
 
     Attributes:
-        path: the file.
-        runtime: what loads it.
-        data_type: of its weights and of what it computes with.
-        file_bytes: its size.
-        sha256: of its content.
-        input: the (first) input.
-        outputs: the ``shape`` and ``data_type`` of each; of int8 also ``scale`` and ``zero_point``.
-        classes: names of the outputs, in their order; None where not known.
-        plan: of the slim network, as plain JSON; None for a network without one.
-        calibration: what int8 ranges were taken from; None for float32.
-        proof: how it compared with PyTorch (`proof.Proof`); with ``failed`` it was kept by force.
-        notes: what its user should know.
-        versions: of the packages that made it.
-        more_inputs: of a network that takes several.
+        path: path of the file.
+        runtime: name of the runtime that loads it.
+        data_type: data type of its weights and arithmetic.
+        file_bytes: size of the file.
+        sha256: SHA-256 of the file's content.
+        input: the first input.
+        outputs: ``shape`` and ``data_type`` of each output; for int8 also ``scale`` and ``zero_point``.
+        classes: names of the classes, in the order of the outputs; None if unknown.
+        plan: plan of the slim network, as plain JSON; None for a network without one.
+        calibration: the images that the int8 ranges were taken from; None for float32.
+        proof: comparison with PyTorch (`proof.Proof`); if ``failed`` is not empty, the artifact was kept by force.
+        notes: notes for the user.
+        versions: versions of the packages that made it.
+        more_inputs: the other inputs of a network with several.
     """
 
     path: Path
@@ -85,7 +86,7 @@ class Artifact:
     more_inputs: tuple[Port, ...] = ()
 
     def __repr__(self) -> str:
-        """The file, and what it is: its plan and its proof have thousands of characters."""
+        """A summary, because the plan and the proof would take thousands of characters."""
         return f"Artifact({str(self.path)!r}: {self.runtime}, {self.data_type}, {self.file_bytes:,} bytes)"
 
     @property
@@ -94,48 +95,48 @@ class Artifact:
         return (self.input, *self.more_inputs)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, with the format's name and version; the file by its name, for both are moved together."""
+        """Plain JSON with the format's name and version; the file is given by name, as both files move together."""
         return {"format": FORMAT, "version": VERSION, **asdict(self), "path": None, "file": self.path.name}
 
     @property
     def record_path(self) -> Path:
-        """The JSON file."""
+        """Path of the JSON record."""
         return record_of(self.path)
 
 
 def record_of(path: Path) -> Path:
-    """The JSON file beside an artifact."""
+    """Path of the JSON record beside an artifact."""
     return path.with_name(path.name + ".json")
 
 
 def write(artifact: Artifact, content: bytes) -> None:
-    """The file, then its record; those that were there stay until both are complete beside them.
+    """Write the file, then its record; existing ones are replaced only once both are completely written.
 
     Raises ArtifactError if they cannot be written.
     """
     record = json.dumps(artifact.to_json(), indent=2, allow_nan=False) + "\n"
 
-    def both(temporary: Path) -> None:
+    def write_both(temporary: Path) -> None:
         temporary.write_text(record, encoding="utf-8")
-        write_atomically(artifact.path, alone)
+        write_atomically(artifact.path, write_file)
 
-    def alone(temporary: Path) -> None:
+    def write_file(temporary: Path) -> None:
         temporary.write_bytes(content)
         artifact.record_path.unlink(missing_ok=True)
 
     try:
-        write_atomically(artifact.record_path, both)
+        write_atomically(artifact.record_path, write_both)
     except OSError as error:
         raise not_written(artifact.path, error) from error
 
 
 def not_written(path: Path, error: OSError) -> ArtifactError:
-    """What to raise where an artifact cannot be written."""
+    """The error for an artifact that cannot be written."""
     return ArtifactError(f"Cannot write {path}: {error.strerror or error}. Choose another folder.")
 
 
 def runtime_of(path: Path) -> str:
-    """The name of the runtime that loads a file, by its ending. Raises ArtifactError for any other."""
+    """The name of the runtime that loads a file, by its suffix. Raises ArtifactError for other suffixes."""
     for runtime in runtimes():
         if path.suffix == runtime.suffix:
             return runtime.name
@@ -144,34 +145,34 @@ def runtime_of(path: Path) -> str:
 
 
 def read(path: Path) -> Artifact:
-    """An artifact by its file, checked against its record.
+    """Read an artifact and check its file against the record.
 
-    Raises ArtifactError where either is missing, damaged, or not of the other.
+    Raises ArtifactError if either is missing or damaged, or if they do not belong together.
     """
-    runtime, source = runtime_of(path), record_of(path)
+    runtime, record_path = runtime_of(path), record_of(path)
     try:
-        content, text = path.read_bytes(), source.read_bytes()
+        content, text = path.read_bytes(), record_path.read_bytes()
     except OSError as error:
         raise ArtifactError(
             f"An artifact needs the record beside it, but cannot read {error.filename} ({error.strerror}): "
             f"copy both files of `pretrim export`."
         ) from error
-    artifact = _parse(text, path, source)
+    artifact = _parse(text, path, record_path)
     if artifact.runtime != runtime:
         raise ArtifactError(
-            f"{source} is damaged: at $.runtime, expected {runtime!r}, got {artifact.runtime!r}. {MEND}."
+            f"{record_path} is damaged: at $.runtime, expected {runtime!r}, got {artifact.runtime!r}. {MEND}."
         )
-    found = hashlib.sha256(content).hexdigest()
-    if found != artifact.sha256:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != artifact.sha256:
         raise ArtifactError(
-            f"Expected {path} to have the SHA-256 {artifact.sha256[:12]}..., but got {found[:12]}...: it is truncated "
+            f"Expected {path} to have the SHA-256 {artifact.sha256[:12]}..., but got {sha256[:12]}...: it is truncated "
             f"or edited, export again."
         )
     return artifact
 
 
 def _parse(text: bytes, path: Path, source: Path) -> Artifact:
-    """The record of a file. Raises ArtifactError where it is not what :func:`write` writes."""
+    """Parse the record of a file. Raises ArtifactError unless it has the form that :func:`write` writes."""
     data = records.load(text, source=source, error=ArtifactError, mend=MEND)
     records.check_header(data, FORMAT, VERSION, source=source, error=ArtifactError)
     data["path"] = str(path)

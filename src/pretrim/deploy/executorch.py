@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
-    """The network as a program with float32 inputs 1 x C x ..., of the examples' shapes.
+    """Convert a network to a program with float32 inputs 1 x C x ..., in the shapes of the examples.
 
     Raises:
         UsageError: the package is missing.
@@ -37,14 +37,14 @@ def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
 
 
 def quantise(network: nn.Module, examples: Sequence[torch.Tensor], calibration: Sequence[Images]) -> Converted:
-    """The same in static int8: weights by channel, activations by the calibration (N x C x ... for each input).
-
-    Raises ExportError where that cannot be done.
+    """Convert a network to a static int8 program: per-channel weights, calibrated activation ranges.
 
     Args:
-        network: float32, in eval mode.
-        examples: one batch for each input.
-        calibration: images for each input.
+        network: a float32 module in eval mode.
+        examples: one tensor for each input, 1 x C x ...
+        calibration: images for each input, N x C x ...
+
+    Raises ExportError if the network cannot be quantised or converted.
     """
     import torch
 
@@ -66,7 +66,7 @@ def quantise(network: nn.Module, examples: Sequence[torch.Tensor], calibration: 
 
 
 def _lowered(exported: torch.export.ExportedProgram) -> Converted:
-    """The program, and the operators that XNNPACK did not take: portable kernels run those 100 times more slowly."""
+    """Lower a program to XNNPACK, with a note on operators left to the portable kernels, which are 100 times slower."""
     exir, partitioner = need("executorch.exir"), need("executorch.backends.xnnpack.partition.xnnpack_partitioner")
     edge = exir.to_edge_transform_and_lower(exported, partitioner=[partitioner.XnnpackPartitioner()])
     program = edge.to_executorch()
@@ -77,7 +77,7 @@ def _lowered(exported: torch.export.ExportedProgram) -> Converted:
 
 
 class Session(BaseSession):
-    """A program in ExecuTorch's runtime. Its number of threads is that of the whole process."""
+    """A program loaded in ExecuTorch's runtime. The number of threads applies to the whole process."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         runtime = need("executorch.runtime")
@@ -88,7 +88,7 @@ class Session(BaseSession):
             self.method = self.program.load_method("forward")
 
     def run(self, *inputs: Images) -> Outputs:
-        """Each output for one image."""
+        """Run one image and return each output."""
         import numpy as np
         import torch
 
@@ -101,12 +101,12 @@ class Session(BaseSession):
 def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tuple[Callable[[], Any], str]:
     """Load a program on the machine that measures it (`Runtime.load`).
 
-    Its Python runtime needs torch, which a program in C++ does not.
+    ExecuTorch's Python runtime needs torch, which its C++ runtime does not.
 
     Args:
         path: the .pte.
         inputs: one array for each input.
-        threads: of the runtime.
+        threads: number of threads for the runtime.
         providers: not used here.
     """
     import torch
@@ -117,7 +117,7 @@ def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tu
     program = Runtime.get().load_program(path, verification=Verification.Minimal)
     method = program.load_method("forward")
     tensors = [torch.from_numpy(value) for value in inputs]
-    return lambda: (method.execute(tensors), program), "XNNPACK"  # the program is held as long as its method
+    return lambda: (method.execute(tensors), program), "XNNPACK"  # the program must outlive its method
 
 
 def _convert(job: Conversion) -> Converted:

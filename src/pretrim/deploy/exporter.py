@@ -1,4 +1,4 @@
-"""From a network to an artifact that is proved: convert, run in its own runtime, compare, and only then write."""
+"""Export a network to an artifact: convert it, run it in its runtime, compare the outputs, and only then write it."""
 
 from __future__ import annotations
 
@@ -37,22 +37,23 @@ from .runtime import Conversion, ConversionOptions, Converted, Outputs, Runtime,
 from .runtimes import runtime as find_runtime
 from .vendor_errors import export_error
 
-BATCH = 3
-"""Images at once, on which an artifact with a dynamic batch is proved as well"""
-GIVEN = "images that were given"
+PROOF_BATCH = 3
+"""Batch size at which an artifact with a dynamic batch is compared as well."""
+DEFAULT_SOURCE = "images that were given"
+"""How the record describes images whose source the caller does not name."""
 
 
 class RecordKeywords(TypedDict, total=False):
-    """What the record of an artifact says of it, and nothing is computed from."""
+    """Descriptive entries of an artifact's record; nothing is computed from them."""
 
     inputs: str
-    """what the images are that it was proved with"""
+    """description of the images that the artifact was proved with"""
     calibrated_on: str
-    """what the images are that ranges were taken from"""
+    """description of the images that the activation ranges were taken from"""
     normalisation: Normalisation | None
-    """(mean, std) of each channel of the first input"""
+    """means and standard deviations of the first input's channels"""
     as_given: bool
-    """whether the first input is numbers as a data set gave them, which nothing normalises"""
+    """whether the first input takes the data set's values as they are, without normalisation"""
     classes: Sequence[str] | None
     """names of the outputs"""
 
@@ -73,59 +74,60 @@ def export(
     accept: Callable[[bytes], object] | None = None,
     **record: Unpack[RecordKeywords],
 ) -> Artifact:
-    """Write a network in the form of a runtime, once it is proved to compute the same there.
+    """Convert a network for a runtime and write the artifact, once its outputs there are shown to match PyTorch's.
 
     Args:
-        network: any module that takes a batch of images, or several inputs of as many rows; it is not changed.
-        path: the file to write, with the runtime's ending; its JSON record goes beside it.
+        network: any module that takes a batch of images, or several inputs of the same batch size; it is not changed.
+        path: the file to write, with the runtime's suffix; its JSON record is written beside it.
         to: the runtime's name: ``"onnx"``, ``"litert"``, ``"executorch"``, or one that another package adds.
-        images: real inputs to prove it with, as the network takes them: float32, normalised, N x C x H x W (signals
-            N x C x L, volumes N x C x D x H x W); for several inputs a tuple of one tensor for each.
-        labels: their classes (N), so that accuracies can be compared.
-        judge: the metric of a task that is no classification, in the place of labels.
-        calibration: images (likewise) to take the ranges of activations from: makes int8. None: float32.
-        opset: of ONNX, 11 to 23 (int8 from 13); by default the exporter's.
-        dynamic_batch: ONNX that takes any number of images at a time.
-        signed: int8 ONNX for ARM (`onnx.quantise`); the others are the same for all processors.
-        force: keep an artifact that is not proved, marked.
-        accept: called with the file's bytes before it is proved; what it raises ends the export.
-        record: what its record is to say (`RecordKeywords`).
+        images: real inputs to compare outputs on, as the network takes them: float32, normalised, N x C x H x W
+            (signals N x C x L, volumes N x C x D x H x W); for several inputs, a tuple with one tensor for each.
+        labels: classes of the images (N), so that accuracies can be compared.
+        judge: the metric of a task other than classification, instead of labels.
+        calibration: images to take the activation ranges from, in the form of `images`; the artifact is then int8.
+            None: float32.
+        opset: the ONNX opset, 11 to 23 (from 13 for int8); by default the exporter's.
+        dynamic_batch: write ONNX that takes any batch size.
+        signed: int8 ONNX for ARM (`onnx.quantise`); files of the other runtimes are the same for all processors.
+        force: keep an artifact that fails the comparison, and say so in its notes.
+        accept: called with the file's bytes before the comparison; an exception that it raises ends the export.
+        record: descriptive entries of the artifact's record (`RecordKeywords`).
 
     Raises:
         UsageError: wrong arguments, or the runtime's packages are missing.
         ModelError: the network cannot be copied, or does not run on these images.
-        ExportError: the network cannot be converted, or the artifact does not compute the same. Nothing is written.
+        ExportError: the network cannot be converted, or the artifact computes something else. Nothing is written.
         ArtifactError: the file cannot be written.
     """
     target = Path(path)
     check_target(target, to, overwrite=True)
     runtime, options = find_runtime(to), ConversionOptions(opset, dynamic_batch, signed)
     _check_options(runtime, options, is_int8=calibration is not None)
-    given = checked_images(images)
-    sample = checked_calibration(calibration, given)
-    check_labels(given, labels)
-    pair = checked_normalisation(given, record.get("normalisation"))
-    plain = PlainNetwork(network)
-    wanted = plain.outputs(given)
-    job = _job(plain, given, sample, options)
+    inputs = checked_images(images)
+    calibration_inputs = checked_calibration(calibration, inputs)
+    check_labels(inputs, labels)
+    mean_std = checked_normalisation(inputs, record.get("normalisation"))
+    plain_network = PlainNetwork(network)
+    wanted = plain_network.outputs(inputs)
+    job = _job(plain_network, inputs, calibration_inputs, options)
     converted = _convert(runtime, job)
     if accept is not None:
         accept(converted.content)
-    session, got = _run(runtime, converted.content, given, options)
+    session, got = _run(runtime, converted.content, inputs, options)
     proof = prove(
         wanted,
         got,
         is_int8=job.is_int8,
-        inputs=record.get("inputs", GIVEN),
+        inputs=record.get("inputs", DEFAULT_SOURCE),
         labels=None if labels is None else labels.cpu().numpy(),
-        regions=parts_of(plain, job.examples),
+        regions=parts_of(plain_network, job.examples),
         judge=judge,
     )
     data_type: DataType = "int8" if job.is_int8 else "float32"
     if proof.failed and not force:
-        raise ExportError(_refusal(runtime, data_type, proof, _mend(plain, given, wanted, proof, data_type)))
+        raise ExportError(_refusal(runtime, data_type, proof, _remedy(plain_network, inputs, wanted, proof, data_type)))
     ports = _ports(runtime, session, job)
-    ports[0]["normalisation"] = pair
+    ports[0]["normalisation"] = mean_std
     if record.get("as_given"):
         ports[0]["as_given"] = True
     artifact = Artifact(
@@ -139,7 +141,9 @@ def export(
         outputs=_outputs(session, wanted),
         classes=None if (names := record.get("classes")) is None else tuple(names),
         plan=_plan(network),
-        calibration=None if sample is None else {"data": record.get("calibrated_on", GIVEN), "images": len(sample[0])},
+        calibration=None
+        if calibration_inputs is None
+        else {"data": record.get("calibrated_on", DEFAULT_SOURCE), "images": len(calibration_inputs[0])},
         proof=proof.to_json(),
         notes=_notes(runtime, job, converted, proof),
         versions=_versions(runtime),
@@ -149,12 +153,12 @@ def export(
 
 
 def litert_file(network: nn.Module, images: torch.Tensor, *, is_int8: bool = True) -> bytes:
-    """A ``.tflite`` for its sizes alone: neither proved nor written.
+    """Convert a network to the bytes of a ``.tflite``, to measure its sizes: it is neither compared nor written.
 
     Args:
         network: any module; it is not changed.
-        images: N x C x H x W, to take ranges from; any will do.
-        is_int8: or float32.
+        images: N x C x H x W, to take the activation ranges from; any images will do.
+        is_int8: convert to int8; otherwise to float32.
 
     Raises:
         UsageError: LiteRT's packages are missing.
@@ -165,12 +169,16 @@ def litert_file(network: nn.Module, images: torch.Tensor, *, is_int8: bool = Tru
 
 
 def check_target(path: Path, to: str, overwrite: bool) -> None:
-    """Before long work: is there a place to write to? Raises UsageError, or ArtifactError where it is read-only.
+    """Check, before long work, that an artifact can be written to `path`.
 
     Args:
         path: the file to write.
         to: the name of a runtime.
-        overwrite: whether a file may be there.
+        overwrite: whether `path` may already exist.
+
+    Raises:
+        UsageError: a wrong suffix, an existing file without `overwrite`, or a missing folder.
+        ArtifactError: the folder is read-only.
     """
     suffix = find_runtime(to).suffix
     if path.suffix != suffix:
@@ -188,7 +196,7 @@ def check_target(path: Path, to: str, overwrite: bool) -> None:
 
 
 def _check_options(runtime: Runtime, options: ConversionOptions, *, is_int8: bool) -> None:
-    """Raises UsageError for what a runtime does not have; all take `signed`, for most are the same without it."""
+    """Raise UsageError for options that a runtime lacks; all accept `signed`, which makes no difference to most."""
     if options.opset is not None and "opset" not in runtime.options:
         raise UsageError(f"Expected an opset for ONNX alone, but got one for {runtime.name}: leave it out.")
     if options.dynamic_batch and "dynamic_batch" not in runtime.options:
@@ -210,7 +218,7 @@ def _convert(runtime: Runtime, job: Conversion) -> Converted:
 
 
 def _run(runtime: Runtime, content: bytes, images: Inputs, options: ConversionOptions) -> tuple[Session, Outputs]:
-    """Load an artifact: what it answers. Raises ExportError where its runtime cannot run it."""
+    """Load an artifact and run it on the images. Raises ExportError if its runtime cannot run it."""
     arrays = [value.numpy() for value in images]
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -219,29 +227,29 @@ def _run(runtime: Runtime, content: bytes, images: Inputs, options: ConversionOp
             session = runtime.session(path, 1)
             with silence():
                 got = session(*arrays)
-                together = session.run(*(value[:BATCH] for value in arrays)) if options.dynamic_batch else None
+                batched = session.run(*(value[:PROOF_BATCH] for value in arrays)) if options.dynamic_batch else None
     except UsageError:
         raise
     except Exception as error:  # the runtimes raise many kinds
         raise export_error(runtime.title, error) from error
-    if together is not None and not _same(together, [part[:BATCH] for part in got]):
+    if batched is not None and not _same(batched, [part[:PROOF_BATCH] for part in got]):
         raise ExportError(
-            f"Expected the artifact to take {BATCH} images at a time, but it answers otherwise than one by one: the "
-            f"network computes across its batch, or has its size written into it. Leave the dynamic batch out."
+            f"Expected the artifact to take {PROOF_BATCH} images at a time, but it answers otherwise than one by one: "
+            f"the network computes across its batch, or has its size written into it. Leave the dynamic batch out."
         )
     return session, got
 
 
-def _same(found: Outputs, wanted: Outputs) -> bool:
-    """Up to rounding, which depends on the size of a batch."""
-    if [part.shape for part in found] != [part.shape for part in wanted]:
+def _same(got: Outputs, wanted: Outputs) -> bool:
+    """Whether outputs are equal up to rounding, which depends on the batch size."""
+    if [part.shape for part in got] != [part.shape for part in wanted]:
         return False
-    proof = prove(wanted, found, is_int8=True, inputs="")
+    proof = prove(wanted, got, is_int8=True, inputs="")
     return not proof.failed or not all(np.isfinite(part).all() for part in wanted)
 
 
 def _ports(runtime: Runtime, session: Session, job: Conversion) -> list[Port]:
-    """Layout, shape and data type of each input of an artifact, as its files take it."""
+    """Layout, shape and data type of each input, as the artifact's file takes it."""
     scales = list(session.scales) or [None] * len(job.examples)
     ports: list[Port] = []
     for example, scale in zip(job.examples, scales, strict=True):
@@ -259,7 +267,7 @@ def _ports(runtime: Runtime, session: Session, job: Conversion) -> list[Port]:
 
 
 def _outputs(session: Session, wanted: Outputs) -> tuple[Mapping[str, Any], ...]:
-    """Shape and data type of each output of an artifact; of int8, how it is restored: scale x (value - zero point)."""
+    """Shape and data type of each output; for int8 also its scale and zero point: scale x (value - zero point)."""
     scales = list(session.output_scales) or [None] * len(wanted)
     shapes = [[1, *part.shape[1:]] for part in wanted]
     return tuple(
@@ -276,50 +284,50 @@ def _notes(runtime: Runtime, job: Conversion, converted: Converted, proof: Proof
 
 
 def _larger(runtime: Runtime, job: Conversion, converted: Converted) -> list[str]:
-    """A note where the int8 file is larger than the float32 one; nothing for float32."""
-    weights = sum(value.numel() * value.element_size() for value in job.network.parameters())
-    if not job.is_int8 or len(converted.content) <= weights:  # the float32 file holds them, and more
+    """A note if the int8 file is larger than the float32 file; empty for a float32 artifact."""
+    weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in job.network.parameters())
+    if not job.is_int8 or len(converted.content) <= weight_bytes:  # a float32 file is larger than its weights
         return []
-    plain = len(_convert(runtime, Conversion(job.network, job.examples, options=job.options)).content)
-    if len(converted.content) < plain:
+    float32_bytes = len(_convert(runtime, Conversion(job.network, job.examples, options=job.options)).content)
+    if len(converted.content) < float32_bytes:
         return []
     return [
-        f"the int8 file is larger than the float32 one ({len(converted.content):,} and {plain:,} bytes): in so small a "
-        f"network scales and added operators outweigh what the weights save"
+        f"the int8 file is larger than the float32 one ({len(converted.content):,} and {float32_bytes:,} bytes): in so "
+        f"small a network scales and added operators outweigh what the weights save"
     ]
 
 
 def _score(proof: Proof) -> str:
-    """By the metric that judges, in brackets: what a user who may keep the file wants to know; empty without one."""
+    """The metric of the artifact and of PyTorch, in brackets, to help decide about --force; empty without a metric."""
     if proof.metric is None:
         return ""
-    name, found, wanted = (proof.metric[key] for key in ("name", "artifact", "pytorch"))
-    return f" ({name}: {found:.4g}, PyTorch's {wanted:.4g})"
+    name, artifact, pytorch = (proof.metric[key] for key in ("name", "artifact", "pytorch"))
+    return f" ({name}: {artifact:.4g}, PyTorch's {pytorch:.4g})"
 
 
-def _refusal(runtime: Runtime, data_type: DataType, proof: Proof, mend: str) -> str:
-    """What an artifact that is not proved falls short of, and what may help, in one line."""
+def _refusal(runtime: Runtime, data_type: DataType, proof: Proof, remedy: str) -> str:
+    """The error message for an artifact that failed the comparison: what failed, and what may help."""
     return (
         f"Expected the {data_type} artifact for {runtime.title} to compute what the network does, but "
-        f"{'; '.join(proof.failed)}{_score(proof)}: {mend}, or keep it with --force."
+        f"{'; '.join(proof.failed)}{_score(proof)}: {remedy}, or keep it with --force."
     )
 
 
-def _mend(plain: PlainNetwork, images: Inputs, wanted: Outputs, proof: Proof, data_type: DataType) -> str:
-    """What may help, in words."""
+def _remedy(plain: PlainNetwork, images: Inputs, wanted: Outputs, proof: Proof, data_type: DataType) -> str:
+    """What may help against a failed comparison, in words."""
     if not all(np.isfinite(part).all() for part in wanted):
         return "PyTorch's own are not either, train it again"
     if data_type == "int8":
         return "; ".join(proof.advice) or "calibrate on more images"
-    own = own_rounding(plain, images, wanted)
-    if own is not None and own > LARGEST_ERROR:
-        own_error = f"PyTorch's float32 is {own:.1e} from its float64"
-        return f"the network magnifies rounding ({own_error}), which training may mend"
+    rounding = own_rounding(plain, images, wanted)
+    if rounding is not None and rounding > LARGEST_ERROR:
+        rounding_text = f"PyTorch's float32 is {rounding:.1e} from its float64"
+        return f"the network magnifies rounding ({rounding_text}), which training may mend"
     return "another runtime may take it"
 
 
 def _plan(network: nn.Module) -> dict[str, Any] | None:
-    """The plan that a slim network carries."""
+    """The plan that a slim network carries, as plain JSON; None for other networks."""
     try:
         return plan_of(network).to_json()
     except UsageError:
@@ -327,8 +335,8 @@ def _plan(network: nn.Module) -> dict[str, Any] | None:
 
 
 def _versions(runtime: Runtime) -> dict[str, str]:
-    found = {"pretrim": version("pretrim"), "torch": str(torch.__version__)}
+    versions = {"pretrim": version("pretrim"), "torch": str(torch.__version__)}
     for package in runtime.packages:
         with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            versions[package] = version(package)
+    return versions

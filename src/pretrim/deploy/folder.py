@@ -1,4 +1,4 @@
-"""A folder of sources: every file is written, or none is."""
+"""Writing a folder of source files: all of them, or none."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pretrim.errors import UsageError
 from pretrim.files import check_folder_writable, write_text
 
 MARK = "Made by pretrim"
-"""In the first line of every file of sources"""
+"""Text in the first line of every source file that pretrim writes."""
 
 
 def check_sources(folder: Path) -> None:
-    """Before long work: raise UsageError where `folder` cannot be written."""
+    """Check, before long work, that `folder` can be written. Raises UsageError if not."""
     try:
         check_folder_writable(folder)
     except OSError as error:
@@ -21,13 +21,13 @@ def check_sources(folder: Path) -> None:
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write texts by name into a folder, which is made if it is not there; files of an earlier export are replaced.
+    """Write text files into a folder, which is created if necessary; files of an earlier export are replaced.
 
     Args:
-        folder: to write into.
-        texts: by name of the file; each has the mark in its first line.
+        folder: the folder to write into.
+        texts: text by file name; each has the mark in its first line.
 
-    Raises UsageError where the folder cannot be written, or has files of these names that pretrim did not make.
+    Raises UsageError if the folder cannot be written, or has files of these names that pretrim did not make.
     """
     try:
         for name in texts:
@@ -45,7 +45,7 @@ def _not_written(folder: Path, error: OSError) -> UsageError:
 
 
 def _check_own(file: Path) -> None:
-    """Raises UsageError for a file that somebody else made."""
+    """Raise UsageError for an existing file that pretrim did not make."""
     if not file.exists():
         return
     with file.open("rb") as opened:

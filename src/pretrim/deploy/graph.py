@@ -1,6 +1,7 @@
-"""A ``.tflite`` as a board sees it: its operators, the work in them, and the tensor arena that it needs there.
+"""A ``.tflite`` on a board: its operators, their multiply-accumulates, and the tensor arena that it needs there.
 
-This reads the file alone: no interpreter is run, so it also tells of pointers and kernels that this machine has not.
+Everything is computed from the file without an interpreter, so it also covers pointer sizes and kernels that this
+machine does not have.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ class FileOperator:
     """An operator of a file.
 
     Attributes:
-        name: as LiteRT calls it.
-        macs: multiply-accumulates of one image.
-        reads: elements of its first input.
+        name: LiteRT's name of the operator.
+        macs: multiply-accumulates for one image.
+        reads: elements of its input activation.
         writes: elements of its outputs.
-        kernel: (height, width) of a convolution; (1, 1) for the others.
-        channels: filters of a layer with weights, where they are quantised by channel or convolved; 0 for the others.
-        scratch_bytes: that CMSIS-NN's int8 kernel works in.
-        layer: the name of its weights, or its own and its place; empty for operators without filters.
-        filters: that it has; 0 for operators without weights.
-        zero_filters: those whose every weight is zero (its zero point).
+        kernel: (height, width) of a convolution; (1, 1) for other operators.
+        channels: filters of a convolution, or of a fully connected layer with per-channel scales; 0 for others.
+        scratch_bytes: scratch buffer of CMSIS-NN's int8 kernel.
+        layer: the name of its weight tensor, or else the operator's name and index; empty for operators without
+            filters.
+        filters: number of filters; 0 for operators without weights.
+        zero_filters: number of filters whose weights all equal the zero point.
     """
 
     name: str
@@ -56,16 +58,16 @@ class FileOperator:
 
 @dataclass(frozen=True)
 class FileGraph:
-    """What a ``.tflite`` with one subgraph holds.
+    """The contents of a ``.tflite`` with one subgraph.
 
     Attributes:
-        file_bytes: its size.
-        data_type: of its activations: int8, or float32 where any is.
-        operators: in the order in which they run.
-        tensors: of the graph, constants too.
-        births, deaths: the first and the last operator that each activation is needed by.
-        sizes: bytes of each activation, then of what kernels work in everywhere.
-        fixed: offsets of the activations that the file's memory plan has; empty without one.
+        file_bytes: size of the file.
+        data_type: data type of the activations: float32 if any of them is, otherwise int8.
+        operators: operators in execution order.
+        tensors: number of tensors in the graph, including constants.
+        births, deaths: index of the first and last operator that needs each buffer, in the order of `sizes`.
+        sizes: bytes of each activation, followed by the scratch buffers that kernels need on every board.
+        fixed: offsets of the activations in the file's memory plan; empty without a plan.
     """
 
     file_bytes: int
@@ -79,26 +81,28 @@ class FileGraph:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Operators, each once, in alphabetical order."""
+        """Distinct operator names in alphabetical order."""
         return tuple(sorted({operator.name for operator in self.operators}))
 
     @property
     def filters(self) -> int:
-        """Of all layers."""
+        """Number of filters of all layers."""
         return sum(operator.filters for operator in self.operators)
 
     @property
     def zero_filters(self) -> dict[str, tuple[int, int]]:
-        """Of each layer that has any, how many of its filters are zero, and how many it has."""
-        found = (operator for operator in self.operators if operator.zero_filters)
-        return {operator.layer: (operator.zero_filters, operator.filters) for operator in found}
+        """(zero filters, all filters) by layer, for the layers with zero filters."""
+        pruned = (operator for operator in self.operators if operator.zero_filters)
+        return {operator.layer: (operator.zero_filters, operator.filters) for operator in pruned}
 
     def head(self, kernels: Kernels = "reference") -> int:
-        """Bytes of the activations and of what kernels work in, placed as the interpreter does it."""
-        scratch = {n: o.scratch_bytes for n, o in enumerate(self.operators) if o.scratch_bytes}
-        extra = scratch if kernels == "cmsis-nn" and self.data_type == "int8" else {}
-        sizes = [*self.sizes, *extra.values()]
-        births, deaths = (*self.births, *extra), (*self.deaths, *extra)
+        """Bytes of the activations and scratch buffers, placed as the interpreter places them."""
+        scratch = {
+            number: operator.scratch_bytes for number, operator in enumerate(self.operators) if operator.scratch_bytes
+        }
+        kernel_scratch = scratch if kernels == "cmsis-nn" and self.data_type == "int8" else {}
+        sizes = [*self.sizes, *kernel_scratch.values()]
+        births, deaths = (*self.births, *kernel_scratch), (*self.deaths, *kernel_scratch)
         return top(sizes, place(sizes, births, deaths, fixed=self.fixed))
 
     def tail(self, pointer_bytes: Literal[4, 8] = 4) -> int:
@@ -111,19 +115,19 @@ class FileGraph:
         """Bytes of the tensor arena.
 
         Args:
-            kernels: those of CMSIS-NN work in memory of their own.
+            kernels: the kernel library; CMSIS-NN's kernels need scratch buffers of their own.
             pointer_bytes: 4 on a microcontroller, 8 on a 64-bit host.
         """
         return self.head(kernels) + self.tail(pointer_bytes) + (self.kept(kernels) if pointer_bytes == 4 else 0)
 
     def kept(self, kernels: Kernels) -> int:
-        """Bytes that a build with these kernels keeps on a microcontroller beside the interpreter's structures."""
+        """Bytes that these kernels keep allocated on a microcontroller, in addition to the interpreter's structures."""
         names = [operator.name for operator in self.operators]
         return kept_by_kernels(names, kernels) if self.data_type == "int8" else 0
 
 
 def read_graph(path: Path) -> FileGraph:
-    """The graph of a ``.tflite`` file. Raises ArtifactError for any other file, and UsageError without LiteRT."""
+    """Read the graph of a ``.tflite`` file. Raises ArtifactError for any other file, and UsageError without LiteRT."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -134,12 +138,12 @@ def read_graph(path: Path) -> FileGraph:
         return graph_of(content)
     except ArtifactError:
         raise
-    except Exception as error:  # a damaged flatbuffer raises whatever its bytes happen to mean
+    except Exception as error:  # a damaged flatbuffer may raise any exception
         raise ArtifactError(f"The .tflite {path} is damaged ({type(error).__name__}).") from error
 
 
 def graph_of(content: bytes) -> FileGraph:
-    """The same from the bytes of a file. Raises ArtifactError for several subgraphs."""
+    """The graph of a ``.tflite``'s bytes. Raises ArtifactError for several subgraphs."""
     schema = need("ai_edge_litert.schema_py_generated")
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     if len(model.subgraphs) != 1:
@@ -167,14 +171,14 @@ def _operator(schema: Any, model: Any, number: int, content: bytes) -> FileOpera
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
     shapes = [_shape(graph.tensors[tensor]) for tensor in operator.inputs if tensor >= 0]
-    written = [_shape(graph.tensors[tensor]) for tensor in operator.outputs]
+    outputs = [_shape(graph.tensors[tensor]) for tensor in operator.outputs]
     source = shapes[2] if name == "TRANSPOSE_CONV" else shapes[0]
-    work = _WORK.get(name, _no_work)(source, shapes, written[0], operator.builtinOptions)
+    work = _WORK.get(name, _no_work)(source, shapes, outputs[0], operator.builtinOptions)
     return FileOperator(
         name=name,
         macs=work.macs,
         reads=math.prod(source),
-        writes=sum(math.prod(shape) for shape in written),
+        writes=sum(math.prod(shape) for shape in outputs),
         kernel=work.kernel,
         channels=_channels(graph, operator, name, work.filters),
         scratch_bytes=work.scratch,
@@ -182,42 +186,42 @@ def _operator(schema: Any, model: Any, number: int, content: bytes) -> FileOpera
     )
 
 
-FILTERS_ALONG = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0, "FULLY_CONNECTED": 0}
-"""The dimension of an operator's weights that its filters are along; the weights are its second input"""
+FILTER_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0, "FULLY_CONNECTED": 0}
+"""Filter dimension of the weights, by operator; the weights are its second input."""
 
 
 def _filters(schema: Any, model: Any, number: int, name: str, content: bytes) -> dict[str, Any]:
-    """The fields of a file's operator about its filters; none for one without weights in the file."""
+    """The fields of `FileOperator` about filters; empty for an operator without constant weights."""
     graph = model.subgraphs[0]
-    tensor = graph.tensors[graph.operators[number].inputs[1]] if name in FILTERS_ALONG else None
+    tensor = graph.tensors[graph.operators[number].inputs[1]] if name in FILTER_AXIS else None
     values = None if tensor is None else _constant(schema, model, tensor, content)
     if tensor is None or values is None:
         return {}
-    along = FILTERS_ALONG[name]
-    zeros = np.atleast_1d(0 if tensor.quantization is None else tensor.quantization.zeroPoint)
-    rows = np.moveaxis(values, along, 0).reshape(values.shape[along], -1)
-    is_zero = (rows == (zeros if zeros.size == len(rows) else zeros[:1])[:, None]).all(axis=1)
-    said = tensor.name.decode(errors="replace")
-    layer = f"{name} {number}" if said.isdecimal() or not said else said
+    axis = FILTER_AXIS[name]
+    zero_points = np.atleast_1d(0 if tensor.quantization is None else tensor.quantization.zeroPoint)
+    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    is_zero = (rows == (zero_points if zero_points.size == len(rows) else zero_points[:1])[:, None]).all(axis=1)
+    tensor_name = tensor.name.decode(errors="replace")
+    layer = f"{name} {number}" if tensor_name.isdecimal() or not tensor_name else tensor_name
     return {"layer": layer, "filters": len(rows), "zero_filters": int(is_zero.sum())}
 
 
 def _constant(schema: Any, model: Any, tensor: Any, content: bytes) -> NDArray[Any] | None:
-    """The values of a tensor that lies in the file; None for an activation, and for types of other than whole bytes."""
-    kinds = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}
-    kinds |= {schema.TensorType.INT8: np.int8, schema.TensorType.UINT8: np.uint8}
-    buffer, kind = model.buffers[tensor.buffer], kinds.get(tensor.type)
-    if buffer.offset and buffer.offset > 1:  # behind the flatbuffer
+    """The values of a constant; None for an activation, and for data types other than float32, float16 and 8 bits."""
+    dtypes = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}
+    dtypes |= {schema.TensorType.INT8: np.int8, schema.TensorType.UINT8: np.uint8}
+    buffer, dtype = model.buffers[tensor.buffer], dtypes.get(tensor.type)
+    if buffer.offset and buffer.offset > 1:  # stored after the flatbuffer
         data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], np.uint8)
     else:
         data = np.asarray([] if buffer.data is None else buffer.data, np.uint8)
-    if kind is None or data.nbytes != np.dtype(kind).itemsize * math.prod(_shape(tensor)):
+    if dtype is None or data.nbytes != np.dtype(dtype).itemsize * math.prod(_shape(tensor)):
         return None
-    return data.view(kind).reshape(_shape(tensor))
+    return data.view(dtype).reshape(_shape(tensor))
 
 
 def _channels(graph: Any, operator: Any, name: str, filters: int) -> int:
-    """Filters with a multiplier of their own; those of a fully connected layer may share one."""
+    """Number of filters with a separate multiplier; a fully connected layer may share one multiplier among all."""
     if name != "FULLY_CONNECTED":
         return filters
     quantisation = graph.tensors[operator.inputs[1]].quantization
@@ -248,7 +252,10 @@ def _no_work(source: Shape, shapes: Sequence[Shape], output: Shape, options: Any
 
 
 def _convolution(source: Shape, shapes: Sequence[Shape], output: Shape, options: Any) -> _Work:
-    """Weights are filters x height x width x inputs; CMSIS-NN unfolds two columns to int16, but of plain 1x1 none."""
+    """Weights are filters x height x width x inputs.
+
+    CMSIS-NN's scratch buffer holds two im2col columns in int16; plain 1x1 convolutions need none.
+    """
     filters, height, width, inputs = shapes[1]
     is_plain = height == width == options.strideH == options.strideW == 1
     scratch = 0 if is_plain else 4 * height * width * inputs
@@ -256,7 +263,7 @@ def _convolution(source: Shape, shapes: Sequence[Shape], output: Shape, options:
 
 
 def _depthwise(source: Shape, shapes: Sequence[Shape], output: Shape, options: Any) -> _Work:
-    """Weights are 1 x height x width x filters; CMSIS-NN keeps them in int16."""
+    """Weights are 1 x height x width x filters; CMSIS-NN's scratch buffer holds as many values in int16."""
     _, height, width, filters = shapes[1]
     return _Work(math.prod(output) * height * width, (height, width), filters, 2 * height * width * filters)
 

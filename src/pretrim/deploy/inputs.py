@@ -1,4 +1,4 @@
-"""What an export is given, as every runtime takes it; and the copy of the network that is converted."""
+"""Checks of an export's inputs, in the form that every runtime takes, and the copy of the network to convert."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from .runtime import Outputs
 
 Inputs: TypeAlias = tuple[torch.Tensor, ...]
 Normalisation: TypeAlias = tuple[Sequence[float], Sequence[float]]
-LEAST_CALIBRATION = 2
+MIN_CALIBRATION_IMAGES = 2
 DIMENSIONS = (2, 5)
-"""Of an input with its batch: vectors, and signals of one to three spatial dimensions"""
+"""Smallest and largest rank of an input with its batch: from vectors to three spatial dimensions."""
 
 
 def checked_images(images: torch.Tensor | Inputs) -> Inputs:
-    """Images without gradients, on the CPU, N x C x ... of each input. Raises UsageError for what no runtime takes."""
+    """Check images and return them detached, on the CPU, as one N x C x ... tensor for each input.
+
+    Raises UsageError for images that no runtime takes.
+    """
     inputs = _as_inputs(images)
     for value in inputs:
         if not DIMENSIONS[0] <= value.ndim <= DIMENSIONS[1] or not len(value) or value.dtype != torch.float32:
@@ -42,7 +45,7 @@ def checked_images(images: torch.Tensor | Inputs) -> Inputs:
 
 
 def checked_calibration(calibration: torch.Tensor | Inputs | None, images: Inputs) -> Inputs | None:
-    """Calibration images of the same shapes, on the CPU. Raises UsageError for others, and for too few."""
+    """Check calibration images and return them detached, on the CPU. Raises UsageError for other shapes or too few."""
     if calibration is None:
         return None
     inputs = _as_inputs(calibration)
@@ -54,15 +57,15 @@ def checked_calibration(calibration: torch.Tensor | Inputs | None, images: Input
                 f"Expected calibration images of {list(image.shape[1:])} in float32, as the network takes, but got "
                 f"{list(value.shape[1:])} in {value.dtype}: give images of that shape."
             )
-        if len(value) < LEAST_CALIBRATION or len(value) != len(inputs[0]):
-            raise UsageError(f"Expected {LEAST_CALIBRATION} or more calibration images, but got {len(value)}.")
+        if len(value) < MIN_CALIBRATION_IMAGES or len(value) != len(inputs[0]):
+            raise UsageError(f"Expected {MIN_CALIBRATION_IMAGES} or more calibration images, but got {len(value)}.")
         if not value.isfinite().all():
             raise UsageError("Expected finite calibration images, but some hold NaN or infinity: leave those out.")
     return tuple(value.detach().cpu() for value in inputs)
 
 
 def _as_inputs(images: torch.Tensor | Inputs) -> Inputs:
-    """One tensor for each input of the network. Raises UsageError for anything else."""
+    """Images as a tuple with one tensor for each input. Raises UsageError for anything but tensors."""
     inputs: Inputs = images if isinstance(images, tuple) and images else (images,)  # type: ignore[assignment]
     for value in inputs:
         if not isinstance(value, torch.Tensor):
@@ -74,25 +77,27 @@ def _as_inputs(images: torch.Tensor | Inputs) -> Inputs:
 
 
 def check_labels(images: Inputs, labels: torch.Tensor | None) -> None:
-    """Raises UsageError unless there is one label an image."""
+    """Raise UsageError unless there is one label for each image."""
     if labels is not None and (not isinstance(labels, torch.Tensor) or labels.shape != images[0].shape[:1]):
         shape = list(labels.shape) if isinstance(labels, torch.Tensor) else type(labels).__name__
         raise UsageError(f"Expected labels as a torch.Tensor of [{len(images[0])}], one an image, but got {shape}.")
 
 
 def checked_normalisation(images: Inputs, normalisation: Normalisation | None) -> list[list[float]] | None:
-    """(means, deviations) of the first input's channels as plain lists. Raises UsageError for other numbers of them."""
+    """(means, deviations) of the first input's channels as lists. Raises UsageError unless there is one per channel."""
     if normalisation is None:
         return None
-    pair = [[float(value) for value in part] for part in normalisation]
+    mean_std = [[float(value) for value in part] for part in normalisation]
     channels = images[0].shape[1]
-    if [len(part) for part in pair] != 2 * [channels] or not np.isfinite(np.array(pair)).all():
-        raise UsageError(f"Expected a normalisation of {channels} finite means and as many deviations, but got {pair}.")
-    return pair
+    if [len(part) for part in mean_std] != 2 * [channels] or not np.isfinite(np.array(mean_std)).all():
+        raise UsageError(
+            f"Expected a normalisation of {channels} finite means and as many deviations, but got {mean_std}."
+        )
+    return mean_std
 
 
 class PlainNetwork(nn.Module):
-    """A copy of a network as exporters want it: on the CPU, contiguous, in eval mode, its outputs in one flat tuple."""
+    """A copy of a network for exporters: on the CPU, contiguous, in eval mode, returning a tensor or a flat tuple."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -109,9 +114,12 @@ class PlainNetwork(nn.Module):
 
     @torch.no_grad()
     def outputs(self, images: Inputs) -> Outputs:
-        """Each output for N images, one at a time as the artifact takes them. Raises ModelError."""
+        """Run N images one at a time, as the artifact takes them, and return each output (N x ...).
+
+        Raises ModelError if the network does not run, or returns anything but tensors of one row per image.
+        """
         try:
-            found = [
+            rows = [
                 tree_leaves(self(*(value[number : number + 1] for value in images))) for number in range(len(images[0]))
             ]
         except Exception as error:  # the user's own code; its error is shown
@@ -119,16 +127,16 @@ class PlainNetwork(nn.Module):
             raise ModelError(
                 f"The network does not run on one image of {sizes}: its forward raised {describe_failure(error)}."
             ) from error
-        shapes = [list(part.shape) for part in found[0]]
+        shapes = [list(part.shape) for part in rows[0]]
         if not shapes or any(shape[:1] != [1] for shape in shapes):
             raise ModelError(f"Expected the network to return tensors of one row an image, but for one got {shapes}.")
-        return [np.concatenate([part.numpy() for part in parts]) for parts in zip(*found, strict=True)]
+        return [np.concatenate([part.numpy() for part in parts]) for parts in zip(*rows, strict=True)]
 
 
 def own_rounding(plain: PlainNetwork, images: Inputs, wanted: Outputs) -> float | None:
-    """How far the network's float32 outputs are from its own in float64, as `Proof.relative_error`.
+    """The relative error (`Proof.relative_error`) of the network's float32 outputs against its float64 outputs.
 
-    None where it has no float64, as a network that converts to float32 by itself.
+    None if the network does not run in float64, such as one that converts to float32 itself.
 
     Args:
         plain: the network, with tensors in and out.

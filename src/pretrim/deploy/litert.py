@@ -1,4 +1,4 @@
-"""LiteRT (``.tflite``): litert-torch converts, ai-edge-quantizer quantises. Images are N x ... x C there."""
+"""LiteRT (``.tflite``): conversion by litert-torch, quantisation by ai-edge-quantizer; images are N x ... x C."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "args", "output"
-VIEW = "Cannot view a tensor"
-"""What torch says of ``x.view(len(x), -1)`` where the channels of feature maps are last in memory"""
+VIEW_ERROR = "Cannot view a tensor"
+"""Start of torch's error for ``x.view(len(x), -1)`` on feature maps in channels-last memory format."""
 
 
 def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
-    """The network as a flatbuffer with float32 inputs 1 x ... x C, of the examples' shapes.
+    """Convert a network to a flatbuffer with float32 inputs 1 x ... x C, in the shapes of the examples (1 x C x ...).
 
     Raises:
         UsageError: a package is missing.
@@ -44,7 +44,7 @@ def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
         file = Path(folder) / "model.tflite"
         try:
             with silence():
-                plain = remove_expansions(plain_transposed(network, *examples), *examples)
+                rewritten = remove_expansions(plain_transposed(network, *examples), *examples)
                 spatial = [number for number, example in enumerate(examples) if example.ndim > 2]
                 inputs = tuple(example.movedim(1, -1).contiguous() for example in examples)
 
@@ -53,20 +53,20 @@ def convert(network: nn.Module, *examples: torch.Tensor) -> Converted:
                     litert.convert(converted, inputs).export(str(file))
 
                 try:
-                    export(plain)
+                    export(rewritten)
                 except Exception as error:
-                    if VIEW not in str(error):
+                    if VIEW_ERROR not in str(error):
                         raise
-                    export(contiguous_inputs(plain))
+                    export(contiguous_inputs(rewritten))
         except Exception as error:  # the converter raises many kinds
             raise export_error("LiteRT", error) from error
         return Converted(packed(file.read_bytes()))
 
 
 def contiguous_inputs(network: nn.Module) -> nn.Module:
-    """The network on copies of its inputs with the channels first in memory, as it has them in PyTorch.
+    """Wrap a network so that it runs on contiguous copies of its inputs, with the channels first as in PyTorch.
 
-    Only where the converter asks for it: the file of any other network stays what it was.
+    This is used only after `VIEW_ERROR`, so the files of all other networks stay the same.
     """
     from torch import nn
 
@@ -76,18 +76,22 @@ def contiguous_inputs(network: nn.Module) -> nn.Module:
             self.network = network
 
         def forward(self, *inputs: torch.Tensor) -> Any:
-            return self.network(*(each.contiguous() for each in inputs))
+            return self.network(*(value.contiguous() for value in inputs))
 
     return Contiguous().eval()
 
 
 def quantise(content: bytes, *calibration: Images) -> Converted:
-    """Static int8 of a model, its input and outputs too: weights by channel, activations by the calibration.
+    """Quantise a model to static int8, including inputs and outputs: per-channel weights, calibrated activation ranges.
 
-    The quantiser's own `calibrate` keeps a moving average of the ranges, which clips them (10 dB where the true
-    ranges give 30); so the smallest and largest values are taken.
+    The quantiser's own `calibrate` keeps a moving average of the ranges, which clips them (an SQNR of 10 dB, where the
+    true ranges give 30 dB); so the minimum and maximum are taken instead.
 
-    Raises ExportError where the quantiser cannot do it.
+    Args:
+        content: bytes of a float32 model.
+        calibration: images for each input, N x C x ...
+
+    Raises ExportError if the quantiser fails.
     """
     from .tflite import packed
 
@@ -104,29 +108,32 @@ def quantise(content: bytes, *calibration: Images) -> Converted:
                 quantiser = quantizer.Quantizer(str(file), recipe.static_wi8_ai8())
                 calibration_run = calibrator.Calibrator(str(file), num_threads=1, qsv_update_func=ranges.min_max_update)
                 calibration_run.calibrate({SIGNATURE: samples}, quantiser._recipe_manager)
-                found = quantiser.quantize(_wide(calibration_run.get_model_qsvs()), enable_progress_report=False)
-                quantised = bytes(found.quantized_model)
+                result = quantiser.quantize(_widened(calibration_run.get_model_qsvs()), enable_progress_report=False)
+                quantised = bytes(result.quantized_model)
         except Exception as error:
             raise export_error("the quantiser of LiteRT", error) from error
     return Converted(packed(quantised))
 
 
-def _wide(ranges: dict[str, dict[str, NDArray[np.float32]]]) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """Ranges with room for activations that were zero on all images (a squeeze that ReLU shuts).
+def _widened(ranges: dict[str, dict[str, NDArray[np.float32]]]) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Widen, in place, the ranges of activations that are zero on all images (such as a squeeze that ReLU shuts off).
 
-    From such a range the quantiser makes a scale of 4e-12, which XNNPACK refuses, or ends the process over.
+    The quantiser makes a scale of 4e-12 from such a range, which XNNPACK rejects, or which ends the process.
     """
     import numpy as np
 
-    widest = max((float(np.abs(found[end]).max()) for found in ranges.values() for end in ("min", "max")), default=1.0)
-    for found in ranges.values():
-        if not found["min"].any() and not found["max"].any():
-            found["max"] = np.full_like(found["max"], widest)
+    widest = max(
+        (float(np.abs(tensor_range[end]).max()) for tensor_range in ranges.values() for end in ("min", "max")),
+        default=1.0,
+    )
+    for tensor_range in ranges.values():
+        if not tensor_range["min"].any() and not tensor_range["max"].any():
+            tensor_range["max"] = np.full_like(tensor_range["max"], widest)
     return ranges
 
 
 def _input_names(count: int) -> list[str]:
-    """As the converter calls them."""
+    """The converter's names of the inputs."""
     return [f"{INPUT}_{number}" for number in range(count)]
 
 
@@ -137,7 +144,7 @@ def _channels_last(image: Images) -> Images:
 
 
 class Session(BaseSession):
-    """A model in LiteRT's interpreter, with its XNNPACK kernels, or with its plain reference kernels."""
+    """A model loaded in LiteRT's interpreter, with its XNNPACK kernels or its reference kernels."""
 
     def __init__(self, path: Path, threads: int = 1, reference: bool = False) -> None:
         package = need("ai_edge_litert.interpreter")
@@ -153,7 +160,7 @@ class Session(BaseSession):
         self.output_scales = [_scale(tensor) for tensor in self.outputs]
 
     def run(self, *inputs: Images) -> Outputs:
-        """Each output for one image."""
+        """Run one image and return each output."""
         for value, tensor in zip(inputs, self.inputs, strict=True):
             self.interpreter.set_tensor(tensor["index"], quantised(_channels_last(value), tensor))
         self.interpreter.invoke()
@@ -161,7 +168,7 @@ class Session(BaseSession):
 
 
 def reference_interpreter(content: bytes) -> Any:
-    """An interpreter of a model's bytes with LiteRT's plain reference kernels, ready to run."""
+    """Load a model's bytes into an interpreter with LiteRT's reference kernels and allocated tensors."""
     package = need("ai_edge_litert.interpreter")
     with silence():
         interpreter = package.Interpreter(
@@ -172,9 +179,9 @@ def reference_interpreter(content: bytes) -> Any:
 
 
 def _number_of(tensor: dict[str, Any]) -> int:
-    """Of an input ``serving_default_args_1:0`` or ``args_1``: the interpreter lists them in any order."""
-    digits = str(tensor["name"]).partition(":")[0].rpartition("_")[2]
-    return int(digits) if digits.isdigit() else 0
+    """The index in an input's name, ``serving_default_args_1:0`` or ``args_1``; the interpreter's list is unordered."""
+    suffix = str(tensor["name"]).partition(":")[0].rpartition("_")[2]
+    return int(suffix) if suffix.isdigit() else 0
 
 
 def _scale(tensor: dict[str, Any]) -> tuple[float, int] | None:
@@ -185,19 +192,19 @@ def _scale(tensor: dict[str, Any]) -> tuple[float, int] | None:
 
 
 def quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray[Any]:
-    """Values as a tensor takes them."""
+    """Quantise values as a tensor takes them; float32 tensors take them as they are."""
     import numpy as np
 
     if tensor["dtype"] == np.float32:
         return np.ascontiguousarray(values)
     scale, zero = tensor["quantization"]
     limits = np.iinfo(tensor["dtype"])
-    whole: NDArray[Any] = np.clip(np.rint(values / scale + zero), limits.min, limits.max).astype(tensor["dtype"])
-    return whole
+    integers: NDArray[Any] = np.clip(np.rint(values / scale + zero), limits.min, limits.max).astype(tensor["dtype"])
+    return integers
 
 
 def restored(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32]:
-    """A tensor's values in float32."""
+    """Dequantise a tensor's values to float32."""
     import numpy as np
 
     if tensor["dtype"] == np.float32:
@@ -209,12 +216,12 @@ def restored(values: NDArray[Any], tensor: dict[str, Any]) -> NDArray[np.float32
 def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tuple[Callable[[], Any], str]:
     """Load a model on the machine that measures it (`Runtime.load`).
 
-    Older boards have the interpreter under the names of tflite_runtime or tensorflow.
+    Older boards have the interpreter in the packages tflite_runtime or tensorflow.
 
     Args:
         path: the .tflite.
         inputs: one array for each input.
-        threads: of the runtime.
+        threads: number of threads for the runtime.
         providers: not used here.
     """
     try:

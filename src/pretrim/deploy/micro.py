@@ -1,6 +1,6 @@
-"""TensorFlow Lite for Microcontrollers (``pretrim[mcu]``): the same interpreter as on the board, on this machine.
+"""TensorFlow Lite for Microcontrollers (``pretrim[mcu]``): the interpreter of the board, run on this machine.
 
-It answers what a board would: is every operator there, how large must the arena be, are the outputs those of LiteRT.
+It shows whether every operator has a kernel, how large the arena must be, and whether the outputs match LiteRT's.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .runtime import ones
 from .tflite import int8_operators, operators
 
 LARGE_ARENA = 256 << 20
-"""Recorded in a large arena, the allocations are those of the smallest one that works (found by bisection)."""
+"""Arena size for recording: the recorded allocations equal the smallest arena that works, as bisection showed."""
 _ALLOCATION = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 _MISSING = re.compile(r"op for builtin opcode '?([A-Z0-9_]+)'?")
 
 
 class MissingOperators(ExportError):
-    """A file has operators that TensorFlow Lite for Microcontrollers has no kernel for.
+    """Raised for a file with operators that TensorFlow Lite for Microcontrollers has no kernel for.
 
     Attributes:
-        names: of the operators; those that it has in float32 alone as "SQRT in int8".
+        names: names of the operators; those with a kernel only for float32 appear as "SQRT in int8".
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -47,14 +47,16 @@ class MissingOperators(ExportError):
 
 
 def missing_operators(content: bytes) -> tuple[str, ...]:
-    """Operators of a ``.tflite`` that the interpreter has not, by the table of its release; it is not run."""
+    """Operators of a ``.tflite`` without a kernel in TFLM, by the table of its release; the interpreter is not run."""
     unknown = [name for name in operators(content) if name not in METHODS]
     return (*unknown, *(f"{name} in int8" for name in sorted(FLOAT_ONLY & int8_operators(content))))
 
 
 def check_operators(content: bytes) -> None:
-    """Raises ExportError where the interpreter for microcontrollers does not run a ``.tflite``: by itself where it is
-    installed, and else by the table of its operators."""
+    """Raise ExportError if the interpreter for microcontrollers does not run a ``.tflite``.
+
+    The interpreter decides where it is installed; otherwise the table of its operators does.
+    """
     if is_installed("tflite_micro"):
         arena(content)
     elif missing := missing_operators(content):
@@ -63,12 +65,12 @@ def check_operators(content: bytes) -> None:
 
 @dataclass(frozen=True)
 class Arena:
-    """The RAM that the interpreter takes.
+    """The interpreter's tensor arena on this 64-bit host.
 
     Attributes:
-        total_bytes: the smallest arena that works.
-        head_bytes: activations and scratch, placed by the greedy planner.
-        tail_bytes: what stays: structures of the interpreter. They are of a 64-bit host; a board's are smaller.
+        total_bytes: size of the smallest arena that works.
+        head_bytes: bytes of activations and scratch buffers, placed by the greedy planner.
+        tail_bytes: bytes of the interpreter's persistent structures, which are smaller on a 32-bit board.
     """
 
     total_bytes: int
@@ -77,82 +79,90 @@ class Arena:
 
 
 def arena(content: bytes) -> Arena:
-    """The arena of an int8 or float32 ``.tflite``, by TensorFlow Lite for Microcontrollers itself.
+    """Measure the arena of an int8 or float32 ``.tflite`` with TensorFlow Lite for Microcontrollers itself.
 
     Raises:
         UsageError: the package is missing.
-        ExportError: an operator is missing there, or the model cannot be run.
+        ExportError: the interpreter lacks an operator, or cannot run the model.
     """
 
-    def allocations(interpreter: Any) -> None:
+    def invoke_and_report(interpreter: Any) -> None:
         interpreter.invoke()
         interpreter.print_allocations()
 
-    said = _interpret(content, allocations)[1]
-    found = {part: int(number) for part, number in _ALLOCATION.findall(said)}
-    if sorted(found) != ["head", "tail", "total"]:
+    log = _interpret(content, invoke_and_report)[1]
+    sizes = {part: int(number) for part, number in _ALLOCATION.findall(log)}
+    if sorted(sizes) != ["head", "tail", "total"]:
         raise ExportError("Expected the interpreter for microcontrollers to tell its allocations, but it did not.")
-    return Arena(found["total"], found["head"], found["tail"])
+    return Arena(sizes["total"], sizes["head"], sizes["tail"])
 
 
 def run(content: bytes, images: NDArray[Any]) -> NDArray[Any]:
-    """The first output of a model with one input, for images in its own data type and layout, N x ... x C."""
+    """Run images through a model with one input and return its first output.
+
+    Args:
+        content: the model's bytes.
+        images: N x ... x C, in the model's own data type and layout.
+    """
     return run_all(content, [images], outputs=1)[0]
 
 
 def run_all(content: bytes, inputs: Sequence[NDArray[Any]], outputs: int) -> list[NDArray[Any]]:
-    """Every output for images in the model's own data type and layout.
+    """Run images through a model and return every output.
 
     Args:
-        content: the model's.
-        inputs: N x ... x C for each of its inputs.
-        outputs: how many it has.
+        content: the model's bytes.
+        inputs: N x ... x C for each input, in the model's own data type and layout.
+        outputs: number of the model's outputs.
     """
 
-    def answers(interpreter: Any) -> list[NDArray[Any]]:
-        found = []
+    def run_images(interpreter: Any) -> list[NDArray[Any]]:
+        rows = []
         for image in ones(inputs):
             for number, value in enumerate(image):
                 interpreter.set_input(value, number)
             interpreter.invoke()
-            found.append([interpreter.get_output(number).copy() for number in range(outputs)])
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+            rows.append([interpreter.get_output(number).copy() for number in range(outputs)])
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
-    result: list[NDArray[Any]] = _interpret(content, answers)[0]
+    result: list[NDArray[Any]] = _interpret(content, run_images)[0]
     return result
 
 
 def _interpret(content: bytes, use: Callable[[Any], Any]) -> tuple[Any, str]:
-    """Load a model and use its interpreter: what that gave, and what was written to the error stream meanwhile."""
+    """Load a model and call `use` with its interpreter; returns the result and the text written to stderr meanwhile."""
     runtime = need("tflite_micro").runtime
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as log:
         try:
-            with silence(), _errors_to(said):
+            with silence(), _redirected_stderr(log):
                 interpreter = runtime.Interpreter.from_bytes(content, arena_size=LARGE_ARENA)
-                shape = interpreter.get_input_details(0)
-                interpreter.set_input(np.zeros(shape["shape"], shape["dtype"]), 0)
+                details = interpreter.get_input_details(0)
+                interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
                 result = use(interpreter)
         except (RuntimeError, ValueError) as error:
-            raise _not_runnable(content, _text(said), error) from error
-        return result, _text(said)
+            raise _not_runnable(content, _text(log), error) from error
+        return result, _text(log)
 
 
-def _not_runnable(content: bytes, said: str, error: Exception) -> ExportError:
-    """What to raise for a model that the interpreter refused; it names the first operator that it misses alone."""
-    refused, known = _MISSING.search(said), missing_operators(content)
-    if refused is not None:
-        return MissingOperators(list(dict.fromkeys([refused[1], *known])))
-    if known:
-        return MissingOperators(known)
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _not_runnable(content: bytes, log: str, error: Exception) -> ExportError:
+    """The error for a model that the interpreter rejected.
+
+    The interpreter names only the first operator that it lacks; the others come from the table.
+    """
+    match, missing = _MISSING.search(log), missing_operators(content)
+    if match is not None:
+        return MissingOperators(list(dict.fromkeys([match[1], *missing])))
+    if missing:
+        return MissingOperators(missing)
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
     return ExportError(
         f"The model does not run on TensorFlow Lite for Microcontrollers: {lines[0] if lines else error}."
     )
 
 
 @contextmanager
-def _errors_to(file: IO[bytes]) -> Iterator[None]:
-    """What C++ writes to the error stream."""
+def _redirected_stderr(file: IO[bytes]) -> Iterator[None]:
+    """Redirect stderr, including what C++ writes to it, into a file."""
     saved = os.dup(2)
     os.dup2(file.fileno(), 2)
     try:

@@ -1,4 +1,4 @@
-"""ONNX, for ONNX Runtime: torch's own exporters, and ONNX Runtime's static quantisation."""
+"""ONNX for ONNX Runtime: conversion by torch's exporters, quantisation by ONNX Runtime's static quantiser."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT, BATCH = "input", "output", "batch"
 OPSETS = (11, 23)
-OLDEST_OF_DYNAMO = 18
-"""torch's exporter writes 18 for anything older, without an error (github.com/pytorch/pytorch/pull/161056); for older
-ones its predecessor, which traces with TorchScript, is asked."""
+OLDEST_DYNAMO_OPSET = 18
+"""torch's dynamo exporter silently writes opset 18 when an older one is requested
+(github.com/pytorch/pytorch/pull/161056); older opsets use its predecessor, which traces with TorchScript."""
 OLDEST_INT8 = 13
-"""Scales by channel came to QuantizeLinear and DequantizeLinear in opset 13."""
+"""QuantizeLinear and DequantizeLinear have per-channel scales since opset 13."""
 PROVIDERS = ("CPUExecutionProvider",)
 
 
 def convert(
     network: nn.Module, *examples: torch.Tensor, opset: int | None = None, dynamic_batch: bool = False
 ) -> Converted:
-    """The network as an ONNX model with float32 inputs N x C x ..., of the examples' shapes.
+    """Convert a network to an ONNX model with float32 inputs N x C x ..., in the shapes of the examples.
 
     Args:
-        network: in eval mode.
-        examples: one for each input, 1 x C x ...
+        network: a module in eval mode.
+        examples: one tensor for each input, 1 x C x ...
         opset: 11 to 23; None for the exporter's default.
-        dynamic_batch: N is free; without it, it is 1.
+        dynamic_batch: leave N free; otherwise it is 1.
 
     Raises:
         UsageError: a package is missing, or the opset cannot be written.
@@ -46,32 +46,36 @@ def convert(
     """
     need("onnxscript")
     _check_opset(opset)
-    legacy = opset is not None and opset < OLDEST_OF_DYNAMO
+    uses_torchscript = opset is not None and opset < OLDEST_DYNAMO_OPSET
     names = [INPUT if number == 0 else f"{INPUT}_{number}" for number in range(len(examples))]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         try:
             with silence():
-                (_trace if legacy else _export)(network, examples, file, names, opset, dynamic_batch)
+                (_trace if uses_torchscript else _export)(network, examples, file, names, opset, dynamic_batch)
         except Exception as error:  # the exporters raise many kinds
-            raise export_error("ONNX" if not legacy else f"the exporter for ONNX opset {opset}", error) from error
-        content = _plain(file.read_bytes())
-    written = opset_of(content)
-    if opset is not None and written != opset:
-        raise ExportError(f"Expected ONNX of opset {opset}, but torch's exporter wrote {written}: leave out --opset.")
+            raise export_error(
+                "ONNX" if not uses_torchscript else f"the exporter for ONNX opset {opset}", error
+            ) from error
+        content = _without_metadata(file.read_bytes())
+    written_opset = opset_of(content)
+    if opset is not None and written_opset != opset:
+        raise ExportError(
+            f"Expected ONNX of opset {opset}, but torch's exporter wrote {written_opset}: leave out --opset."
+        )
     return Converted(content)
 
 
 def _export(
     network: nn.Module, examples: Sequence[torch.Tensor], file: Path, names: list[str], opset: int | None, dynamic: bool
 ) -> None:
-    """By torch.export, opset 18 and newer."""
+    """Export by torch.export, for opset 18 and newer."""
     import torch
 
     batch = torch.export.Dim(BATCH, min=1, max=1 << 16)
     torch.onnx.export(
         network,
-        # A dimension of one would be taken for a constant.
+        # torch.export would take a dimension of size 1 for a constant.
         tuple(torch.cat([example, example]) for example in examples) if dynamic else tuple(examples),
         file,
         dynamo=True,
@@ -86,7 +90,7 @@ def _export(
 def _trace(
     network: nn.Module, examples: Sequence[torch.Tensor], file: Path, names: list[str], opset: int | None, dynamic: bool
 ) -> None:
-    """By TorchScript, opset 17 and older: what the forward decides by values is fixed by the examples."""
+    """Export by TorchScript tracing, for opset 17 and older: the examples fix all data-dependent control flow."""
     import torch
     from torch.utils._pytree import tree_leaves
 
@@ -106,7 +110,7 @@ def _trace(
 
 
 def _check_opset(opset: int | None, *, int8: bool = False) -> None:
-    """Raises UsageError for one that cannot be written."""
+    """Raise UsageError for an opset that cannot be written."""
     if opset is None:
         return
     if not OPSETS[0] <= opset <= OPSETS[1]:
@@ -117,45 +121,45 @@ def _check_opset(opset: int | None, *, int8: bool = False) -> None:
         )
 
 
-def _plain(content: bytes) -> bytes:
-    """The same model without the exporter's stack traces, which name the files of this machine."""
+def _without_metadata(content: bytes) -> bytes:
+    """Remove the exporter's stack traces from a model: they contain file names of this machine."""
     model = need("onnx").load_from_string(content)
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+    for message in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         for name in ("metadata_props", "doc_string"):
-            part.ClearField(name)
+            message.ClearField(name)
     for function in model.functions:
-        for part in (function, *function.node):
-            part.ClearField("metadata_props")
-            part.ClearField("doc_string")
+        for message in (function, *function.node):
+            message.ClearField("metadata_props")
+            message.ClearField("doc_string")
     return bytes(model.SerializeToString())
 
 
 def opset_of(content: bytes) -> int:
-    """The version of the standard operators that a model uses."""
+    """The opset version of a model's standard operators."""
     model = need("onnx").load_from_string(content)
     return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
 
 
 def quantise(content: bytes, *calibration: Images, signed: bool = False) -> Converted:
-    """Static int8 of a model: weights by channel, activations by the smallest and largest value on the calibration.
+    """Quantise a model to static int8: per-channel weights, activation ranges by min and max over the calibration.
 
     Args:
-        content: a float32 model.
-        calibration: for each input, images as the network takes them, N x C x ...
-        signed: int8 activations, which ARM's kernels are fastest with. Without it activations are uint8 and weights
-            have 7 bits, for x86: its kernels are fastest with these types, and on a processor without VNNI they add
-            pairs of products in 16 bits, which full weights overflow (22 dB instead of 32, seen with AVX2).
+        content: bytes of a float32 model.
+        calibration: images for each input as the network takes them, N x C x ...
+        signed: int8 activations, which are fastest in the kernels for ARM. Otherwise activations are uint8 and weights
+            have 7 bits, for x86: its kernels are fastest with these types, and without VNNI they add pairs of products
+            in 16 bits, which overflow with 8-bit weights (22 dB instead of 32, seen with AVX2).
 
-    Raises ExportError where ONNX Runtime cannot do it.
+    Raises ExportError if ONNX Runtime cannot quantise the model.
     """
     quantization = need("onnxruntime.quantization")
-    preparing = need("onnxruntime.quantization.shape_inference")
+    preprocessing = need("onnxruntime.quantization.shape_inference")
     types, names = quantization.QuantType, _input_names(content)
     samples = [dict(zip(names, image, strict=True)) for image in ones(calibration)]
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
-        """What ONNX Runtime reads images from."""
+        """Feeds the calibration images to ONNX Runtime."""
 
         def __init__(self) -> None:
             self.images: Iterator[Mapping[str, Any]] = iter(samples)
@@ -164,11 +168,11 @@ def quantise(content: bytes, *calibration: Images, signed: bool = False) -> Conv
             return next(self.images, None)
 
     with tempfile.TemporaryDirectory() as folder:
-        plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
+        original, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
         try:
-            plain.write_bytes(content)
+            original.write_bytes(content)
             with silence():
-                preparing.quant_pre_process(plain, prepared)
+                preprocessing.quant_pre_process(original, prepared)
                 quantization.quantize_static(
                     prepared,
                     quantised,
@@ -182,7 +186,7 @@ def quantise(content: bytes, *calibration: Images, signed: bool = False) -> Conv
                 )
         except Exception as error:
             raise export_error("ONNX Runtime's quantisation", error) from error
-        return Converted(_plain(quantised.read_bytes()))
+        return Converted(_without_metadata(quantised.read_bytes()))
 
 
 def _input_names(content: bytes) -> list[str]:
@@ -190,10 +194,10 @@ def _input_names(content: bytes) -> list[str]:
 
 
 class Session(BaseSession):
-    """A model in ONNX Runtime.
+    """A model loaded in ONNX Runtime.
 
     Attributes:
-        provider: the execution provider that runs it: what was asked for first and is there.
+        provider: the execution provider in use: the first of the requested ones that is available.
     """
 
     def __init__(self, path: Path, threads: int = 1, providers: tuple[str, ...] = PROVIDERS) -> None:
@@ -207,7 +211,7 @@ class Session(BaseSession):
         self.names = [entry.name for entry in self.session.get_inputs()]
 
     def run(self, *inputs: Images) -> Outputs:
-        """Each output for one image, or for as many as the model takes."""
+        """Run one image, or a batch if the model takes one, and return each output."""
         outputs: Outputs = self.session.run(None, dict(zip(self.names, inputs, strict=True)))
         return outputs
 
@@ -218,20 +222,20 @@ def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tu
     Args:
         path: the .onnx.
         inputs: one array for each input.
-        threads: of the runtime.
-        providers: execution providers, the first that is there.
+        threads: number of threads for the runtime.
+        providers: execution providers in order of preference.
     """
     import os
 
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports its use to its maker otherwise
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # otherwise it sends usage data to Microsoft
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    wanted = [name for name in providers if name in ort.get_available_providers()]
-    session = ort.InferenceSession(path, options, providers=wanted or ["CPUExecutionProvider"])
+    available = [name for name in providers if name in ort.get_available_providers()]
+    session = ort.InferenceSession(path, options, providers=available or ["CPUExecutionProvider"])
     feed = {entry.name: value for entry, value in zip(session.get_inputs(), inputs)}  # noqa: B905  # Python 3.8
     return lambda: session.run(None, feed), session.get_providers()[0]
 

@@ -1,8 +1,8 @@
-"""Parts of an output that hold values of different kinds, such as a detector's boxes and scores in one concatenation.
+"""Find parts of an output with values of different kinds, such as a detector's boxes and scores in one concatenation.
 
-A network runs on one image, and beside each tensor goes one of labels: an operator that only moves values moves the
-labels as well, a concatenation gives each operand labels of its own, elementwise operators keep them, and all others
-drop them.
+The network runs on one image, with a tensor of labels for each tensor of values: an operator that only moves values
+moves the labels too, a concatenation gives each operand new labels, elementwise operators keep labels, and all other
+operators drop them.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ MOVING = (
     aten.constant_pad_nd.default,
     aten.pixel_shuffle.default,
 )
-"""Operators that copy values to other places, beside the views"""
-LABEL = torch.int32
-MOST = 64
-"""Parts of one output: more are no longer a concatenation that someone wrote down"""
+"""Operators that only copy values to other positions, apart from views."""
+LABEL_TYPE = torch.int32
+MAX_PARTS = 64
+"""Largest number of parts of one output; more than that are unlikely to come from a written concatenation."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """Where a part lies in an output.
+    """The region of an output that a part fills.
 
     Attributes:
-        output: number of the output.
-        mask: which values of one image belong to it, of the output's shape without the batch.
-        name: for messages: "channels 4 to 6".
+        output: index of the output.
+        mask: mask of the part's values in one image, in the output's shape without the batch dimension.
+        name: name for messages, such as "channels 4 to 6".
     """
 
     output: int
@@ -51,11 +51,11 @@ class Region:
 
 
 def parts_of(network: nn.Module, examples: Sequence[torch.Tensor]) -> tuple[Region, ...]:
-    """The parts of each output that come from different operands of a concatenation; none for outputs of one kind.
+    """The parts of each output that come from different operands of a concatenation; none for other outputs.
 
     Args:
-        network: in eval mode; it returns a tensor or a flat tuple of tensors.
-        examples: one for each input, 1 x C x ...
+        network: a module in eval mode that returns a tensor or a flat tuple of tensors.
+        examples: one tensor for each input, 1 x C x ...
     """
     with torch.no_grad(), _Labels() as labels:
         outputs = tree_leaves(network(*examples))
@@ -63,47 +63,49 @@ def parts_of(network: nn.Module, examples: Sequence[torch.Tensor]) -> tuple[Regi
 
 
 def _regions(number: int, labels: torch.Tensor) -> list[Region]:
-    plain = labels[0].numpy()
-    found = np.unique(plain)
-    if not 2 <= len(found) <= MOST:
+    image_labels = labels[0].numpy()
+    part_labels = np.unique(image_labels)
+    if not 2 <= len(part_labels) <= MAX_PARTS:
         return []
-    regions = [Region(number, plain == label, _name(plain == label)) for label in found]
+    regions = [Region(number, image_labels == label, _name(image_labels == label)) for label in part_labels]
     return sorted(regions, key=lambda region: int(region.mask.ravel().argmax()))
 
 
 def _name(mask: NDArray[np.bool_]) -> str:
-    """By the dimensions that a part does not fill.
+    """Name a part by the dimensions that it fills only partly.
 
     >>> _name(np.array([[False], [True], [True]]))
     'channels 1 to 2'
     """
     names = []
     for axis, size in enumerate(mask.shape):
-        places = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        first, last = int(places[0]), int(places[-1])
-        if len(places) < size:
-            where = f"{first} to {last}" if last > first else f"{first}"
+        filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        first, last = int(filled[0]), int(filled[-1])
+        if len(filled) < size:
+            indices = f"{first} to {last}" if last > first else f"{first}"
             plural = "s" if last > first else ""
-            names.append(f"channel{plural} {where}" if axis == 0 else f"place{plural} {where} of dimension {axis + 1}")
+            names.append(
+                f"channel{plural} {indices}" if axis == 0 else f"place{plural} {indices} of dimension {axis + 1}"
+            )
     return ", ".join(names)
 
 
 class _Labels(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Labels of the values in memory while a network runs: what is not labelled is of one kind.
+    """Tracks labels of tensor values while a network runs; a tensor without labels has values of a single kind.
 
-    They are kept for each piece of memory, so that every view of it has its labels without more ado.
+    Labels are kept for each storage, so that all views of a storage share them.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._memory: dict[int, torch.Tensor] = {}
-        self._alive: list[torch.Tensor] = []  # an address is free again once its tensor is gone
+        self._alive: list[torch.Tensor] = []  # keeps storage addresses from being reused
         self._next = 1
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The labels of a tensor, of its shape; 0 everywhere for one of a single kind."""
+        """The labels of a tensor, in its shape; all 0 for a tensor without labels."""
         labels = self._find(tensor)
-        return torch.zeros(tensor.shape, dtype=LABEL) if labels is None else labels
+        return torch.zeros(tensor.shape, dtype=LABEL_TYPE) if labels is None else labels
 
     def _find(self, tensor: torch.Tensor) -> torch.Tensor | None:
         memory = self._memory.get(tensor.untyped_storage().data_ptr())
@@ -114,7 +116,7 @@ class _Labels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _set(self, tensor: torch.Tensor, labels: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._memory:
-            self._memory[storage.data_ptr()] = torch.zeros(storage.nbytes() // tensor.element_size(), dtype=LABEL)
+            self._memory[storage.data_ptr()] = torch.zeros(storage.nbytes() // tensor.element_size(), dtype=LABEL_TYPE)
             self._alive.append(tensor)
         self.of(tensor).copy_(labels)
 
@@ -123,34 +125,34 @@ class _Labels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         operands = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
         if func in JOINING:
-            parts = [self._own(self.of(operand)) for operand in args[0]]
+            parts = [self._fresh_labels(self.of(operand)) for operand in args[0]]
             self._set(result, func(parts, *args[1:], **kwargs))
         elif func in MOVING:
             if self._find(args[0]) is not None:
                 self._set(result, func(self.of(args[0]), *args[1:]))
         elif func._schema.name.endswith("_") and isinstance(result, torch.Tensor):
-            self._written(operands[1:], result)
+            self._label_in_place(operands[1:], result)
         elif torch.Tag.pointwise in func.tags and isinstance(result, torch.Tensor):
             labels = self._of_operands(operands, result)
             if labels is not None:
                 self._set(result, labels)
         return result
 
-    def _own(self, labels: torch.Tensor) -> torch.Tensor:
-        """The same division into parts, with labels that nothing else has."""
-        found, places = torch.unique(labels, return_inverse=True)
-        self._next += len(found)
-        own: torch.Tensor = (places + (self._next - len(found))).to(LABEL)
-        return own
+    def _fresh_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """Replace the labels of a tensor by new, unused ones with the same division into parts."""
+        distinct, indices = torch.unique(labels, return_inverse=True)
+        self._next += len(distinct)
+        fresh: torch.Tensor = (indices + (self._next - len(distinct))).to(LABEL_TYPE)
+        return fresh
 
-    def _written(self, sources: Sequence[torch.Tensor], result: torch.Tensor) -> None:
-        """In place: what is written into a part of the memory becomes a part of its own."""
+    def _label_in_place(self, sources: Sequence[torch.Tensor], result: torch.Tensor) -> None:
+        """Label the result of an in-place operator: values written into part of a storage become a separate part."""
         labels = self._of_operands(sources, result)
         is_part = result.numel() * result.element_size() < result.untyped_storage().nbytes()
         if labels is not None or is_part:
-            self._set(result, self._own(self.of(result) if labels is None else labels))
+            self._set(result, self._fresh_labels(self.of(result) if labels is None else labels))
 
     def _of_operands(self, operands: Sequence[torch.Tensor], result: torch.Tensor) -> torch.Tensor | None:
-        """Those of the first operand of the result's shape that has any: the others have none, or the same."""
-        found = (self._find(operand) for operand in operands if operand.shape == result.shape)
-        return next((labels for labels in found if labels is not None), None)
+        """Labels of the first labelled operand with the result's shape; any others are taken to have the same."""
+        candidates = (self._find(operand) for operand in operands if operand.shape == result.shape)
+        return next((labels for labels in candidates if labels is not None), None)

@@ -1,6 +1,6 @@
-"""What pretrim needs to know of a runtime: one frozen record, in the file that converts to it.
+"""The interface of a runtime: a frozen `Runtime` record, defined in the module that converts to it.
 
-Such a file imports neither torch nor the runtime at its top, so that all runtimes can be listed in a moment.
+Such a module imports neither torch nor the runtime at the top, so that listing all runtimes is fast.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 RuntimeName: TypeAlias = str
 Images: TypeAlias = "NDArray[np.float32]"
-"""Images as the network takes them, normalised: N x C x ..., in whatever layout the artifact wants them."""
+"""Images as the network takes them, normalised: N x C x ..., whatever layout the artifact uses."""
 Outputs: TypeAlias = "list[NDArray[Any]]"
-"""Each output of a network in float32, N x ..., in the order of the leaves of what its `forward` returns."""
+"""Each output of a network in float32, N x ..., in the order of the leaves of its `forward`'s return value."""
 SPATIAL = {0: "", 1: "L", 2: "HW", 3: "DHW"}
-"""Letters of a layout, by the number of spatial dimensions"""
+"""Layout letters by the number of spatial dimensions."""
 
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What one runtime alone is asked for; each is named in its record's `Runtime.options`.
+    """Options that only some runtimes have; a runtime names those that it takes in `Runtime.options`.
 
     Attributes:
-        opset: of ONNX; None for the exporter's default.
-        dynamic_batch: the artifact takes any number of images at a time; without it, one.
-        signed: int8 activations for ARM's kernels in the place of uint8 for x86's.
+        opset: the ONNX opset; None for the exporter's default.
+        dynamic_batch: whether the artifact takes any batch size; otherwise it takes one image.
+        signed: int8 activations, for ARM's kernels, instead of uint8, for x86's.
     """
 
     opset: int | None = None
@@ -51,13 +51,13 @@ class ConversionOptions:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a converter is given.
+    """The arguments of a converter.
 
     Attributes:
-        network: a copy of the user's, on the CPU, in eval mode; it returns a tensor or a flat tuple of tensors.
+        network: a copy of the user's network, on the CPU, in eval mode; it returns a tensor or a flat tuple of tensors.
         examples: one tensor for each input of its ``forward``, 1 x C x ...
-        calibration: for int8, inputs as the network takes them, an array N x C x ... for each; empty for float32.
-        options: of the runtime.
+        calibration: for int8, one array N x C x ... for each input, as the network takes them; empty for float32.
+        options: options of the runtime.
     """
 
     network: nn.Module
@@ -67,21 +67,21 @@ class Conversion:
 
     @property
     def is_int8(self) -> bool:
-        """Whether integers are wanted: only they are calibrated."""
+        """Whether to convert to int8: only int8 has calibration images."""
         return bool(self.calibration)
 
     def samples(self) -> Iterator[tuple[Images, ...]]:
-        """The calibration one image at a time, each input of 1 x C x ..."""
+        """The calibration images one at a time, 1 x C x ... for each input."""
         return ones(self.calibration)
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A network in the form of a runtime.
+    """A converted network.
 
     Attributes:
-        content: the file's.
-        notes: what its user should know, such as operators without a fast kernel.
+        content: bytes of the runtime's file.
+        notes: notes for the user, such as operators without a fast kernel.
     """
 
     content: bytes
@@ -89,11 +89,11 @@ class Converted:
 
 
 class Session(ABC):
-    """An artifact that is loaded in its runtime. A runtime's own class has a method ``run``.
+    """An artifact loaded in its runtime. Each runtime's subclass implements `run`.
 
     Attributes:
-        scales: (scale, zero point) of each input that takes int8, None for one that takes float32; empty: all float32.
-        output_scales: the same of each output, as the file itself gives it.
+        scales: (scale, zero point) of each int8 input, None for a float32 input; empty if all are float32.
+        output_scales: (scale, zero point) of each int8 output of the file, None for float32; empty if all are float32.
     """
 
     scales: Sequence[tuple[float, int] | None] = ()
@@ -101,42 +101,42 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, *inputs: Images) -> Outputs:
-        """Each output for one image: 1 x C x ... for each input of the network, float32 in and out."""
+        """Run one image, 1 x C x ... for each input of the network, and return each output; float32 in and out."""
 
     def __call__(self, *inputs: Images) -> Outputs:
-        """Each output for N images, which are run one at a time: N x C x ... for each input of the network."""
+        """Run N images one at a time, N x C x ... for each input of the network, and return each output (N x ...)."""
         import numpy as np
 
-        found = [self.run(*image) for image in ones(inputs)]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        rows = [self.run(*image) for image in ones(inputs)]
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 
 def ones(inputs: Sequence[Images]) -> Iterator[tuple[Images, ...]]:
-    """One image after another, N x ... of each input as N times 1 x ... of each."""
+    """Iterate over single images: from N x ... for each input to N tuples of 1 x ... for each input."""
     return zip(*([value[number : number + 1] for number in range(len(value))] for value in inputs), strict=True)
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A runtime: what it is called, how a network gets there, and how it is loaded and timed.
+    """A runtime: its names, and how networks are converted, loaded and timed.
 
     Attributes:
-        name: as users type it.
-        title: as its makers call it.
-        suffix: of its files, with the dot.
-        requirement: what pip is to install for it.
-        modules: that must be importable, to convert and to run.
-        packages: whose versions are recorded with an artifact.
-        convert: a network to float32. Raises ExportError where it cannot.
+        name: name that users type.
+        title: name that its vendor uses.
+        suffix: suffix of its files, with the dot.
+        requirement: pip requirement that installs it.
+        modules: modules that must be importable, to convert and to run.
+        packages: packages whose versions are recorded with an artifact.
+        convert: converts a network to float32; raises ExportError if it cannot.
         session: loads a file, with a number of threads.
-        load: loads a file on the machine that measures it. It is sent there as source code, so it is a plain function,
-            in Python 3.8, that uses the runtime, NumPy and what it imports itself, and nothing else of its file. It
-            takes the file's path, the inputs as NumPy arrays in the artifact's own layout and data type, a number of
-            threads and the execution providers to try; it returns a function that runs one inference, and the name of
-            what runs it.
-        device_packages: distributions that may hold the runtime there, the usual one first.
-        quantise: a network to int8, with a calibration; None where there is no int8.
-        channels_last: its files take images as N x ... x C; without it, as N x C x ...
+        load: loads a file on the machine that measures it. It is sent there as source code, so it must be a plain
+            function, in Python 3.8, that uses the runtime, NumPy and its own imports, but nothing else of its module.
+            It takes the file's path, the inputs as NumPy arrays in the artifact's own layout and data type, a number
+            of threads and the execution providers to try; it returns a function that runs one inference, and the name
+            of the backend that runs it.
+        device_packages: distributions that may contain the runtime on that machine, the usual one first.
+        quantise: converts a network to int8, with calibration images; None for a runtime without int8.
+        channels_last: whether its files take images as N x ... x C; otherwise as N x C x ...
         options: fields of `ConversionOptions` that it takes.
     """
 
@@ -155,16 +155,19 @@ class Runtime:
     options: frozenset[str] = frozenset()
 
     def layout(self, dimensions: int) -> str:
-        """Letters of an input of so many dimensions, as its files take it: NCHW, NHWC, NCL, NLC, ..."""
+        """The layout that its files take for an input with this number of dimensions: NCHW, NHWC, NCL, NLC, ..."""
         spatial = SPATIAL[dimensions - 2]
         return f"N{spatial}C" if self.channels_last else f"NC{spatial}"
 
     def shape(self, shape: Sequence[int]) -> list[int]:
-        """A shape N x C x ... as its files take it."""
+        """A shape N x C x ... in the layout of its files."""
         return [shape[0], *shape[2:], shape[1]] if self.channels_last else list(shape)
 
     def loader(self) -> dict[str, Any]:
-        """`load` as it is sent to the machine that measures: its source and name, and what may hold the runtime."""
+        """`load` as it is sent to the measuring machine: source, function name, and packages that may have the runtime.
+
+        Raises MeasureError if the source cannot be read.
+        """
         try:
             source = inspect.getsource(self.load)
         except OSError as error:

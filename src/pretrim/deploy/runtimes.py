@@ -1,4 +1,4 @@
-"""Every runtime: those of pretrim, and what other packages add by entry points of the group ``pretrim.runtimes``."""
+"""All runtimes: pretrim's own, and those that other packages add by entry points of the group ``pretrim.runtimes``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pretrim.errors import UsageError, shown
 from . import executorch, litert, onnx
 from .runtime import Runtime, Session
 
-if TYPE_CHECKING:  # views of the table, below
+if TYPE_CHECKING:  # made by __getattr__ below
     RUNTIMES: tuple[str, ...]
     TITLES: dict[str, str]
     SUFFIXES: dict[str, str]
@@ -24,12 +24,12 @@ BUILTIN: tuple[Runtime, ...] = (onnx.RUNTIME, litert.RUNTIME, executorch.RUNTIME
 
 
 def runtimes() -> tuple[Runtime, ...]:
-    """All that can be used: pretrim's own first. Neither torch nor a runtime is imported for it."""
+    """All runtimes, pretrim's own first. This imports neither torch nor a runtime's packages."""
     return (*BUILTIN, *_plugins().found.values())
 
 
 def runtime(name: str) -> Runtime:
-    """A runtime by its name. Raises UsageError, which names those there are, or says why a package's was not loaded."""
+    """A runtime by name. Raises UsageError, which lists the known ones, or says why a plugin could not be loaded."""
     known = {entry.name: entry for entry in runtimes()}
     if name in known:
         return known[name]
@@ -39,7 +39,7 @@ def runtime(name: str) -> Runtime:
 
 
 def check_installed(name: str) -> None:
-    """Before long work: are the packages of a runtime there? Raises UsageError, which says what to install."""
+    """Check, before long work, that a runtime is installed. Raises UsageError, which says what to install."""
     record = runtime(name)
     for module in record.modules:
         if not is_installed(module):
@@ -47,12 +47,12 @@ def check_installed(name: str) -> None:
 
 
 def open_session(name: str, path: Path, threads: int = 1) -> Session:
-    """Load an artifact in its runtime. Raises UsageError where that is not installed.
+    """Load an artifact in its runtime. Raises UsageError if the runtime is not installed.
 
     Args:
-        name: the runtime's.
-        path: the artifact.
-        threads: of the runtime.
+        name: name of the runtime.
+        path: path of the artifact.
+        threads: number of threads for the runtime.
     """
     return runtime(name).session(path, threads)
 
@@ -63,7 +63,7 @@ def _plugins() -> Plugins[Runtime]:
 
 
 def _checked(record: object) -> Runtime:
-    """Raises TypeError or ValueError for what is not a runtime, or would hide one of pretrim's."""
+    """Check a plugin's runtime. Raises TypeError or ValueError if it is none, or would hide one of pretrim's."""
     if not isinstance(record, Runtime):
         raise TypeError(f"it is a {type(record).__name__}, not a pretrim.deploy.Runtime")
     for known in BUILTIN:
@@ -73,7 +73,7 @@ def _checked(record: object) -> Runtime:
 
 
 def __getattr__(name: str) -> Any:
-    """RUNTIMES, TITLES and SUFFIXES: views of the table."""
+    """Make RUNTIMES, TITLES and SUFFIXES from the runtimes on access, so that plugins are loaded only then."""
     views: dict[str, Callable[[], Any]] = {
         "RUNTIMES": lambda: tuple(entry.name for entry in runtimes()),
         "TITLES": lambda: {entry.name: entry.title for entry in runtimes()},

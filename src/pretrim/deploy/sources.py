@@ -1,4 +1,4 @@
-"""C++ sources of a model for TensorFlow Lite for Microcontrollers: its bytes as an array, and a minimal program."""
+"""C++ sources for TensorFlow Lite for Microcontrollers: the model's bytes as an array, and a minimal program."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .micro import MissingOperators, missing_operators
 from .tflite import operators
 
 ARENA_ROOM = 1.1
-"""The arena in the sources over the one that was found here: kernels of the vendor may ask for scratch memory"""
+"""Factor on the arena size in the sources: a vendor's kernels may need additional scratch buffers."""
 COLUMNS = 16
 
 
 def write_sources(artifact: Artifact, folder: Path, arena_bytes: int) -> list[Path]:
-    """Write ``model_data.h``, ``model_data.cc`` and ``main.cc`` into a folder, which is made if it is not there.
+    """Write ``model_data.h``, ``model_data.cc`` and ``main.cc`` into a folder, which is created if necessary.
 
-    ``main.cc`` has not been compiled by pretrim: the library it needs is not a package. The array has.
+    pretrim's tests compile the array, but not ``main.cc``: the library that it needs is not available as a package.
 
     Args:
         artifact: a .tflite.
-        folder: to write into.
-        arena_bytes: size of the tensor arena that is reserved.
+        folder: the folder to write into.
+        arena_bytes: size of the tensor arena, before the addition of `ARENA_ROOM`.
 
     Raises:
         UsageError: the artifact is not a ``.tflite``, or the folder cannot be written.
-        ExportError: an operator without a known kernel.
+        ExportError: an operator has no known kernel.
     """
     if artifact.runtime != "litert":
         raise UsageError(
@@ -46,7 +46,7 @@ def write_sources(artifact: Artifact, folder: Path, arena_bytes: int) -> list[Pa
 
 
 def known_operators(content: bytes) -> list[str]:
-    """Those of a ``.tflite``'s bytes. Raises ExportError, which names every one without a known kernel."""
+    """Operators of a ``.tflite``'s bytes. Raises ExportError, which names all operators without a known kernel."""
     if missing := missing_operators(content):
         raise MissingOperators(missing)
     return operators(content)
@@ -72,14 +72,14 @@ def _array(content: bytes) -> str:
     return f"{head}\n{body}\n}};\n"
 
 
-def _program(used: list[str], artifact: Artifact) -> str:
-    adds = "\n".join(f"  if (resolver.{METHODS[name]}() != kTfLiteOk) return 1;" for name in used)
-    kind = "int8" if artifact.input["data_type"] == "int8" else "f"
+def _program(operator_names: list[str], artifact: Artifact) -> str:
+    registrations = "\n".join(f"  if (resolver.{METHODS[name]}() != kTfLiteOk) return 1;" for name in operator_names)
+    field = "int8" if artifact.input["data_type"] == "int8" else "f"
     shape = " x ".join(map(str, artifact.input["shape"]))
-    how = ""
-    if kind == "int8":
-        kept = "x as the training's data set gave it" if artifact.input.get("as_given") else "x normalised"
-        how = f" value = round(x / {artifact.input['scale']:.9g}) + {artifact.input['zero_point']}, {kept}"
+    note = ""
+    if field == "int8":
+        normalisation = "x as the training's data set gave it" if artifact.input.get("as_given") else "x normalised"
+        note = f" value = round(x / {artifact.input['scale']:.9g}) + {artifact.input['zero_point']}, {normalisation}"
     return f"""// Made by pretrim. Not compiled there: it needs TensorFlow Lite for Microcontrollers.
 #include "model_data.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
@@ -93,21 +93,21 @@ alignas(16) std::uint8_t arena[kArenaSize];
 
 int main() {{
   tflite::InitializeTarget();
-  tflite::MicroMutableOpResolver<{len(used)}> resolver;
-{adds}
+  tflite::MicroMutableOpResolver<{len(operator_names)}> resolver;
+{registrations}
   tflite::MicroInterpreter interpreter(tflite::GetModel(kModel), resolver, arena, kArenaSize);
   if (interpreter.AllocateTensors() != kTfLiteOk) return 2;
 
-  // One image, {shape} ({artifact.input["layout"]}).{how}
+  // One image, {shape} ({artifact.input["layout"]}).{note}
   TfLiteTensor* input = interpreter.input(0);
-  for (std::size_t i = 0; i < input->bytes / sizeof(*input->data.{kind}); ++i) input->data.{kind}[i] = 0;
+  for (std::size_t i = 0; i < input->bytes / sizeof(*input->data.{field}); ++i) input->data.{field}[i] = 0;
   if (interpreter.Invoke() != kTfLiteOk) return 3;
 
   const TfLiteTensor* output = interpreter.output(0);
-  const std::size_t count = output->bytes / sizeof(*output->data.{kind});
+  const std::size_t count = output->bytes / sizeof(*output->data.{field});
   std::size_t best = 0;
   for (std::size_t i = 1; i < count; ++i) {{
-    if (output->data.{kind}[i] > output->data.{kind}[best]) best = i;
+    if (output->data.{field}[i] > output->data.{field}[best]) best = i;
   }}
   return static_cast<int>(best);
 }}

@@ -1,4 +1,4 @@
-"""The file format of LiteRT, a flatbuffer: one model with all it needs inside, and a plan of its memory."""
+"""LiteRT's file format, a flatbuffer: rewriting a model to be self-contained, with a plan of its memory."""
 
 from __future__ import annotations
 
@@ -17,45 +17,46 @@ MEMORY_PLAN = b"OfflineMemoryAllocation"
 
 
 def packed(content: bytes) -> bytes:
-    """The same model with every buffer inside its flatbuffer, short names, and a plan of its memory.
+    """Rewrite a model with every buffer inside its flatbuffer, short tensor names, and a memory plan.
 
-    The quantiser writes weights of 256 KiB and more behind the flatbuffer. LiteRT finds them there; TensorFlow Lite for
-    Microcontrollers does not (github.com/tensorflow/tflite-micro/issues/3196), and computes with whatever is in memory,
-    without an error. The converter's names of tensors hold whole paths of modules: a quarter of ResNet-20's file,
-    which nothing at run time reads.
+    The quantiser writes weights of 256 KiB and more after the flatbuffer. LiteRT finds them there; TensorFlow Lite for
+    Microcontrollers does not (github.com/tensorflow/tflite-micro/issues/3196), and silently computes with whatever is
+    in memory. The converter's tensor names contain full module paths, a quarter of ResNet-20's file, which nothing
+    reads at run time.
     """
     schema = need("ai_edge_litert.schema_py_generated")
-    builder = need("flatbuffers").Builder
+    make_builder = need("flatbuffers").Builder
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     for buffer in model.buffers:
         if buffer.offset and buffer.offset > 1:
             buffer.data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], np.uint8)
             buffer.offset = buffer.size = 0
     for graph in model.subgraphs:
-        ends = {*graph.inputs.tolist(), *graph.outputs.tolist()}
+        inputs_and_outputs = {*graph.inputs.tolist(), *graph.outputs.tolist()}
         for number, tensor in enumerate(graph.tensors):
-            if number not in ends:
+            if number not in inputs_and_outputs:
                 tensor.name = str(number).encode()
     _plan_memory(schema, model)
-    written = builder(len(content) + 1024)
-    written.Finish(model.Pack(written), IDENTIFIER)
-    return bytes(written.Output())
+    builder = make_builder(len(content) + 1024)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
 
 
 def _plan_memory(schema: Any, model: Any) -> None:
-    """Write offsets of the activations into a model (as the metadata that the planner for microcontrollers reads).
+    """Write the activations' arena offsets into a model, as the metadata that TFLM's memory planner reads.
 
-    The format: version, subgraph, number of tensors, and the offset of each in its arena, -1 for "place it yourself".
+    The format: version, subgraph, number of tensors, and each tensor's offset in the arena; -1 leaves its placement to
+    the planner.
     """
     if len(model.subgraphs) != 1:
         return
     graph = model.subgraphs[0]
     lives = lives_of(graph)
     sizes = [item_bytes(schema, graph.tensors[tensor]) for tensor in lives]
-    if not all(sizes):  # a shape or a data type that is not known
+    if not all(sizes):  # an unknown shape or data type
         return
     scratch = scratch_of(schema, model)
-    births, deaths = zip(*lives.values(), *((place, place) for place, _ in scratch), strict=True)
+    births, deaths = zip(*lives.values(), *((operator, operator) for operator, _ in scratch), strict=True)
     offsets = pack([*sizes, *(size for _, size in scratch)], births, deaths)
     planned = np.full(len(graph.tensors), -1, dtype=np.int32)
     planned[list(lives)] = offsets[: len(lives)]
@@ -69,11 +70,11 @@ def _plan_memory(schema: Any, model: Any) -> None:
 
 
 def planned_offsets(model: Any, activations: Sequence[int]) -> tuple[int, ...]:
-    """Offsets of the activations in a file's own memory plan; empty where it has none for all of them.
+    """Offsets of the activations in a file's own memory plan; empty unless the plan places all of them.
 
     Args:
-        model: as its schema unpacks it.
-        activations: numbers of the tensors.
+        model: the model unpacked by the schema.
+        activations: indices of the tensors.
     """
     for entry in model.metadata or []:
         if entry.name in (MEMORY_PLAN, MEMORY_PLAN.decode()):
@@ -84,62 +85,62 @@ def planned_offsets(model: Any, activations: Sequence[int]) -> tuple[int, ...]:
 
 
 def lives_of(graph: Any) -> dict[int, tuple[int, int]]:
-    """The activations, each with the first and the last operator it is needed by."""
+    """The first and last operator that needs each activation, by tensor index."""
     lives = {int(tensor): (0, 0) for tensor in graph.inputs}
     for number, operator in enumerate(graph.operators):
         for tensor in operator.inputs.tolist():
             if tensor in lives:
                 lives[tensor] = (lives[tensor][0], number)
         lives.update(dict.fromkeys(operator.outputs.tolist(), (number, number)))
-    last = len(graph.operators) - 1
-    return lives | {int(tensor): (lives[int(tensor)][0], last) for tensor in graph.outputs}
+    end = len(graph.operators) - 1
+    return lives | {int(tensor): (lives[int(tensor)][0], end) for tensor in graph.outputs}
 
 
 def scratch_of(schema: Any, model: Any) -> list[tuple[int, int]]:
-    """Operators whose kernels for microcontrollers work in memory of their own, and its bytes.
+    """(operator index, bytes) of the scratch buffers of TFLM's kernels.
 
-    Transposed convolutions and means in int8 sum up in int32; means count places and dimensions, too.
+    int8 transposed convolutions and means accumulate in int32; means also need a buffer for indices and axes.
     """
     graph = model.subgraphs[0]
-    found: list[tuple[int, int]] = []
+    buffers: list[tuple[int, int]] = []
     for number, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
         output = graph.tensors[operator.outputs[0]]
         is_int8 = output.type == schema.TensorType.INT8
         kind = max(code.builtinCode, code.deprecatedBuiltinCode)
         if is_int8 and kind in (schema.BuiltinOperator.TRANSPOSE_CONV, schema.BuiltinOperator.MEAN):
-            found.append((number, 4 * item_bytes(schema, output)))
-            found += [(number, MEAN_BYTES)] * (kind == schema.BuiltinOperator.MEAN)
-    return found
+            buffers.append((number, 4 * item_bytes(schema, output)))
+            buffers += [(number, MEAN_BYTES)] * (kind == schema.BuiltinOperator.MEAN)
+    return buffers
 
 
 def item_bytes(schema: Any, tensor: Any) -> int:
-    """Bytes of an activation; 0 if they are not known."""
+    """Bytes of an activation; 0 if its shape or data type is unknown."""
     items = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT8: 1, schema.TensorType.INT32: 4}
     shape = [1] if tensor.shape is None else [int(size) for size in tensor.shape]
     return math.prod(shape) * items.get(tensor.type, 0) if min(shape, default=1) > 0 else 0
 
 
 def operators(content: bytes) -> list[str]:
-    """Names of a model's operators, each once, in alphabetical order."""
+    """Distinct names of a model's operators, in alphabetical order."""
     return sorted({name for name, _ in _used(content)})
 
 
 def int8_operators(content: bytes) -> frozenset[str]:
-    """Names of those that read int8."""
+    """Names of a model's operators whose first input is int8."""
     return frozenset(name for name, is_int8 in _used(content) if is_int8)
 
 
 def _used(content: bytes) -> set[tuple[str, bool]]:
-    """Each operator, and whether its first input is int8."""
+    """Distinct pairs of an operator's name and whether its first input is int8."""
     schema = need("ai_edge_litert.schema_py_generated")
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    found = set()
+    used = set()
     for graph in model.subgraphs:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
             first = next((tensor for tensor in operator.inputs if tensor >= 0), None)
             is_int8 = first is not None and graph.tensors[first].type == schema.TensorType.INT8
-            found.add((names[max(code.builtinCode, code.deprecatedBuiltinCode)], is_int8))
-    return found
+            used.add((names[max(code.builtinCode, code.deprecatedBuiltinCode)], is_int8))
+    return used

@@ -1,4 +1,4 @@
-"""What is left of a vendor's error: one line, with the operator and, where the text has it, the line of the model."""
+"""Shorten a vendor's error to one line, with the operator and, if the error names it, the line of the model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 
 from pretrim.errors import ExportError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FRAMES = (
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOISE_PREFIXES = (
     "File ",
     "While executing",
     "Original traceback",
@@ -18,11 +18,11 @@ _FRAMES = (
     "class ",
     "Failed",
 )
-_PASSES = re.compile(r"(?P<file>[^\s/]+):(?P<line>\d+):\d+: error: (?P<said>.+)")
-"""How the compilers below LiteRT name the line of the model that they stopped at"""
+_MODEL_LINE = re.compile(r"(?P<file>[^\s/]+):(?P<line>\d+):\d+: error: (?P<said>.+)")
+"""How the compiler passes of LiteRT's converter report the line of the model that they stopped at."""
 _OPERATOR = re.compile(r"\baten[:.]+_?[a-z]\w+(?:\.\w+)?")
-_LONGEST = 300
-_PLAIN = (
+_MAX_CHARACTERS = 300
+_EXPLANATIONS = (
     (
         re.compile(r"'mhlo\.convolution' that was explicitly marked illegal"),
         "it has no transposed convolution of this dilation or padding: use dilation 1, and padding 0 or an "
@@ -33,33 +33,37 @@ _PLAIN = (
         "it has no int8 for a part of it, such as a local response norm: use a batch norm there, or export in float32",
     ),
 )
-"""What converters say of what they lack, and what to do"""
+"""Errors of converters for things that they do not support, with an explanation and a remedy for each."""
 
 
 def export_error(converter: str, error: BaseException) -> ExportError:
-    """What a converter said, in one line.
+    """The error for a failed conversion, in one line.
 
     Args:
-        converter: as the user knows it, such as ``LiteRT``.
-        error: what it raised; torch puts its own error into the cause.
+        converter: the converter's name for users, such as ``LiteRT``.
+        error: the exception that it raised; torch's exporter puts the original error into the cause.
     """
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return ExportError(f"No room for temporary files: {error.strerror}. Free some, or set TMPDIR.")
     text = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
-    for pattern, plain in _PLAIN:
+    for pattern, explanation in _EXPLANATIONS:
         if pattern.search(text):
-            return ExportError(f"{converter} did not take the network: {plain}. Another runtime may take it as it is.")
-    said = _said(text)
-    operators = [name for name in _OPERATOR.findall(text) if name not in said]
-    named = f" (operator {operators[0]})" if operators else ""
-    what = f"{type(error).__name__}{named}" + (f": {said[:_LONGEST].rstrip('.')}" if said else "")
-    return ExportError(f"{converter} did not take the network ({what}). Another runtime may.")
+            return ExportError(
+                f"{converter} did not take the network: {explanation}. Another runtime may take it as it is."
+            )
+    message = _message_line(text)
+    operators = [name for name in _OPERATOR.findall(text) if name not in message]
+    operator_note = f" (operator {operators[0]})" if operators else ""
+    details = f"{type(error).__name__}{operator_note}" + (
+        f": {message[:_MAX_CHARACTERS].rstrip('.')}" if message else ""
+    )
+    return ExportError(f"{converter} did not take the network ({details}). Another runtime may.")
 
 
-def _said(text: str) -> str:
-    """The line of a text that says what went wrong; empty if no line does."""
-    passes = _PASSES.search(text)
-    if passes is not None:
-        return f"{passes['said'].strip()} ({passes['file']}, line {passes['line']})"
+def _message_line(text: str) -> str:
+    """The line of an error's text that says what went wrong; empty if there is none."""
+    match = _MODEL_LINE.search(text)
+    if match is not None:
+        return f"{match['said'].strip()} ({match['file']}, line {match['line']})"
     lines = [line.strip() for line in text.splitlines()]
-    return next((line for line in lines if line and not line.startswith(_FRAMES)), "")
+    return next((line for line in lines if line and not line.startswith(_NOISE_PREFIXES)), "")

@@ -1,6 +1,6 @@
-"""Boards, a data file each (``boards/``): what they have, each figure with its source, and the budget that it makes.
+"""Boards, one data file each (``boards/``), with the source of each figure and the budget that follows from it.
 
-Another package adds boards by an entry point of the group ``pretrim.boards``. It names a package whose folder holds
+Another package adds boards by an entry point of the group ``pretrim.boards``. It names a package whose folder contains
 TOML files like those here, or a `Board`, or a list of them.
 """
 
@@ -27,34 +27,33 @@ Kind: TypeAlias = Literal["microcontroller", "computer"]
 Amount: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
 RUNTIME_FLASH_BYTES = 100 * 1024
-"""What TensorFlow Lite for Microcontrollers takes beside the model: an estimate, the interpreter and a dozen kernels"""
+"""Estimated flash for TensorFlow Lite for Microcontrollers beside the model: the interpreter and a dozen kernels."""
 APPLICATION_SHARE = 0.25
-"""of RAM and of flash, left to the application: drivers, network stack, buffers of the camera"""
-
-
-CLOSEST = 3
-"""boards that are named in the place of one that is not known"""
+"""Share of RAM and flash left to the application: drivers, network stack, camera buffers."""
+MAX_SUGGESTIONS = 3
+"""Largest number of boards suggested for an unknown name."""
 HELIUM = ("Cortex-M55", "Cortex-M85")
+"""Cores with Arm's Helium vector extension."""
 
 
 @dataclass(frozen=True)
 class Board:
-    """A device.
+    """A board or another device that runs networks.
 
     Attributes:
-        name: as ``--device`` takes it.
-        title: as its maker calls it.
+        name: name that ``--device`` takes.
+        title: name that its vendor uses.
         kind: a microcontroller runs the model from flash, in a tensor arena; a computer runs Linux.
-        core, architecture, cores, clock_hz, simd_bits: of its processor (0: no SIMD).
-        flash_bytes: for program and model; None for a computer.
-        ram_bytes: the largest contiguous region of a microcontroller, all of a computer.
-        ram_whole_bytes: of a microcontroller, all regions together.
-        runtime: what runs networks there.
-        data_type: that its kernels are made for.
-        round_to: filters that its kernels take at a time.
-        ethos_u: the configuration of its Ethos-U, as `vela` calls it; None without one.
-        note: what else its user should know.
-        sources: where each figure comes from.
+        core, architecture, cores, clock_hz, simd_bits: its processor (simd_bits is 0 without SIMD).
+        flash_bytes: flash for program and model; None for a computer.
+        ram_bytes: largest contiguous RAM region of a microcontroller; all RAM of a computer.
+        ram_whole_bytes: RAM of a microcontroller in all regions together.
+        runtime: runtime of networks on the device.
+        data_type: data type that its kernels are made for.
+        round_to: number of filters that its kernels process at a time.
+        ethos_u: configuration of its Ethos-U, as `vela` calls it; None without one.
+        note: further note for the user.
+        sources: source of each figure.
     """
 
     name: str
@@ -77,7 +76,7 @@ class Board:
 
     @property
     def core_name(self) -> str:
-        """The core without its maker, and without what its suffix says of floats: Cortex-M4, not Arm Cortex-M4F.
+        """The core without its vendor and without the suffix for an FPU: Cortex-M4, not Arm Cortex-M4F.
 
         >>> board("stm32f407").core_name, board("rp2040").core_name
         ('Cortex-M4', 'Cortex-M0+')
@@ -87,18 +86,23 @@ class Board:
 
     @property
     def has_helium(self) -> bool:
-        """Whether CMSIS-NN has kernels for Helium there, whose memory differs."""
+        """Whether CMSIS-NN uses its Helium kernels there, whose scratch buffers differ."""
         return self.core_name in HELIUM
 
     @property
     def has_cmsis_nn(self) -> bool:
-        """Whether an interpreter there usually has CMSIS-NN's kernels, with memory of their own that can be counted."""
+        """Whether the interpreter there usually has CMSIS-NN's kernels with scratch buffers of known size."""
         return self.core_name.startswith("Cortex-M") and not self.has_helium
 
     def limits(self, application: float = APPLICATION_SHARE) -> dict[str, int]:
-        """The budget, by cost, once the application has its share of RAM and flash, and the runtime its flash.
+        """The limit of each cost, after the application's share of RAM and flash and the runtime's flash.
 
-        Empty for a computer, whose gigabytes limit no network that it could run in time.
+        Empty for a computer, whose gigabytes do not limit any network that it could run in reasonable time.
+
+        Args:
+            application: share of RAM and flash left to the application, from 0 to below 1.
+
+        Raises UsageError for other shares, and if no flash is left for a model.
         """
         if not 0 <= application < 1:
             raise UsageError(f"Expected the application's share to be from 0 to below 1, but got {application}.")
@@ -116,18 +120,18 @@ class Board:
 
 @cache
 def boards() -> tuple[Board, ...]:
-    """All boards, by kind and name: pretrim's own, and those of other packages."""
-    added = [board for part in _plugins().found.values() for board in part]
-    return tuple(sorted([*_own(), *added], key=lambda board: (board.kind, board.name)))
+    """All boards, pretrim's own and those of other packages, sorted by kind and name."""
+    added = [board for plugin_boards in _plugins().found.values() for board in plugin_boards]
+    return tuple(sorted([*_builtin_boards(), *added], key=lambda board: (board.kind, board.name)))
 
 
 def board(name: str) -> Board:
-    """A board by its name. Raises UsageError, which names the closest ones."""
+    """A board by name. Raises UsageError, which suggests similar names."""
     check_is(name, str, "device to be the name of a board, such as 'stm32h743'")
     known = {entry.name: entry for entry in boards()}
     if name not in known:
-        begun = [entry for entry in known if entry.startswith(name.lower())] if name else []
-        close = begun[:CLOSEST] or get_close_matches(name.lower(), known, n=1)
+        prefixed = [entry for entry in known if entry.startswith(name.lower())] if name else []
+        close = prefixed[:MAX_SUGGESTIONS] or get_close_matches(name.lower(), known, n=1)
         hint = f"Did you mean {' or '.join(close)}?" if close else "`pretrim devices` lists them."
         broken = "".join(f" Note that {problem}." for problem in _plugins().broken.values())
         raise UsageError(f"Expected a device that pretrim knows, but got {shown(name)}. {hint}{broken}")
@@ -135,13 +139,13 @@ def board(name: str) -> Board:
 
 
 def read_boards(folder: Traversable) -> list[Board]:
-    """The boards of a folder, one in each TOML file, which is named after it. Raises UsageError for a damaged one."""
+    """Read the boards of a folder, from one TOML file each, named after the board. Raises UsageError for a bad file."""
     entries = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
     return [read_board(entry.read_text(encoding="utf-8"), entry.name) for entry in entries]
 
 
 def read_board(text: str, file_name: str) -> Board:
-    """A board from the text of its TOML file. Raises UsageError, which names the file and the entry that is wrong."""
+    """Parse a board from the text of its TOML file. Raises UsageError, which names the file and the wrong entry."""
     try:
         data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -151,7 +155,7 @@ def read_board(text: str, file_name: str) -> Board:
 
 
 @cache
-def _own() -> tuple[Board, ...]:
+def _builtin_boards() -> tuple[Board, ...]:
     return tuple(read_boards(files(__package__).joinpath("boards")))
 
 
@@ -161,16 +165,16 @@ def _plugins() -> Plugins[tuple[Board, ...]]:
 
 
 def _boards_of(value: object) -> tuple[Board, ...]:
-    """What an entry point names, as boards. Raises TypeError, ValueError or UsageError for anything else."""
+    """The boards that an entry point names. Raises TypeError, ValueError or UsageError for anything else."""
     if isinstance(value, ModuleType):
-        found = tuple(read_boards(files(value)))
+        boards_found = tuple(read_boards(files(value)))
     elif isinstance(value, Board):
-        found = (value,)
+        boards_found = (value,)
     else:
-        found = tuple(value) if isinstance(value, Iterable) else ()
-    if not found or not all(isinstance(entry, Board) for entry in found):
+        boards_found = tuple(value) if isinstance(value, Iterable) else ()
+    if not boards_found or not all(isinstance(entry, Board) for entry in boards_found):
         raise TypeError("it names no boards: neither a package with TOML files, nor Board records")
-    taken = {entry.name for entry in _own()} & {entry.name for entry in found}
+    taken = {entry.name for entry in _builtin_boards()} & {entry.name for entry in boards_found}
     if taken:
         raise ValueError(f"pretrim has a board of the name {sorted(taken)[0]}")
-    return found
+    return boards_found

@@ -1,6 +1,6 @@
-"""Plain C for a microcontroller from an int8 ``.tflite``: no interpreter, no library, no heap.
+"""Generate plain C for a microcontroller from an int8 ``.tflite``: no interpreter, no library, no heap.
 
-The arithmetic is LiteRT's to the bit, the memory is planned here, and what is written was compiled and run in tests.
+The arithmetic matches LiteRT's to the bit, memory is planned at generation, and tests compile and run the generated C.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers that TFLite computes before a network runs: fixed-point factors, limits of activations, padding.
+"""The numbers that TFLite computes before a network runs: fixed-point factors, activation limits, padding.
 
 Sources, in github.com/tensorflow/tflite-micro: ``QuantizeMultiplier`` of kernels/internal/quantization_util.cc,
 ``PopulateConvolutionQuantizationParams``, ``GetQuantizedConvolutionMultipler`` and
@@ -17,27 +17,27 @@ from pretrim.errors import ExportError
 
 from .model import OTHER_WAY
 
-LEAST, MOST = -128, 127
-SMALLEST_SHIFT = -31
-LIMITS: dict[int, tuple[float | None, float | None]] = {
+INT8_MIN, INT8_MAX = -128, 127
+MIN_SHIFT = -31
+ACTIVATION_LIMITS: dict[int, tuple[float | None, float | None]] = {
     0: (None, None),
     1: (0.0, None),
     2: (-1.0, 1.0),
     3: (0.0, 6.0),
 }
-"""Of fused activations, by the number that the file format has for them: none, ReLU, ReLU from -1 to 1, ReLU6"""
+"""Limits of fused activations by their number in the file format: none, ReLU, ReLU from -1 to 1, ReLU6."""
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A real factor as ``multiplier * 2 ** (shift - 31)``."""
+    """A real factor in fixed point: ``multiplier * 2 ** (shift - 31)``."""
 
     multiplier: int
     shift: int
 
 
 def factor(real: float) -> Factor:
-    """The nearest one with 31 bits; 0 below 2 ** -32.
+    """The nearest factor with a 31-bit multiplier; 0 below 2 ** -32.
 
     >>> factor(0.75)
     Factor(multiplier=1610612736, shift=0)
@@ -48,30 +48,30 @@ def factor(real: float) -> Factor:
     multiplier = _away_from_zero(fraction * 2**31)
     if multiplier == 2**31:
         multiplier, shift = 2**30, shift + 1
-    return Factor(multiplier, shift) if shift >= SMALLEST_SHIFT else Factor(0, 0)
+    return Factor(multiplier, shift) if shift >= MIN_SHIFT else Factor(0, 0)
 
 
 def channel_factors(source: float, weights: Sequence[float], output: float, channels: int) -> list[Factor]:
-    """Of each output channel of a convolution: the scale of its sums over that of its output.
+    """The factor of each output channel of a convolution: the scale of its sums over the scale of the output.
 
     Args:
         source: scale of the input.
-        weights: one of each channel, or one for all.
+        weights: scales of the weights: one for each channel, or one for all.
         output: scale of the output.
-        channels: of the output.
+        channels: number of output channels.
     """
-    each = weights if len(weights) == channels else [weights[0]] * channels
-    return [factor(source * scale / output) for scale in each]
+    scales = weights if len(weights) == channels else [weights[0]] * channels
+    return [factor(source * scale / output) for scale in scales]
 
 
 def dense_factors(source: float, weights: Sequence[float], output: float, channels: int) -> list[Factor]:
-    """The same of a fully connected layer; with one scale for all TFLite takes the product in float32.
+    """Like `channel_factors`, for a fully connected layer: with a single weight scale, TFLite multiplies in float32.
 
     Args:
         source: scale of the input.
-        weights: scales of the weights: one, or one a channel.
+        weights: scales of the weights: one for all, or one for each channel.
         output: scale of the output.
-        channels: of the output.
+        channels: number of output channels.
     """
     if len(weights) > 1:
         return channel_factors(source, weights, output, channels)
@@ -80,16 +80,16 @@ def dense_factors(source: float, weights: Sequence[float], output: float, channe
 
 
 def mean_factor(source: float, output: float, positions: int) -> Factor:
-    """Of a sum over positions: 1 / positions goes into the multiplier, which keeps 31 bits of it at most.
+    """The factor of a mean: 1 / positions is folded into the multiplier, with as many of its 31 bits as possible.
 
     Args:
         source: scale of the input.
         output: scale of the output.
-        positions: how many values are summed.
+        positions: number of values averaged.
     """
-    plain = factor(source / output)
-    shift = min(positions.bit_length() - 1, 32, 31 + plain.shift)
-    return Factor((plain.multiplier << shift) // positions, plain.shift - shift)
+    rescaling = factor(source / output)
+    shift = min(positions.bit_length() - 1, 32, 31 + rescaling.shift)
+    return Factor((rescaling.multiplier << shift) // positions, rescaling.shift - shift)
 
 
 @dataclass(frozen=True)
@@ -102,31 +102,31 @@ class Range:
 
 
 def output_range(activation: int, scale: float, zero: int) -> Range:
-    """With the limits of a fused activation.
+    """The range of an output under a fused activation.
 
     Args:
-        activation: its number in the file format.
-        scale: of the output.
-        zero: its zero point.
+        activation: number of the activation in the file format.
+        scale: scale of the output.
+        zero: zero point of the output.
 
     Raises ExportError for an activation that no kernel fuses.
     """
-    if activation not in LIMITS:
+    if activation not in ACTIVATION_LIMITS:
         raise ExportError(f"Expected ReLU or ReLU6 as fused activation, but got number {activation}: {OTHER_WAY}.")
-    low, high = LIMITS[activation]
-    least = LEAST if low is None else max(LEAST, zero + _quantised(low, scale))
-    most = MOST if high is None else min(MOST, zero + _quantised(high, scale))
-    return Range(zero, least, most)
+    low, high = ACTIVATION_LIMITS[activation]
+    minimum = INT8_MIN if low is None else max(INT8_MIN, zero + _quantised(low, scale))
+    maximum = INT8_MAX if high is None else min(INT8_MAX, zero + _quantised(high, scale))
+    return Range(zero, minimum, maximum)
 
 
 def padding_before(size: int, output: int, stride: int, reach: int) -> int:
-    """Of SAME padding along one dimension; VALID has none.
+    """The padding before the input along one dimension, for SAME padding; VALID padding is 0.
 
     Args:
-        size: of the input.
-        output: of the output.
-        stride: of the window.
-        reach: of the kernel with its dilation.
+        size: size of the input.
+        output: size of the output.
+        stride: stride of the window.
+        reach: extent of the dilated kernel.
     """
     return max(0, ((output - 1) * stride + reach - size) // 2)
 
@@ -136,5 +136,5 @@ def _quantised(value: float, scale: float) -> int:
 
 
 def _away_from_zero(value: float) -> int:
-    """Rounded to the nearest, ties away from zero, as C++'s ``std::round``; Python's ``round`` takes the even one."""
+    """Round to nearest, ties away from zero, like C++'s ``std::round``; Python's ``round`` rounds ties to even."""
     return math.floor(value + 0.5) if value >= 0 else math.ceil(value - 0.5)

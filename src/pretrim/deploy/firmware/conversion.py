@@ -1,4 +1,4 @@
-"""From pixels to the network's input, and from outputs to labels, in C."""
+"""C code that converts pixels to the network's input, and outputs to labels."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from pretrim.deploy.litert import quantised
 from .ctext import array, string
 
 LEVELS = 256
-"""of a pixel"""
-MOST_CHANNELS = 4
-"""of images whose pixels are looked up; what has more is no picture"""
+"""Values that a pixel can have."""
+MAX_PIXEL_CHANNELS = 4
+"""Largest number of channels for a pixel table; inputs with more channels are not pictures."""
 TOLERANCE = 1e-6
 
 
 def pixel_table(port: Port) -> NDArray[np.int8] | None:
-    """The input for each level of each channel, as ``predict`` and the proof of the export compute it; None for
-    inputs that are no pixels: their normalisation is not known, or leaves them as they are.
+    """The quantised input for each level of each channel (C x 256), as ``predict`` and the export's proof compute it.
+
+    None for inputs that are not pixels: their normalisation is unknown, or leaves them as they are.
 
     Args:
         port: the input of an int8 artifact.
     """
-    pair = port.get("normalisation")
-    if pair is None or len(pair[0]) > MOST_CHANNELS or _is_identity(*pair):
+    mean_std = port.get("normalisation")
+    if mean_std is None or len(mean_std[0]) > MAX_PIXEL_CHANNELS or _is_identity(*mean_std):
         return None
-    scale = np.array([1.0 / (255.0 * deviation) for deviation in pair[1]], np.float32)
-    shift = np.array([mean / deviation for mean, deviation in zip(*pair, strict=True)], np.float32)
+    scale = np.array([1.0 / (255.0 * deviation) for deviation in mean_std[1]], np.float32)
+    shift = np.array([mean / deviation for mean, deviation in zip(*mean_std, strict=True)], np.float32)
     levels = np.arange(LEVELS, dtype=np.float32)
     normalised = levels * scale[:, None] - shift[:, None]
     table: NDArray[np.int8] = quantised(
@@ -40,18 +41,18 @@ def pixel_table(port: Port) -> NDArray[np.int8] | None:
 
 
 def values_text(port: Port) -> str:
-    """What the network was trained to see, in words."""
-    pair = port.get("normalisation")
-    if pair is None and not port.get("as_given"):
+    """The form of the input values that the network was trained on, in words."""
+    mean_std = port.get("normalisation")
+    if mean_std is None and not port.get("as_given"):
         return "normalised as for the training"
-    if pair is None or _is_identity(*pair):
+    if mean_std is None or _is_identity(*mean_std):
         return "as the data came, for the training did not normalise them"
-    means, deviations = (", ".join(f"{value:g}" for value in part) for part in pair)
+    means, deviations = (", ".join(f"{value:g}" for value in part) for part in mean_std)
     return f"(pixel / 255 - mean) / deviation, with means {means} and deviations {deviations} of the channels"
 
 
 def pixels_declaration(table: NDArray[np.int8] | None) -> str:
-    """Of ``network_set_pixels``, for network.h."""
+    """The declaration of ``network_set_pixels`` for network.h; empty without a table."""
     if table is None:
         return ""
     order = {1: "grey", 3: "red, green, blue"}.get(len(table), f"{len(table)} channels")
@@ -62,7 +63,7 @@ def pixels_declaration(table: NDArray[np.int8] | None) -> str:
 
 
 def pixels_definition(table: NDArray[np.int8] | None) -> str:
-    """The same for network.c."""
+    """The definition of ``network_set_pixels`` for network.c; empty without a table."""
     if table is None:
         return ""
     return f"""
@@ -80,7 +81,7 @@ void network_set_pixels(const uint8_t *pixels)
 
 
 def labels_definition(names: Sequence[str] | None, outputs: int) -> str:
-    """``network_label``: the name of each output, where there is one for each."""
+    """The definition of ``network_label``, which gives each output's name; empty strings without a name for each."""
     if names is None or len(names) != outputs:
         body = '    (void)index;\n    return "";'
         table = ""
@@ -92,5 +93,5 @@ def labels_definition(names: Sequence[str] | None, outputs: int) -> str:
 
 
 def _is_identity(means: Sequence[float], deviations: Sequence[float]) -> bool:
-    """Whether values are left as they are: data that came ready, such as spectrograms."""
+    """Whether a normalisation leaves values as they are, as for data that needs none, such as spectrograms."""
     return not any(means) and all(abs(deviation * 255 - 1) < TOLERANCE for deviation in deviations)

@@ -1,4 +1,4 @@
-"""C as text: constant arrays, structures and strings."""
+"""Format C code: constant arrays, structures and strings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Value: TypeAlias = "str | int | Sequence[int] | Mapping[str, Value]"
 
 
 def array(name: str, values: NDArray[Any]) -> str:
-    """A constant array of the values, in rows.
+    """Define a constant array of the values, in wrapped rows.
 
     >>> print(array("bias", np.array([1, -2], np.int32)))
     static const int32_t bias[2] = {
@@ -31,7 +31,7 @@ def array(name: str, values: NDArray[Any]) -> str:
 
 
 def table(name: str, values: NDArray[np.int8]) -> str:
-    """A constant array of several rows that other files see.
+    """Define a constant two-dimensional array that is visible in other files.
 
     >>> print(table("samples", np.array([[1, 2], [3, 4]], np.int8)))
     const int8_t samples[2][2] = {
@@ -48,12 +48,12 @@ def table(name: str, values: NDArray[np.int8]) -> str:
 
 
 def structure(kind: str, name: str, fields: Mapping[str, Value]) -> str:
-    """A constant structure, one field a line.
+    """Define a constant structure, with one field on each line.
 
     Args:
-        kind: its type.
-        name: of the constant.
-        fields: values by name, in order.
+        kind: type of the structure.
+        name: name of the constant.
+        fields: values by field name, in order.
 
     >>> print(structure("nn_factor", "half", {"multiplier": 1 << 30, "shift": 0}))
     static const nn_factor half = {
@@ -66,17 +66,17 @@ def structure(kind: str, name: str, fields: Mapping[str, Value]) -> str:
 
 
 def string(text: str) -> str:
-    """A string literal: UTF-8, everything but plain ASCII as octal escapes; question marks too (trigraphs).
+    """Format a UTF-8 string literal: all but printable ASCII as octal escapes, and question marks too (trigraphs).
 
     >>> string("a quote \\" and é?")
     '"a quote \\\\042 and \\\\303\\\\251\\\\077"'
     """
-    plain = set(range(32, 127)) - set(b'"\\?')
-    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'
+    unescaped = set(range(32, 127)) - set(b'"\\?')
+    return '"' + "".join(chr(byte) if byte in unescaped else f"\\{byte:03o}" for byte in text.encode()) + '"'
 
 
 def comment(text: str) -> str:
-    """A comment, wrapped.
+    """Format a wrapped comment.
 
     >>> comment("short")
     '/* short */'
@@ -85,7 +85,7 @@ def comment(text: str) -> str:
 
 
 def real(value: float) -> str:
-    """A float, exactly.
+    """Format a float exactly.
 
     >>> real(0.75)
     '0x1.8000000000000p-1f'
@@ -94,12 +94,12 @@ def real(value: float) -> str:
 
 
 def _rows(values: NDArray[Any]) -> str:
-    written = real if values.dtype == np.float32 else str
-    return _wrapped(", ".join(map(written, values.ravel().tolist())) + ",")
+    formatted = real if values.dtype == np.float32 else str
+    return _wrapped(", ".join(map(formatted, values.ravel().tolist())) + ",")
 
 
 def _wrapped(text: str) -> str:
-    """Indented, in lines that are not too long."""
+    """Indent and wrap text."""
     return textwrap.fill(text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)
 
 

@@ -1,4 +1,4 @@
-"""Layers that take element by element: sums, products, other scales, activations that were not fused."""
+"""Elementwise layers: sums, products, rescaling, and activations that were not fused."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from .layer import RANK, Layer, extended, factor_fields, layer, range_fields, un
 from .model import Step
 
 ADDITION_BITS = 20
-"""As in kernels.c"""
+"""Left shift of the operands of an addition, as in kernels.c."""
 ACTIVATIONS = {"QUANTIZE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
-"""By operator, the fused activation that has its limits"""
+"""The fused activation with the same limits, by operator."""
 
 
 def addition(step: Step, name: str) -> Layer:
-    """ADD and SUB of two tensors, one of which may be repeated along some dimensions, or constant."""
+    """ADD and SUB of two tensors, one of which may be broadcast or constant."""
     first, second, output = step.reads(0), step.reads(1), step.output
     twice_largest = 2 * max(first.scale, second.scale)
     limits = output_range(step.options.fusedActivationFunction, output.scale, output.zero)
-    of_second = factor(second.scale / twice_largest)
+    second_factor = factor(second.scale / twice_largest)
     if step.operator == "SUB":
-        of_second = replace(of_second, multiplier=-of_second.multiplier)
+        second_factor = replace(second_factor, multiplier=-second_factor.multiplier)
     fields: dict[str, Value] = {
         "pairing": _pairing(step),
         "first_zero": first.zero,
         "second_zero": second.zero,
         "range": range_fields(limits),
         "first": factor_fields(factor(first.scale / twice_largest)),
-        "second": factor_fields(of_second),
+        "second": factor_fields(second_factor),
         "sum": factor_fields(factor(twice_largest / (2**ADDITION_BITS * output.scale))),
     }
     return layer("nn_addition", name, fields, step, "nn_add", {}, operands=(0, 1))
 
 
 def multiplication(step: Step, name: str) -> Layer:
-    """MUL of two tensors, as ADD takes them."""
+    """MUL of two tensors, one of which may be broadcast or constant."""
     first, second, output = step.reads(0), step.reads(1), step.output
     limits = output_range(step.options.fusedActivationFunction, output.scale, output.zero)
     product = np.float32(first.scale) * np.float32(second.scale) / np.float32(output.scale)
@@ -55,12 +55,12 @@ def multiplication(step: Step, name: str) -> Layer:
 
 
 def _pairing(step: Step) -> dict[str, Value]:
-    """The fields of `nn_pairing`. Tensors of one shape are one row."""
+    """The fields of `nn_pairing`. Tensors of equal shape are treated as one row."""
     first, second, output = step.reads(0), step.reads(1), step.output
     if first.shape == second.shape:
         return {"size": [1, 1, 1, output.size], "first": [0, 0, 0, 1], "second": [0, 0, 0, 1]}
-    if (most := max(len(tensor.shape) for tensor in (first, second, output))) > RANK:
-        raise unsupported(step, f"{most} dimensions")
+    if (rank := max(len(tensor.shape) for tensor in (first, second, output))) > RANK:
+        raise unsupported(step, f"{rank} dimensions")
     return {
         "size": extended(output.shape, 1),
         "first": _strides(extended(first.shape, 1)),
@@ -69,7 +69,7 @@ def _pairing(step: Step) -> dict[str, Value]:
 
 
 def _strides(shape: Sequence[int]) -> list[int]:
-    """Of each dimension; 0 along those of size 1, where a tensor is repeated.
+    """The stride of each dimension; 0 for dimensions of size 1, along which a tensor is broadcast.
 
     >>> _strides([1, 4, 1, 3])
     [0, 3, 0, 1]
@@ -78,7 +78,7 @@ def _strides(shape: Sequence[int]) -> list[int]:
 
 
 def rescaling(step: Step, name: str) -> Layer:
-    """QUANTIZE from int8 to int8, and RELU, RELU_N1_TO_1 and RELU6 that stand alone."""
+    """QUANTIZE from int8 to int8, and RELU, RELU_N1_TO_1 and RELU6 as operators of their own."""
     source, output = step.reads(0), step.output
     limits = output_range(ACTIVATIONS[step.operator], output.scale, output.zero)
     fields: dict[str, Value] = {

@@ -1,4 +1,4 @@
-"""Known answers: what LiteRT's reference kernels give for a few images, for the self-test of the sources."""
+"""Known answers for the self-test of the sources: outputs of LiteRT's reference kernels for a few images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ BLOCKS = (1, 2, 4, 8)
 
 
 def known_answers(path: Path) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """Random images, one a row, and their outputs, all of an image in a row. Their noise is in blocks of 1, 2, 4 and 8
-    pixels: of fine noise alone a deep network sees the mean, and answers the same.
+    """Random images, one per row, and all outputs for each image, concatenated in one row.
+
+    The noise comes in blocks of 1, 2, 4 and 8 pixels: a deep network averages fine noise away, and would give the same
+    output for every image.
 
     Args:
         path: an int8 .tflite with one input.
@@ -28,13 +30,13 @@ def known_answers(path: Path) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     for image in images:
         session.interpreter.set_tensor(source["index"], image)
         session.interpreter.invoke()
-        found = [session.interpreter.get_tensor(output["index"]).ravel() for output in session.outputs]
-        answers.append(np.concatenate(found))
+        outputs = [session.interpreter.get_tensor(output["index"]).ravel() for output in session.outputs]
+        answers.append(np.concatenate(outputs))
     return images.reshape(len(images), -1), np.array(answers)
 
 
 def _blocks(random: np.random.Generator, shape: Sequence[int], size: int) -> NDArray[np.int8]:
-    """Noise in which each value is as likely as any other, the same within blocks along all axes but the channels'."""
+    """Uniform int8 noise, constant within blocks of `size` along all axes but those of the batch and the channels."""
     noise = random.integers(-128, 128, shape, dtype=np.int8)
     for axis in range(1, len(shape) - 1):
         noise = noise.take(np.arange(shape[axis]) // size * size, axis)

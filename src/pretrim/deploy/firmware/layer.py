@@ -1,4 +1,4 @@
-"""A layer in C: its constants and its call; and what several kinds of layers share."""
+"""A layer in C, with its constants and its call, and helpers that several kinds of layers share."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ STRUCTURE_BYTES = {
     "nn_padding": 26,
     "nn_permutation": 32,
 }
-"""Of kernels.h, with pointers of 32 bits"""
+"""Sizes of the structures in kernels.h with 32-bit pointers, in bytes."""
 LARGEST_SIZE = 2**15 - 1
-"""of what kernels.h holds in int16_t"""
+"""Largest size that kernels.h can store in int16_t."""
 SAME = 0
 RANK = 4
-"""Dimensions of a tensor in kernels.h, at most"""
+"""Largest number of tensor dimensions in kernels.h."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Layer:
     """A layer in C.
 
     Attributes:
-        title: what it does, for the reader.
-        definitions: its constants.
-        call: the statement that runs it.
-        constant_bytes: of its constants, on a chip with 32-bit pointers.
+        title: description for the reader of the sources.
+        definitions: definitions of its constants.
+        call: statement that runs it.
+        constant_bytes: bytes of its constants, on a chip with 32-bit pointers.
     """
 
     title: str
@@ -67,19 +67,19 @@ def layer(
     """A layer that is described by one structure.
 
     Args:
-        kind: of the structure.
-        name: of the layer; its arrays have it as prefix.
-        fields: of the structure, without the arrays.
-        step: what it was made from.
-        call: the kernel that runs it.
-        arrays: constants by field.
-        operands: inputs that the kernel is called with, constants too; None: the activations.
+        kind: type of the structure.
+        name: name of the layer, and prefix of its arrays' names.
+        fields: fields of the structure, without the arrays.
+        step: the operator that it implements.
+        call: name of the kernel that runs it.
+        arrays: constant arrays by field name.
+        operands: indices of the inputs that the kernel is called with, including constants; None: all activations.
     """
     pointers: dict[str, Value] = {field: f"{name}_{field}" for field in arrays}
-    given = activations(step) if operands is None else [step.reads(number) for number in operands]
-    sources = [f"{name}_operand" if tensor.offset is None else place(tensor) for tensor in given]
+    operand_tensors = activations(step) if operands is None else [step.reads(number) for number in operands]
+    sources = [f"{name}_operand" if tensor.offset is None else place(tensor) for tensor in operand_tensors]
     constants = dict(arrays)
-    for tensor in given:
+    for tensor in operand_tensors:
         if tensor.values is not None:
             constants["operand"] = tensor.values
     return Layer(
@@ -94,22 +94,22 @@ def layer(
 
 
 def activations(step: Step) -> list[Tensor]:
-    """What a layer reads that is computed."""
+    """The inputs of an operator that are activations."""
     return [tensor for tensor in step.inputs if tensor is not None and tensor.offset is not None]
 
 
 def place(tensor: Tensor) -> str:
-    """Where an activation lies, in C."""
+    """The C expression for an activation's address."""
     return f"arena + {tensor.offset}"
 
 
 def aligned(*sizes: int) -> int:
-    """Bytes of objects that each begin at a word."""
+    """Total bytes of objects that are each aligned to a word."""
     return sum(-(-size // WORD) * WORD for size in sizes)
 
 
 def title(step: Step) -> str:
-    """An operator with the shapes of what it reads and writes: ``CONV_2D 16x16x3 -> 16x16x8, 3x3``."""
+    """An operator with the shapes of its inputs and output: ``CONV_2D 16x16x3 -> 16x16x8, 3x3``."""
     sources = " and ".join(_sizes(tensor.shape) for tensor in activations(step))
     kernel = ""
     if step.operator in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"):
@@ -121,12 +121,12 @@ def title(step: Step) -> str:
 
 
 def window(step: Step, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> dict[str, Value]:
-    """The fields of `nn_window`.
+    """The fields of `nn_window` for a convolution or pooling.
 
     Args:
-        step: a convolution or pooling, whose options have strides and padding.
-        kernel: height and width.
-        dilation: of the kernel.
+        step: the operator, whose options have strides and padding.
+        kernel: height and width of the kernel.
+        dilation: dilation of the kernel's height and width.
     """
     source, output = checked_image(step, step.reads(0)), checked_image(step, step.output)
     strides = (step.options.strideH, step.options.strideW)
@@ -138,11 +138,11 @@ def window(step: Step, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 
 
 
 def transposed_window(step: Step, kernel: tuple[int, int]) -> dict[str, Value]:
-    """The same of a transposed convolution, whose padding is that of the convolution from its output to its input.
+    """The fields of `nn_window` for a transposed convolution, padded like the convolution from its output to its input.
 
     Args:
         step: the transposed convolution.
-        kernel: height and width.
+        kernel: height and width of the kernel.
     """
     output, strides = checked_image(step, step.output), (step.options.strideH, step.options.strideW)
     pads = [
@@ -157,11 +157,11 @@ def _window(
     """The fields of `nn_window`.
 
     Args:
-        step: whose options have strides and padding.
-        source: the image that it reads.
-        kernel: height and width.
-        dilation: of the kernel.
-        pads: rows and columns before the image, of SAME padding.
+        step: the operator, whose options have strides and padding.
+        source: height, width and channels of the input image.
+        kernel: height and width of the kernel.
+        dilation: dilation of the kernel's height and width.
+        pads: rows and columns of padding before the image, for SAME padding.
     """
     output, strides = checked_image(step, step.output), (step.options.strideH, step.options.strideW)
     top, left = pads if step.options.padding == SAME else (0, 0)
@@ -184,7 +184,7 @@ def _window(
 
 
 def checked_image(step: Step, tensor: Tensor) -> tuple[int, int, int]:
-    """Height, width and channels of one image. Raises ExportError for other shapes."""
+    """Height, width and channels of a tensor of one image. Raises ExportError for other shapes."""
     if len(tensor.shape) != 4 or tensor.shape[0] != 1:
         raise unsupported(step, f"a tensor of {_sizes(tensor.shape)}")
     check_sizes(step, tensor.shape)
@@ -192,7 +192,7 @@ def checked_image(step: Step, tensor: Tensor) -> tuple[int, int, int]:
 
 
 def check_sizes(step: Step, sizes: Iterable[int]) -> None:
-    """Raises ExportError for sizes that int16_t cannot hold."""
+    """Raise ExportError for sizes that int16_t cannot hold."""
     if max(sizes) > LARGEST_SIZE:
         raise unsupported(step, f"a size above {LARGEST_SIZE}")
 
@@ -208,7 +208,7 @@ def factor_fields(factor: Factor) -> dict[str, Value]:
 
 
 def factor_arrays(factors: Sequence[Factor]) -> dict[str, NDArray[Any]]:
-    """Multipliers and shifts of each output channel."""
+    """Arrays of the multiplier and the shift of each output channel."""
     return {
         "multiplier": np.array([factor.multiplier for factor in factors], np.int32),
         "shift": np.array([factor.shift for factor in factors], np.int8),
@@ -216,12 +216,12 @@ def factor_arrays(factors: Sequence[Factor]) -> dict[str, NDArray[Any]]:
 
 
 def unsupported(step: Step, what: str) -> ExportError:
-    """The error for an operator whose kernel cannot do what is asked."""
+    """The error for an operator that its kernel does not support in this form."""
     return ExportError(f"The C kernel of {step.operator} does not take {what}: {OTHER_WAY}.")
 
 
 def extended(sizes: Sequence[int], fill: int) -> list[int]:
-    """Four numbers, with the missing ones before.
+    """Extend sizes to four numbers, with `fill` in front.
 
     >>> extended([5, 7], 1)
     [1, 1, 5, 7]
@@ -230,7 +230,7 @@ def extended(sizes: Sequence[int], fill: int) -> list[int]:
 
 
 def _sizes(shape: Sequence[int]) -> str:
-    """A shape without its batch, where that is one image.
+    """A shape as text, without a batch dimension of 1.
 
     >>> _sizes((1, 16, 16, 3))
     '16x16x3'

@@ -1,4 +1,4 @@
-"""An int8 ``.tflite`` as the generator takes it: its operators in order, and where each activation lies."""
+"""An int8 ``.tflite`` as the generator takes it: its operators in order, and the offset of each activation."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Tensor:
     """A tensor of the file.
 
     Attributes:
-        shape: with the batch, which is 1.
-        scales: of all values, or of each output channel; float32 numbers.
-        zero: the zero point.
-        values: of a constant, in its shape; None for an activation.
-        offset: of an activation in the arena, in bytes.
+        shape: shape including the batch, which is 1.
+        scales: one scale for all values, or one for each output channel; float32 numbers.
+        zero: zero point.
+        values: values of a constant, in its shape; None for an activation.
+        offset: offset of an activation in the arena, in bytes; None for a constant.
     """
 
     shape: tuple[int, ...]
@@ -38,26 +38,26 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def scale(self) -> float:
-        """That of all values."""
+        """The scale of a tensor with one scale for all values."""
         return self.scales[0]
 
 
 @dataclass(frozen=True)
 class Step:
-    """An operator.
+    """An operator of the model.
 
     Attributes:
-        operator: as LiteRT calls it.
-        inputs: None where an optional one is missing.
-        output: the one that it has.
-        options: of its kind, as the file format names them; None where it has none.
-        file: the model that it is in, unpacked.
-        number: its place among the operators there.
+        operator: LiteRT's name of the operator.
+        inputs: input tensors, with None for a missing optional one.
+        output: its only output.
+        options: options of the operator, as the file format names them; None if it has none.
+        file: the unpacked model that contains it.
+        number: index of the operator in that model.
     """
 
     operator: str
@@ -68,14 +68,14 @@ class Step:
     number: int
 
     def reads(self, number: int) -> Tensor:
-        """An input that has to be there. Raises ExportError where it is not."""
+        """A required input. Raises ExportError if it is missing."""
         tensor = self.inputs[number] if number < len(self.inputs) else None
         if tensor is None:
             raise ExportError(f"Expected {self.operator} to have {number + 1} inputs, but one is missing.")
         return tensor
 
     def constant(self, number: int) -> NDArray[Any]:
-        """The values of an input that has to be constant. Raises ExportError where it is computed."""
+        """The values of an input that must be constant. Raises ExportError if it is computed."""
         values = self.reads(number).values
         if values is None:
             raise ExportError(
@@ -89,10 +89,10 @@ class Model:
     """A network with one input.
 
     Attributes:
-        steps: in the order in which they run.
-        input: the image.
-        outputs: in the order in which the network returns them.
-        arena_bytes: what all activations take, each where it lies.
+        steps: operators in execution order.
+        input: the input image.
+        outputs: outputs in the order in which the network returns them.
+        arena_bytes: bytes of the arena that holds all activations at their offsets.
     """
 
     steps: tuple[Step, ...]
@@ -102,7 +102,7 @@ class Model:
 
 
 def read_model(content: bytes) -> Model:
-    """The model of a file's bytes.
+    """Read a model from the bytes of a ``.tflite``.
 
     Raises:
         UsageError: LiteRT is not installed.
@@ -111,17 +111,17 @@ def read_model(content: bytes) -> Model:
     schema = need("ai_edge_litert.schema_py_generated")
     file = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     graph = file.subgraphs[0]
-    for what, found in {"subgraph": file.subgraphs, "input": graph.inputs}.items():
-        if len(found) != 1:
-            raise ExportError(f"Expected one {what} for C sources, but the network has {len(found)}: {OTHER_WAY}.")
+    for kind, entries in {"subgraph": file.subgraphs, "input": graph.inputs}.items():
+        if len(entries) != 1:
+            raise ExportError(f"Expected one {kind} for C sources, but the network has {len(entries)}: {OTHER_WAY}.")
     _check_outputs(graph)
     lives = lives_of(graph)
     _check_int8(schema, graph, list(lives))
     sizes = [math.prod(_shape(graph.tensors[tensor])) for tensor in lives]
     births, deaths = zip(*lives.values(), strict=True)
     offsets = planned_offsets(file, list(lives)) or pack(sizes, births, deaths)
-    placed = dict(zip(lives, offsets, strict=True))
-    tensors = [_tensor(schema, file, tensor, placed.get(number)) for number, tensor in enumerate(graph.tensors)]
+    offset_of = dict(zip(lives, offsets, strict=True))
+    tensors = [_tensor(schema, file, tensor, offset_of.get(number)) for number, tensor in enumerate(graph.tensors)]
     return Model(
         steps=tuple(_step(schema, file, number, tensors) for number in range(len(graph.operators))),
         input=tensors[graph.inputs[0]],
@@ -132,16 +132,18 @@ def read_model(content: bytes) -> Model:
 
 def _check_outputs(graph: Any) -> None:
     computed = {tensor for operator in graph.operators for tensor in operator.outputs.tolist()}
-    if left := len(set(graph.outputs.tolist()) - computed):
-        raise ExportError(f"Expected outputs that are computed for C sources, but {left} of them are not: {OTHER_WAY}.")
+    if uncomputed := len(set(graph.outputs.tolist()) - computed):
+        raise ExportError(
+            f"Expected outputs that are computed for C sources, but {uncomputed} of them are not: {OTHER_WAY}."
+        )
 
 
 def _check_int8(schema: Any, graph: Any, activations: Sequence[int]) -> None:
     names = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
-    others = {names[graph.tensors[tensor].type].lower() for tensor in activations} - {"int8"}
-    if others:
+    other_types = {names[graph.tensors[tensor].type].lower() for tensor in activations} - {"int8"}
+    if other_types:
         raise ExportError(
-            f"Expected int8 throughout for C sources, but the file also computes in {', '.join(sorted(others))}: "
+            f"Expected int8 throughout for C sources, but the file also computes in {', '.join(sorted(other_types))}: "
             f"{OTHER_WAY}."
         )
 
@@ -171,7 +173,7 @@ def _tensor(schema: Any, file: Any, tensor: Any, offset: int | None) -> Tensor:
 
 
 def _values(types: Mapping[int, str], file: Any, tensor: Any, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    """A constant's; None for one of a type that no kernel reads."""
+    """The values of a constant; None for a data type that no kernel reads."""
     data = file.buffers[tensor.buffer].data
     if data is None or tensor.type not in types:
         return None

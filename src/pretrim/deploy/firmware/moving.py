@@ -1,4 +1,4 @@
-"""Layers that only move values: padding, other shapes and orders, concatenation."""
+"""Layers that only move values: padding, transposition, slicing, reshaping, concatenation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .model import Step
 
 
 def padding(step: Step, name: str) -> Layer:
-    """PAD with the zero point, PADV2 with a value of its own."""
+    """PAD, which fills with the zero point, and PADV2, which has its own fill value."""
     source, output = step.reads(0), step.output
     if len(source.shape) > RANK:
         raise unsupported(step, f"{len(source.shape)} dimensions")
@@ -31,7 +31,7 @@ def padding(step: Step, name: str) -> Layer:
 
 
 def transposition(step: Step, name: str) -> Layer:
-    """TRANSPOSE of up to four dimensions, of which those that stay together are one."""
+    """TRANSPOSE of up to four dimensions, where dimensions that stay adjacent in order count as one."""
     source = step.reads(0)
     order = [int(axis) for axis in step.constant(1).ravel()]
     sizes, strides = merged(step.output.shape, [math.prod(source.shape[axis + 1 :]) for axis in order])
@@ -42,44 +42,44 @@ def transposition(step: Step, name: str) -> Layer:
 
 
 def merged(sizes: Sequence[int], strides: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The same walk over a tensor in fewer dimensions: without those of size 1, and with neighbours as one.
+    """Merge the dimensions of a strided copy: drop those of size 1, and join adjacent ones where the strides allow.
 
     Args:
-        sizes: of the output.
-        strides: of the input, along each.
+        sizes: sizes of the output.
+        strides: stride of the input along each dimension of the output.
 
     >>> merged((1, 4, 2, 5, 5), (200, 25, 100, 5, 1))
     ([4, 2, 25], [25, 100, 1])
     """
-    walk: list[tuple[int, int]] = []
+    dimensions: list[tuple[int, int]] = []
     for size, stride in zip(sizes, strides, strict=True):
-        if walk and walk[-1][1] == size * stride:
-            walk[-1] = (walk[-1][0] * size, stride)
+        if dimensions and dimensions[-1][1] == size * stride:
+            dimensions[-1] = (dimensions[-1][0] * size, stride)
         elif size > 1:
-            walk.append((size, stride))
-    return [size for size, _ in walk], [stride for _, stride in walk]
+            dimensions.append((size, stride))
+    return [size for size, _ in dimensions], [stride for _, stride in dimensions]
 
 
 def slicing(step: Step, name: str) -> Layer:
-    """SLICE of up to four dimensions: a copy along the input's strides, from where it begins."""
+    """SLICE of up to four dimensions: a copy along the input's strides, from the slice's first element."""
     source, output = step.reads(0), step.output
     if len(source.shape) > RANK:
         raise unsupported(step, f"{len(source.shape)} dimensions")
     strides = [math.prod(source.shape[axis + 1 :]) for axis in range(len(source.shape))]
     begin = sum(int(start) * stride for start, stride in zip(step.constant(1).ravel(), strides, strict=True))
     fields: dict[str, Value] = {"output": extended(output.shape, 1), "stride": extended(strides, 0)}
-    made = layer("nn_permutation", name, fields, step, "nn_transpose", {})
-    return replace(made, call=f"nn_transpose(&{name}, {place(source)} + {begin}, {place(output)});")
+    permutation = layer("nn_permutation", name, fields, step, "nn_transpose", {})
+    return replace(permutation, call=f"nn_transpose(&{name}, {place(source)} + {begin}, {place(output)});")
 
 
 def reshaping(step: Step, name: str) -> Layer:
     """RESHAPE: a copy."""
     size = step.output.size
-    return Layer(title(step), (), f"nn_copy_rows({_ends(step)}, 1, {size}, {size});", 0)
+    return Layer(title(step), (), f"nn_copy_rows({_source_and_target(step)}, 1, {size}, {size});", 0)
 
 
 def concatenation(step: Step, name: str) -> Layer:
-    """CONCATENATION along any axis, of parts with the output's scale."""
+    """CONCATENATION along any axis, of parts with the output's scale and zero point."""
     output, parts = step.output, activations(step)
     if len(parts) != len(step.inputs) or step.options.fusedActivationFunction:
         raise unsupported(step, "constants or an activation")
@@ -96,5 +96,5 @@ def concatenation(step: Step, name: str) -> Layer:
     return Layer(title(step), (), "\n    ".join(calls), 0)
 
 
-def _ends(step: Step) -> str:
+def _source_and_target(step: Step) -> str:
     return f"{place(step.reads(0))}, {place(step.output)}"

@@ -1,4 +1,4 @@
-"""The operators that there are C kernels for."""
+"""The operators with C kernels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BUILDERS: Mapping[str, Build] = {
 
 
 def layers(model: Model) -> list[Layer]:
-    """The layers of a model in C. Raises ExportError, which names every operator that has no kernel."""
+    """The layers of a model in C. Raises ExportError, which names every operator without a kernel."""
     unknown = sorted({step.operator for step in model.steps} - set(BUILDERS))
     if unknown:
         other = f", or {OTHER_WAY}" if METHODS.keys() >= set(unknown) else ""

@@ -1,4 +1,4 @@
-"""Layers that reduce: average and maximum over windows, mean over whole dimensions."""
+"""Pooling layers: average and maximum over windows, mean over whole dimensions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .model import Step
 
 
 def average_pool(step: Step, name: str) -> Layer:
-    """AVERAGE_POOL_2D: padding does not count."""
+    """AVERAGE_POOL_2D, which excludes padding from the average."""
     return _pool(step, name, "nn_average_pool_2d")
 
 
@@ -21,7 +21,7 @@ def max_pool(step: Step, name: str) -> Layer:
 
 
 def mean(step: Step, name: str) -> Layer:
-    """MEAN over neighbouring dimensions, as over height and width."""
+    """MEAN over adjacent dimensions, such as height and width."""
     source, output = step.reads(0), step.output
     axes = sorted({int(axis) % len(source.shape) for axis in step.constant(1).ravel()})
     if axes != list(range(axes[0], axes[-1] + 1)):

@@ -1,4 +1,4 @@
-"""The folder with everything that a firmware takes: the network in C, its kernels, a self-test, and a Makefile."""
+"""Write the folder of a firmware: the network in C, its kernels, a self-test, and a Makefile."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .model import OTHER_WAY, Model, Tensor, read_model
 from .operators import layers
 
 COPIED = ("kernels.h", "kernels.c", "main.c", "port.h", "port_host.c", "port_mps2.c", "mps2.ld", "Makefile")
-"""Files that are the same for every network"""
+"""Files that are the same for every network."""
 
 
 @dataclass(frozen=True)
 class Firmware:
-    """What was written.
+    """The written sources and the memory that they need.
 
     Attributes:
-        files: in the folder.
-        constant_bytes: of flash, for weights, biases, factors and layers, on a chip with 32-bit pointers.
-        arena_bytes: of RAM, for activations.
+        files: paths of the written files.
+        constant_bytes: flash for weights, biases, factors and layer structures, on a chip with 32-bit pointers.
+        arena_bytes: RAM for activations.
     """
 
     files: tuple[Path, ...]
@@ -43,9 +43,9 @@ class Firmware:
 
 
 def firmware_layers(content: bytes) -> tuple[Model, list[Layer]]:
-    """An int8 ``.tflite``'s bytes as a model, and its layers in C.
+    """Read an int8 ``.tflite``'s bytes; returns the model and its layers in C.
 
-    Raises ExportError where they cannot be written; the interpreter is the other way only where it runs the file.
+    Raises ExportError if C cannot be generated; the message suggests the interpreter only if that can run the file.
     """
     try:
         model = read_model(content)
@@ -53,22 +53,22 @@ def firmware_layers(content: bytes) -> tuple[Model, list[Layer]]:
     except ExportError as error:
         if not (missing := missing_operators(content)):
             raise
-        it = "it" if len(missing) == 1 else "them"
-        instead = f"its interpreter has no {', '.join(missing)} either, replace {it} in the network"
+        pronoun = "it" if len(missing) == 1 else "them"
+        instead = f"its interpreter has no {', '.join(missing)} either, replace {pronoun} in the network"
         raise ExportError(str(error).replace(OTHER_WAY, instead)) from error
 
 
 def write_firmware(artifact: Artifact, folder: Path) -> Firmware:
-    """Write an int8 network as plain C into a folder, which is made if it is not there: all files, or none.
+    """Write an int8 network as plain C into a folder, which is created if necessary: all files, or none.
 
     Args:
         artifact: an int8 .tflite.
-        folder: to write into.
+        folder: the folder to write into.
 
     Raises:
-        UsageError: no int8 ``.tflite``, or a folder that cannot be written, or holds files of these names already that
-            pretrim did not make.
-        ExportError: an operator without a C kernel, which is named.
+        UsageError: the artifact is not an int8 ``.tflite``, or the folder cannot be written, or has files of these
+            names that pretrim did not make.
+        ExportError: an operator has no C kernel; the message names it.
     """
     if artifact.runtime != "litert" or artifact.data_type != "int8":
         raise UsageError(
@@ -76,43 +76,43 @@ def write_firmware(artifact: Artifact, folder: Path) -> Firmware:
             f"export with --runtime litert --int8."
         )
     content = artifact.path.read_bytes()
-    model, built = firmware_layers(content)
+    model, layers_in_c = firmware_layers(content)
     texts = {
-        **_network(artifact, content, model, built),
+        **_network(artifact, content, model, layers_in_c),
         **_samples(*known_answers(artifact.path)),
         **{name: _file(name) for name in COPIED},
     }
     written = write_texts(folder, texts)
-    return Firmware(tuple(written), sum(one.constant_bytes for one in built), model.arena_bytes)
+    return Firmware(tuple(written), sum(layer.constant_bytes for layer in layers_in_c), model.arena_bytes)
 
 
-def _network(artifact: Artifact, content: bytes, model: Model, built: list[Layer]) -> dict[str, str]:
-    """network.h and network.c."""
+def _network(artifact: Artifact, content: bytes, model: Model, layers: list[Layer]) -> dict[str, str]:
+    """The texts of network.h and network.c, by file name."""
     pixels = pixel_table(artifact.input)
     entries = {
         "file": artifact.path.name,
         "sha256": artifact.sha256,
         "macs": f"{sum(operator.macs for operator in graph_of(content).operators):,}",
-        "constants": f"{sum(one.constant_bytes for one in built):,}",
+        "constants": f"{sum(layer.constant_bytes for layer in layers):,}",
         "arena": model.arena_bytes,
         "arena_text": f"{model.arena_bytes:,}",
-        **_end("input", model.input),
-        **_end("output", model.outputs[0]),
+        **_tensor_entries("input", model.input),
+        **_tensor_entries("output", model.outputs[0]),
         "outputs": len(model.outputs),
         "output_shapes": comment(f"Each output, int8: {', then '.join(_shape(output) for output in model.outputs)}."),
         "outputs_definition": ",\n".join(_output(output) for output in model.outputs),
         "values": comment(f"The same from real values: {values_text(artifact.input)}."),
         "pixels_declaration": pixels_declaration(pixels),
         "pixels_definition": pixels_definition(pixels),
-        "definitions": "\n\n".join(_definition(one) for one in built if one.definitions),
-        "calls": "\n".join(f"    {one.call}" for one in built),
+        "definitions": "\n\n".join(_definition(layer) for layer in layers if layer.definitions),
+        "calls": "\n".join(f"    {layer.call}" for layer in layers),
         "labels": labels_definition(artifact.classes, model.outputs[0].size),
     }
     return {name: Template(_file(f"{name}.in")).substitute(entries) for name in ("network.h", "network.c")}
 
 
-def _end(name: str, tensor: Tensor) -> dict[str, object]:
-    """What the templates say of the input or the output."""
+def _tensor_entries(name: str, tensor: Tensor) -> dict[str, object]:
+    """The entries of the templates about the input or the first output."""
     return {
         f"{name}_shape": _shape(tensor),
         f"{name}_size": tensor.size,
@@ -123,7 +123,7 @@ def _end(name: str, tensor: Tensor) -> dict[str, object]:
 
 
 def _output(tensor: Tensor) -> str:
-    """An element of `network_outputs`."""
+    """An output's element of the C array `network_outputs`."""
     return f"    {{{place(tensor)}, {tensor.size}, {tensor.scale:.9e}f, {tensor.zero}}}"
 
 
@@ -131,12 +131,12 @@ def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape[1:]))
 
 
-def _definition(one: Layer) -> str:
-    return "\n".join((comment(one.title), *one.definitions))
+def _definition(layer: Layer) -> str:
+    return "\n".join((comment(layer.title), *layer.definitions))
 
 
 def _samples(images: NDArray[np.int8], answers: NDArray[np.int8]) -> dict[str, str]:
-    """samples.h and samples.c."""
+    """The texts of samples.h and samples.c, by file name."""
     rows = {"samples_input": images, "samples_output": answers}
     extern = "".join(f"extern const int8_t {name}[SAMPLES][{values.shape[1]}];\n" for name, values in rows.items())
     head = "/* Made by pretrim: random inputs, and what LiteRT's reference kernels give for them. */\n"

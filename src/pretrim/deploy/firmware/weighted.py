@@ -1,4 +1,4 @@
-"""Layers with weights: convolutions, depthwise and transposed ones, and fully connected layers."""
+"""Layers with weights: convolutions, depthwise and transposed convolutions, and fully connected layers."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from .model import Step
 
 
 def convolution(step: Step, name: str) -> Layer:
-    """CONV_2D, also with groups and dilation."""
+    """CONV_2D, including groups and dilation."""
     channels, height, width, depth = step.constant(1).shape
     if step.reads(0).shape[-1] % depth:
         raise unsupported(step, f"groups of {depth} of {step.reads(0).shape[-1]} channels")
     fields: dict[str, Value] = {
         "window": window(step, (height, width), _dilation(step)),
         "group_channels": depth,
-        **_ends(step),
+        **_zero_and_range(step),
     }
     return layer("nn_convolution", name, fields, step, "nn_conv_2d", _arrays(step, _factors(step, channels)))
 
 
 def depthwise(step: Step, name: str) -> Layer:
-    """DEPTHWISE_CONV_2D, also with a depth multiplier and dilation."""
+    """DEPTHWISE_CONV_2D, including a depth multiplier and dilation."""
     _, height, width, channels = step.constant(1).shape
     fields: dict[str, Value] = {
         "window": window(step, (height, width), _dilation(step)),
         "depth": channels // step.reads(0).shape[-1],
-        **_ends(step),
+        **_zero_and_range(step),
     }
     return layer("nn_depthwise", name, fields, step, "nn_depthwise_conv_2d", _arrays(step, _factors(step, channels)))
 
@@ -43,7 +43,7 @@ def transposed(step: Step, name: str) -> Layer:
     fields: dict[str, Value] = {
         "window": transposed_window(step, (height, width)),
         "group_channels": depth,
-        **_ends(step, source=2),
+        **_zero_and_range(step, source=2),
     }
     arrays = _arrays(step, _factors(step, channels, source=2), bias=3)
     return layer("nn_convolution", name, fields, step, "nn_transpose_conv", arrays)
@@ -57,7 +57,7 @@ def dense(step: Step, name: str) -> Layer:
         "inputs": inputs,
         "outputs": outputs,
         "rows": source.size // inputs,
-        **_ends(step),
+        **_zero_and_range(step),
     }
     factors = dense_factors(source.scale, step.reads(1).scales, output.scale, outputs)
     return layer("nn_dense", name, fields, step, "nn_fully_connected", _arrays(step, factors))
@@ -71,19 +71,19 @@ def _dilation(step: Step) -> tuple[int, int]:
     return step.options.dilationHFactor, step.options.dilationWFactor
 
 
-def _ends(step: Step, source: int = 0) -> dict[str, Value]:
-    """Zero point of the input, and the range of the output."""
+def _zero_and_range(step: Step, source: int = 0) -> dict[str, Value]:
+    """The fields for the input's zero point and the output's range."""
     limits = output_range(step.options.fusedActivationFunction, step.output.scale, step.output.zero)
     return {"input_zero": step.reads(source).zero, "range": range_fields(limits)}
 
 
 def _arrays(step: Step, factors: list[Factor], bias: int = 2) -> dict[str, NDArray[Any]]:
-    """Weights, biases (where there are any), multipliers and shifts.
+    """The constant arrays: weights, biases (if any), multipliers and shifts.
 
     Args:
-        step: whose second input are the weights.
-        factors: of each output channel.
-        bias: which input the biases are.
+        step: the operator, whose second input is the weights.
+        factors: factor of each output channel.
+        bias: index of the input that holds the biases.
     """
     weights = step.constant(1)
     if weights.dtype != np.int8:
