@@ -91,7 +91,7 @@ def _value(module: fx.GraphModule, node: Any) -> torch.Tensor | None:
 
 
 def _crop(graph: fx.Graph, node: fx.Node) -> None:
-    """Replace `padding` and `output_padding` by computing the full output and slicing it, if there is output padding."""
+    """Replace `padding` and `output_padding` by slicing the full output, if there is output padding."""
     arguments, sizes = _arguments(node), list(node.meta["val"].shape[2:])
     extra, padding = arguments["output_padding"], arguments["padding"]
     if not any(extra) or any(added > removed for added, removed in zip(extra, padding, strict=True)):
