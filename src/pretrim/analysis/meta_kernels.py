@@ -272,8 +272,8 @@ def mean(x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, *, dtype:
         return NotImplemented
     if any(not -x.dim() <= dim < x.dim() for dim in dims) or len({dim % x.dim() for dim in dims}) < len(dims):
         return NotImplemented
-    gone = {dim % x.dim() for dim in dims}
-    return new(x, [1 if dim in gone else size for dim, size in enumerate(x.shape) if keepdim or dim not in gone])
+    reduced = {dim % x.dim() for dim in dims}
+    return new(x, [1 if dim in reduced else size for dim, size in enumerate(x.shape) if keepdim or dim not in reduced])
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Any:

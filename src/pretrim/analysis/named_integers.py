@@ -132,7 +132,7 @@ def find_ratios(caller: Caller, integers: Sequence[tuple[int, Ids]], hint: str) 
             available = list(_integers(module, names))
             named = [held for held in available if line_words.issuperset(_required_words(*held[1:]))]
             chosen = (
-                _factor(value, ids, named, available) if hint == "multiple" else _whole(value, ids, named, available)
+                _factor(value, ids, named, available) if hint == "multiple" else _multiple(value, ids, named, available)
             )
             if chosen is not None:
                 (_, attribute, path), rows, stands_for = chosen
@@ -162,14 +162,14 @@ def _factor(value: int, ids: Ids, named: Sequence[Held], available: Sequence[Hel
     return width, rows, rows[0]
 
 
-def _whole(value: int, ids: Ids, named: Sequence[Held], available: Sequence[Held]) -> Chosen:
+def _multiple(value: int, ids: Ids, named: Sequence[Held], available: Sequence[Held]) -> Chosen:
     """The smallest multiple of `value`, preferably one whose number of parts is also a stored integer."""
     divisors = {held[0] for held in available}
     for candidates in (named, available):
         wholes = [held for held in candidates if held[0] > value and held[0] % value == 0]
         if wholes:
-            whole = min(wholes, key=lambda held: (held[0] // value not in divisors, held))
-            return whole, ids[None], np.tile(ids, whole[0] // value)
+            chosen = min(wholes, key=lambda held: (held[0] // value not in divisors, held))
+            return chosen, ids[None], np.tile(ids, chosen[0] // value)
     return None
 
 
@@ -197,12 +197,12 @@ def _named_holders(
     line, names_in_code = _line(frame), _names(frame)
     for name, module in caller.owners(frame):
         names = vars(module).keys() if type(module).__module__.startswith("torch.") else names_in_code
-        found = [(name, *holder) for holder in _holders(module, names, value, place, count)]
-        on_line = [holder for holder in found if _required_words(*holder[1:])[-1] in line]
+        holders = [(name, *holder) for holder in _holders(module, names, value, place, count)]
+        on_line = [holder for holder in holders if _required_words(*holder[1:])[-1] in line]
         if hint in ("whole", *WITH_REST):  # part of an expression: only this line counts
-            found = on_line
-        if found:
-            return on_line or found
+            holders = on_line
+        if holders:
+            return on_line or holders
     return []
 
 

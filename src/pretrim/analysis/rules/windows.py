@@ -68,8 +68,8 @@ def max_unpool(spatial: int) -> Rule:
     """Values return to the positions that max pooling took them from: channels of values and indices are tied."""
 
     def rule(call: Call) -> Labels | list[Labels]:
-        for here in zip(call.look(call.args["self"]), call.look(call.args["indices"]), strict=True):
-            call.tie(*here)
+        for at_dim in zip(call.look(call.args["self"]), call.look(call.args["indices"]), strict=True):
+            call.tie(*at_dim)
         return window(spatial)(call)
 
     return rule
