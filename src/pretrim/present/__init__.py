@@ -1,1 +1,1 @@
-"""Records as people read them: tables for terminals and notebooks; nothing here computes or writes to a stream."""
+"""Display of records as tables, for terminals and notebooks; this package only formats, it computes nothing."""

@@ -1,4 +1,4 @@
-"""An artifact: how it was proved, what it takes on its board, and how fast it ran."""
+"""Tables of an artifact: its verification, its memory and time on its board, and measurements."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from .text import RUNTIME_TITLES, duration, milliseconds, percent, show_line, sh
 
 
 def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
-    """What an artifact is, how it was proved, and what it takes on its board."""
-    proof, given = record["proof"], record["input"]
+    """Print an artifact, how it was verified, and what it takes on its board."""
+    proof, model_input = record["proof"], record["input"]
     table = Table("<", "<~")
-    table.add_row("input", f"{given['layout']} {'x'.join(map(str, given['shape']))}, {given['data_type']}")
+    table.add_row(
+        "input", f"{model_input['layout']} {'x'.join(map(str, model_input['shape']))}, {model_input['data_type']}"
+    )
     table.add_row("size", f"{size(record['file_bytes'])} ({record['file_bytes']:,} bytes)")
     if record["calibration"] is not None:
         table.add_row("calibrated on", f"{record['calibration']['images']} {record['calibration']['data']}")
@@ -32,75 +34,75 @@ def show_artifact(console: Console, record: Mapping[str, Any]) -> None:
         table.add_row("same class", percent(proof["agreement"], 2))
     if proof["accuracy"] is not None:
         table.add_row("accuracy", "{} (PyTorch: {})".format(*(percent(part, 2) for part in proof["accuracy"][::-1])))
-    if (judged := proof.get("metric")) is not None:
-        table.add_row(judged["name"], _score(judged))
+    if (metric := proof.get("metric")) is not None:
+        table.add_row(metric["name"], _score(metric))
     for row in board_rows(record.get("board")):
         table.add_row(*row)
     show_table(console, f"{record['path']}: {record['data_type']} for {RUNTIME_TITLES[record['runtime']]}", table)
     show_notes(console, record["notes"])
 
 
-def _score(judged: Mapping[str, Any]) -> str:
-    """Of the artifact and of PyTorch, by the metric of a task.
+def _score(metric: Mapping[str, Any]) -> str:
+    """The scores of the artifact and of PyTorch in a task's metric.
 
     >>> _score({"is_share": True, "artifact": 0.5, "pytorch": 0.525, "loss": 0.025})
     '50.00 % (PyTorch: 52.50 %; lost: 2.50 points)'
     >>> _score({"is_share": False, "artifact": 1.25, "pytorch": 1.0, "loss": 0.25})
     '1.25 (PyTorch: 1; lost: 0.25)'
     """
-    if judged["is_share"]:
-        own, reference = (percent(judged[of], 2) for of in ("artifact", "pytorch"))
-        return f"{own} (PyTorch: {reference}; lost: {100 * judged['loss'] + 0.0:.2f} points)"
-    return "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**judged)
+    if metric["is_share"]:
+        artifact, reference = (percent(metric[source], 2) for source in ("artifact", "pytorch"))
+        return f"{artifact} (PyTorch: {reference}; lost: {100 * metric['loss'] + 0.0:.2f} points)"
+    return "{artifact:.4g} (PyTorch: {pytorch:.4g}; lost: {loss:.2g})".format(**metric)
 
 
 def board_rows(board: Record | None) -> list[tuple[str, str]]:
-    """What an artifact takes on its board."""
+    """Rows (title, value) of what an artifact takes on its board."""
     if board is None:
         return []
     limits = board["limits"]
     flash = f"{size(board['flash_bytes'])} with {size(board['runtime_flash_bytes'])} for the runtime"
     rows = [(f"flash of {board['name']}", f"{flash}, of {size(board['flash_of'])}")]
-    taken = board["flash_bytes"] - board["runtime_flash_bytes"]
-    rows += _limit_rows("file against its limit", taken, limits.get("artifact_bytes"))
-    how = "as TFLM placed it here" if board["verified"] else "not verified: pip install 'pretrim[mcu]'"
-    arena = f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}; {how}"
+    used = board["flash_bytes"] - board["runtime_flash_bytes"]
+    rows += _limit_rows("file against its limit", used, limits.get("artifact_bytes"))
+    verification = "as TFLM placed it here" if board["verified"] else "not verified: pip install 'pretrim[mcu]'"
+    arena = f"{size(board['arena_bytes'])} of arena, of {size(board['ram_of'])}; {verification}"
     rows.append((f"RAM of {board['name']}", arena))
     rows += _limit_rows("arena against its limit", board["arena_bytes"], limits.get("arena_bytes"))
     if (time := board.get("time")) is not None:
-        taken, most = (milliseconds(time[name] * 1e-9) for name in ("ns", "limit_ns"))
+        used, limit = (milliseconds(time[name] * 1e-9) for name in ("ns", "limit_ns"))
         verdict = "fits" if time["ns"] <= time["limit_ns"] else "too slow"
-        rows.append((f"time predicted, {time['runtime']}", f"{verdict}: {taken} of {most}"))
+        rows.append((f"time predicted, {time['runtime']}", f"{verdict}: {used} of {limit}"))
     if board["verified"]:
         rows.append(("outputs in TFLM", board["tflm"].removeprefix("TFLM: ")))
     if (npu := board["ethos_u"]) is not None:
-        rest = f"; {npu['cpu_operators']} operators on the processor" if npu["cpu_operators"] else ""
-        time = f"{milliseconds(npu['seconds'])} by vela's estimate, {npu['cycles']:,} cycles{rest}"
+        cpu_note = f"; {npu['cpu_operators']} operators on the processor" if npu["cpu_operators"] else ""
+        time = f"{milliseconds(npu['seconds'])} by vela's estimate, {npu['cycles']:,} cycles{cpu_note}"
         rows.append((npu["configuration"], time))
     return rows
 
 
 def check_board(record: Record) -> None:
-    """Raises PretrimError for an artifact that does not fit its board: everything is written, but nothing may go on."""
+    """Raises PretrimError if an artifact does not fit its board: its files are written, but the command must fail."""
     board = record.get("board")
     if board is not None and board["problems"]:
         raise PretrimError(f"{record['path']} does not fit {board['name']}: {'; '.join(board['problems'])}.")
 
 
-def _limit_rows(title: str, taken: int, limit: int | None) -> list[tuple[str, str]]:
-    """Whether what an artifact really takes is within the limit of its plan."""
+def _limit_rows(title: str, used: int, limit: int | None) -> list[tuple[str, str]]:
+    """A row on whether an artifact's actual bytes are within its plan's limit; none without a limit."""
     if limit is None:
         return []
-    return [(title, f"{'fits' if taken <= limit else 'too large'}: {taken:,} of {limit:,} bytes")]
+    return [(title, f"{'fits' if used <= limit else 'too large'}: {used:,} of {limit:,} bytes")]
 
 
 def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
-    """Time, size, memory and energy, an artifact a row."""
+    """Print time, size, memory and energy, one artifact per row."""
     table = Table("<artifact", "<~runs on", "median", "p90", "?std", "of the other", "?file", "?memory", "?energy")
     for record in records:
-        table.add_row(*_measured(record, percent(record["ratio"])))
+        table.add_row(*_measurement_cells(record, percent(record["ratio"])))
         if record["against"] is not None:
-            table.add_row(*_measured(record["against"], ""))
+            table.add_row(*_measurement_cells(record["against"], ""))
     machine, first = records[0]["machine"], records[0]["latency"]
     threads = records[0]["threads"]
     processes = f"{first['processes']} process{'es' if first['processes'] > 1 else ''}"
@@ -110,7 +112,8 @@ def show_measurements(console: Console, records: Sequence[Mapping[str, Any]]) ->
     show_notes(console, [record["warning"] for record in records if record["warning"]])
 
 
-def _measured(record: Mapping[str, Any], ratio: str) -> list[Any]:
+def _measurement_cells(record: Mapping[str, Any], ratio: str) -> list[Any]:
+    """The cells of an artifact's row."""
     latency = record["latency"]
     memory = record["memory_peak_bytes"]
     energy = record["energy_j"]

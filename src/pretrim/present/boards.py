@@ -1,4 +1,4 @@
-"""Boards, and a file on each of them."""
+"""Tables of boards, and of a file on each of them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LIMITS = "Limits: less a quarter for the application (--application), and 100 Ki
 
 
 def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -> None:
-    """Boards, one a row; with sources, where each figure comes from and which times are known.
+    """Print boards, one per row, and optionally the source of each figure and the known times.
 
     Args:
-        console: where to.
-        records: one for each board (`jobs.devices.board_records`).
-        sources: whether each figure is shown with its source.
+        console: console to print to.
+        records: one record per board (`jobs.devices.board_records`).
+        sources: whether to print sources, notes and known times.
     """
     table = Table(
         "<name", "<core", "?clock", "?flash", "?RAM", "flash limit", "RAM limit", "?round to", "<?runtime", "?times"
@@ -49,14 +49,14 @@ def show_boards(console: Console, records: Sequence[Record], *, sources: bool) -
         ):
             show_line(console, line)
     for record in records if sources else ():
-        for what, where in record["sources"].items():
-            show_line(console, f"{what}: {where}")
+        for figure, source in record["sources"].items():
+            show_line(console, f"{figure}: {source}")
         show_notes(console, [record["note"]] if record["note"] else [])
         _show_systems(console, record)
 
 
 def _show_systems(console: Console, record: Record) -> None:
-    """The runtimes of which a time is known, with how far off predictions are."""
+    """Print the runtimes whose time can be predicted on a board, with the errors of the predictions."""
     if not record["times_of"]:
         show_line(console, f"no public measurement of times on {record['core'].removeprefix('Arm ')} is known")
         return
@@ -85,17 +85,19 @@ def _show_systems(console: Console, record: Record) -> None:
 
 
 def show_check(console: Console, record: Record) -> None:
-    """A file on boards, a row each: does it fit, what does it take, how long would it run."""
+    """Print a file on boards, one per row: whether it fits, its flash and RAM, and its predicted time."""
     has_energy = any(time["file_uj"] is not None for entry in record["boards"] for time in entry["times"])
-    energy = ["<?energy"] if has_energy else []
-    table = Table("<board", "<", "?flash", "?flash limit", "RAM", "?RAM limit", "<~predicted time, runtime", *energy)
+    energy_columns = ["<?energy"] if has_energy else []
+    table = Table(
+        "<board", "<", "?flash", "?flash limit", "RAM", "?RAM limit", "<~predicted time, runtime", *energy_columns
+    )
     for entry in sorted(record["boards"], key=lambda entry: not entry["fits"]):
         times = entry["times"] or [None]
         for number, time in enumerate(times):
             cells = _check_cells(entry) if number == 0 else [""] * 6
-            told = "-" if time is None else f"{time_text(time, 'file')}, {time['runtime']}"
-            spent = ["-" if time is None else energy_text(time, "file")] if has_energy else []
-            table.add_row(*(Text(cell) for cell in (*cells, told, *spent)))
+            time_cell = "-" if time is None else f"{time_text(time, 'file')}, {time['runtime']}"
+            energy_cells = ["-" if time is None else energy_text(time, "file")] if has_energy else []
+            table.add_row(*(Text(cell) for cell in (*cells, time_cell, *energy_cells)))
     show_table(console, f"{record['path']}, {record['data_type']}", table)
     for entry in record["boards"]:
         if len(record["boards"]) == 1:
@@ -111,7 +113,7 @@ def show_check(console: Console, record: Record) -> None:
 
 
 def show_zero_filters(console: Console, record: Record) -> None:
-    """Which layers of a file have filters that are zero, and what to do about it."""
+    """Print which layers of a file have filters that are all zero, and how to remove them."""
     layers = record["zero_filters"]
     if not layers:
         return
@@ -124,7 +126,7 @@ def show_zero_filters(console: Console, record: Record) -> None:
 
 
 def _check_cells(entry: Record) -> list[str]:
-    """The first cells of a board's row."""
+    """The cells of a board's row before its time."""
     flash, arena = entry["flash_limit"], entry["arena_bytes"]
     verdict = "fits" if entry["fits"] else _short(entry)
     return [
@@ -138,7 +140,9 @@ def _check_cells(entry: Record) -> list[str]:
 
 
 def _short(entry: Record) -> str:
-    """Why a file does not fit, in a word."""
-    words = {"operators": "operators", "The model": "interpreter", "the file": "flash", "the arena": "RAM"}
-    found = [word for start, word in words.items() if any(text.startswith(start) for text in entry["problems"])]
-    return f"no: {', '.join(found) or 'format'}"
+    """Why a file does not fit, in keywords."""
+    keywords = {"operators": "operators", "The model": "interpreter", "the file": "flash", "the arena": "RAM"}
+    matches = [
+        keyword for start, keyword in keywords.items() if any(text.startswith(start) for text in entry["problems"])
+    ]
+    return f"no: {', '.join(matches) or 'format'}"

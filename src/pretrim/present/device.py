@@ -1,4 +1,4 @@
-"""What a device sees of a network: flash, RAM, times with what they hold for, and whether they are within limits."""
+"""A network on a device: flash, RAM, times with what they hold for, and whether they are within the limits."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 SURE = 0.99
-"""Share of a limit up to which what is predicted to fit does: predictions of files and arenas are off by less"""
+"""Share of a limit up to which a predicted size surely fits: predictions of files and arenas are off by less."""
 LONG_S = 10.0
-"""From here on a time is told in seconds"""
+"""Times from this value on are shown in seconds."""
 ON_DEVICE = {"artifact_bytes": "model in flash", "arena_bytes": "tensor arena in RAM"}
 FORMULAS_OF_MEMORY = ("weight_bytes", "peak_activation_bytes")
-"""What a board's own figures take the place of"""
+"""Costs of formulas, not shown if the board's own flash and RAM are known."""
 
 
 def is_on_board(device: Record | None) -> bool:
-    """Whether flash and RAM are known as a microcontroller has them."""
+    """Whether the device record has a microcontroller's flash and RAM."""
     return device is not None and all(name in device["slim"] for name in ON_DEVICE)
 
 
@@ -37,11 +37,11 @@ def time_text(record: Record, which: str) -> str:
     '19.3 s (9.9 to 34.0)'
     """
     seconds = record[f"{which}_ns"] * 1e-9
-    text = _seconds if seconds >= LONG_S else milliseconds
+    format_time = _seconds if seconds >= LONG_S else milliseconds
     if (ends := record.get(f"{which}_range_ns")) is None:
-        return text(seconds)
-    low, high = (text(end * 1e-9).split()[0] for end in ends)
-    return f"{text(seconds)} ({low} to {high})"
+        return format_time(seconds)
+    low, high = (format_time(end * 1e-9).split()[0] for end in ends)
+    return f"{format_time(seconds)} ({low} to {high})"
 
 
 def _seconds(value: float) -> str:
@@ -49,40 +49,42 @@ def _seconds(value: float) -> str:
 
 
 def energy_text(record: Record, which: str) -> str:
-    """Energy of an image, with the range of its time.
+    """Energy per image in mJ, with its range.
 
     >>> energy_text({"slim_uj": 3120.0}, "slim"), energy_text({"slim_uj": None}, "slim")
     ('3.12 mJ', '-')
     >>> energy_text({"slim_uj": 3120.0, "slim_range_uj": [2800.0, 3700.0]}, "slim")
     '3.12 mJ (2.8 to 3.7)'
     """
-    found = record.get(f"{which}_uj")
-    if found is None:
+    energy_uj = record.get(f"{which}_uj")
+    if energy_uj is None:
         return "-"
     ends = record.get(f"{which}_range_uj")
-    said = "" if ends is None else f" ({ends[0] / 1000:.3g} to {ends[1] / 1000:.3g})"
-    return f"{found / 1000:.3g} mJ{said}"
+    range_text = "" if ends is None else f" ({ends[0] / 1000:.3g} to {ends[1] / 1000:.3g})"
+    return f"{energy_uj / 1000:.3g} mJ{range_text}"
 
 
 def _time_title(record: Record) -> str:
+    """Runtime, data type and, if there are several, threads of a time."""
     threads = f", {record['threads']} threads" if record["threads"] > 1 else ""
     return f"{record['runtime']}, {record['data_type']}{threads}"
 
 
 def time_label(record: Record) -> str:
-    """What a time holds for, in one line, with the operators that are not in it."""
+    """What a time holds for, in one line, with the operators that it does not count."""
     rest = f"; not counted: {', '.join(record['left_out'])}" if record.get("left_out") else ""
     energy = f"; energy: {record['energy_label']}" if record.get("energy_label") else ""
     return f"{record['source']}: {record['label']}{rest}{energy}"
 
 
 def show_time_labels(console: Console, device: Record | None) -> None:
-    """What each time holds for, a line each."""
+    """Print what each time holds for, one line each."""
     for record in (device or {}).get("times", ()):
         show_line(console, f"latency, {time_label(record)}")
 
 
 def _time_rows(times: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
+    """Title, dense and slim text of each time, and of its energy where that is known."""
     for record in times:
         yield f"latency, {_time_title(record)}", time_text(record, "dense"), time_text(record, "slim")
         if record.get("slim_uj") is not None:
@@ -91,7 +93,7 @@ def _time_rows(times: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
 
 
 def show_fit(console: Console, plan: Plan) -> None:
-    """What a plan takes on its device, as predicted, beside what there is for it."""
+    """Print the predicted flash, RAM and times of a plan on its device, beside the limits."""
     if plan.device is None:
         return
     from pretrim.planning.budget import Limit
@@ -100,19 +102,21 @@ def show_fit(console: Console, plan: Plan) -> None:
     verdicts: list[str] = []
 
     def row(title: str, cost: str, dense: str, slim: str) -> None:
-        taken, whole = device["slim"][cost], device["dense"][cost]
+        value, dense_value = device["slim"][cost], device["dense"][cost]
         if cost not in plan.limits:
-            table.add_row(title, dense, slim, percent(taken / whole if whole else None), "-", "")
+            table.add_row(title, dense, slim, percent(value / dense_value if dense_value else None), "-", "")
             return
         limit = Limit.parse(cost, plan.limits[cost])
-        most = limit.resolve(whole)
-        text = size(most) if limit.quantity.unit == "bytes" else milliseconds(most * 1e-9)
-        real = device.get("converted", {}).get(cost)
-        verdict = _verdict(taken if real is None else real, most, is_real=real is not None or cost == "latency_ns")
+        max_value = limit.resolve(dense_value)
+        text = size(max_value) if limit.quantity.unit == "bytes" else milliseconds(max_value * 1e-9)
+        converted = device.get("converted", {}).get(cost)
+        verdict = _verdict(
+            value if converted is None else converted, max_value, is_real=converted is not None or cost == "latency_ns"
+        )
         if _is_refused(device) and verdict != "too large":
             verdict = "does not run there"
         verdicts.append(verdict)
-        table.add_row(title, dense, slim, percent(taken / whole), text, verdict)
+        table.add_row(title, dense, slim, percent(value / dense_value), text, verdict)
 
     for cost, title in ON_DEVICE.items():
         if cost in device["slim"]:
@@ -128,32 +132,33 @@ def show_fit(console: Console, plan: Plan) -> None:
             table.add_row(title, dense, slim, "", "-", "")
     name = device.get("name", device.get("latency_on", "the device"))
     show_table(console, f"On {name}, {plan.dtype}, predicted", table)
-    if (real := device.get("converted")) is not None:
-        sizes = f"a file of {real['artifact_bytes']:,} bytes and an arena of {real['arena_bytes']:,}"
+    if (converted := device.get("converted")) is not None:
+        sizes = f"a file of {converted['artifact_bytes']:,} bytes and an arena of {converted['arena_bytes']:,}"
         show_line(console, f"Converted before the training: {sizes}.")
     elif "within 1 % of it" in verdicts:
-        said = "Within 1 % of it: `pretrim compress` converts the network first, and trims it again where it must."
-        show_line(console, said)
-    _show_what_counts(console, device)
+        message = "Within 1 % of it: `pretrim compress` converts the network first, and trims it again where it must."
+        show_line(console, message)
+    _show_remarks(console, device)
 
 
-def _verdict(taken: int, most: int, *, is_real: bool) -> str:
-    """Whether something is within its limit. What is predicted to fit barely may not.
+def _verdict(value: int, limit: int, *, is_real: bool) -> str:
+    """Whether a value is within its limit. A value that is only predicted to fit barely may not fit.
 
     >>> _verdict(995, 1000, is_real=True), _verdict(995, 1000, is_real=False), _verdict(1001, 1000, is_real=True)
     ('fits', 'within 1 % of it', 'too large')
     """
-    if taken > most:
+    if value > limit:
         return "too large"
-    return "fits" if is_real or taken <= SURE * most else "within 1 % of it"
+    return "fits" if is_real or value <= SURE * limit else "within 1 % of it"
 
 
 def _is_refused(device: Record) -> bool:
-    """Whether the interpreter of a microcontroller is known not to run the network; a conversion would have said so."""
+    """Whether the microcontroller's interpreter is expected to reject the network, unless a conversion succeeded."""
     return "refused" in device and "converted" not in device
 
 
-def _show_what_counts(console: Console, device: Record) -> None:
+def _show_remarks(console: Console, device: Record) -> None:
+    """Print what the figures of a device count, with notes and warnings."""
     if "arena_text" in device:
         show_line(console, device["arena_text"])
     if "lower_bound" in device and "converted" not in device:
@@ -164,7 +169,7 @@ def _show_what_counts(console: Console, device: Record) -> None:
 
 
 def device_rows(device: Record | None) -> Iterator[tuple[str, str, str, str]]:
-    """Rows of a table of dense, slim and kept: flash, RAM and times of a device."""
+    """Rows (title, dense, slim, kept) for flash, RAM, times and energies of a device."""
     if device is None:
         return
     for cost, title in ON_DEVICE.items():

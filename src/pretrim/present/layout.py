@@ -1,8 +1,8 @@
-"""Tables that fit the terminal: nothing is cut, no name is broken over lines, no unit is parted from its number.
+"""Tables that fit the terminal: no text is cut, no name is broken across lines, no unit is separated from its number.
 
-Where a table is wider than the terminal, columns that matter least are left out and named below it; where it is still
-too wide, each row becomes a block of ``column  value`` lines. A pipe or file gets the whole table. Such a column that
-says nothing in any row is left out everywhere, and a table without titles has no line for them.
+If a table is wider than the terminal, its optional columns are left out, last first, and named below it; if it is still
+too wide, each row becomes a block of ``column  value`` lines. A pipe or file gets the whole table. An optional column
+that is empty in every row is always left out, and a table without titles has no header line.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 PROSE_WIDTH = 24
-"""The least width of a column of sentences; they wrap between words"""
+"""Minimum width of a column of prose, which wraps between words."""
 NOTHING = ("", "-")
-"""Cells without a value"""
+"""Texts of cells without a value."""
 GAP = 3
-"""between columns, as Rich draws them"""
+"""Characters between columns, as Rich draws them."""
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A column, as it is written in code: marks, then its title.
+    """A column heading, written in code as marks followed by the title.
 
-    ``<`` words, on the left (numbers are on the right); ``~`` sentences, which may wrap; ``?`` can be left out.
+    ``<``: words, aligned left (numbers are aligned right); ``~``: prose, which may wrap; ``?``: optional.
 
     >>> Heading.parse("<?runtime")
     Heading(title='runtime', is_words=True, is_prose=False, is_optional=True)
@@ -43,14 +43,14 @@ class Heading:
 
     @classmethod
     def parse(cls, text: str) -> Heading:
-        """Read the marks."""
+        """Parse marks and title."""
         title = text.lstrip("<~?")
         marks = text[: len(text) - len(title)]
         return cls(title, bool({"<", "~"} & {*marks}), "~" in marks, "?" in marks)
 
 
 class Table(RichTable):
-    """Rich's table, with columns that say what may happen to them on a narrow terminal."""
+    """A Rich table whose columns declare how they adapt to a narrow terminal."""
 
     def __init__(self, *columns: str) -> None:
         super().__init__(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -59,72 +59,72 @@ class Table(RichTable):
             self.add(Heading.parse(column))
 
     def add(self, heading: Heading) -> None:
-        """One more column."""
+        """Add a column."""
         self.headings.append(heading)
         align = "left" if heading.is_words else "right"
         self.add_column(Text(heading.title), justify=align, overflow="fold", no_wrap=not heading.is_prose)  # type: ignore[arg-type]
 
 
 def show_table(console: Console, title: str, table: Table, without: Sequence[str] = ()) -> None:
-    """A title, and the table as it fits.
+    """Print a title and the table in the form that fits the console.
 
     Args:
-        console: where to.
+        console: console to print to.
         title: a line above the table.
-        table: is not changed.
+        table: the table; it is not changed.
         without: titles of columns that the caller left out because the terminal is narrow.
     """
-    table = _only(table, [place for place in range(len(table.headings)) if _says_something(table, place)])
+    table = _select(table, [index for index in range(len(table.headings)) if _is_shown(table, index)])
     console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
     if not console.is_terminal:
         console.width = max(console.width, _width(table, table.headings))
     if _width(table, [heading for heading in table.headings if not heading.is_optional]) > console.width:
-        places = list(range(len(table.headings)))
+        indices = list(range(len(table.headings)))
         _show_blocks(console, table)
     else:
-        places = _that_fit(table, console.width)
-        console.print(_only(table, places))
-    left_out = [heading.title for place, heading in enumerate(table.headings) if place not in places and heading.title]
+        indices = _fitting(table, console.width)
+        console.print(_select(table, indices))
+    left_out = [heading.title for index, heading in enumerate(table.headings) if index not in indices and heading.title]
     if without or left_out:
         console.print(Text(f"Left out at this width: {', '.join([*without, *left_out])}", style="dim"))
 
 
 def fitted(table: Table, width: int) -> Table:
-    """The table without the optional columns that do not fit so many columns of a terminal."""
-    return _only(table, _that_fit(table, width))
+    """The table without the optional columns that do not fit a terminal of this width."""
+    return _select(table, _fitting(table, width))
 
 
-def _says_something(table: Table, place: int) -> bool:
-    """Whether a column has to stay, or has a value in any row."""
-    cells = map(_plain, table.columns[place].cells)
-    return not table.headings[place].is_optional or any(cell.strip() not in NOTHING for cell in cells)
+def _is_shown(table: Table, index: int) -> bool:
+    """Whether a column is required, or has a value in any row."""
+    cells = map(_plain, table.columns[index].cells)
+    return not table.headings[index].is_optional or any(cell.strip() not in NOTHING for cell in cells)
 
 
-def _that_fit(table: Table, width: int) -> list[int]:
-    """The columns that stay: optional ones are left out, the last first, until the rest fits."""
-    places = list(range(len(table.headings)))
-    for place in reversed(places.copy()):
-        if _width(table, [table.headings[other] for other in places]) <= width:
+def _fitting(table: Table, width: int) -> list[int]:
+    """Indices of the columns that stay: optional ones are left out, last first, until the rest fits."""
+    indices = list(range(len(table.headings)))
+    for index in reversed(indices.copy()):
+        if _width(table, [table.headings[other] for other in indices]) <= width:
             break
-        if table.headings[place].is_optional:
-            places.remove(place)
-    return places
+        if table.headings[index].is_optional:
+            indices.remove(index)
+    return indices
 
 
-def _only(table: Table, places: Sequence[int]) -> Table:
-    """A table with some of the columns of another."""
-    made = Table()
-    for place in places:
-        made.add(table.headings[place])
-    made.show_header = any(heading.title for heading in made.headings)
-    cells = [list(table.columns[place].cells) for place in places]
+def _select(table: Table, indices: Sequence[int]) -> Table:
+    """A table with only the given columns of another."""
+    selected = Table()
+    for index in indices:
+        selected.add(table.headings[index])
+    selected.show_header = any(heading.title for heading in selected.headings)
+    cells = [list(table.columns[index].cells) for index in indices]
     for number, row in enumerate(table.rows):
-        made.add_row(*(column[number] for column in cells), end_section=row.end_section)
-    return made
+        selected.add_row(*(column[number] for column in cells), end_section=row.end_section)
+    return selected
 
 
 def _width(table: Table, headings: Sequence[Heading]) -> int:
-    """What these columns need so that nothing breaks: every column's longest line, but sentences may wrap."""
+    """Width that these columns need: the longest line of each, except that prose may wrap."""
     total = 2 - GAP
     for heading, column in zip(table.headings, table.columns, strict=True):
         if heading in headings:
@@ -136,6 +136,7 @@ def _width(table: Table, headings: Sequence[Heading]) -> int:
 
 
 def _lines(column: Column) -> Iterator[str]:
+    """All lines of a column, header included, as plain text."""
     yield _plain(column.header)
     for cell in column.cells:
         yield from _plain(cell).split("\n")
@@ -146,7 +147,7 @@ def _plain(cell: object) -> str:
 
 
 def _show_blocks(console: Console, table: Table) -> None:
-    """A row a block: its first cell, then a line for each other column that says something."""
+    """Print each row as a block: its first cell, then a line for each other cell with a value."""
     titles = [heading.title for heading in table.headings]
     for row in zip(*(column.cells for column in table.columns), strict=True):
         console.print(Text(f" {_plain(row[0])}"), soft_wrap=True)

@@ -1,6 +1,6 @@
-"""What a network, a plan, a run and a study show of themselves in a notebook: the tables of the terminal.
+"""Notebook views of networks, plans, runs and studies: the same tables as in the terminal.
 
-They are text in the notebook's own colours, so that they read well in its light and its dark theme.
+They are preformatted text in the notebook's own colours, readable in light and dark themes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ STYLE = "font-family: monospace; line-height: 1.2; white-space: pre; overflow-x:
 
 
 def html(show: Callable[[Console], None]) -> str:
-    """What is shown on a terminal, as preformatted HTML."""
+    """Render what `show` prints to a console as preformatted HTML."""
     text = io.StringIO()
-    plain = {"highlight": False, "markup": False, "emoji": False, "color_system": None, "force_jupyter": False}
-    show(Console(file=text, width=WIDTH, **plain))  # type: ignore[arg-type]
+    options = {"highlight": False, "markup": False, "emoji": False, "color_system": None, "force_jupyter": False}
+    show(Console(file=text, width=WIDTH, **options))  # type: ignore[arg-type]
     lines = "\n".join(line.rstrip() for line in text.getvalue().splitlines())
     return f'<pre class="pretrim" style="{STYLE}">{escape(lines)}</pre>'
 
@@ -52,7 +52,7 @@ def _study(self: Study) -> str:
 
 
 def attach() -> None:
-    """Give each record its view."""
+    """Set `_repr_html_` of each record type to its view."""
     views: dict[type[Any], Callable[[Any], str]] = {Network: _network, Plan: _plan, Run: _run, Study: _study}
     for kind, view in views.items():
         kind._repr_html_ = view

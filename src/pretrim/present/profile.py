@@ -1,4 +1,4 @@
-"""A network: its layers with their shares of the complexity, its groups, and what is frozen."""
+"""Tables of a network: layers with their shares of the complexity, channel groups, and frozen layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .text import BAR_WIDTH, COSTS, MODE_TITLES, WIDE, amount, bar, count, perce
 
 
 def show_profile(console: Console, record: Mapping[str, Any]) -> None:
-    """Layers, totals, groups, frozen layers and notes of one network."""
+    """Print the layers, totals, groups, frozen layers and notes of one network."""
     title = f"{record['model']}, one image of {'x'.join(map(str, record['input']))}, {record['dtype']}"
     show_table(console, title, _layers(record["layers"], console), [] if console.width >= WIDE else ["kind"])
     console.print(
@@ -26,10 +26,10 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     for name, value in record["totals"].items():
         totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
     show_table(console, "Total", totals)
-    is_asked = any(group["least"] > 1 for group in record["groups"])
-    groups = Table("<group", "channels", *(["at least"] if is_asked else []), "<~layers")
+    has_minimum = any(group["least"] > 1 for group in record["groups"])
+    groups = Table("<group", "channels", *(["at least"] if has_minimum else []), "<~layers")
     for group in record["groups"]:
-        numbers = [group["channels"], *([group["least"]] if is_asked else [])]
+        numbers = [group["channels"], *([group["least"]] if has_minimum else [])]
         groups.add_row(Text(group["name"]), *map(str, numbers), Text(first_of(group["layers"], most=4)))
     show_table(console, "Channel groups: filters that live and die together", groups)
     if record["frozen"]:
@@ -38,18 +38,19 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
 
 
 def _layers(layers: Sequence[Mapping[str, Any]], console: Console) -> Table:
-    wide = console.width >= WIDE
+    """The table of layers; on a wide console with kinds and bars."""
+    is_wide = console.width >= WIDE
     table = Table(
-        "<layer", *(["<kind"] if wide else []), "filters", "?weights", "MACs", "?output", *MODE_TITLES.values()
+        "<layer", *(["<kind"] if is_wide else []), "filters", "?weights", "MACs", "?output", *MODE_TITLES.values()
     )
-    most = {mode: max((layer["shares"][mode] for layer in layers), default=0.0) or 1.0 for mode in MODE_TITLES}
+    max_shares = {mode: max((layer["shares"][mode] for layer in layers), default=0.0) or 1.0 for mode in MODE_TITLES}
     for layer in layers:
-        shares = [percent(layer["shares"][mode]).rjust(7 if wide else 0) for mode in MODE_TITLES]
-        if wide:
-            parts = [layer["shares"][mode] / most[mode] for mode in MODE_TITLES]
-            bars = [bar(part, BAR_WIDTH, ascii_only=console.options.ascii_only) for part in parts]
-            shares = [f"{drawn} {share}" for drawn, share in zip(bars, shares, strict=True)]
-        names = [Text(layer["name"]), *([Text(_short_kind(layer["kind"]))] if wide else [])]
+        shares = [percent(layer["shares"][mode]).rjust(7 if is_wide else 0) for mode in MODE_TITLES]
+        if is_wide:
+            relative = [layer["shares"][mode] / max_shares[mode] for mode in MODE_TITLES]
+            bars = [bar(part, BAR_WIDTH, ascii_only=console.options.ascii_only) for part in relative]
+            shares = [f"{bar_text} {share}" for bar_text, share in zip(bars, shares, strict=True)]
+        names = [Text(layer["name"]), *([Text(_short_kind(layer["kind"]))] if is_wide else [])]
         numbers = (str(layer["filters"]), count(layer["params"]), count(layer["macs"]), size(layer["activation_bytes"]))
         table.add_row(*names, *numbers, *shares)
     return table
@@ -60,9 +61,9 @@ def _short_kind(kind: str) -> str:
 
 
 def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
-    is_seen = any(entry["place"] for entry in entries)
-    table = Table("<layer", "filters", "<~reason", *(["<?seen at"] if is_seen else []))
+    has_places = any(entry["place"] for entry in entries)
+    table = Table("<layer", "filters", "<~reason", *(["<?seen at"] if has_places else []))
     for entry in entries:
-        places = [Text(entry["place"])] if is_seen else []
+        places = [Text(entry["place"])] if has_places else []
         table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]), *places)
     return table

@@ -1,4 +1,4 @@
-"""A trained network: dense against slim, its score on a test set, and what it says of images."""
+"""Tables of a trained network: dense against slim, its score on a test set, and predictions for images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
-    """The one table that `compress` ends with: dense against slim."""
+    """Print the table of dense against slim that `compress` ends with."""
     table = Table("<", "dense", "slim", "kept")
     device = record.get("device")
     for name in ("params", "macs", "activation_bytes", "peak_activation_bytes"):
@@ -40,19 +40,19 @@ def show_comparison(console: Console, record: Mapping[str, Any]) -> None:
 
 
 def _add_scores(table: Table, record: Record) -> None:
-    """The test score of both networks, by the metric of their task, and its interval."""
+    """Add the test scores of both networks in their task's metric, with intervals."""
     from pretrim.train import Metric
 
     metric = Metric.from_json(record.get("metric"))
-    both = [record[which] for which in ("dense", "slim")]
-    table.add_row(f"test {metric.title}", *(metric.show(one[f"test_{metric.name}"], 2) for one in both), "")
-    if (images := both[1].get("test_images")) is not None:
-        sure = (interval(one["test_interval_95"], metric=metric) for one in both)
-        table.add_row(f"95 % interval, n = {images:,}", *sure, "")
+    networks = [record[which] for which in ("dense", "slim")]
+    table.add_row(f"test {metric.title}", *(metric.show(network[f"test_{metric.name}"], 2) for network in networks), "")
+    if (images := networks[1].get("test_images")) is not None:
+        intervals = (interval(network["test_interval_95"], metric=metric) for network in networks)
+        table.add_row(f"95 % interval, n = {images:,}", *intervals, "")
 
 
 def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
-    """The score over a test set with its interval; before it each class, or every metric."""
+    """Print each class or every other metric, then the score on the whole test set with its interval."""
     from pretrim.train.metric import Metric
 
     metric = Metric.from_json(record["metric"])
@@ -64,18 +64,18 @@ def show_evaluation(console: Console, record: Mapping[str, Any]) -> None:
         if name != metric.name:
             table.add_row(Text(name), "", "-" if value is None else f"{value:.4g}", "")
     table.add_section()
-    whole = (metric.show(record[metric.name], 2), interval(record["interval_95"], metric=metric))
-    table.add_row("all", str(record["images"]), *whole)
+    overall = (metric.show(record[metric.name], 2), interval(record["interval_95"], metric=metric))
+    table.add_row("all", str(record["images"]), *overall)
     show_table(console, f"{record['run']} on {record['data']['source']}", table)
 
 
 def show_predictions(console: Console, record: Sequence[Mapping[str, Any]]) -> None:
-    """The likeliest classes of each image, or its values."""
-    is_of_classes = all("class" in label for entry in record for label in entry["predictions"])
-    table = Table("<image", *(("<~class", "probability") if is_of_classes else ("<output", "value")))
+    """Print the most probable classes of each image, or its output values."""
+    has_classes = all("class" in prediction for entry in record for prediction in entry["predictions"])
+    table = Table("<image", *(("<~class", "probability") if has_classes else ("<output", "value")))
     for entry in record:
-        for place, label in enumerate(entry["predictions"]):
-            name = Text(entry["image"]) if place == 0 else ""
-            said = percent(label["probability"]) if is_of_classes else f"{label['value']:.4g}"
-            table.add_row(name, Text(label["class" if is_of_classes else "output"]), said)
+        for rank, prediction in enumerate(entry["predictions"]):
+            name = Text(entry["image"]) if rank == 0 else ""
+            value = percent(prediction["probability"]) if has_classes else f"{prediction['value']:.4g}"
+            table.add_row(name, Text(prediction["class" if has_classes else "output"]), value)
     console.print(table)

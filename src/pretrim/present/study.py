@@ -1,4 +1,4 @@
-"""The trials of a study."""
+"""The table of a study's trials."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from pretrim.train import Metric
 
 SHORTEST_S = 0.5
-"""Of a training whose seconds are said"""
+"""Shortest training whose duration is shown."""
 
 
 def show_trials(console: Console, trials: Sequence[Trial]) -> None:
-    """Every trial by its share of MACs; the mean over seeds is the report's. A narrow terminal has fewer columns."""
+    """Print every trial, most MACs first; the report has the means over seeds. A narrow terminal gets fewer columns."""
     from pretrim.study.predicted import predicted
     from pretrim.study.recommend import place_of
     from pretrim.train import ACCURACY
 
     on_boards = {trial.key: predicted(trial) for trial in trials}
     has_board = any(on_boards.values())
-    has_energy = any((found or {}).get("slim_uj") is not None for found in on_boards.values())
+    has_energy = any((prediction or {}).get("slim_uj") is not None for prediction in on_boards.values())
     metric = next((trial.metric for trial in trials if trial.record), ACCURACY)
     has_latency = any(trial.measured for trial in trials)
-    more = ["?flash", "RAM", *(["latency"] if has_latency else [])]
-    more += [*(["on its board"] if has_board else []), *(["?energy"] if has_energy else [])]
+    cost_columns = ["?flash", "RAM", *(["latency"] if has_latency else [])]
+    cost_columns += [*(["on its board"] if has_board else []), *(["?energy"] if has_energy else [])]
     table = Table(
-        "<trial", "?seed", "MACs", "parameters", *more, titled("validation", metric), "?95 %", "?seconds", "<?"
+        "<trial", "?seed", "MACs", "parameters", *cost_columns, titled("validation", metric), "?95 %", "?seconds", "<?"
     )
-    there = [trial for trial in trials if trial.record is not None]
-    for trial in sorted(there, key=lambda trial: -(trial.record or {})["costs"]["macs"]):
+    finished = [trial for trial in trials if trial.record is not None]
+    for trial in sorted(finished, key=lambda trial: -(trial.record or {})["costs"]["macs"]):
         record = trial.record or {}
         costs, latency = record["costs"], (trial.measured or {}).get("latency_s")
         table.add_row(
@@ -53,25 +53,25 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             f"{record['seconds']:.0f}" if record.get("seconds", 0.0) >= SHORTEST_S else "-",
             "stopped" if trial.state == "stopped" else "",
         )
-    show_table(console, f"{len(there)} trial{'s' if len(there) != 1 else ''}", table)
-    for place in dict.fromkeys(place_of(trial.measured) for trial in there if trial.measured):
+    show_table(console, f"{len(finished)} trial{'s' if len(finished) != 1 else ''}", table)
+    for place in dict.fromkeys(place_of(trial.measured) for trial in finished if trial.measured):
         show_line(console, f"latency: {place}")
-    for label in dict.fromkeys(time_label(found) for found in on_boards.values() if found is not None):
+    for label in dict.fromkeys(time_label(prediction) for prediction in on_boards.values() if prediction is not None):
         show_line(console, f"on its board, {label}")
     for trial in trials:
         if trial.state == "failed":
             show_line(console, f"failed: {trial.spec.name}, seed {trial.spec.seed}: {trial.error}")
-    _show_warnings(console, there)
+    _show_warnings(console, finished)
 
 
-def _board_cells(found: Mapping[str, Any] | None, *, has_board: bool, has_energy: bool) -> list[str]:
-    """Time and energy on the board that a trial was planned for."""
-    time = ["-" if found is None else time_text(found, "slim")] if has_board else []
-    return [*time, *(["-" if found is None else energy_text(found, "slim")] if has_energy else [])]
+def _board_cells(prediction: Mapping[str, Any] | None, *, has_board: bool, has_energy: bool) -> list[str]:
+    """Cells for the predicted time and energy on the board that a trial was planned for."""
+    time = ["-" if prediction is None else time_text(prediction, "slim")] if has_board else []
+    return [*time, *(["-" if prediction is None else energy_text(prediction, "slim")] if has_energy else [])]
 
 
 def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:
-    """What to know before believing the accuracies: the first trial's words, and how many more have any."""
+    """Print the warnings of the first trial that has any, and how many more trials have some."""
     warned = [trial for trial in trials if (trial.record or {}).get("warnings")]
     if not warned:
         return
@@ -84,5 +84,5 @@ def _show_warnings(console: Console, trials: Sequence[Trial]) -> None:
 
 
 def titled(part: str, metric: Metric) -> str:
-    """The heading of a column of scores: accuracies are not named, as they are the rule."""
+    """The heading of a score column; accuracy, the usual metric, is not named."""
     return part if metric.name == "accuracy" else f"{part} {metric.title}"

@@ -1,4 +1,4 @@
-"""Numbers, shares, times and intervals as people read them."""
+"""Formatting of numbers, shares, times and intervals for display."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 8
 LEVEL = 0.05
-"""Of McNemar's test: a p-value from here on does not tell two networks apart"""
+"""Significance level of McNemar's test: from this p-value on, two networks cannot be told apart."""
 WIDE = 110
-"""Columns of a terminal on which the kinds and bars of `profile` have room; on a narrower one the figures stay."""
+"""Terminal width from which `profile` shows kinds and bars; narrower terminals get only the figures."""
 COSTS = {
     "params": ("parameters", "count"),
     "macs": ("MACs", "count"),
@@ -48,28 +48,29 @@ def size(number: float) -> str:
 
 
 def _prefixed(number: float, base: int, prefixes: Sequence[str], unit: str) -> str:
-    place = 0
-    while place < len(prefixes) - 1 and round(abs(number) / base**place, 3) >= base:
-        place += 1
-    value = number / base**place
-    digits = f"{value:.0f}" if place == 0 or value >= 100 else f"{value:.3g}"
-    return f"{digits} {prefixes[place]}{unit}".strip()
+    """A number with a prefix and unit, three significant digits."""
+    exponent = 0
+    while exponent < len(prefixes) - 1 and round(abs(number) / base**exponent, 3) >= base:
+        exponent += 1
+    value = number / base**exponent
+    digits = f"{value:.0f}" if exponent == 0 or value >= 100 else f"{value:.3g}"
+    return f"{digits} {prefixes[exponent]}{unit}".strip()
 
 
 def amount(name: str, value: int) -> str:
-    """A cost in its unit."""
+    """A cost in its unit, by its name in `COSTS`."""
     return count(value) if COSTS[name][1] == "count" else size(value)
 
 
 def resource(unit: str, value: float) -> str:
-    """A resource in its unit."""
+    """An amount of a resource in its unit."""
     if unit == "B":
         return size(value)
     return f"{1e3 * value:.3g} m{unit}" if unit in ("s", "J") else count(value)
 
 
 def enough(unit: str, value: float) -> str:
-    """An amount that is a limit to type: never less than the value.
+    """An amount to type as a limit, rounded up so that it is never below the value.
 
     >>> enough("B", 29_000.0), enough("s", 0.005_000_4), enough("", 2_842_368)
     ('29,000 bytes', '5.001 ms', '2,842,368')
@@ -80,17 +81,17 @@ def enough(unit: str, value: float) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share in percent; '-' where there is none."""
+    """A share in percent; '-' for None."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def interval(ends: Sequence[float] | None, digits: int = 1, metric: Metric | None = None) -> str:
-    """An interval of shares in percent, or of a metric that is none; '-' where there is none.
+    """An interval of shares in percent, or of values of another metric; '-' without an interval.
 
     Args:
-        ends: the lower and the upper end; None: there is none.
-        digits: behind the point.
-        metric: by which they are written.
+        ends: lower and upper end; None without an interval.
+        digits: number of decimal places.
+        metric: metric of the values; None for a share.
 
     >>> interval([0.131, 0.336])
     '13.1 to 33.6 %'
@@ -101,7 +102,7 @@ def interval(ends: Sequence[float] | None, digits: int = 1, metric: Metric | Non
 
 
 def compared(comparison: Mapping[str, Any]) -> str:
-    """Two networks on the same images (`train.Comparison.to_json`), the second minus the first.
+    """Describe a comparison of two networks on the same images (`train.Comparison.to_json`), second minus first.
 
     >>> ends = {"difference": -0.018, "interval": [-0.03, -0.006], "p_value": 0.0034, "images": 1000}
     >>> compared(ends)
@@ -110,13 +111,13 @@ def compared(comparison: Mapping[str, Any]) -> str:
     '-1.8 points (95 %: -3.0 to -0.6) on the same 1,000 images, McNemar p = 0.3: cannot be told apart'
     """
     low, high = (f"{100 * end:+.1f}" for end in comparison["interval"])
-    said = f"{100 * comparison['difference']:+.1f} points (95 %: {low} to {high})"
-    said += f" on the same {comparison['images']:,} images, McNemar p = {comparison['p_value']:.2g}"
-    return said if comparison["p_value"] < LEVEL else f"{said}: cannot be told apart"
+    text = f"{100 * comparison['difference']:+.1f} points (95 %: {low} to {high})"
+    text += f" on the same {comparison['images']:,} images, McNemar p = {comparison['p_value']:.2g}"
+    return text if comparison["p_value"] < LEVEL else f"{text}: cannot be told apart"
 
 
 def milliseconds(seconds: float) -> str:
-    """A time in milliseconds, three digits.
+    """A time in milliseconds, three significant digits.
 
     >>> milliseconds(0.000_823_4), milliseconds(0.0367), milliseconds(0.25)
     ('0.823 ms', '36.7 ms', '250 ms')
@@ -127,7 +128,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in milliseconds or, below a tenth of one, in microseconds: three digits either way.
+    """A time in milliseconds or, below 0.1 ms, in microseconds, three significant digits.
 
     >>> duration(0.000_003_14), duration(0.000_099_9), duration(0.0367)
     ('3.14 us', '99.9 us', '36.7 ms')
@@ -136,12 +137,12 @@ def duration(seconds: float) -> str:
 
 
 def bar(share: float, width: int, *, ascii_only: bool) -> str:
-    """A bar for a share of 0..1.
+    """A horizontal bar for a share.
 
     Args:
-        share: from 0 to 1.
-        width: in characters.
-        ascii_only: whether the terminal has no blocks.
+        share: the share; values outside 0..1 are clipped.
+        width: width in characters.
+        ascii_only: whether to use only ASCII, for terminals without block characters.
 
     >>> bar(0.5, 4, ascii_only=False), bar(0.3, 4, ascii_only=False), bar(0.5, 4, ascii_only=True)
     ('██  ', '█▎  ', '##  ')
@@ -153,11 +154,11 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
 
 
 def show_line(console: Console, text: str) -> None:
-    """A sentence: broken between words on a terminal, in one piece in a file or pipe."""
+    """Print a sentence, wrapped between words on a terminal, as one line in a file or pipe."""
     console.print(Text(text), soft_wrap=not console.is_terminal)
 
 
 def show_notes(console: Console, notes: Sequence[str]) -> None:
-    """Remarks, one a line."""
+    """Print notes, one per line."""
     for note in notes:
         show_line(console, f"note: {note}")

@@ -1,4 +1,4 @@
-"""Pareto fronts of costs against accuracy: pure functions on arrays of costs (n x k, lower is better) and values."""
+"""Pareto fronts of costs (n x k, lower is better) against values (n, higher is better), as pure functions on arrays."""
 
 from __future__ import annotations
 
