@@ -154,7 +154,7 @@ def _not_runnable(content: bytes, log: str, error: Exception) -> ExportError:
         return MissingOperators(list(dict.fromkeys([match[1], *missing])))
     if missing:
         return MissingOperators(missing)
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    lines = [line.strip().rstrip(".") for line in log.splitlines() if line.strip()]
     return ExportError(
         f"The model does not run on TensorFlow Lite for Microcontrollers: {lines[0] if lines else error}."
     )

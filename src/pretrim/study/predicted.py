@@ -19,7 +19,7 @@ def predicted(trial: Trial) -> dict[str, Any] | None:
     None if its sweep named no microcontroller and runtime, or nothing is known of them.
     """
     spec, sketched = trial.spec, (trial.record or {}).get("on_boards")
-    if spec.device is None or spec.runtime == RUNTIME or sketched is None:
+    if not spec.device or spec.runtime == RUNTIME or sketched is None:
         return None
     try:
         target = board(spec.device)
