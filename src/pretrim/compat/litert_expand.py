@@ -1,7 +1,7 @@
 """Remove expansions that the next operator would broadcast anyway, before LiteRT's converter sees the network.
 
-``x * y.expand_as(x)``, as in efficient channel attention, equals ``x * y``. litert-torch 0.10 changes the layout of x to
-N x H x W x C but not that of the expanded y: this does not compile, or, if the numbers of channels and pixels match,
+``x * y.expand_as(x)``, as in efficient channel attention, equals ``x * y``. litert-torch 0.10 changes the layout of x
+to N x H x W x C but not that of the expanded y: this does not compile, or, if the numbers of channels and pixels match,
 computes something else. No report of this exact defect was found; github.com/google-ai-edge/litert-torch/issues/1126 is
 about the same pass, which knows only some operators.
 """
