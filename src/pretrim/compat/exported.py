@@ -14,7 +14,7 @@ Wanted = Callable[[Any, Any], bool]
 
 
 def exported_where(network: nn.Module, examples: tuple[torch.Tensor, ...], wanted: Wanted) -> fx.GraphModule | None:
-    """Export the graph of a network that runs a wanted operator; None for other networks, at no cost.
+    """Export the graph of a network that runs a wanted operator; None, at little cost, for other networks.
 
     Args:
         network: a module in eval mode.

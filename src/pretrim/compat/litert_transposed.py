@@ -64,12 +64,12 @@ def _fold_norm(module: fx.GraphModule, node: fx.Node) -> None:
     if weight is None or mean is None or variance is None or not isinstance(epsilon, float):
         return
     factor = torch.rsqrt(variance + epsilon) * (1.0 if scale is None else scale)
-    shifted_bias = (0.0 if bias is None else bias) - mean
+    centred_bias = (0.0 if bias is None else bias) - mean
     grouped_weight = weight.reshape(int(arguments["groups"]), -1, *weight.shape[1:])  # groups x inputs x outputs x ...
     broadcast_factor = factor.view(len(grouped_weight), 1, -1, *[1] * (weight.dim() - 2))
     folded = {
         "weight": (grouped_weight * broadcast_factor).flatten(0, 1),
-        "bias": shifted_bias * factor + (0.0 if shift is None else shift),
+        "bias": centred_bias * factor + (0.0 if shift is None else shift),
     }
     with module.graph.inserting_before(node):
         for name, value in folded.items():
@@ -91,7 +91,7 @@ def _value(module: fx.GraphModule, node: Any) -> torch.Tensor | None:
 
 
 def _crop(graph: fx.Graph, node: fx.Node) -> None:
-    """Replace `padding` and `output_padding` by slicing the full output, if there is output padding."""
+    """Where there is output padding, compute the full output and crop it instead of using any padding."""
     arguments, sizes = _arguments(node), list(node.meta["val"].shape[2:])
     extra, padding = arguments["output_padding"], arguments["padding"]
     if not any(extra) or any(added > removed for added, removed in zip(extra, padding, strict=True)):

@@ -1,7 +1,7 @@
 """Optional packages: imported where they are used, with an error that says what to install.
 
-ONNX Runtime 1.29 and later send usage data to Microsoft, and mark the machine, unless an environment variable set
-before the import forbids it (github.com/microsoft/onnxruntime/pull/27379); it is set here.
+ONNX Runtime 1.29 and later send usage data to Microsoft, and mark the machine, unless an environment variable that is
+set before the import forbids it (github.com/microsoft/onnxruntime/pull/27379); it is set here.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _ProcessState:
-    """State of this process: its stderr if it is pretrim's program, which may exit; whether it is in vendor code."""
+    """State of this process: its stderr if it is pretrim's program, which may exit, and whether vendor code runs."""
 
     stderr: int | None = None
     is_in_vendors_code = False
@@ -40,7 +40,7 @@ def program() -> Iterator[None]:
 
 @contextmanager
 def vendors_code() -> Iterator[None]:
-    """Handle signals without raising an exception inside. Does nothing when nested or outside the main thread."""
+    """Handle signals without raising an exception inside. Does nothing outside the main thread, or when nested."""
     if _ProcessState.is_in_vendors_code or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -69,7 +69,7 @@ def vendors_code() -> Iterator[None]:
 
 
 def _leave(number: int, stderr: int, folder: str) -> None:
-    """Exit as an interrupted command does, but without an exception; remove the vendor's temporary files."""
+    """Exit like the interrupted command line, but without an exception; removes the vendor's temporary files."""
     shutil.rmtree(folder, ignore_errors=True)
     os.write(stderr, b"error: Interrupted.\n")
     os._exit(128 + number)

@@ -167,14 +167,14 @@ def _plugins() -> Plugins[tuple[Board, ...]]:
 def _boards_of(value: object) -> tuple[Board, ...]:
     """The boards that an entry point names. Raises TypeError, ValueError or UsageError for anything else."""
     if isinstance(value, ModuleType):
-        boards_found = tuple(read_boards(files(value)))
+        named_boards = tuple(read_boards(files(value)))
     elif isinstance(value, Board):
-        boards_found = (value,)
+        named_boards = (value,)
     else:
-        boards_found = tuple(value) if isinstance(value, Iterable) else ()
-    if not boards_found or not all(isinstance(entry, Board) for entry in boards_found):
+        named_boards = tuple(value) if isinstance(value, Iterable) else ()
+    if not named_boards or not all(isinstance(entry, Board) for entry in named_boards):
         raise TypeError("it names no boards: neither a package with TOML files, nor Board records")
-    taken = {entry.name for entry in _builtin_boards()} & {entry.name for entry in boards_found}
+    taken = {entry.name for entry in _builtin_boards()} & {entry.name for entry in named_boards}
     if taken:
         raise ValueError(f"pretrim has a board of the name {sorted(taken)[0]}")
-    return boards_found
+    return named_boards
