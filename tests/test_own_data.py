@@ -428,6 +428,18 @@ def test_images_that_are_not_finite_are_told_in_every_part(tmp_path: Path, part:
         pretrim.compress(network(), parts, output=tmp_path / "run", **QUICK)
 
 
+@pytest.mark.parametrize("model", ["resnet20", nn.Sequential(nn.Conv2d(16, 8, 3), nn.Flatten())])
+def test_arrays_with_their_channels_last_are_refused(tmp_path: Path, model: Any) -> None:
+    """Networks whose builder takes the number of channels would be built for 16 of them, and trained."""
+    pairs = [(np.full((16, 16, 3), n, dtype=np.uint8), n % 2) for n in range(40)]
+    with pytest.raises(DataError, match=r"item 0 of the training data has a uint8 array .*\. Did you mean 3x16x16\?$"):
+        pretrim.compress(model, (pairs, pairs), output=tmp_path / "run", macs="0.5x")
+    floats = [(torch.from_numpy(image / 255.0), label) for image, label in pairs]
+    with pytest.raises(UsageError, match=r"Did you mean 3x16x16\?$"):
+        pretrim.compress("resnet20", (floats, floats), output=tmp_path / "run", macs="0.5x")
+    assert not (tmp_path / "run").exists()
+
+
 def test_arrays_are_images_as_tensors_are() -> None:
     images = np.random.default_rng(0).random((COUNT, 1, SIDE, SIDE)).astype(np.float64)
     found = from_torch([ItemsOf(lambda place: (images[place, :, :, ::-1], place % 2))] * 2).test

@@ -37,7 +37,6 @@ def as_keywords(text: str, known: Collection[str]) -> str:
     >>> as_keywords("--at-most arena_bytes=96KiB cannot be met: raise the limit.", [])
     'arena_bytes 96KiB cannot be met: raise the limit.'
     """
-
     text = _OTHER_LIMIT.sub(lambda match: f"{match[1]} ", text)
 
     def keyword(option: str) -> str | None:

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from pretrim.errors import DataError, UsageError
+from pretrim.errors import DataError, UsageError, channels_last_hint
 
-from .items import Items, class_number, is_of_values, labels_of, pixels, sizes_text, values
+from .items import Items, class_number, is_of_values, kind_of, labels_of, pixels, sizes_text, values
 from .loader import dataset_of
 from .record import DataSet, Parts, Split, statistics
 from .split import complete
@@ -239,12 +239,18 @@ def _joint(items: Items) -> Split:
 
 
 def _loaded(items: Items) -> tuple[torch.Tensor, list[Any]]:
-    """Return the pixels of all images, and their targets, reading each item once."""
+    """Return the pixels of all images, and their targets, reading each item once.
+
+    Raises DataError for channels that stand last: a network built for the data would take the height for them.
+    """
     images: list[torch.Tensor] = []
     targets = []
     for index in range(len(items)):
         image, target = items[index]
-        images.append(pixels(image, images[0].shape if images else None, items.where(index)))
+        tensor = pixels(image, images[0].shape if images else None, items.where(index))
+        if not images and (meant := channels_last_hint(tensor.shape)):
+            raise DataError(f"Expected images C x H x W, but {items.where(index)} has {kind_of(image)}.{meant}")
+        images.append(tensor)
         targets.append(target)
     return torch.stack(images), targets
 

@@ -154,17 +154,7 @@ def prove(
         for region in regions
     ]
     is_finite = all(part.relative_error is not None for part in output_parts)
-    problems = ["outputs are not finite"]
-    if is_finite:
-        judged = [(part, LEAST_SQNR_DB) for part in output_parts]
-        judged += [
-            (part, LEAST_PART_SQNR_DB) for part in region_parts if part.largest > 0
-        ]  # a part of zeros has no scale
-        problems = [
-            problem
-            for part, min_sqnr in judged
-            if (problem := _shortfall(part, min_sqnr) if is_int8 else _difference(part))
-        ]
+    problems = _problems(output_parts, region_parts, is_int8=is_int8) if is_finite else ["outputs are not finite"]
     agreement, accuracy, accuracy_loss = _scores(wanted, got, labels)
     metric, metric_loss = (None, None) if judge is None or not is_finite else _judged(judge, wanted, got)
     if is_int8:
@@ -183,6 +173,14 @@ def prove(
         advice=tuple(_advice(output_parts, region_parts, wanted, got)) if is_int8 and is_finite else (),
         metric=metric,
     )
+
+
+def _problems(outputs: Sequence[Part], regions: Sequence[Part], *, is_int8: bool) -> list[str]:
+    """What the outputs and the parts of outputs fall short of; a part of zeros has no scale to compare on."""
+    judged = [(part, LEAST_SQNR_DB) for part in outputs]
+    judged += [(part, LEAST_PART_SQNR_DB) for part in regions if part.largest > 0]
+    found = (_shortfall(part, min_sqnr) if is_int8 else _difference(part) for part, min_sqnr in judged)
+    return [problem for problem in found if problem]
 
 
 def _judged(judge: Judge, wanted: Outputs, got: Outputs) -> tuple[dict[str, Any], str | None]:

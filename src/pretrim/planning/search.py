@@ -71,26 +71,34 @@ def _within(network: Network, budget: ResolvedBudget, options: Options) -> IntAr
     """Widths (G) within every limit by the exact costs.
 
     The search uses bounds of the costs. If its widths exceed a limit by the exact cost, the search is repeated under
-    tighter limits. These are never below the bounds of the narrowest network, so that a search always returns widths;
-    once they cannot be tightened further, the narrowest network is the last candidate. Finally, the widths are widened
-    by every step that still fits.
+    tighter limits, never below the bounds of the narrowest network, so that it always returns widths. Finally, the
+    widths are widened by every step that still fits.
     """
     widths = _best_draw(network, budget, options)
-    if not (broken := budget.broken(widths)):
+    if not budget.broken(widths):
         return widths
-    exact, tightened = Problem(network, budget.with_exact_costs(), options), budget
-    lowest = budget.measure(exact.smallest)
-    for _ in range(0 if budget.is_exact else MAX_TRIES):
-        narrower = tightened.with_margin(widths, budget.values, lowest)
-        if (narrower.values == tightened.values).all():
-            widths = exact.smallest
-        else:
-            tightened, widths = narrower, _best_draw(network, narrower, options)
+    if not budget.is_exact:
+        exact = Problem(network, budget.with_exact_costs(), options)
+        widths = _under_tighter_limits(network, budget, options, widths, exact.smallest)
         if not budget.broken(widths):
             return refilled(exact, widths) if options.mode == "balanced" else fill_budget(exact, widths)
-        if widths is exact.smallest:
+    broken = "; ".join(budget.broken(widths))
+    raise InfeasibleBudget(f"No plan found within every limit ({broken}): try another seed or mode.")
+
+
+def _under_tighter_limits(
+    network: Network, budget: ResolvedBudget, options: Options, widths: IntArray, narrowest: IntArray
+) -> IntArray:
+    """Search again where widths (G) exceed a limit by the exact costs; the narrowest network if nothing else fits."""
+    tightened, lowest = budget, budget.measure(narrowest)
+    for _ in range(MAX_TRIES):
+        previous, tightened = tightened, tightened.with_margin(widths, budget.values, lowest)
+        if (tightened.values == previous.values).all():
             break
-    raise InfeasibleBudget(f"No plan found within every limit ({'; '.join(broken)}): try another seed or mode.")
+        widths = _best_draw(network, tightened, options)
+        if not budget.broken(widths):
+            return widths
+    return narrowest
 
 
 def _outlook(network: Network, budget: ResolvedBudget, options: Options, widths: IntArray) -> Outlook:
