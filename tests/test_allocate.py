@@ -442,7 +442,7 @@ def test_random_widths_are_drawn_over_the_whole_range(vgg16: Network) -> None:
             "Expected mode to be one of balanced, params, macs, memory, latency, joint, uniform, random, waterfill",
         ),
         ({"draws": 0}, "Expected draws to be at least 1, but got 0."),
-        ({"mode": "joint", "draws": 9}, "Expected one draw in the mode joint, but got 9: it aims at no one cost."),
+        ({"mode": "joint", "draws": 9}, "Expected one draw in the mode joint, but got 9: it targets no single cost."),
         ({"step": "layer"}, "Expected step to be one of fraction, filter, but got 'layer'."),
         ({"share_update": "none"}, "Expected share_update to be one of static, adaptive, but got 'none'."),
         ({"coupling": "median"}, "Expected coupling to be one of sum, mean, max, but got 'median'."),
@@ -485,5 +485,5 @@ def test_an_option_that_is_none(resnet20: Network) -> None:
 
 
 def test_a_data_type_that_is_none(resnet20: Network) -> None:
-    with pytest.raises(UsageError, match="Expected a data type out of float32, float16, int8, but got 'int4'"):
+    with pytest.raises(UsageError, match="Expected dtype to be one of float32, float16, int8, but got 'int4'"):
         resnet20.plan(macs="0.5x", dtype="int4")

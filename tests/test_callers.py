@@ -125,7 +125,7 @@ def test_messages_name_keywords_and_not_options_of_the_command_line(name: str, t
 def test_methods_of_runs_and_studies_name_keywords(run: pretrim.Run, study: pretrim.Study) -> None:
     with pytest.raises(UsageError, match=r"^Expected runtime to be one of onnx"):
         run.export("onx")
-    with pytest.raises(UsageError, match=r"^runtime says whose time is meant on a board: add device NAME"):
+    with pytest.raises(UsageError, match=r"^runtime selects whose time counts on a board: add device NAME"):
         study.recommend(runtime="tflm")
     with pytest.raises(UsageError, match=r"^Expected device to be the name of a board"):
         study.recommend(device=3)  # type: ignore[arg-type]

@@ -603,7 +603,7 @@ def test_a_plan_is_not_drawn_again(call: Call, tmp_path: Path, option: tuple[str
     call("plan", "resnet20", *SMALL, "--classes", "10", "--macs", "0.5x", "-o", file)
     said = call("compress", "resnet20", "--data", "digits", "--plan", file, *option, "-o", tmp_path / "run")
     assert (said.code, said.out) == (2, "")
-    assert said.error.endswith(f"Expected a plan or how to draw one, but got both: leave out {option[0]} or --plan.")
+    assert said.error.endswith(f"or options to make one with, but got both: leave out {option[0]} or --plan.")
     assert not (tmp_path / "run").exists()
 
 
@@ -676,7 +676,7 @@ def test_a_stopped_run_is_resumed_to_the_same_weights(call: Call, net: Path, tmp
     page = call("report", run, "-o", tmp_path / "page.html")
     assert (page.code, page.error) == (1, unfinished.error)
     again = call(*training_of(net), "--dense", "-o", run)
-    assert (again.code, "--resume goes on with it, --overwrite starts anew" in again.error) == (1, True)
+    assert (again.code, "--resume continues it, --overwrite starts over" in again.error) == (1, True)
     other = call(*training_of(net), "--dense", "-o", run, "--resume", "--lr", "0.2")
     assert (other.code, "recipe's learning_rate (0.05, not 0.2)" in other.error) == (2, True)
     for option, value, said in (
@@ -741,9 +741,9 @@ def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path
             ("--mean", "0.5,0.5", "--std", "1,1"),
             "--mean to be 1 number, as the images have 1 channel, but got 2: 0.5,0.5.",
         ),
-        (("--mean", "0.5", "--std", "inf"), "--std to be numbers above 0, for pixels of 0 to 1, but got inf."),
-        (("--mean", "0.5", "--std", "0"), "--std to be numbers above 0, for pixels of 0 to 1, but got 0."),
-        (("--mean", "nan", "--std", "1"), "--mean to be finite numbers, for pixels of 0 to 1, but got nan."),
+        (("--mean", "0.5", "--std", "inf"), "--std to be numbers above 0, for pixels from 0 to 1, but got inf."),
+        (("--mean", "0.5", "--std", "0"), "--std to be numbers above 0, for pixels from 0 to 1, but got 0."),
+        (("--mean", "nan", "--std", "1"), "--mean to be finite numbers, for pixels from 0 to 1, but got nan."),
         (("--set", "learning_rate=1", "--lr", "1"), "learning_rate is given twice"),
         (("--set", "colour=1"), "Expected NAME=VALUE with a name of epochs"),
         (("--set", "mixup=much"), "Expected mixup to be a number, but got 'much'"),
@@ -752,7 +752,7 @@ def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path
         (("--train-on", "abacus"), "Expected a device of this machine"),
         (("--train-on", "meta"), "Expected a device of this machine"),
         (("--tracker", "paper"), "Expected a tracker of"),
-        (("--resume", "--overwrite"), "--resume continues a training, --overwrite starts anew: give one of them"),
+        (("--resume", "--overwrite"), "--resume continues a training, --overwrite starts over: give one of them"),
     ):
         refused = call(*common, *more, "-o", tmp_path / "x")
         assert (refused.code, said in refused.error) == (2, True), refused.err

@@ -143,7 +143,7 @@ def test_devices(call: Call) -> None:
             2,
             "Expected room for a model in the flash",
         ),
-        (("export", "RUN"), 2, "Name where it is to run: --runtime onnx, litert or executorch, or --device"),
+        (("export", "RUN"), 2, "Say where it will run: --runtime onnx, litert or executorch, or --device"),
         (("export", "RUN", "--runtime", "tensorrt"), 2, "Expected --runtime to be one of onnx, litert, executorch"),
         (
             ("export", "RUN", "--runtime", "onnx", "--int8"),

@@ -101,7 +101,7 @@ def test_a_constant_layer_is_frozen_with_its_reason(name: str, layer: str) -> No
 
 def test_a_ramp_that_forward_makes_keeps_its_channels() -> None:
     frozen = {f.layer: f.reason for f in pretrim.analyze(WithConstant(torch.zeros(1), by_ramp, 8, 8), IMAGE).frozen}
-    assert frozen["before"].startswith("linspace makes values that mean something by their place")
+    assert frozen["before"].startswith("linspace makes values whose meaning depends on their position")
 
 
 class FrozenNorm(nn.Module):

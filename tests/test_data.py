@@ -273,7 +273,7 @@ def test_parquet_with_a_validation_part_and_the_column_image(tmp_path):
     for part, labels in (("train", [0, 1, 2]), ("validation", [1, 2]), ("test", [0])):
         make_parquet(tmp_path / f"{part}-00000-of-00001.parquet", labels, ("image", "label"))
     found = data.load(str(tmp_path), image_size=16)
-    assert found.validation.labels.tolist() == [1, 2] and found.split_note.startswith("all three parts")
+    assert found.validation.labels.tolist() == [1, 2] and found.split_note.startswith("all three splits")
     assert found.classes == ("0", "1", "2") and found.input_shape == (3, 16, 16) and found.name == tmp_path.name
 
 
@@ -309,7 +309,7 @@ def test_parts_that_a_folder_brings_are_kept(tmp_path):
         make_folder(tmp_path / part, count=count)
     found = data.load(str(tmp_path), image_size=8, channels=1)
     assert [len(part) for part in (found.train, found.validation, found.test)] == [10, 4, 6]
-    assert found.input_shape == (1, 8, 8) and "as the data set brings them" in found.split_note
+    assert found.input_shape == (1, 8, 8) and "as the data set has them" in found.split_note
 
 
 def test_parts_may_be_written_in_capitals(tmp_path):
@@ -514,7 +514,7 @@ def test_a_jpeg_that_is_cut_short_is_named(tmp_path):
     make_folder(tmp_path)
     Image.effect_noise((64, 64), 90).save(tmp_path / "dog" / "cut.jpg")
     (tmp_path / "dog" / "cut.jpg").write_bytes((tmp_path / "dog" / "cut.jpg").read_bytes()[:-400])
-    with pytest.raises(DataError, match=r"Cannot read the image in .*cut\.jpg \(.*truncated.*mend or remove it"):
+    with pytest.raises(DataError, match=r"Cannot read the image in .*cut\.jpg \(.*truncated.*fix or remove it"):
         data.load(str(tmp_path))
 
 
@@ -544,7 +544,7 @@ def test_a_picture_that_is_not_there_and_a_network_that_takes_none(tmp_path):
 def test_a_training_part_that_is_missing(tmp_path):
     make_folder(tmp_path / "val")
     make_folder(tmp_path / "test")
-    with pytest.raises(DataError, match="got validation and test alone: bring the part train"):
+    with pytest.raises(DataError, match="got validation and test alone: add a train split"):
         data.load(str(tmp_path))
 
 
@@ -739,7 +739,7 @@ def test_a_download_of_other_bytes_is_not_kept(published, tmp_path):
 
 def test_a_download_that_is_not_found(published):
     (published / "train-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(DataError, match=r"nor to be had from the network \(File not found\): apt-get install"):
+    with pytest.raises(DataError, match=r"nor available from the network \(File not found\): apt-get install"):
         data.load("fashion-mnist", announce=lambda _: None)
 
 
@@ -798,7 +798,7 @@ def test_a_part_without_masks_is_not_left_out_in_silence(tmp_path):
     for part in ("train", "val"):
         save(tmp_path / part / "images" / "0.png", 10)
     save(tmp_path / "train" / "masks" / "0.png", 1)
-    with pytest.raises(DataError, match=r"Expected images and masks in .*val, as in other parts: add them"):
+    with pytest.raises(DataError, match=r"Expected images and masks in .*val, as in the other splits: add them"):
         data.load(str(tmp_path))
 
 

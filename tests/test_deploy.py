@@ -68,7 +68,7 @@ def test_an_operator_without_a_fast_kernel_is_told(tmp_path: Path) -> None:
     """XNNPACK takes means that keep their dimensions alone."""
     network = nn.Sequential(nn.Conv2d(2, 3, 3), Mean()).eval()
     made = export(network, tmp_path / "model.pte", "executorch", images=images(2))
-    assert made.notes == ("ExecuTorch runs these operators by its slow portable kernels: mean",)
+    assert made.notes == ("ExecuTorch runs these operators with its slow portable kernels: mean",)
 
 
 class Mean(nn.Module):
@@ -144,7 +144,7 @@ def test_a_slim_network_brings_its_plan(tmp_path: Path) -> None:
         ({"calibration": torch.full((3, 2, 16, 16), torch.nan)}, "Expected finite calibration images"),
         ({"images": torch.full((3, 2, 16, 16), torch.inf)}, "Expected finite images, but some hold NaN or infinity"),
         ({"images": [images(1)]}, r"Expected images as a torch\.Tensor, but got a list"),
-        ({"labels": torch.zeros(5)}, r"Expected labels as a torch\.Tensor of \[2\], one an image, but got \[5\]"),
+        ({"labels": torch.zeros(5)}, r"Expected labels as a torch\.Tensor of \[2\], one per image, but got \[5\]"),
         (
             {"normalisation": ((0.1, torch.nan), (1, 1))},
             r"Expected a normalisation of 2 finite means .* got \[\[0\.1, nan",

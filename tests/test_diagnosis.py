@@ -41,7 +41,7 @@ def test_a_training_that_learns_by_heart_is_said(digits: DataSet) -> None:
     wrong = replace(digits, validation=shuffled(digits.validation))
     training = train(small(), wrong, Recipe(epochs=6, batch_size=32, learning_rate=0.05), execution=HOW)
     assert training.epochs[-1].train_score > 0.6
-    said = [text for text in training.warnings if "no better than always one class" in text]
+    said = [text for text in training.warnings if "no better than predicting one class" in text]
     assert len(said) == 1 and "while training accuracy climbed to" in said[0]
     assert said == [text for text in training.to_json()["warnings"] if "no better" in text]
     assert training.chance == majority_share(wrong.validation.labels)
@@ -104,13 +104,19 @@ def test_too_few_images_to_tell_are_not_said_to_be_at_chance(accuracy: float) ->
         (
             0.75,
             4,
-            "(95 %: 30.1 to 95.4 %) may be no better than always one class (50.0 %), and so may training accuracy",
+            "(95 %: 30.1 to 95.4 %) may be no better than predicting one class (50.0 %), and so may training accuracy",
         ),
-        (0.51, 1000, "(95 %: 47.9 to 54.1 %) cannot be told from always one class (50.0 %), nor can training accuracy"),
+        (
+            0.51,
+            1000,
+            "(95 %: 47.9 to 54.1 %) is not significantly better than predicting one class (50.0 %), nor is training "
+            "accuracy",
+        ),
         (
             0.5,
             4,
-            "validation accuracy 50.0 % of 4 images is no better than always one class (50.0 %), and so is training",
+            "validation accuracy 50.0 % of 4 images is no better than predicting one class (50.0 %), and so is "
+            "training",
         ),
     ],
 )
@@ -131,7 +137,7 @@ def test_chance_is_told_by_how_many_images_there_are(accuracy: float, images: in
     split = Split(torch.zeros(images, 1, 1, 1, dtype=torch.uint8), labels)
     data = replace(tiny(split), classes=tuple("abcde"), validation=split)
     found = diagnose(records([0.3, 0.7], [0.2, accuracy]), data, Recipe())
-    assert any("no better than always one class (20.0 %)" in text for text in found) == warned
+    assert any("no better than predicting one class (20.0 %)" in text for text in found) == warned
 
 
 def test_the_majority_is_that_of_the_validation_images() -> None:

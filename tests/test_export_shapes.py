@@ -122,7 +122,7 @@ def test_several_inputs(to: Any, int8: bool, tmp_path: Path) -> None:
     assert len(made.inputs) == 2 and list(made.inputs[1]["shape"]) == [1, 5]
     assert read(file) == made and json.loads(made.record_path.read_text())["more_inputs"][0]["shape"] == [1, 5]
     assert measure([made], QUICK)[0].latency.median_s > 0
-    with pytest.raises(UsageError, match="Expected as many images for each input, but got 12 and 3"):
+    with pytest.raises(UsageError, match="Expected the same number of images for each input, but got 12 and 3"):
         export(network, file, to, images=(inputs[0], inputs[1][:3]))
     with pytest.raises(UsageError, match="Expected calibration images for 2 inputs, but got them for 1"):
         export(network, file, to, images=inputs, calibration=inputs[0])

@@ -197,5 +197,5 @@ def test_a_plan_that_was_given_is_refused_and_not_changed(dense: DenseModel) -> 
 
 def test_what_is_predicted_to_fit_barely_is_not_said_to_fit() -> None:
     verdicts: Sequence[str] = [_verdict(taken, 1000, is_real=False) for taken in (980, 999, 1001)]
-    assert verdicts == ["fits", "within 1 % of it", "too large"]
+    assert verdicts == ["fits", "within 1 % of the limit", "too large"]
     assert np.unique(verdicts).size == 3

@@ -196,9 +196,9 @@ def test_two_columns_of_one_name_are_said(tmp_path: Path) -> None:
         (
             "file,label,split",
             ["0.png,a,train", "1.png,b,train", "1.png,b,test"],
-            r"1.png is in the part train and, in row 4 of .*labels.csv, in test: keep one\.",
+            r"1.png is in the split train and, in row 4 of .*labels.csv, in test: keep one\.",
         ),
-        ("file,label,split", ["0.png,a,test", "1.png,b,test"], "Expected rows of the part train in .* has test alone"),
+        ("file,label,split", ["0.png,a,test", "1.png,b,test"], "Expected rows of the split train in .* has test alone"),
     ],
 )
 def test_what_is_wrong_with_a_table(tmp_path: Path, head: str, rows: list[str], said: str) -> None:
@@ -251,9 +251,9 @@ def test_a_column_that_counts_the_rows_is_no_target_beside_others(tmp_path: Path
 @pytest.mark.parametrize(
     ("head", "cells", "said"),
     [
-        ("value", {5: "nan"}, r"Expected a number as the value of row 7 of .*labels\.csv, but got 'nan': mend it"),
-        ("value", {5: "n/a", 6: "-"}, r"a number as the value of row 7 of .*, but got 'n/a' \(2 of 12 rows\): mend"),
-        ("target", {5: "nan"}, "Expected a number as the target of row 7 of .*, but got 'nan': mend it"),
+        ("value", {5: "nan"}, r"Expected a number as the value of row 7 of .*labels\.csv, but got 'nan': correct it"),
+        ("value", {5: "n/a", 6: "-"}, r"a number as the value of row 7 of .*, but got 'n/a' \(2 of 12 rows\): correct"),
+        ("target", {5: "nan"}, "Expected a number as the target of row 7 of .*, but got 'nan': correct it"),
         ("value", {5: "0,5"}, "a decimal point in the numbers of value, but got '0,5' in row 7 of .*: write 0.5"),
         (
             "label",
@@ -386,7 +386,7 @@ def test_one_image_with_two_targets_is_refused(tmp_path: Path, head: str, rows: 
     cells = [f"{n}.png,{rows[n % 2]}" for n in range(12)]
     table(pictures(tmp_path), f"file,{head}", [*cells, f"0.png,{rows[1]}"])
     with pytest.raises(
-        DataError, match=r"0\.png has other targets in row 14 of .* than in row 2: keep one row an image"
+        DataError, match=r"0\.png has other targets in row 14 of .* than in row 2: keep one row per image"
     ):
         told(tmp_path)
 
@@ -394,7 +394,7 @@ def test_one_image_with_two_targets_is_refused(tmp_path: Path, head: str, rows: 
 def test_one_image_in_two_parts_however_it_is_written(tmp_path: Path) -> None:
     rows = [f"{n}.png,{n % 2},train" for n in range(12)]
     table(pictures(tmp_path), "file,label,split", [*rows, "./3.png,1,test"])
-    with pytest.raises(DataError, match=r"3\.png is in the part train and, in row 14 of .*, in test: keep one"):
+    with pytest.raises(DataError, match=r"3\.png is in the split train and, in row 14 of .*, in test: keep one"):
         told(tmp_path)
 
 
@@ -422,7 +422,7 @@ def test_a_cell_that_is_no_path_is_not_printed_whole(tmp_path: Path) -> None:
 
 def test_a_table_with_too_few_images_is_told_of_its_own_parts(tmp_path: Path) -> None:
     table(pictures(tmp_path), "file,label", [f"{n}.png,{'a' if n else 'b'}" for n in range(12)])
-    with pytest.raises(DataError, match=r"'b' has 1: add some, or bring .* a column split of a table"):
+    with pytest.raises(DataError, match=r"'b' has 1: add some, or provide splits .* a column split of a table"):
         told(tmp_path)
 
 
@@ -489,7 +489,7 @@ def black(folder: Path) -> None:
     [
         (without("masks/3.png"), r"No mask for .*images/3.png: there is none of that name"),
         (without("images/3.png"), r"No image for .*masks/3.png: there is none of that name"),
-        (colour, r"Expected a mask with a class a pixel .* but it is RGB: store class numbers"),
+        (colour, r"Expected a mask with one class per pixel .* but it is RGB: store class numbers"),
         (black, "Expected masks of at least 2 classes in .* but every known pixel is of class 0"),
         (
             lambda folder: (folder / "classes.txt").write_text("sky\n"),
@@ -649,13 +649,13 @@ def test_a_part_may_lack_a_class_and_it_is_said(tmp_path: Path, is_there: bool) 
         (tmp_path / "test" / "c").mkdir()
     found, said = told(tmp_path)
     assert found.classes == ("a", "b", "c") and sorted(set(found.test.labels.tolist())) == [0, 1]
-    assert said == ["note: the test part has no image of the class c"]
+    assert said == ["note: the test split has no image of the class c"]
 
 
 def test_a_part_of_a_table_may_lack_a_class(tmp_path: Path) -> None:
     rows = [f"{n}.png,{'abc'[n % 3 if n < 9 else 0]},{'train' if n < 9 else 'test'}" for n in range(12)]
     table(pictures(tmp_path), "file,label,split", rows)
-    assert "note: the test part has no image of the class b, c" in told(tmp_path)[1]
+    assert "note: the test split has no image of the class b, c" in told(tmp_path)[1]
 
 
 @pytest.mark.parametrize("inner", ["photos", "photos 2024"])
@@ -683,15 +683,15 @@ def test_a_label_of_too_few_images_for_all_parts_is_trained_on(tmp_path: Path) -
     table(pictures(tmp_path, 40), "file,cat,rare", [f"{n}.png,{int(n % 2)},{int(n == 3)}" for n in range(40)])
     for seed in range(4):
         assert told(tmp_path, seed=seed)[1] == [
-            "note: the validation part has no image with the label rare",
-            "note: the test part has no image with the label rare",
+            "note: the validation split has no image with the label rare",
+            "note: the test split has no image with the label rare",
         ]
 
 
 def test_a_part_without_any_label_is_refused(tmp_path: Path) -> None:
     rows = [f"{n}.png,{int(n < 9 and n % 2)},{int(n < 6)},{'train' if n < 9 else 'test'}" for n in range(12)]
     table(pictures(tmp_path), "file,cat,dog,split", rows)
-    with pytest.raises(DataError, match=r"No image of the test part of .* has a label, so that nothing can be said"):
+    with pytest.raises(DataError, match=r"No image of the test split of .* has a label, so that no score can be given"):
         told(tmp_path)
 
 
@@ -805,7 +805,9 @@ def test_a_part_of_the_data_of_the_run_is_said_to_be_that(tmp_path: Path) -> Non
     assert judged(run, tmp_path / "data")[0].images == 36
     found, said = judged(run, tmp_path / "data" / "train")
     assert found.images == 36
-    assert said[0].endswith("train is a part of what the run was trained on: its images may have been trained on")
+    assert said[0].endswith(
+        "train is part of the data that the run was trained on: its images may have been trained on"
+    )
 
 
 def test_data_of_the_run_that_have_shrunk_are_not_judged_by_what_was_trained(tmp_path: Path) -> None:
@@ -827,7 +829,7 @@ def test_all_of_new_data_are_judged(of_classes: Run, tmp_path: Path, names: str,
     end = f"classification, 3 classes: a, b, c (test: all {found.images} images)"
     assert said[-1] == f"data: images in {tmp_path / 'new'}: {end}"
     missing = ", ".join(sorted(set("abc") - set(names)))
-    assert said[:-1] == [f"note: the test part has no image of the class {missing}"] * bool(missing)
+    assert said[:-1] == [f"note: the test split has no image of the class {missing}"] * bool(missing)
 
 
 def test_images_of_new_data_go_to_the_classes_of_their_names(of_classes: Run, tmp_path: Path) -> None:
@@ -846,7 +848,7 @@ def test_new_data_in_parts(of_classes: Run, tmp_path: Path, parts: tuple[str, ..
         classes(tmp_path / "new" / part, count=1)
     found, said = judged(of_classes, tmp_path / "new")
     assert found.images == images
-    assert said[-1].endswith("(test: the part of 3 images)" if "test" in parts else f"(test: all {images} images)")
+    assert said[-1].endswith("(test: the split of 3 images)" if "test" in parts else f"(test: all {images} images)")
 
 
 def test_new_data_with_a_class_that_the_run_does_not_have(of_classes: Run, tmp_path: Path) -> None:
@@ -860,7 +862,7 @@ def test_new_tables(of_classes: Run, tmp_path: Path) -> None:
     path = table(pictures(tmp_path, 4), "file,label,split", [f"{n}.png,{'ca'[n % 2]},test" for n in range(4)])
     found, said = judged(of_classes, path)
     assert [entry["images"] for entry in found.details["classes"]] == [2, 0, 2]
-    assert said[-1].endswith("(test: the part of 4 images)")
+    assert said[-1].endswith("(test: the split of 4 images)")
 
 
 def test_new_tables_of_labels_and_values(tmp_path: Path) -> None:

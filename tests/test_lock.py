@@ -91,7 +91,7 @@ def test_a_training_that_stood_still_sees_that_it_lost_its_folder(
         with locked(tmp_path, tmp_path) as second:
             first.check()  # it does not know yet
             assert not first.beat() and second.beat()
-            with pytest.raises(CheckpointError, match=r"took .* over, as this one stood still"):
+            with pytest.raises(CheckpointError, match=r"took .* over, as this one stalled"):
                 first.check()
             second.check()
     assert list(tmp_path.iterdir()) == []

@@ -99,7 +99,7 @@ def test_a_runtime_that_crashes_takes_nothing_with_it() -> None:
 @pytest.mark.parametrize(
     ("code", "errors", "said"),
     [
-        (-9, "", "The artifact was killed on pi4, mostly for want of memory"),
+        (-9, "", "The artifact was killed on pi4, probably for lack of memory"),
         (-999, "", r"The runtime crashed on pi4 \(signal 999\)"),
         (1, "evil\x1b[2J", r"did not run on pi4: evil\[2J\. Export"),
     ],

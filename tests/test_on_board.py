@@ -126,7 +126,7 @@ def test_a_limit_on_the_arena_however_it_is_written(call: Call, net: str, limit:
     ask = ("plan", net, "--input", "3x32x32", "--device", "stm32f407", "--at-most", f"arena_bytes={limit}")
     code, out, said = call(*ask)
     assert code == 0, said
-    assert re.search(r"tensor arena in RAM .* (fits|within 1 % of it)", out)
+    assert re.search(r"tensor arena in RAM .* (fits|within 1 % of the limit)", out)
 
 
 # ---------------------------------------------------------------------------------------- RAM of a 32-bit chip

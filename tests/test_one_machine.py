@@ -120,7 +120,7 @@ def test_without_a_question_about_time_a_board_shows_none_of_this_machines(study
         ({"device": "raspberry-pi-5", "latency": "1ms"}, r"No latency of raspberry-pi-5 .*timed on Xeon, LiteRT"),
         ({"device": "nrf52840", "latency": "1ms", "runtime": "st-edge-ai"}, "No public measurement of 'st-edge-ai'"),
         ({"device": "grove-vision-ai-v2", "latency": "1ms"}, "No public measurement of any runtime on Cortex-M55"),
-        ({"latency": "1ms", "runtime": "st-edge-ai"}, "runtime says whose time is meant on a board"),
+        ({"latency": "1ms", "runtime": "st-edge-ai"}, "runtime selects whose time counts on a board"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(study: Study, options: dict[str, str], message: str) -> None:
@@ -161,7 +161,7 @@ def test_a_sweep_for_a_board_keeps_its_time(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only predicted: add runtime, one of plumerai"):
         pretrim.sweep(small(), data(), output=tmp_path / "refused", **ask)
     for runtime in ("onnx", "executorch"):
-        said = f"which runs litert, not {runtime}: name by runtime the one whose time is meant, of plumerai"
+        said = f"which runs litert, not {runtime}: use runtime to name the one whose time counts, one of plumerai"
         with pytest.raises(UsageError, match=said):
             pretrim.sweep(small(), data(), output=tmp_path / "refused", runtime=runtime, **ask)
         with pytest.raises(UsageError, match="A study has no latencies of raspberry-pi-5"):

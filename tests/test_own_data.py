@@ -170,11 +170,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "twice, once from the end": (
         lambda: DataLoader(Numbered(), 4, sampler=SubsetRandomSampler([COUNT - 1, 0, -1])),
-        "but its SubsetRandomSampler names an image twice",
+        "but its SubsetRandomSampler yields an image twice",
     ),
     "twice": (
         lambda: DataLoader(Numbered(), 4, sampler=SubsetRandomSampler([1, 2, 1])),
-        "but its SubsetRandomSampler names an image twice",
+        "but its SubsetRandomSampler yields an image twice",
     ),
     "unknown": (lambda: DataLoader(Numbered(), 4, sampler=OwnSampler()), "takes each image once, but got a OwnSampler"),
     "derived": (lambda: DataLoader(Numbered(), 4, sampler=Reversed(Numbered())), "but got a Reversed"),
@@ -352,7 +352,7 @@ def spoilt(value: float) -> Callable[[int], Any]:
 
 
 WRONG: dict[str, tuple[Any, type[PretrimError], str]] = {
-    "a stream": (Stream(), UsageError, "by number, but got a Stream: an iterable data set has no parts and no length"),
+    "a stream": (Stream(), UsageError, "by number, but got a Stream: an iterable data set has no length and no index"),
     "a loader of a stream": (DataLoader(Stream(), 4), UsageError, "but got a Stream: an iterable data set"),
     "three parts": (
         ItemsOf(lambda place: (torch.rand(1, 8, 8), 0, place)),
@@ -363,7 +363,7 @@ WRONG: dict[str, tuple[Any, type[PretrimError], str]] = {
     "an error": (
         ItemsOf(broken),
         DataError,
-        r"^Cannot read item 7 of the training data \(OSError: image file is truncated\): mend the item",
+        r"^Cannot read item 7 of the training data \(OSError: image file is truncated\): fix the item",
     ),
     "an error in a part": (
         DataLoader(ItemsOf(broken), 4, sampler=SubsetRandomSampler([3, 7])),
@@ -373,7 +373,7 @@ WRONG: dict[str, tuple[Any, type[PretrimError], str]] = {
     "NaN": (
         ItemsOf(spoilt(float("nan"))),
         DataError,
-        "^Expected finite images, but item 11 of the training data holds NaN or infinity: mend",
+        "^Expected finite images, but item 11 of the training data holds NaN or infinity: fix",
     ),
     "infinity": (ItemsOf(spoilt(float("inf"))), DataError, "item 11 of the training data holds NaN or infinity"),
     "other shapes": (
@@ -462,9 +462,9 @@ def test_targets_that_are_not_finite_are_told(tmp_path: Path, value: float) -> N
         return TensorDataset(torch.rand(count, 1, SIDE, SIDE), targets)
 
     given: dict[str, Any] = {"task": "regression", "output": tmp_path / "run", **QUICK}
-    with pytest.raises(PretrimError, match=r"but got .*: 1 training targets hold NaN or infinity, mend or leave"):
+    with pytest.raises(PretrimError, match=r"but got .*: 1 training targets hold NaN or infinity, keep them out"):
         pretrim.compress(network(), (part(COUNT, 12), part(COUNT), part(COUNT)), **given)
-    with pytest.raises(PretrimError, match=r"on new weights, but got .*: targets hold NaN or infinity, mend them"):
+    with pytest.raises(PretrimError, match=r"on new weights, but got .*: targets hold NaN or infinity, correct them"):
         pretrim.compress(network(), (part(COUNT, 2), part(COUNT), part(COUNT)), overwrite=True, **given)
 
 

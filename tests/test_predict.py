@@ -162,7 +162,7 @@ def test_floats_are_neither_normalised_nor_taught_by_a_teacher_of_pixels(
     of_pixels: pretrim.Run, tmp_path: Path
 ) -> None:
     given: dict[str, Any] = {"output": tmp_path / "run", **QUICK}
-    with pytest.raises(UsageError, match=r"^mean and std are of pixels, but your own data has float tensors"):
+    with pytest.raises(UsageError, match=r"^mean and std apply to pixels, but your own data has float tensors"):
         pretrim.compress(network(), parts(is_float=True), mean="0.5", std="0.2", **given)
     (tmp_path / "net.py").write_text(
         "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), "

@@ -688,7 +688,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
 
 def test_a_share_of_the_latency_is_of_the_dense_networks_measured_one() -> None:
     assert limits_of({"latency": "0.5x", "macs": "0.5x"}, TRIALS, None, None) == {"latency": 0.002, "macs": 2e7}
-    with pytest.raises(UsageError, match=r"--latency 0.5x is a share of what is not known: give an amount"):
+    with pytest.raises(UsageError, match=r"--latency 0.5x is a share of an unknown amount: give an amount"):
         limits_of({"latency": "0.5x"}, TRIALS[1:], None, None)
 
 
@@ -807,7 +807,7 @@ def test_a_sweep_of_which_only_the_dense_network_was_trained_has_failed(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--modes", "flops"), 2, "error: Expected modes out of balanced, "),
+        (("--modes", "flops"), 2, "error: Expected modes among balanced, "),
         (("--modes", ","), 2, "error: Expected names separated by commas, but got none."),
         (("--keep", "half"), 2, "error: Expected --budget-fraction with fractions such as 0.7,0.5, but got 'half'."),
         (("--keep", "1.5"), 2, "error: Expected budget fractions between 0 and 1, but got 1.5."),

@@ -272,7 +272,7 @@ def test_a_full_disk_keeps_the_last_state(digits: DataSet, stopped: Path, whole:
     before = stopped.read_bytes()
     code = FULL.format(tests=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", code, str(stopped)], capture_output=True, text=True)
-    assert "File too large. The state of the last time is still there. Make room" in done.stderr, done.stderr
+    assert "File too large. The previous state is still there. Make room" in done.stderr, done.stderr
     assert stopped.read_bytes() == before
     assert [path.name for path in stopped.parent.iterdir()] == [stopped.name]
     model = small()

@@ -92,7 +92,7 @@ def test_warnings_are_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFix
         main([*arguments, "-o", str(tmp_path / "run"), "--json"])
     captured = capsys.readouterr()
     record = json.loads(captured.out)
-    assert len(record["warnings"]) == 1 and "is no better than always one class" in record["warnings"][0]
+    assert len(record["warnings"]) == 1 and "is no better than predicting one class" in record["warnings"][0]
     assert f"warning, slim: {record['warnings'][0]}" in captured.err
     assert record["results"]["chance"] == pytest.approx(0.1, abs=0.02)
     assert not (tmp_path / "run" / "worst.png").exists()

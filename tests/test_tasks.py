@@ -428,12 +428,12 @@ class NoData(Distance):
         (object(), None, "Expected the task object to have a method loss"),
         (Sideways(), None, 'Expected the direction of distance in the task Sideways as "min" or "max"'),
         (NotANumber(), None, "Expected a finite distance from NotANumber.metrics, but got nan"),
-        (OtherMetric(), None, "Expected OtherMetric.metrics to give distance, which chooses, but got"),
+        (OtherMetric(), None, "Expected OtherMetric.metrics to return distance, by which the best epoch is chosen"),
         (Raising(), None, "Expected Raising.loss to take an output of 4x2 and a target of 4x2, but it raised Runtime"),
         (NoScalar(), None, "Expected NoScalar.loss to return the mean loss, one number as a tensor, got 4x2"),
         (OneTensor(), None, r"Expected data as \(train, test\) or \(train, validation, test\), but got a Tensor"),
-        (OtherTargets(), None, "Expected targets of one shape in every part of the data, but got 2 and 3"),
-        (OtherImages(), None, "Expected images of one shape in every part of the data, but got 1x8x8 and 1x9x9"),
+        (OtherTargets(), None, "Expected targets of one shape in every split of the data, but got 2 and 3"),
+        (OtherImages(), None, "Expected images of one shape in every split of the data, but got 1x8x8 and 1x9x9"),
         (NoKey(), None, r"NoKey.data\(\) raised KeyError: 'labels' \(test_tasks.py:\d+\)\."),
         (NoKeyInMetrics(), None, r"but it raised KeyError: 'labels' \(test_tasks.py:\d+\)"),
         (NoData(), None, "Name the data: the task NoData has no method data"),
@@ -517,7 +517,7 @@ def test_metrics_that_take_long_are_counted_once(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("change", [{"label_smoothing": 0.1}, {"balance": "loss"}])
 def test_what_a_recipe_cannot_ask_of_a_task(change: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is of classes, which the task regression does not have"):
+    with pytest.raises(UsageError, match="needs classes, which the task regression does not have"):
         pretrim.compress(
             network(2), parts("regression"), output=tmp_path / "run", task="regression", set=change, **QUICK
         )
@@ -563,5 +563,5 @@ def test_own_tasks_say_which_metric_chooses() -> None:
 def test_images_that_nothing_can_be_judged_by(task: str, output: torch.Tensor, target: torch.Tensor, said: str) -> None:
     found = find(task)
     assert isinstance(found, MetricTask)
-    with pytest.raises(DataError, match=f"Expected images to judge a network by, but {said}: give the validation"):
+    with pytest.raises(DataError, match=f"Expected images to evaluate a network on, but {said}: give the validation"):
         found.measured(output, target)

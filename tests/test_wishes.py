@@ -80,7 +80,7 @@ def test_the_profile_shows_frozen_layers_with_their_reason(resnet20: tuple[nn.Mo
     record = profile_network(resnet20[1], keeping=Keeping(freeze=("stages.0.*.conv2",), min_width={"stages.1": 20}))
     reasons = {frozen["layer"]: frozen["reason"] for frozen in record.frozen}
     assert reasons["stages.0.1.conv2"] == "frozen as asked (stages.0.*.conv2)"
-    assert reasons["stem.0"] == "coupled with stages.0.0.conv2, frozen as asked"
+    assert reasons["stem.0"] == "coupled with stages.0.0.conv2, frozen as requested"
     least = {group["name"]: group["least"] for group in record.groups}
     assert least["stages.1.0.conv1"] == 20 and least["stages.2.0.conv1"] == 1 and "stem.0" not in least
 

@@ -382,7 +382,7 @@ def does_not_run(error: Exception, example: Example) -> ModelError:
 def unread_note(module: str) -> str:
     """The note about a module that no example runs."""
     return (
-        f"no example runs {module or 'a parameter of the model'}: if forward has a way to it, give an example of each "
+        f"no example runs {module or 'a parameter of the model'}: if forward can reach it, give one example per "
         f"way, analyze(model, [example1, example2])"
     )
 

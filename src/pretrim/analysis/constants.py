@@ -45,7 +45,7 @@ def freeze_constants(
         _freeze_weights(constants, channels, labels, layers)
         for name, tensor in constants.items():
             ordered = [dim for dim in range(tensor.dim()) if _is_in_order(tensor, dim)]
-            reason = f"the values of {name} are constants in order, so each means something by its place"
+            reason = f"the values of {name} are ordered constants: each belongs to its position"
             _freeze_dims(channels, name, labels[name], ordered, reason)
 
 

@@ -113,7 +113,7 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
                 raise Mismatch(expected, f"{op} gave {tuple(out.shape)} instead of {tuple(map(int, shape))}")
         for name, row in expected.told:
             if (value := argument(args, name)) != self.sizes[row]:
-                raise Mismatch(expected, f"{op} was told {name} {value} instead of {int(self.sizes[row])}")
+                raise Mismatch(expected, f"{op} got {name} {value} instead of {int(self.sizes[row])}")
         if op in POINTWISE and any(args.get(name) != number for name, number in _numbers(expected)):
             self.scaled.add(self.number)
         self.number += 1

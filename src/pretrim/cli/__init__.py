@@ -52,7 +52,7 @@ INTERRUPTED, PIPE_CLOSED = 130, 141
 GOES_ON = {
     "sweep": ": what is finished is kept, and the same command goes on from there.",
     "run": ": what is finished is kept, and `pretrim run` goes on from there.",
-    "demo": ": `pretrim demo --overwrite` begins anew.",
+    "demo": ": `pretrim demo --overwrite` starts over.",
 }
 """How to continue after Ctrl-C. Training reports this itself, and the other commands have written nothing."""
 RENAMED = {

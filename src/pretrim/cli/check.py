@@ -16,12 +16,12 @@ from .arguments import Json
 
 
 def check(
-    file: Annotated[Path, Parameter(metavar="FILE|RUN", help="A .tflite or .onnx of anybody's, or an exported run.")],
+    file: Annotated[Path, Parameter(metavar="FILE|RUN", help="Any .tflite or .onnx file, or an exported run.")],
     /,
     *,
     device: Annotated[str, Parameter(metavar="NAME", help="Board, or all.")],
     runtime: Annotated[
-        str | None, Parameter(help="Runtime there whose time is predicted: st-edge-ai, tflm, ... (default: all known).")
+        str | None, Parameter(help="Runtime to predict the time of: st-edge-ai, tflm, ... (default: all known).")
     ] = None,
     application: Annotated[float | None, SHARE] = None,
     json: Json = False,

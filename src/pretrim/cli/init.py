@@ -14,8 +14,8 @@ from . import render
 from .project import FILE
 
 TEMPLATE = """\
-# What `pretrim` takes in this folder where the command line says nothing; the command line wins.
-# `pretrim run` does the whole of it. Every option of `pretrim COMMAND --help` may stand here, by its name.
+# Defaults for `pretrim` in this folder; options on the command line win.
+# `pretrim run` does the whole job. Every option of `pretrim COMMAND --help` can be set here by its name.
 
 model = {model}  # vgg16, resnet20, ..., torchvision:NAME, timm:NAME, or FILE.py:FUNCTION
 data = {data}  # digits, fashion-mnist, cifar10:FOLDER, hf:OWNER/NAME, a folder of images, or a table
@@ -31,7 +31,7 @@ data = {data}  # digits, fashion-mnist, cifar10:FOLDER, hf:OWNER/NAME, a folder 
 # application = 0.5  # share of flash and RAM that your own firmware takes
 
 [recipe]
-# epochs = 20  # by default what fits the number of images
+# epochs = 20  # by default, chosen by the number of images
 # batch-size = 64
 # set = {{ ema = 0.99, mixup = 0.2 }}  # anything else of the recipe
 

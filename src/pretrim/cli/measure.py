@@ -30,7 +30,7 @@ def measure(
             metavar="MODEL", help="As of evaluate and export; not needed, an exported file is measured as it is."
         ),
     ] = None,
-    dense: Annotated[bool, Parameter(help="The same against the run's dense network (RUN/dense).")] = False,
+    dense: Annotated[bool, Parameter(help="Compare with the run's dense network (RUN/dense).")] = False,
     json: Json = False,
     how: Annotated[MeasureOptions | None, Parameter(name="*")] = None,
 ) -> None:

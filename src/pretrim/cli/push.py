@@ -13,7 +13,7 @@ from .progress import Bars
 
 def push(
     run: Run,
-    name: Annotated[str, Parameter(metavar="hf:OWNER/NAME", help="Repository; made where there is none.")],
+    name: Annotated[str, Parameter(metavar="hf:OWNER/NAME", help="Repository; created if it does not exist.")],
     /,
     *,
     private: Annotated[bool, Parameter(help="Make a new repository private.")] = False,

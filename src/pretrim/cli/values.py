@@ -35,7 +35,7 @@ def whole(text: str) -> int:
     """
     number = _convert._int(text)
     if "." in text and float(text) != number:
-        raise ValueError(f"{text} is no whole number")
+        raise ValueError(f"{text} is not a whole number")
     return number
 
 

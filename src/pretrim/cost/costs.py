@@ -94,7 +94,7 @@ def cost(network: Network, name: str, dtype: DType = "float32") -> Cost:
     quantity = quantities().get(name)
     if quantity is None or quantity.factory is None:
         known = ", ".join(entry.name for entry in quantities().values() if entry.factory)
-        raise UsageError(f"Expected a cost out of {known}, but got {shown(name)}.")
+        raise UsageError(f"Expected cost to be one of {known}, but got {shown(name)}.")
     function: Cost = resolve_name(quantity.factory)(network, dtype)
     return function
 
@@ -159,7 +159,7 @@ def layer_terms(network: Network, mode: Mode) -> list[list[Term]]:
         return [[(1.0, layer.factors)] if layer.operator >= 0 else [] for layer in network.layers]
     if mode == "memory":
         return [[(1.0, layer.output)] if layer.operator >= 0 else [] for layer in network.layers]
-    raise UsageError(f"Expected a mode out of {', '.join(MODES)}, but got {shown(mode)}.")
+    raise UsageError(f"Expected mode to be one of {', '.join(MODES)}, but got {shown(mode)}.")
 
 
 def layer_costs(network: Network, widths: ArrayLike, dtype: DType = "float32") -> tuple[LayerCost, ...]:

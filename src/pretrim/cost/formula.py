@@ -172,5 +172,5 @@ class FormulaCost:
 def item_bytes(dtype: DType) -> int:
     """Bytes of one activation or weight. Raises UsageError for an unknown data type."""
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise UsageError(f"Expected a data type out of {', '.join(ITEM_BYTES)}, but got {shown(dtype)}.")
+        raise UsageError(f"Expected dtype to be one of {', '.join(ITEM_BYTES)}, but got {shown(dtype)}.")
     return ITEM_BYTES[dtype]

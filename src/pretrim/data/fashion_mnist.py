@@ -128,7 +128,7 @@ def download(folder: Path, announce: Callable[[str], None]) -> None:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise DataError(
-            f"Fashion-MNIST is neither in {DEBIAN} nor to be had from the network ({reason}): "
+            f"Fashion-MNIST is neither in {DEBIAN} nor available from the network ({reason}): "
             f"apt-get install dataset-fashion-mnist, or give its folder as fashion-mnist:FOLDER."
         ) from error
 

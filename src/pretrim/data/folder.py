@@ -83,7 +83,7 @@ def _split_folders(folder: Path, *, needs_training: bool) -> dict[str, Path]:
             raise DataError(f"No folder of images per class in {empty}: sort its images by class, or move it away.")
     if folders and "train" not in folders and needs_training:
         raise DataError(
-            f"Expected classes in {folder / 'train'} too, but got {' and '.join(folders)} alone: bring the part train."
+            f"Expected classes in {folder / 'train'} too, but got {' and '.join(folders)} alone: add a train split."
         )
     return folders or {"train": folder}
 
@@ -169,7 +169,7 @@ def _files(root: Path, classes: tuple[str, ...]) -> Labelled:
     if extra:
         raise DataError(
             f"Expected the classes {', '.join(classes)} in {root}, but got {', '.join(extra)} too: "
-            f"give every part the classes of the training part."
+            f"give every split the classes of the training split."
         )
     return [
         (path, label)

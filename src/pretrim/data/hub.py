@@ -35,7 +35,8 @@ def read(name: str, resize: Resize, channels: int | None, announce: Callable[[st
     loaded = _load(name, announce)
     tables = {split: next((loaded[key] for key in names if key in loaded), None) for split, names in PARTS.items()}
     if tables["train"] is None:
-        raise DataError(f"Expected a part train in {name}, but got {', '.join(map(str, loaded))}: give another set.")
+        splits = ", ".join(map(str, loaded))
+        raise DataError(f"Expected a train split in {name}, but got {splits}: give another data set.")
     image, label, classes = _columns(tables["train"].features, name)
     encoded = {split: _encoded(table, image, label, name) for split, table in tables.items() if table is not None}
     channels = channels or channels_of(item for split in encoded.values() for item in split.images)
@@ -89,8 +90,8 @@ def _encoded(table: Any, image: str, label: str, name: str) -> Encoded:
     for record in columns[image]:
         content = record["bytes"] if record["bytes"] is not None else record["path"]
         if content is None:
-            raise DataError(f"A row of {name} has no image: mend the set.")
+            raise DataError(f"A row of {name} has no image: fix the data set.")
         images.append(content if isinstance(content, bytes) else Path(content))
     if not images:
-        raise DataError(f"A part of {name} has no rows: fetch it again.")
+        raise DataError(f"A split of {name} has no rows: fetch it again.")
     return Encoded(images, np.asarray(columns[label], dtype=np.int64))

@@ -99,7 +99,7 @@ def _unreadable(where: str, error: Exception) -> DataError:
         reason = "it is of no known format"
     else:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"Cannot read the image in {where} ({reason}): mend or remove it.")
+    return DataError(f"Cannot read the image in {where} ({reason}): fix or remove it.")
 
 
 def _open(source: bytes | Path | Image.Image) -> AbstractContextManager[Image.Image]:

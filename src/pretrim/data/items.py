@@ -42,7 +42,7 @@ class Items:
         except Exception as error:  # the user's own code may raise anything
             lines = str(error).strip().splitlines() or [""]
             raise DataError(
-                f"Cannot read {self.where(place)} ({type(error).__name__}: {lines[0]}): mend the item, or leave it out."
+                f"Cannot read {self.where(place)} ({type(error).__name__}: {lines[0]}): fix the item, or leave it out."
             ) from error
         if not isinstance(item, Sequence) or isinstance(item, str) or len(item) != 2:
             is_parts = isinstance(item, tuple | list)
@@ -165,7 +165,7 @@ def values(image: Any, shape: Sequence[int] | None, where: str) -> torch.Tensor:
     array = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image, dtype=np.float32))
     tensor = _of_shape(array.float(), shape, where)
     if not tensor.isfinite().all():
-        raise DataError(f"Expected finite images, but {where} holds NaN or infinity: mend the item, or leave it out.")
+        raise DataError(f"Expected finite images, but {where} holds NaN or infinity: fix the item, or leave it out.")
     return tensor
 
 

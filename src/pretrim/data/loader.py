@@ -50,7 +50,7 @@ def dataset_of(loader: DataLoader[Any], name: str) -> Dataset[Any]:
     size = len(loader.dataset)  # type: ignore[arg-type]  # checked before
     if len({index % size for index in indices}) < len(indices):  # -1 is the last image
         raise UsageError(
-            f"{_expected(name)} whose sampler takes each image once, but its {_named(sampler)} names an image twice: "
+            f"{_expected(name)} whose sampler takes each image once, but its {_named(sampler)} yields an image twice: "
             f"{FIX}, or each image once."
         )
     return loader.dataset if indices == range(size) else Subset(loader.dataset, indices)
@@ -65,7 +65,7 @@ def _check_leaves_items(loader: DataLoader[Any], name: str) -> None:
         )
     if loader.collate_fn not in (default_collate, default_convert):
         raise UsageError(
-            f"{_expected(name)} without a collate_fn, for what it makes of the items is not known: {FIX}, with items "
+            f"{_expected(name)} without a collate_fn, since what it does to the items is unknown: {FIX}, with items "
             f"that are (image, label) already."
         )
 

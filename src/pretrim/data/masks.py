@@ -105,7 +105,9 @@ def _roots(folder: Path) -> dict[str, Path]:
     }
     for split, present in candidates.items():
         if roots and present and split not in roots:
-            raise DataError(f"Expected {IMAGES} and masks in {present[0]}, as in other parts: add them, or remove it.")
+            raise DataError(
+                f"Expected {IMAGES} and masks in {present[0]}, as in the other splits: add them, or remove it."
+            )
     return roots
 
 
@@ -172,12 +174,12 @@ def _mask(image: Path, path: Path, resize: Resize) -> Mask:
 def _check_kind(mask: Image.Image, path: Path) -> None:
     if mask.mode not in ("L", "P", "1"):
         raise DataError(
-            f"Expected a mask with a class a pixel (grey, or a palette) in {path}, but it is {mask.mode}: "
+            f"Expected a mask with one class per pixel (grey, or a palette) in {path}, but it is {mask.mode}: "
             f"store class numbers from 0."
         )
     if mask.format == "JPEG":
         raise DataError(
-            f"Expected a mask with a class a pixel, but {path} is a JPEG, whose compression changes the numbers of "
+            f"Expected a mask with one class per pixel, but {path} is a JPEG, whose compression changes the numbers of "
             f"classes: make the masks again as PNG."
         )
 
@@ -261,7 +263,7 @@ def _names(folder: Path, classes: set[int], known: Known | None) -> tuple[str, .
         lines = file.read_text(encoding="utf-8-sig").splitlines()
         names = tuple(line.strip() for line in lines if line.strip())
         if len(names) < count:
-            raise DataError(f"Expected {count} names in {file}, one a class of the masks, but got {len(names)}.")
+            raise DataError(f"Expected {count} names in {file}, one per class of the masks, but got {len(names)}.")
         return names
     if known is not None and count <= len(known.classes):
         return known.classes

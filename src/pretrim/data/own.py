@@ -182,7 +182,7 @@ def _dataset(part: Any, name: str) -> Dataset[Any]:
     has_index = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
     if not (has_index and hasattr(dataset, "__len__")):
         raise UsageError(
-            f"Expected torch data sets or loaders whose images can be asked for by number, but got a "
+            f"Expected torch data sets or loaders that can be indexed by number, but got a "
             f"{type(dataset).__name__}: {_advice(dataset)}."
         )
     if not len(dataset):
@@ -196,12 +196,12 @@ def _dataset(part: Any, name: str) -> Dataset[Any]:
 def _advice(source: Any) -> str:
     """Advise what to give instead of something that is no data set; loaders of other libraries hold one."""
     if hasattr(source, "dataset"):
-        return "give its data set (loader.dataset), for what such a loader makes of the images is not known"
-    return "an iterable data set has no parts and no length"
+        return "give its data set (loader.dataset), since what such a loader does to the images is unknown"
+    return "an iterable data set has no length and no index"
 
 
 def _empty(name: str) -> DataError:
-    return DataError(f"A part of the data is empty: there are no {name} images.")
+    return DataError(f"A split of the data is empty: there are no {name} images.")
 
 
 def _check_alike(splits: Sequence[Split]) -> None:
@@ -211,7 +211,7 @@ def _check_alike(splits: Sequence[Split]) -> None:
         for shape in others:
             if shape != first:
                 raise DataError(
-                    f"Expected {kind} of one shape in every part of the data, but got {sizes_text(first)} and "
+                    f"Expected {kind} of one shape in every split of the data, but got {sizes_text(first)} and "
                     f"{sizes_text(shape)}."
                 )
 

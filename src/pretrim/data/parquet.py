@@ -206,7 +206,7 @@ def _checked(images: Any, labels: Any, path: Path) -> Encoded:
 
     encoded: list[Any] = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in images.to_pylist()]
     if not all(isinstance(cell, bytes) for cell in encoded) or labels.null_count:
-        raise DataError(f"Some rows of {path} have no image or no label: mend the file.")
+        raise DataError(f"Some rows of {path} have no image or no label: fix the file.")
     if not types.is_integer(labels.type):
         raise DataError(f"Expected whole numbers as labels in {path}, but got {labels.type}: number the classes.")
     return Encoded(encoded, labels.cast(int64()).to_numpy())

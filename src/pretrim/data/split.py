@@ -86,7 +86,7 @@ def complete(parts: Parts, seed: int, share: float) -> Completed:
         total = len(train)
         train, validation = _split_off(train, share, seed + 1)
         notes.append(f"validation: {len(validation):,} of {total:,} training images, seed {seed}")
-    return Completed(train, validation, test, drawn, "; ".join(notes) or "all three parts as the data set brings them")
+    return Completed(train, validation, test, drawn, "; ".join(notes) or "all three splits as the data set has them")
 
 
 def to_evaluate(parts: Parts) -> Completed:
@@ -97,7 +97,7 @@ def to_evaluate(parts: Parts) -> Completed:
     Raises DataError if there are no images.
     """
     if parts.test is not None:
-        split, note = parts.test, f"test: the part of {len(parts.test):,} images"
+        split, note = parts.test, f"test: the split of {len(parts.test):,} images"
     else:
         split = parts.train if parts.validation is None else _joined(parts.train, parts.validation)
         note = f"test: all {len(split):,} images"
@@ -165,14 +165,14 @@ def absent(parts: Parts, splits: Mapping[str, Split]) -> list[str]:
         if present is not None and len(split) and not present.all():
             if parts.task == "multilabel" and not present.any() and name != "training":
                 raise DataError(
-                    f"No image of the {name} part of {parts.name} has a label, so that nothing can be said of a "
+                    f"No image of the {name} split of {parts.name} has a label, so that no score can be given to a "
                     f"network: give it some that have one."
                 )
             missing = first_of(
                 [name for name, is_present in zip(parts.classes, present, strict=True) if not is_present]
             )
             noun = "image of the class" if parts.task == "classification" else "image with the label"
-            notes.append(f"the {name} part has no {noun} {missing}")
+            notes.append(f"the {name} split has no {noun} {missing}")
     return notes
 
 
@@ -220,7 +220,7 @@ def _check_not_empty(parts: Parts) -> None:
     for name in ("train", "validation", "test"):
         part = getattr(parts, name)
         if part is not None and not len(part):
-            raise DataError(f"The {name} part of {parts.name} is empty: add images.")
+            raise DataError(f"The {name} split of {parts.name} is empty: add images.")
 
 
 def _check_sizes(parts: Parts) -> None:
@@ -233,7 +233,7 @@ def _check_sizes(parts: Parts) -> None:
         if count < 3:
             raise DataError(
                 f"Expected at least 3 training images of each class in {parts.name}, but {name!r} has {count}: "
-                f"add some, or bring the parts train, validation and test (folders, or a column split of a table)."
+                f"add some, or provide splits for train, validation and test (folders, or a column split of a table)."
             )
 
 

@@ -103,7 +103,7 @@ def _split(rows: Rows, indices: Sequence[int], path: Path, resize: Resize, chann
 def _table(path: Path) -> Table:
     table = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     if not table.columns or not table.numbers:
-        raise DataError(f"No rows in {path}: add an image a row, under a line of names.")
+        raise DataError(f"No rows in {path}: add one row per image, under a line of column names.")
     return table
 
 
@@ -217,7 +217,7 @@ def _rows_by_split(table: Table, count: int, needed: Sequence[str]) -> dict[str,
         rows.setdefault(split_of[cell.lower()], []).append(row)
     if missing := [split for split in needed if split not in rows]:
         raise DataError(
-            f"Expected rows of the part {missing[0]} in {table.path}, but its {name} has {', '.join(rows)} alone."
+            f"Expected rows of the split {missing[0]} in {table.path}, but its {name} has {', '.join(rows)} alone."
         )
     return rows
 
@@ -231,7 +231,7 @@ def _check_disjoint(rows: Rows, by_split: RowsBySplit) -> None:
             first = split_of.setdefault(os.path.normpath(file), split)
             if first != split:
                 where = rows.table.row(index)
-                raise DataError(f"{file} is in the part {first} and, in {where}, in {split}: keep one.")
+                raise DataError(f"{file} is in the split {first} and, in {where}, in {split}: keep one.")
 
 
 def _deduplicated(rows: Rows, by_split: RowsBySplit) -> tuple[RowsBySplit, tuple[str, ...]]:
@@ -245,8 +245,8 @@ def _deduplicated(rows: Rows, by_split: RowsBySplit) -> tuple[RowsBySplit, tuple
         if earlier != index and not torch.equal(rows.targets.values[earlier], rows.targets.values[index]):
             where, before = rows.table.row(index), rows.table.numbers[earlier]
             raise DataError(
-                f"{rows.files[index]} has other targets in {where} than in row {before}: keep one row an image "
-                f"(several labels of it go into one cell, cat{SEPARATOR}dog)."
+                f"{rows.files[index]} has other targets in {where} than in row {before}: keep one row per image "
+                f"(several labels go into one cell, cat{SEPARATOR}dog)."
             )
     kept = set(first.values())
     repeated = len(rows.files) - len(kept)

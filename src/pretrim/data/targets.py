@@ -185,7 +185,7 @@ def _check_alone(table: Table, columns: Mapping[str, Sequence[str]]) -> None:
             raise DataError(
                 f"Expected one column of names, or columns of numbers alone, in {table.path}, but {name} has {kind} "
                 f"({shown(cells[0])}), and {next(other for other in columns if other != name)} is there too: leave out "
-                f"what is no target. Boxes take a task of your own: --task FILE.py:CLASS."
+                f"what is not a target. Boxes need a task of your own: --task FILE.py:CLASS."
             )
 
 
@@ -259,6 +259,6 @@ def _numbers(table: Table, columns: Mapping[str, Sequence[str]]) -> torch.Tensor
         if errors:
             raise DataError(
                 f"Expected a number as the {name} of {table.row(errors[0])}, but got {shown(cells[errors[0]])}"
-                f"{_of_all(len(errors), len(cells))}: mend it, or leave it out."
+                f"{_of_all(len(errors), len(cells))}: correct it, or leave it out."
             )
     return torch.tensor([[float(cell) for cell in row] for row in zip(*columns.values(), strict=True)])

@@ -72,7 +72,7 @@ def _lowered(exported: torch.export.ExportedProgram) -> Converted:
     program = edge.to_executorch()
     names = {operator.name for plan in program.executorch_program.execution_plan for operator in plan.operators}
     slow = ", ".join(name.partition("::")[2] or name for name in sorted(names))
-    notes = (f"ExecuTorch runs these operators by its slow portable kernels: {slow}",) if slow else ()
+    notes = (f"ExecuTorch runs these operators with its slow portable kernels: {slow}",) if slow else ()
     return Converted(bytes(program.buffer), notes)
 
 

@@ -38,7 +38,9 @@ def checked_images(images: torch.Tensor | Inputs) -> Inputs:
                 f"or more, of up to three spatial dimensions (N x C x L for signals, N x C x D x H x W for volumes)."
             )
         if len(value) != len(inputs[0]):
-            raise UsageError(f"Expected as many images for each input, but got {len(inputs[0])} and {len(value)}.")
+            raise UsageError(
+                f"Expected the same number of images for each input, but got {len(inputs[0])} and {len(value)}."
+            )
         if not value.isfinite().all():
             raise UsageError("Expected finite images, but some hold NaN or infinity: leave those out.")
     return tuple(value.detach().cpu() for value in inputs)
@@ -80,7 +82,7 @@ def check_labels(images: Inputs, labels: torch.Tensor | None) -> None:
     """Raise UsageError unless there is one label for each image."""
     if labels is not None and (not isinstance(labels, torch.Tensor) or labels.shape != images[0].shape[:1]):
         shape = list(labels.shape) if isinstance(labels, torch.Tensor) else type(labels).__name__
-        raise UsageError(f"Expected labels as a torch.Tensor of [{len(images[0])}], one an image, but got {shape}.")
+        raise UsageError(f"Expected labels as a torch.Tensor of [{len(images[0])}], one per image, but got {shape}.")
 
 
 def checked_normalisation(images: Inputs, normalisation: Normalisation | None) -> list[list[float]] | None:

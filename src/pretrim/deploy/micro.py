@@ -93,7 +93,7 @@ def arena(content: bytes) -> Arena:
     log = _interpret(content, invoke_and_report)[1]
     sizes = {part: int(number) for part, number in _ALLOCATION.findall(log)}
     if sorted(sizes) != ["head", "tail", "total"]:
-        raise ExportError("Expected the interpreter for microcontrollers to tell its allocations, but it did not.")
+        raise ExportError("Expected the interpreter for microcontrollers to report its allocations, but it did not.")
     return Arena(sizes["total"], sizes["head"], sizes["tail"])
 
 

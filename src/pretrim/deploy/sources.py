@@ -56,7 +56,7 @@ def _header(size: int, arena: int) -> str:
     return (
         "// Made by pretrim.\n#pragma once\n#include <cstddef>\n#include <cstdint>\n\n"
         f"constexpr std::size_t kModelSize = {size};\n"
-        f"// The arena that the interpreter took on a 64-bit host, and a tenth more.\n"
+        f"// The arena that the interpreter took on a 64-bit host, plus 10 %.\n"
         f"constexpr std::size_t kArenaSize = {-(-arena // 16) * 16};\n"
         "extern const std::uint8_t kModel[kModelSize];\n"
     )

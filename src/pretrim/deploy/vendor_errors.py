@@ -30,7 +30,8 @@ _EXPLANATIONS = (
     ),
     (
         re.compile(r"TFLOperationName\.\w+\(index: \d+\) not found in tensor_name_to_qsv"),
-        "it has no int8 for a part of it, such as a local response norm: use a batch norm there, or export in float32",
+        "it has no int8 kernel for one of its operators, such as a local response norm: use a batch norm there, or "
+        "export in float32",
     ),
 )
 """Errors of converters for things that they do not support, with an explanation and a remedy for each."""

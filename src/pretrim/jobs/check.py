@@ -108,7 +108,7 @@ def check(path: str | Path, device: str = ALL, runtime: str | None = None, appli
     """
     chosen = boards() if device == ALL else (board(device),)
     if application is not None and device != ALL and chosen[0].kind != "microcontroller":
-        raise UsageError(f"--application is of microcontrollers, and {device} is none: leave it out.")
+        raise UsageError(f"--application reserves memory of a microcontroller, and {device} is not one: leave it out.")
     file, runtime = _file_of(Path(path)), None if runtime == "litert" else runtime  # it only names the format
     share = APPLICATION_SHARE if application is None else application
     if file.suffix == ".onnx":
@@ -174,7 +174,7 @@ def _interpreted(content: bytes, chosen: Sequence[Board]) -> _Interpreted:
     try:
         return _Interpreted(arena_on_each(content, [entry for entry in chosen if entry.kind == "microcontroller"]))
     except MissingOperators as error:
-        return _Interpreted({}, error.names, f"operators that its interpreter has not: {', '.join(error.names)}")
+        return _Interpreted({}, error.names, f"operators that its interpreter lacks: {', '.join(error.names)}")
     except ExportError as error:
         return _Interpreted({}, problem=str(error).rstrip("."))
 

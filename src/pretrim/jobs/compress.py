@@ -318,7 +318,7 @@ def check_options(data: DataSource | None, options: CompressOptions) -> tuple[Pl
     plan = _user_plan(options)
     target = _target_of(options, plan)
     if job.resume and job.overwrite:
-        raise UsageError("--resume continues a training, --overwrite starts anew: give one of them.")
+        raise UsageError("--resume continues a training, --overwrite starts over: give one of them.")
     recipe_of(_name_of(data), options.training, options.search.options().seed, fine_tune=job.from_ is not None)
     return plan, target
 
@@ -339,7 +339,7 @@ def _user_plan(options: CompressOptions) -> Plan | None:
     search_changes = [name for name in options.search.changes() if name != "seed"]  # the training uses the seed too
     if search_changes:
         option = f"--{search_changes[0].replace('_', '-')}"
-        raise UsageError(f"Expected a plan or how to draw one, but got both: leave out {option} or --plan.")
+        raise UsageError(f"Expected a plan or options to make one with, but got both: leave out {option} or --plan.")
     return Plan.load(options.job.plan)
 
 

@@ -154,7 +154,7 @@ def _with_normalisation(data: DataSet, mean: PerChannel | None, std: PerChannel 
     pair = normalisation(mean, std, data.input_shape[0])
     if pair is not None and data.as_given:
         raise UsageError(
-            f"--mean and --std are of pixels, but {data.name} has float tensors, which are taken as they are: "
+            f"--mean and --std apply to pixels, but {data.name} has float tensors, which are taken as they are: "
             f"normalise them in the data set, or give uint8 or PIL images."
         )
     return data if pair is None else replace(data, mean=pair[0], std=pair[1])
@@ -189,11 +189,11 @@ def _numbers(name: str, values: PerChannel, channels: int, above: float = -math.
             f"Expected {name} to be a number for each channel, such as 0.5,0.5,0.5, but got {shown(text)}."
         ) from None
     if len(numbers) != channels:
-        expected = "1 number, as the images have 1 channel" if channels == 1 else f"{channels} numbers, one a channel"
+        expected = "1 number, as the images have 1 channel" if channels == 1 else f"{channels} numbers, one per channel"
         raise UsageError(f"Expected {name} to be {expected}, but got {len(numbers)}: {text}.")
     if not all(above < number < math.inf for number in numbers):
         expected = "numbers above 0" if above == 0 else "finite numbers"
-        raise UsageError(f"Expected {name} to be {expected}, for pixels of 0 to 1, but got {text}.")
+        raise UsageError(f"Expected {name} to be {expected}, for pixels from 0 to 1, but got {text}.")
     return numbers
 
 
@@ -346,7 +346,7 @@ def _subset_remarks(source: str | Path, recorded: Mapping[str, Any]) -> list[str
     description = recorded.get("source") or ""
     if not any(description.endswith(f" {place}") for place in Path(source).parents if place != Path()):
         return []
-    return [f"note: {source} is a part of what the run was trained on: its images may have been trained on"]
+    return [f"note: {source} is part of the data that the run was trained on: its images may have been trained on"]
 
 
 def _load_other_data(source: str | Path, record: RunRecord, task: Task, reporter: Reporter) -> DataSet:

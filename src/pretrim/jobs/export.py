@@ -144,7 +144,7 @@ def check_options(target: TargetOptions, options: ExportOptions, *, has_data: bo
 
     resolved = find_target(target, _placeholder_limit(target), Search())
     if resolved.runtime is None:
-        raise UsageError("Name where it is to run: --runtime onnx, litert or executorch, or --device NAME.")
+        raise UsageError("Say where it will run: --runtime onnx, litert or executorch, or --device NAME.")
     if options.sources is not None:
         if resolved.runtime != "litert":
             raise UsageError(f"--sources are for microcontrollers, which run litert, not {resolved.runtime}.")

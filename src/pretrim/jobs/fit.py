@@ -58,7 +58,9 @@ def fitted(plan: Plan, dense: DenseModel, target: Target, search: Search | None,
             return _with_measured(candidate, plan, actual)
         excess = ", ".join(_describe_excess(name, actual[name], limits[name]) for name in over)
         if search is None:
-            raise InfeasibleBudget(f"The plan does not fit once it is converted: {excess}. Make it again with less.")
+            raise InfeasibleBudget(
+                f"The plan does not fit once it is converted: {excess}. Make a new one with lower limits."
+            )
         reporter.say(f"note: converted before the training, {excess}: trimmed again")
         predicted = (candidate.device or {})["slim"]  # plan below the prediction, or the same plan would be found again
         tightened |= {

@@ -161,7 +161,7 @@ def _check_provider(options: MeasureOptions, result: Measurement, reporter: Repo
     if options.provider == "cpu" or result.provider == PROVIDERS[options.provider]:
         return
     if result.runtime != "onnx":
-        reporter.say(f"note: --provider is of ONNX Runtime: {result.artifact} ran on {result.provider}")
+        reporter.say(f"note: --provider applies to ONNX Runtime alone: {result.artifact} ran on {result.provider}")
         return
     raise UsageError(
         f"Expected ONNX Runtime to run {result.artifact} by --provider {options.provider}, but it took "

@@ -168,7 +168,7 @@ def recommend(
     if wanted is not None and (goal := wanted.goal()) is not None and all_candidates:
         goal.check(all_candidates[0].metric)
     if device is None and runtime is not None:
-        raise UsageError("--runtime says whose time is meant on a board: add --device NAME.")
+        raise UsageError("--runtime selects whose time counts on a board: add --device NAME.")
     if device is not None:
         all_candidates, dense_ns = _candidates_on_device(
             study, all_candidates, board(device), runtime, timed="latency" in amounts
@@ -266,7 +266,7 @@ def _on_microcontroller(
         return replace(plain, takes=takes)
     basis, ns = predict(target, system, sketches["slim"])
     low, high = (f"{factor:.2f}" for factor in basis.range)
-    timed_on = f"{basis.label}: predicted, {low} to {high} of it"
+    timed_on = f"{basis.label}: predicted, {low} to {high} times the prediction"
     takes["latency"] = ns * 1e-9
     if (energy := basis.energy_uj(ns)) is not None:
         takes["energy"] = energy * 1e-6
@@ -322,7 +322,7 @@ def limits_of(
     for name, text in texts.items():
         limit = Limit.parse(name, text)
         if limit.is_share and name not in dense:
-            raise UsageError(f"--{name} {text} is a share of what is not known: give an amount.")
+            raise UsageError(f"--{name} {text} is a share of an unknown amount: give an amount.")
         value = limit.resolve(dense.get(name, 0))
         limits[name] = value * 1e-9 if name == "latency" else float(value)
     if device is not None:

@@ -183,7 +183,7 @@ def _specs(options: StudyOptions) -> list[TrialSpec]:
     trial_options |= asked_of_layers(options.sweep)
     budgets = _budgets(options)
     if budgets and grid_options.limit_of is not None:
-        raise UsageError("--limit-of names the cost of one limit: leave it out beside --device or limits.")
+        raise UsageError("--limit-of names the cost of one limit: leave it out with --device or limits.")
     if grid_options.limit_of is not None:
         Limit.parse(grid_options.limit_of, "0.5x")
     fractions = _fractions(grid_options.budget_fraction)

@@ -219,8 +219,8 @@ def _system(options: TargetOptions, device: Board | None, dtype: str, predicted:
     known = known_runtimes(device, dtype) if predicted else ()
     if options.runtime in RUNTIMES and options.runtime != "litert" and known:
         raise UsageError(
-            f"{device.name} is a microcontroller, which runs litert, not {options.runtime}: name by --runtime the one "
-            f"whose time is meant, of {', '.join(known)}."
+            f"{device.name} is a microcontroller, which runs litert, not {options.runtime}: use --runtime to name the "
+            f"one whose time counts, one of {', '.join(known)}."
         )
     if options.runtime in RUNTIMES and not (predicted and options.runtime == "litert"):
         return None  # other errors in it are raised by `_runtime`
@@ -279,7 +279,7 @@ def _runtime(options: TargetOptions, device: Board | None, exports: bool) -> Run
     if device is not None and device.kind == "microcontroller" and name != "litert":
         raise UsageError(
             f"{device.name} is a microcontroller, which runs litert, not {name}: leave out --runtime, or name the one "
-            f"whose time is meant (`pretrim devices {device.name}` lists them)."
+            f"whose time counts (`pretrim devices {device.name}` lists them)."
         )
     if exports:
         from pretrim.deploy import check_installed

@@ -39,7 +39,7 @@ def arena_text(board: Board, runtime: str | None = None) -> str:
     elif board.core_name.startswith("Xtensa") or "RISC-V" in board.core_name:
         text += ", without the memory that ESP-NN's kernels work in"
     if runtime is not None and not runtime.startswith(("tflm", "litert")):
-        text += f"; {runtime} plans its memory otherwise"
+        text += f"; {runtime} plans its memory differently"
     return f"{text}."
 
 

@@ -75,7 +75,7 @@ class LatencyKey:
         if self.runtime not in WRITERS or self.data_type not in ("float32", "int8"):
             raise UsageError(
                 f"Expected latency of {' or '.join(WRITERS)} in float32 or int8, but got {self.runtime} in "
-                f"{self.data_type}: there are no tables of others."
+                f"{self.data_type}: there are no tables for others."
             )
 
     @property
@@ -189,7 +189,7 @@ class _Curve:
         if not 1 <= len(self.axes) <= 2 or seconds.shape != tuple(map(len, self.axes)) or not seconds.size:
             raise ValueError("its axes do not fit")
         if any(list(axis) != sorted(set(axis)) for axis in self.axes):
-            raise ValueError("its axes do not rise")
+            raise ValueError("its axes do not increase")
         return Curve(self.axes, seconds, aligned)
 
 

@@ -68,8 +68,7 @@ def awaited(process: subprocess.Popen[bytes], patience: Patience, name: str) -> 
             process.wait()
     if expired.is_set():
         raise MeasureError(
-            f"{name} did not end within {patience.limit_s:g} s, and was stopped. "
-            f"Raise --time-limit if it only takes long."
+            f"{name} did not end within {patience.limit_s:g} s, and was stopped. Raise --time-limit if it is only slow."
         )
 
 

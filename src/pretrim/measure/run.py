@@ -171,7 +171,7 @@ def check_ended(code: int, errors: str, where: str) -> None:
         command = f"pip install '{requirement}'" if where == "on this machine" else f"pip install {package} there"
         raise UsageError(f"{package} is not installed {where}: {command}.")
     if code == -signal.SIGKILL:
-        raise MeasureError(f"The artifact was killed {where}, mostly for want of memory: free some.")
+        raise MeasureError(f"The artifact was killed {where}, probably for lack of memory: free some.")
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         raise MeasureError(f"The runtime crashed {where} ({name}): export it again.")

@@ -116,5 +116,5 @@ def called(build: Callable[[], nn.Module]) -> object:
     except TypeError as error:
         name, message = getattr(build, "__name__", "the function"), str(error).splitlines()[0]
         raise ModelError(
-            f"{name}() did not build a network: {message}. Give a module, or a function of none."
+            f"{name}() did not build a network: {message}. Give a module, or a function without required arguments."
         ) from error

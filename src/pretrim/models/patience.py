@@ -72,7 +72,7 @@ def limited(name: str) -> Iterator[None]:
     except _Expired:
         raise ModelError(
             f"Expected {name} to be built and traced within {limit:g} s, but it did not end{where[0]}: look for a loop "
-            f"without an end there, or raise the limit by {VARIABLE}=SECONDS if it only takes long."
+            f"without an end there, or raise the limit by {VARIABLE}=SECONDS if it is only slow."
         ) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

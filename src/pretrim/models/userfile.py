@@ -66,7 +66,7 @@ def _import_file(path: Path) -> ModuleType:
 def _run(source: bytes, path: Path, module_name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None:  # the file name does not end in .py
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:

@@ -112,7 +112,7 @@ class Options:
         self._check_sampling()
         if self.draws is not None and self.draws > 1 and self.mode not in AIMS:
             raise UsageError(
-                f"Expected one draw in the mode {self.mode}, but got {self.draws}: it aims at no one cost."
+                f"Expected one draw in the mode {self.mode}, but got {self.draws}: it targets no single cost."
             )
 
     def _check_sampling(self) -> None:

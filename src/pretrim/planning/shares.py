@@ -100,7 +100,7 @@ def _layered(problem: Problem, criterion: Criterion) -> LayeredCost | None:
 def _as_criterion(method: Method) -> Criterion:
     """The criterion that a mode names. Raises UsageError for other modes."""
     if method != "latency" and method not in MODES:
-        raise UsageError(f"Expected a mode out of {', '.join(MODES)}, latency, but got {shown(method)}.")
+        raise UsageError(f"Expected mode to be one of {', '.join(MODES)}, latency, but got {shown(method)}.")
     return method
 
 

@@ -61,7 +61,7 @@ def frozen_by_wish(network: Network, patterns: Sequence[str]) -> tuple[Frozen, .
         matched = next(layer for layer in group.layers if _first_match([layer], patterns) is not None)
         for layer in group.layers:
             pattern = _first_match([layer], patterns)
-            coupled = f"coupled with {matched}, frozen as asked"
+            coupled = f"coupled with {matched}, frozen as requested"
             reason = coupled if pattern is None else f"frozen as asked ({pattern})"
             frozen[layer] = Frozen(layer, group.channels * group.multiplicity, reason)
     return tuple(frozen.values())

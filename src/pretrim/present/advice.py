@@ -50,15 +50,13 @@ def show_advice(console: Console, advice: Advice) -> None:
         show_line(console, f"best against next best: {comparison}")
     interval_text = f" ({_interval(found.best.tested, metric)})" if found.best.tested is not None else ""
     score = metric.show(found.best.test, 2 if metric.is_share else 1)
-    console.print(
-        Text(f"test {metric.title} of the best, on images that nothing was chosen by: {score}{interval_text}")
-    )
+    console.print(Text(f"test {metric.title} of the best, on images that influenced no choice: {score}{interval_text}"))
     for buy in found.buys:
         more = resource(buy.resource.unit, buy.more)
         gain = f"+{100 * buy.gain:.1f} points" if metric.is_share else f"{metric.title} better by {buy.gain:.3g}"
         text = f"{gain} for +{more} {buy.resource.title}: {_candidate_text(buy.candidate)}"
         if buy.comparison is not None and not buy.comparison.is_significant:
-            text += f" (McNemar p = {buy.comparison.p_value:.2g}: cannot be told apart)"
+            text += f" (McNemar p = {buy.comparison.p_value:.2g}: no significant difference)"
         show_line(console, text)
     if advice.latency_of is not None:
         show_line(console, f"latency: {advice.latency_of}")

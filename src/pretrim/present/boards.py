@@ -80,7 +80,7 @@ def _show_systems(console: Console, record: Record) -> None:
         show_line(
             console,
             "with fewer than ten networks the range is shared with other such systems, and p90 is about the error of "
-            "the worst network: one unlike those that were measured may be as far off, outside the range",
+            "the worst network: a network unlike those that were measured may be that far off, outside the range",
         )
 
 

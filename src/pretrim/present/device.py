@@ -135,8 +135,8 @@ def show_fit(console: Console, plan: Plan) -> None:
     if (converted := device.get("converted")) is not None:
         sizes = f"a file of {converted['artifact_bytes']:,} bytes and an arena of {converted['arena_bytes']:,}"
         show_line(console, f"Converted before the training: {sizes}.")
-    elif "within 1 % of it" in verdicts:
-        message = "Within 1 % of it: `pretrim compress` converts the network first, and trims it again where it must."
+    elif "within 1 % of the limit" in verdicts:
+        message = "Within 1 % of the limit: `pretrim compress` converts it first, and trims it again if needed."
         show_line(console, message)
     _show_remarks(console, device)
 
@@ -145,11 +145,11 @@ def _verdict(value: int, limit: int, *, is_real: bool) -> str:
     """Whether a value is within its limit. A value that is only predicted to fit barely may not fit.
 
     >>> _verdict(995, 1000, is_real=True), _verdict(995, 1000, is_real=False), _verdict(1001, 1000, is_real=True)
-    ('fits', 'within 1 % of it', 'too large')
+    ('fits', 'within 1 % of the limit', 'too large')
     """
     if value > limit:
         return "too large"
-    return "fits" if is_real or value <= SURE * limit else "within 1 % of it"
+    return "fits" if is_real or value <= SURE * limit else "within 1 % of the limit"
 
 
 def _is_refused(device: Record) -> bool:

@@ -21,7 +21,7 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     console.print(
         Text("PA, FA, MA: share of all weights, MACs and feature maps, by which the modes params, macs and memory")
     )
-    console.print(Text("Weights of a layer are without its biases and norms, which count in the total."))
+    console.print(Text("Weights of layers exclude biases and norms; the total includes them."))
     totals = Table("<cost", "", "exact")
     for name, value in record["totals"].items():
         totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
@@ -31,7 +31,7 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     for group in record["groups"]:
         numbers = [group["channels"], *([group["least"]] if has_minimum else [])]
         groups.add_row(Text(group["name"]), *map(str, numbers), Text(first_of(group["layers"], most=4)))
-    show_table(console, "Channel groups: filters that live and die together", groups)
+    show_table(console, "Channel groups: filters that are kept or removed together", groups)
     if record["frozen"]:
         show_table(console, "Frozen: filters that no plan removes", _frozen(record["frozen"]))
     show_notes(console, record["notes"])

@@ -108,12 +108,12 @@ def compared(comparison: Mapping[str, Any]) -> str:
     >>> compared(ends)
     '-1.8 points (95 %: -3.0 to -0.6) on the same 1,000 images, McNemar p = 0.0034'
     >>> compared({**ends, "p_value": 0.3})
-    '-1.8 points (95 %: -3.0 to -0.6) on the same 1,000 images, McNemar p = 0.3: cannot be told apart'
+    '-1.8 points (95 %: -3.0 to -0.6) on the same 1,000 images, McNemar p = 0.3: no significant difference'
     """
     low, high = (f"{100 * end:+.1f}" for end in comparison["interval"])
     text = f"{100 * comparison['difference']:+.1f} points (95 %: {low} to {high})"
     text += f" on the same {comparison['images']:,} images, McNemar p = {comparison['p_value']:.2g}"
-    return text if comparison["p_value"] < LEVEL else f"{text}: cannot be told apart"
+    return text if comparison["p_value"] < LEVEL else f"{text}: no significant difference"
 
 
 def milliseconds(seconds: float) -> str:

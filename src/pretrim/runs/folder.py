@@ -107,14 +107,16 @@ def _check_replaceable(shown: Path, target: Path, overwrite: bool, resume: bool)
         stopped = target.is_dir() and any((target / part / STATE).exists() for part in ("", DENSE))
         if stopped:
             raise CheckpointError(
-                f"{shown} holds a training that was stopped: --resume goes on with it, --overwrite starts anew."
+                f"{shown} holds an interrupted training: --resume continues it, --overwrite starts over."
             )
         raise CheckpointError(f"{shown} exists: choose another folder, or --overwrite.")
     if not target.is_dir():
         raise CheckpointError(f"{shown} is a file, not a run folder: choose another.")
     others = sorted(entry.name for entry in target.iterdir() if not _is_ours(entry))
     if others:
-        raise CheckpointError(f"{shown} also holds {others[0]}, which is not of a run: choose another, or remove it.")
+        raise CheckpointError(
+            f"{shown} also holds {others[0]}, which does not belong to a run: choose another, or remove it."
+        )
 
 
 def _is_ours(entry: Path) -> bool:

@@ -35,7 +35,7 @@ class Lock:
         """Raises CheckpointError if another training took over the folder while this process was suspended."""
         if self._lost:
             raise CheckpointError(
-                f"Another training took {self.folder} over, as this one stood still: it writes nothing more there."
+                f"Another training took {self.folder} over, as this one stalled: this one no longer writes there."
             )
 
     def is_held(self) -> bool:

@@ -80,7 +80,7 @@ class OptunaExport:
                 break
             except Exception as error:  # of the database or of Optuna
                 if wait_s is None:
-                    raise StudyError(f"Cannot tell Optuna of a trial: {first_line(error)}.") from error
+                    raise StudyError(f"Cannot pass a trial to Optuna: {first_line(error)}.") from error
                 time.sleep(wait_s)
         self.store.settle(trial.key, is_known=True)
 

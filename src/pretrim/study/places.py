@@ -14,5 +14,5 @@ def trial_folder(folder: Path, key: str) -> Path:
     trials = folder / TRIALS
     run = trials / key
     if not run.resolve().is_relative_to(trials.resolve()) or run.parent != trials:
-        raise StudyError(f"The trial {key!r} would be outside of {trials}: the study is damaged, or not of pretrim.")
+        raise StudyError(f"The trial {key!r} would be outside of {trials}: the study is damaged, or not pretrim's.")
     return run

@@ -215,10 +215,10 @@ def _read(text: str | None, kind: type[Any], source: str) -> Mapping[str, Any] |
 def _spec(row: Any, settings: Mapping[str, Any]) -> TrialSpec:
     """The spec of a row. Raises StudyError if it is damaged or does not match the row's key."""
     if not _KEY.fullmatch(str(row.key)):
-        raise StudyError(f"{row.key!r} is not a key of a trial: the row is not of pretrim, and is left out.")
+        raise StudyError(f"{row.key!r} is not the key of a trial: the row was not written by pretrim, and is left out.")
     source = f"What trial {row.key} asks for"
     plain = records.load(row.asked, source=source, error=StudyError, mend="the row is left out")
     spec = TrialSpec.from_json(plain, source)
     if row.key not in (question_key(settings, spec), question_key(settings, spec, as_asked=True)):
-        raise StudyError(f"The key {row.key} is not of what its trial asks for: the row is left out.")
+        raise StudyError(f"The key {row.key} does not match what its trial asks for: the row is left out.")
     return spec

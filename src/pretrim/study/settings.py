@@ -282,7 +282,7 @@ def grid(
     """
     for mode in modes:
         if mode not in get_args(Method):
-            raise UsageError(f"Expected modes out of {', '.join(get_args(Method))}, but got {shown(mode)}.")
+            raise UsageError(f"Expected modes among {', '.join(get_args(Method))}, but got {shown(mode)}.")
     if seeds < 1:
         raise UsageError(f"Expected seeds to be at least 1, but got {seeds}.")
     trials: list[TrialSpec] = []

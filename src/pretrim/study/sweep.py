@@ -327,7 +327,7 @@ class _Sweep:
             del self.processes[index]
             if code == MACHINE_AT_FAULT:
                 message = _last_line(self._log(index))
-                raise PretrimError(f"{message} The trials that were running wait: run the same command again.")
+                raise PretrimError(f"{message} The interrupted trials are queued again: run the same command.")
             if code == 1:
                 # The worker failed before it claimed a trial, so no trial can record the error.
                 raise PretrimError(f"A worker did not start: {_last_line(self._log(index))}")

@@ -109,7 +109,7 @@ class MetricTask(Task):
             raise UsageError(f"A teacher's class scores teach a classification, not the task {self.name}.")
         if recipe.label_smoothing or recipe.balance != "none":
             name = "label_smoothing" if recipe.label_smoothing else "balance"
-            raise UsageError(f"The recipe's {name} is of classes, which the task {self.name} does not have.")
+            raise UsageError(f"The recipe's {name} needs classes, which the task {self.name} does not have.")
         return self._mixed_loss
 
     def _mixed_loss(self, outputs: Any, batch: Batch) -> tuple[torch.Tensor, None]:
@@ -149,8 +149,8 @@ class MetricTask(Task):
         """
         if not self.can_judge(target):
             raise DataError(
-                f"Expected images to judge a network by, but none of {len(target):,} has {self.judged}: give the "
-                f"validation and the test part some that have."
+                f"Expected images to evaluate a network on, but none of {len(target):,} has {self.judged}: give the "
+                f"validation and the test split some that have."
             )
         try:
             values = {str(name): float(value) for name, value in dict(self.metrics(output, target)).items()}
@@ -160,7 +160,10 @@ class MetricTask(Task):
             raise self._failure("metrics", output, target, error) from error
         metric = self.metric.name
         if metric not in values:
-            raise ModelError(f"Expected {self.name}.metrics to give {metric}, which chooses, but got {sorted(values)}.")
+            raise ModelError(
+                f"Expected {self.name}.metrics to return {metric}, by which the best epoch is chosen, but got "
+                f"{sorted(values)}."
+            )
         if not math.isfinite(values[metric]):
             raise ModelError(
                 f"Expected a finite {metric} from {self.name}.metrics, but got {values[metric]}: check its targets and "
@@ -222,7 +225,7 @@ class MetricTask(Task):
         _, answers, targets = self._evaluate(model, images, data.mean, data.std)
         value = self._mean_loss(model, images, data)
         if not math.isfinite(value):
-            hint = ": targets hold NaN or infinity, mend them or leave them out" if odd_targets(self, images) else ""
+            hint = ": targets hold NaN or infinity, correct them or leave them out" if odd_targets(self, images) else ""
             raise ModelError(f"Expected a finite loss from {self.name}.loss on new weights, but got {value}{hint}.")
         if self.can_judge(torch.cat(targets)):  # so few images may have no label, although others do
             self.measured(_concatenated(answers), torch.cat(targets))
@@ -290,7 +293,7 @@ def _concatenated(answers: Sequence[Any]) -> Any:
     flat = [tree_flatten(answer) for answer in answers]
     leaves, spec = [part[0] for part in flat], flat[0][1]
     if not all(isinstance(leaf, torch.Tensor) for part in leaves for leaf in part):
-        raise ModelError("Expected the answers of a task as tensors with a row an image: return those in postprocess.")
+        raise ModelError("Expected postprocess of a task to return tensors with one row per image, but it did not.")
     return tree_unflatten([torch.cat(parts) for parts in zip(*leaves, strict=True)], spec)
 
 

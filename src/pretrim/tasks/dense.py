@@ -87,7 +87,7 @@ class Segmentation(MetricTask):
         present = int((counts > 0).sum())
         if not present:
             return None
-        return Baseline(float(counts.max() / counts.sum()) / present, "always the most common class")
+        return Baseline(float(counts.max() / counts.sum()) / present, "predicting the most common class")
 
 
 def confusion(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,7 @@ def diagnose(records: Sequence[EpochRecord], data: DataSet, recipe: Recipe) -> t
 
 
 def at_chance(records: Sequence[EpochRecord], data: DataSet) -> str | None:
-    """Warn if the validation accuracy cannot be told from that of always predicting one class (95 %, Wilson)."""
+    """Warn if the validation accuracy cannot be told from that of predicting one class (95 %, Wilson)."""
     if not records or (accuracy := records[-1].validation_score) is None:
         return None
     images, base_accuracy = len(data.validation), max(majority_share(data.validation.labels), 1 / len(data.classes))
@@ -65,18 +65,18 @@ def at_chance(records: Sequence[EpochRecord], data: DataSet) -> str | None:
                 else f"and so may training accuracy ({trained})"
             )
             return (
-                f"{message} may be no better than always one class ({base}), {contrast}: these images are too few to "
-                f"tell. Hold out more."
+                f"{message} may be no better than predicting one class ({base}), {contrast}: these images are too "
+                f"few to tell. Hold out more."
             )
         return (
-            f"{message} cannot be told from always one class ({base}), nor can training accuracy ({trained}): train "
-            f"longer, or change --lr."
+            f"{message} is not significantly better than predicting one class ({base}), nor is training accuracy "
+            f"({trained}): train longer, or change --lr."
         )
-    message += f" is no better than always one class ({base})"
+    message += f" is no better than predicting one class ({base})"
     if is_learning:
         return (
             f"{message}, while training accuracy climbed to {trained}: the network learns its training images and "
-            f"nothing else. Check that the labels of both parts agree; give more images, or more augmentation."
+            f"nothing else. Check that the labels of both splits agree; give more images, or more augmentation."
         )
     return f"{message}, and so is training accuracy ({trained}): train longer, or change --lr."
 
@@ -150,5 +150,5 @@ def imbalanced(data: DataSet, recipe: Recipe) -> str | None:
     rare = f"{int(counts[smallest]):,} of {data.classes[smallest]!r}"
     return (
         f"classes are imbalanced: {int(counts[largest]):,} training images of {data.classes[largest]!r}, {rare}. "
-        f"Look at the accuracy of each class; --set balance=loss or balance=sampling weighs the classes alike."
+        f"Look at the accuracy of each class; --set balance=loss or balance=sampling weights the classes equally."
     )

@@ -63,7 +63,7 @@ class Evaluation:
         """Accuracy per class with its 95 % interval, and the confusion matrix (rows: classes, columns: predictions)."""
         if len(names) != len(self.per_class):
             raise CheckpointError(
-                f"Expected a network with {len(names)} outputs, one a class, but got {len(self.per_class)}: "
+                f"Expected a network with {len(names)} outputs, one per class, but got {len(self.per_class)}: "
                 f"the run is edited, or was saved with other classes."
             )
         rows = zip(names, self.images_per_class, self.per_class, self.confusion, strict=True)

@@ -110,7 +110,7 @@ def draw_curve(
         records: the records of the epochs.
         title: the title of the figure.
         path: the file to write.
-        chance: score of an answer that ignores the image, such as always the most common class; drawn as a dashed line.
+        chance: score of an answer that ignores the image, such as predicting the most common class; drawn dashed.
         metric: the metric of the scores.
         chance_words: a description of that answer.
 

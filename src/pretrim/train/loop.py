@@ -75,8 +75,8 @@ class Training:
         processes: number of processes that it ran in.
         recalibration_images: number of training images used to recompute the running statistics of norms before every
             validation and at the end; 0 for a network without such norms.
-        chance: validation score of an answer that ignores the image (such as always the most common class); None where
-            there is none.
+        chance: validation score of an answer that ignores the image (such as predicting the most common class); None
+            where there is none.
         chance_words: a description of that answer.
         warnings: caveats to read before trusting the accuracies, one sentence each (`diagnosis.py`).
     """
@@ -215,7 +215,7 @@ def _check_same(saved: State, made_of: Mapping[str, Any], requested: Execution) 
             part, was, now = f"{part}'s {field}", was.get(field), now.get(field)
         difference = f" ({_shortened(was)}, not {_shortened(now)})"
         raise UsageError(
-            f"The training that was stopped had another {part}{difference}: give what was given then, "
+            f"The interrupted training had a different {part}{difference}: give what was given then, "
             f"or start again with --overwrite."
         )
     if not saved.execution.keeps(requested):
@@ -432,7 +432,7 @@ class _Training:
     def _divergence_error(self, expected: str, epoch: int) -> PretrimError:
         remedy = f"lower the learning rate (--lr, it was {self.recipe.learning_rate:g})"
         if odd := odd_targets(self.task, self.data.train):
-            remedy = f"{odd:,} training targets hold NaN or infinity, mend or leave them out of the loss; else {remedy}"
+            remedy = f"{odd:,} training targets hold NaN or infinity, keep them out of the loss; else {remedy}"
         return PretrimError(f"Expected {expected} in epoch {epoch}, step {self.step}: {remedy}.")
 
     def _finish_epoch(self, epoch: int) -> None:

@@ -70,13 +70,13 @@ def check_logits(logits: torch.Tensor, classes: int) -> None:
     """Raise ModelError unless the logits are N x classes."""
     if logits.dim() == 2 and logits.shape[1] != classes:
         raise ModelError(
-            f"Expected the model to return {classes} class scores an image, but got {logits.shape[1]}: the data have "
+            f"Expected the model to return {classes} class scores per image, but got {logits.shape[1]}: the data have "
             f"{classes} classes. Build the network for them (num_classes={classes}), or name its task (--task)."
         )
     if logits.dim() != 2:
         got = "x".join(map(str, logits.shape[1:]))
         raise ModelError(
-            f"Expected the model to return {classes} class scores an image, but got {got}: a network for another task "
+            f"Expected the model to return {classes} class scores per image, but got {got}: a network for another task "
             f"needs --task."
         )
 
@@ -86,7 +86,7 @@ def check_auxiliary(auxiliary: Sequence[torch.Tensor], classes: int) -> None:
     others = ["x".join(map(str, output.shape[1:])) for output in auxiliary if output.shape[1:] != (classes,)]
     if others:
         raise ModelError(
-            f"Expected every output of the model to be {classes} class scores an image, since those beside the main "
+            f"Expected every output of the model to be {classes} class scores per image, since those beside the main "
             f"one count as auxiliary heads, but got outputs of {classes} and of {', '.join(others)}: return the main "
             f"one alone, or name a task of your own that says what each counts for, --task FILE.py:CLASS."
         )

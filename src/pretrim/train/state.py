@@ -104,7 +104,7 @@ def write(state: State, path: Path) -> None:
     try:
         write_bytes(path, content)
     except OSError as error:
-        note = " The state of the last time is still there." if path.exists() else ""
+        note = " The previous state is still there." if path.exists() else ""
         raise CheckpointError(
             f"Cannot write {path}: {error.strerror or error}.{note} Make room, then go on with --resume."
         ) from error
@@ -171,9 +171,7 @@ def read(path: Path) -> State:
         raise CheckpointError(f"{path} is a safetensors file, but not the state of a training.")
     records.check_header(header, FORMAT, VERSION, source=path, error=CheckpointError)
     if header["version"] > 1 and not _is_sealed(content, str(metadata.get(DIGEST))):
-        raise CheckpointError(
-            f"The training's state in {path} is damaged or edited: its SHA-256 is another. Start again."
-        )
+        raise CheckpointError(f"The training's state in {path} is damaged or edited: its SHA-256 differs. Start again.")
     stored = vars(records.convert(header, _Header, source=path, error=CheckpointError, mend=remedy))
     metric, entries = stored.pop("metric"), stored.pop("epochs")
     epochs = tuple(

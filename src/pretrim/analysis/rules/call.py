@@ -103,7 +103,7 @@ class Call:
         """Tie dimensions, or parts of them, to the channels that their sizes were read from."""
         for width, label in zip(widths, labels, strict=True):
             if width is not None and label is None:
-                self.freeze(width.ids, f"its width is asked for as a size of {self.op}")
+                self.freeze(width.ids, f"its width is used as a size of {self.op}")
             elif width is not None and label is not None:
                 read, requested = distinct(width.ids), distinct(label)
                 share = Fraction(requested.size, read.size)

@@ -46,7 +46,7 @@ def factory(call: Call) -> Labels:
     labels = tuple(call.channels.new(size) if size > 1 else None for size in out.shape)
     for value, ids in zip(out.shape, labels, strict=True):
         if call.op in RAMPS:
-            call.freeze(ids, f"{call.op} makes values that mean something by their place")
+            call.freeze(ids, f"{call.op} makes values whose meaning depends on their position")
             continue
         call.follow(value, ids)
     call.follow_reads(call.sizes_read(out.shape), labels)

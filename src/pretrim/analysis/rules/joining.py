@@ -34,7 +34,7 @@ def _join(call: Call, parts: Sequence[torch.Tensor], labels: Sequence[Label], di
     ]
     for label, part_ids in zip(labels, ids, strict=True):
         if label is None:
-            call.freeze(part_ids, "a part of fixed size in a concatenation")
+            call.freeze(part_ids, "a tensor of fixed size in a concatenation")
     return np.concatenate(ids)
 
 
@@ -134,7 +134,7 @@ def select(call: Call) -> Labels:
     x = call.args["self"]
     dim = call.args["dim"] % x.dim()
     labels = call.look(x)
-    call.freeze(labels[dim], "one channel is picked by its number")
+    call.freeze(labels[dim], "one channel is picked by index")
     return (*labels[:dim], *labels[dim + 1 :])
 
 
@@ -142,7 +142,7 @@ def unbind(call: Call) -> list[Labels]:
     x = call.args["self"]
     dim = call.args.get("dim", 0) % x.dim()
     labels = call.look(x)
-    call.freeze(labels[dim], "every channel is taken by its number")
+    call.freeze(labels[dim], "every channel is taken by index")
     return [(*labels[:dim], *labels[dim + 1 :]) for _ in call.outputs]
 
 
@@ -175,7 +175,7 @@ def roll(call: Call) -> Labels:
     x = call.args["self"]
     labels = list(call.look(x))
     for dim in call.args.get("dims") or range(x.dim()):
-        call.freeze(labels[dim], "rolled by a fixed number of places")
+        call.freeze(labels[dim], "rolled by a fixed number of positions")
         labels[dim] = None
     return tuple(labels)
 

@@ -72,7 +72,7 @@ def renorm(call: Call) -> Labels:
 def embedding(call: Call) -> Labels:
     """Rows are picked by their number, so they are frozen; columns are channels."""
     rows, columns = call.look(call.args["weight"])
-    call.freeze(rows, "rows are picked by their number")
+    call.freeze(rows, "rows are picked by index")
     return (*call.look(call.args["indices"]), columns)
 
 

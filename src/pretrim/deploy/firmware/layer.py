@@ -217,7 +217,7 @@ def factor_arrays(factors: Sequence[Factor]) -> dict[str, NDArray[Any]]:
 
 def unsupported(step: Step, what: str) -> ExportError:
     """The error for an operator that its kernel does not support in this form."""
-    return ExportError(f"The C kernel of {step.operator} does not take {what}: {OTHER_WAY}.")
+    return ExportError(f"The C kernel of {step.operator} does not support {what}: {OTHER_WAY}.")
 
 
 def extended(sizes: Sequence[int], fill: int) -> list[int]:

@@ -84,7 +84,7 @@ def concatenation(step: Step, name: str) -> Layer:
     if len(parts) != len(step.inputs) or step.options.fusedActivationFunction:
         raise unsupported(step, "constants or an activation")
     if any((part.scale, part.zero) != (output.scale, output.zero) for part in parts):
-        raise unsupported(step, "parts of several scales")
+        raise unsupported(step, "inputs of different scales")
     axis = step.options.axis % len(output.shape)
     rows, inner = math.prod(output.shape[:axis]), math.prod(output.shape[axis + 1 :])
     starts = np.cumsum([0, *(part.shape[axis] * inner for part in parts)])

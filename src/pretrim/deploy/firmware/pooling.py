@@ -25,7 +25,7 @@ def mean(step: Step, name: str) -> Layer:
     source, output = step.reads(0), step.output
     axes = sorted({int(axis) % len(source.shape) for axis in step.constant(1).ravel()})
     if axes != list(range(axes[0], axes[-1] + 1)):
-        raise unsupported(step, f"dimensions {axes}, which are no neighbours")
+        raise unsupported(step, f"dimensions {axes}, which are not adjacent")
     outer, inner = math.prod(source.shape[: axes[0]]), math.prod(source.shape[axes[-1] + 1 :])
     positions = source.size // (outer * inner)
     fields: dict[str, Value] = {

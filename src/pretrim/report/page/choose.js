@@ -68,11 +68,11 @@ const against = (first, second) => {
   if (!found) return "";
   const [difference, low, high, p] = found;
   const said = `${points(difference)} points (95 %: ${points(low)} to ${points(high)}) on the same images, McNemar p = ${p.toPrecision(2)}`;
-  return p < LEVEL ? said : `${said}: cannot be told apart`;
+  return p < LEVEL ? said : `${said}: no significant difference`;
 };
 const unsure = (first, second) => {
   const found = pair(first, second);
-  return found && found[3] >= LEVEL ? ` (McNemar p = ${found[3].toPrecision(2)}: cannot be told apart)` : "";
+  return found && found[3] >= LEVEL ? ` (McNemar p = ${found[3].toPrecision(2)}: no significant difference)` : "";
 };
 
 // ---------------------------------------------------------------------------------- the address
