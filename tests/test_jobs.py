@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import pretrim
 from pretrim.data.own import from_torch
-from pretrim.errors import DataError, UsageError
+from pretrim.errors import BudgetError, DataError, UsageError
 from pretrim.jobs import options
 from pretrim.jobs.calls import CompressKeywords, SweepKeywords
 from pretrim.jobs.compress import CompressOptions
+from pretrim.jobs.reporter import Kept
 from pretrim.jobs.sweep import StudyOptions, threads_of_each
 from pretrim.train import evaluate
 
@@ -121,6 +122,28 @@ def test_a_study_of_a_module_goes_on_recommends_and_reports(tmp_path: Path) -> N
     assert study.report(tmp_path / "report.html").read_text().startswith("<!doctype html>")
     more = pretrim.sweep(network(), data, **{**given, "keep": [0.5, 0.25]})
     assert len(more.trials) == 5 and {trial.key for trial in study.trials} <= {trial.key for trial in more.trials}
+
+
+def test_a_board_with_room_for_the_dense_network_gets_no_trials(tmp_path: Path) -> None:
+    """At 1 % of that board's memory the network does not fit, and is trimmed."""
+    data, reporter = (tensors(90, 0), tensors(45, 1)), Kept()
+    options: dict[str, Any] = {"modes": "balanced,uniform", "device": "stm32h743", "seeds": 2, **QUICK}
+    study = pretrim.sweep(
+        network(), data, **options, budget_fraction=[1, 0.01], output=tmp_path / "study", reporter=reporter
+    )
+    trials = [(trial.spec.name, trial.state) for trial in study.trials]
+    assert {state for _, state in trials} == {"done"} and len(trials) == 6
+    assert {name for name, _ in trials} == {
+        "dense",
+        "balanced on stm32h743 at 0.01 of its memory",
+        "uniform on stm32h743 at 0.01 of its memory",
+    }
+    assert reporter.lines.count("note: the dense network fits on stm32h743 as it is: 4 trials are left out") == 1
+    with pytest.raises(BudgetError, match=r"^Nothing to trim: the dense network meets every limit as it is\. Lower"):
+        pretrim.sweep(network(), data, **options, output=tmp_path / "another")
+    with pytest.raises(BudgetError, match=r"^Nothing to trim: the dense network meets every limit as it is\. Lower"):
+        pretrim.sweep(network(), data, **QUICK, macs="100G", output=tmp_path / "another")
+    assert not (tmp_path / "another").exists()
 
 
 def test_several_limits_and_boards_are_questions_of_a_study(tmp_path: Path) -> None:

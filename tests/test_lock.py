@@ -39,7 +39,7 @@ def test_a_live_training_keeps_its_folder(tmp_path: Path, how: dict[str, bool]) 
             read(run)
         assert (run / STATE).read_bytes() == b"mine"
     assert not (run / LOCK).exists() and (run / STATE).exists()
-    with pytest.raises(CheckpointError, match="training that was stopped"):
+    with pytest.raises(CheckpointError, match="an interrupted training"):
         prepare_output(run)
 
 
@@ -143,7 +143,7 @@ def test_kill_9_frees_the_folder_at_once(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=rf"process {process.pid} on"):
             prepare_output(run, overwrite=True)
         process.kill()
-    with pytest.raises(CheckpointError, match="training that was stopped"):
+    with pytest.raises(CheckpointError, match="an interrupted training"):
         prepare_output(run)
     with output_folder(run, resume=True):
         assert (run / STATE).read_bytes() == b"mine"

@@ -443,7 +443,7 @@ class NoData(Distance):
         ("regression", parts("keypoints"), "Expected a network for regression with 1x2 outputs.* but got 2"),
         ("segmentation", parts("segmentation"), "Expected a network for segmentation with an output N x classes"),
         ("regression", "digits", "digits has targets of a classification, not of a regression"),
-        ("multilabel", parts("multilabel", (0, 4)), "A part of the data is empty."),
+        ("multilabel", parts("multilabel", (0, 4)), "A split of the data is empty."),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) > 20 else None,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from pretrim.devices import board
-from pretrim.errors import PretrimError, UsageError, shown
+from pretrim.errors import BudgetError, PretrimError, UsageError, shown
 from pretrim.latency.board_systems import SAME_FILES
 
 from .data import DataSource, open_data, wanted_shape
@@ -162,7 +163,7 @@ def sweep(
     _check_times_on_boards(options, specs)
     config = _config(model, data, options)
     target = _target(options, specs)
-    store, inputs = _prepared(output, config, model, data, target, options, reporter)
+    store, inputs, specs = _prepared(output, config, specs, model, data, target, options, reporter)
     store.add(specs)
     if options.sweep.retry:
         retried = store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
@@ -413,13 +414,17 @@ def _target(options: StudyOptions, specs: Sequence[TrialSpec]) -> Target:
 def _prepared(
     folder: Path,
     config: StudyConfig,
+    specs: list[TrialSpec],
     model: ModelSource,
     data: DataSource | None,
     target: Target,
     options: StudyOptions,
     reporter: Reporter,
-) -> tuple[Store, TrialInputs]:
-    """Open or create the study, and load its network and data; problems are raised before anything is trained."""
+) -> tuple[Store, TrialInputs, list[TrialSpec]]:
+    """Open or create the study, load its network and data, and choose the trials that have something to trim.
+
+    Problems are raised before anything is trained.
+    """
     from pretrim.models.dense import open_model
     from pretrim.study.description import write_network
     from pretrim.study.inputs import TrialInputs, known_latencies
@@ -451,10 +456,51 @@ def _prepared(
         from pretrim.study.cluster import connected
 
         connected(settings.ray)  # if the cluster is unreachable, no folder is created
-    store = make_study(folder, config, settings.storage, settings.name)
     inputs = TrialInputs(dense, dataset, known_latencies(config, dense), task)
+    specs = _with_filters_to_remove(specs, config, inputs, reporter, is_searching=options.grid.search > 0)
+    store = make_study(folder, config, settings.storage, settings.name)
     write_network(folder, inputs)
-    return store, inputs
+    return store, inputs, specs
+
+
+def _with_filters_to_remove(
+    specs: Sequence[TrialSpec], config: StudyConfig, inputs: TrialInputs, reporter: Reporter, *, is_searching: bool
+) -> list[TrialSpec]:
+    """Leave out the trials whose limits the dense network meets as it is.
+
+    Raises BudgetError if that leaves no trial but the dense network's, unless a search adds others.
+    """
+    from pretrim.study.settings import DENSE
+
+    kept, left_out = [], Counter[str]()
+    is_met: dict[tuple[str, Any], bool] = {}
+    for spec in specs:
+        key = (spec.device, tuple(spec.amounts.items()))
+        if spec.mode != DENSE and key not in is_met:
+            is_met[key] = _is_met_by_dense(config, inputs, spec)
+        if spec.mode != DENSE and is_met[key]:
+            left_out[f" on {spec.device}" if spec.device else ""] += 1
+        else:
+            kept.append(spec)
+    if left_out and not is_searching and all(spec.mode == DENSE for spec in kept):
+        raise BudgetError(
+            "Nothing to trim: the dense network meets every limit as it is. Lower the limits, e.g. "
+            "--budget-fraction 0.5, or add one such as --macs 0.5x."
+        )
+    for where, count in left_out.items():
+        trials = "1 trial is" if count == 1 else f"{count} trials are"
+        reporter.say(f"note: the dense network fits{where} as it is: {trials} left out")
+    return kept
+
+
+def _is_met_by_dense(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> bool:
+    """Whether a trial is known to have nothing to trim."""
+    from pretrim.study.trial import dense_fits
+
+    try:
+        return dense_fits(config, inputs, spec)
+    except PretrimError:
+        return False  # the trial itself shows the error, and the others run
 
 
 def _check_operators(dense: DenseModel, names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from pretrim.devices import board
 from pretrim.errors import PretrimError, StudyError
 from pretrim.files import write_text
 from pretrim.latency.on_board import costs_on, sketch
+from pretrim.planning.budget import Budget
 from pretrim.planning.plan import Plan
 from pretrim.planning.search import make_plan, plan_of_widths
 from pretrim.runs.folder import remove_temporaries
@@ -183,14 +184,35 @@ def plan_of_trial(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> 
         spec: the trial's spec.
     """
     dense = inputs.dense
-    target = board(spec.device) if spec.device else None
-    is_micro = target is not None and target.kind == "microcontroller"
-    network, dtype = dense.network, target.data_type if target is not None and is_micro else config.dtype
+    network, dtype = dense.network, _data_type(config, spec)
     if spec.mode == DENSE:
         plan = plan_of_widths(network, network.dense, config.dtype)  # type: ignore[arg-type]  # the callee checks the name
     else:
         plan = make_plan(network, spec.amounts, spec.options(), dtype, _costs(inputs, spec, dtype))  # type: ignore[arg-type]  # the callee checks the name
     return replace(plan, model=None if dense.reference is None else dense.reference.to_json())
+
+
+def dense_fits(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> bool:
+    """Whether the dense network meets all limits of a trial, so that the trial has nothing to trim.
+
+    Args:
+        config: the study's settings.
+        inputs: network, data and costs.
+        spec: the trial's spec.
+
+    Raises:
+        PretrimError: a cost that a limit is on is not known for this network.
+    """
+    dtype = _data_type(config, spec)
+    budget = Budget.parse(spec.amounts, dtype)  # type: ignore[arg-type]  # the callee checks the name
+    resolved = budget.resolve_any(inputs.dense.network, _costs(inputs, spec, dtype))
+    return bool((resolved.dense <= resolved.values).all())
+
+
+def _data_type(config: StudyConfig, spec: TrialSpec) -> str:
+    """The data type that a trial's limits are counted in: its microcontroller's, or the study's."""
+    target = board(spec.device) if spec.device else None
+    return target.data_type if target is not None and target.kind == "microcontroller" else config.dtype
 
 
 def _costs(inputs: TrialInputs, spec: TrialSpec, dtype: str) -> dict[str, Cost]:
