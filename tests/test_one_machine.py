@@ -72,7 +72,7 @@ def test_a_board_is_answered_by_its_own_model(study: Study, call: Call) -> None:
     found = json.loads(out)
     assert found["fitting"] == 2 and found["latency_of"].startswith("stm32h743 (Cortex-M7, 480 MHz), X-CUBE-AI 8.1")
     key = found["best"]["key"]
-    assert found["best"]["takes"]["latency"] == pytest.approx(theirs[key], abs=2e-9) and theirs[key] <= middle + 2e-9
+    assert found["best"]["costs"]["latency"] == pytest.approx(theirs[key], abs=2e-9) and theirs[key] <= middle + 2e-9
     code, out, _ = call(*ask[:-1], "0.5x", "--runtime", "st-edge-ai")  # of the dense network's time there
     assert (
         code == 0
@@ -84,10 +84,10 @@ def test_energy_is_the_board_s_own_or_none(study: Study, call: Call) -> None:
     """What an image takes here says nothing of a board; there it is the time by the power that was measured."""
     ask = ("recommend", study.path, "--runtime", "st-edge-ai 8.1", "--device")
     found = json.loads(call(*ask, "stm32h743", "--json")[1])
-    assert "energy" not in found["best"]["takes"] and "latency" in found["best"]["takes"]
+    assert "energy" not in found["best"]["costs"] and "latency" in found["best"]["costs"]
     known = json.loads(call(*ask, "stm32l4r5", "--json")[1])
     (power,) = re.findall(r"energy: time x ([\d.]+) mW, as measured there", known["latency_of"])
-    takes = known["best"]["takes"]
+    takes = known["best"]["costs"]
     assert takes["energy"] == pytest.approx(takes["latency"] * float(power) * 1e-3, rel=0.01)
 
 
@@ -106,7 +106,7 @@ def test_trials_of_a_sweep_for_a_board_show_time_and_energy_there(study: Study) 
 def test_without_a_question_about_time_a_board_shows_none_of_this_machines(study: Study) -> None:
     advice = study.recommend(device="stm32h743")
     assert advice.latency_of is None and advice.found.best is not None
-    assert "latency" not in advice.found.best.takes
+    assert "latency" not in advice.found.best.costs
     sketched = (study.trials[0].record or {})["on_boards"]["dense"]["arena_bytes"]
     assert sketched["cmsis-nn"] >= sketched["reference"] > 0
     console = Console(width=200, record=True, file=StringIO())
@@ -151,7 +151,7 @@ def test_times_of_two_machines_do_not_compare(study: Study, tmp_path: Path) -> N
         found = candidates(study.trials)
         assert len(places_of(found)) == 2
         kept = of_one_machine(found)
-        assert sum("latency" in one.takes for one in kept) == 2 and len(places_of(kept)) == 1
+        assert sum("latency" in one.costs for one in kept) == 2 and len(places_of(kept)) == 1
         assert study.recommend(macs="1x").found.of == 3
     finally:
         study.store.measured(first.key, before)

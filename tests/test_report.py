@@ -202,7 +202,7 @@ def test_what_is_recommended_is_what_python_recommends(browser: Any, file: Path)
     for _ in range(8):
         one = slim[int(generator.integers(len(slim)))]
         names = generator.choice(["params", "macs", "ram", "arena", "latency"], size=2, replace=False)
-        limits = {str(name): one.takes[str(name)] * float(generator.uniform(0.9, 1.2)) for name in names}
+        limits = {str(name): one.costs[str(name)] * float(generator.uniform(0.9, 1.2)) for name in names}
         opened.page.evaluate(
             "state => { location.hash = state }", "&".join(f"max-{n}={v!r}" for n, v in limits.items())
         )
@@ -591,7 +591,7 @@ def test_ticks_of_a_figure_are_in_the_unit_of_its_label(resource: str, scale: fl
         written_there = axes.xaxis.get_major_formatter().format_ticks(ticks)
         assert [float(text.replace(",", "")) for text in written_there] == pytest.approx(list(ticks))
         low, high = axes.get_xlim()
-        assert low <= scale * shown[0].takes[resource] <= high
+        assert low <= scale * shown[0].costs[resource] <= high
 
 
 @pytest.fixture(scope="module")
@@ -719,7 +719,7 @@ def test_from_a_sweep_to_a_report(capsys: pytest.CaptureFixture[str], tmp_path: 
 
     code, out, said = call(capsys, "recommend", study, "--params", "0.6x", "--latency", "1s", "--json")
     assert code == 0, said
-    assert json.loads(out)["best"]["takes"]["params"] <= json.loads(out)["limits"]["params"]
+    assert json.loads(out)["best"]["costs"]["params"] <= json.loads(out)["limits"]["params"]
     code, out, said = call(capsys, "recommend", study, "--params", "0.6x")
     assert code == 0 and re.search(r"2 of 3 networks fit \(.* at most ", out) and "test accuracy of the best" in out
     code, out, said = call(capsys, "recommend", study, "--device", "stm32h743")

@@ -188,12 +188,12 @@ def _where(running: Running, name: str, width: int) -> str:
 def _front_table(candidates: Sequence[Candidate]) -> Table:
     from pretrim.study.pareto import front
 
-    mask = front([candidate.takes["macs"] for candidate in candidates], [candidate.worth for candidate in candidates])
+    mask = front([candidate.costs["macs"] for candidate in candidates], [candidate.worth for candidate in candidates])
     on_front = (candidate for candidate, is_on in zip(candidates, mask, strict=True) if is_on)
-    rows = sorted(on_front, key=lambda candidate: candidate.takes["macs"])
+    rows = sorted(on_front, key=lambda candidate: candidate.costs["macs"])
     table = Table("<front so far", "?MACs", "parameters", "?RAM", titled("validation", candidates[0].metric))
     for candidate in rows[-MAX_ROWS:]:
-        takes = candidate.takes
-        cells = [count(takes["macs"]), count(takes["params"]), size(takes["ram"])]
+        costs = candidate.costs
+        cells = [count(costs["macs"]), count(costs["params"]), size(costs["ram"])]
         table.add_row(candidate.name, *cells, candidate.metric.show(candidate.validation))
     return table

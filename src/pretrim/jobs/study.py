@@ -248,7 +248,7 @@ def _without_measured(candidate: Candidate) -> Candidate:
     from pretrim.study.recommend import MEASURED
 
     return replace(
-        candidate, timed_on=None, takes={name: value for name, value in candidate.takes.items() if name not in MEASURED}
+        candidate, timed_on=None, costs={name: value for name, value in candidate.costs.items() if name not in MEASURED}
     )
 
 
@@ -261,17 +261,17 @@ def _on_microcontroller(
     plain = _without_measured(candidate)
     if sketches is None:
         return plain
-    takes = {**plain.takes, "arena": float(sketches["slim"]["arena_bytes"][kernels_of(target, runtime)])}
+    costs = {**plain.costs, "arena": float(sketches["slim"]["arena_bytes"][kernels_of(target, runtime)])}
     if system is None:
-        return replace(plain, takes=takes)
+        return replace(plain, costs=costs)
     basis, ns = predict(target, system, sketches["slim"])
     low, high = (f"{factor:.2f}" for factor in basis.range)
     timed_on = f"{basis.label}: predicted, {low} to {high} times the prediction"
-    takes["latency"] = ns * 1e-9
+    costs["latency"] = ns * 1e-9
     if (energy := basis.energy_uj(ns)) is not None:
-        takes["energy"] = energy * 1e-6
+        costs["energy"] = energy * 1e-6
         timed_on += f"; energy: {basis.energy_label}"
-    return replace(plain, takes=takes, timed_on=timed_on)
+    return replace(plain, costs=costs, timed_on=timed_on)
 
 
 def _smallest(
@@ -284,7 +284,7 @@ def _smallest(
     goal = wanted.goal()
     if goal is None:
         return recommendation
-    within = [one for one in networks if all(one.takes.get(n, float("inf")) <= limit for n, limit in limits.items())]
+    within = [one for one in networks if all(one.costs.get(n, float("inf")) <= limit for n, limit in limits.items())]
     threshold = goal.threshold(networks[0].metric, dense_score(networks))
     reached = good_enough(within, threshold, wanted.limit_of)
     if not reached:

@@ -37,7 +37,7 @@ def show_advice(console: Console, advice: Advice) -> None:
     for rank, candidate in (("best", found.best), ("next best", found.next_best)):
         if candidate is not None:
             cells = [
-                resource(BY_NAME[name].unit, candidate.takes[name]) if name in candidate.takes else "-"
+                resource(BY_NAME[name].unit, candidate.costs[name]) if name in candidate.costs else "-"
                 for name in names
             ]
             interval_cells = [_interval(candidate.validated, metric)] if is_known else []
@@ -84,10 +84,10 @@ def _columns(best: Candidate, limits: Mapping[str, float]) -> list[str]:
     If a board's own flash or RAM is limited, its column replaces that of the formula.
     """
     replacements = {
-        name: on_board for name, on_board in ON_BOARD.items() if on_board in limits and on_board in best.takes
+        name: on_board for name, on_board in ON_BOARD.items() if on_board in limits and on_board in best.costs
     }
     names = [replacements.get(name, name) for name in ("params", "macs", "flash", "ram", "latency", "energy")]
-    return [name for name in names if name in best.takes]
+    return [name for name in names if name in best.costs]
 
 
 def _candidate_text(candidate: Candidate) -> str:

@@ -64,7 +64,7 @@ def contents(shown: Shown) -> dict[str, Any]:
     """The JSON that the script draws: a row for each trial, details of some, and the dense network."""
     trials, found = shown.trials, of_one_machine(candidates(shown.trials))
     by_key = {trial.key: trial for trial in trials}
-    names = [resource.name for resource in RESOURCES if any(resource.name in candidate.takes for candidate in found)]
+    names = [resource.name for resource in RESOURCES if any(resource.name in candidate.costs for candidate in found)]
     limits, device = study_limits(trials)
     place = next(iter(places_of(found)), "")
     detailed = _detailed(found)
@@ -101,7 +101,7 @@ def _row(candidate: Candidate, trial: Trial, names: Iterable[str]) -> dict[str, 
         "seed": candidate.seed,
         "accuracy": float(f"{candidate.validation:.7g}"),
         "test": float(f"{candidate.test:.7g}"),
-        "takes": [short(candidate.takes.get(resource)) for resource in names],
+        "costs": [short(candidate.costs.get(resource)) for resource in names],
         "interval": _ends(candidate.validated),
         "images": None if candidate.validated is None else candidate.validated["images"],
         "testInterval": _ends(candidate.tested),
@@ -132,9 +132,9 @@ def _detailed(found: Sequence[Candidate]) -> list[str]:
     dense = [candidate.key for candidate in found if candidate.name == DENSE]
     on_front: set[str] = set()
     for cost in COST_OF:
-        known = [candidate for candidate in found if cost in candidate.takes]
+        known = [candidate for candidate in found if cost in candidate.costs]
         if known:
-            mask = front([candidate.takes[cost] for candidate in known], [candidate.worth for candidate in known])
+            mask = front([candidate.costs[cost] for candidate in known], [candidate.worth for candidate in known])
             on_front |= {candidate.key for candidate, is_on_front in zip(known, mask, strict=True) if is_on_front}
     best = sorted(found, key=lambda candidate: -candidate.worth)
     return list(dict.fromkeys([*dense, *sorted(on_front), *(candidate.key for candidate in best)]))[:DETAILED]

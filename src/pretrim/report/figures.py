@@ -57,8 +57,8 @@ def write_figures(folder: Path, trials: Sequence[Trial]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for resource in RESOURCES:
-        known = [candidate for candidate in found if resource.name in candidate.takes]
-        if len({candidate.takes[resource.name] for candidate in known}) < 2:
+        known = [candidate for candidate in found if resource.name in candidate.costs]
+        if len({candidate.costs[resource.name] for candidate in known}) < 2:
             continue
         figure = Figure(figsize=SIZE_INCHES, layout="constrained", dpi=200)
         _draw(figure.add_subplot(), known, resource, modes)
@@ -79,7 +79,7 @@ def _draw(axes: Any, known: Sequence[Candidate], resource: Resource, modes: dict
     scale, unit = AXES.get(resource.unit, (1.0, ""))
 
     def x(candidate: Candidate) -> float:
-        return scale * candidate.takes[resource.name]
+        return scale * candidate.costs[resource.name]
 
     metric = known[0].metric
     share = 100.0 if metric.is_share else 1.0

@@ -24,8 +24,8 @@ def run_contents(folder: Path, record: RunRecord, artifacts: Sequence[str] = ())
         artifacts: descriptions of the exported artifacts.
     """
     plan, results = record.plan, dict(record.results or {})
-    takes = {SLIM: costs_of(record, SLIM), DENSE: costs_of(record, DENSE)}
-    shown = [resource for resource in RESOURCES if resource.name in takes[SLIM]]
+    costs = {SLIM: costs_of(record, SLIM), DENSE: costs_of(record, DENSE)}
+    shown = [resource for resource in RESOURCES if resource.name in costs[SLIM]]
     names = [resource.name for resource in shown]
     menu, device = board_menu(), str((plan.device or {}).get("name", ""))
     is_known = {"file", "arena"} <= set(names)
@@ -39,8 +39,8 @@ def run_contents(folder: Path, record: RunRecord, artifacts: Sequence[str] = ())
         "metric": _metric(results).to_json(),
         "smallest": [],
         "trials": [
-            *([_row(DENSE, dense, takes[DENSE], names)] if (dense := dense_results(results)) else []),
-            _row(SLIM, results, takes[SLIM], names),
+            *([_row(DENSE, dense, costs[DENSE], names)] if (dense := dense_results(results)) else []),
+            _row(SLIM, results, costs[SLIM], names),
         ],
         "details": {
             SLIM: {
@@ -52,7 +52,7 @@ def run_contents(folder: Path, record: RunRecord, artifacts: Sequence[str] = ())
         },
         "pairs": _pairs(results),
         "times": times_of(record),
-        "dense": [takes[DENSE].get(name) for name in names],
+        "dense": [costs[DENSE].get(name) for name in names],
         "limits": {},
         "board": device if is_known and any(board["name"] == device for board in menu) else "",
         "boards": menu if is_known else [],
@@ -124,7 +124,7 @@ def _network(record: RunRecord) -> dict[str, Any] | None:
     }
 
 
-def _row(which: str, results: Mapping[str, Any], takes: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
+def _row(which: str, results: Mapping[str, Any], costs: Mapping[str, float], names: Sequence[str]) -> dict[str, Any]:
     validated, tested = results.get("validation") or {}, results.get("test") or {}
     metric = _metric(results)
     return {
@@ -135,7 +135,7 @@ def _row(which: str, results: Mapping[str, Any], takes: Mapping[str, float], nam
         "seed": 0,
         "accuracy": results.get(f"validation_{metric.name}"),
         "test": results.get(f"test_{metric.name}"),
-        "takes": [takes.get(name) for name in names],
+        "costs": [costs.get(name) for name in names],
         "interval": validated.get("interval_95"),
         "images": validated.get("images"),
         "testInterval": tested.get("interval_95"),

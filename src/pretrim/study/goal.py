@@ -93,9 +93,9 @@ def good_enough(found: Sequence[Candidate], threshold: float, cost: str = "macs"
     reached = [
         candidate
         for candidate in found
-        if candidate.worth >= candidate.metric.worth(threshold) and cost in candidate.takes
+        if candidate.worth >= candidate.metric.worth(threshold) and cost in candidate.costs
     ]
-    return sorted(reached, key=lambda candidate: (candidate.takes[cost], -candidate.worth))
+    return sorted(reached, key=lambda candidate: (candidate.costs[cost], -candidate.worth))
 
 
 def unreached(found: Sequence[Candidate], goal: Goal, threshold: float) -> InfeasibleBudget:

@@ -69,7 +69,7 @@ class Candidate:
         seed: seed of its plan and training.
         validation: validation score, by which networks are chosen.
         test: score on the test images, which no choice depends on.
-        takes: amount of each resource that is known.
+        costs: amount of each resource that is known.
         validated: its evaluation on the validation images (`train.Evaluation.to_json`); None in older studies.
         tested: its evaluation on the test images; None in older studies.
         timed_on: what its latency holds for: machine, runtime, data type, threads; None without a latency.
@@ -81,7 +81,7 @@ class Candidate:
     seed: int
     validation: float
     test: float
-    takes: Mapping[str, float]
+    costs: Mapping[str, float]
     validated: Mapping[str, Any] | None = None
     tested: Mapping[str, Any] | None = None
     timed_on: str | None = None
@@ -143,11 +143,11 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
         if trial.state != "done" or trial.record is None:
             continue
         record = trial.record
-        takes = {name: float(record["costs"][cost]) for name, cost in COST_OF.items() if cost in record["costs"]}
+        costs = {name: float(record["costs"][cost]) for name, cost in COST_OF.items() if cost in record["costs"]}
         if trial.measured is not None and "latency_s" in trial.measured:
-            takes["latency"] = float(trial.measured["latency_s"])
+            costs["latency"] = float(trial.measured["latency_s"])
         if trial.measured is not None and trial.measured.get("energy_j") is not None:
-            takes["energy"] = float(trial.measured["energy_j"])
+            costs["energy"] = float(trial.measured["energy_j"])
         finished.append(
             Candidate(
                 key=trial.key,
@@ -155,7 +155,7 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
                 seed=trial.spec.seed,
                 validation=trial.validation,
                 test=trial.test,
-                takes=takes,
+                costs=costs,
                 validated=record.get("validation"),
                 tested=record.get("test"),
                 timed_on=None if trial.measured is None else place_of(trial.measured),
@@ -183,7 +183,7 @@ def place_of(measured: Mapping[str, Any]) -> str:
 def places_of(found: Iterable[Candidate]) -> list[str]:
     """The distinct descriptions of what the networks' latencies hold for, most frequent first."""
     counted = Counter(
-        candidate.timed_on for candidate in found if candidate.timed_on is not None and "latency" in candidate.takes
+        candidate.timed_on for candidate in found if candidate.timed_on is not None and "latency" in candidate.costs
     )
     return [place for place, _ in counted.most_common()]
 
@@ -197,7 +197,7 @@ def of_one_machine(found: Sequence[Candidate]) -> list[Candidate]:
         else replace(
             candidate,
             timed_on=None,
-            takes={name: value for name, value in candidate.takes.items() if name not in MEASURED},
+            costs={name: value for name, value in candidate.costs.items() if name not in MEASURED},
         )
         for candidate in found
     ]
@@ -221,7 +221,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
     for name in limits:
         if name not in BY_NAME:
             raise UsageError(f"Expected limits on {', '.join(BY_NAME)}, but got {shown(name)}.")
-        if found and not any(name in candidate.takes for candidate in found):
+        if found and not any(name in candidate.costs for candidate in found):
             hint = (
                 "sweep with --runtime RUNTIME to measure it"
                 if name == "latency"
@@ -230,10 +230,10 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
             raise UsageError(f"No trial has a known {name}: {hint}.")
 
     def meets(candidate: Candidate, names: Iterable[str]) -> bool:
-        return all(candidate.takes.get(name, float("inf")) <= limits[name] for name in names)
+        return all(candidate.costs.get(name, float("inf")) <= limits[name] for name in names)
 
     def rank(candidate: Candidate) -> tuple[float, float]:
-        return candidate.worth, -candidate.takes.get("macs", 0.0)
+        return candidate.worth, -candidate.costs.get("macs", 0.0)
 
     fitting = sorted((candidate for candidate in found if meets(candidate, limits)), key=rank, reverse=True)
     best = fitting[0] if fitting else None
@@ -243,22 +243,22 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
         over = [
             candidate
             for candidate in found
-            if meets(candidate, others) and candidate.takes.get(name, float("inf")) > limits[name]
+            if meets(candidate, others) and candidate.costs.get(name, float("inf")) > limits[name]
         ]
-        over = [candidate for candidate in over if name in candidate.takes]
+        over = [candidate for candidate in over if name in candidate.costs]
         if best is None and over:
-            cheapest = min(over, key=lambda candidate: (candidate.takes[name], -candidate.worth))
-            relax.append(Relax(BY_NAME[name], limits[name], cheapest.takes[name], cheapest))
+            cheapest = min(over, key=lambda candidate: (candidate.costs[name], -candidate.worth))
+            relax.append(Relax(BY_NAME[name], limits[name], cheapest.costs[name], cheapest))
         elif best is not None:
             better = [candidate for candidate in over if candidate.worth >= best.worth + least_gain(best)]
             if better:  # the next step up, not the largest
-                cheapest = min(better, key=lambda candidate: (candidate.takes[name], -candidate.worth))
+                cheapest = min(better, key=lambda candidate: (candidate.costs[name], -candidate.worth))
                 gain = cheapest.worth - best.worth
-                more = cheapest.takes[name] - limits[name]
+                more = cheapest.costs[name] - limits[name]
                 buys.append(Buy(BY_NAME[name], more, gain, cheapest, compared(best, cheapest)))
     next_best = fitting[1] if len(fitting) > 1 else None
     minima = {
-        name: min((candidate.takes[name] for candidate in found if name in candidate.takes), default=0.0)
+        name: min((candidate.costs[name] for candidate in found if name in candidate.costs), default=0.0)
         for name in limits
     }
     return Recommendation(
@@ -324,7 +324,7 @@ def candidate_json(candidate: Candidate, *, test: bool = True) -> dict[str, Any]
         "name": candidate.name,
         "seed": candidate.seed,
         f"validation_{candidate.metric.name}": candidate.validation,
-        "takes": dict(candidate.takes),
+        "costs": dict(candidate.costs),
         **_uncertainty("validation", candidate.validated),
     }
     return plain | (

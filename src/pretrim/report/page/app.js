@@ -35,7 +35,7 @@ const showLimits = () => {
 };
 
 const buildLimit = (resource, place) => {
-  const steps = [...new Set(trials.map((t) => t.takes[place]).filter((v) => v !== null))].sort((a, b) => a - b);
+  const steps = [...new Set(trials.map((t) => t.costs[place]).filter((v) => v !== null))].sort((a, b) => a - b);
   if (steps.length < 2) return;
   const box = make("div", null, at("limits"), { className: "limit" });
   make("label", resource.title, box, { htmlFor: `limit-${resource.name}`, title: resource.detail });

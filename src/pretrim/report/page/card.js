@@ -24,14 +24,14 @@ const drawAnswer = () => {
   const list = make("ul", null, box);
   (data.smallest ?? []).forEach((row) => {
     const trial = byKey.get(row.key);
-    make("li", `Smallest ${row.words}: ${named(trial)}, ${amount("", trial.takes[SIZE])} ${resources[SIZE].title}`, list);
+    make("li", `Smallest ${row.words}: ${named(trial)}, ${amount("", trial.costs[SIZE])} ${resources[SIZE].title}`, list);
   });
   state.limits.forEach((limit, place) => {
     const better = limit === Infinity ? []
-      : trials.filter((t) => fits(t, place) && t.takes[place] > limit && t.worth >= best.worth + part(GAIN, best));
+      : trials.filter((t) => fits(t, place) && t.costs[place] > limit && t.worth >= best.worth + part(GAIN, best));
     if (!better.length) return;
-    const least = better.reduce((a, b) => (b.takes[place] < a.takes[place] ? b : a));
-    const more = amount(resources[place].unit, least.takes[place] - limit);
+    const least = better.reduce((a, b) => (b.costs[place] < a.costs[place] ? b : a));
+    const more = amount(resources[place].unit, least.costs[place] - limit);
     make("li", `${change(least.accuracy - best.accuracy)} for +${more} ${resources[place].title}: ${named(least)}${unsure(best, least)}`, list);
   });
 };
@@ -41,9 +41,9 @@ const nothingFits = (box) => {
   make("strong", dense ? "Of the networks that fit, only the dense one is done." : "Nothing fits.", box);
   const list = make("ul", null, box);
   state.limits.forEach((limit, place) => {
-    const beyond = limit === Infinity || dense ? [] : trials.filter((t) => fits(t, place) && t.takes[place] !== null);
+    const beyond = limit === Infinity || dense ? [] : trials.filter((t) => fits(t, place) && t.costs[place] !== null);
     if (!beyond.length) return;
-    const needed = Math.min(...beyond.map((t) => t.takes[place]));
+    const needed = Math.min(...beyond.map((t) => t.costs[place]));
     make("li", `It would with ${resources[place].title} of ${amount(resources[place].unit, needed)}.`, list);
   });
 };
@@ -61,8 +61,8 @@ const drawCard = () => {
   accuracyRow(body, `Validation ${METRIC}`, dense && [dense.accuracy, dense.interval], [trial.accuracy, trial.interval]);
   accuracyRow(body, `Test ${METRIC}`, dense && [dense.test, dense.testInterval], [trial.test, trial.testInterval]);
   resources.forEach((resource, place) => {
-    const before = dense?.takes[place] ?? data.dense?.[place] ?? null;
-    if (trial.takes[place] !== null) amountRow(body, resource, before, trial.takes[place]);
+    const before = dense?.costs[place] ?? data.dense?.[place] ?? null;
+    if (trial.costs[place] !== null) amountRow(body, resource, before, trial.costs[place]);
   });
   (data.times ?? []).forEach((time) => amountRow(body, time, time.dense, time.slim));
   const said = dense ? against(dense, trial) : "";
@@ -100,17 +100,17 @@ const drawBoard = (trial, dense) => {
   const board = boardOf(state.board), box = at("on-board");
   box.replaceChildren();
   const [file, arena] = [placeOf("file"), placeOf("arena")];
-  box.hidden = !board || file < 0 || trial.takes[file] === null || trial.takes[arena] === null;
+  box.hidden = !board || file < 0 || trial.costs[file] === null || trial.costs[arena] === null;
   if (box.hidden) return;
   make("h3", `On ${board.title}`, box);
   const application = (whole) => Math.round(board.application * whole);
   memoryBar(box, "Flash", board.flash, [
-    ["model", trial.takes[file], "model"], ["runtime (estimate)", board.runtime, "runtime"],
+    ["model", trial.costs[file], "model"], ["runtime (estimate)", board.runtime, "runtime"],
     ["application", application(board.flash), "application"]]);
   memoryBar(box, "RAM", board.ram, [
-    ["tensor arena", trial.takes[arena], "model"], ["application", application(board.ram), "application"]]);
-  if (dense && dense.takes[file] !== null) {
-    const over = dense.takes[file] > board.file || dense.takes[arena] > board.arena;
+    ["tensor arena", trial.costs[arena], "model"], ["application", application(board.ram), "application"]]);
+  if (dense && dense.costs[file] !== null) {
+    const over = dense.costs[file] > board.file || dense.costs[arena] > board.arena;
     make("p", over ? "The dense network does not fit on it." : "The dense network fits on it as well.", box, { className: "hint" });
   }
 };

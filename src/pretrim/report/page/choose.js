@@ -23,11 +23,11 @@ const boardOf = (name) => data.boards.find((one) => one.name === name) ?? null;
 const isLimited = () => state.limits.some((limit) => limit !== Infinity);
 const fits = (trial, skip) =>
   state.limits.every((limit, place) => place === skip || limit === Infinity
-    || (trial.takes[place] !== null && trial.takes[place] <= limit));
+    || (trial.costs[place] !== null && trial.costs[place] <= limit));
 
 // By this networks are called small: MACs, where they are known.
 const SIZE = Math.max(placeOf("macs"), 0);
-const worth = (a, b) => b.worth - a.worth || (a.takes[SIZE] ?? 0) - (b.takes[SIZE] ?? 0);
+const worth = (a, b) => b.worth - a.worth || (a.costs[SIZE] ?? 0) - (b.costs[SIZE] ?? 0);
 
 // The accuracy that a network may not fall below where no limit is set: a point below the dense one.
 const reference = () => {
@@ -43,7 +43,7 @@ const recommended = () => {
   const slim = inside.filter((trial) => !isDense(trial));
   if (isLimited() || !slim.length) return slim[0] ?? null;
   const enough = slim.filter((trial) => isClose(trial, reference()));
-  const smaller = (a, b) => (a.takes[SIZE] ?? Infinity) - (b.takes[SIZE] ?? Infinity) || worth(a, b);
+  const smaller = (a, b) => (a.costs[SIZE] ?? Infinity) - (b.costs[SIZE] ?? Infinity) || worth(a, b);
   return enough.sort(smaller)[0] ?? slim[0];
 };
 const why = () => {

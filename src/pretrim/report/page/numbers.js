@@ -68,8 +68,8 @@ const parseAmount = (text, place) => {
   const value = digits === undefined ? NaN : Number(digits.replaceAll(",", ""));
   if (!(value > 0)) throw new Error(`Write an amount such as ${example}, or a share such as 0.5x.`);
   if (suffix === "x" || suffix === "%") {
-    const whole = data.dense?.[place] ?? denseOf(null)?.takes[place];
-    if (!whole) throw new Error(`What the dense network takes is not known: write an amount such as ${example}.`);
+    const whole = data.dense?.[place] ?? denseOf(null)?.costs[place];
+    if (!whole) throw new Error(`What the dense network costs is not known: write an amount such as ${example}.`);
     return (suffix === "x" ? value : value / 100) * whole;
   }
   if (!Object.hasOwn(FACTORS[unit], suffix)) throw new Error(`Write the unit as in ${example}.`);

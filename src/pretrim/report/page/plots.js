@@ -52,7 +52,7 @@ const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
 const spread = (list) => (list.length < 2 ? 0 : Math.sqrt(list.reduce((a, b) => a + (b - mean(list)) ** 2, 0) / (list.length - 1)));
 
 const hover = (trial, place) => [
-  escaped(named(trial)), `${escaped(resources[place].title)} ${amount(resources[place].unit, trial.takes[place])}`,
+  escaped(named(trial)), `${escaped(resources[place].title)} ${amount(resources[place].unit, trial.costs[place])}`,
   `validation ${score(trial.accuracy)}${trial.interval ? ` (${interval(trial.interval)})` : ""}`,
 ].join("<br>");
 
@@ -61,7 +61,7 @@ const meanTrace = (mode, own, place, scale) => {
   own.forEach((t) => groups.set(t.name, [...(groups.get(t.name) ?? []), t]));
   const { unit, title } = resources[place], [colour, symbol] = look(mode);
   const rows = [...groups.values()].map((list) => {
-    const xs = list.map((t) => t.takes[place]), ys = list.map((t) => SCALE * t.accuracy);
+    const xs = list.map((t) => t.costs[place]), ys = list.map((t) => SCALE * t.accuracy);
     return { x: scale * mean(xs), y: mean(ys), ex: scale * spread(xs), ey: spread(ys),
       text: `${escaped(list[0].name)}, n = ${list.length}<br>${escaped(title)} ${amount(unit, mean(xs))}<br>validation ${score(mean(ys) / SCALE)} ± ${score(spread(ys) / SCALE)}` };
   }).sort((a, b) => a.x - b.x);
@@ -75,7 +75,7 @@ const meanTrace = (mode, own, place, scale) => {
 const pointTraces = (mode, own, place, scale) => {
   const [colour, symbol] = look(mode), grey = css("--grey"), fitting = own.map((t) => fits(t));
   return [{
-    x: own.map((t) => scale * t.takes[place]), y: own.map((t) => SCALE * t.accuracy), mode: "markers", name: titleOf(mode),
+    x: own.map((t) => scale * t.costs[place]), y: own.map((t) => SCALE * t.accuracy), mode: "markers", name: titleOf(mode),
     showlegend: false, legendgroup: mode, customdata: own.map((t) => t.key), text: own.map((t) => hover(t, place)), hoverinfo: "text",
     marker: { symbol, size: 9, color: fitting.map((fit) => (fit ? colour : grey)), opacity: fitting.map((fit) => (fit ? 0.9 : 0.5)) },
   },
@@ -129,9 +129,9 @@ const axisTitle = (resource, unit) => {
 const drawTradeoff = () => {
   const place = state.axis, resource = resources[place];
   if (!resource) return;
-  const there = trials.filter((t) => t.takes[place] !== null);
+  const there = trials.filter((t) => t.costs[place] !== null);
   const [scale, unit] = axisOf(resource);
-  const front = frontOf(there.map((t) => ({ x: t.takes[place], y: SCALE * t.accuracy, trial: t })));
+  const front = frontOf(there.map((t) => ({ x: t.costs[place], y: SCALE * t.accuracy, trial: t })));
   const traces = [{
     x: front.map((p) => p.x * scale), y: front.map((p) => p.y), mode: "lines", name: "front", hoverinfo: "skip",
     line: { color: css("--soft"), width: 1.5, dash: "dot", shape: "hv" },
@@ -141,13 +141,13 @@ const drawTradeoff = () => {
     traces.push(...(state.means ? [meanTrace(mode, own, place, scale)] : pointTraces(mode, own, place, scale)));
   }
   const chosen = shownTrial();
-  if (chosen && chosen.takes[place] !== null) {
+  if (chosen && chosen.costs[place] !== null) {
     traces.push({
-      x: [scale * chosen.takes[place]], y: [SCALE * chosen.accuracy], mode: "markers", showlegend: false, hoverinfo: "skip", name: "chosen",
+      x: [scale * chosen.costs[place]], y: [SCALE * chosen.accuracy], mode: "markers", showlegend: false, hoverinfo: "skip", name: "chosen",
       marker: { symbol: "circle-open", size: 20, color: css("--accent"), line: { width: 3 } },
     });
   }
-  const values = there.map((t) => scale * t.takes[place]), isLog = state.logarithmic;
+  const values = there.map((t) => scale * t.costs[place]), isLog = state.logarithmic;
   const isWide = Math.max(...values) > 8 * Math.min(...values); // 1, 2, 5; else those would be one or two
   const xs = rangeOf(values, isLog);
   draw("tradeoff", traces, {
@@ -174,9 +174,9 @@ const kneeText = (front, resource) => {
 
 // A vertical axis for each resource that differs: by its logarithm, from the smallest value to the largest.
 const parallelAxes = () => {
-  const differ = resources.map((_, place) => place).filter((place) => new Set(trials.map((t) => t.takes[place])).size > 1);
+  const differ = resources.map((_, place) => place).filter((place) => new Set(trials.map((t) => t.costs[place])).size > 1);
   const axes = differ.map((place) => ({
-    title: resources[place].title, value: (t) => (t.takes[place] === null ? null : Math.log(t.takes[place])),
+    title: resources[place].title, value: (t) => (t.costs[place] === null ? null : Math.log(t.costs[place])),
     say: (v) => amount(resources[place].unit, Math.exp(v)), limit: state.limits[place] === Infinity ? null : Math.log(state.limits[place]),
   }));
   axes.push({ title: METRIC[0].toUpperCase() + METRIC.slice(1), value: (t) => t.accuracy, say: score, limit: null });

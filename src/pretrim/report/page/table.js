@@ -6,7 +6,7 @@ const columns = [
   { id: "seed", title: "seed", value: (t) => t.seed, show: (t) => String(t.seed) },
   { id: "accuracy", title: IS_ACCURACY ? "validation" : `validation ${METRIC}`, value: (t) => t.accuracy, show: (t) => score(t.accuracy) + sureness(t.interval) },
   ...resources.map((resource, place) => ({
-    id: resource.name, title: resource.title, detail: resource.detail, value: (t) => t.takes[place], show: (t) => amount(resource.unit, t.takes[place]),
+    id: resource.name, title: resource.title, detail: resource.detail, value: (t) => t.costs[place], show: (t) => amount(resource.unit, t.costs[place]),
   })),
 ];
 const MOST_ROWS = 500;
@@ -64,6 +64,6 @@ const cellOf = (value) => {
 };
 const csv = () => {
   const head = ["key", "name", "mode", "keep", "seed", ...resources.map((r) => (r.unit ? `${r.name}_${r.unit}` : r.name)), `validation_${metric.name}`, "validation_low_95", "validation_high_95"];
-  const lines = sorted().map((t) => [t.key, t.name, t.mode, t.keep, t.seed, ...t.takes, t.accuracy, ...(t.interval ?? [null, null])]);
+  const lines = sorted().map((t) => [t.key, t.name, t.mode, t.keep, t.seed, ...t.costs, t.accuracy, ...(t.interval ?? [null, null])]);
   return [head, ...lines].map((line) => line.map(cellOf).join(",")).join("\r\n") + "\r\n";
 };
