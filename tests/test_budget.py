@@ -203,7 +203,7 @@ def test_impossible_by_rounding_says_how(network: Network) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "mend"),
+    ("options", "remedy"),
     [
         ({"round_to": 2}, "raise the limit."),
         ({"round_to": 4, "min_width": 4}, "raise the limit, or lower min_width."),
@@ -213,11 +213,11 @@ def test_impossible_by_rounding_says_how(network: Network) -> None:
     ],
     ids=str,
 )
-def test_impossible_names_only_options_that_help(network: Network, options: dict[str, Any], mend: str) -> None:
-    limit = 30 if mend == "raise the limit." else 60
+def test_impossible_names_only_options_that_help(network: Network, options: dict[str, Any], remedy: str) -> None:
+    limit = 30 if remedy == "raise the limit." else 60
     with pytest.raises(InfeasibleBudget) as caught:
         network.plan(params=limit, **options)
-    assert str(caught.value).rpartition(": ")[2] == mend
+    assert str(caught.value).rpartition(": ")[2] == remedy
 
 
 def test_the_default_rounding_is_named_where_it_is_in_the_way() -> None:

@@ -66,4 +66,4 @@ def test_a_width_that_is_written_in_forward_is_named(dims: int) -> None:
     frozen = network.frozen[0]
     assert (frozen.layer, frozen.filters) == ("linear", 8 * SIDE**dims)
     assert frozen.reason.startswith("view with the number 8, which stays when the network is narrower")
-    assert frozen.place.startswith("test_generators.py:")
+    assert frozen.source_line.startswith("test_generators.py:")

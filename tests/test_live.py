@@ -21,15 +21,15 @@ from pretrim.cli.progress import Bars
 from pretrim.cli.study_live import Forecast, Watched
 from pretrim.study import progress as study_progress
 from pretrim.study import sweep as sweeps
-from pretrim.study.progress import Place, Running, running, tell
+from pretrim.study.progress import Position, Running, running, tell
 from pretrim.study.rows import PROGRESS, Trial
 from pretrim.study.settings import TrialSpec
 from pretrim.study.store import Store
 from pretrim.study.sweep import Status
 from pretrim.train import Progress
 
-places = st.builds(
-    Place,
+positions = st.builds(
+    Position,
     epoch=st.integers(1, 300),
     epochs=st.just(300),
     done=st.floats(0, 1),
@@ -51,8 +51,8 @@ def status(*, waiting: int, running: list[Running], finished: tuple[Trial, ...] 
 
 
 @settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate])
-@given(where=st.lists(st.tuples(modes, st.none() | places), max_size=20), width=st.integers(40, 140))
-def test_it_fits_the_terminal(where: list[tuple[str, Place | None]], width: int) -> None:
+@given(where=st.lists(st.tuples(modes, st.none() | positions), max_size=20), width=st.integers(40, 140))
+def test_it_fits_the_terminal(where: list[tuple[str, Position | None]], width: int) -> None:
     """One line or two a trial, no line wider than the terminal, no name cut."""
     watched = Watched()
     watched.see(status(waiting=2, running=[Running(trial(str(n), mode), at) for n, (mode, at) in enumerate(where)]))
@@ -73,7 +73,7 @@ def test_the_time_left_is_that_of_the_trials_by_their_own_speed() -> None:
     forecast = Forecast(lambda: now[0])
     forecast.see(status(waiting=3, running=[Running(trial("a")), Running(trial("b"))]))
     assert forecast.seconds_left() is None  # nothing is known yet
-    half = Place(epoch=2, epochs=4, done=0.5, seconds_left=10)
+    half = Position(epoch=2, epochs=4, done=0.5, seconds_left=10)
     both = [Running(trial("a"), half), Running(trial("b"), half)]
     forecast.see(status(waiting=3, running=both))  # 20 s a trial: 10 + 10 s, and three more, two at a time
     assert forecast.seconds_left() == 40
@@ -83,7 +83,7 @@ def test_the_time_left_is_that_of_the_trials_by_their_own_speed() -> None:
     done = trial("c", state="done", seconds=50)  # (50 + 20 + 20) / 3 = 30 s a trial
     forecast.see(status(waiting=3, running=both, finished=(done,)))
     assert forecast.seconds_left() == (20 + 3 * 30) / 2
-    last = [Running(trial("a"), Place(4, 4, 0.9, 6.0))]
+    last = [Running(trial("a"), Position(4, 4, 0.9, 6.0))]
     forecast.see(status(waiting=0, running=last))  # the last one knows it itself
     assert forecast.seconds_left() == 6
 
@@ -112,14 +112,14 @@ def test_what_a_trial_tells_is_read_while_it_runs_and_whatever_is_damaged_is_unk
     store, key = stored(tmp_path)
     assert running(store) == []
     claimed = store.claim()
-    assert claimed is not None and [one.place for one in running(store)] == [None]
-    for place in (Place(1, 3, 0.25, 12.0), Place(2, 3, 0.5, 8.0, 0.75)):
-        tell(store, key, place)
-        assert [(one.trial.key, one.place) for one in running(store)] == [(key, place)]
+    assert claimed is not None and [one.position for one in running(store)] == [None]
+    for position in (Position(1, 3, 0.25, 12.0), Position(2, 3, 0.5, 8.0, 0.75)):
+        tell(store, key, position)
+        assert [(one.trial.key, one.position) for one in running(store)] == [(key, position)]
     for text in ("", "{", "[]", '{"epoch": 0}', '{"epoch": 1, "epochs": 3, "done": 7, "seconds_left": 1}', "\x1b[2J"):
         with store.engine.connect() as connection:
             connection.execute(sql.update(PROGRESS).values(told=text))
-        assert [one.place for one in running(store)] == [None]
+        assert [one.position for one in running(store)] == [None]
     store.release(key)
     assert running(store) == []
 
@@ -135,12 +135,12 @@ def stored(folder: Path) -> tuple[Store, str]:
 
 def test_a_sweep_is_told_where_its_trials_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first epoch to the last, never backwards."""
-    seen: list[tuple[str, Place]] = []
+    seen: list[tuple[str, Position]] = []
     look = sweeps._Sweep.look
 
     def looked(self: sweeps._Sweep) -> Status:
         found = look(self)
-        seen.extend((one.trial.key, one.place) for one in found.running if one.place is not None)
+        seen.extend((one.trial.key, one.position) for one in found.running if one.position is not None)
         return found
 
     monkeypatch.setattr(study_progress, "EVERY_S", 0.001)
@@ -152,7 +152,7 @@ def test_a_sweep_is_told_where_its_trials_are(tmp_path: Path, monkeypatch: pytes
     pretrim.sweep(
         model, (images, images), output=tmp_path / "study", modes="uniform", keep=[0.5], dense=False, **options
     )  # type: ignore[arg-type]
-    done = [place.done for _, place in seen]
-    assert done == sorted(done) and {place.epochs for _, place in seen} == {3}
-    assert {place.epoch for _, place in seen} >= {1, 3}
-    assert {place.score is None for _, place in seen} == {True, False}
+    done = [position.done for _, position in seen]
+    assert done == sorted(done) and {position.epochs for _, position in seen} == {3}
+    assert {position.epoch for _, position in seen} >= {1, 3}
+    assert {position.score is None for _, position in seen} == {True, False}

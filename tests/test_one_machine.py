@@ -25,7 +25,7 @@ from pretrim.present.device import energy_text, time_text
 from pretrim.present.study import show_trials
 from pretrim.report import Shown, contents
 from pretrim.study.predicted import predicted
-from pretrim.study.recommend import candidates, of_one_machine, places_of
+from pretrim.study.recommend import candidates, machines_of, of_one_machine
 
 Call = Callable[..., tuple[int, str, str]]
 HERE = {"runtime": "litert", "data_type": "float32", "threads": 1, "provider": "CPU"}
@@ -149,9 +149,9 @@ def test_times_of_two_machines_do_not_compare(study: Study, tmp_path: Path) -> N
         with pytest.raises(UsageError, match=r"were not all timed on one machine \(Xeon.*; Cortex"):
             study.recommend(latency="0.4ms")
         found = candidates(study.trials)
-        assert len(places_of(found)) == 2
+        assert len(machines_of(found)) == 2
         kept = of_one_machine(found)
-        assert sum("latency" in one.costs for one in kept) == 2 and len(places_of(kept)) == 1
+        assert sum("latency" in one.costs for one in kept) == 2 and len(machines_of(kept)) == 1
         assert study.recommend(macs="1x").found.of == 3
     finally:
         study.store.measured(first.key, before)

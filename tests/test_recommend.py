@@ -56,8 +56,8 @@ def test_where_nothing_fits_it_says_which_limit_alone_is_in_the_way() -> None:
         ("ram", 5, 10, "tiny")
     ]
     several = recommend(FOUND, {"ram": 5, "flash": 5, "macs": 2})
-    assert several.relax == () and several.least == {"ram": 10, "flash": 10}
-    assert recommend(FOUND, {"ram": 50}).least == {} and to_json(several)["least"] == {"ram": 10, "flash": 10}
+    assert several.relax == () and several.smallest == {"ram": 10, "flash": 10}
+    assert recommend(FOUND, {"ram": 50}).smallest == {} and to_json(several)["smallest"] == {"ram": 10, "flash": 10}
     said = _nothing(several)
     assert "(the smallest there are: RAM (activations) 10 bytes, Flash (weights) 10 bytes): relax several, or" in said
     assert recommend([], {"ram": 5}).of == 0

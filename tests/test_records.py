@@ -49,7 +49,7 @@ GOOD: dict[str, Any] = {
 
 def parse(data: Any) -> Example:
     text = data if isinstance(data, bytes | str) else json.dumps(data)
-    return records.parse(text, Example, source="file.json", error=ArtifactError, mend="export again")
+    return records.parse(text, Example, source="file.json", error=ArtifactError, remedy="export again")
 
 
 def test_a_record_comes_back_typed() -> None:
@@ -137,7 +137,7 @@ def test_records_that_are_already_decoded_have_no_nan() -> None:
         CheckpointError, match=r"^state is damaged: at \$\.share, expected a finite number, got nan\. Start"
     ):
         records.convert(
-            GOOD | {"share": float("nan")}, Example, source="state", error=CheckpointError, mend="start again"
+            GOOD | {"share": float("nan")}, Example, source="state", error=CheckpointError, remedy="start again"
         )
 
 

@@ -20,8 +20,8 @@ from test_study import ASKED, EXECUTION, SETTINGS, record, store_at
 
 from pretrim.errors import StudyError
 from pretrim.runs.owner import machine
+from pretrim.study.folders import TRIALS, trial_folder
 from pretrim.study.optuna_export import OptunaExport
-from pretrim.study.places import TRIALS, trial_folder
 from pretrim.study.rows import FINISHED, Trial
 from pretrim.study.settings import StudyConfig, TrialSpec, key_of
 from pretrim.study.store import MOST_TRIES, Finished, Store

@@ -90,17 +90,17 @@ def channels_last_hint(shape: Sequence[int]) -> str:
     return f" Did you mean {shape[2]}x{shape[0]}x{shape[1]}?" if is_last else ""
 
 
-def check_is(value: object, kind: type | UnionType | tuple[type, ...], expected: str, mend: str = "") -> None:
+def check_is(value: object, kind: type | UnionType | tuple[type, ...], expected: str, remedy: str = "") -> None:
     """Raise UsageError for a value of the wrong type: unlike the command line, Python callers have no parser.
 
     Args:
         value: the argument to check.
         kind: the type or types it must be an instance of.
         expected: the expectation in words, such as ``"model to be a torch.nn.Module"``.
-        mend: how to fix it, where `expected` does not make that clear.
+        remedy: how to fix it, where `expected` does not make that clear.
     """
     if not isinstance(value, kind):
-        raise UsageError(f"Expected {expected}, but got {shown(value)}{f': {mend}' if mend else ''}.")
+        raise UsageError(f"Expected {expected}, but got {shown(value)}{f': {remedy}' if remedy else ''}.")
 
 
 class ModelError(PretrimError):

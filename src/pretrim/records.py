@@ -27,7 +27,7 @@ MAX_PROBLEM_LENGTH = 300
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at (?P<place>.+))?", re.DOTALL)
 
 
-def parse(content: bytes | str, kind: type[T], *, source: Path | str, error: type[PretrimError], mend: str) -> T:
+def parse(content: bytes | str, kind: type[T], *, source: Path | str, error: type[PretrimError], remedy: str) -> T:
     """Decode JSON text into a record.
 
     Args:
@@ -35,40 +35,40 @@ def parse(content: bytes | str, kind: type[T], *, source: Path | str, error: typ
         kind: a dataclass, a ``msgspec.Struct`` or any type that msgspec converts to, such as ``dict[str, int]``.
         source: the file, or other origin of the text, to be named in errors.
         error: the exception class to raise for a damaged record.
-        mend: how the user can fix it, without a full stop: "export again".
+        remedy: how the user can fix it, without a full stop: "export again".
 
     Raises:
         PretrimError: of class `error`, in one line: not JSON, or an entry is missing, of the wrong type, NaN,
             infinite or beyond 64 bits. The message gives the entry's JSON path, such as ``$.input.shape[0]``.
     """
-    data = load(content, source=source, error=error, mend=mend)
-    return convert(data, kind, source=source, error=error, mend=mend, is_loaded=True)
+    data = load(content, source=source, error=error, remedy=remedy)
+    return convert(data, kind, source=source, error=error, remedy=remedy, is_loaded=True)
 
 
-def load(content: bytes | str, *, source: Path | str, error: type[PretrimError], mend: str) -> Any:
+def load(content: bytes | str, *, source: Path | str, error: type[PretrimError], remedy: str) -> Any:
     """Decode JSON text to plain dicts and lists of any types; arguments and errors as in :func:`parse`.
 
     Args:
         content: the JSON text.
         source: the file, to be named in errors.
         error: the exception class to raise.
-        mend: how the user can fix it.
+        remedy: how the user can fix it.
     """
     try:
         data = json.loads(content, parse_constant=_refuse_constant)
     except RecursionError:
-        raise error(f"{source} is damaged: it is nested too deeply. {_sentence(mend)}") from None
+        raise error(f"{source} is damaged: it is nested too deeply. {_sentence(remedy)}") from None
     except ValueError as problem:  # JSONDecodeError, UnicodeDecodeError, and integers of more than 4300 digits
-        raise error(f"{source} is not valid JSON ({one_line(problem)}). {_sentence(mend)}") from None
+        raise error(f"{source} is not valid JSON ({one_line(problem)}). {_sentence(remedy)}") from None
     try:
         _check_numbers(data)
     except ValueError as problem:
-        raise error(f"{source} is damaged{_describe(problem)}. {_sentence(mend)}") from None
+        raise error(f"{source} is damaged{_describe(problem)}. {_sentence(remedy)}") from None
     return data
 
 
 def convert(
-    data: Any, kind: type[T], *, source: Path | str, error: type[PretrimError], mend: str, is_loaded: bool = False
+    data: Any, kind: type[T], *, source: Path | str, error: type[PretrimError], remedy: str, is_loaded: bool = False
 ) -> T:
     """Convert decoded JSON to a checked record; arguments and errors as in :func:`parse`.
 
@@ -77,7 +77,7 @@ def convert(
         kind: the type of the record.
         source: the file, to be named in errors.
         error: the exception class to raise.
-        mend: how the user can fix it.
+        remedy: how the user can fix it.
         is_loaded: whether the data come from :func:`load`, which has already checked the numbers.
     """
     try:
@@ -85,7 +85,7 @@ def convert(
             _check_numbers(data)
         return msgspec.convert(data, kind, strict=True, dec_hook=_decode_path)
     except (ValueError, TypeError, OverflowError, PretrimError) as problem:  # msgspec.ValidationError is a ValueError
-        raise error(f"{source} is damaged{_describe(problem)}. {_sentence(mend)}") from None
+        raise error(f"{source} is damaged{_describe(problem)}. {_sentence(remedy)}") from None
 
 
 def check_header(data: Any, name: str, version: int, *, source: Path | str, error: type[PretrimError]) -> None:

@@ -154,7 +154,7 @@ def _operators(
             factors=table.pairs(o.factors) if number not in unused else (),
             filters=None if o.filters is None else table.row(len(o.filters), o.filters),
             weight=table.pairs(o.weight),
-            told=tuple((name, table.row(value, ids)) for name, value, ids in o.told),
+            size_arguments=tuple((name, table.row(value, ids)) for name, value, ids in o.size_arguments),
             fused_into=fused.get(number),
             mixes=any((table.channel_of[ids] >= 0).any() for ids in o.mixed),
             site=o.site,
@@ -255,9 +255,9 @@ def _layers(inference: Sequence[Operator], others: Sequence[Sequence[Operator]])
             if o.filters is None or (not is_inference and known_parameters & set(o.parameters)):
                 continue
             name = o.module or ", ".join(o.parameters)
-            place = number if is_inference and not o.is_unused else -1
+            index = number if is_inference and not o.is_unused else -1
             layers[(name, len(layers))] = Layer(
-                name, o.op, place, o.filters, o.weight, o.factors, o.outputs[0], o.parameters
+                name, o.op, index, o.filters, o.weight, o.factors, o.outputs[0], o.parameters
             )
         known_parameters |= {name for o in operators if o.filters is not None for name in o.parameters}
     return tuple(layers.values())
@@ -337,5 +337,5 @@ def _frozen_layers(
             continue
         freeze = channels.freezes[int(frozen_by[roots].max())]
         where = f" (in {freeze.module})" if freeze.module not in ("", name) else ""
-        frozen[name] = Frozen(name, len(roots), freeze.reason + where, freeze.place)
+        frozen[name] = Frozen(name, len(roots), freeze.reason + where, freeze.source_line)
     return tuple(frozen.values())

@@ -26,7 +26,7 @@ class Freeze:
     ids: Ids
     module: str
     reason: str
-    place: str = ""
+    source_line: str = ""
 
 
 @dataclass
@@ -51,17 +51,17 @@ class Channels:
             self._left.append(left.ravel())
             self._right.append(right.ravel())
 
-    def freeze(self, ids: Ids, module: str, reason: str, place: str = "") -> None:
+    def freeze(self, ids: Ids, module: str, reason: str, source_line: str = "") -> None:
         """Record that these channels may not be removed.
 
         Args:
             ids: the channels.
             module: the module they belong to, for the report.
             reason: why, in words for the user.
-            place: file and line that show it, if known.
+            source_line: file and line that show it, if known.
         """
         if ids.size:
-            self.freezes.append(Freeze(ids.ravel(), module, reason, place))
+            self.freezes.append(Freeze(ids.ravel(), module, reason, source_line))
 
     def mark(self) -> tuple[int, int, int]:
         """Return the current state, for :meth:`forget_since`."""

@@ -120,10 +120,10 @@ def _is_same_for_all(tensor: torch.Tensor, dim: int, label: Ids | None, root: Id
         return label is None
     rows = tensor.detach().movedim(dim, 0).reshape(tensor.shape[dim], -1)
     of_channel: dict[int, list[int]] = {}
-    for place, channel in enumerate(root[label].tolist()):
-        of_channel.setdefault(channel, []).append(place)
+    for position, channel in enumerate(root[label].tolist()):
+        of_channel.setdefault(channel, []).append(position)
     first, *others = of_channel.values()
-    return all(len(places) == len(first) and torch.equal(rows[places], rows[first]) for places in others)
+    return all(len(positions) == len(first) and torch.equal(rows[positions], rows[first]) for positions in others)
 
 
 def _is_in_order(tensor: torch.Tensor, dim: int) -> bool:

@@ -58,11 +58,11 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def describe_failure(error: BaseException) -> str:
-    """One line with the type, message and place of an error raised inside the user's own code."""
+    """One line with the type, message and location of an error raised inside the user's own code."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((TORCH, HERE))]
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    location = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     message_lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {message_lines[0] if message_lines else ''}{place}"
+    return f"{type(error).__name__}: {message_lines[0] if message_lines else ''}{location}"
 
 
 def call_model(model: nn.Module, example: Example) -> Any:

@@ -85,7 +85,7 @@ class Caller:
             frame = frame.f_back
 
     @property
-    def place(self) -> str:
+    def source_line(self) -> str:
         """File and line of the user's code, as ``model.py:41``; empty if torch's own modules ran without any."""
         caller = self.frame.f_back if self.frame is not None else None
         while caller is not None and caller.f_code is not call_model.__code__:
@@ -103,9 +103,9 @@ def find_integers(caller: Caller, integers: Sequence[tuple[int, Ids]], hint: str
         integers: the integers, each with the channels that it stands for.
         hint: what an earlier trial of the line asked for.
     """
-    for place, (value, ids) in enumerate(integers):
+    for index, (value, ids) in enumerate(integers):
         for frame in caller.frames:
-            named = _named_holders(caller, frame, hint, value, place, len(integers))
+            named = _named_holders(caller, frame, hint, value, index, len(integers))
             if named:
                 for name, attribute, path in named:
                     yield StoredInteger(caller.site, name, attribute, path, ids, hint.startswith("share"))
@@ -182,7 +182,7 @@ def _are_repeated(value: int, ids: Ids, width: int) -> bool:
 
 
 def _named_holders(
-    caller: Caller, frame: FrameType, hint: str, value: int, place: int, count: int
+    caller: Caller, frame: FrameType, hint: str, value: int, index: int, count: int
 ) -> list[tuple[str, str, KeyPath]]:
     """Module, attribute and path of the integers equal to `value` in the likeliest module that has any.
 
@@ -191,13 +191,13 @@ def _named_holders(
         frame: the frame whose code has to name them (not needed for torch's own modules).
         hint: what an earlier trial of the line asked for.
         value: the integer.
-        place: its index among the integers of the call.
+        index: its index among the integers of the call.
         count: the number of integers of the call.
     """
     line, names_in_code = _line(frame), _names(frame)
     for name, module in caller.owners(frame):
         names = vars(module).keys() if type(module).__module__.startswith("torch.") else names_in_code
-        holders = [(name, *holder) for holder in _holders(module, names, value, place, count)]
+        holders = [(name, *holder) for holder in _holders(module, names, value, index, count)]
         on_line = [holder for holder in holders if _required_words(*holder[1:])[-1] in line]
         if hint in ("whole", *WITH_REST):  # part of an expression: only this line counts
             holders = on_line
@@ -225,7 +225,7 @@ def _required_words(attribute: str, path: KeyPath) -> list[str]:
 
 
 def _holders(
-    module: nn.Module, names: Container[str], value: int, place: int, count: int
+    module: nn.Module, names: Container[str], value: int, index: int, count: int
 ) -> Iterator[tuple[str, KeyPath]]:
     """Attributes of a module that hold `value`: as an integer, in a list, or in a configuration.
 
@@ -233,7 +233,7 @@ def _holders(
         module: the module that is searched.
         names: the names that count.
         value: the integer.
-        place: its index among the integers of the call: preferred in lists of the same length.
+        index: its index among the integers of the call: preferred in lists of the same length.
         count: the number of integers of the call.
     """
     for name, path, stored in _stored_values(module, names):
@@ -241,8 +241,8 @@ def _holders(
             if stored == value:
                 yield name, path
         elif value in stored:
-            at_place = len(stored) == count and stored[place] == value
-            yield name, (*path, place if at_place else stored.index(value))
+            at_index = len(stored) == count and stored[index] == value
+            yield name, (*path, index if at_index else stored.index(value))
 
 
 def _integers(module: nn.Module, names: Container[str]) -> Iterator[Held]:

@@ -111,7 +111,7 @@ class Checker(Observer):  # type: ignore[no-untyped-call]
             shape = tuple(self.sizes[list(dims)])
             if tuple(out.shape) != shape:
                 raise Mismatch(expected, f"{op} gave {tuple(out.shape)} instead of {tuple(map(int, shape))}")
-        for name, row in expected.told:
+        for name, row in expected.size_arguments:
             if (value := argument(args, name)) != self.sizes[row]:
                 raise Mismatch(expected, f"{op} got {name} {value} instead of {int(self.sizes[row])}")
         if op in POINTWISE and any(args.get(name) != number for name, number in _numbers(expected)):

@@ -43,7 +43,7 @@ class Frozen:
     layer: str
     filters: int
     reason: str
-    place: str = ""
+    source_line: str = ""
     """File and line of the operator that is the reason; empty if it is not in the user's own code."""
 
 
@@ -85,7 +85,7 @@ class Operator:
     factors: tuple[int, ...]
     filters: int | None
     weight: tuple[int, ...]
-    told: tuple[tuple[str, int], ...]
+    size_arguments: tuple[tuple[str, int], ...]
     """Arguments that the output shapes do not determine: their names (`rules.call.argument`) and sizes."""
     fused_into: int | None
     """The operator on whose output it is computed in place (conv + norm + activation), if any."""

@@ -105,14 +105,14 @@ class SizesRead(TorchFunctionMode):
         finally:
             self.asked = outer
 
-    def _read(self, tensor: Tensor, result: Any, place: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _read(self, tensor: Tensor, result: Any, positional: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The same sizes, as widths where the dimensions hold channels."""
         if any(package in sys._getframe(2).f_code.co_filename for package in KEEP_SIZES):
             return result
         labels = self.look(tensor)
         if isinstance(result, torch.Size):
             return torch.Size([self._width(size, label) for size, label in zip(result, labels, strict=True)])
-        return self._width(result, labels[kwargs.get("dim", place[0] if place else 0)])
+        return self._width(result, labels[kwargs.get("dim", positional[0] if positional else 0)])
 
     def _width(self, size: int, label: Ids | None) -> int:
         return size if label is None or size < 2 else Width(size, label, on_equal=self.on_equal)

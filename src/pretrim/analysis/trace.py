@@ -92,8 +92,8 @@ class Operation:
     weight_names: tuple[str, ...]
     """The parameters and buffers that the weight is computed from."""
     integers: tuple[tuple[int, Ids], ...]
-    told: tuple[tuple[str, int, Ids], ...]
-    """Arguments that the output shapes do not determine (`Call.told`)."""
+    size_arguments: tuple[tuple[str, int, Ids], ...]
+    """Arguments that the output shapes do not determine (`Call.size_arguments`)."""
     mixed: tuple[Ids, ...]
     """Channels that it reduces over, so that their values mix."""
 
@@ -180,7 +180,15 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         site = caller.site
         hint = self.hints.get(site, "")
         call = Call(
-            op, args, outputs, self.module, self.channels, self.look, hint, lambda: caller.place, self.sizes_read.of
+            op,
+            args,
+            outputs,
+            self.module,
+            self.channels,
+            self.look,
+            hint,
+            lambda: caller.source_line,
+            self.sizes_read.of,
         )
         call.is_first = site in self.first
         labels = self.labels_of(call)
@@ -306,7 +314,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
             weight=dimensions,
             weight_names=weight.parameters if dimensions and weight is not None else (),
             integers=tuple(call.integers),
-            told=tuple(call.told),
+            size_arguments=tuple(call.size_arguments),
             mixed=tuple(call.mixed),
         )
 
@@ -367,7 +375,7 @@ class Tracer(Observer):  # type: ignore[no-untyped-call]
         self.trace.stored_integers.extend(stored)
         if not stored:
             reason = f"forward compares it with the number {number}, which stays when the network is narrower"
-            self.channels.freeze(ids, self.module, reason, caller.place)
+            self.channels.freeze(ids, self.module, reason, caller.source_line)
 
     def widths_seen(self, call: Call) -> list[tuple[int, Ids]]:
         """Channels that an operator of torch's own modules reads: torch checks their widths out of sight."""

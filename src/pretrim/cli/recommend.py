@@ -56,7 +56,7 @@ def _nothing(result: Recommendation) -> str:
     parts = [f"{limit.resource.title} to {enough(limit.resource.unit, limit.needed)}" for limit in result.relax]
     if parts:
         return f"None of {result.of} networks is within the limits: relax {', or '.join(parts)}."
-    smallest = [f"{BY_NAME[name].title} {enough(BY_NAME[name].unit, value)}" for name, value in result.least.items()]
+    smallest = [f"{BY_NAME[name].title} {enough(BY_NAME[name].unit, value)}" for name, value in result.smallest.items()]
     sizes = f" (the smallest there are: {', '.join(smallest)})" if smallest else ""
     return (
         f"None of {result.of} networks is within the limits, whichever one of them is relaxed{sizes}: relax several, "

@@ -58,8 +58,8 @@ class _Lines:
         new, self.is_first = (() if self.is_first else status.finished), False
         total = sum(status.counts.values())
         done = total - status.counts["waiting"] - status.counts["running"]
-        for place, trial in enumerate(new, start=done - len(new) + 1):
-            render.say(f"[{place}/{total}] {_outcome(trial)}")
+        for number, trial in enumerate(new, start=done - len(new) + 1):
+            render.say(f"[{number}/{total}] {_outcome(trial)}")
 
 
 def _outcome(trial: Trial) -> str:
@@ -135,20 +135,22 @@ class Forecast:
         """Take in the next status."""
         records = [trial.record or {} for trial in status.finished]
         self._durations += [record["seconds"] for record in records if "seconds" in record]
-        seen = (len(self._durations), status.left, [running.place for running in status.running])
+        seen = (len(self._durations), status.left, [running.position for running in status.running])
         if seen != self._seen:
             left = self._left(status)
             self._seen, self._ends = seen, None if left is None else self.now() + left
 
     def _left(self, status: Status) -> float | None:
         """Seconds left if as many trials run in parallel as now; None if no trial's duration is known."""
-        places = [running.place for running in status.running if running.place is not None]
-        durations = self._durations + [place.seconds_left / (1 - place.done) for place in places if place.done < 1]
+        positions = [running.position for running in status.running if running.position is not None]
+        durations = self._durations + [
+            position.seconds_left / (1 - position.done) for position in positions if position.done < 1
+        ]
         if not status.left or not durations:
             return None if status.left else 0.0
         mean = sum(durations) / len(durations)
-        known = [place.seconds_left for place in places]
-        total = sum(known) + mean * (status.left - len(places))
+        known = [position.seconds_left for position in positions]
+        total = sum(known) + mean * (status.left - len(positions))
         return max([total / max(len(status.running), 1), *known])
 
     def seconds_left(self) -> float | None:
@@ -157,7 +159,7 @@ class Forecast:
 
 
 def _share(running: Running) -> float:
-    return 0.0 if running.place is None else running.place.done
+    return 0.0 if running.position is None else running.position.done
 
 
 def _bars(running: Sequence[Running], width: int) -> list[Any]:
@@ -177,12 +179,12 @@ def _bars(running: Sequence[Running], width: int) -> list[Any]:
 
 def _where(running: Running, name: str, width: int) -> str:
     """Epoch, the last validation score if there is room, and the time left."""
-    place = running.place
-    if place is None:
+    position = running.position
+    if position is None:
         return "starting"
-    score = [] if place.score is None else [(f"validation {running.trial.metric.show(place.score)}", 2)]
-    left = (f"{clock(place.seconds_left)} left", 1)
-    return that_fit(name, [(f"epoch {place.epoch}/{place.epochs}", 0), *score, left], width)
+    score = [] if position.score is None else [(f"validation {running.trial.metric.show(position.score)}", 2)]
+    left = (f"{clock(position.seconds_left)} left", 1)
+    return that_fit(name, [(f"epoch {position.epoch}/{position.epochs}", 0), *score, left], width)
 
 
 def _front_table(candidates: Sequence[Candidate]) -> Table:

@@ -35,8 +35,8 @@ def read(name: str, resize: Resize, channels: int | None, announce: Callable[[st
     loaded = _load(name, announce)
     tables = {split: next((loaded[key] for key in names if key in loaded), None) for split, names in PARTS.items()}
     if tables["train"] is None:
-        splits = ", ".join(map(str, loaded))
-        raise DataError(f"Expected a train split in {name}, but got {splits}: give another data set.")
+        present = ", ".join(map(str, loaded))
+        raise DataError(f"Expected a train split in {name}, but got {present}: give another data set.")
     image, label, classes = _columns(tables["train"].features, name)
     encoded = {split: _encoded(table, image, label, name) for split, table in tables.items() if table is not None}
     channels = channels or channels_of(item for split in encoded.values() for item in split.images)

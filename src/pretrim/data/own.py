@@ -36,31 +36,31 @@ class FromDataset:
     """Images of a torch data set, indexed like a tensor N x C x H x W; each access reads from the data set."""
 
     items: Items
-    places: Sequence[int]
+    numbers: Sequence[int]
     image_shape: tuple[int, ...]
     target_shape: tuple[int, ...] = ()
     """Shape of one target, for `pairs`."""
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.numbers)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
-        return len(self.places), *self.image_shape
+        return len(self.numbers), *self.image_shape
 
-    def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
+    def __getitem__(self, indices: torch.Tensor | slice) -> torch.Tensor:
         """Return the images at these indices as float32. Raises DataError for another shape or non-finite values."""
-        images = [self._image(self.items[number][0], number) for number in self._chosen(places)]
+        images = [self._image(self.items[number][0], number) for number in self._chosen(indices)]
         return torch.stack(images) if images else torch.zeros(0, *self.image_shape)
 
-    def take(self, places: Sequence[int]) -> FromDataset:
+    def take(self, indices: Sequence[int]) -> FromDataset:
         """Return the images at these indices, in this order."""
-        return replace(self, places=[self.places[index] for index in places])
+        return replace(self, numbers=[self.numbers[index] for index in indices])
 
-    def pairs(self, places: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+    def pairs(self, indices: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images and targets, reading each item once. Raises DataError as for images alone."""
-        numbers = self._chosen(places)
+        numbers = self._chosen(indices)
         items = [self.items[number] for number in numbers]
         images = [self._image(image, number) for number, (image, _) in zip(numbers, items, strict=True)]
         targets = [
@@ -69,10 +69,10 @@ class FromDataset:
         ]
         return torch.stack(images), torch.stack(targets)
 
-    def _chosen(self, places: torch.Tensor | slice) -> list[int]:
+    def _chosen(self, indices: torch.Tensor | slice) -> list[int]:
         """Return the item numbers behind these indices."""
-        chosen = range(len(self))[places] if isinstance(places, slice) else places.tolist()
-        return [self.places[index] for index in chosen]
+        chosen = range(len(self))[indices] if isinstance(indices, slice) else indices.tolist()
+        return [self.numbers[index] for index in chosen]
 
     def _image(self, image: Any, number: int) -> torch.Tensor:
         return values(image, self.image_shape, self.items.where(number))
@@ -92,13 +92,13 @@ class TargetsOf:
         """(N, ...)."""
         return len(self.images), *self.images.target_shape
 
-    def __getitem__(self, places: torch.Tensor | slice) -> torch.Tensor:
+    def __getitem__(self, indices: torch.Tensor | slice) -> torch.Tensor:
         """Return the targets at these indices."""
-        return self.images.pairs(places)[1]
+        return self.images.pairs(indices)[1]
 
-    def take(self, places: Sequence[int]) -> TargetsOf:
+    def take(self, indices: Sequence[int]) -> TargetsOf:
         """Return the targets at these indices, in this order."""
-        return TargetsOf(self.images.take(places))
+        return TargetsOf(self.images.take(indices))
 
 
 def from_torch(

@@ -173,10 +173,10 @@ def read(path: Path) -> Artifact:
 
 def _parse(text: bytes, path: Path, source: Path) -> Artifact:
     """Parse the record of a file. Raises ArtifactError unless it has the form that :func:`write` writes."""
-    data = records.load(text, source=source, error=ArtifactError, mend=MEND)
+    data = records.load(text, source=source, error=ArtifactError, remedy=MEND)
     records.check_header(data, FORMAT, VERSION, source=source, error=ArtifactError)
     data["path"] = str(path)
-    artifact = records.convert(data, Artifact, source=source, error=ArtifactError, mend=MEND)
+    artifact = records.convert(data, Artifact, source=source, error=ArtifactError, remedy=MEND)
     if artifact.plan is not None:
         try:
             Plan.from_json(artifact.plan)

@@ -151,7 +151,7 @@ def read_board(text: str, file_name: str) -> Board:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{file_name} is not valid TOML ({error}): correct it.") from error
     data["name"] = file_name.removesuffix(".toml")
-    return records.convert(data, Board, source=file_name, error=UsageError, mend="correct it")
+    return records.convert(data, Board, source=file_name, error=UsageError, remedy="correct it")
 
 
 @cache

@@ -176,7 +176,7 @@ class Keeping:
     freeze: Annotated[tuple[str, ...], Parameter(metavar="PATTERN", group=SEARCH)] = ()
     """Layers that keep all filters: a layer's or module's name, or a glob such as '*.conv1'; any number of times."""
 
-    def wishes(self) -> dict[str, Any]:
+    def given(self) -> dict[str, Any]:
         """Return the options that were set, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(Keeping)}
         return {name: value for name, value in values.items() if value is not None and value != ()}

@@ -102,9 +102,9 @@ def profile_network(
         keeping: as in :func:`profile`.
     """
     from pretrim.cost.costs import costs
-    from pretrim.planning.wishes import frozen_by_wish
+    from pretrim.planning.named_layers import frozen_by_name
 
-    options = Options(**(keeping or Keeping()).wishes())
+    options = Options(**(keeping or Keeping()).given())
     shape = network.example.get("shape", ()) if isinstance(network.example, Mapping) else ()
     return Profile(
         model=name,
@@ -114,21 +114,21 @@ def profile_network(
         totals={str(cost): int(function(network.dense)) for cost, function in costs(network, dtype).items()},
         layers=tuple(_layers(network, dtype)),
         groups=tuple(_groups(network, options)),
-        frozen=tuple(asdict(frozen) for frozen in (*network.frozen, *frozen_by_wish(network, options.freeze))),
+        frozen=tuple(asdict(frozen) for frozen in (*network.frozen, *frozen_by_name(network, options.freeze))),
         notes=network.notes,
     )
 
 
 def _groups(network: Network, options: Options) -> list[dict[str, Any]]:
     """List the channel groups that a plan may cut, with their minimum number of channels."""
-    from pretrim.planning.wishes import fewest_filters, frozen_groups
+    from pretrim.planning.named_layers import fewest_filters, frozen_groups
 
     frozen, min_filters = frozen_groups(network, options.freeze), fewest_filters(network, options.min_width)
     return [
         {
             "name": group.name,
             "channels": group.channels,
-            "least": min(-(-int(filters) // group.multiplicity), group.channels),
+            "min_width": min(-(-int(filters) // group.multiplicity), group.channels),
             "layers": list(group.layers),
         }
         for group, is_frozen, filters in zip(network.groups, frozen, min_filters, strict=True)

@@ -53,7 +53,7 @@ def compress_within(
 
     _check(options)
     target = find_target(options.target, {"params": "1x"}, options.search)
-    if goal.least is not None and not 0 <= goal.least <= 1:  # 95 for 95 %? Check before the long training
+    if goal.score is not None and not 0 <= goal.score <= 1:  # 95 for 95 %? Check before the long training
         goal.check(open_data(data, options.data, model=model, reporter=reporter)[1].metric)
     prepare_output(output, options.job.overwrite, options.job.resume)
     folder = output.with_name(f"{output.name}-study")

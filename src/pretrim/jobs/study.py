@@ -46,7 +46,7 @@ class Advice:
     @property
     def path(self) -> Path | None:
         """The run folder of the best network; None if none fits."""
-        from pretrim.study.places import trial_folder
+        from pretrim.study.folders import trial_folder
 
         return None if self.found.best is None else trial_folder(self.study, self.found.best.key)
 
@@ -176,7 +176,7 @@ def recommend(
     else:
         dense_ns = None
     if "latency" in amounts:
-        _check_one_machine(choosing.places_of(all_candidates), study)
+        _check_one_machine(choosing.machines_of(all_candidates), study)
     values = limits_of(amounts, trials, device, application, dense_ns)
     comparable = choosing.of_one_machine(all_candidates)
     chosen = choosing.recommend(comparable, values)
@@ -184,15 +184,15 @@ def recommend(
         chosen = _smallest(chosen, comparable, values, wanted)
     if chosen.best is None and not chosen.relax and not chosen.of:
         raise InfeasibleBudget(f"No trial of {study.path} is done yet: run `pretrim sweep`.")
-    places = choosing.places_of(all_candidates)
-    return Advice(study.path, values, chosen, places[0] if places else None)
+    machines = choosing.machines_of(all_candidates)
+    return Advice(study.path, values, chosen, machines[0] if machines else None)
 
 
-def _check_one_machine(places: Sequence[str], study: Study) -> None:
+def _check_one_machine(machines: Sequence[str], study: Study) -> None:
     """Raise UsageError if latencies of several machines would be compared."""
-    if len(places) > 1:
+    if len(machines) > 1:
         raise UsageError(
-            f"The networks of {study.path} were not all timed on one machine ({'; '.join(places)}): latencies do not "
+            f"The networks of {study.path} were not all timed on one machine ({'; '.join(machines)}): latencies do not "
             f"compare. Name a microcontroller by --device, or leave out --latency."
         )
 
@@ -206,10 +206,10 @@ def _candidates_on_device(
     """
     if target.kind != "microcontroller":
         if timed or runtime is not None:
-            places = _machine_text(networks)
+            machines = _machine_text(networks)
             raise UsageError(
-                f"No latency of {target.name} is known for the networks of {study.path}{places}: leave out --latency, "
-                f"and measure there by `pretrim measure RUN --ssh USER@HOST`."
+                f"No latency of {target.name} is known for the networks of {study.path}{machines}: leave out "
+                f"--latency, and measure there by `pretrim measure RUN --ssh USER@HOST`."
             )
         return [_without_measured(one) for one in networks], None
     from pretrim.latency.on_board import predict
@@ -237,10 +237,10 @@ def _system(target: Board, runtime: str | None, *, timed: bool) -> System | None
 
 
 def _machine_text(networks: Sequence[Candidate]) -> str:
-    from pretrim.study.recommend import places_of
+    from pretrim.study.recommend import machines_of
 
-    places = places_of(networks)
-    return f" (they were timed on {places[0].removesuffix(': measured')})" if places else ""
+    machines = machines_of(networks)
+    return f" (they were timed on {machines[0].removesuffix(': measured')})" if machines else ""
 
 
 def _without_measured(candidate: Candidate) -> Candidate:
@@ -379,7 +379,7 @@ def write_report(
     """
     from pretrim.report import Shown, contents, write_figures, write_page
     from pretrim.study.description import read_network
-    from pretrim.study.places import TRIALS
+    from pretrim.study.folders import TRIALS
 
     output, figures = Path(output), None if figures is None else Path(figures)
     check_page(output, figures)

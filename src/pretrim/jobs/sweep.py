@@ -208,7 +208,7 @@ def asked_of_layers(keeping: Keeping) -> dict[str, Any]:
     """Return frozen layers and minimum widths as keywords of a trial. Raises UsageError for invalid widths."""
     from pretrim.planning.options import Options
 
-    options = Options(**keeping.wishes())
+    options = Options(**keeping.given())
     widths = options.min_width if isinstance(options.min_width, Mapping) else {"*": options.min_width}
     min_widths = tuple((pattern, minimum) for pattern, minimum in sorted(widths.items()) if minimum > 1)
     return {"freeze": options.freeze, "min_width": min_widths}
@@ -326,7 +326,7 @@ def _check(options: StudyOptions, model: ModelSource, data: DataSource | None) -
         raise UsageError(f"Expected --workers to be from 1 to {MAX_WORKERS}, but got {settings.workers}.")
     if settings.ray is not None and grid.search:
         raise UsageError("--search runs on one machine: leave out --search or --ray.")
-    if grid.search and settings.wishes():
+    if grid.search and settings.given():
         raise UsageError("--search chooses among all widths: leave out --search, or --freeze and --min-width.")
     if not 0 <= grid.search <= MAX_TRIALS:
         raise UsageError(f"Expected --search to be from 0 to {MAX_TRIALS}, but got {grid.search}.")
@@ -545,7 +545,7 @@ def _run(
 
 def _measure_all(folder: Path, store: Store, inputs: TrialInputs, target: Target, reporter: Reporter) -> None:
     """Export and measure every finished trial that was not measured yet. Failures are reported, and skipped."""
-    from pretrim.study.recommend import place_of
+    from pretrim.study.recommend import machine_of
 
     trials = [trial for trial in store.trials() if trial.state == "done" and trial.measured is None]
     for number, trial in enumerate(trials, start=1):
@@ -555,7 +555,7 @@ def _measure_all(folder: Path, store: Store, inputs: TrialInputs, target: Target
         except PretrimError as error:
             reporter.say(f"{name}: not measured: {error}")
             continue
-        reporter.say(f"{name}: {1e3 * record['latency_s']:.2f} ms on {place_of(record)}")
+        reporter.say(f"{name}: {1e3 * record['latency_s']:.2f} ms on {machine_of(record)}")
 
 
 def _measure(
@@ -565,7 +565,7 @@ def _measure(
     from pretrim.deploy.artifact import read
     from pretrim.measure import measure
     from pretrim.runs.load import load
-    from pretrim.study.places import trial_folder
+    from pretrim.study.folders import trial_folder
 
     run = trial_folder(folder, trial.key)
     assert target.runtime is not None  # only called with a runtime

@@ -30,7 +30,7 @@ LARGEST_EXPONENT = 1.5
 def measured_cost(
     network: Network,
     module: nn.Module,
-    place: LatencyKey,
+    key: LatencyKey,
     *,
     label: str | None = None,
     ask: Runner = here,
@@ -41,7 +41,7 @@ def measured_cost(
     Args:
         network: the analysis of the module.
         module: the dense network; timing it and a slim version (with arbitrary weights) corrects the sum of the layers.
-        place: the key to measure under.
+        key: the key to measure under.
         label: name of the device for the user.
         ask: runs the worker, here or over ssh.
         progress: called with the number of layers done and their total.
@@ -51,10 +51,10 @@ def measured_cost(
         MeasureError: the measurement failed.
         ExportError: the network cannot be converted.
     """
-    known = load_table(place)
+    known = load_table(key)
     if known is None or key_of(network) not in known.corrections:
         check_cache()
-    table = measure_table(place, wanted_axes(network, place.runtime), known=known, ask=ask, progress=progress)
+    table = measure_table(key, wanted_axes(network, key.runtime), known=known, ask=ask, progress=progress)
     if key_of(network) not in table.corrections:
         correction = correct(network, module, table, ask)
         table = replace(table, corrections={**table.corrections, key_of(network): correction})
@@ -78,10 +78,10 @@ def correct(network: Network, module: nn.Module, table: Table, ask: Runner = her
     sums = [int(uncorrected(row)) * 1e-9 for row in widths]
     with tempfile.TemporaryDirectory() as folder:
         artifacts = [
-            _artifact(network, module, row, table.place, Path(folder) / f"{number}{SUFFIXES[table.place.runtime]}")
+            _artifact(network, module, row, table.key, Path(folder) / f"{number}{SUFFIXES[table.key.runtime]}")
             for number, row in enumerate(widths)
         ]
-        measurements = measure(artifacts, Protocol(threads=table.place.threads, warmup_s=0.1), ask)
+        measurements = measure(artifacts, Protocol(threads=table.key.threads, warmup_s=0.1), ask)
     real = [measurement.latency.median_s for measurement in measurements]
     if sums[0] < 1.2 * sums[1] or real[0] <= real[1]:  # too close together to estimate a slope
         return Correction(real[0] / sums[0])
@@ -90,10 +90,10 @@ def correct(network: Network, module: nn.Module, table: Table, ask: Runner = her
     return Correction(real[0] / sums[0] ** exponent, exponent)
 
 
-def _artifact(network: Network, module: nn.Module, widths: np.ndarray, place: LatencyKey, path: Path) -> Artifact:
+def _artifact(network: Network, module: nn.Module, widths: np.ndarray, key: LatencyKey, path: Path) -> Artifact:
     """Export a network of these widths for timing only: its outputs do not matter."""
     slim = apply(module, plan_of_widths(network, widths), network=network).eval()
     shape = network.example["shape"]
     images = torch.randn(IMAGES, *shape[1:], generator=torch.Generator().manual_seed(0))
-    calibration = images if place.data_type == "int8" else None
-    return export(slim, path, place.runtime, images=images, calibration=calibration, signed=place.signed, force=True)
+    calibration = images if key.data_type == "int8" else None
+    return export(slim, path, key.runtime, images=images, calibration=calibration, signed=key.signed, force=True)

@@ -121,7 +121,7 @@ def latency_cost(
         correction: from the sum of layers to the whole network; by default the table's for this network, if any.
         label: name of the measured device, for the user; by default the table's.
     """
-    layers, left_out = timed_layers(network, table.place.runtime)
+    layers, left_out = timed_layers(network, table.key.runtime)
     known = [layer for layer in layers if layer.kind.key in table.curves]
     missing = [f"{layer.kind.kind} in {layer.name}" for layer in layers if layer.kind.key not in table.curves]
     return LatencyCost(
@@ -130,7 +130,7 @@ def latency_cost(
         curves=tuple(table.curves[layer.kind.key] for layer in known),
         start_s=table.start_s,
         correction=correction or table.corrections.get(key_of(network)) or Correction(),
-        label=label or table.place.device,
+        label=label or table.key.device,
         left_out=(*left_out, *missing),
         aligned=table.aligned,
     )

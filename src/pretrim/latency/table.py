@@ -137,7 +137,7 @@ class Correction:
 class Table:
     """The layer latencies measured under one key."""
 
-    place: LatencyKey
+    key: LatencyKey
     machine: Mapping[str, Any]
     start_s: float
     """Latency in seconds of a network that does nothing."""
@@ -153,17 +153,17 @@ class Table:
             key: {"axes": [list(axis) for axis in curve.axes], "seconds": curve.seconds.tolist()}
             for key, curve in self.curves.items()
         }
-        place = {name: getattr(self.place, name) for name in LatencyKey.__dataclass_fields__}
-        head = {"format": FORMAT, "version": VERSION, "place": place, "machine": dict(self.machine)}
+        key = {name: getattr(self.key, name) for name in LatencyKey.__dataclass_fields__}
+        head = {"format": FORMAT, "version": VERSION, "place": key, "machine": dict(self.machine)}
         corrections = {key: [entry.factor, entry.exponent] for key, entry in self.corrections.items()}
         return {**head, "start_s": self.start_s, "aligned": self.aligned, "curves": curves, "corrections": corrections}
 
     @classmethod
     def from_json(cls, data: Any) -> Table:
         """Read what :meth:`to_json` wrote. Raises MeasureError for anything else."""
-        mend = "remove it"
+        remedy = "remove it"
         records.check_header(data, FORMAT, VERSION, source="The latency table", error=MeasureError)
-        file = records.convert(data, _File, source="The latency table", error=MeasureError, mend=mend)
+        file = records.convert(data, _File, source="The latency table", error=MeasureError, remedy=remedy)
         try:
             curves = {key: curve.checked(file.aligned) for key, curve in file.curves.items()}
         except ValueError as error:
@@ -210,13 +210,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretrim" / "latency"
 
 
-def load_table(place: LatencyKey) -> Table | None:
+def load_table(key: LatencyKey) -> Table | None:
     """Load the cached table of a key; None if there is none. Raises MeasureError if it is damaged."""
-    file = cache_folder() / f"{place.slug}.json"
+    file = cache_folder() / f"{key.slug}.json"
     try:
-        table = Table.from_json(records.load(file.read_bytes(), source=file, error=MeasureError, mend="remove it"))
-        if table.place != place:
-            raise ValueError(f"it is of {table.place}")
+        table = Table.from_json(records.load(file.read_bytes(), source=file, error=MeasureError, remedy="remove it"))
+        if table.key != key:
+            raise ValueError(f"it was measured under {table.key}")
         return table
     except FileNotFoundError:
         return None
@@ -240,7 +240,7 @@ def save_table(table: Table) -> None:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / f"{table.place.slug}.json", json.dumps(table.to_json()) + "\n")
+        write_text(folder / f"{table.key.slug}.json", json.dumps(table.to_json()) + "\n")
     except OSError as error:
         raise _cannot_save(folder, error) from error
 
@@ -268,7 +268,7 @@ def axis_of(largest: int, *, is_fixed: bool) -> tuple[int, ...]:
 
 
 def measure_table(
-    place: LatencyKey,
+    key: LatencyKey,
     wanted: Mapping[LayerKind, tuple[tuple[int, ...], ...]],
     *,
     known: Table | None = None,
@@ -278,7 +278,7 @@ def measure_table(
     """Measure the layers that a table lacks, and return the table extended by them.
 
     Args:
-        place: the key to measure under.
+        key: the key to measure under.
         wanted: the layer kinds to measure, each with the axes of its widths.
         known: the table measured earlier under this key; curves that already cover the widths are not measured again.
         ask: runs the worker, here or over ssh.
@@ -298,10 +298,10 @@ def measure_table(
     machine: Mapping[str, Any] = {}
     for start in range(0, len(jobs), CHUNK):
         chunk = jobs[start : start + CHUNK]
-        machine, times = _time_layers(place, chunk, ask)
+        machine, times = _time_layers(key, chunk, ask)
         seconds.update(((kind.key, widths), time) for (kind, widths), time in zip(chunk, times, strict=True))
         progress(min(start + CHUNK, len(jobs)), len(jobs))
-    aligned = known.aligned if known is not None else _alignment(place, ask)
+    aligned = known.aligned if known is not None else _alignment(key, ask)
     start_s = seconds[EMPTY_LAYER.key, (1,)]
     for kind, axes in missing.items():
         grid = np.array([seconds[kind.key, widths] for widths in product(*axes)]).reshape([len(axis) for axis in axes])
@@ -309,16 +309,16 @@ def measure_table(
         for axis in range(grid.ndim):  # measurement noise must not make a wider layer faster
             grid = np.maximum.accumulate(grid, axis=axis)
         curves[kind.key] = Curve(axes, grid, aligned)
-    return Table(place, machine, start_s, curves, {} if known is None else known.corrections, aligned)
+    return Table(key, machine, start_s, curves, {} if known is None else known.corrections, aligned)
 
 
-def _alignment(place: LatencyKey, ask: Runner) -> int:
+def _alignment(key: LatencyKey, ask: Runner) -> int:
     """Find the multiple that kernels pad widths to.
 
     It is 16 if 72 channels take as long as 80 and 88 as long as 96, but 80 do not take as long as 88.
     """
     jobs = [(PROBE, (width, width)) for _ in range(PROBE_REPEATS) for width in PROBE_WIDTHS]
-    times = np.array(_time_layers(place, jobs, ask)[1]).reshape(PROBE_REPEATS, len(PROBE_WIDTHS)).min(axis=0)
+    times = np.array(_time_layers(key, jobs, ask)[1]).reshape(PROBE_REPEATS, len(PROBE_WIDTHS)).min(axis=0)
     is_wide = (
         times[0] > EQUAL_RATIO * times[1] and times[2] > EQUAL_RATIO * times[3] and times[1] < EQUAL_RATIO * times[2]
     )
@@ -334,21 +334,21 @@ def _covers(curve: Curve | None, axes: Iterable[tuple[int, ...]]) -> bool:
 
 
 def _time_layers(
-    place: LatencyKey, jobs: Sequence[tuple[LayerKind, tuple[int, ...]]], ask: Runner
+    key: LatencyKey, jobs: Sequence[tuple[LayerKind, tuple[int, ...]]], ask: Runner
 ) -> tuple[Mapping[str, Any], list[float]]:
     """Time layers in one worker process: the machine's record, and the median seconds of each layer."""
-    write = WRITERS[place.runtime]
+    write = WRITERS[key.runtime]
     with tempfile.TemporaryDirectory() as folder:
         files, entries = [], []
         for number, (kind, widths) in enumerate(jobs):
-            model = write(kind, widths, int8=place.data_type == "int8", signed=place.signed)
-            file = Path(folder) / f"{number}{SUFFIXES[place.runtime]}"
+            model = write(kind, widths, int8=key.data_type == "int8", signed=key.signed)
+            file = Path(folder) / f"{number}{SUFFIXES[key.runtime]}"
             file.write_bytes(model.content)
             files.append(file)
             entry = {"shape": list(model.shape), "data_type": model.data_type}
             # A sum has two inputs of the same shape; a loader uses only as many as its model has.
-            entries.append({"path": file.name, "runtime": place.runtime, "inputs": [entry, entry]})
-        request = {"artifacts": entries, "threads": place.threads, "each": True, "runs": 5, "seconds": 0.01}
-        request |= {"warmup_s": 0.003, "rounds": 1, "providers": [place.provider]}
+            entries.append({"path": file.name, "runtime": key.runtime, "inputs": [entry, entry]})
+        request = {"artifacts": entries, "threads": key.threads, "each": True, "runs": 5, "seconds": 0.01}
+        request |= {"warmup_s": 0.003, "rounds": 1, "providers": [key.provider]}
         answer = parse_answer(ask(request, files), len(jobs))
     return answer.machine, [samples[0] for samples in answer.samples_s]

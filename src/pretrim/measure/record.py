@@ -148,11 +148,11 @@ def parse_answer(text: str, artifacts: int) -> Answer:
     line = next((line for line in text.splitlines() if line.startswith(MARK)), None)
     if line is None:
         raise MeasureError("The worker gave no measurement: run it again.")
-    source, mend = "The worker's answer", "Run it again"
-    data = records.load(line.removeprefix(MARK), source=source, error=MeasureError, mend=mend)
-    answer = records.convert(_printable(data), Answer, source=source, error=MeasureError, mend=mend)
+    source, remedy = "The worker's answer", "Run it again"
+    data = records.load(line.removeprefix(MARK), source=source, error=MeasureError, remedy=remedy)
+    answer = records.convert(_printable(data), Answer, source=source, error=MeasureError, remedy=remedy)
     if len(answer.results) != artifacts:
-        raise MeasureError(f"{source} has {len(answer.results)} results for {artifacts} artifacts. {mend}.")
+        raise MeasureError(f"{source} has {len(answer.results)} results for {artifacts} artifacts. {remedy}.")
     return answer
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pretrim.analysis.network import Group, IntArray, Network
 
 from .budget import ResolvedBudget
+from .named_layers import fewest_filters, frozen_groups
 from .options import Options
-from .wishes import fewest_filters, frozen_groups
 
 FloatArray = NDArray[np.float64]
 

@@ -118,7 +118,7 @@ class Plan:
             raise PlanError("The file is JSON, but not a plan of pretrim: make one with `pretrim plan`.")
         if type(data.get("version")) is not int or data["version"] != VERSION:
             raise PlanError(f"Expected a plan of version {VERSION}, but got {data.get('version')!r}: update pretrim.")
-        plan = records.convert(data, cls, source=source, error=PlanError, mend="make it again")
+        plan = records.convert(data, cls, source=source, error=PlanError, remedy="make it again")
         try:
             _check(plan)
         except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -146,7 +146,7 @@ class Plan:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise PlanError(f"Cannot read the plan {path} ({reason}).") from error
-        plain = records.load(content, source=path, error=PlanError, mend="make it again with `pretrim plan`")
+        plain = records.load(content, source=path, error=PlanError, remedy="make it again with `pretrim plan`")
         return cls.from_json(plain, path)
 
 

@@ -26,10 +26,10 @@ def show_profile(console: Console, record: Mapping[str, Any]) -> None:
     for name, value in record["totals"].items():
         totals.add_row(COSTS[name][0], amount(name, value), f"{value:,}")
     show_table(console, "Total", totals)
-    has_minimum = any(group["least"] > 1 for group in record["groups"])
+    has_minimum = any(group["min_width"] > 1 for group in record["groups"])
     groups = Table("<group", "channels", *(["at least"] if has_minimum else []), "<~layers")
     for group in record["groups"]:
-        numbers = [group["channels"], *([group["least"]] if has_minimum else [])]
+        numbers = [group["channels"], *([group["min_width"]] if has_minimum else [])]
         groups.add_row(Text(group["name"]), *map(str, numbers), Text(first_of(group["layers"], most=4)))
     show_table(console, "Channel groups: filters that are kept or removed together", groups)
     if record["frozen"]:
@@ -61,9 +61,9 @@ def _short_kind(kind: str) -> str:
 
 
 def _frozen(entries: Sequence[Mapping[str, Any]]) -> Table:
-    has_places = any(entry["place"] for entry in entries)
+    has_places = any(entry["source_line"] for entry in entries)
     table = Table("<layer", "filters", "<~reason", *(["<?seen at"] if has_places else []))
     for entry in entries:
-        places = [Text(entry["place"])] if has_places else []
+        places = [Text(entry["source_line"])] if has_places else []
         table.add_row(Text(entry["layer"]), str(entry["filters"]), Text(entry["reason"]), *places)
     return table

@@ -22,7 +22,7 @@ SHORTEST_S = 0.5
 def show_trials(console: Console, trials: Sequence[Trial]) -> None:
     """Print every trial, most MACs first; the report has the means over seeds. A narrow terminal gets fewer columns."""
     from pretrim.study.predicted import predicted
-    from pretrim.study.recommend import place_of
+    from pretrim.study.recommend import machine_of
     from pretrim.train import ACCURACY
 
     on_boards = {trial.key: predicted(trial) for trial in trials}
@@ -54,7 +54,7 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             "stopped" if trial.state == "stopped" else "",
         )
     show_table(console, f"{len(finished)} trial{'s' if len(finished) != 1 else ''}", table)
-    for place in dict.fromkeys(place_of(trial.measured) for trial in finished if trial.measured):
+    for place in dict.fromkeys(machine_of(trial.measured) for trial in finished if trial.measured):
         show_line(console, f"latency: {place}")
     for label in dict.fromkeys(time_label(prediction) for prediction in on_boards.values() if prediction is not None):
         show_line(console, f"on its board, {label}")

@@ -21,8 +21,8 @@ from pretrim.study.recommend import (
     Candidate,
     candidates,
     compared,
+    machines_of,
     of_one_machine,
-    places_of,
 )
 from pretrim.study.rows import Trial
 from pretrim.study.settings import DENSE, StudyConfig
@@ -66,13 +66,13 @@ def contents(shown: Shown) -> dict[str, Any]:
     by_key = {trial.key: trial for trial in trials}
     names = [resource.name for resource in RESOURCES if any(resource.name in candidate.costs for candidate in found)]
     limits, device = study_limits(trials)
-    place = next(iter(places_of(found)), "")
+    machine = next(iter(machines_of(found)), "")
     detailed = _detailed(found)
     return {
         "kind": "study",
         "study": shown.name,
         "resources": [
-            {**vars(resource), "detail": place if resource.name in MEASURED else ""}
+            {**vars(resource), "detail": machine if resource.name in MEASURED else ""}
             for resource in RESOURCES
             if resource.name in names
         ],

@@ -49,8 +49,8 @@ def read(path: str | Path) -> RunRecord:
             f"No run in {path} (its {RECORD}: {error.strerror}): give the folder that `pretrim compress -o` wrote"
             f"{'' if nearby is None else f', such as {nearby}'}."
         ) from error
-    mend = "the file is truncated or edited, copy it again"
-    return RunRecord.from_json(records.load(content, source=file, error=CheckpointError, mend=mend))
+    remedy = "the file is truncated or edited, copy it again"
+    return RunRecord.from_json(records.load(content, source=file, error=CheckpointError, remedy=remedy))
 
 
 def _run_near(path: Path) -> Path | None:

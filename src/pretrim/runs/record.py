@@ -222,7 +222,7 @@ class _File:
 
 
 def _record(data: Mapping[str, Any]) -> RunRecord:
-    file = records.convert(data, _File, source=RECORD, error=CheckpointError, mend="save again")
+    file = records.convert(data, _File, source=RECORD, error=CheckpointError, remedy="save again")
     plan, input_ = Plan.from_json(file.plan), file.input
     if plan.fingerprint != file.fingerprints.dense:
         raise ValueError("its plan is for another model")
@@ -246,7 +246,7 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
 def check_results(results: Mapping[str, Any]) -> None:
     """Raises CheckpointError if results use a name of a run's record for a value of another type."""
     records.convert(
-        dict(results), _Results, source="The entry results", error=CheckpointError, mend="name it otherwise"
+        dict(results), _Results, source="The entry results", error=CheckpointError, remedy="name it otherwise"
     )
 
 

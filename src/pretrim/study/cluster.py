@@ -19,8 +19,8 @@ from typing import Any
 from pretrim.errors import PretrimError, UsageError, shown
 from pretrim.files import write_bytes
 
+from .folders import trial_folder
 from .optuna_export import OptunaExport
-from .places import trial_folder
 from .progress import Running
 from .rows import Trial
 from .settings import StudyConfig, TrialSpec

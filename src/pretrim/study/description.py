@@ -49,8 +49,8 @@ def read_network(folder: Path) -> dict[str, Any] | None:
     """Read the description; None if it is missing or damaged."""
     source = folder / NETWORK
     try:
-        plain = records.load(source.read_bytes(), source=source, error=StudyError, mend="remove it")
-        records.convert(plain, _Described, source=source, error=StudyError, mend="remove it")
+        plain = records.load(source.read_bytes(), source=source, error=StudyError, remedy="remove it")
+        records.convert(plain, _Described, source=source, error=StudyError, remedy="remove it")
     except (OSError, StudyError):
         return None
     return dict(plain)

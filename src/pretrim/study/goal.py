@@ -20,23 +20,23 @@ class Goal:
 
     Attributes:
         drop: allowed drop from the dense network, in points for a share, else in percent of the dense score.
-        least: the score itself: a minimum, or a maximum for metrics where lower is better.
+        score: the score itself: a minimum, or a maximum for metrics where lower is better.
     """
 
     drop: float | None = None
-    least: float | None = None
+    score: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.drop is None) == (self.least is None):
+        if (self.drop is None) == (self.score is None):
             raise UsageError("--drop is from the dense network, --accuracy is the accuracy itself: give one of them.")
         if self.drop is not None and not 0 <= self.drop < math.inf:
             raise UsageError(f"Expected --drop to be 0 or more points, but got {self.drop:g}.")
 
     def threshold(self, metric: Metric, dense: float | None) -> float:
         """The score that just meets the goal. Raises UsageError if it depends on a dense score that is not known."""
-        if self.least is not None:
+        if self.score is not None:
             self.check(metric)
-            return self.least
+            return self.score
         if dense is None or self.drop is None:
             raise UsageError("--drop needs the dense network in the study: sweep without --no-dense, or --accuracy.")
         allowed = self.drop / 100 * (1.0 if metric.is_share else abs(dense))
@@ -44,15 +44,15 @@ class Goal:
 
     def check(self, metric: Metric) -> None:
         """Raises UsageError for an impossible score."""
-        if self.least is not None and metric.is_share and not 0 <= self.least <= 1:
+        if self.score is not None and metric.is_share and not 0 <= self.score <= 1:
             raise UsageError(
-                f"Expected --accuracy to be from 0 to 100 %, but got {metric.show(self.least)}: write it as 90% or 0.9."
+                f"Expected --accuracy to be from 0 to 100 %, but got {metric.show(self.score)}: write it as 90% or 0.9."
             )
 
     def words(self, metric: Metric) -> str:
         """A description of the goal, for messages."""
-        if self.least is not None:
-            return f"validation {metric.title} of {metric.show(self.least)}"
+        if self.score is not None:
+            return f"validation {metric.title} of {metric.show(self.score)}"
         return f"within {self.drop:g} {'points' if metric.is_share else '%'} of dense"
 
 

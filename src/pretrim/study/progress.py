@@ -30,7 +30,7 @@ EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """The progress of a training.
 
     Attributes:
@@ -48,7 +48,7 @@ class Place:
     score: Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)] | None = None
 
     @classmethod
-    def of(cls, progress: Progress) -> Place:
+    def of(cls, progress: Progress) -> Position:
         """Convert the progress that a training reports after a step."""
         done = (progress.epoch - 1 + progress.step / max(progress.steps, 1)) / progress.epochs
         score = progress.validation_score
@@ -68,22 +68,22 @@ class Running:
 
     Attributes:
         trial: the trial.
-        place: its progress; None before its first report.
+        position: its progress; None before its first report.
     """
 
     trial: Trial
-    place: Place | None = None
+    position: Position | None = None
 
 
-def tell(store: Store, key: str, place: Place) -> None:
+def tell(store: Store, key: str, position: Position) -> None:
     """Store a trial's progress. Raises StudyError if the database cannot be used.
 
     Args:
         store: the study's trials.
         key: the trial's key.
-        place: its progress.
+        position: its progress.
     """
-    text = json.dumps(asdict(place), allow_nan=False)
+    text = json.dumps(asdict(position), allow_nan=False)
     identity = {"study": store.name, "key": key}
     update = sql.update(PROGRESS).where(PROGRESS.c.study == store.name, PROGRESS.c.key == key)
 
@@ -108,15 +108,15 @@ def running(store: Store) -> list[Running]:
         PROGRESS.c.key.in_(sql.select(TRIALS.c.key).where(TRIALS.c.study == store.name, TRIALS.c.state == "running")),
     )
     rows = store.database.run(lambda connection: connection.execute(query).all())
-    places = {key: _read(text) for key, text in rows}
-    return [Running(trial, places.get(trial.key)) for trial in trials]
+    positions = {key: _read(text) for key, text in rows}
+    return [Running(trial, positions.get(trial.key)) for trial in trials]
 
 
-def _read(text: object) -> Place | None:
+def _read(text: object) -> Position | None:
     """The stored progress; None if it is damaged."""
     try:
-        plain = records.load(str(text), source="progress", error=StudyError, mend="")
-        return records.convert(plain, Place, source="progress", error=StudyError, mend="")
+        plain = records.load(str(text), source="progress", error=StudyError, remedy="")
+        return records.convert(plain, Position, source="progress", error=StudyError, remedy="")
     except StudyError:
         return None
 
@@ -136,4 +136,4 @@ class Teller:
         """Store the latest progress if it is new. Raises StudyError if the database cannot be used."""
         progress, self._last = self._last, None
         if progress is not None:
-            tell(self.store, self.key, Place.of(progress))
+            tell(self.store, self.key, Position.of(progress))

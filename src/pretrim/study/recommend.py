@@ -122,7 +122,7 @@ class Recommendation:
     """The best and next best networks that fit, and what more of a resource would buy; if none fits, what to relax.
 
     `fitting` of `of` networks meet every limit. `comparison` compares the best with the next best on the same
-    validation images. If nothing fits, `least` holds the smallest amount of each limited resource that any network
+    validation images. If nothing fits, `smallest` holds the smallest amount of each limited resource that any network
     takes, where that exceeds the limit.
     """
 
@@ -133,7 +133,7 @@ class Recommendation:
     fitting: int
     of: int
     comparison: Comparison | None = None
-    least: Mapping[str, float] = field(default_factory=dict)
+    smallest: Mapping[str, float] = field(default_factory=dict)
 
 
 def candidates(trials: Iterable[Trial]) -> list[Candidate]:
@@ -158,19 +158,19 @@ def candidates(trials: Iterable[Trial]) -> list[Candidate]:
                 costs=costs,
                 validated=record.get("validation"),
                 tested=record.get("test"),
-                timed_on=None if trial.measured is None else place_of(trial.measured),
+                timed_on=None if trial.measured is None else machine_of(trial.measured),
                 metric=trial.metric,
             )
         )
     return finished
 
 
-def place_of(measured: Mapping[str, Any]) -> str:
+def machine_of(measured: Mapping[str, Any]) -> str:
     """Describe what a measured latency holds for; studies of older versions do not record all of it.
 
-    >>> place_of({"machine": {"cpu": "Xeon"}, "runtime": "litert", "data_type": "int8", "threads": 1})
+    >>> machine_of({"machine": {"cpu": "Xeon"}, "runtime": "litert", "data_type": "int8", "threads": 1})
     'Xeon, LiteRT, int8, 1 thread: measured'
-    >>> place_of({})
+    >>> machine_of({})
     'a machine that was not recorded: measured'
     """
     machine = (measured.get("machine") or {}).get("cpu", "a machine that was not recorded")
@@ -180,20 +180,20 @@ def place_of(measured: Mapping[str, Any]) -> str:
     return f"{', '.join(str(word) for word in words if word)}: measured"
 
 
-def places_of(found: Iterable[Candidate]) -> list[str]:
+def machines_of(found: Iterable[Candidate]) -> list[str]:
     """The distinct descriptions of what the networks' latencies hold for, most frequent first."""
     counted = Counter(
         candidate.timed_on for candidate in found if candidate.timed_on is not None and "latency" in candidate.costs
     )
-    return [place for place, _ in counted.most_common()]
+    return [machine for machine, _ in counted.most_common()]
 
 
 def of_one_machine(found: Sequence[Candidate]) -> list[Candidate]:
     """Drop latencies and energies that were not measured where most were, because they are not comparable."""
-    places = places_of(found)
+    machines = machines_of(found)
     return [
         candidate
-        if candidate.timed_on in (None, *places[:1])
+        if candidate.timed_on in (None, *machines[:1])
         else replace(
             candidate,
             timed_on=None,
@@ -205,8 +205,8 @@ def of_one_machine(found: Sequence[Candidate]) -> list[Candidate]:
 
 def title_of(resource: Resource, found: Sequence[Candidate]) -> str:
     """The title of a resource for display; latency and energy include what they hold for."""
-    places = places_of(found) if resource.name in MEASURED else []
-    return f"{resource.title} ({places[0]})" if places else resource.title
+    machines = machines_of(found) if resource.name in MEASURED else []
+    return f"{resource.title} ({machines[0]})" if machines else resource.title
 
 
 def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recommendation:
@@ -269,7 +269,7 @@ def recommend(found: Sequence[Candidate], limits: Mapping[str, float]) -> Recomm
         fitting=len(fitting),
         of=len(found),
         comparison=None if best is None or next_best is None else compared(next_best, best),
-        least={} if best else {name: value for name, value in minima.items() if value > limits[name]},
+        smallest={} if best else {name: value for name, value in minima.items() if value > limits[name]},
     )
 
 
@@ -310,7 +310,7 @@ def to_json(found: Recommendation) -> dict[str, Any]:
             {"resource": relax.resource.name, "limit": relax.limit, "needed": relax.needed, "key": relax.candidate.key}
             for relax in found.relax
         ],
-        "least": dict(found.least),
+        "smallest": dict(found.smallest),
         "fitting": found.fitting,
         "of": found.of,
         "comparison": None if found.comparison is None else found.comparison.to_json(),

@@ -187,12 +187,12 @@ def _check_scores(record: Mapping[str, Any], splits: Sequence[str], source: str)
     """Raises StudyError unless the record has valid scores of these splits in the metric that it names."""
     stored = record.get("metric")
     metric = (
-        ACCURACY if stored is None else records.convert(stored, Metric, source=source, error=StudyError, mend=_MEND)
+        ACCURACY if stored is None else records.convert(stored, Metric, source=source, error=StudyError, remedy=_MEND)
     )
     names = tuple(f"{split}_{metric.name}" for split in splits)
     scores = {name: record[name] for name in names if name in record}
     record_type = _scores(names, is_share=metric.is_share)
-    records.convert(scores, record_type, source=source, error=StudyError, mend=_MEND, is_loaded=True)
+    records.convert(scores, record_type, source=source, error=StudyError, remedy=_MEND, is_loaded=True)
 
 
 @cache
@@ -205,9 +205,9 @@ def _read(text: str | None, kind: type[Any], source: str) -> Mapping[str, Any] |
     """Parse JSON text that must be an object and convert to a record of type `kind`; returns the plain object."""
     if text is None:
         return None
-    plain = records.load(text, source=source, error=StudyError, mend=_MEND)
-    records.convert(plain, dict, source=source, error=StudyError, mend=_MEND, is_loaded=True)
-    records.convert(plain, kind, source=source, error=StudyError, mend=_MEND, is_loaded=True)
+    plain = records.load(text, source=source, error=StudyError, remedy=_MEND)
+    records.convert(plain, dict, source=source, error=StudyError, remedy=_MEND, is_loaded=True)
+    records.convert(plain, kind, source=source, error=StudyError, remedy=_MEND, is_loaded=True)
     result: Mapping[str, Any] = plain
     return result
 
@@ -217,7 +217,7 @@ def _spec(row: Any, settings: Mapping[str, Any]) -> TrialSpec:
     if not _KEY.fullmatch(str(row.key)):
         raise StudyError(f"{row.key!r} is not the key of a trial: the row was not written by pretrim, and is left out.")
     source = f"What trial {row.key} asks for"
-    plain = records.load(row.asked, source=source, error=StudyError, mend="the row is left out")
+    plain = records.load(row.asked, source=source, error=StudyError, remedy="the row is left out")
     spec = TrialSpec.from_json(plain, source)
     if row.key not in (question_key(settings, spec), question_key(settings, spec, as_asked=True)):
         raise StudyError(f"The key {row.key} does not match what its trial asks for: the row is left out.")

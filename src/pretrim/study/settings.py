@@ -119,7 +119,7 @@ class TrialSpec:
     @classmethod
     def from_json(cls, data: Any, source: str = "What a trial asks for") -> TrialSpec:
         """Read what :meth:`to_json` wrote, also in older studies. Raises StudyError for anything else."""
-        stored = records.convert(data, _StoredSpec, source=source, error=StudyError, mend="the trial is left out")
+        stored = records.convert(data, _StoredSpec, source=source, error=StudyError, remedy="the trial is left out")
         fields = {name: value for name, value in vars(stored).items() if name != "keep"}
         try:
             return cls(budget_fraction=stored.keep, **fields)
@@ -235,7 +235,7 @@ class StudyConfig:
         names = {earlier: name for name, earlier in EARLIER.items()}
         plain = {names.get(name, name): value for name, value in data.items()}
         source = "The study's settings"
-        return records.convert(plain, cls, source=source, error=StudyError, mend="take a copy of the study")
+        return records.convert(plain, cls, source=source, error=StudyError, remedy="take a copy of the study")
 
 
 def key_of(settings: StudyConfig, asked: TrialSpec) -> str:

@@ -107,15 +107,15 @@ class Store:
         row = self._study_row()
         if row is None:
             raise StudyError(f"No study called {self.name} in {hidden(self.url)}.")
-        source, mend = f"The settings of study {self.name}", "take a copy of the study"
+        source, remedy = f"The settings of study {self.name}", "take a copy of the study"
         if type(row.version) is not int:
             raise StudyError(f"{source} are damaged: the version is {row.version!r}. Take a copy of the study.")
         if row.version > VERSION:
             raise StudyError(
                 f"Expected a study of version {VERSION}, but it is of version {row.version}: update pretrim."
             )
-        plain = records.load(row.settings, source=source, error=StudyError, mend=mend)
-        self._settings = records.convert(plain, dict, source=source, error=StudyError, mend=mend)
+        plain = records.load(row.settings, source=source, error=StudyError, remedy=remedy)
+        self._settings = records.convert(plain, dict, source=source, error=StudyError, remedy=remedy)
         return StudyConfig.from_json(self._settings)
 
     def _study_row(self) -> Any:

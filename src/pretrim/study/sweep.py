@@ -19,9 +19,9 @@ from pretrim.errors import PretrimError, StudyError
 from pretrim.files import write_text
 
 from .database import sqlite_url, without_password
+from .folders import TRIALS
 from .inputs import TrialInputs
 from .optuna_export import OptunaExport
-from .places import TRIALS
 from .progress import Running, running
 from .rows import Trial
 from .settings import StudyConfig
@@ -91,10 +91,10 @@ def open_study(folder: Path, storage: str | None = None, name: str | None = None
         raise StudyError(f"No study in {folder} (it has no {RECORD}): make one with `pretrim sweep`.") from error
     except OSError as error:
         raise StudyError(f"Cannot read {RECORD} of the study in {folder} ({error.strerror}).") from error
-    mend = "take a copy of the study"
-    plain = records.load(text, source=file, error=StudyError, mend=mend)
+    remedy = "take a copy of the study"
+    plain = records.load(text, source=file, error=StudyError, remedy=remedy)
     records.check_header(plain, FORMAT, VERSION, source=file, error=StudyError)
-    description = records.convert(plain, _Described, source=file, error=StudyError, mend=mend)
+    description = records.convert(plain, _Described, source=file, error=StudyError, remedy=remedy)
     return Store(storage or description.storage or default_storage(folder), name or description.name)
 
 

@@ -95,7 +95,7 @@ def run_trial(
         "costs": plan_costs,
         "dense": costs_of(dense.network, dense.network.dense, config.dtype),
         "on_boards": _on_boards(dense.network, {"dense": dense.network.dense, "slim": plan.widths}),
-        "predicted_on": {PREDICTED[runtime]: places(config, runtime) for runtime in inputs.latency},
+        "predicted_on": {PREDICTED[runtime]: latency_conditions(config, runtime) for runtime in inputs.latency},
         "widths": [int(width) for width in plan.widths],
         **_results(trained),
     }
@@ -163,7 +163,7 @@ def _on_boards(network: Network, widths: dict[str, IntArray]) -> dict[str, Any] 
         return None
 
 
-def places(config: StudyConfig, runtime: str) -> dict[str, Any]:
+def latency_conditions(config: StudyConfig, runtime: str) -> dict[str, Any]:
     """What this machine's predicted latency holds for: machine, runtime, data type, threads."""
     key = latency_key(config, runtime)
     return {"machine": key.device, "runtime": key.runtime, "data_type": key.data_type, "threads": key.threads}

@@ -109,7 +109,7 @@ def run_claimed(
     from pretrim.errors import PretrimError
     from pretrim.train import Interrupted
 
-    from .places import trial_folder
+    from .folders import trial_folder
     from .progress import Teller
     from .store import Finished
     from .trial import Stopped, run_trial

@@ -88,12 +88,12 @@ class Execution:
         """Read what :meth:`to_json` wrote."""
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
-    def keeps(self, wish: Execution) -> bool:
-        """Whether this execution agrees with every option that `wish` sets, apart from the device."""
+    def keeps(self, requested: Execution) -> bool:
+        """Whether this execution agrees with every option that `requested` sets, apart from the device."""
         names = ("precision", "channels_last", "compile", "threads")
-        pinned = {name: getattr(wish, name) for name in names if getattr(wish, name) is not None}
+        pinned = {name: getattr(requested, name) for name in names if getattr(requested, name) is not None}
         return all(getattr(self, name) == value for name, value in pinned.items()) and (
-            self.deterministic or not wish.deterministic
+            self.deterministic or not requested.deterministic
         )
 
 
@@ -110,27 +110,27 @@ Step: TypeAlias = Callable[[Execution], None]
 
 
 def choose(
-    wish: Execution, model: nn.Module, device: torch.device, run: Step, *, steps: int, batch: int
+    requested: Execution, model: nn.Module, device: torch.device, run: Step, *, steps: int, batch: int
 ) -> ExecutionChoice:
-    """Decide the open options of `wish`: by timing `run` if the training has enough `steps`, else by a default.
+    """Decide the open options of `requested`: by timing `run` if the training has enough `steps`, else by a default.
 
     The model's values are restored and its gradients cleared; the caller must set its memory layout.
 
     Args:
-        wish: the requested execution; its options that are None are open.
+        requested: the requested execution; its options that are None are open.
         model: the network.
         device: the device to train on.
         run: runs one training step.
         steps: number of steps of the whole training.
         batch: images per step.
     """
-    wish = replace(wish, device=str(device), threads=wish.threads or torch.get_num_threads())
-    options = candidates(wish, device, bfloat16_is_fast(device))
-    is_open = len(options) > 1 or (device.type == "cuda" and wish.compile is None)
+    requested = replace(requested, device=str(device), threads=requested.threads or torch.get_num_threads())
+    options = candidates(requested, device, bfloat16_is_fast(device))
+    is_open = len(options) > 1 or (device.type == "cuda" and requested.compile is None)
     if not is_open or len(options) * TIMED_STEPS > steps * SMALLEST_SHARE:
         chosen = options[0]
         return ExecutionChoice(replace(chosen, compile=bool(chosen.compile)), {})
-    with _restored(model), threads(wish.threads):
+    with _restored(model), threads(requested.threads):
         seconds = fastest(options, lambda option: _seconds(run, option))
     best = min(seconds, key=seconds.__getitem__)
     compiled = best.compile if best.compile is not None else pays_to_compile(device, seconds[best] * steps)
@@ -138,24 +138,25 @@ def choose(
     return ExecutionChoice(replace(best, compile=compiled), speeds)
 
 
-def candidates(wish: Execution, device: torch.device, bfloat16: bool) -> list[Execution]:
-    """List every execution that agrees with `wish`; the first one is the default if nothing is timed.
+def candidates(requested: Execution, device: torch.device, bfloat16: bool) -> list[Execution]:
+    """List every execution that agrees with `requested`; the first one is the default if nothing is timed.
 
     Args:
-        wish: the requested execution.
+        requested: the requested execution.
         device: the device to train on.
         bfloat16: whether the device computes in bfloat16.
     """
-    layouts = [True, False] if wish.channels_last is None else [wish.channels_last]
+    layouts = [True, False] if requested.channels_last is None else [requested.channels_last]
     precisions: list[Precision] = ["float32", "bfloat16"] if bfloat16 else ["float32"]
-    if device.type == "cuda" and wish.channels_last is None:
+    if device.type == "cuda" and requested.channels_last is None:
         layouts = [True]
     if device.type == "cuda":  # without bfloat16, tensor cores take float16, which is slow on older GPUs
         precisions = ["bfloat16"] if bfloat16 else ["float32", "float16"]
-    if wish.precision is not None:
-        precisions = [wish.precision]
+    if requested.precision is not None:
+        precisions = [requested.precision]
     return [
-        replace(wish, channels_last=layout, precision=precision) for precision, layout in product(precisions, layouts)
+        replace(requested, channels_last=layout, precision=precision)
+        for precision, layout in product(precisions, layouts)
     ]
 
 

@@ -104,7 +104,7 @@ class Training:
         }
 
 
-class Told(TypedDict, total=False):
+class Callbacks(TypedDict, total=False):
     """Callbacks of a training, called in the main process."""
 
     on_start: Callable[[ExecutionChoice], None] | None
@@ -127,7 +127,7 @@ def train(
     made_of: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
     task: Task | None = None,
-    **told: Unpack[Told],
+    **callbacks: Unpack[Callbacks],
 ) -> Training:
     """Train a model **in place** on the training split; scores on the validation split are recorded but not used.
 
@@ -151,7 +151,7 @@ def train(
         made_of: plain JSON that a resumed training must match, in addition to recipe and data (for example the plan).
         accelerator: an existing Accelerator to use; by default one is created.
         task: the task of the network; defaults to classification.
-        told: callbacks (`Told`).
+        callbacks: callbacks (`Callbacks`).
 
     Raises:
         PretrimError: the loss or the weights are no longer finite. The checkpoint is then the last good one.
@@ -176,7 +176,7 @@ def train(
         stack.enter_context(torch.random.fork_rng(devices=cuda_devices))
         stack.enter_context(layout_warnings_ignored())
         stack.enter_context(onednn.avoided(model, active=device.type == "cpu"))
-        training = _Training(model, data, recipe, device, accelerator, teacher, task or Classification(), told)
+        training = _Training(model, data, recipe, device, accelerator, teacher, task or Classification(), callbacks)
         choice = (
             ExecutionChoice(_execution_on(saved.execution, device), saved.speeds)
             if saved
@@ -186,7 +186,7 @@ def train(
         stack.enter_context(kernels(choice.execution))
         stop = stack.enter_context(listening()) if checkpoint is not None else StopRequest()
         training.prepare(choice, saved)
-        if accelerator.is_main_process and (on_start := told.get("on_start")) is not None:
+        if accelerator.is_main_process and (on_start := callbacks.get("on_start")) is not None:
             on_start(choice)
         return training.run(stop, checkpoint, made_of)
 
@@ -242,13 +242,13 @@ class _Training:
         accelerator: Accelerator,
         teacher: Teacher | None,
         task: Task,
-        told: Told,
+        callbacks: Callbacks,
     ) -> None:
         self.model, self.data, self.recipe, self.device = model.to(device), data, recipe, device
         self.accelerator, self.teacher, self.task = accelerator, teacher, task
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         main = accelerator.is_main_process
-        self.on_step, self.on_epoch = (told.get("on_step"), told.get("on_epoch")) if main else (None, None)
+        self.on_step, self.on_epoch = (callbacks.get("on_step"), callbacks.get("on_epoch")) if main else (None, None)
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self.feed = BatchSource(data, recipe, device, rank=self.rank, world=self.world, dtype=dtype, task=task)
         self.steps, self.batch_size = self.feed.steps, self.feed.batch_size

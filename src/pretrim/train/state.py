@@ -166,16 +166,16 @@ def read(path: Path) -> State:
         metadata = dict(json.loads(content[8 : 8 + size]).get("__metadata__") or {})
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError, RuntimeError) as error:
         raise CheckpointError(f"Cannot read the training's state in {path} ({error}): start again.") from error
-    header = records.load(str(metadata.get(KEY, "null")), source=path, error=CheckpointError, mend=remedy)
+    header = records.load(str(metadata.get(KEY, "null")), source=path, error=CheckpointError, remedy=remedy)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not the state of a training.")
     records.check_header(header, FORMAT, VERSION, source=path, error=CheckpointError)
     if header["version"] > 1 and not _is_sealed(content, str(metadata.get(DIGEST))):
         raise CheckpointError(f"The training's state in {path} is damaged or edited: its SHA-256 differs. Start again.")
-    stored = vars(records.convert(header, _Header, source=path, error=CheckpointError, mend=remedy))
+    stored = vars(records.convert(header, _Header, source=path, error=CheckpointError, remedy=remedy))
     metric, entries = stored.pop("metric"), stored.pop("epochs")
     epochs = tuple(
-        records.convert(_epoch_fields(entry, metric), EpochRecord, source=path, error=CheckpointError, mend=remedy)
+        records.convert(_epoch_fields(entry, metric), EpochRecord, source=path, error=CheckpointError, remedy=remedy)
         for entry in entries
     )
     return State(**stored, epochs=epochs, tensors=tensors)

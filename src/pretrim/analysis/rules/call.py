@@ -38,12 +38,12 @@ class Call:
     channels: Channels
     look: Callable[[torch.Tensor], Labels]
     hint: str = ""
-    place: Callable[[], str] = str
+    source_line: Callable[[], str] = str
     """Returns the file and line of the user's code that called it; called only where channels are frozen."""
     sizes_read: Callable[[Sequence[int]], list[Width | None]] = no_widths
     """For each size argument, the width if it was read from a tensor's channels, else None."""
     integers: list[tuple[int, Ids]] = field(default_factory=list)
-    told: list[tuple[str, int, Ids]] = field(default_factory=list)
+    size_arguments: list[tuple[str, int, Ids]] = field(default_factory=list)
     """Arguments that the output shapes do not determine: name (see `argument`), value, and the ids that it counts."""
     factors: tuple[tuple[int, Label], ...] = ()
     """Sizes whose product is the number of multiply-accumulates, each with its label."""
@@ -88,7 +88,7 @@ class Call:
 
     def freeze(self, label: Label, reason: str) -> None:
         if label is not None:
-            self.channels.freeze(label, self.module, reason, self.place())
+            self.channels.freeze(label, self.module, reason, self.source_line())
 
     def slide(self, label: Ids) -> None:
         """Freeze the channels of a dimension along which a window slides."""
@@ -117,7 +117,7 @@ class Call:
 
     def tell(self, name: str, ids: Ids) -> None:
         """Record that the argument `name` has to be the number of `ids` that are kept."""
-        self.told.append((name, argument(self.args, name), ids))
+        self.size_arguments.append((name, argument(self.args, name), ids))
 
 
 def argument(args: Mapping[str, Any], name: str) -> int:

@@ -66,9 +66,9 @@ def _grouped(call: Call, x: Label, w0: Label, w1: Label, groups: int, transposed
 def _windows(call: Call, x: torch.Tensor, labels: Labels, channel_dim: int) -> Labels:
     """Spatial dimensions hold no channels, except in attention that slides along the channels (ECA)."""
     out: list[Label] = []
-    for place in range(channel_dim + 1, x.dim()):
-        label = labels[place]
-        if label is not None and call.outputs[0].shape[place] == x.shape[place]:
+    for axis in range(channel_dim + 1, x.dim()):
+        label = labels[axis]
+        if label is not None and call.outputs[0].shape[axis] == x.shape[axis]:
             call.mix(label)
         elif label is not None:
             call.slide(label)
@@ -92,9 +92,9 @@ def matrix_product(call: Call) -> Labels:
     labels = (*batch, a[-2], *columns)
     if call.op in ("addmm", "baddbmm"):
         added = call.args["self"]
-        for place, label in enumerate(call.look(added)[::-1], start=1):
-            if added.shape[-place] == call.outputs[0].shape[-place]:
-                call.tie(labels[-place], label)
+        for axis, label in enumerate(call.look(added)[::-1], start=1):
+            if added.shape[-axis] == call.outputs[0].shape[-axis]:
+                call.tie(labels[-axis], label)
     call.factors = (*zip(call.outputs[0].shape, labels, strict=True), (left.shape[-1], a[-1]))
     call.filters, call.weight = columns[0] if columns else None, right
     return labels
@@ -122,7 +122,7 @@ def weight_norm(call: Call) -> list[Labels]:
     """A weight as direction times length (Salimans, Kingma 2016): lengths are tied to the direction's dimension."""
     v, g = call.args["v"], call.args["g"]
     labels = call.look(v)
-    for place, size in enumerate(g.shape):
+    for axis, size in enumerate(g.shape):
         if size > 1:
-            call.tie(labels[place], call.look(g)[place])
+            call.tie(labels[axis], call.look(g)[axis])
     return [labels if out.shape == v.shape else call.look(g) for out in call.outputs]

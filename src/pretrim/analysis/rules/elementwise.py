@@ -21,11 +21,11 @@ def _broadcast(call: Call, shape: torch.Size) -> Labels:
     """Labels of an elementwise result, in the shape that the inputs are broadcast to."""
     inputs = [(tensor.shape, call.look(tensor)) for tensor in call.tensors()]
     labels: list[Label] = []
-    for place in range(-len(shape), 0):
+    for axis in range(-len(shape), 0):
         aligned = [
-            input_labels[place] for size, input_labels in inputs if len(size) >= -place and size[place] == shape[place]
+            input_labels[axis] for size, input_labels in inputs if len(size) >= -axis and size[axis] == shape[axis]
         ]
-        labels.append(call.tie(*aligned) if shape[place] > 1 else next(filter(lambda i: i is not None, aligned), None))
+        labels.append(call.tie(*aligned) if shape[axis] > 1 else next(filter(lambda i: i is not None, aligned), None))
     return tuple(labels)
 
 

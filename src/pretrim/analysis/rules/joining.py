@@ -19,9 +19,9 @@ def cat(call: Call) -> Labels:
     dim = call.args.get("dim", 0) % call.outputs[0].dim()
     part_labels = [call.look(part) for part in parts]
     labels: list[Label] = []
-    for place in range(call.outputs[0].dim()):
-        at_dim = [at[place] for at in part_labels]
-        labels.append(_join(call, parts, at_dim, dim) if place == dim else call.tie(*at_dim))
+    for axis in range(call.outputs[0].dim()):
+        at_dim = [at[axis] for at in part_labels]
+        labels.append(_join(call, parts, at_dim, dim) if axis == dim else call.tie(*at_dim))
     return tuple(labels)
 
 
@@ -152,8 +152,8 @@ def pad(call: Call) -> Labels:
     labels = list(call.look(x))
     for index in range(len(pads) // 2):
         before, after = pads[2 * index], pads[2 * index + 1]
-        place = x.dim() - 1 - index
-        ids = labels[place]
+        axis = x.dim() - 1 - index
+        ids = labels[axis]
         if ids is None or before == after == 0:
             continue
         if min(before, after) < 0:
@@ -167,7 +167,7 @@ def pad(call: Call) -> Labels:
         for value, padding_ids in ((before, head), (after, tail)):
             if value > 0:
                 call.follow(value, padding_ids)
-        labels[place] = np.concatenate([head, ids, tail])
+        labels[axis] = np.concatenate([head, ids, tail])
     return tuple(labels)
 
 

@@ -31,14 +31,14 @@ def layer_norm(call: Call) -> list[Labels]:
     """The last dimensions are normalised together: their channels are tied to scale and shift."""
     x, shape = call.args["input"], call.args["normalized_shape"]
     labels = call.look(x)
-    for place, size in enumerate(shape):
-        label = labels[x.dim() - len(shape) + place]
+    for axis, size in enumerate(shape):
+        label = labels[x.dim() - len(shape) + axis]
         call.mix(label)
         call.follow(size, label)
         for name in ("weight", "bias"):
             tensor = call.tensor(name)
             if tensor is not None:
-                call.tie(label, call.look(tensor)[place])
+                call.tie(label, call.look(tensor)[axis])
     statistics = (*labels[: x.dim() - len(shape)], *[None] * len(shape))
     return [labels, *[statistics for _ in call.outputs[1:]]]
 

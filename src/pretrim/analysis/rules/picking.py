@@ -41,10 +41,10 @@ def gather(call: Call) -> Labels | list[Labels]:
     x, dim = call.args["self"], call.args["dim"]
     inputs = [(tensor.shape, call.look(tensor)) for tensor in call.tensors()]
     labels: list[Label] = []
-    for place, size in enumerate(x.shape):
-        meeting = [at[place] for _, at in inputs]
-        is_picked_from = place == dim % x.dim()
-        if any(label is not None for label in meeting) and (is_picked_from or any(s[place] != size for s, _ in inputs)):
+    for axis, size in enumerate(x.shape):
+        meeting = [at[axis] for _, at in inputs]
+        is_picked_from = axis == dim % x.dim()
+        if any(label is not None for label in meeting) and (is_picked_from or any(s[axis] != size for s, _ in inputs)):
             return unknown(call)
         labels.append(call.tie(*meeting))
     return tuple(labels)
@@ -55,12 +55,12 @@ def index(call: Call) -> Labels | list[Labels]:
 
     They come first if the indexed dimensions are not adjacent.
     """
-    places = _indexed(call)
-    if places is None:
+    axes = _indexed(call)
+    if axes is None:
         return unknown(call)
-    new_dims = [None] * max(call.args["indices"][place].dim() for place in places)
-    kept = [label for place, label in enumerate(call.look(call.args["self"])) if place not in places]
-    at = places[0] if places[-1] - places[0] == len(places) - 1 else 0
+    new_dims = [None] * max(call.args["indices"][axis].dim() for axis in axes)
+    kept = [label for axis, label in enumerate(call.look(call.args["self"])) if axis not in axes]
+    at = axes[0] if axes[-1] - axes[0] == len(axes) - 1 else 0
     return (*kept[:at], *new_dims, *kept[at:])
 
 
@@ -73,8 +73,8 @@ def index_put(call: Call) -> Labels | list[Labels]:
 def _indexed(call: Call) -> list[int] | None:
     """The indexed dimensions; None if channels are indexed, or used as indices, or an index is a mask."""
     labels = call.look(call.args["self"])
-    indices = {place: index for place, index in enumerate(call.args["indices"]) if index is not None}
-    of_channels = any(labels[place] is not None for place in indices)
+    indices = {axis: index for axis, index in enumerate(call.args["indices"]) if index is not None}
+    of_channels = any(labels[axis] is not None for axis in indices)
     by_channels = any(label is not None for index in indices.values() for label in call.look(index))
     by_mask = any(index.dtype in (torch.bool, torch.uint8) for index in indices.values())
     return None if of_channels or by_channels or by_mask or not indices else list(indices)

@@ -45,7 +45,7 @@ def squeeze(call: Call) -> Labels | list[Labels]:
         removed = {dim for dim in removed if x.shape[dim] == 1}
     elif len(removed) != len(labels) - x.dim():
         return unknown(call)
-    return tuple(label for place, label in enumerate(labels) if place not in removed)
+    return tuple(label for axis, label in enumerate(labels) if axis not in removed)
 
 
 def expand(call: Call) -> Labels:
@@ -53,11 +53,11 @@ def expand(call: Call) -> Labels:
     x, out = call.args["self"], call.outputs[0]
     extra = out.dim() - x.dim()
     labels: list[Label] = [*[None] * extra, *call.look(x)]
-    for place, size in enumerate(out.shape):
-        if size > 1 and (place < extra or x.shape[place - extra] == 1):
-            labels[place] = call.channels.new(size)
-        if call.args["size"][place] != -1:
-            call.follow(size, labels[place])
+    for axis, size in enumerate(out.shape):
+        if size > 1 and (axis < extra or x.shape[axis - extra] == 1):
+            labels[axis] = call.channels.new(size)
+        if call.args["size"][axis] != -1:
+            call.follow(size, labels[axis])
     call.follow_reads(call.sizes_read(call.args["size"]), labels)
     return tuple(labels)
 
@@ -92,18 +92,18 @@ def view(call: Call) -> Labels:
     sizes = call.args.get("size", out.shape)
     widths = call.sizes_read(sizes)
     for ins, outs in blocks(x.shape, out.shape):
-        block = [(x.shape[place], call.look(x)[place]) for place in ins]
+        block = [(x.shape[axis], call.look(x)[axis]) for axis in ins]
         is_unflattened = len(ins) == 1 and len(outs) >= 3 and outs == list(range(1, out.dim()))
-        read_from_tensor = [index for index, place in enumerate(outs) if widths[place] is not None]
+        read_from_tensor = [index for index, axis in enumerate(outs) if widths[axis] is not None]
         first = read_from_tensor[0] if len(read_from_tensor) == 1 else 0 if is_unflattened or call.is_first else None
-        carried = _carry(call, block, [out.shape[place] for place in outs], first)
-        if len(ins) == 1 and len(outs) == 2 and first is None and min(out.shape[place] for place in outs) > 1:
+        carried = _carry(call, block, [out.shape[axis] for axis in outs], first)
+        if len(ins) == 1 and len(outs) == 2 and first is None and min(out.shape[axis] for axis in outs) > 1:
             call.readings.extend(label for label in carried if label is not None)
-        for place, label in zip(outs, carried, strict=True):
-            labels[place] = label
+        for axis, label in zip(outs, carried, strict=True):
+            labels[axis] = label
     call.follow_reads([None if is_own(w, ids) else w for w, ids in zip(widths, labels, strict=True)], labels)
-    for place, (value, label) in enumerate(zip(sizes, labels, strict=True)):
-        if value != -1 and out.shape[place] > 1:
+    for axis, (value, label) in enumerate(zip(sizes, labels, strict=True)):
+        if value != -1 and out.shape[axis] > 1:
             call.follow(value, label)
     return tuple(labels)
 
@@ -143,23 +143,23 @@ def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], first: int
     features become a whole image (C x H x W, in a generator).
     """
     result: list[Label] = [None] * len(outs)
-    labelled = [place for place, (size, label) in enumerate(ins) if label is not None and size > 1]
+    labelled = [axis for axis, (size, label) in enumerate(ins) if label is not None and size > 1]
     if len(ins) == len(outs) == 1:
         return [ins[0][1]]
     if not labelled or math.prod(outs) == 0:
         return result
     if math.prod(outs) > LARGEST_RESHAPE:
-        for place in labelled:
-            call.freeze(ins[place][1], f"{call.op} has too many entries to follow")
+        for axis in labelled:
+            call.freeze(ins[axis][1], f"{call.op} has too many entries to follow")
         return result
     if len(labelled) > 1:
         ins = _with_one_label(call, ins, labelled)
     flat = _flatten(ins).reshape(outs)
-    wide = [place for place, size in enumerate(outs) if size > 1]
-    carrier = next((place for place in reversed(wide) if _varies_only_along(flat, place)), None)
+    wide = [axis for axis, size in enumerate(outs) if size > 1]
+    carrier = next((axis for axis in reversed(wide) if _varies_only_along(flat, axis)), None)
     if carrier is None:
-        likely = [place for place in wide if place == first]
-        carrier = _carrier_by_hint([place for place in wide if place != first] + likely, call.hint)
+        likely = [axis for axis in wide if axis == first]
+        carrier = _carrier_by_hint([axis for axis in wide if axis != first] + likely, call.hint)
     rows = np.moveaxis(flat, carrier, -1).reshape(-1, outs[carrier])
     result[carrier] = call.tie_rows(rows) if not (rows == rows[0]).all() else rows[0]
     return result
@@ -167,11 +167,11 @@ def _carry(call: Call, ins: list[tuple[int, Label]], outs: list[int], first: int
 
 def _with_one_label(call: Call, ins: list[tuple[int, Label]], labelled: list[int]) -> list[tuple[int, Label]]:
     """If several channel dimensions are folded into one, follow the widest and freeze the channels of the others."""
-    widest = max(labelled, key=lambda place: ins[place][0])
-    for place in labelled:
-        if place != widest:
-            call.freeze(ins[place][1], f"{call.op} folds two channel dimensions into one")
-    return [(size, label if place == widest else None) for place, (size, label) in enumerate(ins)]
+    widest = max(labelled, key=lambda axis: ins[axis][0])
+    for axis in labelled:
+        if axis != widest:
+            call.freeze(ins[axis][1], f"{call.op} folds two channel dimensions into one")
+    return [(size, label if axis == widest else None) for axis, (size, label) in enumerate(ins)]
 
 
 def _carrier_by_hint(wide: Sequence[int], hint: str) -> int:
@@ -182,15 +182,15 @@ def _carrier_by_hint(wide: Sequence[int], hint: str) -> int:
 
 def _flatten(ins: list[tuple[int, Label]]) -> Ids:
     shape = [size for size, _ in ins]
-    place = next(i for i, (size, label) in enumerate(ins) if label is not None and size > 1)
-    ids = ins[place][1]
+    axis = next(i for i, (size, label) in enumerate(ins) if label is not None and size > 1)
+    ids = ins[axis][1]
     assert ids is not None
     around = [1] * len(shape)
-    around[place] = shape[place]
+    around[axis] = shape[axis]
     flat: Ids = np.broadcast_to(ids.reshape(around), shape).ravel()
     return flat
 
 
-def _varies_only_along(block: Ids, place: int) -> bool:
-    rows = np.moveaxis(block, place, -1).reshape(-1, block.shape[place])
+def _varies_only_along(block: Ids, axis: int) -> bool:
+    rows = np.moveaxis(block, axis, -1).reshape(-1, block.shape[axis])
     return bool((rows == rows[0]).all())

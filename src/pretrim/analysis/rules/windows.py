@@ -24,8 +24,8 @@ def reduction(call: Call) -> list[Labels]:
     for dim in reduced & set(range(len(labels))):
         call.mix(labels[dim])
     kept: list[Label] = []
-    for place, label in enumerate(labels):
-        if place not in reduced:
+    for axis, label in enumerate(labels):
+        if axis not in reduced:
             kept.append(label)
         elif call.args.get("keepdim", False):
             kept.append(None)
@@ -39,18 +39,18 @@ def window(spatial: int) -> Rule:
         x = call.tensor("self") if "self" in call.args else call.tensor("input")
         assert x is not None  # every schema of this rule has one of the two
         labels = call.look(x)
-        slid = [_averaged(call, place, spatial, labels[place - spatial]) for place in range(spatial)]
+        slid = [_averaged(call, axis, spatial, labels[axis - spatial]) for axis in range(spatial)]
         passed = (*labels[: len(labels) - spatial], *slid)
         return [passed if out.dim() == x.dim() else (None,) * out.dim() for out in call.outputs]
 
     return rule
 
 
-def _averaged(call: Call, place: int, spatial: int, label: Label) -> Label:
-    """Spatial dimension number `place`: freeze its channels, unless a local response norm averages neighbours."""
+def _averaged(call: Call, axis: int, spatial: int, label: Label) -> Label:
+    """Spatial dimension number `axis`: freeze its channels, unless a local response norm averages neighbours."""
     if label is None:
         return None
-    if call.op not in ("avg_pool2d", "avg_pool3d") or place or not _is_one_step(call, spatial):
+    if call.op not in ("avg_pool2d", "avg_pool3d") or axis or not _is_one_step(call, spatial):
         call.slide(label)
         return None
     call.mix(label)

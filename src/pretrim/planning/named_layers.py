@@ -53,7 +53,7 @@ def fewest_filters(network: Network, min_width: int | Mapping[str, int]) -> IntA
     )
 
 
-def frozen_by_wish(network: Network, patterns: Sequence[str]) -> tuple[Frozen, ...]:
+def frozen_by_name(network: Network, patterns: Sequence[str]) -> tuple[Frozen, ...]:
     """The layers that patterns freeze, including layers coupled with a matched one, each with the reason."""
     frozen = {}
     is_frozen = frozen_groups(network, patterns)

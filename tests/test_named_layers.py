@@ -81,7 +81,7 @@ def test_the_profile_shows_frozen_layers_with_their_reason(resnet20: tuple[nn.Mo
     reasons = {frozen["layer"]: frozen["reason"] for frozen in record.frozen}
     assert reasons["stages.0.1.conv2"] == "frozen as asked (stages.0.*.conv2)"
     assert reasons["stem.0"] == "coupled with stages.0.0.conv2, frozen as requested"
-    least = {group["name"]: group["least"] for group in record.groups}
+    least = {group["name"]: group["min_width"] for group in record.groups}
     assert least["stages.1.0.conv1"] == 20 and least["stages.2.0.conv1"] == 1 and "stem.0" not in least
 
 
@@ -119,14 +119,15 @@ class Topped(nn.Module):
 def test_a_frozen_layer_names_the_line_of_the_users_code() -> None:
     frozen = {f.layer: f for f in pretrim.analyze(Topped(), torch.zeros(1, 3, 8, 8)).frozen}
     lines = Path(__file__).read_text().splitlines()
-    assert frozen["a"].place == f"test_wishes.py:{1 + next(n for n, text in enumerate(lines) if 'torch.topk' in text)}"
+    number = 1 + next(n for n, text in enumerate(lines) if "torch.topk" in text)
+    assert frozen["a"].source_line == f"test_named_layers.py:{number}"
 
 
 def test_no_line_is_named_where_torch_alone_runs() -> None:
     """The code that called `analyze` is not the reason."""
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(2), nn.AdaptiveMaxPool1d(3), nn.LPPool1d(2, 3))
     network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
-    assert all(not f.place for f in network.frozen)
+    assert all(not f.source_line for f in network.frozen)
 
 
 def test_widths_stay_within_the_patterns_at_random() -> None:
