@@ -549,7 +549,7 @@ def test_a_custom_operator_that_tells_channels_apart_is_not_pruned_before() -> N
 @pytest.mark.parametrize(
     ("name", "run_", "reason"),
     [
-        ("a channel by number", lambda m, x: m.z(m.a(x)[:, 2:3] + m.a(x)[:, 5].unsqueeze(1)), "picked by its number"),
+        ("a channel by number", lambda m, x: m.z(m.a(x)[:, 2:3] + m.a(x)[:, 5].unsqueeze(1)), "picked by index"),
         ("roll", lambda m, x: m.z(torch.roll(m.a(x), 1, 1)[:, :1]), "rolled by a fixed number of positions"),
         ("step", lambda m, x: m.z(m.a(x)[:, ::8]), "sliced with a step"),
         ("pool along channels", lambda m, x: m.z(F.max_pool3d(m.a(x), (8, 1, 1))), "slides along it"),
