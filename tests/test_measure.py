@@ -458,3 +458,18 @@ def test_sigterm_ends_the_worker_too(endless: Artifact) -> None:
         process.terminate()
         assert process.wait(timeout=60) == 143
         assert not Path(f"/proc/{workers[0]}").exists()
+
+
+class ManyInputs(nn.Module):
+    """Sums the means of 11 images, each of another size, so that a wrong order does not run."""
+
+    def forward(self, *images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([image.mean(dim=(2, 3)) for image in images]).sum(dim=0)
+
+
+def test_inputs_are_given_in_their_order_from_the_eleventh_on(tmp_path: Path) -> None:
+    """As text, args_10 sorts before args_2."""
+    images = tuple(torch.rand(2, 2, 4, 4 + number) for number in range(11))
+    artifact = export(ManyInputs(), tmp_path / "many.tflite", "litert", images=images)
+    (measurement,) = measure([artifact], Protocol(runs=2, processes=1, warmup_s=0.0))
+    assert measurement.artifact == str(artifact.path)

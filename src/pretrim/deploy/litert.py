@@ -233,7 +233,8 @@ def load(path: str, inputs: list[Any], threads: int, providers: list[str]) -> tu
             from tensorflow.lite import Interpreter
     interpreter = Interpreter(path, num_threads=threads)
     interpreter.allocate_tensors()
-    details = sorted(interpreter.get_input_details(), key=lambda tensor: tensor["name"])
+    # by length first: args_2 comes before args_10
+    details = sorted(interpreter.get_input_details(), key=lambda tensor: (len(tensor["name"]), tensor["name"]))
     for tensor, value in zip(details, inputs):  # noqa: B905  # Python 3.8
         interpreter.set_tensor(tensor["index"], value)
     return interpreter.invoke, "CPU"
