@@ -680,9 +680,9 @@ def test_a_stopped_run_is_resumed_to_the_same_weights(call: Call, net: Path, tmp
     other = call(*training_of(net), "--dense", "-o", run, "--resume", "--lr", "0.2")
     assert (other.code, "recipe's learning_rate (0.05, not 0.2)" in other.error) == (2, True)
     for option, value, said in (
-        ("--params", "0.4x", "had another limit on params ('0.5x', not '0.4x')"),
-        ("--macs", "0.4x", "had another limit on macs (None, not '0.4x')"),
-        ("--mode", "uniform", "had another search's mode ('balanced', not 'uniform')"),
+        ("--params", "0.4x", "had a different limit on params ('0.5x', not '0.4x')"),
+        ("--macs", "0.4x", "had a different limit on macs (None, not '0.4x')"),
+        ("--mode", "uniform", "had a different search's mode ('balanced', not 'uniform')"),
     ):
         other = call(*training_of(net), "--dense", "-o", run, "--resume", option, value)
         assert (other.code, said in other.error) == (2, True), other.error
