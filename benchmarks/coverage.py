@@ -167,7 +167,9 @@ def count_differences(model: Any, slim: Any, plan: Any, x: Any) -> dict[str, Any
     """torch's own counts of MACs and parameters, less the planned ones; without MACs if torch cannot count them."""
     params = [sum(p.numel() for p in network.parameters()) for network in (model, slim)]
     planned = (plan.dense, plan.slim)
-    differences: dict[str, Any] = {"params_off": [n - costs["params"] for n, costs in zip(params, planned, strict=True)]}
+    differences: dict[str, Any] = {
+        "params_off": [n - costs["params"] for n, costs in zip(params, planned, strict=True)]
+    }
     try:
         macs = [torch_macs(network, x) for network in (model, slim)]
     except Exception as error:
@@ -258,7 +260,9 @@ def _difference(model: Any, network: Any, plan: Any, x: Any, gain: float) -> tup
                     tensor.mul_(mask.view([-1 if d == dim else 1 for d in range(tensor.dim())]))
         masked_outputs, slim_outputs = leaves(model(x.double())), leaves(slim(x.double()))
     varies = min(float((leaf[0] - leaf[1]).abs().max() / leaf.abs().max()) for leaf in masked_outputs)
-    return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(masked_outputs, slim_outputs, strict=True)), varies
+    return max(
+        float((a - b).abs().max() / a.abs().max()) for a, b in zip(masked_outputs, slim_outputs, strict=True)
+    ), varies
 
 
 def randomise(model: Any, gain: float) -> Any:
@@ -281,7 +285,7 @@ def randomise(model: Any, gain: float) -> Any:
 
 
 def torch_pruning(name: str, x: Any) -> dict[str, Any]:
-    """The same network pruned by Torch-Pruning: the seconds it takes, whether the network still runs, and whether its output shapes are unchanged."""
+    """Prune the same network with Torch-Pruning: seconds, whether it still runs and keeps its output shapes."""
     import torch
 
     model, _ = build(name)

@@ -12,10 +12,14 @@ from torch import Tensor, nn
 NORMS: dict[Any, Any] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
 
 
-def unit(inputs: int, outputs: int, kernel: int = 3, conv: Any = nn.Conv2d, act: Any = nn.ReLU, **kwargs: Any) -> nn.Module:
+def unit(
+    inputs: int, outputs: int, kernel: int = 3, conv: Any = nn.Conv2d, act: Any = nn.ReLU, **kwargs: Any
+) -> nn.Module:
     """Convolution, norm, activation."""
     padding = kwargs.pop("padding", kernel // 2 * int(kwargs.get("dilation", 1)))
-    return nn.Sequential(conv(inputs, outputs, kernel, padding=padding, bias=False, **kwargs), NORMS[conv](outputs), act())
+    return nn.Sequential(
+        conv(inputs, outputs, kernel, padding=padding, bias=False, **kwargs), NORMS[conv](outputs), act()
+    )
 
 
 def separable(inputs: int, outputs: int, conv: Any = nn.Conv2d, stride: int = 1) -> nn.Module:
@@ -28,7 +32,9 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1, conv: Any = nn.Conv2d) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            unit(inputs, outputs, 3, conv, stride=stride), conv(outputs, outputs, 3, 1, 1, bias=False), NORMS[conv](outputs)
+            unit(inputs, outputs, 3, conv, stride=stride),
+            conv(outputs, outputs, 3, 1, 1, bias=False),
+            NORMS[conv](outputs),
         )
         self.skip = conv(inputs, outputs, 1, stride) if stride > 1 or inputs != outputs else nn.Identity()
 
@@ -359,7 +365,13 @@ def factored_video() -> nn.Module:
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 12), (12, 24)):
         space = nn.Conv3d(inputs, 16, (1, 3, 3), (1, 2, 2), (0, 1, 1))
-        layers += [space, nn.ReLU(), nn.Conv3d(16, outputs, (3, 1, 1), padding=(1, 0, 0)), nn.BatchNorm3d(outputs), nn.ReLU()]
+        layers += [
+            space,
+            nn.ReLU(),
+            nn.Conv3d(16, outputs, (3, 1, 1), padding=(1, 0, 0)),
+            nn.BatchNorm3d(outputs),
+            nn.ReLU(),
+        ]
     return pooled(*layers, width=24, conv=nn.Conv3d)
 
 

@@ -154,7 +154,10 @@ ACCURACIES = ("validation", "test", "over uniform, validation", "over uniform, t
 def accuracies(group: Sequence[Record], uniform: Sequence[Record] | None, way: str) -> list[str]:
     """The cells of the columns `ACCURACIES`."""
     names = ("validation_accuracy", "test_accuracy")
-    return [*(str(percent_sample(group, name)) for name in names), *(_difference_from_uniform(group, uniform, way, name) for name in names)]
+    return [
+        *(str(percent_sample(group, name)) for name in names),
+        *(_difference_from_uniform(group, uniform, way, name) for name in names),
+    ]
 
 
 def goals_section(trainings: list[Record]) -> list[str]:
@@ -185,7 +188,11 @@ def _goal_verdict(rows: list[Record], points: float) -> str:
     gain, _ = ways["joint"].difference(ways["uniform"])
     is_exceeded = gain > max(ways["joint"].std, ways["uniform"].std)
     protocol = rows[0]["protocol"]
-    training = "" if protocol["images"] is None else f"in short training ({protocol['epochs']} epochs of {protocol['images']:,} images), "
+    training = (
+        ""
+        if protocol["images"] is None
+        else f"in short training ({protocol['epochs']} epochs of {protocol['images']:,} images), "
+    )
     change = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points above the dense network"
     return (
         f"{training}n = {len(ways['joint'].values)}, {'met' if lost <= points else 'not met'}: {change}; "
@@ -252,7 +259,7 @@ def matching_limits_section(trainings: list[Record]) -> list[str]:
 
 
 def classifier_inputs_section(trainings: list[Record]) -> list[str]:
-    """Accuracy by the number of channels that the classifier reads, which explains the losses, over all trained plans."""
+    """Accuracy by the number of channels that the classifier reads, over all trained plans: it explains the losses."""
     lines = [
         "### What the classifier reads",
         "",
@@ -309,7 +316,9 @@ def comparison_section(trainings: list[Record], stage: str, title: str) -> list[
         )
         order = ["dense", *CHOSEN, *PEERS]
         by_limit = group_by(rows, "limits", "way")
-        for limits, way in sorted(by_limit, key=lambda key: (key[0] != "[]", _descending_budgets(key[0]), order.index(key[1]))):
+        for limits, way in sorted(
+            by_limit, key=lambda key: (key[0] != "[]", _descending_budgets(key[0]), order.index(key[1]))
+        ):
             group = by_limit[limits, way]
             paired = [row for row in group if row["seed"] in dense and row["machine"] == dense[row["seed"]]["machine"]]
             extra = 1.0 if way in PEERS else 0.0
@@ -337,7 +346,11 @@ def claims_section(trainings: list[Record]) -> list[str]:
         lines += table_header("way", "n", "parameters %", "MACs %", "feature maps %", *ACCURACIES)
         ways = {way: group for (way,), group in group_by(rows, "way").items()}
         for way, group in ways.items():
-            cells = [way, str(len(group)), *(remaining_percent(group, cost) for cost in ("params", "macs", "activation_bytes"))]
+            cells = [
+                way,
+                str(len(group)),
+                *(remaining_percent(group, cost) for cost in ("params", "macs", "activation_bytes")),
+            ]
             cells += accuracies(group, ways.get("uniform"), way)
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")

@@ -107,7 +107,9 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
     )
     extra_fields = {name: _parse_value(text) for name, text in (field.split("=") for field in options.set)}
     recipe = Recipe(epochs=options.epochs, seed=seed, **extra_fields)
-    fine_tuning_recipe = replace(recipe, epochs=options.epochs // 2, learning_rate=FINE_TUNING_RATE * recipe.learning_rate)
+    fine_tuning_recipe = replace(
+        recipe, epochs=options.epochs // 2, learning_rate=FINE_TUNING_RATE * recipe.learning_rate
+    )
     example = torch.zeros(1, *data.input_shape)
     settings = {"model": name, "seed": seed, "images": len(data.train), "epochs": options.epochs, "machine": _machine()}
     settings |= {"data": data.name, "recipe": extra_fields, "execution": execution.to_json()}
@@ -156,7 +158,7 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
             if "pruned" in options.arms and not _is_recorded({**settings, "arm": "pruned", "keep": keep}):
                 train(trained, data, recipe, execution=execution)
         max_macs = round(keep * macs_of(dense(), example))
-        run("pruned", keep, lambda most=max_macs: pruned_to(trained.cpu(), example, max_macs), fine_tuning_recipe)  # noqa: B023 (called at once)
+        run("pruned", keep, lambda max_macs=max_macs: pruned_to(trained.cpu(), example, max_macs), fine_tuning_recipe)  # noqa: B023 (called at once)
 
 
 def _parse_value(text: str) -> int | float | str:
