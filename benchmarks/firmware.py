@@ -107,9 +107,9 @@ def measure_row(name: str, title: str, limits: dict[str, str]) -> list[str]:
     arena = arena_cost(network)
     predicted = [int(artifact_cost(network)(widths)), int(arena(widths) - arena.tail(widths))]
     cells = [*predicted, artifact.file_bytes, firmware.constant_bytes, *flash, same_ram]
-    measure_row = [name, title, *(f"{cell:,}" for cell in cells), *instructions]
-    print(*measure_row, sep=" | ", flush=True)
-    return measure_row
+    row = [name, title, *(f"{cell:,}" for cell in cells), *instructions]
+    print(*row, sep=" | ", flush=True)
+    return row
 
 
 def main() -> None:
