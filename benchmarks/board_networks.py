@@ -352,7 +352,7 @@ class Step:
 
 @dataclass
 class Nats:
-    """A network of NATS-Bench's topology space (Dong et al. 2021, arXiv 2009.00437): 16 channels, 5 cells a stage."""
+    """A network of NATS-Bench's topology space (Dong et al. 2021, arXiv 2009.00437): 16 channels, 5 cells per stage."""
 
     steps: list[Step] = field(default_factory=list)
     pools: dict[tuple[int, int], int] = field(default_factory=dict)

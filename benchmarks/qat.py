@@ -73,8 +73,9 @@ def table() -> str:
         "# Quantisation-aware training",
         "",
         f"CIFAR-10, {TRAINING_IMAGES} training images, {EPOCHS} epochs, the last {QAT_EPOCHS} of them "
-        f"quantisation-aware or not; accuracy in % on {TEST_IMAGES} test images, mean ± std; of int8, in points over float32 of the same network; "
-        "SQNR: of the int8 scores against the float32 ones; s: of training, beside other work.",
+        f"quantisation-aware or not; accuracy in % on {TEST_IMAGES} test images, mean ± std; of int8, in points over "
+        "float32 of the same network; SQNR: of the int8 scores against the float32 ones; "
+        "s: of training, beside other work.",
         "",
         "| network | aware | n | float32 | LiteRT int8 over it | SQNR, dB | ExecuTorch int8 over it | SQNR, dB | s |",
         "|---|---|---|---|---|---|---|---|---|",

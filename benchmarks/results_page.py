@@ -405,12 +405,12 @@ def _dot_plot(ways: dict[str, Sample], target: Path) -> None:
     """One row per way, the best on top: every seed as a ring, the mean as a dot, its standard error as a line."""
     order = sorted(ways, key=lambda way: ways[way].mean)
     figure, axes = pyplot.subplots(figsize=(7, 0.36 * len(order) + 1.0), layout="constrained")
-    for place, way in enumerate(order):
+    for position, way in enumerate(order):
         accuracy = ways[way]
         colour = {"uniform": "#c2410c", "dense": "#6b7280"}.get(way, "#1d4ed8")
-        axes.plot(accuracy.values, [place] * len(accuracy.values), "o", mfc="none", mec=colour, ms=4, alpha=0.5)
+        axes.plot(accuracy.values, [position] * len(accuracy.values), "o", mfc="none", mec=colour, ms=4, alpha=0.5)
         error = accuracy.std / math.sqrt(len(accuracy.values)) if len(accuracy.values) > 1 else 0.0
-        axes.errorbar(accuracy.mean, place, xerr=error, fmt="o", color=colour, capsize=3, ms=6)
+        axes.errorbar(accuracy.mean, position, xerr=error, fmt="o", color=colour, capsize=3, ms=6)
     if "uniform" in ways:
         axes.axvline(ways["uniform"].mean, color="#c2410c", lw=0.8, ls=":")
     axes.set_yticks(range(len(order)), order)
