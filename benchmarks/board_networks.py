@@ -1,9 +1,9 @@
-"""Architectures that others measured on boards, counted: multiply-accumulates and outputs, by kind of operator.
+"""Multiply-accumulates and outputs, by kind of operator, of the architectures in published board measurements.
 
-Each is written from its paper, or from the published code of the model zoo that names it, as TensorFlow Lite runs it:
-batch norms folded, activations fused into the operator before them where it has no other reader. Only counts are
-needed, so no network is built. `scripts/fit_board_times.py` compares the multiply-accumulates with those that the
-measurements state, and leaves a network out where they differ by more than 1 %.
+Each architecture follows its paper, or the published code of the model zoo that names it, as TensorFlow Lite runs it:
+batch norms are folded, and an activation is fused into the operator before it if nothing else reads that operator's
+output. Only counts are needed, so no network is built. `scripts/fit_board_times.py` compares these multiply-accumulates
+with those stated by the measurements, and leaves a network out if they differ by more than 1 %.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 
 from pretrim.latency.board_systems import Work
 
-Place = tuple[int, int, int]
+Shape = tuple[int, int, int]
 """Height, width and channels of a feature map"""
 
 
 @dataclass
 class Graph:
-    """Operators in order, counted as they are added; the last feature map is where the next one starts."""
+    """Counts of operators, updated as they are appended; each operator reads the last feature map."""
 
     height: int
     width: int
@@ -30,13 +30,13 @@ class Graph:
     outputs: Counter[str] = field(default_factory=Counter)
 
     @property
-    def place(self) -> Place:
-        """The last feature map, to branch from."""
+    def shape(self) -> Shape:
+        """Shape of the last feature map, to branch from later."""
         return self.height, self.width, self.channels
 
-    def at(self, place: Place) -> Graph:
-        """Go back to a feature map."""
-        self.height, self.width, self.channels = place
+    def at(self, shape: Shape) -> Graph:
+        """Continue from a feature map of this shape."""
+        self.height, self.width, self.channels = shape
         return self
 
     def _slide(self, kernel: tuple[int, int], stride: int, is_padded: bool) -> None:
@@ -49,7 +49,7 @@ class Graph:
     def conv(
         self, filters: int, kernel: int | tuple[int, int] = 3, stride: int = 1, *, is_padded: bool = True
     ) -> Graph:
-        """A convolution over all channels; pointwise where its kernel is 1x1."""
+        """A convolution over all channels; counted as pointwise if its kernel is 1x1."""
         rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
         self._slide((rows, columns), stride, is_padded)
         kind = "convolution" if rows * columns > 1 else "pointwise"
@@ -58,7 +58,7 @@ class Graph:
         return self.elements(kind)
 
     def depthwise(self, stride: int = 1, kernel: int = 3) -> Graph:
-        """One filter a channel."""
+        """A depthwise convolution: one filter per channel."""
         self._slide((kernel, kernel), stride, True)
         self.macs["depthwise"] += self.height * self.width * self.channels * kernel**2
         return self.elements("depthwise")
@@ -73,12 +73,12 @@ class Graph:
         return self
 
     def pool(self, kernel: int, stride: int, *, is_padded: bool = False) -> Graph:
-        """Maximum or average."""
+        """Max or average pooling."""
         self._slide((kernel, kernel), stride, is_padded)
         return self.elements("pool")
 
     def mean(self) -> Graph:
-        """Over all places; its work is what it reads."""
+        """Global average pooling; its work is the number of elements it reads."""
         self.elements("pool")
         self.height = self.width = 1
         return self
@@ -91,14 +91,14 @@ class Graph:
 
     @property
     def work(self) -> Work:
-        """What was counted."""
+        """The counts so far."""
         return Work(dict(self.macs), dict(self.outputs))
 
 
-def divisible(value: float, by: int = 8) -> int:
-    """The multiple nearest to a width, at most a tenth below it (`_make_divisible` of TensorFlow's MobileNets)."""
-    rounded = max(by, int(value + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * value else rounded
+def divisible(value: float, divisor: int = 8) -> int:
+    """The multiple nearest to a width, but at most a tenth below it: `_make_divisible` of TensorFlow's MobileNets."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 # ---------------------------------------------------------------------------------------- image classification
@@ -120,7 +120,7 @@ def mobilenet_v1(alpha: float, side: int, channels: int = 3, classes: int = 5) -
 
 
 def fd_mobilenet(alphas: Sequence[float], side: int, classes: int = 5) -> Graph:
-    """Qin et al. 2018, arXiv 1802.03750, table 1; ST's has a multiplier for each block."""
+    """Qin et al. 2018, arXiv 1802.03750, table 1; ST's version has a width multiplier for each block."""
     graph = Graph(side, side).conv(int(32 * alphas[0]), 3, 2)
     for (filters, stride), alpha in zip(FD_MOBILENET, alphas[1:], strict=True):
         graph.separable(int(filters * alpha), stride)
@@ -133,11 +133,11 @@ ST_FD_ALPHAS = (0.5, 0.75, 0.625, 0.5, 0.375, *[0.25] * 7)
 
 def inverted_residual(graph: Graph, filters: int, stride: int, expand: int, kernel: int = 3) -> None:
     """Sandler et al. 2018, arXiv 1801.04381, figure 4d."""
-    before = graph.channels
+    inputs = graph.channels
     if expand > 1:
-        graph.conv(before * expand, 1)
+        graph.conv(inputs * expand, 1)
     graph.depthwise(stride, kernel).conv(filters, 1)
-    if stride == 1 and before == filters:
+    if stride == 1 and inputs == filters:
         graph.elements("elementwise")
 
 
@@ -147,15 +147,15 @@ MOBILENET_V2 = (
 )
 
 
-def mobilenet_v2_features(graph: Graph, alpha: float) -> list[Place]:
-    """The blocks of MobileNetV2; gives the feature map after each."""
+def mobilenet_v2_features(graph: Graph, alpha: float) -> list[Shape]:
+    """Add the blocks of MobileNetV2 and return the shape of the feature map after each."""
     graph.conv(divisible(32 * alpha), 3, 2)
-    places = []
+    shapes = []
     for expand, filters, repeats, stride in MOBILENET_V2:
         for number in range(repeats):
             inverted_residual(graph, divisible(filters * alpha), stride if number == 0 else 1, expand)
-            places.append(graph.place)
-    return places
+            shapes.append(graph.shape)
+    return shapes
 
 
 def mobilenet_v2(alpha: float, side: int, classes: int = 5, last: int = 1280) -> Graph:
@@ -166,17 +166,17 @@ def mobilenet_v2(alpha: float, side: int, classes: int = 5, last: int = 1280) ->
 
 
 def residual(graph: Graph, filters: int, stride: int) -> None:
-    """He et al. 2015, arXiv 1512.03385, with a 1x1 convolution where the size changes."""
-    before = graph.place
+    """He et al. 2015, arXiv 1512.03385, with a 1x1 convolution on the shortcut where the size changes."""
+    before = graph.shape
     graph.conv(filters, 3, stride).conv(filters)
-    after = graph.place
+    after = graph.shape
     if stride > 1:
         graph.at(before).conv(filters, 1, stride)
     graph.at(after).elements("elementwise")
 
 
 def resnet(blocks: int, classes: int) -> Graph:
-    """ResNet for 32x32: 8 layers (MLPerf Tiny) with one block a stage, 32 with five."""
+    """ResNet for 32x32 images: 8 layers (MLPerf Tiny) with one block per stage, 32 layers with five."""
     graph = Graph(32, 32).conv(16)
     for filters in (16, 32, 64):
         for number in range(blocks):
@@ -191,7 +191,7 @@ def squeezenet_1_1(side: int, classes: int = 5) -> Graph:
         graph.pool(3, 2)
         for squeeze, expand in stage:
             graph.conv(squeeze, 1)
-            squeezed = graph.place
+            squeezed = graph.shape
             graph.conv(expand, 1).at(squeezed).conv(expand)
             graph.channels = 2 * expand
     return graph.conv(classes, 1).mean()
@@ -204,18 +204,18 @@ EFFICIENTNET = (
 
 
 def st_efficientnet_lc(side: int, classes: int = 5, width: float = 0.45) -> Graph:
-    """Tan and Le 2019, arXiv 1905.11946, at 0.45 of the width and half the expansion (STM32 model zoo)."""
+    """Tan and Le 2019, arXiv 1905.11946, at 0.45 times the width and half the expansion (STM32 model zoo)."""
     graph = Graph(side, side).conv(divisible(32 * width), 3, 2)
     for filters, repeats, stride, kernel, expand in EFFICIENTNET:
         for number in range(repeats):
-            before = graph.channels
+            inputs = graph.channels
             if expand > 1:
-                graph.conv(before * expand, 1)
+                graph.conv(inputs * expand, 1)
             graph.depthwise(stride if number == 0 else 1, kernel)
-            wide = graph.place
-            graph.mean().conv(max(1, before // 4), 1).conv(wide[2], 1).at(wide).elements("elementwise")
+            expanded = graph.shape
+            graph.mean().conv(max(1, inputs // 4), 1).conv(expanded[2], 1).at(expanded).elements("elementwise")
             graph.conv(divisible(filters * width), 1)
-            if number > 0 or (stride == 1 and before == graph.channels):
+            if number > 0 or (stride == 1 and inputs == graph.channels):
                 graph.elements("elementwise")
     return graph.conv(divisible(1280 * width), 1).mean().dense(classes)
 
@@ -233,7 +233,7 @@ def st_yolo_lc(side: int, outputs: int = 30) -> Graph:
 
 
 def tiny_yolo_v2(side: int, outputs: int = 30) -> Graph:
-    """Redmon and Farhadi 2016, arXiv 1612.08242; its leaky ReLUs are operators of their own."""
+    """Redmon and Farhadi 2016, arXiv 1612.08242; its leaky ReLUs are separate operators."""
     graph = Graph(side, side)
     for filters in (16, 32, 64, 128, 256, 512):
         graph.conv(filters).elements("activation").pool(2, 2 if filters < 512 else 1, is_padded=True)
@@ -244,50 +244,50 @@ def tiny_yolo_v2(side: int, outputs: int = 30) -> Graph:
 def ssd_mobilenet_v1(side: int, alpha: float = 0.25, anchors: int = 5) -> Graph:
     """STM32 model zoo, object_detection, st_ssd_mobilenet_v1: a pyramid of six maps of 32 channels, one class."""
     graph = Graph(side, side).conv(int(32 * alpha), 3, 2)
-    places = []
+    shapes = []
     for filters, stride in MOBILENET_V1:
         graph.separable(int(filters * alpha), stride)
-        places.append(graph.place)
-    more = 1 if side == 224 else 0  # its maps are padded to those of 256x256
+        shapes.append(graph.shape)
+    padded_cells = 1 if side == 224 else 0  # its maps are padded to those of 256x256
     maps = []
-    for place, padding in ((places[4], 4 * more), (places[10], 2 * more), (places[12], more)):
-        graph.at((place[0] + padding, place[1] + padding, place[2])).conv(32, 1)
-        maps.append(graph.place)
-    last = places[12]
-    graph.at((last[0] + more, last[1] + more, last[2]))
+    for shape, padding in ((shapes[4], 4 * padded_cells), (shapes[10], 2 * padded_cells), (shapes[12], padded_cells)):
+        graph.at((shape[0] + padding, shape[1] + padding, shape[2])).conv(32, 1)
+        maps.append(graph.shape)
+    last = shapes[12]
+    graph.at((last[0] + padded_cells, last[1] + padded_cells, last[2]))
     for _ in range(2):
         graph.separable(256, 2).separable(256)
-        deeper = graph.place
+        extra_map = graph.shape
         graph.conv(32, 1)
-        maps.append(graph.place)
-        graph.at(deeper)
+        maps.append(graph.shape)
+        graph.at(extra_map)
     graph.mean().conv(32, 1)
-    for place in maps:
-        graph.at(place).elements("elementwise")
-    for place, kernel in [*((place, 3) for place in maps), ((1, 1, 32), 1)]:
+    for shape in maps:
+        graph.at(shape).elements("elementwise")
+    for shape, kernel in [*((shape, 3) for shape in maps), ((1, 1, 32), 1)]:
         for predicted in (2, 4):  # class scores, box
-            graph.at(place).conv(anchors * predicted, kernel)
+            graph.at(shape).conv(anchors * predicted, kernel)
     return graph
 
 
 def ssd_mobilenet_v2_fpnlite(side: int, alpha: float = 0.35, channels: int = 128) -> Graph:
     """STM32 model zoo, object_detection, ssd_mobilenet_v2_fpnlite: five maps of 128 channels, one class."""
     graph = Graph(side, side)
-    places = mobilenet_v2_features(graph, alpha)
-    deepest = graph.conv(1280, 1).place
+    shapes = mobilenet_v2_features(graph, alpha)
+    deepest = graph.conv(1280, 1).shape
     lateral = []
-    for place in (places[5], places[12], deepest):
-        lateral.append(graph.at(place).conv(channels, 1).place)
-    for place in (lateral[1], lateral[0]):
-        graph.at(place).elements("elementwise").separable(channels)
-    third = graph.at(lateral[2]).separable(channels, 2).place
-    fourth = graph.separable(channels, 2).place
-    for place, anchors in zip((*lateral, third, fourth), (4, 6, 6, 6, 4), strict=True):
-        graph.at(place)
+    for shape in (shapes[5], shapes[12], deepest):
+        lateral.append(graph.at(shape).conv(channels, 1).shape)
+    for shape in (lateral[1], lateral[0]):
+        graph.at(shape).elements("elementwise").separable(channels)
+    third = graph.at(lateral[2]).separable(channels, 2).shape
+    fourth = graph.separable(channels, 2).shape
+    for shape, anchors in zip((*lateral, third, fourth), (4, 6, 6, 6, 4), strict=True):
+        graph.at(shape)
         for _ in range(4):
             graph.separable(channels)
         for predicted in (2, 4):  # class scores, box
-            graph.at(place).separable(anchors * predicted)
+            graph.at(shape).separable(anchors * predicted)
     return graph
 
 
@@ -322,7 +322,7 @@ def miniresnet_v2(classes: int = 10) -> Graph:
     """STM32 model zoo, audio_event_detection, miniresnetv2 with one stack, on 64x50 spectrograms."""
     graph = Graph(64, 50, 1).conv(64, 7, 2).pool(3, 2, is_padded=True)
     for stride in (1, 2):
-        before = graph.place
+        before = graph.shape
         graph.elements("activation")
         if stride == 1:
             graph.conv(64, 1).at(before)
@@ -335,13 +335,13 @@ def miniresnet_v2(classes: int = 10) -> Graph:
 
 @dataclass(frozen=True)
 class Step:
-    """An operator of a NATS-Bench network: what it computes, from which steps, on which feature map.
+    """An operator of a NATS-Bench network.
 
     Attributes:
         kind: convolution, pointwise, dense, elementwise or pool.
-        reads: steps, each with whether a ReLU comes between.
-        elements: of its output (of a mean: of its input).
-        macs: multiply-accumulates.
+        reads: indices of the steps it reads, each with whether a ReLU comes in between.
+        elements: size of its output (for a mean, of its input).
+        macs: its multiply-accumulates.
     """
 
     kind: str
@@ -352,37 +352,37 @@ class Step:
 
 @dataclass
 class Nats:
-    """A network of NATS-Bench's topology space (Dong et al. 2021, arXiv 2009.00437): 16 channels, five cells each."""
+    """A network of NATS-Bench's topology space (Dong et al. 2021, arXiv 2009.00437): 16 channels, 5 cells per stage."""
 
     steps: list[Step] = field(default_factory=list)
     pools: dict[tuple[int, int], int] = field(default_factory=dict)
     side: int = 32
 
     def add(self, kind: str, reads: tuple[tuple[int, bool], ...], channels: int, macs: int = 0) -> int:
-        """A step whose output has the present size."""
+        """Append a step whose output has the current size, and return its index."""
         self.steps.append(Step(kind, reads, self.side**2 * channels, macs))
         return len(self.steps) - 1
 
     def conv(self, source: int, inputs: int, outputs: int, kernel: int, *, has_relu: bool = True) -> int:
-        """A convolution, after a ReLU or not."""
+        """A convolution, preceded by a ReLU if `has_relu`."""
         macs = self.side**2 * outputs * inputs * kernel**2
         return self.add("convolution" if kernel > 1 else "pointwise", ((source, has_relu),), outputs, macs)
 
     def pool(self, source: int, channels: int, kernel: int) -> int:
-        """An average; equal ones of one feature map are computed once."""
+        """Average pooling; identical poolings of one feature map are computed once."""
         if (source, kernel) not in self.pools:
             self.pools[source, kernel] = self.add("pool", ((source, False),), channels)
         return self.pools[source, kernel]
 
     def total(self, parts: Sequence[int], channels: int) -> int:
-        """A sum, two at a time."""
-        found = parts[0]
+        """A sum of feature maps, as a chain of additions."""
+        result = parts[0]
         for part in parts[1:]:
-            found = self.add("elementwise", ((found, False), (part, False)), channels)
-        return found
+            result = self.add("elementwise", ((result, False), (part, False)), channels)
+        return result
 
     def cell(self, source: int, channels: int, edges: Sequence[Sequence[tuple[str, int]]]) -> int:
-        """Four nodes, each the sum of its edges; the last is the output, or zero times the input."""
+        """Four nodes, each the sum of its edges; returns the last one, or zero times the input if it has no edges."""
         nodes: list[int | None] = [source]
         for incoming in edges:
             parts = [
@@ -410,7 +410,7 @@ class Nats:
 
     @property
     def work(self) -> Work:
-        """Of the steps that the output needs; a ReLU is an operator where its input has other readers."""
+        """Work of the steps that the output needs; a ReLU is a separate operator if its input has other readers."""
         needed = {len(self.steps) - 1}
         for number in range(len(self.steps) - 1, -1, -1):
             if number in needed:
@@ -429,26 +429,26 @@ class Nats:
 
 
 def nats(architecture: str) -> Nats:
-    """A network by its string: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
+    """The network of an architecture string: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
     edges = [
         [(edge.partition("~")[0], int(edge.partition("~")[2])) for edge in node.strip("|").split("|")]
         for node in architecture.split("+")
     ]
     network = Nats()
     channels = 16
-    found = network.conv(-1, 3, channels, 3, has_relu=False)
+    last = network.conv(-1, 3, channels, 3, has_relu=False)
     for stage in range(3):
         if stage:
-            found = network.reduction(found, channels)
+            last = network.reduction(last, channels)
             channels *= 2
         for _ in range(5):
-            found = network.cell(found, channels, edges)
-    if network.steps[found].kind not in ("convolution", "pointwise"):  # else the last norm is folded into it
+            last = network.cell(last, channels, edges)
+    if network.steps[last].kind not in ("convolution", "pointwise"):  # otherwise the last norm is folded into it
         for _ in range(2):
-            found = network.add("elementwise", ((found, False),), channels)
-    found = network.add("pool", ((found, True),), channels)
+            last = network.add("elementwise", ((last, False),), channels)
+    last = network.add("pool", ((last, True),), channels)
     network.side = 1
-    network.add("dense", ((found, False),), 10, 10 * channels)
+    network.add("dense", ((last, False),), 10, 10 * channels)
     return network
 
 
@@ -457,7 +457,7 @@ def nats(architecture: str) -> Nats:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A name's pattern, the family that it is left out with, and what counts it."""
+    """The pattern of its names, the family it is left out with, and the function that counts it."""
 
     pattern: str
     family: str
@@ -517,7 +517,7 @@ ARCHITECTURES = (
 
 
 def find(name: str) -> tuple[str, Work] | None:
-    """The family and the work of a network by the name that a measurement gives it; None where it is not known."""
+    """The family and the work of the network that a measurement names; None if it is unknown."""
     for architecture in ARCHITECTURES:
         if (match := re.fullmatch(architecture.pattern, name)) is not None:
             return architecture.family, architecture.build(match).work

@@ -1,13 +1,13 @@
-"""Claim: the time of a network on a microcontroller is predicted by others' measurements, families left out, to 10 %
-in the median and 25 % in nine of ten cases, where ten networks or more were measured on a core with a runtime.
+"""Claim: published measurements predict a network's time on a microcontroller to 10 % in the median and 25 % in nine of
+ten cases, with its family held out, where ten networks or more were measured on a core with a runtime.
 
-Every network of public measurements whose graph is known is predicted without its architecture family: neither its
-system nor the ratios over all systems have seen it. The ratio of two networks of one family on one board is compared
-too, which is what trimming asks for.
+Every publicly measured network whose graph is known is predicted with its architecture family held out: neither the fit
+of its system nor the ratios over all systems have seen it. The ratio of two networks of one family on one board is
+compared too, as that is what matters for trimming.
 
     python benchmarks/board_times.py --data DIR      # seconds; writes results/board_times.md
 
-DIR is that of `scripts/fit_board_times.py`. Needs SciPy.
+DIR is the data folder of `scripts/fit_board_times.py`. Needs SciPy.
 """
 
 from __future__ import annotations
@@ -65,13 +65,18 @@ def system_row(system: Fitted, factors: tuple[float, float]) -> str:
 
 
 def ratio_errors(guesses: Sequence[Guess]) -> list[tuple[Guess, Guess, float]]:
-    """Pairs of one family on one board, the larger first, with the error of the ratio of their times."""
+    """Pairs of one family on one board, the faster network first, with the error of the ratio of their times."""
     pairs = []
-    for one, other in combinations(guesses, 2):
-        same = one.sample.family == other.sample.family and one.sample.board == other.sample.board
-        if not same or one.sample.network == other.sample.network or one.sample.is_guessed or other.sample.is_guessed:
+    for first, second in combinations(guesses, 2):
+        is_comparable = first.sample.family == second.sample.family and first.sample.board == second.sample.board
+        if (
+            not is_comparable
+            or first.sample.network == second.sample.network
+            or first.sample.is_guessed
+            or second.sample.is_guessed
+        ):
             continue
-        small, large = sorted((one, other), key=lambda guess: guess.sample.cycles)
+        small, large = sorted((first, second), key=lambda guess: guess.sample.cycles)
         measured = small.sample.cycles / large.sample.cycles
         pairs.append((small, large, (small.cycles / large.cycles) / measured - 1))
     return pairs
@@ -98,17 +103,17 @@ def ratio_rows(fitted: Iterable[Fitted]) -> list[str]:
 
 
 def network_rows(fitted: Iterable[Fitted]) -> list[str]:
-    """Every network left out; those of NATS-Bench, of which there are many, by their errors alone."""
+    """One row per held-out network; the many networks of NATS-Bench are omitted."""
     rows = []
     for system in fitted:
         for guess in sorted(system.guesses, key=lambda guess: (guess.sample.family, guess.sample.network)):
             sample = guess.sample
             if sample.family == "NATS-Bench":
                 continue
-            counted = " (outputs guessed)" if sample.is_guessed else ""
+            remark = " (outputs guessed)" if sample.is_guessed else ""
             cells = [
                 f"{system.key.core}, {system.key.runtime} {system.key.version}",
-                f"{sample.network}{counted}",
+                f"{sample.network}{remark}",
                 sample.board,
                 f"{sample.cycles / 1e6:.2f}",
                 f"{guess.cycles / 1e6:.2f}",
@@ -119,22 +124,26 @@ def network_rows(fitted: Iterable[Fitted]) -> list[str]:
 
 
 def source_rows(samples: Sequence[Sample]) -> list[str]:
-    """Every system that several repositories have measurements of: each predicted without a repository's rows."""
+    """Rows of the systems measured in several repositories: each repository predicted from the others."""
     rows = []
     for key, group in sorted(groups(samples).items(), key=lambda item: str(item[0])):
         for source in sorted({repository(sample) for sample in group}):
-            rest = [sample for sample in group if repository(sample) != source]
-            held = [sample for sample in group if repository(sample) == source and not sample.is_part]
-            if rest and held:
-                coefficients = fit(rest, ratios([sample for sample in samples if repository(sample) != source]))
-                errors = [abs(Guess(sample, float(sample.row @ coefficients)).error) for sample in held]
-                numbers = [str(len(rest)), str(len(held)), *(cell(float(np.quantile(errors, q))) for q in (0.5, 0.9))]
+            remaining = [sample for sample in group if repository(sample) != source]
+            held_out = [sample for sample in group if repository(sample) == source and not sample.is_part]
+            if remaining and held_out:
+                coefficients = fit(remaining, ratios([sample for sample in samples if repository(sample) != source]))
+                errors = [abs(Guess(sample, float(sample.row @ coefficients)).error) for sample in held_out]
+                numbers = [
+                    str(len(remaining)),
+                    str(len(held_out)),
+                    *(cell(float(np.quantile(errors, q))) for q in (0.5, 0.9)),
+                ]
                 rows.append(f"| {' | '.join([f'{key.core}, {key.runtime} {key.version}', source, *numbers])} |")
     return rows
 
 
 def repository(sample: Sample) -> str:
-    """That a measurement is from, at whatever commit."""
+    """The repository of a measurement, without the commit."""
     return sample.source.partition("@")[0]
 
 
@@ -153,7 +162,7 @@ def summary(fitted: Sequence[Fitted]) -> list[str]:
     pairs = [pair for system in fitted for pair in ratio_errors(system.guesses)]
     zoo = [abs(error) for small, _, error in pairs if small.sample.family != "NATS-Bench"]
     nats = [abs(error) for small, _, error in pairs if small.sample.family == "NATS-Bench"]
-    held = [
+    coverages = [
         f"{cell(coverage(s.guesses))} ({s.key.core}, {s.key.runtime} {s.key.version})" for s in fitted if is_varied(s)
     ]
     met = [system for system in many if "met" in system_row(system, (1, 1)).split("|")[-2]]
@@ -162,7 +171,7 @@ def summary(fitted: Sequence[Fitted]) -> list[str]:
         f"{cell(MEDIAN_GOAL)}, p90 at most {cell(P90_GOAL)}).",
         f"- Systems with fewer (most with three, of MLPerf Tiny, one of which is left out each time), convolutional "
         f"networks: median {cell(float(np.median(few)))}, p90 {cell(float(np.quantile(few, 0.9)))}, {len(few)} cases.",
-        f"- Networks within a range that was made without their family, of systems with many: {'; '.join(held)}; "
+        f"- Networks within a range that was made without their family, of systems with many: {'; '.join(coverages)}; "
         f"meant is 80 %.",
         f"- Ratios of two networks of one family on one board, within {cell(RATIO_GOAL)}: {within(zoo)} without "
         f"NATS-Bench (median {cell(float(np.median(zoo)))}, p90 {cell(float(np.quantile(zoo, 0.9)))}), {within(nats)} "
@@ -175,7 +184,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the measurements")
     samples, excluded = read(parser.parse_args().data)
     fitted = fit_all(samples)
-    spread = ranges(fitted, samples)
+    factors = ranges(fitted, samples)
     lines = [
         "# Time on boards: predicted without the network's family, and measured",
         "",
@@ -192,7 +201,7 @@ def main() -> None:
         "",
         "| core | runtime | version | data type | networks | families | median error | p90 | range | goals |",
         "|---|---|---|---|---|---|---|---|---|---|",
-        *(system_row(system, spread[system.key]) for system in fitted),
+        *(system_row(system, factors[system.key]) for system in fitted),
         "",
         "## Ratios of two networks of one family on one board",
         "",

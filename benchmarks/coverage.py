@@ -1,17 +1,18 @@
-"""Claim: pretrim halves the MACs of nearly every CNN of torchvision and timm, exactly, and says what it froze.
+"""Claim: pretrim halves the MACs of nearly every CNN of torchvision and timm, exactly, and reports what it froze.
 
-So it does for 31 networks of other tasks (`other_tasks.py`: detectors, segmentation, video, audio, recurrent ones).
-The planned MACs and parameters, dense and slim, must be those that torch counts: the command fails where they are not.
+The same holds for 31 networks of other tasks (`other_tasks.py`: detection, segmentation, video, audio, recurrent
+networks). The planned MACs and parameters, dense and slim, must equal torch's own counts; otherwise the command fails.
 
-For each network, untrained, at its own input size: seconds of the processor to trace, plan and apply at `macs="0.5x"`,
-and the share of the MACs in frozen layers. At 96 px where it runs there (else at its own size): whether the slim
-network gives the outputs of the masked dense one (float64, every parameter and buffer randomised first; operators that
-reduce over pruned channels are exempt, and named), the shape of the outputs, one forward and backward pass in train
-mode. With `--peer`, Torch-Pruning 1.6.1 prunes the same network by a ratio of 0.3 (about half the MACs; it takes no
-budget), its classifier ignored as its documentation says; it is stopped after 30 s. Without, its last record is kept.
+For each network, untrained, at its own input size: the CPU seconds to trace, plan and apply at `macs="0.5x"`, and the
+share of the MACs in frozen layers. At 96 px if the network runs at that size (otherwise at its own size): whether the
+slim network gives the outputs of the masked dense network (in float64, with every parameter and buffer randomised
+first; networks with operators that reduce over pruned channels are exempt, and those operators are named), the shape of
+the outputs, and one forward and backward pass in train mode. With `--peer`, Torch-Pruning 1.6.1 prunes the same network
+by a ratio of 0.3 (about half the MACs; it takes no budget), with the classifier ignored as its documentation says; it
+is stopped after 30 s. Without `--peer`, its last record is kept.
 
-    python benchmarks/coverage.py                    # all, about an hour on 2 cores; resumable
-    python benchmarks/coverage.py --again            # also what was measured before; resumable within the same file
+    python benchmarks/coverage.py                    # all networks, about an hour on 2 cores; resumable
+    python benchmarks/coverage.py --again            # repeat older measurements, too; resumable
     python benchmarks/coverage.py --only timm:resnet10t torchvision:resnet18
     python benchmarks/coverage.py --table            # write the Markdown table from the records
 
@@ -80,7 +81,7 @@ def all_names() -> list[str]:
 
 
 def measure(name: str, peer: bool = False) -> dict[str, Any]:
-    """Everything about one network; what fails is recorded by its message."""
+    """All measurements of one network; a failure is recorded as its error message."""
     import torch
 
     model, size = build(name)
@@ -96,31 +97,31 @@ def measure(name: str, peer: bool = False) -> dict[str, Any]:
 
 
 def build(name: str) -> tuple[Any, tuple[int, ...]]:
-    """The network, untrained, and the input size it is made for."""
+    """The untrained network and the input size it is designed for."""
     import torch
 
     from pretrim.models import zoo
 
     torch.manual_seed(0)
-    kind, _, rest = name.partition(":")
+    kind, _, architecture = name.partition(":")
     if kind == "timm":
-        model = zoo.timm().create_model(rest, pretrained=False)
+        model = zoo.timm().create_model(architecture, pretrained=False)
         return model, tuple(model.pretrained_cfg["input_size"])
     if kind == "torchvision":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # googlenet and inception announce a change of their initialisation
+            warnings.simplefilter("ignore")  # googlenet and inception warn of a change in their initialisation
             extra = {"weights_backbone": None} if name in DENSE_PREDICTION else {}
-            model = zoo.torchvision().models.get_model(rest, weights=None, **extra)
-        large = 299 if rest == "inception_v3" else 224
-        return model, (3, large, large)
+            model = zoo.torchvision().models.get_model(architecture, weights=None, **extra)
+        side = 299 if architecture == "inception_v3" else 224
+        return model, (3, side, side)
     sys.path.insert(0, str(HERE))
     import networks
     import other_tasks
 
     if kind == "other_tasks.py":
-        make, shape = other_tasks.NETWORKS[rest]
+        make, shape = other_tasks.NETWORKS[architecture]
         return make(), shape
-    return getattr(networks, rest)(), (3, 96, 96)
+    return getattr(networks, architecture)(), (3, 96, 96)
 
 
 def trim(model: Any, x: Any) -> dict[str, Any]:
@@ -139,14 +140,14 @@ def trim(model: Any, x: Any) -> dict[str, Any]:
     planned = time.process_time()
     slim = plan.apply(model)
     applied = time.process_time()
-    counts = counted(model, slim, plan, x[:1])
+    counts = count_differences(model, slim, plan, x[:1])
     x = small_enough(model.eval(), x)
     with torch.no_grad():
         before, after = shapes(model.eval()(x)), shapes(slim.eval()(x))
     slim.train()
     loss = sum(leaf.float().square().mean() for leaf in leaves(slim(x)))
     loss.backward()
-    finite = all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in slim.parameters())
+    has_finite_gradients = all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in slim.parameters())
     del slim, loss
     return {
         **frozen_share(network, layer_costs),
@@ -156,40 +157,42 @@ def trim(model: Any, x: Any) -> dict[str, Any]:
         "macs": plan.slim["macs"] / plan.dense["macs"],
         "params_left": plan.slim["params"] / plan.dense["params"],
         "same_shape": before == after,
-        "trains": finite,
+        "trains": has_finite_gradients,
         **counts,
         **exactness(model, network, plan, x),
     }
 
 
-def counted(model: Any, slim: Any, plan: Any, x: Any) -> dict[str, Any]:
-    """How far the planned costs are from torch's own counts: MACs, and parameters; none where it cannot count them."""
-    params = [sum(p.numel() for p in each.parameters()) for each in (model, slim)]
+def count_differences(model: Any, slim: Any, plan: Any, x: Any) -> dict[str, Any]:
+    """torch's own counts of MACs and parameters, less the planned ones; without MACs if torch cannot count them."""
+    params = [sum(p.numel() for p in network.parameters()) for network in (model, slim)]
     planned = (plan.dense, plan.slim)
-    found: dict[str, Any] = {"params_off": [n - costs["params"] for n, costs in zip(params, planned, strict=True)]}
+    differences: dict[str, Any] = {
+        "params_off": [n - costs["params"] for n, costs in zip(params, planned, strict=True)]
+    }
     try:
-        macs = [torch_macs(each, x) for each in (model, slim)]
+        macs = [torch_macs(network, x) for network in (model, slim)]
     except Exception as error:
-        return {**found, "not_counted": one_line(error)}
-    return {**found, "macs_off": [n - costs["macs"] for n, costs in zip(macs, planned, strict=True)]}
+        return {**differences, "not_counted": one_line(error)}
+    return {**differences, "macs_off": [n - costs["macs"] for n, costs in zip(macs, planned, strict=True)]}
 
 
 def torch_macs(model: Any, x: Any) -> int:
-    """Multiply-accumulates of one image by torch.utils.flop_counter, on tensors without values."""
+    """Multiply-accumulates of one image by torch.utils.flop_counter, on the meta device."""
     import copy
 
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    empty = copy.deepcopy(model).to("meta").eval()
+    meta_model = copy.deepcopy(model).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        empty(x.to("meta"))
+        meta_model(x.to("meta"))
     return int(counter.get_total_flops()) // 2
 
 
 def small_enough(model: Any, x: Any) -> Any:
-    """The same images at 96 px, if the network runs there in both modes: checks take seconds then, not minutes."""
+    """The images cropped to 96 px, if the network runs on those in both modes: checks take seconds, not minutes."""
     import torch
 
     if x.dim() != 4 or min(x.shape[2:]) <= 96:
@@ -206,27 +209,27 @@ def small_enough(model: Any, x: Any) -> Any:
 
 
 def frozen_share(network: Any, layer_costs: Any) -> dict[str, Any]:
-    """The share of the MACs in layers whose filters are all frozen, the classifier included, and the reasons."""
+    """The share of the MACs in layers whose filters are all frozen, including the classifier, and the reasons."""
     rows = layer_costs(network, network.dense)
     frozen = {entry.layer: entry for entry in network.frozen}
-    stuck = sum(row.macs for row in rows if row.name in frozen and frozen[row.name].filters >= row.filters)
+    frozen_macs = sum(row.macs for row in rows if row.name in frozen and frozen[row.name].filters >= row.filters)
     reasons = sorted({entry.reason for entry in network.frozen if "network's output" not in entry.reason})
     return {
         "groups": len(network.groups),
-        "frozen_macs": stuck / max(sum(row.macs for row in rows), 1),
+        "frozen_macs": frozen_macs / max(sum(row.macs for row in rows), 1),
         "reasons": reasons[:4],
         "notes": list(network.notes),
     }
 
 
 GAINS = (2.0, 1.0)
-"""Variances of weights, times their inputs; deep gated networks with the first may multiply rounding by 1e15"""
+"""Weight variance times fan-in; with the first, deep gated networks may amplify rounding errors by 1e15"""
 
 
 def exactness(model: Any, network: Any, plan: Any, x: Any) -> dict[str, Any]:
-    """Masked dense network against slim network, in float64, after every value was randomised.
+    """Compare the masked dense network with the slim network, in float64, with every value randomised.
 
-    A wrong cut differs whatever the weights are; where only rounding does, smaller weights agree.
+    A wrong cut differs for any weights; if only rounding errors differ, the outputs agree with smaller weights.
     """
     if network.mixers:
         return {"exempt": list(network.mixers[:3])}
@@ -238,7 +241,7 @@ def exactness(model: Any, network: Any, plan: Any, x: Any) -> dict[str, Any]:
 
 
 def _difference(model: Any, network: Any, plan: Any, x: Any, gain: float) -> tuple[float, float]:
-    """How far the outputs of both networks are apart, and those of two images."""
+    """Relative difference between the outputs of both networks, and between those of two images."""
     import numpy as np
     import torch
 
@@ -255,13 +258,15 @@ def _difference(model: Any, network: Any, plan: Any, x: Any, gain: float) -> tup
                 if network.members[row].size:
                     mask = torch.from_numpy(kept[network.members[row]]).to(tensor.dtype)
                     tensor.mul_(mask.view([-1 if d == dim else 1 for d in range(tensor.dim())]))
-        masked, narrow = leaves(model(x.double())), leaves(slim(x.double()))
-    varies = min(float((leaf[0] - leaf[1]).abs().max() / leaf.abs().max()) for leaf in masked)
-    return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(masked, narrow, strict=True)), varies
+        masked_outputs, slim_outputs = leaves(model(x.double())), leaves(slim(x.double()))
+    varies = min(float((leaf[0] - leaf[1]).abs().max() / leaf.abs().max()) for leaf in masked_outputs)
+    return max(
+        float((a - b).abs().max() / a.abs().max()) for a, b in zip(masked_outputs, slim_outputs, strict=True)
+    ), varies
 
 
 def randomise(model: Any, gain: float) -> Any:
-    """Every parameter and buffer random, scaled so that signals neither vanish nor explode."""
+    """Randomise every parameter and buffer, scaled so that signals neither vanish nor explode."""
     import torch
 
     generator = torch.Generator().manual_seed(1)
@@ -280,14 +285,14 @@ def randomise(model: Any, gain: float) -> Any:
 
 
 def torch_pruning(name: str, x: Any) -> dict[str, Any]:
-    """The same network pruned by Torch-Pruning: seconds, and whether it still runs and keeps its outputs' shape."""
+    """Prune the same network with Torch-Pruning: seconds, whether it still runs and keeps its output shapes."""
     import torch
 
     model, _ = build(name)
     with torch.no_grad():
         before = shapes(model.eval()(x[:1]))
     start = time.perf_counter()
-    signal.signal(signal.SIGALRM, out_of_time)
+    signal.signal(signal.SIGALRM, raise_timeout)
     signal.alarm(PEER_SECONDS)
     try:
         import torch_pruning as tp
@@ -309,7 +314,7 @@ def torch_pruning(name: str, x: Any) -> dict[str, Any]:
         signal.alarm(0)
 
 
-def out_of_time(*_: Any) -> None:
+def raise_timeout(*_: Any) -> None:
     raise TimeoutError(f"not done in {PEER_SECONDS} s")
 
 
@@ -327,44 +332,44 @@ def shapes(outputs: Any) -> list[tuple[int, ...]]:
 
 
 def one_line(error: BaseException) -> str:
-    words = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {words[0] if words else ''}"[:200]
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
 
 
-# ---------------------------------------------------------------------------------------- all of them
+# ---------------------------------------------------------------------------------------- all networks
 
 
 def records() -> list[dict[str, Any]]:
-    """The last record of each network, with what Torch-Pruning did when it last ran."""
-    found: dict[str, dict[str, Any]] = {}
+    """The last record of each network, with the last result of Torch-Pruning."""
+    latest: dict[str, dict[str, Any]] = {}
     for record in jsonl.read(RECORDS):
-        peer = found.get(record["name"], {}).get("torch_pruning")
-        found[record["name"]] = ({"torch_pruning": peer} if peer else {}) | record
-    return list(found.values())
+        peer = latest.get(record["name"], {}).get("torch_pruning")
+        latest[record["name"]] = ({"torch_pruning": peer} if peer else {}) | record
+    return list(latest.values())
 
 
 def run(names: list[str], again: bool = False, peer: bool = False) -> None:
-    """Measure the networks that have no record yet, in a process that is started anew where one of them ends it.
+    """Measure the networks without a record, in a worker process that is restarted if a network crashes it.
 
     Args:
-        names: of the networks.
-        again: whether records from before the counts were compared are none.
-        peer: whether Torch-Pruning runs, too.
+        names: names of the networks.
+        again: whether to ignore records from before the counts were compared.
+        peer: whether to run Torch-Pruning, too.
     """
-    while left := [
+    while remaining := [
         name
         for name in names
         if name not in {r["name"] for r in records() if not again or "params_off" in r or "error" in r}
     ]:
-        command = [sys.executable, __file__, *["--peer"] * peer, "--worker", *left[:20]]
+        command = [sys.executable, __file__, *["--peer"] * peer, "--worker", *remaining[:20]]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
             assert worker.stdout is not None
-            seen = [json.loads(line) for line in worker.stdout if line.startswith("{") and keep(json.loads(line))]
+            measured = [json.loads(line) for line in worker.stdout if line.startswith("{") and save(json.loads(line))]
         if worker.returncode != 0:
-            keep({"name": left[len(seen)], "error": f"ended its process with {worker.returncode}"})
+            save({"name": remaining[len(measured)], "error": f"ended its process with {worker.returncode}"})
 
 
-def keep(record: dict[str, Any]) -> bool:
+def save(record: dict[str, Any]) -> bool:
     jsonl.append(RECORDS, record)
     print(summary(record), flush=True)
     return True
@@ -381,26 +386,26 @@ def summary(record: dict[str, Any]) -> str:
 
 
 def write_table() -> None:
-    """The Markdown table, with the goals in its first lines."""
+    """Write the Markdown table, with the goals in its first lines."""
     order = {name: number for number, name in enumerate(all_names())}
-    found = sorted((r for r in records() if r["name"] in order), key=lambda r: order[r["name"]])
-    missing = [name for name in order if name not in {r["name"] for r in found}]
-    ran = [r for r in found if r.get("same_shape") and r.get("trains")]
-    reached = [r for r in found if r.get("macs", 1.0) <= 0.5]
-    measured = [r for r in found if "relative_error" in r]
+    rows = sorted((r for r in records() if r["name"] in order), key=lambda r: order[r["name"]])
+    missing = [name for name in order if name not in {r["name"] for r in rows}]
+    working = [r for r in rows if r.get("same_shape") and r.get("trains")]
+    reached = [r for r in rows if r.get("macs", 1.0) <= 0.5]
+    measured = [r for r in rows if "relative_error" in r]
     exact = [r for r in measured if r["relative_error"] < EXACT]
-    exempt = [r for r in found if "exempt" in r]
-    counts = [r for r in found if "params_off" in r]
-    wrong = miscounted(found)
-    seconds = [sum(r[key] for key in TIMES) for r in found if "apply_s" in r]
-    peer = [r["torch_pruning"] for r in found if "torch_pruning" in r]
+    exempt = [r for r in rows if "exempt" in r]
+    counts = [r for r in rows if "params_off" in r]
+    wrong = miscounted(rows)
+    seconds = [sum(r[key] for key in TIMES) for r in rows if "apply_s" in r]
+    peer = [r["torch_pruning"] for r in rows if "torch_pruning" in r]
     peer_ran = [p for p in peer if p["runs"]]
     lines = [
         "# Coverage: half the MACs of every CNN of torchvision and timm, and of 31 networks of other tasks",
         "",
-        f"- networks: {len(found)}; run, train and keep their outputs' shape: {len(ran)} "
-        f"({len(ran) / len(found):.1%}, goal 100 %); reach half the MACs: {len(reached)} "
-        f"({len(reached) / len(found):.1%}, goal 95 %)",
+        f"- networks: {len(rows)}; run, train and keep their outputs' shape: {len(working)} "
+        f"({len(working) / len(rows):.1%}, goal 100 %); reach half the MACs: {len(reached)} "
+        f"({len(reached) / len(rows):.1%}, goal 95 %)",
         f"- exact (relative error below 1e-10 against the masked dense network): {len(exact)} of {len(measured)} "
         f"compared; {len(exempt)} exempt, as values of an operator depend on how many channels it sees",
         f"- planned MACs and parameters, dense and slim, are those that torch counts: {len(counts) - len(wrong)} of "
@@ -418,28 +423,28 @@ def write_table() -> None:
         "| network | params | s | MACs left | frozen MACs | relative error | Torch-Pruning | remark |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [table_row(record) for record in found]
+    lines += [table_row(record) for record in rows]
     TABLE.write_text("\n".join(lines) + "\n")
 
 
-def miscounted(found: list[dict[str, Any]]) -> list[str]:
-    """The networks whose planned costs are not those that torch counts, or that torch could not count."""
-    compared = (record for record in found if "params_off" in record)
+def miscounted(rows: list[dict[str, Any]]) -> list[str]:
+    """Names of the networks whose planned costs differ from torch's counts, or that torch could not count."""
+    compared = (record for record in rows if "params_off" in record)
     return [r["name"] for r in compared if "macs_off" not in r or any((*r["macs_off"], *r["params_off"]))]
 
 
 def table_row(record: dict[str, Any]) -> str:
-    spent = f"{sum(record[key] for key in TIMES):.2f}" if "apply_s" in record else "-"
+    seconds = f"{sum(record[key] for key in TIMES):.2f}" if "apply_s" in record else "-"
     peer = record.get("torch_pruning", {"runs": False, "seconds": None})
-    said = f"{peer['seconds']:.2f} s" if peer["runs"] else "-" if peer["seconds"] is None else "fails"
+    peer_cell = f"{peer['seconds']:.2f} s" if peer["runs"] else "-" if peer["seconds"] is None else "fails"
     if peer["runs"] and not peer["same_shape"]:
-        said += ", other output shape"
+        peer_cell += ", other output shape"
     exact = f"{record['relative_error']:.0e}" if "relative_error" in record else "exempt" if "exempt" in record else "-"
     remark = record.get("error") or "; ".join(record.get("reasons", [])[:2] + record.get("notes", [])[:1])
     macs = f"{record['macs']:.3f}" if "macs" in record else "-"
     return (
-        f"| {record['name']} | {record.get('params', 0) / 1e6:.1f} M | {spent} | {macs} | "
-        f"{record.get('frozen_macs', 0):.1%} | {exact} | {said} | {remark.replace('|', '/')} |"
+        f"| {record['name']} | {record.get('params', 0) / 1e6:.1f} M | {seconds} | {macs} | "
+        f"{record.get('frozen_macs', 0):.1%} | {exact} | {peer_cell} | {remark.replace('|', '/')} |"
     )
 
 

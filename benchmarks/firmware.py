@@ -1,9 +1,10 @@
 """Claim: arena and constants of the firmware in C are known to the byte before it is compiled; its code is below 6 KiB.
 
-Slim and dense networks in int8: what the plan predicts of file and activations, what the sources say of themselves, and
-what the linker places in flash and RAM for three Cortex-M (MPS2 boards AN386, AN500 and AN521), without the self-test.
-Each image is run in QEMU, and counts only if every output is LiteRT's. Ranges come from random images, which the sizes
-do not depend on. QEMU counts instructions, by the plugin in `arm/`: of the self-test's four images together, over four.
+For slim and dense networks in int8: the file size and activations predicted by the plan, the sizes stated in the C
+sources, and the sizes that the linker places in flash and RAM for three Cortex-M cores (MPS2 boards AN386, AN500 and
+AN521), without the self-test. Each firmware image is run in QEMU, and counts only if every output equals LiteRT's.
+Quantisation ranges come from random images; the sizes do not depend on them. QEMU counts instructions with the plugin
+in `arm/`: the total over the self-test's four images, divided by four.
 
     python benchmarks/firmware.py        # about 5 minutes; writes results/firmware.md
 
@@ -34,7 +35,7 @@ RESULT = Path(__file__).parent / "results" / "firmware.md"
 BOARDS = {"an386": "Cortex-M4", "an500": "Cortex-M7", "an521": "Cortex-M33"}
 
 
-def keywords() -> nn.Module:
+def keyword_spotter() -> nn.Module:
     """The DS-CNN of examples/keyword_spotting."""
     spec = importlib.util.spec_from_file_location("keywords", ROOT / "examples" / "keyword_spotting" / "keywords.py")
     module = importlib.util.module_from_spec(spec)
@@ -45,42 +46,42 @@ def keywords() -> nn.Module:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "ResNet-20": (BUILTIN["resnet20"], (3, 32, 32)),
     "MobileNetV2": (BUILTIN["mobilenetv2"], (3, 32, 32)),
-    "DS-CNN": (keywords, (1, 49, 10)),
+    "DS-CNN": (keyword_spotter, (1, 49, 10)),
 }
 PLANS = {"dense": {}, "half the MACs": {"macs": "0.5x"}, "a fifth": {"macs": "0.2x"}}
 
 
 def flash_of(file: Path) -> int:
-    """Bytes of the network and its kernels in flash, by the linker's map."""
+    """Bytes of the network and its kernels in flash, from the linker map."""
     text = file.read_text().partition("Linker script and memory map")[2].partition("\n.data")[0]
-    found = re.findall(r"^ \.\S+\s+0x[0-9a-f]+\s+(0x[0-9a-f]+) (\S+)$", text, re.MULTILINE)
-    return sum(int(size, 16) for size, name in found if Path(name).name in ("network.o", "kernels.o"))
+    sections = re.findall(r"^ \.\S+\s+0x[0-9a-f]+\s+(0x[0-9a-f]+) (\S+)$", text, re.MULTILINE)
+    return sum(int(size, 16) for size, name in sections if Path(name).name in ("network.o", "kernels.o"))
 
 
 def ram_of(file: Path) -> int:
-    """Bytes of variables, by the sections of the image; its stack is beside them."""
-    printed = subprocess.run(["arm-none-eabi-size", "-A", file], capture_output=True, text=True, check=True).stdout
-    return sum(int(size) for size in re.findall(r"^\.(?:data|bss) +(\d+)", printed, re.MULTILINE))
+    """Bytes of variables, from the sections of the firmware image; the stack is not included."""
+    output = subprocess.run(["arm-none-eabi-size", "-A", file], capture_output=True, text=True, check=True).stdout
+    return sum(int(size) for size in re.findall(r"^\.(?:data|bss) +(\d+)", output, re.MULTILINE))
 
 
 @cache
-def counter() -> Path:
-    """The plugin, compiled."""
-    made = Path(tempfile.mkdtemp()) / "count.so"
+def count_plugin() -> Path:
+    """Compile the QEMU plugin that counts instructions."""
+    library = Path(tempfile.mkdtemp()) / "count.so"
     source = Path(__file__).parent / "arm" / "count.c"
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", made, source], check=True)
-    return made
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
 
 
 def instructions_of(sources: Path, board: str) -> float:
-    """Of an image, where every output is LiteRT's."""
-    command = ["make", "-s", "-C", sources, "run", f"BOARD={board}", f"QEMU=qemu-system-arm -plugin {counter()}"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    (total,) = re.findall(r"all instructions (\d+)", done.stderr)
-    return int(total) / done.stdout.count("outputs equal to LiteRT's")
+    """Instructions per input image; raises CalledProcessError if the run fails."""
+    command = ["make", "-s", "-C", sources, "run", f"BOARD={board}", f"QEMU=qemu-system-arm -plugin {count_plugin()}"]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    (total,) = re.findall(r"all instructions (\d+)", result.stderr)
+    return int(total) / result.stdout.count("outputs equal to LiteRT's")
 
 
-def row(name: str, title: str, limits: dict[str, str]) -> list[str]:
+def measure_row(name: str, title: str, limits: dict[str, str]) -> list[str]:
     torch.manual_seed(0)
     build, shape = NETWORKS[name]
     model = build()
@@ -98,9 +99,9 @@ def row(name: str, title: str, limits: dict[str, str]) -> list[str]:
         for board in BOARDS:
             count = instructions_of(Path(folder) / "src", board)
             instructions.append(f"{count / 1e6:.1f} M ({count / macs:.1f})")
-            built = Path(folder) / "src" / "build" / board
-            flash.append(flash_of(built / "firmware.map"))
-            ram.add(ram_of(built / "firmware.elf"))
+            build_folder = Path(folder) / "src" / "build" / board
+            flash.append(flash_of(build_folder / "firmware.map"))
+            ram.add(ram_of(build_folder / "firmware.elf"))
     (same_ram,) = ram
     assert same_ram == firmware.arena_bytes
     arena = arena_cost(network)
@@ -112,7 +113,9 @@ def row(name: str, title: str, limits: dict[str, str]) -> list[str]:
 
 
 def main() -> None:
-    flash, counts = (" | ".join(f"{what}, {core}" for core in BOARDS.values()) for what in ("flash", "instructions"))
+    flash, counts = (
+        " | ".join(f"{quantity}, {core}" for core in BOARDS.values()) for quantity in ("flash", "instructions")
+    )
     lines = [
         "# Firmware in plain C: predicted, and as the linker placed it",
         "",
@@ -127,7 +130,7 @@ def main() -> None:
     ]
     for name in NETWORKS:
         for title, limits in PLANS.items():
-            lines.append(f"| {' | '.join(row(name, title, limits))} |")
+            lines.append(f"| {' | '.join(measure_row(name, title, limits))} |")
     RESULT.write_text("\n".join(lines) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Networks of the benchmarks alone: a U-Net and an ESPCN for coverage, a narrow MobileNetV2 for trainings."""
+"""Networks used only by the benchmarks: a U-Net and an ESPCN for coverage, a narrow MobileNetV2 for training."""
 
 from __future__ import annotations
 

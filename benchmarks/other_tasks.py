@@ -1,4 +1,4 @@
-"""Networks of other tasks than classes of square images, for `coverage.py`: small ones of the usual designs."""
+"""Small networks of common designs for tasks other than classification of square images, for `coverage.py`."""
 
 from __future__ import annotations
 
@@ -12,53 +12,59 @@ from torch import Tensor, nn
 NORMS: dict[Any, Any] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
 
 
-def unit(into: int, out: int, kernel: int = 3, conv: Any = nn.Conv2d, act: Any = nn.ReLU, **kwargs: Any) -> nn.Module:
+def unit(
+    inputs: int, outputs: int, kernel: int = 3, conv: Any = nn.Conv2d, act: Any = nn.ReLU, **kwargs: Any
+) -> nn.Module:
     """Convolution, norm, activation."""
     padding = kwargs.pop("padding", kernel // 2 * int(kwargs.get("dilation", 1)))
-    return nn.Sequential(conv(into, out, kernel, padding=padding, bias=False, **kwargs), NORMS[conv](out), act())
+    return nn.Sequential(
+        conv(inputs, outputs, kernel, padding=padding, bias=False, **kwargs), NORMS[conv](outputs), act()
+    )
 
 
-def separable(into: int, out: int, conv: Any = nn.Conv2d, stride: int = 1) -> nn.Module:
-    return nn.Sequential(unit(into, into, 3, conv, groups=into, stride=stride), unit(into, out, 1, conv))
+def separable(inputs: int, outputs: int, conv: Any = nn.Conv2d, stride: int = 1) -> nn.Module:
+    return nn.Sequential(unit(inputs, inputs, 3, conv, groups=inputs, stride=stride), unit(inputs, outputs, 1, conv))
 
 
 class Residual(nn.Module):
-    """A residual block, with a projection where sizes differ."""
+    """A residual block, with a projection on the skip connection where shapes differ."""
 
-    def __init__(self, into: int, out: int, stride: int = 1, conv: Any = nn.Conv2d) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, conv: Any = nn.Conv2d) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            unit(into, out, 3, conv, stride=stride), conv(out, out, 3, 1, 1, bias=False), NORMS[conv](out)
+            unit(inputs, outputs, 3, conv, stride=stride),
+            conv(outputs, outputs, 3, 1, 1, bias=False),
+            NORMS[conv](outputs),
         )
-        self.skip = conv(into, out, 1, stride) if stride > 1 or into != out else nn.Identity()
+        self.skip = conv(inputs, outputs, 1, stride) if stride > 1 or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.body(x) + self.skip(x))
 
 
 class Encoder(nn.Module):
-    """Feature maps of several scales."""
+    """An encoder that returns feature maps at several scales."""
 
-    def __init__(self, widths: Sequence[int] = (16, 32, 64), into: int = 3, conv: Any = nn.Conv2d) -> None:
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), inputs: int = 3, conv: Any = nn.Conv2d) -> None:
         super().__init__()
-        pairs = zip([into, *widths], widths, strict=False)
+        pairs = zip([inputs, *widths], widths, strict=False)
         self.stages = nn.ModuleList(Residual(a, b, 2, conv) for a, b in pairs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        found = []
+        maps = []
         for stage in self.stages:
             x = stage(x)
-            found.append(x)
-        return found
+            maps.append(x)
+        return maps
 
 
 class UNet(nn.Module):
-    """For signals, images and volumes."""
+    """U-Net for signals, images or volumes."""
 
-    def __init__(self, into: int, classes: int, conv: Any, up: Any, widths: Sequence[int] = (12, 24, 32)) -> None:
+    def __init__(self, inputs: int, classes: int, conv: Any, up: Any, widths: Sequence[int] = (12, 24, 32)) -> None:
         super().__init__()
         a, b, c = widths
-        self.one, self.two, self.three = unit(into, a, 3, conv), unit(a, b, 3, conv), unit(b, c, 3, conv)
+        self.one, self.two, self.three = unit(inputs, a, 3, conv), unit(a, b, 3, conv), unit(b, c, 3, conv)
         self.up, self.upper = up(c, b, 2, 2), up(b, a, 2, 2)
         self.merge, self.last, self.head = unit(2 * b, b, 3, conv), unit(2 * a, a, 3, conv), conv(a, classes, 1)
         self.pool = {nn.Conv1d: nn.MaxPool1d, nn.Conv2d: nn.MaxPool2d, nn.Conv3d: nn.MaxPool3d}[conv](2)
@@ -72,7 +78,7 @@ class UNet(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """FPN with heads that all scales share (RetinaNet, FCOS)."""
+    """FPN with heads shared by all scales (RetinaNet, FCOS)."""
 
     def __init__(self, classes: int = 5, width: int = 32) -> None:
         super().__init__()
@@ -83,13 +89,13 @@ class Pyramid(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = [layer(y) for layer, y in zip(self.lateral, self.encoder(x), strict=True)]
-        for place in (1, 0):
-            maps[place] = maps[place] + F.interpolate(maps[place + 1], scale_factor=2)
+        for level in (1, 0):
+            maps[level] = maps[level] + F.interpolate(maps[level + 1], scale_factor=2)
         return [head(y) for y in maps for head in (self.scores, self.boxes)]
 
 
 class YOLO(nn.Module):
-    """CSP blocks, pooling pyramid, path aggregation, one head a scale."""
+    """CSP blocks, a pooling pyramid, path aggregation, and one head per scale."""
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
@@ -109,10 +115,10 @@ class YOLO(nn.Module):
 
 
 class CSP(nn.Module):
-    def __init__(self, into: int, out: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.down, self.last = unit(into, out, stride=2, act=nn.SiLU), unit(out, out, 1, act=nn.SiLU)
-        self.body = unit(out // 2, out // 2, act=nn.SiLU)
+        self.down, self.last = unit(inputs, outputs, stride=2, act=nn.SiLU), unit(outputs, outputs, 1, act=nn.SiLU)
+        self.body = unit(outputs // 2, outputs // 2, act=nn.SiLU)
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.down(x).chunk(2, 1)
@@ -126,12 +132,12 @@ class SSD(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(c, 6 * (classes + 4), 3, padding=1) for c in (16, 32, 64))
 
     def forward(self, x: Tensor) -> Tensor:
-        found = [head(y).permute(0, 2, 3, 1) for head, y in zip(self.heads, self.encoder(x), strict=True)]
-        return torch.cat([y.reshape(y.shape[0], -1, 9) for y in found], 1)
+        predictions = [head(y).permute(0, 2, 3, 1) for head, y in zip(self.heads, self.encoder(x), strict=True)]
+        return torch.cat([y.reshape(y.shape[0], -1, 9) for y in predictions], 1)
 
 
 class Heads(nn.Module):
-    """Transposed convolutions behind an encoder, then several heads (CenterNet; with one, SimpleBaseline)."""
+    """An encoder, transposed convolutions, then several heads (CenterNet; with one head, SimpleBaseline)."""
 
     def __init__(self, *outputs: int) -> None:
         super().__init__()
@@ -159,11 +165,11 @@ class Hourglass(nn.Module):
         self.skip = nn.ModuleList(Residual(width, width) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
-        x, kept = self.stem(x), []
+        x, skips = self.stem(x), []
         for down, skip in zip(self.down, self.skip, strict=True):
-            kept.append(skip(x))
+            skips.append(skip(x))
             x = down(F.max_pool2d(x, 2))
-        for y in reversed(kept):
+        for y in reversed(skips):
             x = y + F.interpolate(x, scale_factor=2)
         return self.head(x)  # type: ignore[no-any-return]
 
@@ -182,7 +188,7 @@ class LinkNet(nn.Module):
 
 
 class Context(nn.Module):
-    """Pooled (PSPNet) or dilated (DeepLab) context behind an encoder, then the size of the image."""
+    """Pooled (PSPNet) or dilated (DeepLab) context after an encoder, then upsampling to the size of the image."""
 
     def __init__(self, dilations: Sequence[int] = (), pools: Sequence[int] = ()) -> None:
         super().__init__()
@@ -194,11 +200,11 @@ class Context(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.encoder(x)[-1]
-        found = [y, *(layer(y) for layer in self.dilated)]
+        context = [y, *(layer(y) for layer in self.dilated)]
         for layer, size in zip(self.pooled, self.pools, strict=True):
             small = layer(F.adaptive_avg_pool2d(y, size))
-            found.append(F.interpolate(small, size=y.shape[2:], mode="bilinear", align_corners=False))
-        y = self.head(self.merge(torch.cat(found, 1)))
+            context.append(F.interpolate(small, size=y.shape[2:], mode="bilinear", align_corners=False))
+        y = self.head(self.merge(torch.cat(context, 1)))
         return F.interpolate(y, size=x.shape[2:], mode="bilinear", align_corners=False)
 
 
@@ -217,7 +223,7 @@ class FastSCNN(nn.Module):
 
 
 class Depth(nn.Module):
-    """An image of distances: features, and what was known at the coarser scale."""
+    """Depth maps at two scales, each from the skip features and the upsampled features of the coarser scale."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,15 +233,15 @@ class Depth(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         low, mid, x = self.encoder(x)
-        found = []
+        depths = []
         for merge, head, skip in zip(self.merge, self.heads, (mid, low), strict=True):
             x = merge(torch.cat([F.interpolate(x, scale_factor=2), skip], 1))
-            found.append(torch.sigmoid(head(x)))
-        return found
+            depths.append(torch.sigmoid(head(x)))
+        return depths
 
 
 class Upscale(nn.Module):
-    """Residual blocks and a pixel shuffle (SRResNet with norms, EDSR without)."""
+    """Residual blocks and a pixel shuffle (SRResNet with batch norms, EDSR without)."""
 
     def __init__(self, norms: bool, width: int = 24) -> None:
         super().__init__()
@@ -272,7 +278,7 @@ class Denoise(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Convolutions over a spectrogram, then a recurrent layer over time, a result for each step (CRNN)."""
+    """Convolutions over a spectrogram, then a recurrent layer over time, with an output for each step (CRNN)."""
 
     def __init__(self, kind: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -286,7 +292,7 @@ class Recurrent(nn.Module):
 
 
 class Dilated(nn.Module):
-    """Gated, dilated convolutions over time with skips (WaveNet, TCN)."""
+    """Gated, dilated convolutions over time with skip connections (WaveNet, TCN)."""
 
     def __init__(self, width: int = 16, layers: int = 4) -> None:
         super().__init__()
@@ -304,7 +310,7 @@ class Dilated(nn.Module):
 
 
 class Separate(nn.Module):
-    """A mask for each source over a learnt transform (Conv-TasNet)."""
+    """A mask for each source over a learned transform (Conv-TasNet)."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -355,11 +361,17 @@ def video() -> nn.Module:
 
 
 def factored_video() -> nn.Module:
-    """R(2+1)D: space, then time."""
+    """R(2+1)D: a spatial convolution, then a temporal one."""
     layers: list[nn.Module] = []
-    for into, out in ((3, 12), (12, 24)):
-        space = nn.Conv3d(into, 16, (1, 3, 3), (1, 2, 2), (0, 1, 1))
-        layers += [space, nn.ReLU(), nn.Conv3d(16, out, (3, 1, 1), padding=(1, 0, 0)), nn.BatchNorm3d(out), nn.ReLU()]
+    for inputs, outputs in ((3, 12), (12, 24)):
+        space = nn.Conv3d(inputs, 16, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        layers += [
+            space,
+            nn.ReLU(),
+            nn.Conv3d(16, outputs, (3, 1, 1), padding=(1, 0, 0)),
+            nn.BatchNorm3d(outputs),
+            nn.ReLU(),
+        ]
     return pooled(*layers, width=24, conv=nn.Conv3d)
 
 
@@ -371,8 +383,8 @@ def autoencoder() -> nn.Module:
 
 def generator() -> nn.Module:
     layers: list[nn.Module] = [nn.ConvTranspose2d(32, 48, 4, bias=False), nn.BatchNorm2d(48), nn.ReLU()]
-    for into, out in ((48, 32), (32, 16)):
-        layers += [nn.ConvTranspose2d(into, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+    for inputs, outputs in ((48, 32), (32, 16)):
+        layers += [nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Tanh())
 
 
@@ -418,4 +430,4 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "video": (video, (3, 8, 32, 32)),
     "factored video": (factored_video, (3, 8, 32, 32)),
 }
-"""By name: what builds it, and the shape of one input"""
+"""The function that builds each network, and the shape of one input"""

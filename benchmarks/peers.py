@@ -1,4 +1,4 @@
-"""The peer to compare with: Torch-Pruning, which prunes trained networks (pip install --no-deps torch-pruning)."""
+"""The peer for comparison: Torch-Pruning, which prunes trained networks (pip install --no-deps torch-pruning)."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ Importance = Literal["l1", "group"]
 
 
 def pruned_to(model: nn.Module, example: torch.Tensor, macs: int, importance: Importance = "l1") -> nn.Module:
-    """The largest network of at most so many multiply-accumulates, by bisection on the pruning ratio; global ranking.
+    """The largest network within a MAC limit, by bisection on the pruning ratio; filters are ranked globally.
 
     Args:
-        model: trained; it is left as it is.
+        model: trained network; it is not modified.
         example: images, N x C x H x W; N is 1.
-        macs: of one image, as `macs_of` counts.
+        macs: most multiply-accumulates for one image, as counted by `macs_of`.
         importance: L1 norm of the filters (Li et al. 2017), or of the whole group (Fang et al. 2023, DepGraph).
     """
     import torch_pruning as tp
 
-    def at(ratio: float) -> nn.Module:
-        copied = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-        known = tp.importance
-        score = known.MagnitudeImportance(p=1) if importance == "l1" else known.GroupMagnitudeImportance(p=2)
-        head = [module for module in copied.modules() if isinstance(module, nn.Linear)][-1:]
+    def prune(ratio: float) -> nn.Module:
+        pruned = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+        criteria = tp.importance
+        score = criteria.MagnitudeImportance(p=1) if importance == "l1" else criteria.GroupMagnitudeImportance(p=2)
+        head = [module for module in pruned.modules() if isinstance(module, nn.Linear)][-1:]
         tp.pruner.MetaPruner(
-            copied, example, importance=score, global_pruning=True, pruning_ratio=ratio, ignored_layers=head
+            pruned, example, importance=score, global_pruning=True, pruning_ratio=ratio, ignored_layers=head
         ).step()
-        return copied
+        return pruned
 
     low, high = 0.0, 0.98
     for _ in range(12):
         middle = (low + high) / 2
-        low, high = (low, middle) if macs_of(at(middle), example) <= macs else (middle, high)
-    return at(high)
+        low, high = (low, middle) if macs_of(prune(middle), example) <= macs else (middle, high)
+    return prune(high)
 
 
 def macs_of(model: nn.Module, example: torch.Tensor) -> int:

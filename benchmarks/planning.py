@@ -1,7 +1,7 @@
-"""Claim: 10,000 plans for ResNet-50 at 224 px, each meeting a joint budget, exactly costed, in 10 s on one core.
+"""Claim: 10,000 plans for ResNet-50 at 224 px, each within a joint budget by exact costs, take 10 s on one core.
 
-The budget is half the parameters, half the MACs and 0.6 of the peak memory at once. Also: what larger blocks of draws
-(`Options.block`) do to speed and to the widths, and the time Torch-Pruning 1.6.1 needs for one plan of that network.
+The budget is half the parameters, half the MACs and 0.6 of the peak memory at once. Also measured: the effect of larger
+blocks of draws (`Options.block`) on speed and widths, and the time Torch-Pruning 1.6.1 takes to prune that network.
 
     python benchmarks/planning.py       # a minute or two; writes benchmarks/results/planning.md
 
@@ -36,7 +36,7 @@ COUNT = 10_000
 
 
 def timed(network: Network, block: int, count: int) -> tuple[float, IntArray]:
-    """Seconds of one core for `count` plans, checked against every limit, and their widths."""
+    """CPU seconds for `count` plans, which are checked against every limit, and their widths."""
     start = time.process_time()
     bounds = Budget.parse(LIMITS).resolve(network)
     widths = allocate(network, bounds, Options(mode="joint", block=block, seed=1), count)

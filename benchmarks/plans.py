@@ -1,10 +1,10 @@
-"""Claim: a balanced plan takes less than 5 s on one core for every CNN of torchvision and timm, ResNet-50 less than 1.
+"""Claim: a balanced plan takes less than 5 s on one core for every CNN of torchvision and timm, and 1 s for ResNet-50.
 
-For each of the 190 networks of `benchmarks/coverage.py`, untrained, at its own input size: processor time of the plan
-at half the MACs with the default options (analysis apart), whether the limit is met, whether a rounding step could be
-given back to any group, and the plan's utility over that of uniform width at the same limit.
+For each of the 190 networks of `benchmarks/coverage.py`, untrained, at its own input size: CPU time of the plan at half
+the MACs with the default options (without the analysis), whether the limit is met, whether any group could be widened
+by one more rounding step, and the plan's utility over that of uniform width at the same limit.
 
-    python benchmarks/plans.py                          # all, half an hour on one core; resumable
+    python benchmarks/plans.py                          # all networks, half an hour on one core; resumable
     python benchmarks/plans.py --only timm:resnet10t
     python benchmarks/plans.py --table                  # write the Markdown table from the records
 
@@ -35,11 +35,11 @@ RECORDS, TABLE = HERE / "results" / "plans.jsonl", HERE / "results" / "plans.md"
 LIMIT = "0.5x"
 GOAL_S, RESNET50_GOAL_S = 5.0, 1.0
 BATCH = 10
-"""networks that one process plans: their memory is given back at its end"""
+"""Networks planned by one process, which frees their memory when it ends"""
 
 
 def measure(name: str) -> dict[str, Any]:
-    """What planning one network takes, and what its plan is worth."""
+    """The time to plan one network, and the quality of its plan."""
     import torch
 
     import pretrim
@@ -69,7 +69,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def is_filled(network: Any, widths: Any) -> bool:
-    """Whether one rounding step more breaks the limit, for every group."""
+    """Whether widening any single group by one rounding step breaks the limit."""
     import numpy as np
 
     from pretrim.planning.budget import Budget
@@ -84,17 +84,17 @@ def is_filled(network: Any, widths: Any) -> bool:
 
 
 def run(names: Sequence[str]) -> None:
-    """Measure the networks that have no record yet, a few in each process."""
-    while left := [name for name in names if name not in {record["name"] for record in jsonl.read(RECORDS)}]:
-        command = [sys.executable, __file__, "--worker", *left[:BATCH]]
+    """Measure the networks that have no record yet, a few in each worker process."""
+    while remaining := [name for name in names if name not in {record["name"] for record in jsonl.read(RECORDS)}]:
+        command = [sys.executable, __file__, "--worker", *remaining[:BATCH]]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
             assert worker.stdout is not None
-            seen = [keep(json.loads(line)) for line in worker.stdout if line.startswith("{")]
+            measured = [save(json.loads(line)) for line in worker.stdout if line.startswith("{")]
         if worker.returncode != 0:
-            keep({"name": left[len(seen)], "error": f"ended its process with {worker.returncode}"})
+            save({"name": remaining[len(measured)], "error": f"ended its process with {worker.returncode}"})
 
 
-def keep(record: dict[str, Any]) -> dict[str, Any]:
+def save(record: dict[str, Any]) -> dict[str, Any]:
     jsonl.append(RECORDS, record)
     print(record, flush=True)
     return record

@@ -1,12 +1,12 @@
-"""Question: what do the recipes that fit the number of images reach, and the plain one beside them?
+"""Question: what accuracy do the recipes that fit the number of images reach, compared with the plain recipe?
 
-ResNet-20 at half the MACs, images of 16x16 pixels, on one thread: 600 images as of a user's own (drawn from CIFAR-10,
-tested on 5,000 others, so that the figure is sure), digits, and Fashion-MNIST, CIFAR-10 and CIFAR-100: parts that
-train in minutes first, then all images at the preset's full length.
+ResNet-20 at half the MACs, images of 16x16 pixels, on one thread: 600 images that stand for a user's own data (drawn
+from CIFAR-10 and tested on 5,000 others, so that the accuracy is reliable), digits, and Fashion-MNIST, CIFAR-10 and
+CIFAR-100: first subsets that train in minutes, then all images at the preset's full length.
 
     OMP_NUM_THREADS=1 nice python benchmarks/presets.py --data ../shared/data --fashion FOLDER
 
-A row is kept as soon as it is trained, and the table written: stop it at any time, the same command goes on.
+Each row is saved as soon as it is trained, and the table is rewritten: stop at any time, the same command resumes.
 
 Records: benchmarks/results/presets.jsonl; table: benchmarks/results/presets.md.
 """
@@ -35,7 +35,7 @@ COLUMNS = (
     *("data", "images", "recipe", "epochs", "batch", "rate", "steps"),
     *("training %", "test %", "95 %", "n", "seed", "CPU s"),
 )
-SIDE, TESTED, VALIDATED = 16, 5_000, 1_000
+IMAGE_SIZE, TEST_IMAGES, VALIDATION_IMAGES = 16, 5_000, 1_000
 EXECUTION = Execution(device="cpu", precision="float32", channels_last=True, compile=False, threads=1)
 
 
@@ -44,12 +44,12 @@ class Row:
     """One training.
 
     Attributes:
-        title: of the data.
-        data: for `load`; FOLDER and FASHION stand for the folders of this machine.
-        name: that the recipe is looked up by.
-        images: for training; None: all.
-        seed: of weights and training.
-        plain: whether the recipe is that for large data, 30 epochs of batches of 128.
+        title: title of the data in the table.
+        data: argument of `load`; FOLDER and FASHION stand for folders of this machine.
+        name: name by which the recipe is looked up.
+        images: number of training images; None: all.
+        seed: seed of the weights and the training.
+        plain: whether to use the recipe for large data, 30 epochs with a batch size of 128.
     """
 
     title: str
@@ -84,7 +84,7 @@ def run(row: Row, folder: str, fashion: str) -> dict[str, Any]:
     slim = plan.apply(dense)
     started = time.process_time()
     training = train(slim, data, recipe, execution=EXECUTION)
-    found = evaluate(slim, data.test, data.mean, data.std)
+    evaluation = evaluate(slim, data.test, data.mean, data.std)
     return {
         **vars(row),
         "training_images": len(data.train),
@@ -96,9 +96,9 @@ def run(row: Row, folder: str, fashion: str) -> dict[str, Any]:
         "mode": plan.options.get("mode"),
         "train_accuracy": training.epochs[-1].train_score,
         "validation_accuracy": training.epochs[-1].validation_score,
-        "test_accuracy": found.accuracy,
-        "test_images": found.n,
-        "interval_95": found.interval.to_json(),
+        "test_accuracy": evaluation.accuracy,
+        "test_images": evaluation.n,
+        "interval_95": evaluation.interval.to_json(),
         "warnings": list(training.warnings),
         "cpu_s": time.process_time() - started,
         "machine": accuracy.machine(),
@@ -106,9 +106,9 @@ def run(row: Row, folder: str, fashion: str) -> dict[str, Any]:
 
 
 def _data(spec: str, images: int | None) -> DataSet:
-    """Validation and test parts are cut: whole ones would take longer than the training."""
-    data = load(spec, image_size=SIDE, limit=images, announce=lambda line: None)
-    return replace(data, validation=_first(data.validation, VALIDATED), test=_first(data.test, TESTED))
+    """Load the data, with smaller validation and test splits: the whole ones would take longer than the training."""
+    data = load(spec, image_size=IMAGE_SIZE, limit=images, announce=lambda line: None)
+    return replace(data, validation=_first(data.validation, VALIDATION_IMAGES), test=_first(data.test, TEST_IMAGES))
 
 
 def _first(split: Split, images: int) -> Split:
@@ -122,7 +122,7 @@ def page(records: list[dict[str, Any]]) -> str:
             "# Recipes that fit the data",
             "",
             f"Written by `benchmarks/presets.py`. ResNet-20 at half the MACs (mode {first['mode']}), images of "
-            f"{SIDE}x{SIDE}, float32, one thread of",
+            f"{IMAGE_SIZE}x{IMAGE_SIZE}, float32, one thread of",
             f"{first['machine']['cpu']}, torch {first['machine']['torch']}. Test accuracy on n images with its 95 % "
             "interval (Wilson); a row is one training.",
             "",

@@ -1,4 +1,4 @@
-"""docs/results-archive.md and its figures, from the records of `accuracy.py`; nothing on that page is written by hand.
+"""Write docs/results-archive.md and its figures from the records of `accuracy.py`; that page is never edited by hand.
 
 python benchmarks/results_page.py
 """
@@ -54,16 +54,16 @@ INTRODUCTION = (
     "images. What chooses looks at validation; test is read once."
 )
 LAST_STREAM = {"resnet20": ("stages.2.0.conv2", 64)}
-"""The group of layers whose channels the classifier reads, and how many they are in the dense network"""
+"""The group of layers whose channels the classifier reads, and how many channels it has in the dense network"""
 BINS = (1, 2, 4, 8, 16, 24, 32, 64)
-"""Of those channels, from one up to below the next"""
+"""Bins of that number of channels: each from one edge up to, but not including, the next"""
 GOALS = {"mobilenetv2": 0.3, "vgg16": 0.3, "resnet56": 0.5, "resnet50": 0.5}
-"""Points that the claims may lose against the dense network"""
+"""Percentage points of accuracy that may be lost against the dense network"""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A figure of several seeds."""
+    """One quantity over several seeds."""
 
     values: tuple[float, ...]
 
@@ -78,72 +78,72 @@ class Sample:
     def __str__(self) -> str:
         return f"{self.mean:.2f}" + (f" ± {self.std:.2f}" if len(self.values) > 1 else "")
 
-    def less(self, other: Sample) -> tuple[float, float]:
-        """The difference of the means and its standard error (Welch)."""
+    def difference(self, other: Sample) -> tuple[float, float]:
+        """The difference between the means and its standard error (Welch)."""
         error = math.sqrt(sum(s.std**2 / len(s.values) for s in (self, other)))
         return self.mean - other.mean, error
 
 
-def sample(rows: Iterable[Record], name: str) -> Sample:
-    """In per cent."""
+def percent_sample(rows: Iterable[Record], name: str) -> Sample:
+    """A field of several rows, in per cent."""
     return Sample(tuple(100 * row[name] for row in rows))
 
 
-def share(rows: Sequence[Record], cost: str) -> str:
-    """What is left of a cost, in per cent of the dense network."""
-    found = Sample(tuple(100 * row["costs"][cost] / row["dense_costs"][cost] for row in rows))
-    return f"{found.mean:.1f}"
+def remaining_percent(rows: Sequence[Record], cost: str) -> str:
+    """The remaining cost, in per cent of the dense network's."""
+    shares = Sample(tuple(100 * row["costs"][cost] / row["dense_costs"][cost] for row in rows))
+    return f"{shares.mean:.1f}"
 
 
 def main() -> None:
     FIGURES.mkdir(exist_ok=True)
-    found = records()
+    trainings = records()
     lines = [
         "# Short trainings",
         "",
         INTRODUCTION,
         "",
-        *goals(found),
-        *factors(found),
-        *own_limits(found),
-        *features(found),
-        *compared(found, "peers", "2. Beside peers"),
-        *claims(found),
-        *compared(found, "fashion", "4. Fashion-MNIST"),
-        *published(),
+        *goals_section(trainings),
+        *factors_section(trainings),
+        *matching_limits_section(trainings),
+        *classifier_inputs_section(trainings),
+        *comparison_section(trainings, "peers", "2. Beside peers"),
+        *claims_section(trainings),
+        *comparison_section(trainings, "fashion", "4. Fashion-MNIST"),
+        *published_section(),
     ]
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
     print(PAGE.read_text())
 
 
-def settings(rows: Sequence[Record]) -> str:
-    """Of one table, in words."""
+def settings_line(rows: Sequence[Record]) -> str:
+    """The settings of one table, in words."""
     first = rows[0]
-    how, run, where = first["protocol"], first["execution"], first["machine"]
-    images = "all training images" if how["images"] is None else f"{how['images']:,} training images"
-    size = "" if how["side"] is None else f" at {how['side']}x{how['side']}"
-    places = dict.fromkeys(row["machine"]["gpu" if run["device"] != "cpu" else "cpu"] for row in rows)
-    device = " and ".join(places) + (f", {run['threads']} thread" if run["device"] == "cpu" else "")
+    protocol, execution, machine = first["protocol"], first["execution"], first["machine"]
+    images = "all training images" if protocol["images"] is None else f"{protocol['images']:,} training images"
+    size = "" if protocol["side"] is None else f" at {protocol['side']}x{protocol['side']}"
+    devices = dict.fromkeys(row["machine"]["gpu" if execution["device"] != "cpu" else "cpu"] for row in rows)
+    device = " and ".join(devices) + (f", {execution['threads']} thread" if execution["device"] == "cpu" else "")
     return (
-        f"{first['data']}{size}, {images}, {how['epochs']} epochs, "
-        f"batches of {how['batch_size']}, learning rate {how['learning_rate']:g}, {run['precision']}; "
-        f"{device}, torch {where['torch']}."
+        f"{first['data']}{size}, {images}, {protocol['epochs']} epochs, "
+        f"batches of {protocol['batch_size']}, learning rate {protocol['learning_rate']:g}, {execution['precision']}; "
+        f"{device}, torch {machine['torch']}."
     )
 
 
-def groups(rows: Iterable[Record], *names: str) -> dict[tuple[Any, ...], list[Record]]:
-    """Rows by what they have in common."""
-    found: dict[tuple[Any, ...], list[Record]] = {}
+def group_by(rows: Iterable[Record], *names: str) -> dict[tuple[Any, ...], list[Record]]:
+    """Group rows by the values of these fields."""
+    grouped: dict[tuple[Any, ...], list[Record]] = {}
     for row in rows:
         key = tuple(json.dumps(row[name]) if isinstance(row[name], list | dict) else row[name] for name in names)
-        found.setdefault(key, []).append(row)
-    return found
+        grouped.setdefault(key, []).append(row)
+    return grouped
 
 
 # ---------------------------------------------------------------------------------------- the tables
 
 
-def head(*names: str) -> list[str]:
+def table_header(*names: str) -> list[str]:
     """The first two lines of a table."""
     return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
 
@@ -152,12 +152,15 @@ ACCURACIES = ("validation", "test", "over uniform, validation", "over uniform, t
 
 
 def accuracies(group: Sequence[Record], uniform: Sequence[Record] | None, way: str) -> list[str]:
-    """The cells of those columns."""
+    """The cells of the columns `ACCURACIES`."""
     names = ("validation_accuracy", "test_accuracy")
-    return [*(str(sample(group, name)) for name in names), *(_against(group, uniform, way, name) for name in names)]
+    return [
+        *(str(percent_sample(group, name)) for name in names),
+        *(_difference_from_uniform(group, uniform, way, name) for name in names),
+    ]
 
 
-def goals(found: list[Record]) -> list[str]:
+def goals_section(trainings: list[Record]) -> list[str]:
     lines = [
         "## Goals",
         "",
@@ -169,31 +172,35 @@ def goals(found: list[Record]) -> list[str]:
     ]
     for network, points in GOALS.items():
         limits = ", ".join(f"-{100 * (1 - keep):.0f} % {name}" for name, keep in CLAIMS[network].items())
-        own = [row for row in found if row["stage"] == "claims" and row["network"] == network]
-        verdicts = [_reached(rows, points) for rows in groups(own, "protocol", "execution").values()]
+        selected = [row for row in trainings if row["stage"] == "claims" and row["network"] == network]
+        verdicts = [_goal_verdict(rows, points) for rows in group_by(selected, "protocol", "execution").values()]
         verdict = "; ".join(filter(None, verdicts)) or "not run"
         lines.append(f"| {NAMES[network]} at {limits}: at most {points} points lost | {verdict} |")
     return [*lines, ""]
 
 
-def _reached(rows: list[Record], points: float) -> str:
-    """Is a goal met under one protocol? Empty where a way was not run, or with one seed."""
-    ways = {way: sample(group, "test_accuracy") for (way,), group in groups(rows, "way").items()}
-    if not {"dense", "joint", "uniform"} <= set(ways) or min(len(found.values) for found in ways.values()) < 2:
+def _goal_verdict(rows: list[Record], points: float) -> str:
+    """Whether a goal is met under one protocol; empty if a way was not run, or has only one seed."""
+    ways = {way: percent_sample(group, "test_accuracy") for (way,), group in group_by(rows, "way").items()}
+    if not {"dense", "joint", "uniform"} <= set(ways) or min(len(accuracy.values) for accuracy in ways.values()) < 2:
         return ""
-    lost = -ways["joint"].less(ways["dense"])[0]
-    over, _ = ways["joint"].less(ways["uniform"])
-    above = over > max(ways["joint"].std, ways["uniform"].std)
-    how = rows[0]["protocol"]
-    short = "" if how["images"] is None else f"in short training ({how['epochs']} epochs of {how['images']:,} images), "
-    said = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points above the dense network"
+    lost = -ways["joint"].difference(ways["dense"])[0]
+    gain, _ = ways["joint"].difference(ways["uniform"])
+    is_exceeded = gain > max(ways["joint"].std, ways["uniform"].std)
+    protocol = rows[0]["protocol"]
+    training = (
+        ""
+        if protocol["images"] is None
+        else f"in short training ({protocol['epochs']} epochs of {protocol['images']:,} images), "
+    )
+    change = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points above the dense network"
     return (
-        f"{short}n = {len(ways['joint'].values)}, {'met' if lost <= points else 'not met'}: {said}; "
-        f"uniform {'exceeded' if above else 'not exceeded'} by more than one deviation ({over:+.2f})"
+        f"{training}n = {len(ways['joint'].values)}, {'met' if lost <= points else 'not met'}: {change}; "
+        f"uniform {'exceeded' if is_exceeded else 'not exceeded'} by more than one deviation ({gain:+.2f})"
     )
 
 
-def factors(found: list[Record]) -> list[str]:
+def factors_section(trainings: list[Record]) -> list[str]:
     lines = [
         "## 1. One factor at a time",
         "",
@@ -203,56 +210,56 @@ def factors(found: list[Record]) -> list[str]:
         "difference; *separated* where it is over three times that error, of four seeds or more.",
         "",
     ]
-    own = [row for row in found if row["stage"] == "factors"]
-    if not own:
+    selected = [row for row in trainings if row["stage"] == "factors"]
+    if not selected:
         return [*lines, "Not run.", ""]
-    for (network, protocol, _), rows in groups(own, "network", "protocol", "execution").items():
-        ways = {way: group for (way,), group in groups(rows, "way").items()}
+    for (network, protocol, _), rows in group_by(selected, "network", "protocol", "execution").items():
+        ways = {way: group for (way,), group in group_by(rows, "way").items()}
         lines += [
-            f"### {NAMES[network]}, n = {_counts(ways.values())} seeds",
+            f"### {NAMES[network]}, n = {_seed_counts(ways.values())} seeds",
             "",
-            settings(rows),
+            settings_line(rows),
             "",
-            *head("way", "MACs %", "parameters %", "feature maps %", "validation", "test", "over uniform"),
+            *table_header("way", "MACs %", "parameters %", "feature maps %", "validation", "test", "over uniform"),
         ]
         order = [way for way in ("dense", *FACTORS) if way in ways]
         for way in order:
             group = ways[way]
-            cells = [way, *(share(group, cost) for cost in ("macs", "params", "activation_bytes"))]
-            cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
-            cells.append(_against(group, ways.get("uniform"), way))
+            cells = [way, *(remaining_percent(group, cost) for cost in ("macs", "params", "activation_bytes"))]
+            cells += [str(percent_sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
+            cells.append(_difference_from_uniform(group, ways.get("uniform"), way))
             lines.append(f"| {' | '.join(cells)} |")
-        lines += ["", *_verdict(ways)]
+        lines += ["", *_verdict_lines(ways)]
         name = f"factors-{network}-{json.loads(protocol)['name']}.png"
-        _dots({way: sample(ways[way], "validation_accuracy") for way in order}, FIGURES / name)
+        _dot_plot({way: percent_sample(ways[way], "validation_accuracy") for way in order}, FIGURES / name)
         missing = [way for way in FACTORS if way not in ways]
         lines += ["", f"![Validation accuracy by way, {NAMES[network]}](results/{name})", ""]
         lines += [f"Not run: {', '.join(missing)}.", ""] if missing else []
     return lines
 
 
-def own_limits(found: list[Record]) -> list[str]:
+def matching_limits_section(trainings: list[Record]) -> list[str]:
     lines = ["### Each mode at a limit on what it is for", ""]
-    own = [row for row in found if row["stage"] == "own"]
-    for (network, _, _), rows in groups(own, "network", "protocol", "execution").items():
-        lines += [f"{NAMES[network]}, {settings(rows)}", ""]
-        lines += head("way", "n", "MACs %", "parameters %", "feature maps %", *ACCURACIES)
-        by_limit = groups(rows, "limits", "way")
+    selected = [row for row in trainings if row["stage"] == "own"]
+    for (network, _, _), rows in group_by(selected, "network", "protocol", "execution").items():
+        lines += [f"{NAMES[network]}, {settings_line(rows)}", ""]
+        lines += table_header("way", "n", "MACs %", "parameters %", "feature maps %", *ACCURACIES)
+        by_limit = group_by(rows, "limits", "way")
         for (limits, way), group in sorted(by_limit.items(), key=lambda entry: entry[0]):
             kept = "".join(f", {keep:.0%} of the {name}" for name, keep in json.loads(limits))
             cells = [
                 way + kept,
                 str(len(group)),
-                *(share(group, cost) for cost in ("macs", "params", "activation_bytes")),
+                *(remaining_percent(group, cost) for cost in ("macs", "params", "activation_bytes")),
             ]
             cells += accuracies(group, by_limit.get((limits, "uniform")), way)
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
-    return lines if own else [*lines, "Not run.", ""]
+    return lines if selected else [*lines, "Not run.", ""]
 
 
-def features(found: list[Record]) -> list[str]:
-    """What explains the losses: how many channels the classifier reads, over every plan that was trained."""
+def classifier_inputs_section(trainings: list[Record]) -> list[str]:
+    """Accuracy by the number of channels that the classifier reads, over all trained plans: it explains the losses."""
     lines = [
         "### What the classifier reads",
         "",
@@ -264,34 +271,34 @@ def features(found: list[Record]) -> list[str]:
         "",
     ]
     for network, (group, dense) in LAST_STREAM.items():
-        points = _by_features([row for row in found if row["network"] == network], group)
+        points = _accuracy_by_channels([row for row in trainings if row["network"] == network], group)
         if not points:
             continue
-        lines += head(f"channels of {dense}, {NAMES[network]}", "networks", "over uniform", "from", "to")
+        lines += table_header(f"channels of {dense}, {NAMES[network]}", "networks", "over uniform", "from", "to")
         for low, high in pairwise((*BINS[:-1], dense + 1)):
-            gained = [gain for kept, gain, _ in points if low <= kept < high]
-            if gained:
+            gains = [gain for kept, gain, _ in points if low <= kept < high]
+            if gains:
                 name = str(low) if high == low + 1 else f"{low} to {high - 1}"
-                cells = [name, str(len(gained)), *(f"{f(gained):+.1f}" for f in (statistics.fmean, min, max))]
+                cells = [name, str(len(gains)), *(f"{f(gains):+.1f}" for f in (statistics.fmean, min, max))]
                 lines.append(f"| {' | '.join(cells)} |")
-        _scatter(points, FIGURES / f"features-{network}.png", f"channels that the classifier reads, of {dense}")
+        _scatter_plot(points, FIGURES / f"features-{network}.png", f"channels that the classifier reads, of {dense}")
         lines += ["", f"![Accuracy over uniform width by those channels](results/features-{network}.png)", ""]
     return lines
 
 
-def _by_features(rows: list[Record], group: str) -> list[tuple[int, float, str]]:
-    """Of each network that was drawn: the channels, the points over uniform width, and the way."""
+def _accuracy_by_channels(rows: list[Record], group: str) -> list[tuple[int, float, str]]:
+    """For each sampled network: its channels, the percentage points over uniform width, and the way."""
     points = []
-    for (_, limits), same in groups(rows, "stage", "limits").items():
-        uniform = [row for row in same if row["way"] == "uniform"]
-        drawn = [row for row in same if row["options"] is not None and row["way"] != "uniform"]
+    for (_, limits), comparable in group_by(rows, "stage", "limits").items():
+        uniform = [row for row in comparable if row["way"] == "uniform"]
+        drawn = [row for row in comparable if row["options"] is not None and row["way"] != "uniform"]
         if limits != "[]" and uniform:
-            mean = sample(uniform, "validation_accuracy").mean
+            mean = percent_sample(uniform, "validation_accuracy").mean
             points += [(row["widths"][group], 100 * row["validation_accuracy"] - mean, row["way"]) for row in drawn]
     return points
 
 
-def compared(found: list[Record], stage: str, title: str) -> list[str]:
+def comparison_section(trainings: list[Record], stage: str, title: str) -> list[str]:
     lines = [f"## {title}", ""]
     if stage == "peers":
         lines += [
@@ -299,45 +306,51 @@ def compared(found: list[Record], stage: str, title: str) -> list[str]:
             "again; its training time has both.",
             "",
         ]
-    own = [row for row in found if row["stage"] == stage]
-    by_network = groups(own, "network", "protocol", "execution")
+    selected = [row for row in trainings if row["stage"] == stage]
+    by_network = group_by(selected, "network", "protocol", "execution")
     for (network, _, _), rows in by_network.items():
         dense = {row["seed"]: row for row in rows if row["way"] == "dense"}
-        lines += [f"### {NAMES[network]}", "", settings(rows), ""]
-        lines += head(
+        lines += [f"### {NAMES[network]}", "", settings_line(rows), ""]
+        lines += table_header(
             "way", "n", "MACs %", "parameters %", "validation", "test", "over uniform", "training, % of dense"
         )
         order = ["dense", *CHOSEN, *PEERS]
-        by_limit = groups(rows, "limits", "way")
-        for limits, way in sorted(by_limit, key=lambda key: (key[0] != "[]", _less(key[0]), order.index(key[1]))):
+        by_limit = group_by(rows, "limits", "way")
+        for limits, way in sorted(
+            by_limit, key=lambda key: (key[0] != "[]", _descending_budgets(key[0]), order.index(key[1]))
+        ):
             group = by_limit[limits, way]
             paired = [row for row in group if row["seed"] in dense and row["machine"] == dense[row["seed"]]["machine"]]
             extra = 1.0 if way in PEERS else 0.0
             cost = [row["training_s"] / dense[row["seed"]]["training_s"] + extra for row in paired]
-            kept = "".join(f", {share_:.0%} of the {name}" for name, share_ in json.loads(limits))
-            cells = [way + kept, str(len(group)), share(group, "macs"), share(group, "params")]
-            cells += [str(sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
-            cells.append(_against(group, by_limit.get((limits, "uniform")), way))
+            kept = "".join(f", {share:.0%} of the {name}" for name, share in json.loads(limits))
+            cells = [way + kept, str(len(group)), remaining_percent(group, "macs"), remaining_percent(group, "params")]
+            cells += [str(percent_sample(group, name)) for name in ("validation_accuracy", "test_accuracy")]
+            cells.append(_difference_from_uniform(group, by_limit.get((limits, "uniform")), way))
             cells.append(f"{100 * statistics.fmean(cost):.0f}" if cost else "")
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
-    wanted = ("resnet20",) if stage == "fashion" else ("resnet20", "vgg16", "resnet56", "mobilenetv2")
-    missing = [NAMES[name] for name in wanted if name not in {key[0] for key in by_network}]
+    expected = ("resnet20",) if stage == "fashion" else ("resnet20", "vgg16", "resnet56", "mobilenetv2")
+    missing = [NAMES[name] for name in expected if name not in {key[0] for key in by_network}]
     return [*lines, f"Not run: {', '.join(missing)}.", ""] if missing else lines
 
 
-def claims(found: list[Record]) -> list[str]:
+def claims_section(trainings: list[Record]) -> list[str]:
     lines = ["## 3. Published reductions", ""]
-    own = [row for row in found if row["stage"] == "claims"]
-    by_network = groups(own, "network", "protocol", "execution")
+    selected = [row for row in trainings if row["stage"] == "claims"]
+    by_network = group_by(selected, "network", "protocol", "execution")
     for (network, _, _), rows in by_network.items():
-        lines += [f"### {NAMES[network]}", "", settings(rows), ""]
+        lines += [f"### {NAMES[network]}", "", settings_line(rows), ""]
         limits = "; ".join(f"{name} {keep:.0%}" for name, keep in CLAIMS[network].items())
         lines += [f"Kept at most: {limits}.", ""]
-        lines += head("way", "n", "parameters %", "MACs %", "feature maps %", *ACCURACIES)
-        ways = {way: group for (way,), group in groups(rows, "way").items()}
+        lines += table_header("way", "n", "parameters %", "MACs %", "feature maps %", *ACCURACIES)
+        ways = {way: group for (way,), group in group_by(rows, "way").items()}
         for way, group in ways.items():
-            cells = [way, str(len(group)), *(share(group, cost) for cost in ("params", "macs", "activation_bytes"))]
+            cells = [
+                way,
+                str(len(group)),
+                *(remaining_percent(group, cost) for cost in ("params", "macs", "activation_bytes")),
+            ]
             cells += accuracies(group, ways.get("uniform"), way)
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
@@ -345,59 +358,59 @@ def claims(found: list[Record]) -> list[str]:
     return [*lines, f"Not run: {', '.join(missing)}.", ""] if missing else lines
 
 
-def published() -> list[str]:
+def published_section() -> list[str]:
     return [
         "## Published numbers",
         "",
         "CIFAR-10, from the papers; other recipes, so they are not to be set against the tables above.",
         "",
-        *head("network", "method", "parameters / MACs removed, %", "accuracy, %"),
+        *table_header("network", "method", "parameters / MACs removed, %", "accuracy, %"),
         *(f"| {' | '.join(row)} |" for row in PUBLISHED),
         "",
     ]
 
 
-def _less(limits: str) -> list[float]:
-    """The largest budget first."""
+def _descending_budgets(limits: str) -> list[float]:
+    """Sort key that puts the largest budget first."""
     return [-keep for _, keep in json.loads(limits)]
 
 
-def _counts(parts: Iterable[Sequence[Record]]) -> str:
+def _seed_counts(parts: Iterable[Sequence[Record]]) -> str:
     counts = sorted({len(rows) for rows in parts})
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def _against(
+def _difference_from_uniform(
     group: Sequence[Record], uniform: Sequence[Record] | None, way: str, name: str = "validation_accuracy"
 ) -> str:
     if uniform is None or way in ("uniform", "dense") or min(len(group), len(uniform)) < 2:
         return ""
-    gained, error = sample(group, name).less(sample(uniform, name))
-    return f"{gained:+.2f} ± {error:.2f}" + (
-        ", separated" if abs(gained) > 3 * error and min(len(group), len(uniform)) > 3 else ""
+    gain, error = percent_sample(group, name).difference(percent_sample(uniform, name))
+    return f"{gain:+.2f} ± {error:.2f}" + (
+        ", separated" if abs(gain) > 3 * error and min(len(group), len(uniform)) > 3 else ""
     )
 
 
-def _verdict(ways: dict[str, list[Record]]) -> list[str]:
-    """Which ways differ from uniform width, in a sentence."""
-    compared = {way: _against(group, ways.get("uniform"), way) for way, group in ways.items()}
-    apart = {way: text for way, text in compared.items() if text.endswith("separated")}
-    better = "; ".join(way for way, text in apart.items() if text.startswith("+")) or "none"
-    worse = "; ".join(way for way, text in apart.items() if text.startswith("-")) or "none"
-    rest = "; ".join(way for way, text in compared.items() if text and way not in apart) or "none"
+def _verdict_lines(ways: dict[str, list[Record]]) -> list[str]:
+    """State which ways differ from uniform width."""
+    differences = {way: _difference_from_uniform(group, ways.get("uniform"), way) for way, group in ways.items()}
+    separated = {way: text for way, text in differences.items() if text.endswith("separated")}
+    better = "; ".join(way for way, text in separated.items() if text.startswith("+")) or "none"
+    worse = "; ".join(way for way, text in separated.items() if text.startswith("-")) or "none"
+    rest = "; ".join(way for way, text in differences.items() if text and way not in separated) or "none"
     return [f"Above uniform width: {better}. Below: {worse}. Cannot be told apart from it with so few seeds: {rest}."]
 
 
-def _dots(ways: dict[str, Sample], target: Path) -> None:
-    """A row each, the best on top: every seed as a ring, the mean as a dot, its standard error as a line."""
+def _dot_plot(ways: dict[str, Sample], target: Path) -> None:
+    """One row per way, the best on top: every seed as a ring, the mean as a dot, its standard error as a line."""
     order = sorted(ways, key=lambda way: ways[way].mean)
     figure, axes = pyplot.subplots(figsize=(7, 0.36 * len(order) + 1.0), layout="constrained")
-    for place, way in enumerate(order):
-        found = ways[way]
+    for position, way in enumerate(order):
+        accuracy = ways[way]
         colour = {"uniform": "#c2410c", "dense": "#6b7280"}.get(way, "#1d4ed8")
-        axes.plot(found.values, [place] * len(found.values), "o", mfc="none", mec=colour, ms=4, alpha=0.5)
-        error = found.std / math.sqrt(len(found.values)) if len(found.values) > 1 else 0.0
-        axes.errorbar(found.mean, place, xerr=error, fmt="o", color=colour, capsize=3, ms=6)
+        axes.plot(accuracy.values, [position] * len(accuracy.values), "o", mfc="none", mec=colour, ms=4, alpha=0.5)
+        error = accuracy.std / math.sqrt(len(accuracy.values)) if len(accuracy.values) > 1 else 0.0
+        axes.errorbar(accuracy.mean, position, xerr=error, fmt="o", color=colour, capsize=3, ms=6)
     if "uniform" in ways:
         axes.axvline(ways["uniform"].mean, color="#c2410c", lw=0.8, ls=":")
     axes.set_yticks(range(len(order)), order)
@@ -409,8 +422,8 @@ def _dots(ways: dict[str, Sample], target: Path) -> None:
     pyplot.close(figure)
 
 
-def _scatter(points: list[tuple[int, float, str]], target: Path, label: str) -> None:
-    """Every network a dot; those of the complexity-driven modes apart from random ones."""
+def _scatter_plot(points: list[tuple[int, float, str]], target: Path, label: str) -> None:
+    """One dot per network, with different colours for the complexity-driven modes and the random ones."""
     figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
     for name, colour, chosen in (
         ("drawn by complexity", "#1d4ed8", [p for p in points if not p[2].startswith(("random", "waterfill"))]),

@@ -1,8 +1,8 @@
 """Claim: analysis, planning and surgery stay usable with thousands of layers.
 
 Chains of 500 to 2,000 convolutions (plain, with a residual stream, and in blocks of twenty whose outputs are
-concatenated) are analysed, planned at half the MACs with the default method, and cut: seconds of processor time of
-each, and of analysis per operator.
+concatenated) are analysed, planned at half the MACs with the default method, and cut. Reported are the seconds of CPU
+time for each step, and the analysis time per operator.
 
     OMP_NUM_THREADS=1 python benchmarks/scaling.py        # 4 minutes on one core; writes benchmarks/results/scaling.md
 """
@@ -71,14 +71,14 @@ def concatenated(layers: int) -> nn.Module:
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What it gives, and its seconds of processor time."""
+    """Call a function; return its result and the seconds of CPU time."""
     start = time.process_time()
     return work(), time.process_time() - start
 
 
 @dataclass(frozen=True)
-class Timed:
-    """Seconds of processor time for a network of so many layers."""
+class Timing:
+    """Seconds of CPU time for a network with this number of layers."""
 
     layers: int
     operators: int
@@ -88,12 +88,12 @@ class Timed:
     apply: float
 
     @classmethod
-    def of(cls, model: nn.Module, layers: int) -> Timed:
-        """Do the three steps once."""
-        found, analysis = timed(lambda: pretrim.analyze(model, torch.zeros(1, 3, 16, 16)))
-        plan, planning = timed(lambda: found.plan(macs="0.5x"))
-        _, surgery = timed(lambda: plan.apply(model, network=found))
-        return cls(layers, len(found.operators), len(found.groups), analysis, planning, surgery)
+    def of(cls, model: nn.Module, layers: int) -> Timing:
+        """Run and time the three steps once."""
+        network, analysis_seconds = timed(lambda: pretrim.analyze(model, torch.zeros(1, 3, 16, 16)))
+        plan, plan_seconds = timed(lambda: network.plan(macs="0.5x"))
+        _, apply_seconds = timed(lambda: plan.apply(model, network=network))
+        return cls(layers, len(network.operators), len(network.groups), analysis_seconds, plan_seconds, apply_seconds)
 
     def row(self, name: str) -> str:
         """A line of the table."""
@@ -102,28 +102,28 @@ class Timed:
         return f"| {name} | {' | '.join(numbers)} |"
 
 
-def slopes(name: str, times: list[Timed]) -> str:
-    """The power of the number of layers by which each step grows: 1 is linear, 2 quadratic."""
-    layers = np.log([one.layers for one in times])
-    found = [
-        np.polyfit(layers, np.log([max(getattr(one, step), 1e-3) for one in times]), 1)[0]
+def growth_row(name: str, timings: list[Timing]) -> str:
+    """A table row of the exponents with which each step grows in the number of layers: 1 is linear, 2 quadratic."""
+    layers = np.log([timing.layers for timing in timings])
+    exponents = [
+        np.polyfit(layers, np.log([max(getattr(timing, step), 1e-3) for timing in timings]), 1)[0]
         for step in ("analysis", "plan", "apply")
     ]
-    return f"| {name} | {' | '.join(f'{slope:.2f}' for slope in found)} |"
+    return f"| {name} | {' | '.join(f'{exponent:.2f}' for exponent in exponents)} |"
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    pretrim.analyze(plain(2), torch.zeros(1, 3, 16, 16))  # torch loads a part of itself at the first analysis
-    rows, powers = [], []
+    pretrim.analyze(plain(2), torch.zeros(1, 3, 16, 16))  # warm-up: the first analysis loads parts of torch lazily
+    rows, growth = [], []
     for name, build in (("plain", plain), ("residual", residual), ("concatenated", concatenated)):
-        times = []
+        timings = []
         for layers in LAYERS:
-            times.append(Timed.of(build(layers), layers))
-            rows.append(times[-1].row(name))
+            timings.append(Timing.of(build(layers), layers))
+            rows.append(timings[-1].row(name))
             print(rows[-1], flush=True)
-        powers.append(slopes(name, times))
-    TABLE.write_text("\n".join([*HEAD, *rows, *GROWTH, *powers]) + "\n", encoding="utf-8")
+        growth.append(growth_row(name, timings))
+    TABLE.write_text("\n".join([*HEAD, *rows, *GROWTH, *growth]) + "\n", encoding="utf-8")
 
 
 HEAD = (

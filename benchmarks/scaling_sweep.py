@@ -1,10 +1,10 @@
-"""Claim: what a sweep does for one more trial does not grow with the trials that are stored.
+"""Claim: the time a sweep spends on one more trial does not grow with the number of stored trials.
 
     python benchmarks/scaling_sweep.py        # a minute or two; writes results/scaling_sweep.md
 
-No network is trained: a trial is claimed, finishes an epoch, is kept, seen by the sweep and told to Optuna, as a worker
-and a sweep do it, on SQLite in memory, so that the disk's time is left out. Each block of 250 trials is timed, up to
-2,000 stored ones.
+No network is trained: each trial is claimed, finishes an epoch, is stored, seen by the sweep and reported to Optuna, as
+by a worker and a sweep, on SQLite in memory, to exclude disk time. Each block of 250 trials is timed, up to 2,000
+stored trials.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ COSTS = ("params", "macs", "weight_bytes", "activation_bytes", "peak_activation_
 
 
 def record(number: int) -> dict[str, object]:
-    """What a trial of thirty epochs keeps; made up."""
+    """The record of a synthetic trial of thirty epochs."""
     accuracy = (number % 97) / 100
     costs = dict.fromkeys(COSTS, 1000 + number)
     curve = [[1.0, accuracy, accuracy]] * EPOCHS
-    found = {"validation_accuracy": accuracy, "test_accuracy": accuracy, "epochs": curve, "widths": [8] * 30}
-    return {"costs": costs, "dense": costs, **found, "seconds": 1.0}
+    results = {"validation_accuracy": accuracy, "test_accuracy": accuracy, "epochs": curve, "widths": [8] * 30}
+    return {"costs": costs, "dense": costs, **results, "seconds": 1.0}
 
 
 def timed(folder: Path) -> list[float]:
-    """Milliseconds for each trial, in blocks."""
+    """Milliseconds per trial, for each block."""
     store = make_study(folder, StudyConfig(model="resnet20", data="digits"))
     store.add([TrialSpec("params", 0.5, "params", seed) for seed in range(TRIALS)])
     sweep = _Sweep(folder, store, 1, None, lambda status: None)
     blocks = []
     for start in range(0, TRIALS, BLOCK):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for number in range(start, start + BLOCK):
             trial = store.claim()
             assert trial is not None and store.advance(trial.key) and store.finish(trial.key, record(number))
             assert len(sweep.look().finished) == 1
-        blocks.append(1e3 * (time.perf_counter() - began) / BLOCK)
+        blocks.append(1e3 * (time.perf_counter() - start_time) / BLOCK)
         print(f"{start + BLOCK} stored: {blocks[-1]:.1f} ms a trial", flush=True)
     sweep.mirror.close()
     return blocks
 
 
 def main() -> None:
-    """Time, and write the page."""
+    """Measure, and write the page."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         blocks = timed(Path(folder) / "study")

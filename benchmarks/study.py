@@ -1,9 +1,9 @@
-"""Claims: 10,000 stored trials are recommended from and reported in 10 s and 1 GiB; a front of 100,000 points in 1 s.
+"""Claims: `recommend` and `report` take 10 s and 1 GiB for 10,000 stored trials; a front of 100,000 points takes 1 s.
 
     python benchmarks/study.py         # a minute; writes results/study.md
 
-Trials are made up (random costs and accuracies, 30 epochs of curves, 30 widths); the database is SQLite. Each command
-runs in a process of its own, as a user runs it.
+The trials are synthetic (random costs and accuracies, curves of 30 epochs, 30 widths); the database is SQLite. Each
+command runs in a separate process, as for a user.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRIALS, POINTS, EPOCHS, WIDTHS = 10_000, 100_000, 30, 30
 
 
 def fill(folder: Path) -> None:
-    """A study with trials that nobody trained."""
+    """Create a study with synthetic trials."""
     random = np.random.default_rng(0)
     config = StudyConfig(model="resnet20", data="cifar10")
     store = make_study(folder, config)
@@ -59,14 +59,14 @@ def fill(folder: Path) -> None:
 
 
 def timed(*command: str) -> tuple[float, float]:
-    """Seconds and MiB of a command."""
+    """Seconds and peak memory in MiB of a command."""
     code = (
         "import resource, sys; from pretrim.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit as end: pass\n"
     )
     code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
-    return time.perf_counter() - start, int(done.stderr.splitlines()[-1]) / 1024
+    result = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    return time.perf_counter() - start, int(result.stderr.splitlines()[-1]) / 1024
 
 
 def main() -> None:
@@ -92,13 +92,13 @@ def main() -> None:
     random = np.random.default_rng(0)
     for columns in (1, 2, 3):
         costs, values = random.random((POINTS, columns)), random.random(POINTS)
-        taken = []
+        durations = []
         for _ in range(3):
             start = time.perf_counter()
-            found = front(costs, values)
-            taken.append(time.perf_counter() - start)
-        title = f"front of {POINTS:,} points, {columns} cost{'s' if columns > 1 else ''} ({found.sum()} on it)"
-        lines.append(f"| {title} | {statistics.median(taken):.2f} | | 1 s |")
+            on_front = front(costs, values)
+            durations.append(time.perf_counter() - start)
+        title = f"front of {POINTS:,} points, {columns} cost{'s' if columns > 1 else ''} ({on_front.sum()} on it)"
+        lines.append(f"| {title} | {statistics.median(durations):.2f} | | 1 s |")
     RESULT.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -1,13 +1,13 @@
-"""Claim: pretrim trains 1.5 times as many images a second on a CPU (5 times on a GPU) as a plain PyTorch loop.
+"""Claim: pretrim trains on 1.5 times as many images per second on a CPU (5 times on a GPU) as a plain PyTorch loop.
 
 The plain loop is that of PyTorch's tutorial "Training a Classifier": a Dataset of PIL images with torchvision's usual
 transforms, a DataLoader with 2 workers, NCHW, float32. Both train the same network with the same batch size on
-CIFAR-10, turn by turn in one run; each is warmed up, then timed for the same number of steps. Rows: the tutorial's own
-network with its batch of 4, and ResNet-20, dense and slim, with 128.
+CIFAR-10, alternating in one run; each is warmed up, then timed for the same number of steps. Rows: the tutorial's own
+network with its batch size of 4, and ResNet-20, dense and slim, with a batch size of 128.
 
     python benchmarks/throughput.py --data cifar10:FOLDER [--device cuda]      # writes results/throughput.md
 
-Needs torchvision. The plain loop has all cores, as it comes; so has pretrim.
+Needs torchvision. Both loops may use all cores, which is the default.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Tutorial(nn.Module):
         return self.fc3(functional.relu(self.fc2(functional.relu(self.fc1(x)))))
 
 
-class Pictures(Dataset):  # type: ignore[type-arg]
-    """What torchvision.datasets.CIFAR10 is: arrays in memory, an image made of one when it is asked for."""
+class ImageDataset(Dataset):  # type: ignore[type-arg]
+    """Like torchvision.datasets.CIFAR10: arrays in memory, each converted to a PIL image on access."""
 
     def __init__(self, split: Split, transform: Callable[[Image.Image], torch.Tensor]) -> None:
         assert isinstance(split.images, torch.Tensor)
@@ -61,12 +61,12 @@ class Pictures(Dataset):  # type: ignore[type-arg]
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.fromarray(self.data[place])), self.targets[place]
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
-def plain(model: nn.Module, data: DataSet, batch: int, steps: int, device: str) -> Callable[[], float]:
-    """Images a second of the tutorial's loop over `steps` batches, after as many as it takes to get going."""
+def plain_loop(model: nn.Module, data: DataSet, batch: int, steps: int, device: str) -> Callable[[], float]:
+    """A function that returns the images per second of the tutorial's loop over `steps` batches after a warm-up."""
     transforms = zoo.torchvision().transforms
     transform = transforms.Compose(
         [
@@ -76,12 +76,14 @@ def plain(model: nn.Module, data: DataSet, batch: int, steps: int, device: str) 
             transforms.Normalize(data.mean, data.std),
         ]
     )
-    loader = DataLoader(Pictures(data.train, transform), batch_size=batch, shuffle=True, num_workers=2, drop_last=True)
+    loader = DataLoader(
+        ImageDataset(data.train, transform), batch_size=batch, shuffle=True, num_workers=2, drop_last=True
+    )
     model.to(device).train()
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
 
-    def once() -> float:
+    def images_per_second() -> float:
         warm, started = max(2, steps // 10), 0.0
         for number, (inputs, labels) in enumerate(loader, start=1):
             inputs, labels = inputs.to(device), labels.to(device)
@@ -89,50 +91,50 @@ def plain(model: nn.Module, data: DataSet, batch: int, steps: int, device: str) 
             loss = criterion(model(inputs), labels)
             loss.backward()
             optimizer.step()
-            loss.item()  # the tutorial sums it up
+            loss.item()  # the tutorial adds up the losses
             if number == warm:
                 started = time.perf_counter()
             if number == warm + steps:
                 break
         return batch * steps / (time.perf_counter() - started)
 
-    return once
+    return images_per_second
 
 
-def ours(model: nn.Module, data: DataSet, batch: int, steps: int, execution: Execution) -> Callable[[], float]:
-    """Images a second of pretrim's loop, likewise."""
+def pretrim_loop(model: nn.Module, data: DataSet, batch: int, steps: int, execution: Execution) -> Callable[[], float]:
+    """A function that returns the images per second of pretrim's loop over `steps` batches after a warm-up."""
     warm = max(2, steps // 10)
-    short = replace(data, train=data.train.take(np.arange(batch * (warm + steps))))
+    short_data = replace(data, train=data.train.take(np.arange(batch * (warm + steps))))
     recipe = Recipe(epochs=1, batch_size=batch, learning_rate=0.001, flip=True)
 
-    def once() -> float:
+    def images_per_second() -> float:
         times: list[float] = []
 
         def on_step(progress: Progress) -> None:
             if progress.step in (warm, warm + steps) and not progress.ends_epoch:
                 times.append(time.perf_counter())
 
-        train(model, short, recipe, execution=execution, on_step=on_step)
+        train(model, short_data, recipe, execution=execution, on_step=on_step)
         return batch * steps / (times[1] - times[0])
 
-    return once
+    return images_per_second
 
 
-def chosen(model: nn.Module, data: DataSet, batch: int, device: str) -> ExecutionChoice:
-    """What pretrim picks for a long training of this network, by timing it."""
+def chosen_execution(model: nn.Module, data: DataSet, batch: int, device: str) -> ExecutionChoice:
+    """The execution settings that pretrim chooses, by timing, for a long training of this network."""
     choices: list[ExecutionChoice] = []
 
-    class Enough(Exception):
+    class StopTraining(Exception):
         pass
 
     def on_start(choice: ExecutionChoice) -> None:
         choices.append(choice)
-        raise Enough
+        raise StopTraining
 
     recipe = Recipe(epochs=10_000, batch_size=batch, flip=True)
     try:
         train(model, data, recipe, execution=Execution(device=device), on_start=on_start)
-    except Enough:
+    except StopTraining:
         pass
     return choices[0]
 
@@ -164,16 +166,19 @@ def main() -> None:
     lines = []
     for name, make, batch, steps in rows(options.device):
         torch.manual_seed(0)
-        choice = chosen(make(), data, batch, options.device)
+        choice = chosen_execution(make(), data, batch, options.device)
         loops = {
-            "plain": plain(make(), data, batch, steps, options.device),
-            "pretrim": ours(make(), data, batch, steps, choice.execution),
+            "plain": plain_loop(make(), data, batch, steps, options.device),
+            "pretrim": pretrim_loop(make(), data, batch, steps, choice.execution),
         }
         speeds: dict[str, list[float]] = {loop: [] for loop in loops}
         for _ in range(ROUNDS):
-            for loop, once in loops.items():
-                speeds[loop].append(once())
-        ratios = [mine / theirs for mine, theirs in zip(speeds["pretrim"], speeds["plain"], strict=True)]
+            for loop, measure_speed in loops.items():
+                speeds[loop].append(measure_speed())
+        ratios = [
+            pretrim_speed / plain_speed
+            for pretrim_speed, plain_speed in zip(speeds["pretrim"], speeds["plain"], strict=True)
+        ]
         cells = [f"{statistics.median(speeds[loop]):,.0f}" for loop in ("plain", "pretrim")]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         lines.append(f"| {name} | {batch} | {cells[0]} | {cells[1]} | {spread} | {choice.execution} |")
@@ -185,11 +190,11 @@ def _page(lines: list[str], device: str) -> str:
     cpu = next(
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     )
-    where = torch.cuda.get_device_name() if device != "cpu" else f"{cpu}, {torch.get_num_threads()} threads"
+    chip = torch.cuda.get_device_name() if device != "cpu" else f"{cpu}, {torch.get_num_threads()} threads"
     return (
         "# Throughput\n\n"
         "Images a second in training on CIFAR-10: the loop of PyTorch's tutorial with a DataLoader of 2 workers, and "
-        f"pretrim.\n{where}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}; medians of {ROUNDS} "
+        f"pretrim.\n{chip}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}; medians of {ROUNDS} "
         "rounds, turn by turn; ratio with its range. Goal: 1.5 on a CPU, 5 on a GPU.\n\n"
         "| network | batch | plain PyTorch | pretrim | ratio | how pretrim ran it |\n|---|---|---|---|---|---|\n"
         + "\n".join(lines)

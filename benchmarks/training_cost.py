@@ -1,10 +1,10 @@
-"""Claim: trained directly, a slim network costs at most 40 % of pre-train, prune, fine-tune, and is as accurate.
+"""Claim: training a slim network directly costs at most 40 % of pre-train, prune, fine-tune, and is as accurate.
 
-For each seed, on the same data, machine, threads, precision and layout, with the same recipe in every epoch, and within
-the same share of the dense network's multiply-accumulates:
+For each seed, on the same data, machine, threads, precision and memory layout, with the same recipe in every epoch, and
+within the same share of the dense network's multiply-accumulates:
 
 - balanced: the default of `pretrim plan`, trained once.
-- paper: the sampling of arXiv 2208.12816 by MACs (FA), trained once.
+- paper: the sampling by MACs (FA) of arXiv 2208.12816, trained once.
 - uniform: one width multiplier, filled up to the limit, trained once.
 - pruned: the dense network pre-trained, pruned with Torch-Pruning (L1, global), fine-tuned for half as many epochs.
 
@@ -13,7 +13,7 @@ the same share of the dense network's multiply-accumulates:
         --images 0 --epochs 60
     python benchmarks/training_cost.py --table                   # results/training_cost.md from the records
 
-Every training is recorded when it is done; a second call goes on where the first was stopped. Needs torch-pruning.
+Every training is recorded when it finishes; a second call resumes where the first was stopped. Needs torch-pruning.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TABLE = RESULTS.with_suffix(".md")
 PASSES = 3
 """A backward pass has the multiply-accumulates of two forward passes."""
 FINE_TUNING_RATE = 0.1
-"""of the learning rate, as is usual after pruning (Li et al. 2017 take less)"""
+"""Share of the learning rate used for fine-tuning, as is usual after pruning (Li et al. 2017 use less)"""
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def _options() -> argparse.Namespace:
 
 
 def _data(options: argparse.Namespace) -> DataSet:
-    """The training images and the test images; nothing is chosen by validation, so nothing is validated."""
+    """The training and test images; the validation split is emptied, since nothing is chosen by validation."""
     if options.data.endswith(".safetensors"):
         return read(Path(options.data), options.images or None)
     data = load(options.data, limit=options.images or None)
@@ -92,12 +92,12 @@ DIRECT: dict[str, dict[str, Any]] = {
     "paper": {"mode": "macs"},
     "uniform": {"mode": "uniform", "round_to": 1},
 }
-"""How the widths of networks that are trained once are chosen, by options of `planning.options.Options`"""
+"""How the widths of the networks trained once are chosen: fields of `planning.options.Options`"""
 ARMS = ("dense", *DIRECT, "pruned")
 
 
 def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -> None:
-    """All trainings of one network and seed; those that are recorded are left out."""
+    """Run all trainings of one network and seed, except those already recorded."""
     execution = Execution(
         device=options.device,
         precision=options.precision,
@@ -105,12 +105,14 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
         compile=False,
         threads=options.threads,
     )
-    others = {name: _value(text) for name, text in (each.split("=") for each in options.set)}
-    recipe = Recipe(epochs=options.epochs, seed=seed, **others)
-    short = replace(recipe, epochs=options.epochs // 2, learning_rate=FINE_TUNING_RATE * recipe.learning_rate)
+    extra_fields = {name: _parse_value(text) for name, text in (field.split("=") for field in options.set)}
+    recipe = Recipe(epochs=options.epochs, seed=seed, **extra_fields)
+    fine_tuning_recipe = replace(
+        recipe, epochs=options.epochs // 2, learning_rate=FINE_TUNING_RATE * recipe.learning_rate
+    )
     example = torch.zeros(1, *data.input_shape)
     settings = {"model": name, "seed": seed, "images": len(data.train), "epochs": options.epochs, "machine": _machine()}
-    settings |= {"data": data.name, "recipe": others, "execution": execution.to_json()}
+    settings |= {"data": data.name, "recipe": extra_fields, "execution": execution.to_json()}
 
     def dense() -> nn.Module:
         torch.manual_seed(seed)
@@ -118,49 +120,49 @@ def _measure(name: str, seed: int, data: DataSet, options: argparse.Namespace) -
 
     network = pretrim.analyze(dense(), example)
 
-    def run(arm: str, keep: float, make: Callable[[], nn.Module], how: Recipe) -> nn.Module | None:
-        """Train one network, unless it was done before; record what it cost and reached."""
+    def run(arm: str, keep: float, make: Callable[[], nn.Module], arm_recipe: Recipe) -> nn.Module | None:
+        """Train one network, unless that is already recorded; record its cost and accuracy."""
         key = {**settings, "arm": arm, "keep": keep}
-        if _known(key) or arm not in options.arms.split(","):
+        if _is_recorded(key) or arm not in options.arms.split(","):
             return None
-        model, making = _timed(make)
+        model, build_seconds = _timed(make)
         started, cpu = time.perf_counter(), time.process_time()
-        training = train(model, data, how, execution=execution)
+        training = train(model, data, arm_recipe, execution=execution)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         accuracy = evaluate(model, data.test, data.mean, data.std).accuracy
         _record(
             {
                 **key,
-                **_costs(model.cpu(), example, training, len(data.train), how.batch_size),
-                "making_s": making,
+                **_costs(model.cpu(), example, training, len(data.train), arm_recipe.batch_size),
+                "making_s": build_seconds,
                 "seconds": seconds,
                 "cpu_s": cpu,
                 "test_accuracy": accuracy,
-                "train_epochs": how.epochs,
+                "train_epochs": arm_recipe.epochs,
             }
         )
         return model
 
-    def direct(keep: float, how: dict[str, Any]) -> nn.Module:
-        plan = network.plan(macs=f"{keep}x", **how)
+    def direct(keep: float, plan_options: dict[str, Any]) -> nn.Module:
+        plan = network.plan(macs=f"{keep}x", **plan_options)
         torch.manual_seed(seed)
         return plan.apply(dense())
 
     trained = run("dense", 1.0, dense, recipe)
     for keep in map(float, options.keep.split(",")):
-        for arm, chosen in DIRECT.items():
-            how = {**chosen, "seed": seed} if arm == "paper" else chosen
-            run(arm, keep, lambda keep=keep, how=how: direct(keep, how), recipe)
+        for arm, arm_options in DIRECT.items():
+            plan_options = {**arm_options, "seed": seed} if arm == "paper" else arm_options
+            run(arm, keep, lambda keep=keep, plan_options=plan_options: direct(keep, plan_options), recipe)
         if trained is None:  # its weights are not kept between calls
             trained = dense()
-            if "pruned" in options.arms and not _known({**settings, "arm": "pruned", "keep": keep}):
+            if "pruned" in options.arms and not _is_recorded({**settings, "arm": "pruned", "keep": keep}):
                 train(trained, data, recipe, execution=execution)
-        most = round(keep * macs_of(dense(), example))
-        run("pruned", keep, lambda most=most: pruned_to(trained.cpu(), example, most), short)  # noqa: B023 (called at once)
+        max_macs = round(keep * macs_of(dense(), example))
+        run("pruned", keep, lambda max_macs=max_macs: pruned_to(trained.cpu(), example, max_macs), fine_tuning_recipe)  # noqa: B023 (called at once)
 
 
-def _value(text: str) -> int | float | str:
-    """Of a field of the recipe, as it is typed."""
+def _parse_value(text: str) -> int | float | str:
+    """Parse the value of a recipe field given on the command line."""
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)
@@ -169,20 +171,20 @@ def _value(text: str) -> int | float | str:
 
 def _costs(model: nn.Module, example: torch.Tensor, training: Training, images: int, batch: int) -> dict[str, Any]:
     macs, steps = macs_of(model, example), images // batch
-    speeds = [epoch.seconds / steps for epoch in training.epochs]
+    step_seconds = [epoch.seconds / steps for epoch in training.epochs]
     return {
         "macs": macs,
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "training_flops": 2 * PASSES * macs * steps * batch * len(training.epochs),
-        "step_s": statistics.median(speeds),
+        "step_s": statistics.median(step_seconds),
         "train_loss": training.epochs[-1].train_loss,
     }
 
 
 def _timed(make: Callable[[], nn.Module]) -> tuple[nn.Module, float]:
     started = time.perf_counter()
-    made = make()
-    return made, time.perf_counter() - started
+    model = make()
+    return model, time.perf_counter() - started
 
 
 # ---------------------------------------------------------------------------------------- records
@@ -207,7 +209,7 @@ def _records() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
-def _known(key: dict[str, Any]) -> bool:
+def _is_recorded(key: dict[str, Any]) -> bool:
     return any(all(record.get(name) == value for name, value in key.items()) for record in _records())
 
 
@@ -218,7 +220,7 @@ def _record(entry: dict[str, Any]) -> None:
 
 
 def _table(records: list[dict[str, Any]]) -> str:
-    """One section a setting; mean and standard deviation over the seeds of the differences and ratios, by seed."""
+    """One section per setting, with the mean and standard deviation of per-seed differences and ratios."""
     return "\n".join(["# Training cost", "", *(line for line in _sections(records))]) + "\n"
 
 
@@ -226,13 +228,13 @@ def _sections(records: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     names = ("data", "model", "images", "epochs")
     for setting in sorted({(*(r[name] for name in names), r["keep"]) for r in records if r["arm"] == "pruned"}):
-        *of, keep = setting
-        here = [r for r in records if [r[name] for name in names] == of and r["keep"] in (keep, 1.0)]
-        arms = {arm: {r["seed"]: r for r in here if r["arm"] == arm} for arm in ARMS}
-        arms = {arm: found for arm, found in arms.items() if found}
-        seeds = sorted(set.intersection(*(set(found) for found in arms.values())))
+        *values, keep = setting
+        matching = [r for r in records if [r[name] for name in names] == values and r["keep"] in (keep, 1.0)]
+        arms = {arm: {r["seed"]: r for r in matching if r["arm"] == arm} for arm in ARMS}
+        arms = {arm: by_seed for arm, by_seed in arms.items() if by_seed}
+        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in arms.values())))
         if seeds:
-            lines += _section({arm: [found[seed] for seed in seeds] for arm, found in arms.items()})
+            lines += _section({arm: [by_seed[seed] for seed in seeds] for arm, by_seed in arms.items()})
     return lines
 
 
@@ -246,12 +248,12 @@ TITLES = {
 
 
 def _section(arms: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """What each way cost and reached, and each against the usual one, seed by seed."""
+    """Cost and accuracy of each arm, and each direct arm against pre-train, prune, fine-tune, seed by seed."""
     dense, first = arms["dense"], arms["pruned"][0]
     machine, execution = first["machine"], first["execution"]
     processor = f"{machine['cpu']} ({machine['isa']}), {execution['threads']} thread"
     recipe = "".join(f", {name.replace('_', ' ')} {value}" for name, value in first["recipe"].items())
-    whole = {**arms, "pruned": [_sum(d, b) for d, b in zip(dense, arms["pruned"], strict=True)]}
+    totals = {**arms, "pruned": [_with_pretraining(d, b) for d, b in zip(dense, arms["pruned"], strict=True)]}
     lines = [
         f"## {first['model']} on {first['data']}, {first['keep']:.0%} of the MACs, n = {len(dense)}",
         "",
@@ -263,39 +265,39 @@ def _section(arms: dict[str, list[dict[str, Any]]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
-        found, step = whole[arm], arms[arm]
+        runs, last_runs = totals[arm], arms[arm]
         cells = [
             TITLES[arm],
-            f"{_spread([r['macs'] / 1e6 for r in found])} M",
-            f"{_spread([r['params'] / 1e3 for r in found])} k",
-            f"{_spread([r['training_flops'] / 1e12 for r in found], 1)} T",
-            _spread([r["cpu_s"] for r in found], 0),
-            _spread([r["seconds"] + r["making_s"] for r in found], 0),
-            _spread([1000 * r["step_s"] for r in step], 0),
-            _spread([100 * r["test_accuracy"] for r in found]),
+            f"{_mean_std([r['macs'] / 1e6 for r in runs])} M",
+            f"{_mean_std([r['params'] / 1e3 for r in runs])} k",
+            f"{_mean_std([r['training_flops'] / 1e12 for r in runs], 1)} T",
+            _mean_std([r["cpu_s"] for r in runs], 0),
+            _mean_std([r["seconds"] + r["making_s"] for r in runs], 0),
+            _mean_std([1000 * r["step_s"] for r in last_runs], 0),
+            _mean_std([100 * r["test_accuracy"] for r in runs]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *(_against_pruned(arm, whole) for arm in DIRECT if arm in arms), ""]
+    return [*lines, "", *(_against_pruned(arm, totals) for arm in DIRECT if arm in arms), ""]
 
 
-def _against_pruned(arm: str, whole: dict[str, list[dict[str, Any]]]) -> str:
-    pairs = list(zip(whole[arm], whole["pruned"], strict=True))
+def _against_pruned(arm: str, totals: dict[str, list[dict[str, Any]]]) -> str:
+    pairs = list(zip(totals[arm], totals["pruned"], strict=True))
     cpu, wall, flops = ([a[name] / b[name] for a, b in pairs] for name in ("cpu_s", "seconds", "training_flops"))
     points = [100 * (a["test_accuracy"] - b["test_accuracy"]) for a, b in pairs]
     return (
-        f"- {arm} against pre-train, prune, fine-tune: CPU time {_spread(cpu, 3)} (goal: at most 0.40), "
-        f"wall {_spread(wall, 3)}, training FLOPs {_spread(flops, 3)}; accuracy {_spread(points)} points "
+        f"- {arm} against pre-train, prune, fine-tune: CPU time {_mean_std(cpu, 3)} (goal: at most 0.40), "
+        f"wall {_mean_std(wall, 3)}, training FLOPs {_mean_std(flops, 3)}; accuracy {_mean_std(points)} points "
         f"(goal: at least -0.2)"
     )
 
 
-def _sum(dense: dict[str, Any], fine_tuned: dict[str, Any]) -> dict[str, Any]:
-    """What fine-tuning and the pre-training before it cost together."""
+def _with_pretraining(dense: dict[str, Any], fine_tuned: dict[str, Any]) -> dict[str, Any]:
+    """The record of a fine-tuning, with the cost of the pre-training added."""
     summed = ("training_flops", "cpu_s", "seconds", "making_s")
     return {**fine_tuned, **{name: dense[name] + fine_tuned[name] for name in summed}}
 
 
-def _spread(values: list[float], digits: int = 2) -> str:
+def _mean_std(values: list[float], digits: int = 2) -> str:
     mean = statistics.mean(values)
     return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
 

@@ -1,7 +1,7 @@
 """Stages the documentation for mkdocs: `python scripts/docs_site.py`, then `mkdocs build --strict` (`make docs`).
 
 The pages are the Markdown files of the repository. They are copied into build/docs with every file that they link to,
-at the same places, so that their links hold; the reference pages are written from the code.
+at the same relative paths, so that their links stay valid; the reference pages are generated from the code.
 """
 
 from __future__ import annotations
@@ -74,28 +74,34 @@ def linked(page: Path, text: str) -> Iterator[Path]:
 
 
 def with_lists(text: str) -> str:
-    """A blank line before every list that follows a paragraph: GitHub needs none, Python-Markdown does."""
+    """Insert a blank line before every list that follows a paragraph: Python-Markdown needs it, GitHub does not."""
     lines: list[str] = []
-    fenced = False
+    in_code_block = False
     for line in text.splitlines():
-        fenced ^= line.startswith("```")
-        before = lines[-1] if lines else ""
-        if not fenced and LISTED.match(line) and before and not LISTED.match(before) and not before.startswith(" "):
+        in_code_block ^= line.startswith("```")
+        previous = lines[-1] if lines else ""
+        if (
+            not in_code_block
+            and LISTED.match(line)
+            and previous
+            and not LISTED.match(previous)
+            and not previous.startswith(" ")
+        ):
             lines.append("")
         lines.append(line)
     return "\n".join(lines) + "\n"
 
 
 def write_reference() -> None:
-    """What mkdocstrings reads from the docstrings, and the help of every command."""
+    """Write the reference pages: the input for mkdocstrings, and the help of every command."""
     from pretrim.cli import app
 
     folder = STAGED / "reference"
     folder.mkdir(parents=True)
     (folder / "python.md").write_text(PYTHON)
     commands = app.generate_docs(output_format="markdown")
-    _, listed = commands.split("**Commands**:", 1)  # the page has its own title and table of contents
-    (folder / "cli.md").write_text(f"# Command line\n\n{listed}")
+    _, command_pages = commands.split("**Commands**:", 1)  # the page has its own title and table of contents
+    (folder / "cli.md").write_text(f"# Command line\n\n{command_pages}")
 
 
 if __name__ == "__main__":

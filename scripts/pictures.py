@@ -1,9 +1,9 @@
-"""The README's pictures: real commands on a terminal as SVG, and the report of the kept study as a browser shows it.
+"""The README's pictures: commands in a terminal as SVG, and a browser screenshot of the committed study's report.
 
     python scripts/pictures.py            # docs/images/terminal.svg, docs/studies/cifar10-resnet20/report.png
-    python scripts/pictures.py --look DIR # and the SVG as PNG there, to look at
+    python scripts/pictures.py --look DIR # also render the SVG as PNG into DIR, for inspection
 
-The commands are run in a pseudo-terminal of `COLUMNS` columns, and what they print is drawn as it is; their progress,
+The commands are run in a pseudo-terminal of `COLUMNS` columns, and their output is drawn unchanged; their progress,
 which goes to stderr, is not part of the picture. Needs playwright and a Chromium (Debian: chromium).
 """
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--look", type=Path, help="folder for the SVG as PNG")
     options = parser.parse_args()
     TERMINAL.parent.mkdir(exist_ok=True)
-    TERMINAL.write_text(drawn(COMMANDS), encoding="utf-8")
+    TERMINAL.write_text(terminal_svg(COMMANDS), encoding="utf-8")
     with chromium() as browser:
         report_picture(browser, STUDY / "report.png")
         if options.look is not None:
@@ -72,8 +72,8 @@ def main() -> None:
             page.screenshot(path=options.look / "terminal.png")
 
 
-def drawn(commands: tuple[str, ...]) -> str:
-    """What a terminal shows after these commands, as SVG. No font is fetched: the reader's own is taken."""
+def terminal_svg(commands: tuple[str, ...]) -> str:
+    """The terminal after these commands, as SVG. No font is downloaded: the viewer's own monospace font is used."""
     console = Console(
         record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
     )
@@ -88,31 +88,31 @@ def drawn(commands: tuple[str, ...]) -> str:
 
 
 def run(command: str, folder: Path) -> str:
-    """A command's stdout, which is a terminal to it. Raises CalledProcessError if it fails."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    """The output of a command whose stdout is a terminal. Raises CalledProcessError if it fails."""
+    reader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     words = [sys.executable, "-m", *shlex.split(command.replace("\\\n", ""))]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
-    process = subprocess.Popen(words, stdout=theirs, stderr=subprocess.DEVNULL, cwd=folder, env=environment)
-    os.close(theirs)
-    parts = []
+    process = subprocess.Popen(words, stdout=terminal, stderr=subprocess.DEVNULL, cwd=folder, env=environment)
+    os.close(terminal)
+    chunks = []
     try:
-        while part := os.read(ours, 1 << 16):
-            parts.append(part)
-    except OSError:  # Linux says EIO where the other side has closed
+        while chunk := os.read(reader, 1 << 16):
+            chunks.append(chunk)
+    except OSError:  # Linux raises EIO once the other side is closed
         pass
-    os.close(ours)
+    os.close(reader)
     if process.wait():
         raise subprocess.CalledProcessError(process.returncode, command)
-    return b"".join(parts).decode().replace("\r\n", "\n")
+    return b"".join(chunks).decode().replace("\r\n", "\n")
 
 
 def report_picture(browser: object, picture: Path) -> None:
-    """The page of the kept study, with a limit and a board."""
-    shown = Shown(STUDY.name, read(STUDY / "trials.jsonl"), described("resnet20", "CIFAR-10", (3, 16, 16), 10))
+    """Take a screenshot of the committed study's report, with a limit and a board selected."""
+    report = Shown(STUDY.name, read(STUDY / "trials.jsonl"), described("resnet20", "CIFAR-10", (3, 16, 16), 10))
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
-        write_page(page, f"{shown.name}: trade-off", contents(shown))
+        write_page(page, f"{report.name}: trade-off", contents(report))
         address = f"{page.as_uri()}#{REPORT['state']}"
         take(browser, address, picture, REPORT["width"], REPORT["height"], dark=False)
 

@@ -1,10 +1,10 @@
-"""torchvision's SSDlite with MobileNetV3-Large (Liu et al. 2016; Howard et al. 2019), on data in the format of COCO.
+"""torchvision's SSDlite with MobileNetV3-Large (Liu et al. 2016; Howard et al. 2019), on data in COCO format.
 
-torchvision wraps the network in what changes the images, matches anchors, and takes doubles out. A device runs none of
-that, so the network here ends at the raw heads. The task does the rest, with torchvision's own anchors, coder and loss;
-it judges by COCO's average precision, as pycocotools counts it.
+torchvision's model also transforms the images, matches anchors, and removes duplicate boxes. A device runs none of
+that, so the network here ends at the raw heads. The task does the rest, with torchvision's own anchors, box coder and
+loss; its metric is COCO's average precision, computed by pycocotools.
 
-The folder is named by the variable DETECTION: ``images/``, and ``train.json`` and ``test.json``.
+The environment variable DETECTION names the data folder, which holds ``images/``, ``train.json`` and ``test.json``.
 """
 
 import contextlib
@@ -23,25 +23,27 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.boxes import box_iou
 
 SIZE, MAPS, CLASSES, MOST = 96, 3, 2, 8
-"""Pixels of an image, and maps that boxes are found on (320 and 6 in torchvision's recipe; of 96 pixels the last three
-maps are one cell each); classes; boxes an image at most, in the targets"""
+"""Side of an image in pixels, and number of feature maps with heads (320 and 6 in torchvision's recipe; with 96 pixels,
+the last three maps would be one cell each); number of classes; most boxes per image in the targets"""
 LIKELIEST, OVERLAP, KEPT = 100, 0.55, 32
-"""Boxes before doubles are taken out; how far two may overlap; boxes an image in the answer"""
+"""Boxes before non-maximum suppression; largest overlap of two boxes; boxes per image in the output"""
 
 
 def ssdlite(width):
-    """torchvision's detector without weights, with as many maps; class 0 is the background."""
-    made = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=1 + CLASSES, width_mult=width)
-    made.backbone.extra = made.backbone.extra[: MAPS - 2]  # the first two maps are MobileNet's own
-    for head in (made.head.classification_head, made.head.regression_head):
+    """torchvision's untrained detector, reduced to MAPS feature maps; class 0 is the background."""
+    detector = ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=1 + CLASSES, width_mult=width
+    )
+    detector.backbone.extra = detector.backbone.extra[: MAPS - 2]  # the first two maps come from MobileNet itself
+    for head in (detector.head.classification_head, detector.head.regression_head):
         head.module_list = head.module_list[:MAPS]
-    return made
+    return detector
 
 
 class Heads(nn.Module):
-    """Backbone and heads: the scores of each map, N x (anchors of a cell x classes) x H x W, and the boxes.
+    """Backbone and heads: the scores of each map, N x (anchors per cell x classes) x H x W, then the boxes.
 
-    torchvision concatenates the maps. Here each is an output of its own, with an int8 scale of its own.
+    torchvision concatenates the maps. Here each map is a separate output with its own int8 scale.
     """
 
     def __init__(self, detector):
@@ -57,44 +59,47 @@ class Heads(nn.Module):
 
 
 def concatenated(outputs):
-    """The outputs as torchvision has them: N x anchors x (1 + classes), N x anchors x 4."""
-    maps = len(outputs) // 2
-    parts = {"cls_logits": (outputs[:maps], 1 + CLASSES), "bbox_regression": (outputs[maps:], 4)}
-    return {name: torch.cat([by_anchor(one, last) for one in some], dim=1) for name, (some, last) in parts.items()}
+    """The outputs in torchvision's layout: N x anchors x (1 + classes), N x anchors x 4."""
+    count = len(outputs) // 2
+    parts = {"cls_logits": (outputs[:count], 1 + CLASSES), "bbox_regression": (outputs[count:], 4)}
+    return {
+        name: torch.cat([by_anchor(values, size) for values in maps_of_head], dim=1)
+        for name, (maps_of_head, size) in parts.items()
+    }
 
 
-def by_anchor(values, last):
-    """From N x (anchors of a cell x last) x H x W to N x anchors x last."""
-    return values.unflatten(1, (-1, last)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+def by_anchor(values, size):
+    """From N x (anchors per cell x size) x H x W to N x anchors x size."""
+    return values.unflatten(1, (-1, size)).permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 
 def build(width=1.0):
-    """For images of 3 x SIZE x SIZE."""
+    """The network for images of 3 x SIZE x SIZE."""
     return Heads(ssdlite(width))
 
 
 def read_coco(folder, part):
-    """(image, boxes) of a part: 3 x SIZE x SIZE from -1 to 1; MOST x 5, the class from 1 (0: no box) and corners."""
+    """(image, boxes) pairs: 3 x SIZE x SIZE from -1 to 1; MOST x 5, the class from 1 (0: no box) and the corners."""
     with contextlib.redirect_stdout(io.StringIO()):
-        found = COCO(folder / f"{part}.json")
-    number = {key: place for place, key in enumerate(found.getCatIds(), start=1)}
+        coco = COCO(folder / f"{part}.json")
+    class_numbers = {key: index for index, key in enumerate(coco.getCatIds(), start=1)}
     items = []
-    for entry in found.loadImgs(found.getImgIds()):
+    for entry in coco.loadImgs(coco.getImgIds()):
         with Image.open(folder / "images" / entry["file_name"]) as image:
             pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE)), np.float32)
         boxes = torch.zeros(MOST, 5)
-        own = [box for box in found.imgToAnns[entry["id"]] if not box.get("iscrowd")][:MOST]
-        for place, box in enumerate(own):
-            x, y, width, height = box["bbox"]
+        annotations = [annotation for annotation in coco.imgToAnns[entry["id"]] if not annotation.get("iscrowd")][:MOST]
+        for index, annotation in enumerate(annotations):
+            x, y, width, height = annotation["bbox"]
             across, down = SIZE / entry["width"], SIZE / entry["height"]
             corners = (x * across, y * down, (x + width) * across, (y + height) * down)
-            boxes[place] = torch.tensor([number[box["category_id"]], *corners])
+            boxes[index] = torch.tensor([class_numbers[annotation["category_id"]], *corners])
         items.append((torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1, boxes))
     return items
 
 
 class Detection:
-    """The task: boxes, judged by COCO's average precision."""
+    """The task: object detection, measured by COCO's average precision."""
 
     directions = {"map": "max", "map_50": "max"}
     shares = ("map", "map_50")
@@ -113,75 +118,79 @@ class Detection:
         return read_coco(folder, "train"), read_coco(folder, "test")
 
     def loss(self, output, target):
-        """torchvision's: cross-entropy with hard negatives, smooth L1 of the boxes."""
-        found, anchors = concatenated(output), self.anchors.to(target.device)
+        """torchvision's loss: cross-entropy with hard negatives, and smooth L1 for the boxes."""
+        predictions, anchors = concatenated(output), self.anchors.to(target.device)
         targets = [{"labels": rows[:, 0].long(), "boxes": rows[:, 1:]} for rows in map(present, target)]
-        matches = [self.match(one["boxes"], anchors) for one in targets]
-        return sum(self.detector.compute_loss(targets, found, [anchors] * len(targets), matches).values())
+        matches = [self.match(image_targets["boxes"], anchors) for image_targets in targets]
+        return sum(self.detector.compute_loss(targets, predictions, [anchors] * len(targets), matches).values())
 
     def match(self, boxes, anchors):
-        """The box that each anchor has to find, -1 for none."""
+        """Index of the box matched to each anchor; negative if there is none."""
         if not len(boxes):
             return torch.full((len(anchors),), -1, device=anchors.device)
         return self.detector.proposal_matcher(box_iou(boxes, anchors))
 
     def postprocess(self, output):
-        """The likeliest boxes without doubles, N x KEPT x 6: score, class, corners; a score of 0 is no box."""
-        found = concatenated(output)
-        scores = found["cls_logits"].softmax(dim=-1)[..., 1:]
-        boxes = [self.detector.box_coder.decode_single(one, self.anchors) for one in found["bbox_regression"]]
-        return torch.stack([self.likeliest(*one) for one in zip(scores, boxes, strict=True)])
+        """The highest-scoring boxes after suppression, N x KEPT x 6: score, class, corners; score 0 means no box."""
+        predictions = concatenated(output)
+        scores = predictions["cls_logits"].softmax(dim=-1)[..., 1:]
+        boxes = [
+            self.detector.box_coder.decode_single(encoded, self.anchors) for encoded in predictions["bbox_regression"]
+        ]
+        return torch.stack([self.likeliest(*of_image) for of_image in zip(scores, boxes, strict=True)])
 
     def likeliest(self, scores, boxes):
-        best, place = scores.flatten().topk(LIKELIEST)
-        anchor, kind = place // CLASSES, place % CLASSES
+        best_scores, index = scores.flatten().topk(LIKELIEST)
+        anchor, label = index // CLASSES, index % CLASSES
         corners = boxes[anchor].clamp(0, SIZE)
-        kept = without_doubles(corners + 2 * SIZE * kind[:, None])[:KEPT]  # classes apart, so that none hides another
-        found = torch.zeros(KEPT, 6)
-        found[: len(kept)] = torch.cat([best[kept, None], kind[kept, None] + 1, corners[kept]], dim=1)
-        return found
+        kept = without_doubles(corners + 2 * SIZE * label[:, None])[
+            :KEPT
+        ]  # classes are moved apart, so that none hides another
+        detections = torch.zeros(KEPT, 6)
+        detections[: len(kept)] = torch.cat([best_scores[kept, None], label[kept, None] + 1, corners[kept]], dim=1)
+        return detections
 
     def metrics(self, output, target):
         return average_precision(output, target)
 
 
 def present(rows):
-    """The rows of boxes, without those that fill up."""
+    """The rows that hold a box, without the padding."""
     return rows[rows[:, 0] > 0]
 
 
 def without_doubles(boxes):
-    """Places of boxes that overlap no likelier one (non-maximum suppression); the likeliest come first."""
+    """Indices of boxes that overlap no higher-scoring one (non-maximum suppression); boxes are sorted by score."""
     overlaps = box_iou(boxes, boxes) > OVERLAP
     kept = []
-    for place in range(len(boxes)):
-        if not overlaps[place, kept].any():
-            kept.append(place)
+    for index in range(len(boxes)):
+        if not overlaps[index, kept].any():
+            kept.append(index)
     return kept
 
 
-def average_precision(found, target):
-    """COCO's, by pycocotools: the mean over overlaps of 0.5 to 0.95, and that at 0.5."""
-    there = target[..., 0] > 0
-    boxes = enumerate(coco_boxes(there, target[..., 0], target[..., 1:]), start=1)
-    wanted, scores = COCO(), found[..., 0]
-    wanted.dataset = {
+def average_precision(output, target):
+    """COCO's average precision, by pycocotools: the mean over overlaps from 0.5 to 0.95, and the value at 0.5."""
+    is_box = target[..., 0] > 0
+    boxes = enumerate(coco_boxes(is_box, target[..., 0], target[..., 1:]), start=1)
+    truth, scores = COCO(), output[..., 0]
+    truth.dataset = {
         "images": [{"id": image} for image in range(len(target))],
-        "categories": [{"id": kind} for kind in range(1, CLASSES + 1)],
+        "categories": [{"id": label} for label in range(1, CLASSES + 1)],
         "annotations": [{"id": number, "iscrowd": 0, **box} for number, box in boxes],
     }
-    answers = coco_boxes(scores > 0, found[..., 1], found[..., 2:])
-    rated = [{**box, "score": score} for box, score in zip(answers, scores[scores > 0].tolist(), strict=True)]
-    if not rated:
+    answers = coco_boxes(scores > 0, output[..., 1], output[..., 2:])
+    detections = [{**box, "score": score} for box, score in zip(answers, scores[scores > 0].tolist(), strict=True)]
+    if not detections:
         return {"map": 0.0, "map_50": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):
-        wanted.createIndex()
-        judge = COCOeval(wanted, wanted.loadRes(rated), "bbox")
+        truth.createIndex()
+        judge = COCOeval(truth, truth.loadRes(detections), "bbox")
         judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], ["all"]
         judge.params.maxDets = [KEPT]
         judge.evaluate()
         judge.accumulate()
-    precision = judge.eval["precision"]  # overlap x recall x class x area x boxes, -1 where a class has no box
+    precision = judge.eval["precision"]  # overlap x recall x class x area x boxes; -1 if a class has no box
     return {"map": known_mean(precision), "map_50": known_mean(precision[0])}
 
 
@@ -190,11 +199,11 @@ def known_mean(values):
     return float(known.mean()) if len(known) else float("nan")
 
 
-def coco_boxes(there, kinds, corners):
-    """Boxes as COCO has them, of N x boxes and N x boxes x 4."""
-    images = there.nonzero()[:, 0].tolist()
-    sizes = torch.cat([corners[..., :2], corners[..., 2:] - corners[..., :2]], dim=-1)[there].tolist()
+def coco_boxes(is_box, labels, corners):
+    """Boxes in COCO format, from labels (N x boxes) and corners (N x boxes x 4)."""
+    images = is_box.nonzero()[:, 0].tolist()
+    sizes = torch.cat([corners[..., :2], corners[..., 2:] - corners[..., :2]], dim=-1)[is_box].tolist()
     return [
-        {"image_id": image, "category_id": int(kind), "bbox": box, "area": box[2] * box[3]}
-        for image, kind, box in zip(images, kinds[there].tolist(), sizes, strict=True)
+        {"image_id": image, "category_id": int(label), "bbox": box, "area": box[2] * box[3]}
+        for image, label, box in zip(images, labels[is_box].tolist(), sizes, strict=True)
     ]
