@@ -39,7 +39,7 @@ def run(way: str, seed: int, folder: str) -> dict[str, Any]:
     data = accuracy.data_of("cifar10", folder, "short")
     recipe = accuracy.PROTOCOLS["short"].recipe(seed)
     row = accuracy.Row("factors", "cifar10", "resnet20", WAYS[way], way, seed)
-    model = accuracy._planned(row, data, accuracy.network_of("resnet20", len(data.classes), data.input_shape))
+    model = accuracy._planned_model(row, data, accuracy.network_of("resnet20", len(data.classes), data.input_shape))
     started = time.process_time()
     training = train(model, data, recipe, execution=EXECUTION)
     trained = time.process_time()
