@@ -1,14 +1,14 @@
-"""Claim: what pretrim says to fit on a microcontroller does, and its exported file is within the limits of the plan.
+"""Claim: a network that pretrim plans for a microcontroller fits, and its exported file is within the plan's limits.
 
-Ten networks, random plans of each for a random microcontroller and random limits on file and arena, between what the
-narrowest network with half its filters takes and the dense one. Each plan is proved before the training as `compress`
-does it (`jobs.fit`). Then, as an export after a training would be, the network is made again with other weights and
-converted with other images: its real file, and its real arena by TensorFlow Lite for Microcontrollers, are compared.
+Random plans of ten networks, each for a random microcontroller with random limits on file and arena between 25 and 95 %
+of the dense network's. Each plan is proved before the training as in `compress` (`jobs.fit`). Then the network is built
+again with other weights and converted with other images, like an export after a training. The real file size, and the
+real arena by TensorFlow Lite for Microcontrollers, are compared with the predictions and the limits.
 
     python benchmarks/fit.py --plans 20        # of 200; 10 to 60 s of a core each; appends to results/fit.jsonl
 
-Nine tenths of that are LiteRT's conversions, two a plan: torch traces each network four times for it. Needs
-`pretrim[mcu]`. Plans that are there already are not made again.
+Nine tenths of that time are LiteRT's two conversions per plan, for each of which torch traces the network four times.
+Needs `pretrim[mcu]`. Plans that are already recorded are not made again.
 """
 
 from __future__ import annotations
@@ -89,70 +89,75 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
 
 
 def draw(number: int, opened: dict[str, DenseModel]) -> tuple[str, DenseModel, Board, dict[str, str]]:
-    """The network, the board and the limits of a plan, by its number alone."""
-    chance = random.Random(number)
+    """Network, board and limits of a plan, determined by its number alone."""
+    rng = random.Random(number)
     name = list(NETWORKS)[number % len(NETWORKS)]
     if name not in opened:
         builder, shape = NETWORKS[name]
         torch.manual_seed(0)
         opened[name] = open_model(builder(), shape, None)
-    board = chance.choice([entry for entry in boards() if entry.kind == "microcontroller"])
-    shares = {cost: f"{chance.uniform(0.25, 0.95):.4f}x" for cost in ("artifact_bytes", "arena_bytes")}
+    board = rng.choice([entry for entry in boards() if entry.kind == "microcontroller"])
+    shares = {cost: f"{rng.uniform(0.25, 0.95):.4f}x" for cost in ("artifact_bytes", "arena_bytes")}
     return name, opened[name], board, shares
 
 
-def tried(number: int, opened: dict[str, DenseModel]) -> dict[str, Any]:
-    """One plan: what was predicted, what was converted before the training, and what an export after it takes."""
+def try_plan(number: int, opened: dict[str, DenseModel]) -> dict[str, Any]:
+    """The record of one plan: predicted sizes, sizes converted before the training, and sizes of an export after it."""
     name, dense, board, limits = draw(number, opened)
     record: dict[str, Any] = {"plan": number, "network": name, "board": board.name, "limits": limits}
     search = Search()
     target = find_target(TargetOptions(device=board.name), dict(limits), search)
     try:
-        planned = plan_for(dense, target, search, Silent())
-        plan = fitted(planned, dense, target, search, Silent())
+        first_plan = plan_for(dense, target, search, Silent())
+        plan = fitted(first_plan, dense, target, search, Silent())
     except InfeasibleBudget as error:
         return {**record, "refused": str(error)}
     assert plan.device is not None
     torch.manual_seed(number + 1)
     slim = apply(dense.module, plan, "fresh", dense.network).eval()
-    content = litert_file(slim, torch.rand(6, *dense.input_shape))
-    most = {cost: int(float(text[:-1]) * plan.device["dense"][cost]) for cost, text in limits.items()}
-    real = {"artifact_bytes": len(content), "arena_bytes": arena_on(content, board).total_bytes}
+    tflite = litert_file(slim, torch.rand(6, *dense.input_shape))
+    max_bytes = {cost: int(float(text[:-1]) * plan.device["dense"][cost]) for cost, text in limits.items()}
+    real = {"artifact_bytes": len(tflite), "arena_bytes": arena_on(tflite, board).total_bytes}
     return {
         **record,
-        "most": most,
-        "predicted": {cost: plan.device["slim"][cost] for cost in most},
+        "most": max_bytes,
+        "predicted": {cost: plan.device["slim"][cost] for cost in max_bytes},
         "converted": plan.device["converted"],
         "real": real,
-        "host_arena_bytes": micro.arena(content).total_bytes,
-        "trimmed_again": bool((planned.widths != plan.widths).any()),
-        "exceeds": [cost for cost in most if real[cost] > most[cost]],
+        "host_arena_bytes": micro.arena(tflite).total_bytes,
+        "trimmed_again": bool((first_plan.widths != plan.widths).any()),
+        "exceeds": [cost for cost in max_bytes if real[cost] > max_bytes[cost]],
     }
 
 
 def page(records: list[dict[str, Any]]) -> str:
-    made = [record for record in records if "real" in record]
+    feasible = [record for record in records if "real" in record]
     lines = [
         "# What is said to fit, and what the exported file takes",
         "",
         f"By `benchmarks/fit.py`: {len(records)} of {PLANS} random plans of {len(NETWORKS)} networks are made.",
         f"{sum('refused' in record for record in records)} were refused as impossible, "
-        f"{sum(record['trimmed_again'] for record in made)} trimmed again after the conversion before the training,",
-        f"and {sum(bool(record['exceeds']) for record in made)} of {len(made)} exceed a limit once exported with other",
+        f"{sum(record['trimmed_again'] for record in feasible)} "
+        "trimmed again after the conversion before the training,",
+        f"and {sum(bool(record['exceeds']) for record in feasible)} of {len(feasible)} "
+        "exceed a limit once exported with other",
         "weights. Arena: of the board (32-bit pointers, its kernels' memory), activations as TFLM placed them here.",
         "",
         "| network | plans | file, predicted to real | arena, predicted to real | trimmed again | exceed a limit |",
         "|---|---|---|---|---|---|",
     ]
     for name in NETWORKS:
-        rows = [record for record in made if record["network"] == name]
-        if not rows:
+        network_records = [record for record in feasible if record["network"] == name]
+        if not network_records:
             continue
-        cells = [name, str(len(rows))]
+        cells = [name, str(len(network_records))]
         for cost in ("artifact_bytes", "arena_bytes"):
-            errors = [100 * (row["predicted"][cost] / row["real"][cost] - 1) for row in rows]
+            errors = [100 * (record["predicted"][cost] / record["real"][cost] - 1) for record in network_records]
             cells.append(f"{min(errors):+.2f} to {max(errors):+.2f} %, median {statistics.median(errors):+.2f} %")
-        cells += [str(sum(row["trimmed_again"] for row in rows)), str(sum(bool(row["exceeds"]) for row in rows))]
+        cells += [
+            str(sum(record["trimmed_again"] for record in network_records)),
+            str(sum(bool(record["exceeds"]) for record in network_records)),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -162,13 +167,13 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=PLANS, help="how many, from the first")
     parser.add_argument("--only", nargs="+", choices=list(NETWORKS), help="of these networks")
     options = parser.parse_args()
-    done, opened = {record["plan"] for record in jsonl.read(RECORDS)}, dict[str, DenseModel]()
+    done_plans, opened = {record["plan"] for record in jsonl.read(RECORDS)}, dict[str, DenseModel]()
     for number in range(options.plans):
         name = list(NETWORKS)[number % len(NETWORKS)]
-        if number in done or (options.only and name not in options.only):
+        if number in done_plans or (options.only and name not in options.only):
             continue
         try:
-            record = tried(number, opened)
+            record = try_plan(number, opened)
         except PretrimError as error:
             record = {"plan": number, "network": name, "refused": str(error)}
         jsonl.append(RECORDS, record)

@@ -48,7 +48,7 @@ def decode(spec: str, file: Path) -> None:
 
 
 def read(file: Path, images: int | None = None) -> DataSet:
-    """Read the dataset of a file written by `decode` or `unpack`: all training images are in `train`, none in `validation`.
+    """Read a dataset from a file of `decode` or `unpack`, with all training images in `train` and none in `validation`.
 
     Args:
         file: a safetensors file.

@@ -12,7 +12,7 @@ The networks are untrained, since time does not depend on the weights. Latency i
 networks of a row taking turns in the same processes. Instructions are those of one inference of the .tflite on an
 emulated Cortex-A76 and A53 (`arm/`); they are exact, and the same on every machine.
 
-    OMP_NUM_THREADS=1 python benchmarks/runtimes.py [--stages plan export measure count] [--only ResNet-56]   # resumable
+    OMP_NUM_THREADS=1 python benchmarks/runtimes.py [--stages plan export measure count] [--only ResNet-56]  # resumable
     python benchmarks/runtimes.py --table
 
 Records: benchmarks/results/runtimes.jsonl. Needs the extras onnx, litert and executorch. The stages plan and measure
@@ -139,14 +139,14 @@ def time(networks: list[str]) -> None:
                 if (network, kind, runtime) in known:
                     continue
                 artifacts = [read(file_of((network, way, kind), SUFFIXES[runtime])) for way in WAYS]
-                found = measure(artifacts, PROTOCOL)
-                for way, measurement in zip(WAYS, found, strict=True):
+                measurements = measure(artifacts, PROTOCOL)
+                for way, measurement in zip(WAYS, measurements, strict=True):
                     latency = measurement.latency
                     record = {"network": network, "way": way, "data_type": kind, "runtime": runtime}
                     figures = {"median_ms": 1e3 * latency.median_s, "p90_ms": 1e3 * latency.p90_s}
                     figures |= {"std_ms": 1e3 * latency.std_s, "file_bytes": measurement.file_bytes}
                     jsonl.append(RECORDS, record | figures | {"machine": dict(measurement.machine)})
-                times = [f"{1e3 * m.latency.median_s:.2f}" for m in found]
+                times = [f"{1e3 * m.latency.median_s:.2f}" for m in measurements]
                 print(network, kind, runtime, *times, flush=True)
 
 
@@ -251,7 +251,7 @@ def summary(table_rows: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]
             f"| {title}: way | median share of dense | largest | blocks within 60 % | least of all in |",
             "|---|---|---|---|---|",
         ]
-        fastest_methods = [min(shares, key=lambda way: shares[way][n]) for n in range(len(shares["uniform"]))]
+        best_methods = [min(shares, key=lambda way: shares[way][n]) for n in range(len(shares["uniform"]))]
         for way, values in shares.items():
             if values:
                 middle, within = statistics.median(values), sum(value <= 0.6 for value in values)
@@ -259,7 +259,7 @@ def summary(table_rows: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]
                     f"{middle:.0%}",
                     f"{max(values):.0%}",
                     f"{within} of {len(values)}",
-                    str(fastest_methods.count(way)),
+                    str(best_methods.count(way)),
                 ]
                 lines.append(f"| {way} | {' | '.join(cells)} |")
         lines.append("")
