@@ -1,4 +1,4 @@
-"""Claim: before any training, pretrim predicts the size of the .tflite to within 5 % and the tensor arena to within 10 %.
+"""Claim: before any training, pretrim predicts the size of the .tflite to within 5 % and the tensor arena within 10 %.
 
 ResNet-20, ResNet-56, VGG-16 and MobileNetV2 for 3x32x32, dense and slim, in int8. Sizes predicted from the widths are
 compared with the file that `export` writes, and with the arena that TensorFlow Lite for Microcontrollers allocates. The

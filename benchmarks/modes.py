@@ -39,7 +39,7 @@ READINGS: tuple[dict[str, Any], ...] = (
 
 
 def row(network: Network, limits: dict[str, str], options: dict[str, Any]) -> dict[str, float]:
-    """Means over the seeds: the remaining share of each cost, and the remaining share of filters in the narrowest group."""
+    """Means over the seeds: the remaining share of each cost, and of the filters in the narrowest group."""
     budget = Budget.parse(limits).resolve(network)
     plans = np.concatenate([allocate(network, budget, Options(seed=seed, **options)) for seed in range(SEEDS)])
     cost_functions = costs(network)

@@ -1,4 +1,4 @@
-"""Small networks for measuring the size of single operators, at least two for each kind that LiteRT's converter writes."""
+"""Small networks to measure the size of single operators, at least two for each kind that LiteRT's converter writes."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from torch import nn
 
 
 def build(num_classes=2, in_channels=1, filters=16):
-    """Three strided convolutions, each followed by a depthwise separable one, then average pooling and a linear layer."""
+    """Three strided convolutions, a depthwise separable one after each, then average pooling and a linear layer."""
     layers, in_width = [], in_channels
     for width in (filters, 2 * filters, 4 * filters):
         layers += [nn.Conv2d(in_width, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]

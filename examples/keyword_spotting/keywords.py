@@ -1,4 +1,4 @@
-"""Keyword spotting: spoken words in WAV files, a 49x10 log-mel spectrogram, and a DS-CNN (Zhang et al. 2017) for a board.
+"""Keyword spotting: words in WAV files, a 49x10 log-mel spectrogram, and a DS-CNN (Zhang et al. 2017) for a board.
 
 The environment variable KEYWORDS names the folder of the recordings, with one subfolder of 16-bit WAV files per word.
 The spectrogram is computed here, on the host. On the board, the firmware has to compute the same before it runs the
@@ -37,7 +37,7 @@ def mel_bands():
 
 
 def log_mel(samples):
-    """Log-mel spectrogram of one second of sound (samples in -1..1): 1 x 49 x 10, float32, mean about 0, deviation about 1."""
+    """Log-mel spectrogram of one second of sound (samples in -1..1): 1 x 49 x 10, float32, roughly standardised."""
     second = np.zeros(RATE, np.float32)
     second[: min(len(samples), RATE)] = samples[:RATE]
     windows = np.lib.stride_tricks.sliding_window_view(second, WINDOW)[::HOP][:FRAMES] * np.hanning(WINDOW)
@@ -64,7 +64,7 @@ class Keywords:
         self.outputs = tuple(sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir()))
 
     def data(self):
-        """Training, validation and test split. The file's number modulo 10 determines its split, so no file is in two."""
+        """Training, validation and test samples. A file's number modulo 10 decides its split, so splits are disjoint."""
         parts = {"train": [], "validation": [], "test": []}
         for label, word in enumerate(self.outputs):
             for number, file in enumerate(sorted((self.folder / word).glob("*.wav"))):
