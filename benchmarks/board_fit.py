@@ -506,9 +506,9 @@ def is_varied(system: Fitted) -> bool:
 def ranges(fitted: Sequence[Fitted], samples: Sequence[Sample]) -> dict[Key, tuple[float, float]]:
     """Range of each system.
 
-    A system with many networks (`is_varied`) has a range of its own. Any other has the union of its own range and the
-    range over all systems with few networks; for a system with a single network, the latter is that of predictions
-    from a single network.
+    A system with many networks (`is_varied`) has its own range. The range of any other covers its own errors and the
+    range over all systems with few networks. For a system with a single network, that shared range is replaced by the
+    range of predictions from a single network.
     """
     common = Ratios(samples)
     small_systems = [system for system in fitted if system.networks < ENOUGH]

@@ -52,35 +52,35 @@ def separable(into: int, out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(conv(into, into, 3, stride, groups=into), conv(into, out, 1))
 
 
-def classified(*features: nn.Module, channels: int, classes: int = 10) -> nn.Sequential:
+def with_classifier(*features: nn.Module, channels: int, classes: int = 10) -> nn.Sequential:
     return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
 def ds_cnn() -> nn.Module:
-    return classified(conv(1, 64, 3, 2), *(separable(64, 64) for _ in range(4)), channels=64, classes=12)
+    return with_classifier(conv(1, 64, 3, 2), *(separable(64, 64) for _ in range(4)), channels=64, classes=12)
 
 
 def quarter_mobilenet() -> nn.Module:
     widths, strides = [8, 16, 32, 32, 64, 64, 128, 128, 256], [1, 2, 1, 2, 1, 2, 1, 2]
     blocks = [separable(a, b, s) for a, b, s in zip(widths, widths[1:], strides, strict=False)]
-    return classified(conv(3, 8, 3, 2), *blocks, channels=256, classes=2)
+    return with_classifier(conv(3, 8, 3, 2), *blocks, channels=256, classes=2)
 
 
 def plain() -> nn.Module:
-    return classified(conv(3, 24), conv(24, 48, 3, 2), conv(48, 48), conv(48, 96, 3, 2), conv(96, 96), channels=96)
+    return with_classifier(conv(3, 24), conv(24, 48, 3, 2), conv(48, 48), conv(48, 96, 3, 2), conv(96, 96), channels=96)
 
 
-def named(name: str, channels: int = 3) -> Callable[[], nn.Module]:
+def builtin(name: str, channels: int = 3) -> Callable[[], nn.Module]:
     return lambda: build(resolve(name, num_classes=10, input_shape=(channels, 32, 32)))
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
-    "resnet20": (named("resnet20"), (3, 32, 32)),
-    "resnet56": (named("resnet56"), (3, 32, 32)),
-    "mobilenetv2": (named("mobilenetv2"), (3, 32, 32)),
-    "vgg16": (named("vgg16"), (3, 32, 32)),
-    "alexnet": (named("alexnet"), (3, 32, 32)),
-    "resnet20, grey 16x16": (named("resnet20", 1), (1, 16, 16)),
+    "resnet20": (builtin("resnet20"), (3, 32, 32)),
+    "resnet56": (builtin("resnet56"), (3, 32, 32)),
+    "mobilenetv2": (builtin("mobilenetv2"), (3, 32, 32)),
+    "vgg16": (builtin("vgg16"), (3, 32, 32)),
+    "alexnet": (builtin("alexnet"), (3, 32, 32)),
+    "resnet20, grey 16x16": (builtin("resnet20", 1), (1, 16, 16)),
     "half mobilenetv2": (networks.mobilenetv2_half, (3, 32, 32)),
     "ds-cnn": (ds_cnn, (1, 32, 32)),
     "quarter mobilenet": (quarter_mobilenet, (3, 96, 96)),

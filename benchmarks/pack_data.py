@@ -112,7 +112,7 @@ def unpack(file: Path, parts: Iterable[Path]) -> None:
         raise ValueError(f"{file.name}: a part is missing, only {len(members)} members were found")
     tensors = {}
     for part in PARTS:
-        stacks = [_image(members[name]) for name in sorted(members) if name.startswith(f"{part}.images")]
+        stacks = [_unstack(members[name]) for name in sorted(members) if name.startswith(f"{part}.images")]
         tensors[f"{part}.images"] = torch.cat(stacks)
         labels = np.frombuffer(members[f"{part}.labels"], dtype="<u2").astype(np.int64)
         tensors[f"{part}.labels"] = torch.from_numpy(labels)
@@ -144,7 +144,7 @@ def _stacks(tensors: Tensors) -> Iterator[tuple[str, bytes]]:
             yield f"{part}.images-{number:04}.webp", content.getvalue()
 
 
-def _image(content: bytes) -> torch.Tensor:
+def _unstack(content: bytes) -> torch.Tensor:
     """The square images of one stack (N x 3 x H x W)."""
     pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(content)).convert("RGB")))
     side = pixels.shape[1]

@@ -195,7 +195,7 @@ def task_of(row: Row, plan: Plan, options: argparse.Namespace) -> Task:
     return Task(cell.data, cell.network, widths, recipe, execution, options.images, options.build, options.until)
 
 
-OF_ROW = ("data", "network", "limits", "way", "seed", "options", "costs", "dense_costs")
+ROW_KEYS = ("data", "network", "limits", "way", "seed", "options", "costs", "dense_costs")
 """Keys of a record that describe its row; the others describe the training."""
 
 
@@ -212,11 +212,11 @@ def record_of(row: Row, plan: Plan, trained: Record) -> Record:
         dict(plan.slim),
         dict(plan.dense),
     )
-    return {**dict(zip(OF_ROW, row_values, strict=True)), **trained}
+    return {**dict(zip(ROW_KEYS, row_values, strict=True)), **trained}
 
 
 def _without_row(record: Record) -> Record:
-    return {name: value for name, value in record.items() if name not in OF_ROW}
+    return {name: value for name, value in record.items() if name not in ROW_KEYS}
 
 
 def row_key(record: Record) -> tuple[Row, str]:
@@ -302,20 +302,20 @@ class Ledger:
         self.options = options
         records = jsonl.read(options.records)
         self.trained = {record["key"]: _without_row(record) for record in records}
-        self.known = {row_key(record) for record in records}
-        self.left: dict[Task, Waiting] = {}
+        self.recorded = {row_key(record) for record in records}
+        self.pending: dict[Task, Waiting] = {}
 
-    def ask(self, row: Row) -> Task | None:
-        """The training that a row needs, unless it is recorded or an earlier row already asked for it."""
+    def request(self, row: Row) -> Task | None:
+        """The training that a row needs, unless it is recorded or an earlier row already requested it."""
         plan = plan_of_row(row)
         task = task_of(row, plan, self.options)
-        if (row, task.key) in self.known:
+        if (row, task.key) in self.recorded:
             return None
         if task.key in self.trained:
             self._append(row, plan, self.trained[task.key])
             return None
-        is_new = task not in self.left
-        self.left.setdefault(task, []).append((row, plan))
+        is_new = task not in self.pending
+        self.pending.setdefault(task, []).append((row, plan))
         return task if is_new else None
 
     def finished(self, task: Task, future: Future[Record | None]) -> bool:
@@ -323,10 +323,10 @@ class Ledger:
         try:
             trained = future.result()
         except (PretrimError, RuntimeError) as error:  # a loss that is not finite, a GPU out of memory
-            print(f"{self.left[task][0][0]}: failed: {error}", flush=True)
+            print(f"{self.pending[task][0][0]}: failed: {error}", flush=True)
             return False
         if trained is not None:
-            for row, plan in self.left.pop(task):
+            for row, plan in self.pending.pop(task):
                 self._append(row, plan, trained)
         return True
 
@@ -341,11 +341,11 @@ def run_all(wanted: Sequence[Row], options: argparse.Namespace) -> int:
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         for row in wanted[: options.workers]:  # workers import and analyse in the meantime
             pool.submit(plan_of_row, row)
-        tasks = filter(None, map(ledger.ask, wanted))
+        tasks = filter(None, map(ledger.request, wanted))
         futures = {pool.submit(run, task): task for task in tasks}
         failed = sum(not ledger.finished(futures[future], future) for future in as_completed(futures))
-    left = sum(map(len, ledger.left.values()))
-    print(f"{len(wanted) - left} of {len(wanted)} rows are there, {failed} trainings failed")
+    pending = sum(map(len, ledger.pending.values()))
+    print(f"{len(wanted) - pending} of {len(wanted)} rows are there, {failed} trainings failed")
     return failed
 
 
@@ -353,11 +353,11 @@ def show(wanted: Sequence[Row], options: argparse.Namespace) -> None:
     """Print the rows left to train, with their widths."""
     ledger = Ledger(options)
     for row in wanted:
-        ledger.ask(row)
-    for waiting in ledger.left.values():
+        ledger.request(row)
+    for waiting in ledger.pending.values():
         for row, plan in waiting:
             print(f"{row}: {plan.widths.tolist()}")
-    print(f"{sum(map(len, ledger.left.values()))} of {len(wanted)} rows are left, {len(ledger.left)} trainings")
+    print(f"{sum(map(len, ledger.pending.values()))} of {len(wanted)} rows are left, {len(ledger.pending)} trainings")
 
 
 # ---------------------------------------------------------------------------------------- speed
@@ -367,7 +367,7 @@ SPEED_EPOCHS = 3
 """Epochs of a speed measurement. The first does not count, since it also chooses kernels."""
 
 
-def _with_barriers(barriers: dict[int, Any]) -> None:
+def _set_barriers(barriers: dict[int, Any]) -> None:
     BARRIERS.update(barriers)
 
 
@@ -395,7 +395,7 @@ def speeds(wanted: Sequence[Row], options: argparse.Namespace) -> None:
     context = get_context("spawn")
     barriers = {count: context.Barrier(count) for count in counts}
     row_of_network = {(row.cell.network, row.way == "dense"): row for row in reversed(list(wanted))}
-    with ProcessPoolExecutor(counts[-1], mp_context=context, initializer=_with_barriers, initargs=(barriers,)) as pool:
+    with ProcessPoolExecutor(counts[-1], mp_context=context, initializer=_set_barriers, initargs=(barriers,)) as pool:
         for row in reversed(row_of_network.values()):
             task = task_of(row, plan_of_row(row), options)
             for count in counts:

@@ -72,7 +72,7 @@ def verdict(differences: Sequence[float]) -> str:
     return "not significant" if abs(mean) <= 2 * error else "above" if mean > 0 else "below"
 
 
-def of_cell(records: Iterable[Record], cell: Cell, way: str) -> dict[int, Record]:
+def records_of_cell(records: Iterable[Record], cell: Cell, way: str) -> dict[int, Record]:
     """The newest record of every seed for a cell and a method."""
     limits = [list(limit) for limit in cell.limits]
     return {
@@ -85,7 +85,7 @@ def of_cell(records: Iterable[Record], cell: Cell, way: str) -> dict[int, Record
 
 def differences(records: Sequence[Record], cell: Cell, way: str) -> list[float]:
     """Percentage points above uniform width for each seed that has both records."""
-    method_records, uniform_records = of_cell(records, cell, way), of_cell(records, cell, "uniform")
+    method_records, uniform_records = records_of_cell(records, cell, way), records_of_cell(records, cell, "uniform")
     return [
         100 * (method_records[seed]["test_accuracy"] - uniform_records[seed]["test_accuracy"])
         for seed in sorted({*method_records} & {*uniform_records})
@@ -133,7 +133,7 @@ def cell_table(records: Sequence[Record], predicted: Mapping[Cell, float]) -> li
     for cell in CELLS:
         for way in ("dense", *WAYS):
             row_cell = Cell(cell.data, cell.network) if way == "dense" else cell
-            by_seed = {} if (row_cell, way) in shown else of_cell(records, row_cell, way)
+            by_seed = {} if (row_cell, way) in shown else records_of_cell(records, row_cell, way)
             shown.add((row_cell, way))
             if not by_seed:
                 continue
@@ -176,7 +176,7 @@ def not_run(records: Sequence[Record], seeds: int = 3) -> str:
     """A sentence that lists the cells and methods with fewer seeds than planned."""
     incomplete = []
     for cell in CELLS:
-        counts = {way: len(of_cell(records, cell, way)) for way in WAYS}
+        counts = {way: len(records_of_cell(records, cell, way)) for way in WAYS}
         if ways := ", ".join(f"{way} ({count} of {seeds} seeds)" for way, count in counts.items() if count < seeds):
             incomplete.append(f"{NAMES[cell.data]}, {NAMES[cell.network]} at {limits_of(cell)}: {ways}")
     return f"Not run: {'; '.join(incomplete)}." if incomplete else "Every row was run."

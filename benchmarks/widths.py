@@ -284,7 +284,7 @@ def check_costs(
             raise ValueError(f"Expected MACs and parameters of {widths} to be {expected}, but got {counted}.")
 
 
-# ---------------------------------------------------------------------------------------- one case
+# ---------------------------------------------------------------------------------------- a single case
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ class Case:
         options = Options(mode=mode, round_to=round_to)
         return TabledProblem(self.family.network, self.budget, options, self.family.ordered(self.family.narrowest))
 
-    def met(self, rows: FloatArray) -> NDArray[np.bool_]:
+    def are_within_limits(self, rows: FloatArray) -> NDArray[np.bool_]:
         """Which widths (n x G, not necessarily integers) are within the limits."""
         values = [cost.formula(rows)[:, 0] for cost in self.budget.costs]  # type: ignore[attr-defined]
         return np.asarray((np.stack(values, axis=1) <= self.budget.values).all(axis=1))
@@ -324,7 +324,7 @@ class Case:
         dense, low, high = self.family.network.dense, 0.0, 1.0
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if self.met((dense * middle)[None])[0] else (low, middle)
+            low, high = (middle, high) if self.are_within_limits((dense * middle)[None])[0] else (low, middle)
         return dense * low
 
     @property
@@ -378,7 +378,7 @@ def judge(case: Case) -> dict[str, Any]:
     uniform_accuracy = float(family.accuracy(case.uniform[None])[0])
     plans = {name: method(case) for name, method in METHODS.items()}
     gains = {name: float(family.accuracy(rows).mean()) - uniform_accuracy for name, rows in plans.items()}
-    best_candidate = float(family.candidates[1][case.met(family.candidates[0])].max())
+    best_candidate = float(family.candidates[1][case.are_within_limits(family.candidates[0])].max())
     gains["best"] = max(
         best_candidate - uniform_accuracy,
         *(float(family.accuracy(rows).max()) - uniform_accuracy for rows in plans.values()),

@@ -50,7 +50,7 @@ def chromium() -> Iterator[Any]:
 
 
 def take_all(browser: Any, address: str, folder: Path) -> None:
-    """Take the page on each screen in both color schemes, and as a PDF."""
+    """Take the page on each screen in both colour schemes, and as a PDF."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (width, height) in SCREENS.items():
         for dark in (False, True):

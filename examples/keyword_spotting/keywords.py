@@ -37,7 +37,7 @@ def mel_bands():
 
 
 def log_mel(samples):
-    """Log-mel spectrogram of one second of sound (samples in -1..1): 1 x 49 x 10, float32, roughly standardised."""
+    """Spectrogram (1 x 49 x 10, float32, mean about 0, deviation about 1) of one second of samples in -1..1."""
     second = np.zeros(RATE, np.float32)
     second[: min(len(samples), RATE)] = samples[:RATE]
     windows = np.lib.stride_tricks.sliding_window_view(second, WINDOW)[::HOP][:FRAMES] * np.hanning(WINDOW)
@@ -64,7 +64,7 @@ class Keywords:
         self.outputs = tuple(sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir()))
 
     def data(self):
-        """Training, validation and test samples. A file's number modulo 10 decides its split, so splits are disjoint."""
+        """Training, validation and test samples. A file's index modulo 10 decides its split, so splits are disjoint."""
         parts = {"train": [], "validation": [], "test": []}
         for label, word in enumerate(self.outputs):
             for number, file in enumerate(sorted((self.folder / word).glob("*.wav"))):
