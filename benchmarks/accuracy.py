@@ -1,22 +1,22 @@
-"""Question: what is complexity-driven slimming at initialisation worth, and which reading of it is best?
+"""Question: how much does complexity-driven slimming at initialisation gain, and which variant of it is best?
 
-Rows of networks trained by one recipe, in stages, the most telling first:
+All networks of a table are trained with the same recipe. The stages, the most informative first:
 
-- factors: from FLOPs-aware sampling (fraction, static, sum) at half the MACs, one thing changed at a time, beside
-  uniform, random and water-filled widths. It decides the defaults of `allocate.Options`.
-- own: each mode at a limit on what it is for, beside uniform width.
+- factors: FLOPs-aware sampling (fraction, static, sum) at half the MACs with one setting changed at a time, next to
+  uniform, random and water-filled widths. This stage decides the defaults of `allocate.Options`.
+- own: each mode at a limit on the cost it is designed for, next to uniform width.
 - peers: those defaults, uniform, random and Torch-Pruning (pre-train, prune, fine-tune) at 50 and 70 % fewer MACs.
-- claims: the reductions that papers publish, several limits at once.
+- claims: reductions published in papers, with several limits at once.
 - fashion: the rows of `peers` for ResNet-20 on Fashion-MNIST.
 
     OMP_NUM_THREADS=1 python benchmarks/accuracy.py --stage factors --workers 2          # CPU: about an hour
     python benchmarks/accuracy.py --stage claims --protocol pixels --networks alexnet,vgg16
     python benchmarks/accuracy.py --stage peers --protocol long --device cuda --networks vgg16,resnet56 --workers 4
-    python benchmarks/accuracy.py --stage peers --list                                   # what is there, what is not
+    python benchmarks/accuracy.py --stage peers --list                                   # rows done and left to do
     python benchmarks/results_page.py                                                    # docs/results-archive.md
 
-Every row is recorded when it is done, and an interrupted training goes on at its last epoch. Records:
-benchmarks/results/accuracy.jsonl. Needs ../shared/data/cifar10, or --data; Fashion-MNIST; and torch-pruning for peers.
+Every row is recorded when it is done, and an interrupted training resumes at its last epoch. Records:
+benchmarks/results/accuracy.jsonl. Needs ../shared/data/cifar10 or --data; Fashion-MNIST; and torch-pruning for peers.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ HERE = Path(__file__).parent
 RECORDS = HERE / "results" / "accuracy.jsonl"
 UNFINISHED = HERE.parent / "build" / "accuracy"
 PEEK = 2000
-"""Test images that are looked at after every epoch, for the curves alone; the figure of a row is of all of them."""
+"""Number of test images evaluated after every epoch, only for the curves; the result of a row uses all of them."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How all rows of a table are trained.
+    """Training settings shared by all rows of a table.
 
     Attributes:
-        side: pixels that images are resized to; None: as they are.
-        images: for training; None: all.
-        validation: images of the validation part that are used; None: all.
+        side: side length in pixels that images are resized to; None to keep their size.
+        images: number of training images; None for all.
+        validation: number of validation images; None for all.
     """
 
     side: int | None
@@ -76,13 +76,14 @@ class Protocol:
     learning_rate: float
 
     def recipe(self, seed: int) -> Recipe:
-        how = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
-        return Recipe(**how, seed=seed, recalibration=0)  # as all rows were recorded: benchmarks/recalibration.py
+        settings = {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
+        # No recalibration, as in all recorded rows: see benchmarks/recalibration.py.
+        return Recipe(**settings, seed=seed, recalibration=0)
 
 
 PROTOCOLS = {
     "short": Protocol(side=16, images=8_000, validation=2_500, epochs=8, batch_size=64, learning_rate=0.05),
-    # For what five poolings leave nothing of at 16 pixels; a training then takes a quarter of an hour.
+    # For networks with five pooling layers, which need more than 16 pixels. A training takes a quarter of an hour.
     "pixels": Protocol(side=None, images=4_000, validation=2_500, epochs=8, batch_size=64, learning_rate=0.05),
     "long": Protocol(side=None, images=None, validation=None, epochs=60, batch_size=128, learning_rate=0.1),
 }
@@ -95,7 +96,7 @@ BASE: dict[str, Any] = {
     "round_to": 1,
     "min_features": 1,
 }
-"""What the factors are changed from: any width, so that budgets are matched, and the classifier may read few."""
+"""The baseline of the factors: any width is legal, so that budgets match, and the classifier may have few features."""
 FACTORS: dict[str, dict[str, Any]] = {
     "FA": {},
     "PA": {"mode": "params"},
@@ -124,7 +125,7 @@ CHOSEN: dict[str, dict[str, Any]] = {
 PEERS = {"Torch-Pruning, L1": "l1", "Torch-Pruning, group norm": "group"}
 KEPT: dict[str, dict[str, Any]] = {"MA, features kept": {"mode": "memory", "min_features": None}}
 OWN = {"PA": ("params", 0.3), "MA": ("activation", 0.5)}
-"""Modes, and a limit on what each is for; FA's are the factors"""
+"""Modes with a limit on the cost that each is designed for. FA is not listed, since `factors` covers it."""
 CLAIMS: dict[str, dict[str, float]] = {
     "mobilenetv2": {"params": 0.3, "macs": 0.5, "activation": 0.5},
     "vgg16": {"params": 0.18, "macs": 0.42},
@@ -137,7 +138,7 @@ JOINT: dict[str, dict[str, Any]] = {"joint": {"mode": "joint", "min_features": N
 
 @dataclass(frozen=True)
 class Row:
-    """One training: a network, what it is kept to, and by what way."""
+    """One training: a network, its limits, and the method that meets them."""
 
     stage: str
     data: str
@@ -148,17 +149,17 @@ class Row:
 
     @property
     def options(self) -> dict[str, Any] | None:
-        """Of `allocate.Options`; None where no plan is drawn."""
+        """Options of `allocate.Options`; None if the method makes no plan."""
         changes = {**FACTORS, **CHOSEN, **KEPT, **JOINT}.get(self.way)
         return None if changes is None else {**BASE, **changes, "seed": self.seed}
 
 
 def rows(stage: str, networks: list[str], seeds: range) -> Iterator[Row]:
-    """Seed by seed, so that every stop leaves what can be compared."""
+    """Rows of a stage, seed by seed, so that an interrupted run leaves comparable rows."""
     data = "fashion-mnist" if stage == "fashion" else "cifar10"
     for seed in seeds:
         for network in networks:
-            if stage != "own":  # those of the factors are the same
+            if stage != "own":  # its dense rows are the same as those of `factors`
                 yield Row(stage, data, network, (), "dense", seed)
             if stage == "factors":
                 yield from (Row(stage, data, network, (("macs", 0.5),), way, seed) for way in FACTORS)
@@ -179,19 +180,19 @@ def rows(stage: str, networks: list[str], seeds: range) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Task:
-    """A row, and where and how it is trained."""
+    """A row, with where and how to train it."""
 
     row: Row
     protocol: str
     execution: Execution
     folder: str
-    """of the data"""
+    """Folder of the dataset."""
 
     @property
     def key(self) -> str:
-        """The same for the same row on any machine of the kind, by 16 hexadecimal digits."""
-        how = [asdict(self.row), asdict(PROTOCOLS[self.protocol]), self.row.options, self.execution.to_json()]
-        return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:16]
+        """Identifies the row with its protocol and execution settings, in 16 hexadecimal digits."""
+        settings = [asdict(self.row), asdict(PROTOCOLS[self.protocol]), self.row.options, self.execution.to_json()]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     def dense(self) -> Task:
         """The training that a peer starts from."""
@@ -200,11 +201,11 @@ class Task:
 
 @lru_cache(maxsize=1)
 def data_of(data: str, folder: str, protocol: str) -> DataSet:
-    how = PROTOCOLS[protocol]
+    settings = PROTOCOLS[protocol]
     name = f"{data}:{folder}" if folder else data
-    found = load(name, image_size=how.side, limit=how.images, announce=lambda line: None)
-    places = np.arange(min(how.validation or len(found.validation), len(found.validation)))
-    return replace(found, validation=found.validation.take(places))
+    dataset = load(name, image_size=settings.side, limit=settings.images, announce=lambda line: None)
+    indices = np.arange(min(settings.validation or len(dataset.validation), len(dataset.validation)))
+    return replace(dataset, validation=dataset.validation.take(indices))
 
 
 @lru_cache(maxsize=4)
@@ -213,31 +214,31 @@ def network_of(name: str, classes: int, shape: tuple[int, int, int]) -> Network:
 
 
 def fresh(name: str, classes: int, shape: tuple[int, int, int], seed: int) -> nn.Module:
-    """The dense network with the weights of a seed."""
+    """The dense network with the initial weights of a seed."""
     torch.manual_seed(seed)
     return build(resolve(name, num_classes=classes, input_shape=shape))
 
 
 def run(task: Task) -> dict[str, Any]:
-    """Train and test one row; its record."""
+    """Train and test one row. Returns its record."""
     row, data = task.row, data_of(task.row.data, task.folder, task.protocol)
     UNFINISHED.mkdir(parents=True, exist_ok=True)
     network = network_of(row.network, len(data.classes), data.input_shape)
     started = time.perf_counter()
-    before: list[dict[str, Any]] = []
+    dense_epochs: list[dict[str, Any]] = []
     if row.way in PEERS:
-        model, before = _pruned(task, data, network)
+        model, dense_epochs = _pruned_model(task, data, network)
         recipe = PROTOCOLS[task.protocol].recipe(row.seed)
-        # The rate of fine-tuning, and half the epochs again: what is usual after pruning.
+        # As usual after pruning: a fine-tuning learning rate, for half the number of epochs.
         recipe = replace(recipe, epochs=recipe.epochs // 2, learning_rate=recipe.learning_rate / 10)
     else:
-        model = _planned(row, data, network)
+        model = _planned_model(row, data, network)
         recipe = PROTOCOLS[task.protocol].recipe(row.seed)
     trained, epochs = _train(task, model, data, recipe)
     training = trained.training
     if row.way == "dense":
         save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, weights_of(task))
-    made = _costs(model.cpu(), data)
+    spent = _costs(model.cpu(), data)
     return {
         "key": task.key,
         **asdict(row),
@@ -247,16 +248,16 @@ def run(task: Task) -> dict[str, Any]:
         "machine": machine(),
         "wall_s": time.perf_counter() - started,
         "training_s": sum(epoch.seconds for epoch in training.epochs),
-        "widths": made.pop("widths"),
-        "costs": made,
+        "widths": spent.pop("widths"),
+        "costs": spent,
         "dense_costs": {name: int(cost(network.dense)) for name, cost in costs(network).items()},
         "validation_accuracy": trained.validation.score,
         "test_accuracy": trained.test.score,
-        "epochs": [*before, *epochs],
+        "epochs": [*dense_epochs, *epochs],
     }
 
 
-def _planned(row: Row, data: DataSet, network: Network) -> nn.Module:
+def _planned_model(row: Row, data: DataSet, network: Network) -> nn.Module:
     model = fresh(row.network, len(data.classes), data.input_shape, row.seed)
     options = row.options
     if options is None:
@@ -271,7 +272,10 @@ def _planned(row: Row, data: DataSet, network: Network) -> nn.Module:
 
 
 def _nearest_uniform(network: Network, limit: str, keep: float) -> Plan:
-    """One width multiplier steps all layers at once, by 2 % and more: the plan nearest to the limit, over it or not."""
+    """The uniform plan nearest to the limit, above or below it.
+
+    One width multiplier changes all layers at once, so that the cost changes in steps of 2 % and more.
+    """
     plans = [
         network.plan(mode="uniform", round_to=1, **{limit: f"{keep * (0.95 + 0.002 * step)!r}x"}) for step in range(51)
     ]
@@ -279,8 +283,8 @@ def _nearest_uniform(network: Network, limit: str, keep: float) -> Plan:
     return min(plans, key=lambda plan: abs(plan.slim[cost] / plan.dense[cost] - keep))
 
 
-def _pruned(task: Task, data: DataSet, network: Network) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """The trained dense network after pruning, and the epochs that its training took."""
+def _pruned_model(task: Task, data: DataSet, network: Network) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """The pruned network, made from the trained dense one, and the epochs of that training."""
     dense = task.dense()
     trained = next(record for record in records() if record["key"] == dense.key)
     model = fresh(task.row.network, len(data.classes), data.input_shape, task.row.seed)
@@ -293,15 +297,15 @@ def _pruned(task: Task, data: DataSet, network: Network) -> tuple[nn.Module, lis
 def _train(
     task: Task, model: nn.Module, data: DataSet, recipe: Recipe
 ) -> tuple[Trained, list[dict[str, float | None]]]:
-    """The training, and by epoch: loss, validation accuracy, and accuracy on some of the test images."""
-    some = data.test.take(np.arange(min(PEEK, len(data.test))))
+    """The training, and for each epoch its loss, validation accuracy, and accuracy on some of the test images."""
+    test_subset = data.test.take(np.arange(min(PEEK, len(data.test))))
     folder = UNFINISHED / task.key
     folder.mkdir(parents=True, exist_ok=True)
     peeks_file = folder / "peeks.json"
     peeks: dict[str, float] = json.loads(peeks_file.read_text()) if peeks_file.exists() else {}
 
-    def peek(done: tuple[Any, ...]) -> None:
-        peeks[str(len(done))] = evaluate(model, some, data.mean, data.std).accuracy
+    def peek(epochs_done: tuple[Any, ...]) -> None:
+        peeks[str(len(epochs_done))] = evaluate(model, test_subset, data.mean, data.std).accuracy
         peeks_file.write_text(json.dumps(peeks))
 
     spec = TrainingSpec(recipe, task.execution, title=f"{task.row.network}, {task.row.way}", resume=True)
@@ -319,15 +323,15 @@ def _train(
 
 
 def weights_of(task: Task) -> Path:
-    """Of a dense network, for the peers."""
+    """File with the trained weights of a dense network, for the peers."""
     return UNFINISHED / f"{task.key}.safetensors"
 
 
 def _costs(model: nn.Module, data: DataSet) -> dict[str, Any]:
-    """Of the network as it is, analysed anew: a pruned one has no plan."""
-    found = pretrim.analyze(model, torch.zeros(1, *data.input_shape))
-    spent: dict[str, Any] = {name: int(cost(found.dense)) for name, cost in costs(found).items()}
-    spent["widths"] = {group.name: int(group.channels * group.multiplicity) for group in found.groups}
+    """Costs and widths from a new analysis of the network, since a pruned one has no plan."""
+    network = pretrim.analyze(model, torch.zeros(1, *data.input_shape))
+    spent: dict[str, Any] = {name: int(cost(network.dense)) for name, cost in costs(network).items()}
+    spent["widths"] = {group.name: int(group.channels * group.multiplicity) for group in network.groups}
     return spent
 
 
@@ -335,7 +339,7 @@ def _costs(model: nn.Module, data: DataSet) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """The hardware and versions that the results depend on."""
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
@@ -376,21 +380,21 @@ def main() -> None:
     tasks = [Task(row, options.protocol, execution, options.data) for row in wanted]
     if options.ways:
         tasks = [task for task in tasks if task.row.way in options.ways.split(";")]
-    known = {record["key"] for record in records()}
+    known_keys = {record["key"] for record in records()}
     if options.list:
         for task in tasks:
-            print("done" if task.key in known else "to do", task.row)
+            print("done" if task.key in known_keys else "to do", task.row)
         return
-    left = [task for task in tasks if task.key not in known]
-    peers = [task for task in left if task.row.way in PEERS]
+    missing = [task for task in tasks if task.key not in known_keys]
+    peers = [task for task in missing if task.row.way in PEERS]
     # Peers start from trained dense networks, whose weights stay on the machine that trained them.
-    start = {task.dense().key: task.dense() for task in peers if not weights_of(task.dense()).exists()}
-    others = {task.key: task for task in left if task.row.way not in PEERS}
-    for wave in ([*{**start, **others}.values()], peers):
+    dense_tasks = {task.dense().key: task.dense() for task in peers if not weights_of(task.dense()).exists()}
+    other_tasks = {task.key: task for task in missing if task.row.way not in PEERS}
+    for wave in ([*{**dense_tasks, **other_tasks}.values()], peers):
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(run, task) for task in wave]):
-                if done.result()["key"] not in known:
-                    append(done.result())
+            for future in as_completed([pool.submit(run, task) for task in wave]):
+                if future.result()["key"] not in known_keys:
+                    append(future.result())
 
 
 def _options() -> argparse.Namespace:

@@ -1,13 +1,17 @@
-"""Claim: the tensor arena on a 32-bit chip is known before there is one, to 5 %, and the file to 1 %.
+"""Claim: the tensor arena on a 32-bit chip is predicted to within 5 %, and the file size to within 1 %.
 
-Three comparisons, none of which the prediction looks at. Arenas that others measured on an ESP32 and an nRF52840
-(mcufit-bench: MLPerf Tiny's networks and person detection, whose graphs are public): our count of the same graph.
-Networks of ours, dense and slim, converted to int8: predicted from the widths alone, against the file, and against the
-interpreter for microcontrollers in 32 bits (`mcufit_arena.py`). And random graphs of every operator with a C kernel.
+Three comparisons. A few constants of the prediction were read off the first; the other two are independent of it.
+
+- Arenas measured by others on an ESP32 and an nRF52840 (mcufit-bench: MLPerf Tiny's networks and person detection,
+  whose graphs are public), against our count of the same graph.
+- Our own networks, dense and slim, converted to int8: sizes predicted from the widths alone, against the file and the
+  32-bit interpreter for microcontrollers (`mcufit_arena.py`).
+- Random graphs of every operator with a C kernel, against the same interpreter.
 
     python benchmarks/arenas.py --data DIR        # about 5 minutes; writes results/arenas.md
 
-DIR is that of `scripts/fit_board_times.py`. Needs `pretrim[mcu]`, mcufit (pip install --no-deps mcufit) and Node.js.
+DIR is the folder that `scripts/fit_board_times.py` reads. Needs `pretrim[mcu]`, mcufit (pip install --no-deps mcufit)
+and Node.js.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ MODELS = {
     "pretrainedResnet_quant.tflite": "resnet8",
     "ad01_int8.tflite": "autoencoder",
 }
-"""As the measurements call the networks whose graphs are counted by hand in tests/test_board_arena.py"""
+"""Names of networks by file name in the measurements; tests/test_board_arena.py has their graphs, counted by hand."""
 Shape = tuple[int, int, int]
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
     "resnet20": (BUILTIN["resnet20"], (3, 32, 32)),
@@ -57,27 +61,27 @@ PLANS = {"dense": {}, "half the MACs": {"macs": "0.5x"}}
 DRAWN = 40
 
 
-def off(predicted: int, real: int) -> str:
+def comparison(predicted: int, real: int) -> str:
     return f"{predicted:,} | {real:,} | {100 * (predicted / real - 1):+.1f} %"
 
 
 def board_rows(folder: Path) -> list[str]:
-    """Every arena that was measured on a board, once."""
+    """Table rows of the distinct arenas measured on boards."""
     with (folder / "mcufit_bench_results.csv").open(encoding="utf-8") as file:
-        found = {
+        arenas = {
             (row["model"], row["target"], row["arena_used_bytes"]) for row in csv.DictReader(file) if row["target"]
         }
     rows = []
-    for model, target, measured in sorted(found):
+    for model, target, measured in sorted(arenas):
         official = OFFICIAL[MODELS[model]]
         with_cmsis = official.scratch + kept_by_kernels(official.operators, "cmsis-nn")
         predicted = official.arena(4) + (with_cmsis if target == "nano33ble" else 0)
-        rows.append(f"| {model} | {target} | {off(predicted, int(measured))} |")
+        rows.append(f"| {model} | {target} | {comparison(predicted, int(measured))} |")
     return rows
 
 
 def network_row(name: str, title: str, limits: dict[str, str]) -> str:
-    """A network of ours: predicted from its widths, and converted."""
+    """Table row of one of our networks: sizes predicted from its widths and sizes when converted."""
     build, shape = NETWORKS[name]
     torch.manual_seed(0)
     model = build()
@@ -85,29 +89,29 @@ def network_row(name: str, title: str, limits: dict[str, str]) -> str:
     plan = network.plan(**limits) if limits else None
     widths = network.dense if plan is None else plan.widths
     slim = as_if_trained((model if plan is None else plan.apply(model)).eval())
-    content = litert_file(slim, torch.randn(4, *shape))
-    predicted, real = int(arena_cost(network, pointer_bytes=4)(widths)), mcufit_arena.arena(content)
+    tflite = litert_file(slim, torch.randn(4, *shape))
+    predicted, real = int(arena_cost(network, pointer_bytes=4)(widths)), mcufit_arena.arena(tflite)
     arena = f"{predicted:,} | too large for it |"
     if real is not None:
-        arena = off(predicted, real.total_bytes - mcufit_arena.MORE_THAN_A_BOARD)
-    line = f"| {name} | {title} | {off(int(artifact_cost(network)(widths)), len(content))} | {arena} |"
+        arena = comparison(predicted, real.total_bytes - mcufit_arena.MORE_THAN_A_BOARD)
+    line = f"| {name} | {title} | {comparison(int(artifact_cost(network)(widths)), len(tflite))} | {arena} |"
     print(line, flush=True)
     return line
 
 
-def drawn_line() -> str:
-    """How far off random graphs are, in bytes."""
-    errors, heads = [], 0
+def random_graphs_line() -> str:
+    """A line on the errors of random graphs in bytes."""
+    errors, equal_heads = [], 0
     for seed in range(DRAWN):
-        content = draw(seed)
-        real = mcufit_arena.arena(content)
+        tflite = draw(seed)
+        real = mcufit_arena.arena(tflite)
         if real is not None:
-            graph = graph_of(content)
-            heads += graph.head() == real.head_bytes
+            graph = graph_of(tflite)
+            equal_heads += graph.head() == real.head_bytes
             errors.append(graph.arena() - (real.total_bytes - mcufit_arena.MORE_THAN_A_BOARD))
     return (
         f"{len(errors)} of {DRAWN} random graphs run there (the others have an operator that it lacks). Activations: "
-        f"{heads} equal to the byte. The whole arena: {min(errors):+} to {max(errors):+} bytes, median "
+        f"{equal_heads} equal to the byte. The whole arena: {min(errors):+} to {max(errors):+} bytes, median "
         f"{statistics.median(errors):+.0f}."
     )
 
@@ -143,7 +147,7 @@ def main() -> None:
         "",
         "## Random graphs of every operator with a C kernel",
         "",
-        drawn_line(),
+        random_graphs_line(),
     ]
     RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -1,11 +1,11 @@
-"""Cycles by kind of operator from public measurements on boards: samples, the fit, and families left out.
+"""Cycles by kind of operator, fitted on public measurements on boards: samples, fit, and errors on held-out families.
 
-The choice: non-negative least squares on the *relative* error, so that a network of 1 ms counts as much as one of 1 s.
-Few networks were measured on most systems, too few for a coefficient for each kind of operator. So the kinds are tied
-to five numbers (multiply-accumulates of full and pointwise convolutions; of depthwise ones; of dense layers; outputs of
-all these; outputs of everything else), and each is drawn towards its ratio to the others over all systems: a ridge on
-the relative distance, of `RIDGE` of a sample. Where the measurements tell the kinds apart (times by operator, or many
-networks), each kind has its own number.
+The fit is non-negative least squares on the *relative* error, so that a network that takes 1 ms counts as much as one
+that takes 1 s. On most systems, too few networks were measured for a separate coefficient for each kind of operator.
+The kinds are therefore tied to five coefficients: multiply-accumulates of full and pointwise convolutions; of depthwise
+convolutions; of dense layers; outputs of all these; outputs of everything else. A ridge penalty on the relative
+distance, with the weight of `RIDGE` samples, pulls each coefficient towards its ratio to the others over all systems.
+Each kind has its own coefficient where the measurements tell the kinds apart (times by operator, or many networks).
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ from pretrim.latency.board_systems import OTHERS, WEIGHTED, Work
 Array = NDArray[np.float64]
 
 KINDS = (*((kind, "mac") for kind in WEIGHTED), *((kind, "output") for kind in (*WEIGHTED, *OTHERS)))
-"""The coefficients, in this order"""
+"""Order of the coefficients."""
 TIED = np.eye(5)[[0, 0, 1, 2, 3, 3, 3, 3, 4, 4, 4]]
-"""Kinds x the numbers that they are tied to"""
+"""Matrix that ties the coefficients to five: kinds x tied coefficients."""
 GUESS = np.array([1.0, 2.0, 1.5, 10.0, 15.0])
-"""Where the search for the common ratios starts, in cycles of a multiply-accumulate; a number without data keeps it"""
+"""Initial common ratios of the tied coefficients, in units of the first. A coefficient without data keeps its value."""
 RIDGE = 0.1
 RATIO_RIDGE = 1.0
-"""The same for the common ratios, whose prior is the guess. Both were chosen by the error of families left out."""
+"""Weight of the ridge on the common ratios, with `GUESS` as prior. Both weights were chosen by the held-out error."""
 MANY = 40
-"""Networks that tell the kinds of operators apart"""
+"""Minimum number of networks for a separate coefficient for each kind of operator."""
 ENOUGH = 10
-"""Networks whose own errors make the range"""
+"""Minimum number of networks for a range from the system's own errors."""
 LARGEST_DIFFERENCE = 0.01
-"""between the multiply-accumulates counted and those stated, as a share"""
+"""Largest accepted relative difference between counted and stated multiply-accumulates."""
 ALONE = frozenset({"autoencoder"})
-"""The only family with a kind of operator: left out of its system, but not of the ratios, which would lack that kind"""
+"""Families that alone have a kind of operator. They are held out of their system, but not of the ratios, which would
+then lack that kind."""
 STATED_MHZ = {"128 (documented)": 128.0}
 
 
 @dataclass(frozen=True)
 class Key:
-    """What is fitted together."""
+    """Identifies a system: its samples are fitted together."""
 
     core: str
     runtime: str
@@ -58,19 +59,20 @@ class Key:
 
 @dataclass(frozen=True)
 class Sample:
-    """One network, or the operators of one kind in it, on one board.
+    """A measurement of one network, or of its operators of one kind, on one board.
 
     Attributes:
         key: core, runtime, version and data type.
-        network: its name.
-        family: of architectures.
-        board: as the source calls it.
-        work: what was computed.
-        cycles: measured.
-        power_mw: where energy was measured.
+        network: name of the network.
+        family: architecture family.
+        board: name of the board in the source.
+        work: operations performed.
+        cycles: measured cycles.
+        power_mw: power in milliwatts; None where energy was not measured.
         source: repository and commit.
-        is_part: some operators of a network, not all.
-        is_guessed: only its multiply-accumulates are known (its outputs are those of MobileNetV2 for as many).
+        is_part: whether only some operators of the network are included.
+        is_guessed: whether only the multiply-accumulates are known; the outputs are then those of MobileNetV2, scaled
+            to the same number of multiply-accumulates.
     """
 
     key: Key
@@ -86,7 +88,7 @@ class Sample:
 
     @property
     def row(self) -> Array:
-        """The work as coefficients are ordered."""
+        """The work in the order of the coefficients."""
         counts = [(self.work.macs if of == "mac" else self.work.outputs).get(kind, 0.0) for kind, of in KINDS]
         return np.array(counts, dtype=float)
 
@@ -128,16 +130,16 @@ RUNTIMES = (
     (r"TFLite 2\.11, [78]\.[\d.]+", "litert", "2.11"),
 )
 INTERNAL_BYTES = {"STM32H747I-DISCO": (2**20, 2**21), "STM32F769I-DISCO": (2**19, 2**21)}
-"""RAM and flash on the chip, of boards that have more beside it, which is slower (ST's data sheets)"""
+"""Internal RAM and flash of boards that also have slower external memory (ST's data sheets)."""
 ALIASES = {"STM32H769I-DISCO": "STM32F769I-DISCO"}
-"""A slip in a table: ST makes no STM32H769"""
+"""A typo in a source table: ST makes no STM32H769."""
 INVERTED_RESIDUAL = {"mcunet": "MCUNet", "proxyless": "ProxylessNAS"}
-"""Networks of MobileNetV2's blocks, whose exact graphs are not public text; their multiply-accumulates are"""
+"""Networks built of MobileNetV2's blocks. Their multiply-accumulates are public, their exact graphs are not."""
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """A measurement that is not used, and why."""
+    """A measurement that is not used, with the reason."""
 
     network: str
     board: str
@@ -146,34 +148,34 @@ class Excluded:
 
 
 def match(table: Iterable[tuple[str, ...]], text: str) -> tuple[str, ...] | None:
-    """The entries of the first row whose pattern is the whole text, with its groups filled in."""
+    """Entries of the first row whose pattern matches the whole text, with the matched groups filled in."""
     for pattern, *entries in table:
-        if (found := re.fullmatch(pattern, text)) is not None:
-            return tuple(found.expand(entry) for entry in entries)
+        if (matched := re.fullmatch(pattern, text)) is not None:
+            return tuple(matched.expand(entry) for entry in entries)
     return None
 
 
 def read(folder: Path) -> tuple[list[Sample], list[Excluded]]:
-    """All samples of a folder of measurements, and what was left out."""
+    """All samples in a folder of measurements, and the measurements that were excluded."""
     with (folder / "measured.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     samples: list[Sample] = []
     excluded: list[Excluded] = []
     for row in rows:
-        found = _sample(row)
-        if isinstance(found, Sample):
-            samples.append(found)
+        sample_or_reason = _sample(row)
+        if isinstance(sample_or_reason, Sample):
+            samples.append(sample_or_reason)
         else:
-            excluded.append(Excluded(row["model"], row["board"], row["runtime"], found))
+            excluded.append(Excluded(row["model"], row["board"], row["runtime"], sample_or_reason))
     for rule, reason in ((_copied, "copied from an older version of the runtime"), (_has_dead_filters, DEAD)):
-        out = [sample for sample in samples if rule(sample, samples)]
-        excluded += [Excluded(s.network, s.board, f"{s.key.runtime} {s.key.version}", reason) for s in out]
-        samples = [sample for sample in samples if sample not in out]
+        removed = [sample for sample in samples if rule(sample, samples)]
+        excluded += [Excluded(s.network, s.board, f"{s.key.runtime} {s.key.version}", reason) for s in removed]
+        samples = [sample for sample in samples if sample not in removed]
     return samples + list(_by_operator(folder)), excluded
 
 
 def _sample(row: Mapping[str, str]) -> Sample | str:
-    """One row, or why it is not used."""
+    """The sample of one row, or the reason why the row is not used."""
     core, runtime = match(CORES, _clean(row["core"])), match(RUNTIMES, row["runtime"])
     if core is None or runtime is None:
         return "not a microcontroller's core, or a runtime of one company's own chip"
@@ -212,25 +214,25 @@ def _is_external(row: Mapping[str, str], board: str) -> bool:
 
 
 def _count(row: Mapping[str, str]) -> tuple[str, Work, bool] | str:
-    """Family, work, and whether the outputs are guessed; or why it cannot be counted."""
+    """Family, work, and whether the outputs are guessed; or the reason why the work cannot be counted."""
     stated = float(row["macs"] or 0)
-    found = find(row["model"])
-    if found is not None:
-        counted = sum(found[1].macs.values())
+    known = find(row["model"])
+    if known is not None:
+        counted = sum(known[1].macs.values())
         if stated and abs(counted / stated - 1) > LARGEST_DIFFERENCE:
             return f"another network: {counted:,.0f} multiply-accumulates counted, {stated:,.0f} stated"
-        return (*found, False)
+        return (*known, False)
     family = INVERTED_RESIDUAL.get(row["model"].partition("-")[0])
     if family is None or not stated:
         return "its graph is not public text"
-    like = mobilenet_v2(0.35, 128).work
-    share = stated / sum(like.macs.values())
-    scaled = [{kind: count * share for kind, count in counts.items()} for counts in (like.macs, like.outputs)]
+    reference = mobilenet_v2(0.35, 128).work
+    share = stated / sum(reference.macs.values())
+    scaled = [{kind: count * share for kind, count in counts.items()} for counts in (reference.macs, reference.outputs)]
     return family, Work(*scaled), True
 
 
 def _copied(sample: Sample, samples: Sequence[Sample]) -> bool:
-    """Tables of a newer version that repeat the times of an older one, to the digit."""
+    """Whether the time is from a table of a newer version that repeats an older version's times to the digit."""
     if sample.key.runtime != "litert" or sample.key.version == "2.11":
         return False
     return any(
@@ -243,8 +245,10 @@ DEAD = "the runtime removes its dead filters (971 of 1,496 are zero), so its wor
 
 
 def _has_dead_filters(sample: Sample, samples: Sequence[Sample]) -> bool:
-    """MLPerf's MobileNet where it takes no more cycles for a multiply-accumulate than ResNet-8 does, which has no
-    depthwise layers: then the runtime left out the two thirds of its filters that are zero."""
+    """Whether the sample is MLPerf's MobileNet on a runtime that removes its zero filters (two thirds of them).
+
+    This is the case if it takes about as few cycles per multiply-accumulate as ResNet-8, which has no depthwise layers.
+    """
     if not sample.network.startswith("MobileNetV1-0.25 96 (MLPerf"):
         return False
     rates = [
@@ -269,13 +273,13 @@ TARGETS = {
 
 
 def _by_operator(folder: Path) -> Iterable[Sample]:
-    """Times by operator, as samples that hold those operators alone."""
+    """Samples from times by operator; each holds the operators of one kind only."""
     with (folder / "mcufit_bench_layers.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["op"] in OPERATORS]
     for row in rows:
-        found = find(row["model"])
-        assert found is not None, row["model"]
-        family, work = found
+        known = find(row["model"])
+        assert known is not None, row["model"]
+        family, work = known
         macs, outputs = OPERATORS[row["op"]]
         part = Work(
             {kind: work.macs[kind] for kind in macs if kind in work.macs},
@@ -284,7 +288,7 @@ def _by_operator(folder: Path) -> Iterable[Sample]:
         key, board = TARGETS[row["target"]]
         cycles = float(row["us_per_inference"]) * float(row["cpu_mhz"])
         source = row["origin"].partition(":")[0]
-        if sum(part.macs.values()) > 10_000 or not macs:  # a classifier of a few outputs is all overhead
+        if sum(part.macs.values()) > 10_000 or not macs:  # a classifier with few outputs is mostly overhead
             yield Sample(key, row["model"], family, board, part, cycles, None, source, is_part=True)
 
 
@@ -292,32 +296,32 @@ def _by_operator(folder: Path) -> Iterable[Sample]:
 
 
 def solve(rows: Array, prior: Array, ridge: float = RIDGE) -> Array:
-    """Coefficients of least relative error, none negative, drawn towards a prior.
+    """Non-negative coefficients with the smallest relative error, pulled towards a prior.
 
     Args:
         rows: work divided by measured cycles (samples x coefficients).
-        prior: coefficients (all positive).
-        ridge: what a relative distance of 1 from the prior costs, in squared relative errors.
+        prior: prior coefficients, all positive.
+        ridge: penalty for a relative distance of 1 from the prior, in squared relative errors.
     """
     weight = np.sqrt(ridge)
-    left = np.vstack([rows, weight * np.diag(1 / prior)])
-    right = np.concatenate([np.ones(len(rows)), np.full(len(prior), weight)])
-    found: Array = nnls(left, right)[0]
-    return found
+    matrix = np.vstack([rows, weight * np.diag(1 / prior)])
+    target = np.concatenate([np.ones(len(rows)), np.full(len(prior), weight)])
+    coefficients: Array = nnls(matrix, target)[0]
+    return coefficients
 
 
 def groups(samples: Iterable[Sample]) -> dict[Key, list[Sample]]:
-    """Samples by what is fitted together."""
-    found: dict[Key, list[Sample]] = {}
+    """Samples by system."""
+    by_key: dict[Key, list[Sample]] = {}
     for sample in samples:
-        found.setdefault(sample.key, []).append(sample)
-    return found
+        by_key.setdefault(sample.key, []).append(sample)
+    return by_key
 
 
 def ratios(samples: Sequence[Sample], rounds: int = 15) -> Array:
-    """What the four numbers are to each other over all systems, whose speeds differ; the first is 1.
+    """Common ratios of the tied coefficients over all systems, whose speeds differ; the first is 1.
 
-    A system counts with the root of its samples, so that none decides alone.
+    Each system is weighted by the square root of its number of samples, so that no single system dominates.
     """
     ratio, weight = GUESS.copy(), np.sqrt(RATIO_RIDGE)
     by_key = groups(sample for sample in samples if not sample.is_part).values()
@@ -326,20 +330,20 @@ def ratios(samples: Sequence[Sample], rounds: int = 15) -> Array:
         scales = np.concatenate([np.full(len(group), speed(group, ratio)) for group in by_key])
         rows = [sample.row @ TIED / sample.cycles for group in by_key for sample in group]
         rows = np.array(rows) * (weights * scales)[:, None]
-        left = np.vstack([rows, weight * np.diag(1 / GUESS)])
-        right = np.concatenate([weights, np.full(len(GUESS), weight)])
-        ratio = np.maximum(nnls(left, right)[0], 1e-3 * GUESS)
+        matrix = np.vstack([rows, weight * np.diag(1 / GUESS)])
+        target = np.concatenate([weights, np.full(len(GUESS), weight)])
+        ratio = np.maximum(nnls(matrix, target)[0], 1e-3 * GUESS)
         ratio /= ratio[0]
     return ratio
 
 
 def speed(group: Sequence[Sample], ratio: Array) -> float:
-    """Cycles of the first number, by the median sample."""
+    """First tied coefficient of a system, in cycles: the median over samples, given the ratios."""
     return float(np.exp(statistics.median(np.log(s.cycles / (s.row @ TIED @ ratio)) for s in group)))
 
 
 def fit(group: Sequence[Sample], ratio: Array) -> Array:
-    """A system's cycles for each of `KINDS`."""
+    """Coefficients of a system: cycles for each of `KINDS`."""
     prior = ratio * speed(group, ratio)
     tells_apart = any(s.is_part for s in group) or len({s.network for s in group}) >= MANY
     if tells_apart:
@@ -349,51 +353,52 @@ def fit(group: Sequence[Sample], ratio: Array) -> Array:
     return np.asarray(TIED @ solve(rows, prior))
 
 
-# ---------------------------------------------------------------------------------------- leaving families out
+# ---------------------------------------------------------------------------------------- held-out families
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A network that was left out, with what was predicted."""
+    """A held-out network with its predicted cycles."""
 
     sample: Sample
     cycles: float
 
     @property
     def error(self) -> float:
-        """As a share of what was measured."""
+        """Relative error of the prediction."""
         return self.cycles / self.sample.cycles - 1
 
 
 class Ratios:
-    """The common ratios without some families, each computed once."""
+    """Common ratios without some families, computed once for each set of families."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = samples
-        self._found: dict[frozenset[str], Array] = {}
+        self._ratios: dict[frozenset[str], Array] = {}
 
     def without(self, families: frozenset[str] = frozenset()) -> Array:
-        """Over all samples of other families."""
-        if families not in self._found:
-            self._found[families] = ratios([sample for sample in self.samples if sample.family not in families])
-        return self._found[families]
+        """Ratios over the samples of all other families."""
+        if families not in self._ratios:
+            self._ratios[families] = ratios([sample for sample in self.samples if sample.family not in families])
+        return self._ratios[families]
 
 
 def left_out(group: Sequence[Sample], common: Ratios) -> list[Guess]:
-    """Every whole network of a system, predicted without its family: here, and in the ratios over all systems.
+    """Predict every whole network of a system with its family held out of the system's fit and of the common ratios.
 
-    A system with one family is left out by fifths of its networks instead, and one with one network not at all.
+    In a system with a single family, fifths of its networks are held out instead. A system with a single network gives
+    no predictions.
     """
-    found: list[Guess] = []
+    guesses: list[Guess] = []
     is_one_family = len({sample.family for sample in group}) == 1
-    for held in _parts(group):
-        rest = [sample for sample in group if sample not in held]
+    for held_out in _parts(group):
+        rest = [sample for sample in group if sample not in held_out]
         if not rest:
             continue
-        families = frozenset() if is_one_family else frozenset({sample.family for sample in held} - ALONE)
+        families = frozenset() if is_one_family else frozenset({sample.family for sample in held_out} - ALONE)
         coefficients = fit(rest, common.without(families))
-        found += [Guess(sample, float(sample.row @ coefficients)) for sample in held if not sample.is_part]
-    return found
+        guesses += [Guess(sample, float(sample.row @ coefficients)) for sample in held_out if not sample.is_part]
+    return guesses
 
 
 def _parts(group: Sequence[Sample]) -> list[list[Sample]]:
@@ -407,13 +412,13 @@ def _parts(group: Sequence[Sample]) -> list[list[Sample]]:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A system with its coefficients, and what families left out of it said.
+    """A system with its coefficients and its predictions of held-out networks.
 
     Attributes:
-        key: core, runtime, version, data type.
-        samples: that it was fitted on.
+        key: core, runtime, version and data type.
+        samples: samples that the system was fitted on.
         coefficients: cycles for each of `KINDS`.
-        guesses: of networks left out.
+        guesses: predictions of held-out networks.
     """
 
     key: Key
@@ -423,17 +428,17 @@ class Fitted:
 
     @property
     def networks(self) -> int:
-        """Different ones."""
+        """Number of distinct networks."""
         return len({sample.network for sample in self.samples})
 
     def error(self, quantile: float) -> float | None:
-        """Of the networks left out; None where none was."""
+        """Quantile of the absolute relative error on held-out networks; None if there are none."""
         errors = [abs(guess.error) for guess in self.guesses]
         return float(np.quantile(errors, quantile)) if errors else None
 
 
 def fit_all(samples: Sequence[Sample]) -> list[Fitted]:
-    """Every system of some samples."""
+    """Fit every system that occurs in the samples."""
     common = Ratios(samples)
     return [
         Fitted(key, group, fit(group, common.without()), left_out(group, common))
@@ -442,37 +447,37 @@ def fit_all(samples: Sequence[Sample]) -> list[Fitted]:
 
 
 def factors(guesses: Iterable[Guess]) -> tuple[float, float]:
-    """The 10th and 90th percentile of measured by predicted: four in five networks are within them.
+    """10th and 90th percentile of measured divided by predicted cycles: four in five networks are in between.
 
-    A family that alone has a kind of operator does not count: a system that it was left out of lacks that kind.
+    Families that alone have a kind of operator do not count, since a system without them lacks that kind.
     """
-    found = [1 / (1 + guess.error) for guess in without_alone(guesses)]
-    low, high = np.quantile(found, (0.1, 0.9), method="weibull")
+    measured_by_predicted = [1 / (1 + guess.error) for guess in without_alone(guesses)]
+    low, high = np.quantile(measured_by_predicted, (0.1, 0.9), method="weibull")
     return float(low), float(high)
 
 
 def without_alone(guesses: Iterable[Guess]) -> list[Guess]:
-    """Those of families that share their kinds of operators with others; all where there is no such."""
-    found = list(guesses)
-    return [guess for guess in found if guess.sample.family not in ALONE] or found
+    """Predictions without the families that alone have a kind of operator; all predictions if no others are left."""
+    all_guesses = list(guesses)
+    return [guess for guess in all_guesses if guess.sample.family not in ALONE] or all_guesses
 
 
 def family_factors(guesses: Iterable[Guess]) -> tuple[float, float]:
-    """The same where many networks of several families were measured: four in five networks of a *new* family.
+    """Like `factors`, for many networks of several families: the range for four in five networks of a *new* family.
 
-    Networks of a family are off in the same direction. So of each family the extremes are taken, and of those the
-    percentiles: ranges of all networks alike held only two thirds of a family that they were made without.
+    Errors of networks in a family have the same direction. The percentiles are therefore taken over the extremes of
+    each family: percentiles over all networks covered only two thirds of a held-out family.
     """
     factors_of: dict[str, list[float]] = {}
     for guess in without_alone(guesses):
         factors_of.setdefault(guess.sample.family, []).append(1 / (1 + guess.error))
-    low = np.quantile([min(found) for found in factors_of.values()], 0.1, method="weibull")
-    high = np.quantile([max(found) for found in factors_of.values()], 0.9, method="weibull")
+    low = np.quantile([min(family) for family in factors_of.values()], 0.1, method="weibull")
+    high = np.quantile([max(family) for family in factors_of.values()], 0.9, method="weibull")
     return float(low), float(high)
 
 
 def coverage(guesses: Sequence[Guess]) -> float:
-    """The share of networks within a range that was made without their family."""
+    """Share of networks that are within a range computed without their family."""
     kept = without_alone(guesses)
     inside = []
     for family in {guess.sample.family for guess in kept}:
@@ -482,35 +487,39 @@ def coverage(guesses: Sequence[Guess]) -> float:
 
 
 def by_one_network(group: Sequence[Sample], common: Ratios) -> list[Guess]:
-    """Every network of a system predicted by each network of another family alone, as where only one was measured."""
-    whole = [sample for sample in group if not sample.is_part]
-    found: list[Guess] = []
-    for known in {sample.network: sample for sample in whole}.values():
-        for other in whole:
-            if other.family != known.family:
-                coefficients = fit([known], common.without(frozenset({other.family} - ALONE)))
-                found.append(Guess(other, float(other.row @ coefficients)))
-    return found
+    """Predict every network of a system from each single network of another family, as if only that were measured."""
+    whole_networks = [sample for sample in group if not sample.is_part]
+    predictions: list[Guess] = []
+    for reference in {sample.network: sample for sample in whole_networks}.values():
+        for other in whole_networks:
+            if other.family != reference.family:
+                coefficients = fit([reference], common.without(frozenset({other.family} - ALONE)))
+                predictions.append(Guess(other, float(other.row @ coefficients)))
+    return predictions
 
 
 def is_varied(system: Fitted) -> bool:
-    """Whether enough networks of more than one family were measured for a range of its own."""
+    """Whether enough networks of more than one family were measured for the system to have its own range."""
     return system.networks >= ENOUGH and len({sample.family for sample in system.samples}) > 1
 
 
 def ranges(fitted: Sequence[Fitted], samples: Sequence[Sample]) -> dict[Key, tuple[float, float]]:
-    """Each system's range: by its own networks where they are many; else as wide as those of all systems with few, or
-    with one, and as its own."""
+    """Range of each system.
+
+    A system with many networks (`is_varied`) has its own range. The range of any other covers its own errors and the
+    range over all systems with few networks. For a system with a single network, that shared range is replaced by the
+    range of predictions from a single network.
+    """
     common = Ratios(samples)
-    few = [system for system in fitted if system.networks < ENOUGH]
-    shared = factors(guess for system in few for guess in system.guesses)
-    by_one = factors(guess for system in few for guess in by_one_network(system.samples, common))
-    found = {}
+    small_systems = [system for system in fitted if system.networks < ENOUGH]
+    shared = factors(guess for system in small_systems for guess in system.guesses)
+    from_one = factors(guess for system in small_systems for guess in by_one_network(system.samples, common))
+    range_of = {}
     for system in fitted:
         if is_varied(system):
-            found[system.key] = family_factors(system.guesses)
+            range_of[system.key] = family_factors(system.guesses)
             continue
-        parts = [shared if system.networks > 1 else by_one]
-        parts += [factors(system.guesses)] if system.guesses else []
-        found[system.key] = min(low for low, _ in parts), max(high for _, high in parts)
-    return found
+        candidates = [shared if system.networks > 1 else from_one]
+        candidates += [factors(system.guesses)] if system.guesses else []
+        range_of[system.key] = min(low for low, _ in candidates), max(high for _, high in candidates)
+    return range_of

@@ -1,9 +1,10 @@
-"""Claim: of slimmed CNNs of torchvision and timm, 97 % export to ONNX and agree, 90 % to LiteRT and ExecuTorch.
+"""Claim: of slimmed CNNs from torchvision and timm, 97 % export to ONNX with matching outputs, 90 % to the others.
 
-Each network of `coverage.py`'s list that slims, untrained, at `macs="0.5x"`, is exported in float32 to each of the
-three runtimes and run there on 2 random images: the outputs must agree with PyTorch's within 1e-4 of the largest.
-Images are of 96 pixels where the network runs on those, else of its own size: which operators there are does not depend
-on it. Each network and runtime is a process of its own, which is stopped after 5 minutes.
+The others are LiteRT and ExecuTorch. Each network in the list of `coverage.py` that can be slimmed, untrained, at
+`macs="0.5x"` is exported in float32 to each of the three runtimes and run there on 2 random images. The outputs must
+agree with PyTorch's to within 1e-4 of the largest output. Images have 96 pixels where the network runs on those, and
+otherwise the network's own size, which does not affect its operators. Each export runs in its own process, which is
+stopped after 5 minutes.
 
     python benchmarks/exports.py [--only NAME ...] [--runtimes onnx litert executorch] [--minutes 60]   # resumable
     python benchmarks/exports.py --table
@@ -34,7 +35,7 @@ SECONDS = 300
 
 
 def export_one(name: str, runtime: str) -> dict[str, Any]:
-    """Slim, randomise the statistics, export; what fails is recorded by its message."""
+    """Slim a network, randomise its batch-norm statistics, and export it. Errors are recorded by their message."""
     import torch
 
     import pretrim
@@ -57,31 +58,31 @@ def export_one(name: str, runtime: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model{SUFFIXES[runtime]}"
         try:
-            made = export(slim, path, runtime, images=images, inputs="random")
+            artifact = export(slim, path, runtime, images=images, inputs="random")
         except pretrim.PretrimError as error:
             return record | {"input": list(images.shape[1:]), "error": str(error)[:400]}
     return record | {
         "input": list(images.shape[1:]),
         "seconds": time.perf_counter() - start,
-        "relative_error": made.proof["relative_error"],
-        "notes": list(made.notes),
+        "relative_error": artifact.proof["relative_error"],
+        "notes": list(artifact.notes),
     }
 
 
 def run(names: list[str], runtimes: list[str], minutes: float) -> None:
-    """What is not recorded yet, until the time is over."""
+    """Run the exports that are not recorded yet, until the time is over."""
     known = {(entry["name"], entry["runtime"]) for entry in jsonl.read(RECORDS)}
-    end = time.monotonic() + 60 * minutes
+    deadline = time.monotonic() + 60 * minutes
     for name in names:
         for runtime in runtimes:
-            if (name, runtime) in known or time.monotonic() > end:
+            if (name, runtime) in known or time.monotonic() > deadline:
                 continue
             command = [sys.executable, __file__, "--one", name, runtime]
             try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-                lines = done.stdout.splitlines()
-                error = done.stderr.splitlines()[-1:] or [f"exit {done.returncode}"]
-                entry = json.loads(lines[-1]) if done.returncode == 0 and lines else {"error": error[0][:400]}
+                completed = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+                lines = completed.stdout.splitlines()
+                error = completed.stderr.splitlines()[-1:] or [f"exit {completed.returncode}"]
+                entry = json.loads(lines[-1]) if completed.returncode == 0 and lines else {"error": error[0][:400]}
             except subprocess.TimeoutExpired:
                 entry = {"error": f"stopped after {SECONDS} s"}
             entry = {"name": name, "runtime": runtime} | entry
@@ -90,8 +91,8 @@ def run(names: list[str], runtimes: list[str], minutes: float) -> None:
 
 
 def table() -> str:
-    """Shares by runtime, then every failure."""
-    found = [entry for entry in jsonl.read(RECORDS) if "not_slim" not in entry]
+    """The page: shares by runtime, then every failure."""
+    entries = [entry for entry in jsonl.read(RECORDS) if "not_slim" not in entry]
     names = all_names()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "litert-torch", "executorch"))
     lines = [
@@ -104,20 +105,24 @@ def table() -> str:
         "|---|---|---|---|---|",
     ]
     for runtime in RUNTIMES:
-        own = [entry for entry in found if entry["runtime"] == runtime]
-        good = sorted(entry["seconds"] for entry in own if "error" not in entry)
-        share = f"{len(good) / len(own):.1%}" if own else "-"
-        lines.append(f"| {runtime} | {len(own)} | {len(good)} | {share} | {good[len(good) // 2]:.0f} |" if good else "")
-    tried = {entry["name"] for entry in jsonl.read(RECORDS)}
-    lines += ["", f"Not tried yet: {len([n for n in names if n not in tried])} of {len(names)}.", ""]
+        runtime_entries = [entry for entry in entries if entry["runtime"] == runtime]
+        seconds = sorted(entry["seconds"] for entry in runtime_entries if "error" not in entry)
+        share = f"{len(seconds) / len(runtime_entries):.1%}" if runtime_entries else "-"
+        lines.append(
+            f"| {runtime} | {len(runtime_entries)} | {len(seconds)} | {share} | {seconds[len(seconds) // 2]:.0f} |"
+            if seconds
+            else ""
+        )
+    tried_names = {entry["name"] for entry in jsonl.read(RECORDS)}
+    lines += ["", f"Not tried yet: {len([n for n in names if n not in tried_names])} of {len(names)}.", ""]
     lines += ["| network | runtime | what it said |", "|---|---|---|"]
-    for entry in found:
+    for entry in entries:
         if "error" in entry:
-            said = entry["error"].replace("|", "\\|").replace("\n", " ")
-            lines.append(f"| {entry['name']} | {entry['runtime']} | {said[:200]} |")
-    slow = [entry for entry in found if entry.get("notes")]
-    lines += ["", f"With operators that have no fast kernel in ExecuTorch: {len(slow)} networks.", ""]
-    for entry in slow:
+            message = entry["error"].replace("|", "\\|").replace("\n", " ")
+            lines.append(f"| {entry['name']} | {entry['runtime']} | {message[:200]} |")
+    slow_entries = [entry for entry in entries if entry.get("notes")]
+    lines += ["", f"With operators that have no fast kernel in ExecuTorch: {len(slow_entries)} networks.", ""]
+    for entry in slow_entries:
         lines.append(f"- {entry['name']}: {entry['notes'][0].rpartition(': ')[2]}")
     return "\n".join(lines) + "\n"
 
@@ -136,7 +141,7 @@ def main() -> None:
         TABLE.write_text(table())
     else:
         names = all_names()
-        Random(0).shuffle(names)  # what is there when the time is over is a fair sample
+        Random(0).shuffle(names)  # so that an incomplete run is a representative sample
         run(options.only or names, options.runtimes, options.minutes)
         TABLE.write_text(table())
 

@@ -1,14 +1,14 @@
-"""Claim: what pretrim says to fit on a microcontroller does, and its exported file is within the limits of the plan.
+"""Claim: a network that pretrim plans for a microcontroller fits, and its exported file is within the plan's limits.
 
-Ten networks, random plans of each for a random microcontroller and random limits on file and arena, between what the
-narrowest network with half its filters takes and the dense one. Each plan is proved before the training as `compress`
-does it (`jobs.fit`). Then, as an export after a training would be, the network is made again with other weights and
-converted with other images: its real file, and its real arena by TensorFlow Lite for Microcontrollers, are compared.
+Random plans of ten networks, each for a random microcontroller with random limits on file and arena between 25 and 95 %
+of the dense network's. Each plan is proved before the training as in `compress` (`jobs.fit`). Then the network is built
+again with other weights and converted with other images, like an export after a training. The real file size, and the
+real arena by TensorFlow Lite for Microcontrollers, are compared with the predictions and the limits.
 
     python benchmarks/fit.py --plans 20        # of 200; 10 to 60 s of a core each; appends to results/fit.jsonl
 
-Nine tenths of that are LiteRT's conversions, two a plan: torch traces each network four times for it. Needs
-`pretrim[mcu]`. Plans that are there already are not made again.
+Nine tenths of that time are LiteRT's two conversions per plan, for each of which torch traces the network four times.
+Needs `pretrim[mcu]`. Plans that are already recorded are not made again.
 """
 
 from __future__ import annotations
@@ -52,35 +52,35 @@ def separable(into: int, out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(conv(into, into, 3, stride, groups=into), conv(into, out, 1))
 
 
-def classified(*features: nn.Module, channels: int, classes: int = 10) -> nn.Sequential:
+def with_classifier(*features: nn.Module, channels: int, classes: int = 10) -> nn.Sequential:
     return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
 def ds_cnn() -> nn.Module:
-    return classified(conv(1, 64, 3, 2), *(separable(64, 64) for _ in range(4)), channels=64, classes=12)
+    return with_classifier(conv(1, 64, 3, 2), *(separable(64, 64) for _ in range(4)), channels=64, classes=12)
 
 
 def quarter_mobilenet() -> nn.Module:
     widths, strides = [8, 16, 32, 32, 64, 64, 128, 128, 256], [1, 2, 1, 2, 1, 2, 1, 2]
     blocks = [separable(a, b, s) for a, b, s in zip(widths, widths[1:], strides, strict=False)]
-    return classified(conv(3, 8, 3, 2), *blocks, channels=256, classes=2)
+    return with_classifier(conv(3, 8, 3, 2), *blocks, channels=256, classes=2)
 
 
 def plain() -> nn.Module:
-    return classified(conv(3, 24), conv(24, 48, 3, 2), conv(48, 48), conv(48, 96, 3, 2), conv(96, 96), channels=96)
+    return with_classifier(conv(3, 24), conv(24, 48, 3, 2), conv(48, 48), conv(48, 96, 3, 2), conv(96, 96), channels=96)
 
 
-def named(name: str, channels: int = 3) -> Callable[[], nn.Module]:
+def builtin(name: str, channels: int = 3) -> Callable[[], nn.Module]:
     return lambda: build(resolve(name, num_classes=10, input_shape=(channels, 32, 32)))
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
-    "resnet20": (named("resnet20"), (3, 32, 32)),
-    "resnet56": (named("resnet56"), (3, 32, 32)),
-    "mobilenetv2": (named("mobilenetv2"), (3, 32, 32)),
-    "vgg16": (named("vgg16"), (3, 32, 32)),
-    "alexnet": (named("alexnet"), (3, 32, 32)),
-    "resnet20, grey 16x16": (named("resnet20", 1), (1, 16, 16)),
+    "resnet20": (builtin("resnet20"), (3, 32, 32)),
+    "resnet56": (builtin("resnet56"), (3, 32, 32)),
+    "mobilenetv2": (builtin("mobilenetv2"), (3, 32, 32)),
+    "vgg16": (builtin("vgg16"), (3, 32, 32)),
+    "alexnet": (builtin("alexnet"), (3, 32, 32)),
+    "resnet20, grey 16x16": (builtin("resnet20", 1), (1, 16, 16)),
     "half mobilenetv2": (networks.mobilenetv2_half, (3, 32, 32)),
     "ds-cnn": (ds_cnn, (1, 32, 32)),
     "quarter mobilenet": (quarter_mobilenet, (3, 96, 96)),
@@ -89,70 +89,75 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
 
 
 def draw(number: int, opened: dict[str, DenseModel]) -> tuple[str, DenseModel, Board, dict[str, str]]:
-    """The network, the board and the limits of a plan, by its number alone."""
-    chance = random.Random(number)
+    """Network, board and limits of a plan, determined by its number alone."""
+    rng = random.Random(number)
     name = list(NETWORKS)[number % len(NETWORKS)]
     if name not in opened:
         builder, shape = NETWORKS[name]
         torch.manual_seed(0)
         opened[name] = open_model(builder(), shape, None)
-    board = chance.choice([entry for entry in boards() if entry.kind == "microcontroller"])
-    shares = {cost: f"{chance.uniform(0.25, 0.95):.4f}x" for cost in ("artifact_bytes", "arena_bytes")}
+    board = rng.choice([entry for entry in boards() if entry.kind == "microcontroller"])
+    shares = {cost: f"{rng.uniform(0.25, 0.95):.4f}x" for cost in ("artifact_bytes", "arena_bytes")}
     return name, opened[name], board, shares
 
 
-def tried(number: int, opened: dict[str, DenseModel]) -> dict[str, Any]:
-    """One plan: what was predicted, what was converted before the training, and what an export after it takes."""
+def try_plan(number: int, opened: dict[str, DenseModel]) -> dict[str, Any]:
+    """The record of one plan: predicted sizes, sizes converted before the training, and sizes of an export after it."""
     name, dense, board, limits = draw(number, opened)
     record: dict[str, Any] = {"plan": number, "network": name, "board": board.name, "limits": limits}
     search = Search()
     target = find_target(TargetOptions(device=board.name), dict(limits), search)
     try:
-        planned = plan_for(dense, target, search, Silent())
-        plan = fitted(planned, dense, target, search, Silent())
+        first_plan = plan_for(dense, target, search, Silent())
+        plan = fitted(first_plan, dense, target, search, Silent())
     except InfeasibleBudget as error:
         return {**record, "refused": str(error)}
     assert plan.device is not None
     torch.manual_seed(number + 1)
     slim = apply(dense.module, plan, "fresh", dense.network).eval()
-    content = litert_file(slim, torch.rand(6, *dense.input_shape))
-    most = {cost: int(float(text[:-1]) * plan.device["dense"][cost]) for cost, text in limits.items()}
-    real = {"artifact_bytes": len(content), "arena_bytes": arena_on(content, board).total_bytes}
+    tflite = litert_file(slim, torch.rand(6, *dense.input_shape))
+    max_bytes = {cost: int(float(text[:-1]) * plan.device["dense"][cost]) for cost, text in limits.items()}
+    real = {"artifact_bytes": len(tflite), "arena_bytes": arena_on(tflite, board).total_bytes}
     return {
         **record,
-        "most": most,
-        "predicted": {cost: plan.device["slim"][cost] for cost in most},
+        "most": max_bytes,
+        "predicted": {cost: plan.device["slim"][cost] for cost in max_bytes},
         "converted": plan.device["converted"],
         "real": real,
-        "host_arena_bytes": micro.arena(content).total_bytes,
-        "trimmed_again": bool((planned.widths != plan.widths).any()),
-        "exceeds": [cost for cost in most if real[cost] > most[cost]],
+        "host_arena_bytes": micro.arena(tflite).total_bytes,
+        "trimmed_again": bool((first_plan.widths != plan.widths).any()),
+        "exceeds": [cost for cost in max_bytes if real[cost] > max_bytes[cost]],
     }
 
 
 def page(records: list[dict[str, Any]]) -> str:
-    made = [record for record in records if "real" in record]
+    feasible = [record for record in records if "real" in record]
     lines = [
         "# What is said to fit, and what the exported file takes",
         "",
         f"By `benchmarks/fit.py`: {len(records)} of {PLANS} random plans of {len(NETWORKS)} networks are made.",
         f"{sum('refused' in record for record in records)} were refused as impossible, "
-        f"{sum(record['trimmed_again'] for record in made)} trimmed again after the conversion before the training,",
-        f"and {sum(bool(record['exceeds']) for record in made)} of {len(made)} exceed a limit once exported with other",
+        f"{sum(record['trimmed_again'] for record in feasible)} "
+        "trimmed again after the conversion before the training,",
+        f"and {sum(bool(record['exceeds']) for record in feasible)} of {len(feasible)} "
+        "exceed a limit once exported with other",
         "weights. Arena: of the board (32-bit pointers, its kernels' memory), activations as TFLM placed them here.",
         "",
         "| network | plans | file, predicted to real | arena, predicted to real | trimmed again | exceed a limit |",
         "|---|---|---|---|---|---|",
     ]
     for name in NETWORKS:
-        rows = [record for record in made if record["network"] == name]
-        if not rows:
+        network_records = [record for record in feasible if record["network"] == name]
+        if not network_records:
             continue
-        cells = [name, str(len(rows))]
+        cells = [name, str(len(network_records))]
         for cost in ("artifact_bytes", "arena_bytes"):
-            errors = [100 * (row["predicted"][cost] / row["real"][cost] - 1) for row in rows]
+            errors = [100 * (record["predicted"][cost] / record["real"][cost] - 1) for record in network_records]
             cells.append(f"{min(errors):+.2f} to {max(errors):+.2f} %, median {statistics.median(errors):+.2f} %")
-        cells += [str(sum(row["trimmed_again"] for row in rows)), str(sum(bool(row["exceeds"]) for row in rows))]
+        cells += [
+            str(sum(record["trimmed_again"] for record in network_records)),
+            str(sum(bool(record["exceeds"]) for record in network_records)),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -162,13 +167,13 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=PLANS, help="how many, from the first")
     parser.add_argument("--only", nargs="+", choices=list(NETWORKS), help="of these networks")
     options = parser.parse_args()
-    done, opened = {record["plan"] for record in jsonl.read(RECORDS)}, dict[str, DenseModel]()
+    done_plans, opened = {record["plan"] for record in jsonl.read(RECORDS)}, dict[str, DenseModel]()
     for number in range(options.plans):
         name = list(NETWORKS)[number % len(NETWORKS)]
-        if number in done or (options.only and name not in options.only):
+        if number in done_plans or (options.only and name not in options.only):
             continue
         try:
-            record = tried(number, opened)
+            record = try_plan(number, opened)
         except PretrimError as error:
             record = {"plan": number, "network": name, "refused": str(error)}
         jsonl.append(RECORDS, record)

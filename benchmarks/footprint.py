@@ -1,9 +1,9 @@
-"""Claim: before anything is trained, pretrim knows the size of the .tflite to 5 % and the tensor arena to 10 %.
+"""Claim: before any training, pretrim predicts the size of the .tflite to within 5 % and the tensor arena within 10 %.
 
-ResNet-20, ResNet-56, VGG-16 and MobileNetV2 for 3x32x32, dense and slim, in int8: predicted from the widths; real: the
-file that `export` writes, and the arena as TensorFlow Lite for Microcontrollers allocates it. The third pair of
-columns is the same file without the memory plan that `export` writes into it. Ranges come from random images, which
-the sizes do not depend on.
+ResNet-20, ResNet-56, VGG-16 and MobileNetV2 for 3x32x32, dense and slim, in int8. Sizes predicted from the widths are
+compared with the file that `export` writes, and with the arena that TensorFlow Lite for Microcontrollers allocates. The
+third pair of columns is the arena without the memory plan that `export` writes into the file. The quantisation ranges
+come from random images, which do not affect the sizes.
 
     python benchmarks/footprint.py        # about 10 minutes; writes results/footprint.md
 
@@ -37,11 +37,11 @@ def row(name: str, title: str, limits: dict[str, str]) -> list[str]:
     widths = network.dense if plan is None else plan.widths
     slim = (model if plan is None else plan.apply(model)).eval()
     images = torch.randn(4, 3, 32, 32)
-    content = litert.quantise(litert.convert(slim, images[:1]).content, images.numpy()).content
-    unplanned = content.replace(tflite.MEMORY_PLAN, b"x" * len(tflite.MEMORY_PLAN))
+    model_file = litert.quantise(litert.convert(slim, images[:1]).content, images.numpy()).content
+    unplanned = model_file.replace(tflite.MEMORY_PLAN, b"x" * len(tflite.MEMORY_PLAN))
     pairs = [
-        (int(artifact_cost(network)(widths)), len(content)),
-        (int(arena_cost(network)(widths)), micro.arena(content).total_bytes),
+        (int(artifact_cost(network)(widths)), len(model_file)),
+        (int(arena_cost(network)(widths)), micro.arena(model_file).total_bytes),
         (int(arena_cost(network, planned=False)(widths)), micro.arena(unplanned).total_bytes),
     ]
     cells = [f"{predicted:,} | {real:,} | {100 * (predicted / real - 1):+.2f} %" for predicted, real in pairs]

@@ -1,4 +1,4 @@
-"""Records of a benchmark, a JSON object on each line: kept as soon as they are measured, so that a stop loses none."""
+"""Records of a benchmark, one JSON object per line, written as soon as they are measured so that none is lost."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All records; none where there is no file yet."""
+    """All records; an empty list if the file does not exist yet."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def append(path: Path, *records: dict[str, Any]) -> None:
-    """Add records, all of one call or none."""
+    """Append the records in a single write."""
     with path.open("a") as file:
         file.write("".join(json.dumps(record) + "\n" for record in records))

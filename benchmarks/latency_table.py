@@ -1,14 +1,15 @@
-"""Claim: the latency of a plan is known to 15 % before it is built, from a table of single layers and two networks.
+"""Claim: a table of single layers and two networks predicts the latency of a plan to within 15 % before it is built.
 
-20 random plans (mode random, 0.2 to 0.9 of the MACs) of ResNet-56 and MobileNetV2 for 3x32x32, in LiteRT and in ONNX
-Runtime on one thread: predicted by `pretrim.latency`, and measured, all plans of a network in turns in the same
-processes. The two networks that the table is corrected by (dense, and 0.3 of every width) are not among the plans.
+20 random plans (mode random, 0.2 to 0.9 of the MACs) each of ResNet-56 and MobileNetV2 for 3x32x32, in LiteRT and in
+ONNX Runtime on one thread. Their latency is predicted by `pretrim.latency` and measured, with all plans of a network
+taking turns in the same processes. The two networks that correct the table (dense, and 0.3 of every width) are not
+among the plans.
 
     OMP_NUM_THREADS=1 python benchmarks/latency_table.py [--runtimes onnx] [--only resnet56]      # about 25 minutes
     python benchmarks/latency_table.py --table
 
-Records: benchmarks/results/latency_table.jsonl; what this processor has measured already is not measured again. Needs
-the extras litert and onnx, and a machine that does nothing else.
+Records: benchmarks/results/latency_table.jsonl; rows that this processor has already measured are skipped. Needs the
+extras litert and onnx, and an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ PLANS = 20
 WITHIN = 0.15
 
 
-def one(name: str, runtime: Any, data_type: str) -> dict[str, Any]:
-    """Predict and measure the plans of a network."""
+def measure_plans(name: str, runtime: Any, data_type: str) -> dict[str, Any]:
+    """Predict and measure the plans of a network. Returns their record."""
     torch.manual_seed(0)
     module = build(resolve(name, num_classes=10, input_shape=(3, 32, 32)))
     network = pretrim.analyze(module, torch.zeros(1, 3, 32, 32))
     started = time.perf_counter()
     cost = measured_cost(network, module, LatencyKey("benchmark", runtime, data_type, PROVIDERS[runtime], 1))
-    took = time.perf_counter() - started
-    predicted, artifacts = [], []
+    table_s = time.perf_counter() - started
+    predicted_ms, artifacts = [], []
     with tempfile.TemporaryDirectory() as folder:
         images = torch.randn(4, 3, 32, 32)
         for seed in range(PLANS):
@@ -55,17 +56,17 @@ def one(name: str, runtime: Any, data_type: str) -> dict[str, Any]:
             plan = network.plan(mode="random", macs=f"{share:.3f}x", seed=seed)
             file = Path(folder) / f"{seed}{SUFFIXES[runtime]}"
             slim = plan.apply(module).eval()
-            sample = images if data_type == "int8" else None
-            artifacts.append(export(slim, file, runtime, images=images, calibration=sample, force=True))
-            predicted.append(int(cost(plan.widths)) * 1e-6)
-        found = measure(artifacts, Protocol(runs=30, processes=3))
-    real = [1e3 * measurement.latency.median_s for measurement in found]
+            calibration = images if data_type == "int8" else None
+            artifacts.append(export(slim, file, runtime, images=images, calibration=calibration, force=True))
+            predicted_ms.append(int(cost(plan.widths)) * 1e-6)
+        measurements = measure(artifacts, Protocol(runs=30, processes=3))
+    measured_ms = [1e3 * measurement.latency.median_s for measurement in measurements]
     row = {"network": name, "runtime": runtime, "data_type": data_type, "cpu": cpu_name()}
-    return row | {"predicted_ms": predicted, "measured_ms": real, "table_s": took}
+    return row | {"predicted_ms": predicted_ms, "measured_ms": measured_ms, "table_s": table_s}
 
 
-def _place(row: dict[str, Any]) -> tuple[str, int, int, int]:
-    """In the table."""
+def _sort_key(row: dict[str, Any]) -> tuple[str, int, int, int]:
+    """Sort key of a row in the table."""
     order = (RUNTIMES.index(row["runtime"]), NETWORKS.index(row["network"]), KINDS.index(row["data_type"]))
     return row["cpu"], *order
 
@@ -80,7 +81,7 @@ def table() -> str:
         "| s to make the table |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(jsonl.read(RECORDS), key=_place):
+    for row in sorted(jsonl.read(RECORDS), key=_sort_key):
         pairs = zip(row["predicted_ms"], row["measured_ms"], strict=True)
         errors = [100 * (predicted / real - 1) for predicted, real in pairs]
         within = sum(abs(error) <= 100 * WITHIN for error in errors)
@@ -102,17 +103,17 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    known = {
+    known_cases = {
         (row["runtime"], row["network"], row["data_type"]) for row in jsonl.read(RECORDS) if row["cpu"] == cpu_name()
     }
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = cache  # a table of this run alone
+        os.environ["XDG_CACHE_HOME"] = cache  # so that latencies are not read from the cache of another run
         for case in product(options.runtimes, options.only, KINDS):
-            if options.table or case in known:
+            if options.table or case in known_cases:
                 continue
-            row = one(case[1], case[0], case[2])
+            row = measure_plans(case[1], case[0], case[2])
             jsonl.append(RECORDS, row)
-            TABLE.write_text(table())  # what is done is not lost
+            TABLE.write_text(table())  # so that an interrupted run keeps its results
     TABLE.write_text(table())
 
 

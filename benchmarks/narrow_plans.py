@@ -1,9 +1,9 @@
-"""Claim: no plan of a narrow network fails when it is applied, whatever numbers its forward computes from its widths.
+"""Claim: every plan of a narrow network can be applied, whatever numbers its `forward` computes from the widths.
 
-Twenty networks of 8 to 16 channels whose forward takes channels by number: shares (`int(c * r)`), slices, splits,
-halves, squeeze-and-excitation, shuffles. A number may fit some widths by chance, so that the analysis, which tries few,
-takes it for one that follows. Ten plans of each (the modes, three limits, seeds), 200 in all, are applied, run and
-compared in their outputs' shape with the dense network.
+Twenty networks with 8 to 16 channels select channels by number in `forward`: shares (`int(c * r)`), slices, splits,
+halves, squeeze-and-excitation, shuffles. The analysis tries only a few widths, so a constant that fits them by chance
+could be mistaken for one that depends on the width. Ten plans of each network (modes, three limits, seeds), 200 in
+total, are applied and run, and the shape of their output is compared with that of the dense network.
 
     python benchmarks/narrow_plans.py        # three minutes; writes results/narrow_plans.md
 """
@@ -30,7 +30,7 @@ Way = Callable[["Narrow", Tensor], Tensor]
 
 
 class Narrow(nn.Module):
-    """Two convolutions, a way that takes their channels by number, and two more layers."""
+    """Two convolutions, a function (`way`) that selects their channels by number, and two more layers."""
 
     def __init__(self, channels: int, way: Way, **parts: nn.Module) -> None:
         super().__init__()
@@ -47,17 +47,17 @@ class Narrow(nn.Module):
         return self.head(torch.relu(self.last(x)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def apart(x: Tensor, count: int) -> Tensor:
-    """The first channels are treated otherwise than the rest."""
+def split_at(x: Tensor, count: int) -> Tensor:
+    """Treat the first `count` channels differently from the rest."""
     return torch.cat([2 * x[:, :count], -x[:, count:]], 1)
 
 
 def share(ratio: float) -> Way:
-    return lambda m, x: apart(x, int(x.shape[1] * ratio))
+    return lambda m, x: split_at(x, int(x.shape[1] * ratio))
 
 
 def stored_share(ratio: float) -> Way:
-    return lambda m, x: apart(x, int(m.channels * ratio))
+    return lambda m, x: split_at(x, int(m.channels * ratio))
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
@@ -75,32 +75,32 @@ def halves(m: Narrow, x: Tensor) -> Tensor:
 
 
 def partial_convolution(m: Narrow, x: Tensor) -> Tensor:
-    """FasterNet's: a quarter of the channels is convolved."""
+    """FasterNet's partial convolution: a quarter of the channels is convolved."""
     a, b = torch.split(x, [x.shape[1] // 4, x.shape[1] - x.shape[1] // 4], 1)
     return torch.cat([m.part(a), b], 1)  # type: ignore[operator]
 
 
 def shifted(m: Narrow, x: Tensor) -> Tensor:
-    """TSM's: an eighth to the left, an eighth to the right."""
+    """TSM's shift: an eighth of the channels moves left, an eighth right."""
     fold = x.shape[1] // 8
     left, right = F.pad(x[:, :fold, :, 1:], (0, 1)), F.pad(x[:, fold : 2 * fold, :, :-1], (1, 0))
     return torch.cat([left, right, x[:, 2 * fold :]], 1)
 
 
 def heat(m: Narrow, x: Tensor) -> Tensor:
-    """Coordinates of each channel's largest place, beside the channels."""
+    """Append to the channels the expected position of each (soft-argmax)."""
     places = (x.flatten(2).softmax(-1) * torch.arange(float(SIDE**2))).sum(-1)
     return torch.cat([places[:, :, None, None].expand(-1, -1, SIDE, SIDE), x], 1)
 
 
 def shuffle_unit(m: Narrow, x: Tensor) -> Tensor:
-    """ShuffleNetV2's: one half is convolved, then both are shuffled."""
+    """ShuffleNetV2's unit: one half of the channels is convolved, then both are shuffled."""
     a, b = x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]
     return shuffled(torch.cat([a, m.part(b)], 1), 2)  # type: ignore[operator]
 
 
 def networks() -> dict[str, Callable[[], nn.Module]]:
-    """Each by its name."""
+    """Functions that build the networks, by name."""
     pointwise = nn.Conv2d
     return {
         "int(c * 0.25), 8": lambda: Narrow(8, share(0.25)),
@@ -109,9 +109,9 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
         "int(c * 0.875), 16": lambda: Narrow(16, share(0.875)),
         "int(self.channels * 0.25), 16": lambda: Narrow(16, stored_share(0.25)),
         "int(self.channels * 0.75), 12": lambda: Narrow(12, stored_share(0.75)),
-        "c // 3, 12": lambda: Narrow(12, lambda m, x: apart(x, x.shape[1] // 3)),
-        "ceil(c / 2), 10": lambda: Narrow(10, lambda m, x: apart(x, math.ceil(x.shape[1] / 2))),
-        "c - 2, 8": lambda: Narrow(8, lambda m, x: apart(x, x.shape[1] - 2)),
+        "c // 3, 12": lambda: Narrow(12, lambda m, x: split_at(x, x.shape[1] // 3)),
+        "ceil(c / 2), 10": lambda: Narrow(10, lambda m, x: split_at(x, math.ceil(x.shape[1] / 2))),
+        "c - 2, 8": lambda: Narrow(8, lambda m, x: split_at(x, x.shape[1] - 2)),
         "max(2, c // 4), 12": lambda: Narrow(12, lambda m, x: x[:, : max(2, x.shape[1] // 4)]),
         "rounded to 4, 16": lambda: Narrow(16, lambda m, x: x[:, : max(4, int(x.shape[1] * 0.5 + 2) // 4 * 4)]),
         "chunk of 3, 12": lambda: Narrow(12, lambda m, x: torch.cat([t * n for n, t in enumerate(x.chunk(3, 1))], 1)),
@@ -126,8 +126,8 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-def asked() -> Iterator[dict[str, Any]]:
-    """What the plans of a network are made with: the default first, then others, sampled with several seeds."""
+def plan_options() -> Iterator[dict[str, Any]]:
+    """Options for the plans of a network: the default mode, then sampled modes, then random ones with several seeds."""
     limits = ("0.8x", "0.6x", "0.4x")
     for limit in limits:
         yield {"macs": limit}
@@ -138,14 +138,18 @@ def asked() -> Iterator[dict[str, Any]]:
 
 
 def tried(build: Callable[[], nn.Module]) -> dict[str, Any]:
-    """How many plans of one network could be made, and what those say that could not be applied."""
+    """Plan a network and apply its plans.
+
+    Returns:
+        Numbers of applied and of infeasible plans, the errors of plans that failed to apply, and the frozen layers.
+    """
     torch.manual_seed(0)
     model, images = build().eval(), torch.zeros(2, 3, SIDE, SIDE)
     network = pretrim.analyze(model, images[:1])
     applied, impossible, failed = 0, 0, []
-    for wishes in asked():
+    for options in plan_options():
         try:
-            plan = network.plan(**wishes)
+            plan = network.plan(**options)
         except InfeasibleBudget:
             impossible += 1
             continue
@@ -153,7 +157,7 @@ def tried(build: Callable[[], nn.Module]) -> dict[str, Any]:
             assert plan.apply(model, network=network)(images).shape == model(images).shape
             applied += 1
         except (PretrimError, RuntimeError, AssertionError) as error:
-            failed.append(f"{wishes}: {error}")
+            failed.append(f"{options}: {error}")
     frozen = [entry.layer for entry in network.frozen if entry.layer != "head"]
     return {"applied": applied, "impossible": impossible, "failed": failed, "frozen": frozen}
 
@@ -161,28 +165,28 @@ def tried(build: Callable[[], nn.Module]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", help="networks by name")
-    only, found = parser.parse_args().only, {}
+    selected, results = parser.parse_args().only, {}
     for name, build in networks().items():
-        if only is None or name in only:
-            found[name] = tried(build)
-            print(name, found[name], flush=True)
-    failed = sum(len(each["failed"]) for each in found.values())
-    total = failed + sum(each["applied"] for each in found.values())
+        if selected is None or name in selected:
+            results[name] = tried(build)
+            print(name, results[name], flush=True)
+    failed = sum(len(result["failed"]) for result in results.values())
+    total = failed + sum(result["applied"] for result in results.values())
     lines = [
         "# Plans of narrow networks, applied",
         "",
-        f"By `benchmarks/narrow_plans.py`: {total} plans of {len(found)} networks were made, {failed} of them "
+        f"By `benchmarks/narrow_plans.py`: {total} plans of {len(results)} networks were made, {failed} of them "
         "failed to apply. Impossible: no width within the limit is legal.",
         "",
         "| network, channels | applied | failed | impossible | frozen layers |",
         "|---|---|---|---|---|",
         *(
-            f"| {name} | {each['applied']} | {len(each['failed'])} | {each['impossible']} | "
-            f"{', '.join(each['frozen']) or '-'} |"
-            for name, each in found.items()
+            f"| {name} | {result['applied']} | {len(result['failed'])} | {result['impossible']} | "
+            f"{', '.join(result['frozen']) or '-'} |"
+            for name, result in results.items()
         ),
     ]
-    if only is None:
+    if selected is None:
         RESULT.write_text("\n".join(lines) + "\n")
 
 

@@ -1,14 +1,15 @@
-"""Question: what does a latency table of ONNX Runtime's own buy there, over LiteRT's, and over none?
+"""Question: in ONNX Runtime, what does its own latency table gain over LiteRT's table, and over none?
 
-The networks of `runtimes.py`, dense and at half the MACs by seven ways: FLOPs-aware in multiples of 1, 8 and 16, the
-mode latency by LiteRT's table and by ONNX Runtime's in multiples of 8 and of 16 (which pretrim advises where kernels
-pad to that), and uniform. One thread; the eight networks of a block in turns in the same processes.
+The networks of `runtimes.py`, dense and at half the MACs by seven methods: FLOPs-aware in multiples of 1, 8 and 16; the
+latency mode by LiteRT's table in multiples of 8, and by ONNX Runtime's in multiples of 8 and of 16 (which pretrim
+recommends where kernels pad to 16); and uniform. On one thread, with the eight networks of a block taking turns in the
+same processes.
 
     OMP_NUM_THREADS=1 python benchmarks/onnx_latency.py [--only ResNet-56]     # about 20 minutes; resumable
     python benchmarks/onnx_latency.py --table
 
-Records: benchmarks/results/onnx_latency.jsonl; what this processor has measured already is not measured again. Needs
-the extras litert and onnx, and a machine that does nothing else.
+Records: benchmarks/results/onnx_latency.jsonl; rows that this processor has already measured are skipped. Needs the
+extras litert and onnx, and an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def block(network: str, kind: str) -> list[dict[str, Any]]:
-    """The eight networks of a data type."""
+def measure_block(network: str, kind: str) -> list[dict[str, Any]]:
+    """Measure the eight networks of a block, which is a network and a data type. Returns their records."""
     module, images = module_of(network)
     analysis = pretrim.analyze(module, torch.zeros_like(images[:1]))
     rows, artifacts = [], []
@@ -53,48 +54,59 @@ def block(network: str, kind: str) -> list[dict[str, Any]]:
         for number, (way, options) in enumerate(WAYS.items()):
             slim, costs = module, {"macs": 1.0, "params": 1.0}
             if options:
-                timed = {}
+                latency_cost = {}
                 if options["mode"] == "latency":
                     runtime: RuntimeName = "litert" if "LiteRT" in way else "onnx"
                     key = LatencyKey(cpu_name(), runtime, kind, PROVIDERS[runtime], 1)
-                    timed = {"latency_ns": measured_cost(analysis, module, key)}
-                plan = analysis.plan(macs=MACS, costs=timed, **options)
+                    latency_cost = {"latency_ns": measured_cost(analysis, module, key)}
+                plan = analysis.plan(macs=MACS, costs=latency_cost, **options)
                 slim = plan.apply(module).eval()
                 costs = {name: plan.slim[name] / plan.dense[name] for name in costs}
-            sample = images[:IMAGES] if kind == "int8" else None
+            calibration = images[:IMAGES] if kind == "int8" else None
             file = Path(folder) / f"{number}.onnx"
-            artifacts.append(export(slim, file, "onnx", images=images, calibration=sample, inputs="random", force=True))
+            artifacts.append(
+                export(slim, file, "onnx", images=images, calibration=calibration, inputs="random", force=True)
+            )
             rows.append({"network": network, "data_type": kind, "way": way, "cpu": cpu_name(), **costs})
-        found = measure(artifacts, PROTOCOL)
-    times = [{"median_ms": 1e3 * one.latency.median_s, "std_ms": 1e3 * one.latency.std_s} for one in found]
-    version = {"runtime": found[0].machine["runtime"]}
+        measurements = measure(artifacts, PROTOCOL)
+    times = [
+        {"median_ms": 1e3 * measurement.latency.median_s, "std_ms": 1e3 * measurement.latency.std_s}
+        for measurement in measurements
+    ]
+    version = {"runtime": measurements[0].machine["runtime"]}
     return [row | time | version for row, time in zip(rows, times, strict=True)]
 
 
 def table() -> str:
-    found = {(row["cpu"], row["network"], row["data_type"], row["way"]): row for row in jsonl.read(RECORDS)}
-    blocks = list(dict.fromkeys(key[:3] for key in found))
-    about = sorted({f"{row['cpu']}, {row['runtime']}" for row in found.values()})
-    head = [f"{network}, {kind}" for _, network, kind in blocks]
+    record_of = {(row["cpu"], row["network"], row["data_type"], row["way"]): row for row in jsonl.read(RECORDS)}
+    blocks = list(dict.fromkeys(key[:3] for key in record_of))
+    machines = sorted({f"{row['cpu']}, {row['runtime']}" for row in record_of.values()})
+    titles = [f"{network}, {kind}" for _, network, kind in blocks]
     lines = [
         "# Half the MACs in ONNX Runtime",
         "",
-        f"One image, one thread, {'; '.join(about)}. Milliseconds of the dense network, and shares of it: medians of "
+        f"One image, one thread, {'; '.join(machines)}. "
+        "Milliseconds of the dense network, and shares of it: medians of "
         f"{PROTOCOL.runs * PROTOCOL.processes} runs in {PROTOCOL.processes} processes, the networks of a column in "
         "turns. Goal: 60 % at most.",
         "",
-        f"| way | {' | '.join(head)} | median | least in |",
-        f"|---|{'---|' * (len(head) + 2)}",
+        f"| way | {' | '.join(titles)} | median | least in |",
+        f"|---|{'---|' * (len(titles) + 2)}",
     ]
     shares: dict[str, list[float]] = {
-        way: [found[*one, way]["median_ms"] / found[*one, "dense"]["median_ms"] for one in blocks] for way in WAYS
+        way: [record_of[*block, way]["median_ms"] / record_of[*block, "dense"]["median_ms"] for block in blocks]
+        for way in WAYS
     }
-    best = [min(list(WAYS)[1:], key=lambda way: shares[way][number]) for number in range(len(blocks))]
+    fastest_ways = [min(list(WAYS)[1:], key=lambda way: shares[way][number]) for number in range(len(blocks))]
     for way, values in shares.items():
         if way == "dense":
-            cells = [*(f"{found[*one, way]['median_ms']:.2f} ms" for one in blocks), "", ""]
+            cells = [*(f"{record_of[*block, way]['median_ms']:.2f} ms" for block in blocks), "", ""]
         else:
-            cells = [*(f"{value:.0%}" for value in values), f"{statistics.median(values):.0%}", str(best.count(way))]
+            cells = [
+                *(f"{value:.0%}" for value in values),
+                f"{statistics.median(values):.0%}",
+                str(fastest_ways.count(way)),
+            ]
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -104,13 +116,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    known = {(row["network"], row["data_type"]) for row in jsonl.read(RECORDS) if row["cpu"] == cpu_name()}
+    known_blocks = {(row["network"], row["data_type"]) for row in jsonl.read(RECORDS) if row["cpu"] == cpu_name()}
     for case in product(options.only, KINDS):
-        if options.table or case in known:
+        if options.table or case in known_blocks:
             continue
-        rows = block(*case)
+        rows = measure_block(*case)
         jsonl.append(RECORDS, *rows)
-        TABLE.write_text(table())  # what is done is not lost
+        TABLE.write_text(table())  # so that an interrupted run keeps its results
     TABLE.write_text(table())
 
 

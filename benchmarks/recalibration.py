@@ -1,9 +1,9 @@
-"""Question: what does recalibrating batch norms at the end change in the figures of docs/results.md?
+"""Question: how does recalibrating batch norms after training change the accuracies in docs/results.md?
 
-The rows are those of `accuracy.py`'s short protocol (ResNet-20, CIFAR-10 at 16x16, 8,000 images, 8 epochs, batches of
-64): the dense network, FA and uniform width at half the MACs, two seeds each. Recalibration changes no step of a
-training (tests/test_norms.py), so one training gives both: its network is tested with the running averages that it
-ends with, and again with the statistics that `train` sets by default.
+The rows use the short protocol of `accuracy.py` (ResNet-20, CIFAR-10 at 16x16, 8,000 images, 8 epochs, batches of 64):
+the dense network, FA and uniform width at half the MACs, two seeds each. Recalibration changes no step of a training
+(tests/test_norms.py), so one training gives both results: the network is tested with its final running averages, and
+again with the statistics that `train` sets by default.
 
     OMP_NUM_THREADS=1 nice -n 19 python benchmarks/recalibration.py --data ../shared/data/cifar10    # 15 min of a core
 
@@ -35,28 +35,28 @@ EXECUTION = Execution(device="cpu", precision="float32", channels_last=True, com
 
 
 def run(way: str, seed: int, folder: str) -> dict[str, Any]:
-    """Train one network, and test it with each kind of statistics."""
+    """Train one network and test it with each kind of statistics."""
     data = accuracy.data_of("cifar10", folder, "short")
     recipe = accuracy.PROTOCOLS["short"].recipe(seed)
     row = accuracy.Row("factors", "cifar10", "resnet20", WAYS[way], way, seed)
-    model = accuracy._planned(row, data, accuracy.network_of("resnet20", len(data.classes), data.input_shape))
-    started = time.process_time()
+    model = accuracy._planned_model(row, data, accuracy.network_of("resnet20", len(data.classes), data.input_shape))
+    training_start = time.process_time()
     training = train(model, data, recipe, execution=EXECUTION)
-    trained = time.process_time()
-    averages = _tested(model, data)
+    training_end = time.process_time()
+    averages = _test(model, data)
     images = recalibration_images(len(data.train), Recipe.recalibration)
     recalibrate(model, data, images=images)
-    plain = _tested(model, data)
-    at = time.process_time()
+    plain = _test(model, data)
+    recalibration_start = time.process_time()
     set_statistics(model, BatchSource(data, recipe, torch.device("cpu")).calibration(images), tracking_norms(model))
-    took = time.process_time() - at
-    recalibrated = _tested(model, data)
+    recalibration_s = time.process_time() - recalibration_start
+    recalibrated = _test(model, data)
     return {
         "way": way,
         "seed": seed,
         "machine": accuracy.machine(),
-        "training_cpu_s": trained - started,
-        "recalibration_cpu_s": took,
+        "training_cpu_s": training_end - training_start,
+        "recalibration_cpu_s": recalibration_s,
         "recalibration_images": images,
         "validation_by_epoch": [epoch.validation_score for epoch in training.epochs],
         "averages": averages.accuracy,
@@ -67,12 +67,12 @@ def run(way: str, seed: int, folder: str) -> dict[str, Any]:
     }
 
 
-def _tested(model: nn.Module, data: DataSet) -> Evaluation:
+def _test(model: nn.Module, data: DataSet) -> Evaluation:
     return evaluate(model, data.test, data.mean, data.std)
 
 
 def page(records: list[dict[str, Any]]) -> str:
-    """The table, and the differences between ways that docs/results.md is about, with each kind of statistics."""
+    """The page: the table, and the differences between methods in docs/results.md with each kind of statistics."""
     first = records[0]
     lines = [
         "# Batch norms by running averages, and recalibrated",
@@ -106,22 +106,23 @@ def _differences(records: list[dict[str, Any]]) -> list[str]:
     by_row = {(record["way"], record["seed"]): record for record in records}
     seeds = sorted({seed for _, seed in by_row})
     lines = ["| difference, points, by seed | averages | recalibrated | on plain images |", "|---|---|---|---|"]
-    for one, other in (("FA", "uniform"), ("FA", "dense"), ("uniform", "dense")):
-        there = [seed for seed in seeds if {(one, seed), (other, seed)} <= set(by_row)]
+    for first, second in (("FA", "uniform"), ("FA", "dense"), ("uniform", "dense")):
+        common_seeds = [seed for seed in seeds if {(first, seed), (second, seed)} <= set(by_row)]
         cells = [
-            ", ".join(f"{100 * (by_row[one, seed][kind] - by_row[other, seed][kind]):+.2f}" for seed in there)
+            ", ".join(f"{100 * (by_row[first, seed][kind] - by_row[second, seed][kind]):+.2f}" for seed in common_seeds)
             for kind in KINDS
         ]
-        lines.append(f"| {one} less {other} | {' | '.join(cells)} |")
+        lines.append(f"| {first} less {second} | {' | '.join(cells)} |")
     return lines
 
 
 def _cost(records: list[dict[str, Any]]) -> str:
-    took = [record["recalibration_cpu_s"] for record in records]
-    epochs = [record["training_cpu_s"] / 8 for record in records]
-    shares = [100 * seconds / epoch for seconds, epoch in zip(took, epochs, strict=True)]
+    recalibration_s = [record["recalibration_cpu_s"] for record in records]
+    epoch_s = [record["training_cpu_s"] / 8 for record in records]
+    shares = [100 * seconds / epoch for seconds, epoch in zip(recalibration_s, epoch_s, strict=True)]
     return (
-        f"Recalibration by {records[0]['recalibration_images']:,} images took {min(took):.1f} to {max(took):.1f} s of "
+        f"Recalibration by {records[0]['recalibration_images']:,} images took "
+        f"{min(recalibration_s):.1f} to {max(recalibration_s):.1f} s of "
         f"CPU time, {min(shares):.0f} to {max(shares):.0f} % of an epoch with its validation."
     )
 

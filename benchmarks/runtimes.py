@@ -1,22 +1,22 @@
 """Claim: half the MACs take at most 60 % of the dense latency in every runtime, with aligned or measured widths.
 
-ResNet-56, VGG-16 and MobileNetV2 (3x32x32) and ResNet-18 (3x224x224), dense and at half the MACs by five ways:
+ResNet-56, VGG-16 and MobileNetV2 (3x32x32) and ResNet-18 (3x224x224), dense and at half the MACs by five methods:
 
 - balanced: the default, in multiples of 8;
-- macs, unaligned: FLOPs-aware, any number of filters (the paper's way);
+- macs, unaligned: FLOPs-aware with any number of filters (the paper's method);
 - macs, aligned: the same in multiples of 8;
-- latency: drawn by each layer's share of the time that LiteRT takes for it on this machine, in multiples of 8;
+- latency: sampled by each layer's share of the latency measured in LiteRT on this machine, in multiples of 8;
 - uniform: one width multiplier for all layers.
 
-Weights are fresh, as time does not depend on them. Latency on one thread, of the six networks of a row in turns in the
-same processes; instructions of one inference of the .tflite on an emulated Cortex-A76 and A53 (`arm/`): exact, and the
-same on every machine.
+The networks are untrained, since time does not depend on the weights. Latency is measured on one thread, with the six
+networks of a row taking turns in the same processes. Instructions are those of one inference of the .tflite on an
+emulated Cortex-A76 and A53 (`arm/`); they are exact, and the same on every machine.
 
-    OMP_NUM_THREADS=1 python benchmarks/runtimes.py [--stages plan export measure count] [--only resnet56]   # resumable
+    OMP_NUM_THREADS=1 python benchmarks/runtimes.py [--stages plan export measure count] [--only ResNet-56]  # resumable
     python benchmarks/runtimes.py --table
 
-Records: benchmarks/results/runtimes.jsonl. Needs the extras onnx, litert and executorch; the stages plan and measure
-need a machine that does nothing else, and count needs what `arm/` says. About 2 hours in all.
+Records: benchmarks/results/runtimes.jsonl. Needs the extras onnx, litert and executorch. The stages plan and measure
+need an otherwise idle machine; count needs the tools described in `arm/`. About 2 hours in total.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ IMAGES = 4
 MACS = "0.5x"
 PROTOCOL = Protocol(runs=60, processes=3, rounds=6)
 Case = tuple[str, str, str]
-"""network, way, data type"""
+"""Network, method and data type."""
 
 
 def module_of(network: str) -> tuple[nn.Module, torch.Tensor]:
-    """The dense network, and random images."""
+    """The dense network and random images."""
     name, side = NETWORKS[network]
     torch.manual_seed(0)
     module = build(resolve(name, num_classes=10, input_shape=(3, side, side))).eval()
@@ -91,7 +91,7 @@ def file_of(case: Case, suffix: str) -> Path:
 
 
 def plan(networks: list[str]) -> None:
-    """Plans as JSON; those of the latency mode first measure single layers."""
+    """Write all missing plans as JSON. The latency mode first measures single layers."""
     for network in networks:
         module, images = module_of(network)
         analysis = pretrim.analyze(module, images[:1])
@@ -104,18 +104,18 @@ def plan(networks: list[str]) -> None:
                 if options["mode"] == "latency" and latency is None:
                     latency = measured_cost(analysis, module, LatencyKey(cpu_name(), "litert", kind, "CPU", 1))
                 costs = {"latency_ns": latency} if options["mode"] == "latency" else {}
-                made = analysis.plan(macs=MACS, costs=costs, **options)
-                made.save(target)
-                print(network, kind, way, f"{made.slim['macs'] / made.dense['macs']:.3f} of the MACs", flush=True)
+                plan = analysis.plan(macs=MACS, costs=costs, **options)
+                plan.save(target)
+                print(network, kind, way, f"{plan.slim['macs'] / plan.dense['macs']:.3f} of the MACs", flush=True)
 
 
 def widths_of(case: Case) -> Plan | None:
-    """None: the dense network."""
+    """The plan of a case; None for the dense network."""
     return Plan.load(file_of(case, ".plan.json")) if WAYS[case[1]] else None
 
 
 def make_files(networks: list[str]) -> None:
-    """Every artifact that is not there yet."""
+    """Export all missing artifacts."""
     for case in cases(networks):
         network, _, kind = case
         for runtime in RUNTIMES:
@@ -123,15 +123,15 @@ def make_files(networks: list[str]) -> None:
             if target.exists():
                 continue
             module, images = module_of(network)
-            chosen = widths_of(case)
-            slim = (module if chosen is None else chosen.apply(module)).eval()
+            plan = widths_of(case)
+            slim = (module if plan is None else plan.apply(module)).eval()
             calibration = images if kind == "int8" else None
             export(slim, target, runtime, images=images, calibration=calibration, inputs="random", force=True)
             print(target.name, flush=True)
 
 
 def time(networks: list[str]) -> None:
-    """All networks of a runtime and data type in turns."""
+    """Measure latency, with all networks of a runtime and data type taking turns."""
     known = {(entry["network"], entry["data_type"], entry.get("runtime")) for entry in jsonl.read(RECORDS)}
     for network in networks:
         for kind in KINDS:
@@ -139,29 +139,30 @@ def time(networks: list[str]) -> None:
                 if (network, kind, runtime) in known:
                     continue
                 artifacts = [read(file_of((network, way, kind), SUFFIXES[runtime])) for way in WAYS]
-                found = measure(artifacts, PROTOCOL)
-                for way, measurement in zip(WAYS, found, strict=True):
+                measurements = measure(artifacts, PROTOCOL)
+                for way, measurement in zip(WAYS, measurements, strict=True):
                     latency = measurement.latency
                     record = {"network": network, "way": way, "data_type": kind, "runtime": runtime}
                     figures = {"median_ms": 1e3 * latency.median_s, "p90_ms": 1e3 * latency.p90_s}
                     figures |= {"std_ms": 1e3 * latency.std_s, "file_bytes": measurement.file_bytes}
                     jsonl.append(RECORDS, record | figures | {"machine": dict(measurement.machine)})
-                times = [f"{1e3 * m.latency.median_s:.2f}" for m in found]
+                times = [f"{1e3 * m.latency.median_s:.2f}" for m in measurements]
                 print(network, kind, runtime, *times, flush=True)
 
 
 def count(networks: list[str]) -> None:
-    """Instructions on the emulated cores."""
+    """Count instructions on the emulated cores."""
     arm.prepare()
     known = {(entry["network"], entry["way"], entry["data_type"], entry.get("core")) for entry in jsonl.read(RECORDS)}
     for network, way, kind in cases(networks):
         for core in arm.CORES:
             if (network, way, kind, core) not in known:
-                found = arm.instructions(file_of((network, way, kind), SUFFIXES["litert"]), core)
+                instructions = arm.instructions(file_of((network, way, kind), SUFFIXES["litert"]), core)
                 jsonl.append(
-                    RECORDS, {"network": network, "way": way, "data_type": kind, "core": core, "instructions": found}
+                    RECORDS,
+                    {"network": network, "way": way, "data_type": kind, "core": core, "instructions": instructions},
                 )
-                print(network, way, kind, core, f"{found / 1e6:.3f} M", flush=True)
+                print(network, way, kind, core, f"{instructions / 1e6:.3f} M", flush=True)
 
 
 STAGES = {"plan": plan, "export": make_files, "measure": time, "count": count}
@@ -171,12 +172,12 @@ STAGES = {"plan": plan, "export": make_files, "measure": time, "count": count}
 
 
 def describe(networks: list[str]) -> None:
-    """Widths' MACs and parameters, beside the times."""
+    """Record the MACs and parameters of each case."""
     known = {(entry["network"], entry["way"], entry["data_type"]) for entry in jsonl.read(RECORDS) if "macs" in entry}
     for case in cases(networks):
-        chosen = widths_of(case)
-        source = Plan.load(file_of((case[0], "macs, aligned", case[2]), ".plan.json")) if chosen is None else chosen
-        costs = source.dense if chosen is None else source.slim
+        plan = widths_of(case)
+        reference_plan = Plan.load(file_of((case[0], "macs, aligned", case[2]), ".plan.json")) if plan is None else plan
+        costs = reference_plan.dense if plan is None else reference_plan.slim
         if case not in known:
             names = ("network", "way", "data_type")
             jsonl.append(
@@ -185,9 +186,9 @@ def describe(networks: list[str]) -> None:
 
 
 def table() -> str:
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for entry in jsonl.read(RECORDS):
-        row = found.setdefault((entry["network"], entry["data_type"], entry["way"]), {})
+        row = rows.setdefault((entry["network"], entry["data_type"], entry["way"]), {})
         if "runtime" in entry:
             row[entry["runtime"]] = entry
             row["machine"] = entry["machine"]
@@ -195,7 +196,7 @@ def table() -> str:
             row[entry["core"]] = entry["instructions"]
         else:
             row |= {"macs": entry["macs"], "params": entry["params"]}
-    machine = next((row["machine"] for row in found.values() if "machine" in row), {"cpu": "?"})
+    machine = next((row["machine"] for row in rows.values() if "machine" in row), {"cpu": "?"})
     lines = [
         "# Half the MACs in three runtimes",
         "",
@@ -208,25 +209,25 @@ def table() -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for network, way, kind in cases(list(NETWORKS)):
-        if (network, kind, way) not in found:
+        if (network, kind, way) not in rows:
             continue
-        row = found[network, kind, way]
-        dense = found[network, kind, "dense"]
+        row = rows[network, kind, way]
+        dense = rows[network, kind, "dense"]
         cells = [f"{row['macs'] / 1e6:.1f} ({row['macs'] / dense['macs']:.0%})", f"{row['params'] / 1e3:.0f}"]
         for runtime in RUNTIMES:
             if runtime not in row:
                 cells.append("-")
                 continue
-            entry, of = row[runtime], dense[runtime]["median_ms"]
-            cells.append(f"{entry['median_ms']:.2f} ({entry['median_ms'] / of:.0%})")
+            entry, dense_ms = row[runtime], dense[runtime]["median_ms"]
+            cells.append(f"{entry['median_ms']:.2f} ({entry['median_ms'] / dense_ms:.0%})")
         for core in arm.CORES:
             cells.append(f"{row[core] / 1e6:.2f} ({row[core] / dense[core]:.0%})" if core in row else "-")
         lines.append(f"| {network} | {kind} | {way} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *summary(found)]).rstrip() + "\n"
+    return "\n".join([*lines, "", *summary(rows)]).rstrip() + "\n"
 
 
-def summary(found: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
-    """Which goals are met, over every block: in time in each runtime, and in instructions on each core."""
+def summary(table_rows: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
+    """How far the goals are met over all blocks: time in each runtime, instructions on each core."""
 
     def time(row: dict[str, Any], runtime: str) -> float:
         return float(row[runtime]["median_ms"])
@@ -239,22 +240,27 @@ def summary(found: dict[tuple[str, str, str], dict[str, Any]]) -> list[str]:
         ("time, three runtimes", tuple(RUNTIMES), time),
         ("instructions, two cores", tuple(arm.CORES), instructions),
     )
-    for title, places, value in kinds:
+    for title, targets, value in kinds:
         shares: dict[str, list[float]] = {way: [] for way in WAYS if way != "dense"}
-        for network, kind, place in product(NETWORKS, KINDS, places):
-            rows = {way: found.get((network, kind, way), {}) for way in WAYS}
-            if all(place in row for row in rows.values()):
+        for network, kind, target in product(NETWORKS, KINDS, targets):
+            rows = {way: table_rows.get((network, kind, way), {}) for way in WAYS}
+            if all(target in row for row in rows.values()):
                 for way in shares:
-                    shares[way].append(value(rows[way], place) / value(rows["dense"], place))
+                    shares[way].append(value(rows[way], target) / value(rows["dense"], target))
         lines += [
             f"| {title}: way | median share of dense | largest | blocks within 60 % | least of all in |",
             "|---|---|---|---|---|",
         ]
-        best = [min(shares, key=lambda way: shares[way][n]) for n in range(len(shares["uniform"]))]
+        best_methods = [min(shares, key=lambda way: shares[way][n]) for n in range(len(shares["uniform"]))]
         for way, values in shares.items():
             if values:
                 middle, within = statistics.median(values), sum(value <= 0.6 for value in values)
-                cells = [f"{middle:.0%}", f"{max(values):.0%}", f"{within} of {len(values)}", str(best.count(way))]
+                cells = [
+                    f"{middle:.0%}",
+                    f"{max(values):.0%}",
+                    f"{within} of {len(values)}",
+                    str(best_methods.count(way)),
+                ]
                 lines.append(f"| {way} | {' | '.join(cells)} |")
         lines.append("")
     return lines

@@ -1,12 +1,12 @@
-"""Question: does a score of untrained networks choose better plans than chance?
+"""Question: does a zero-cost score, computed on untrained networks, choose better plans than chance?
 
-At half the MACs of ResNet-20 (CIFAR-10, a short training): the best of 100 random plans by NASWOT, SynFlow and ZiCo, 5
-random plans that nothing chose, and uniform width; 3 seeds of each. It is a study, so it is resumable.
+At half the MACs of ResNet-20 (CIFAR-10, short trainings): the best of 100 random plans by NASWOT, SynFlow and ZiCo, 5
+random plans without selection, and uniform width; 3 seeds of each. It is run as a study and is therefore resumable.
 
     python benchmarks/search.py --data cifar10:../shared/data/cifar10 [--workers 2]    # 24 + 3 trainings
     python benchmarks/search.py --table
 
-The study is kept below build/; the records that the table is made of in benchmarks/results/search.jsonl.
+The study is stored in build/search, the records for the table in benchmarks/results/search.jsonl.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ KEPT = ("asked", "costs", "validation_accuracy", "test_accuracy", "widths")
 SEEDS, RANDOM_PLANS, CANDIDATES, KEEP = 3, 5, 100, 0.5
 
 
-def asked() -> dict[str, list[TrialSpec]]:
-    """Trials by what chose them. A random plan's seed is its own."""
-    found = {
+def planned_trials() -> dict[str, list[TrialSpec]]:
+    """Trials by method of choosing the plan. Each unselected random plan has its own seed."""
+    trials_of = {
         score: [TrialSpec("random", KEEP, "macs", n, score=score, candidates=CANDIDATES) for n in range(SEEDS)]
         for score in SCORES
     }
-    found["chance"] = [TrialSpec("random", KEEP, "macs", 100 + n) for n in range(SEEDS * RANDOM_PLANS)]
-    found["uniform"] = [TrialSpec("uniform", KEEP, "macs", n, round_to=1) for n in range(SEEDS)]
-    return found
+    trials_of["chance"] = [TrialSpec("random", KEEP, "macs", 100 + n) for n in range(SEEDS * RANDOM_PLANS)]
+    trials_of["uniform"] = [TrialSpec("uniform", KEEP, "macs", n, round_to=1) for n in range(SEEDS)]
+    return trials_of
 
 
 def run(data: str, workers: int) -> None:
@@ -49,15 +49,15 @@ def run(data: str, workers: int) -> None:
         execution=Execution(device="cpu", precision="float32", channels_last=True, compile=False, threads=1),
     )
     store = make_study(FOLDER, settings)
-    ways = asked()
-    keys = {way: store.add(trials) for way, trials in ways.items()}
+    trials_of = planned_trials()
+    keys = {way: store.add(trials) for way, trials in trials_of.items()}
     sweep(FOLDER, store, workers=workers)
-    way_of = {key: way for way, own in keys.items() for key in own}
+    way_of = {key: way for way, way_keys in keys.items() for key in way_keys}
     with RECORDS.open("w") as file:
         for trial in store.trials():
             if trial.state == "done" and trial.record is not None:
-                kept = {name: trial.record[name] for name in KEPT}
-                file.write(json.dumps({"way": way_of[trial.key], **kept}) + "\n")
+                record = {name: trial.record[name] for name in KEPT}
+                file.write(json.dumps({"way": way_of[trial.key], **record}) + "\n")
 
 
 def table() -> str:
@@ -71,11 +71,13 @@ def table() -> str:
         "| chosen by | n | validation accuracy, % | test accuracy, % |",
         "|---|---|---|---|",
     ]
-    for way in asked():
-        own = [record for record in records if record["way"] == way]
-        if own:
-            cells = [_mean([record[name] for record in own]) for name in ("validation_accuracy", "test_accuracy")]
-            lines.append(f"| {way} | {len(own)} | {' | '.join(cells)} |")
+    for way in planned_trials():
+        way_records = [record for record in records if record["way"] == way]
+        if way_records:
+            cells = [
+                _mean([record[name] for record in way_records]) for name in ("validation_accuracy", "test_accuracy")
+            ]
+            lines.append(f"| {way} | {len(way_records)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

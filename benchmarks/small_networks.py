@@ -1,4 +1,4 @@
-"""Small networks, at least two for each kind of operator that LiteRT's converter writes: what one of them takes."""
+"""Small networks to measure the size of single operators, at least two for each kind that LiteRT's converter writes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 Shape = tuple[int, ...]
 IMAGE, SIGNAL = (2, 16, 16), (2, 40)
 CHANNELS, TIMES = 16, (1, 3)
-"""The operator after one convolution, and after each of three: what a difference of two operators is"""
+"""Channels, and numbers of convolutions that the operator follows. Between them the operator count differs by two."""
 
 
 class Repeated(nn.Module):
-    """Convolutions with something after each, then a classifier."""
+    """Convolutions, each followed by the same module, then a classifier."""
 
     def __init__(self, part: Callable[[], nn.Module], times: int, channels: int = CHANNELS) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Repeated(nn.Module):
 
 
 class Calls(nn.Module):
-    """A function as a module, with a convolution to combine its input with where it takes two."""
+    """A function as a module. Its further arguments are the outputs of `parts` (a convolution) for the same input."""
 
     def __init__(self, function: Callable[..., torch.Tensor], *parts: nn.Module) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def squeezed(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention with one head over the places of an image."""
+    """Single-head self-attention over the positions of an image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def signals() -> nn.Module:
 
 
 def networks() -> Iterator[tuple[str, nn.Module, Shape]]:
-    """Name, network in eval mode, and shape of its input; the same weights every time."""
+    """Name, network in eval mode with reproducible weights, and input shape."""
     for name, part in PARTS.items():
         for times in TIMES:
             torch.manual_seed(0)

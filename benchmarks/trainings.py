@@ -1,25 +1,25 @@
-"""Claim: under limits on parameters, or on several costs, `balanced` widths train to a higher accuracy than uniform.
+"""Claim: under limits on parameters or several costs, `balanced` widths train to a higher accuracy than uniform ones.
 
-Under a limit on MACs alone a ResNet's uniform width is near the optimum (docs/results.md), and the two are to be equal.
-Tested where the method can matter: all 50,000 training images of CIFAR-10 and CIFAR-100 at 32x32, budgets that cost
-several points of accuracy, three seeds of each way, everything else the same:
+Under a limit on MACs alone, uniform width is near the optimum for a ResNet (docs/results.md), and the two should be
+equal. The claim is tested where the method can matter: all 50,000 training images of CIFAR-10 and CIFAR-100 at 32x32,
+budgets that cost several points of accuracy, and three seeds of each method, with everything else the same:
 
-- dense: the network as it is.
+- dense: the unchanged network.
 - uniform: one width multiplier, filled up to the limit.
 - balanced: the default of `pretrim plan`.
 - paper: the sampling of arXiv 2208.12816 in the mode of the limited cost (PA, FA), `joint` under several limits.
 
     python benchmarks/pack_data.py decode ../shared/data/cifar100 build/data/cifar100.safetensors    # once; cifar10 too
-    python benchmarks/trainings.py --device cuda --workers 8                                # all; resumes where it was
+    python benchmarks/trainings.py --device cuda --workers 8                                # everything; resumable
     python benchmarks/trainings.py --device cuda --workers 8 --until $(($(date +%s) + 540))  # stops in time
-    python benchmarks/trainings.py --ways paper --datasets cifar100                         # on a core: 25 minutes each
-    python benchmarks/trainings.py --list                                                   # what is there, what is not
-    python benchmarks/trainings.py --device cuda --speed 1,4,8,12                           # images a second, no record
+    python benchmarks/trainings.py --ways paper --datasets cifar100                         # 25 minutes each on a core
+    python benchmarks/trainings.py --list                                                   # rows left to train
+    python benchmarks/trainings.py --device cuda --speed 1,4,8,12                           # images/s, records nothing
     python benchmarks/trainings_page.py                                                     # the table
 
-Nothing is chosen by an accuracy, so no image is held out for validation: all training images are trained on, and the
-test images are looked at once, by the network of the last epoch. Every row is recorded when it is done
-(benchmarks/results/trainings.jsonl); `--until` stops trainings after an epoch, and they go on there when called again.
+Nothing is selected by accuracy, so no validation split is held out: the networks train on all training images, and each
+is tested once, after the last epoch. Every row is recorded when it is done (benchmarks/results/trainings.jsonl).
+`--until` stops trainings after an epoch; the next call resumes them there.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ BUILD = HERE.parent / "build"
 CLASSES = {"cifar100": 100, "cifar10": 10}
 SHAPE = (3, 32, 32)
 NETWORKS = {"resnet20": "resnet20", "mobilenetv2 x0.5": f"{HERE / 'networks.py'}:mobilenetv2_half"}
-# Running statistics, not recalibrated ones: after 20 epochs down to a rate of almost 0 they are those of the weights.
+# Running statistics are not recalibrated: after 20 epochs down to a rate of almost 0 they match the final weights.
 RECIPE = Recipe(epochs=20, batch_size=512, learning_rate=0.4, schedule="onecycle", recalibration=0)
-"""One cycle in batches of 512 up to a rate of 0.4, after David Page's "How to train your ResNet" (2018), which took 24
-epochs for CIFAR-10"""
+"""One cycle with batches of 512 up to a learning rate of 0.4, after David Page's "How to train your ResNet" (2018),
+which took 24 epochs for CIFAR-10."""
 ROUND_TO = 1
-"""Any width, so that ways are compared and not what rounding costs each"""
+"""Any width is legal, so that methods are compared without the effect of rounding."""
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A data set, a network, and shares of its costs that it is kept to; no limits: the dense network."""
+    """A dataset, a network, and limits as shares of its dense costs; without limits, the dense network."""
 
     data: str
     network: str
@@ -73,7 +73,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One training."""
+    """One training: a cell, a method of choosing widths, and a seed."""
 
     cell: Cell
     way: str
@@ -85,7 +85,7 @@ class Row:
 
     @property
     def options(self) -> dict[str, Any] | None:
-        """Of `planning.options.Options`; None for the dense network."""
+        """Options of `planning.options.Options`; None for the dense network."""
         if self.way == "dense":
             return None
         sampled = {"mode": paper_mode(self.cell.limits), "seed": self.seed} if self.way == "paper" else {}
@@ -93,7 +93,7 @@ class Row:
 
 
 WAYS: dict[str, dict[str, Any]] = {"uniform": {"mode": "uniform"}, "balanced": {"mode": "balanced"}, "paper": {}}
-"""How widths are chosen under limits, by options of `planning.options.Options`; the paper's mode goes by the limits"""
+"""Options of `planning.options.Options` for each method of choosing widths; the paper's mode depends on the limits."""
 EVERYTHING = (("params", 0.3), ("macs", 0.3), ("activation", 0.3))
 CELLS = tuple(
     Cell(data, network, limits)
@@ -107,7 +107,7 @@ CELLS = tuple(
     )
     for data in CLASSES
 )
-"""The most telling first"""
+"""All cells, the most informative first."""
 
 
 def limits_text(cell: Cell) -> str:
@@ -115,34 +115,37 @@ def limits_text(cell: Cell) -> str:
 
 
 def paper_mode(limits: Sequence[tuple[str, float]]) -> str:
-    """What the paper samples by under these limits."""
+    """The mode of the paper's sampling under these limits."""
     modes = {"params": "params", "macs": "macs", "activation": "memory"}
     return modes[limits[0][0]] if len(limits) == 1 else "joint"
 
 
 def rows(cells: Sequence[Cell], seeds: range) -> Iterator[Row]:
-    """Cell by cell, so that every stop leaves whole ones; a dense network after the first cell of its kind."""
-    seen = set()
+    """Rows cell by cell, so that an interrupted run leaves complete cells.
+
+    The rows of a dense network follow those of the first cell with its dataset and network.
+    """
+    dense_cells = set()
     for cell in cells:
         yield from (Row(cell, way, seed) for seed in seeds for way in WAYS)
-        dense = Cell(cell.data, cell.network)
-        if dense not in seen:
-            seen.add(dense)
-            yield from (Row(dense, "dense", seed) for seed in seeds)
+        dense_cell = Cell(cell.data, cell.network)
+        if dense_cell not in dense_cells:
+            dense_cells.add(dense_cell)
+            yield from (Row(dense_cell, "dense", seed) for seed in seeds)
 
 
-# ---------------------------------------------------------------------------------------- what is to be trained
+# ---------------------------------------------------------------------------------------- tasks
 
 
 @dataclass(frozen=True)
 class Task:
-    """A training, and where and how it is run.
+    """A training, with where and how to run it.
 
     Attributes:
-        widths: of the groups of the dense network.
-        images: at most so many of the training part, and of the test part; None: all.
-        folder: of the data sets (``data/``) and of the trainings that were stopped (``trainings/``).
-        until: time (as `time.time` counts) after which no epoch is begun.
+        widths: widths of the groups.
+        images: maximum number of training images, and of test images; None for all.
+        folder: folder of the datasets (``data/``) and of the stopped trainings (``trainings/``).
+        until: time after which no epoch starts, as `time.time` counts.
     """
 
     data: str
@@ -156,14 +159,14 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The same for the same training: ways that give the same widths share it."""
-        how = [self.data, self.network, self.widths, asdict(self.recipe), self.images, self.execution.precision]
-        return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:16]
+        """Identifies the training: methods that choose the same widths share it."""
+        settings = [self.data, self.network, self.widths, asdict(self.recipe), self.images, self.execution.precision]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @cache
-def planned(row: Row) -> Plan:
-    """The row's widths."""
+def plan_of_row(row: Row) -> Plan:
+    """The plan of a row."""
     cell = row.cell
     network = network_of(NETWORKS[cell.network], CLASSES[cell.data], SHAPE)
     if row.options is None:
@@ -192,23 +195,32 @@ def task_of(row: Row, plan: Plan, options: argparse.Namespace) -> Task:
     return Task(cell.data, cell.network, widths, recipe, execution, options.images, options.build, options.until)
 
 
-OF_ROW = ("data", "network", "limits", "way", "seed", "options", "costs", "dense_costs")
-"""What a record has of its row; the rest is of the training"""
+ROW_KEYS = ("data", "network", "limits", "way", "seed", "options", "costs", "dense_costs")
+"""Keys of a record that describe its row; the others describe the training."""
 
 
 def record_of(row: Row, plan: Plan, trained: Record) -> Record:
-    """What is kept of a row."""
+    """The record of a row: its description and the results of its training."""
     cell = row.cell
-    values = (cell.data, cell.network, cell.limits, row.way, row.seed, row.options, dict(plan.slim), dict(plan.dense))
-    return {**dict(zip(OF_ROW, values, strict=True)), **trained}
+    row_values = (
+        cell.data,
+        cell.network,
+        cell.limits,
+        row.way,
+        row.seed,
+        row.options,
+        dict(plan.slim),
+        dict(plan.dense),
+    )
+    return {**dict(zip(ROW_KEYS, row_values, strict=True)), **trained}
 
 
 def _without_row(record: Record) -> Record:
-    return {name: value for name, value in record.items() if name not in OF_ROW}
+    return {name: value for name, value in record.items() if name not in ROW_KEYS}
 
 
 def row_key(record: Record) -> tuple[Row, str]:
-    """Which row a record is of, and by which training."""
+    """The row of a record and the key of its training."""
     limits = tuple((cost, share) for cost, share in record["limits"])
     return Row(Cell(record["data"], record["network"], limits), record["way"], record["seed"]), record["key"]
 
@@ -217,7 +229,7 @@ def row_key(record: Record) -> tuple[Row, str]:
 
 
 class OutOfTime(Exception):
-    """Raised after an epoch whose state is saved."""
+    """Raised after an epoch, once its state is saved, if the time is over."""
 
 
 @lru_cache(maxsize=2)
@@ -226,13 +238,13 @@ def data_of(file: Path, images: int | None) -> DataSet:
 
 
 def run(task: Task) -> Record | None:
-    """Train and test; None where the time is over first."""
+    """Train and test; None if the time is over before the training ends."""
     if time.time() >= task.until:
         return None
     data = data_of(task.folder / "data" / f"{task.data}.safetensors", task.images)
     model = model_of(task, data)
     try:
-        training = _trained(task, model, data)
+        training = _train_or_resume(task, model, data)
     except OutOfTime:
         return None
     test = evaluate(model, data.test, data.mean, data.std)
@@ -252,7 +264,7 @@ def run(task: Task) -> Record | None:
 
 
 def model_of(task: Task, data: DataSet) -> nn.Module:
-    """The network of the task's widths, with the weights of its seed."""
+    """The network with the task's widths and the initial weights of its seed."""
     name, classes, seed = NETWORKS[task.network], len(data.classes), task.recipe.seed
     network = network_of(name, classes, data.input_shape)
     model = fresh(name, classes, data.input_shape, seed)
@@ -260,61 +272,61 @@ def model_of(task: Task, data: DataSet) -> nn.Module:
     return plan_of_widths(network, np.array(task.widths)).apply(model, network=network)
 
 
-def _trained(task: Task, model: nn.Module, data: DataSet) -> Training:
-    states = task.folder / "trainings"
-    states.mkdir(parents=True, exist_ok=True)
-    state = states / f"{task.key}.state"
+def _train_or_resume(task: Task, model: nn.Module, data: DataSet) -> Training:
+    folder = task.folder / "trainings"
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file = folder / f"{task.key}.state"
 
-    def stop_in_time(done: tuple[Any, ...]) -> None:
-        if time.time() >= task.until and len(done) < task.recipe.epochs:
+    def stop_in_time(epochs: tuple[Any, ...]) -> None:
+        if time.time() >= task.until and len(epochs) < task.recipe.epochs:
             raise OutOfTime
 
     training = train(
-        model, data, task.recipe, execution=task.execution, checkpoint=state, resume=True, on_epoch=stop_in_time
+        model, data, task.recipe, execution=task.execution, checkpoint=state_file, resume=True, on_epoch=stop_in_time
     )
-    state.unlink(missing_ok=True)
+    state_file.unlink(missing_ok=True)
     return training
 
 
-# ---------------------------------------------------------------------------------------- all of them
+# ---------------------------------------------------------------------------------------- all trainings
 
 
 Waiting = list[tuple[Row, Plan]]
-"""Rows that one training is for, with their plans"""
+"""Rows that wait for the same training, with their plans."""
 
 
 class Ledger:
-    """The records there are, and the trainings that rows still wait for."""
+    """Existing records, and the trainings that rows still wait for."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         records = jsonl.read(options.records)
         self.trained = {record["key"]: _without_row(record) for record in records}
-        self.known = {row_key(record) for record in records}
-        self.left: dict[Task, Waiting] = {}
+        self.recorded = {row_key(record) for record in records}
+        self.pending: dict[Task, Waiting] = {}
 
-    def ask(self, row: Row) -> Task | None:
-        """The training that a row needs, where it is not there and no row before it needs the same."""
-        plan = planned(row)
+    def request(self, row: Row) -> Task | None:
+        """The training that a row needs, unless it is recorded or an earlier row already requested it."""
+        plan = plan_of_row(row)
         task = task_of(row, plan, self.options)
-        if (row, task.key) in self.known:
+        if (row, task.key) in self.recorded:
             return None
         if task.key in self.trained:
             self._append(row, plan, self.trained[task.key])
             return None
-        new = task not in self.left
-        self.left.setdefault(task, []).append((row, plan))
-        return task if new else None
+        is_new = task not in self.pending
+        self.pending.setdefault(task, []).append((row, plan))
+        return task if is_new else None
 
     def finished(self, task: Task, future: Future[Record | None]) -> bool:
-        """Record a training that is done; whether it went well, or is only to be continued."""
+        """Record a finished training. Returns False if it failed; a training out of time has not failed."""
         try:
             trained = future.result()
         except (PretrimError, RuntimeError) as error:  # a loss that is not finite, a GPU out of memory
-            print(f"{self.left[task][0][0]}: failed: {error}", flush=True)
+            print(f"{self.pending[task][0][0]}: failed: {error}", flush=True)
             return False
         if trained is not None:
-            for row, plan in self.left.pop(task):
+            for row, plan in self.pending.pop(task):
                 self._append(row, plan, trained)
         return True
 
@@ -324,38 +336,38 @@ class Ledger:
 
 
 def run_all(wanted: Sequence[Row], options: argparse.Namespace) -> int:
-    """Train what is missing, while the widths of later rows are still planned; how many trainings failed."""
+    """Run the missing trainings while later rows are still being planned. Returns how many trainings failed."""
     ledger = Ledger(options)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        for row in wanted[: options.workers]:  # workers import and analyse meanwhile
-            pool.submit(planned, row)
-        tasks = filter(None, map(ledger.ask, wanted))
+        for row in wanted[: options.workers]:  # workers import and analyse in the meantime
+            pool.submit(plan_of_row, row)
+        tasks = filter(None, map(ledger.request, wanted))
         futures = {pool.submit(run, task): task for task in tasks}
         failed = sum(not ledger.finished(futures[future], future) for future in as_completed(futures))
-    left = sum(map(len, ledger.left.values()))
-    print(f"{len(wanted) - left} of {len(wanted)} rows are there, {failed} trainings failed")
+    pending = sum(map(len, ledger.pending.values()))
+    print(f"{len(wanted) - pending} of {len(wanted)} rows are there, {failed} trainings failed")
     return failed
 
 
 def show(wanted: Sequence[Row], options: argparse.Namespace) -> None:
-    """Print which rows are left to be trained, with their widths."""
+    """Print the rows left to train, with their widths."""
     ledger = Ledger(options)
     for row in wanted:
-        ledger.ask(row)
-    for waiting in ledger.left.values():
+        ledger.request(row)
+    for waiting in ledger.pending.values():
         for row, plan in waiting:
             print(f"{row}: {plan.widths.tolist()}")
-    print(f"{sum(map(len, ledger.left.values()))} of {len(wanted)} rows are left, {len(ledger.left)} trainings")
+    print(f"{sum(map(len, ledger.pending.values()))} of {len(wanted)} rows are left, {len(ledger.pending)} trainings")
 
 
-# ---------------------------------------------------------------------------------------- how fast
+# ---------------------------------------------------------------------------------------- speed
 
 BARRIERS: dict[int, Any] = {}
 SPEED_EPOCHS = 3
-"""The first of them also chooses kernels, and does not count"""
+"""Epochs of a speed measurement. The first does not count, since it also chooses kernels."""
 
 
-def _with_barriers(barriers: dict[int, Any]) -> None:
+def _set_barriers(barriers: dict[int, Any]) -> None:
     BARRIERS.update(barriers)
 
 
@@ -363,33 +375,36 @@ _noise = cache(noise)
 
 
 def timed(task: Task, workers: int) -> tuple[float, float]:
-    """Images a second after the first epoch, and seconds of the first, beside `workers` - 1 others at the same time."""
+    """Images per second after the first epoch, and seconds of the first, with `workers` - 1 others in parallel."""
     data = _noise(CLASSES[task.data], task.images or 50_000)
     model = model_of(task, data)
     BARRIERS[workers].wait()
     recipe = replace(task.recipe, epochs=SPEED_EPOCHS)
 
-    def wait_for_others(done: tuple[Any, ...]) -> None:
-        if len(done) == 1:
+    def wait_for_others(epochs: tuple[Any, ...]) -> None:
+        if len(epochs) == 1:
             BARRIERS[workers].wait()
 
-    first, *others = train(model, data, recipe, execution=task.execution, on_epoch=wait_for_others).epochs
-    return sum(epoch.images_per_s for epoch in others) / len(others), first.seconds
+    first_epoch, *later_epochs = train(model, data, recipe, execution=task.execution, on_epoch=wait_for_others).epochs
+    return sum(epoch.images_per_s for epoch in later_epochs) / len(later_epochs), first_epoch.seconds
 
 
 def speeds(wanted: Sequence[Row], options: argparse.Namespace) -> None:
-    """Print the images a second of all workers together, for the first row of each network and for its dense one."""
+    """Print images per second over all workers, for the first row of each network and for the dense network."""
     counts = sorted({int(text) for text in options.speed.split(",")})
     context = get_context("spawn")
     barriers = {count: context.Barrier(count) for count in counts}
-    chosen = {(row.cell.network, row.way == "dense"): row for row in reversed(list(wanted))}
-    with ProcessPoolExecutor(counts[-1], mp_context=context, initializer=_with_barriers, initargs=(barriers,)) as pool:
-        for row in reversed(chosen.values()):
-            task = task_of(row, planned(row), options)
+    row_of_network = {(row.cell.network, row.way == "dense"): row for row in reversed(list(wanted))}
+    with ProcessPoolExecutor(counts[-1], mp_context=context, initializer=_set_barriers, initargs=(barriers,)) as pool:
+        for row in reversed(row_of_network.values()):
+            task = task_of(row, plan_of_row(row), options)
             for count in counts:
-                found = [each.result() for each in [pool.submit(timed, task, count) for _ in range(count)]]
-                total, first = sum(speed for speed, _ in found), max(seconds for _, seconds in found)
-                print(f"{row}: {count} workers, {total:,.0f} images a second, first epoch {first:.1f} s", flush=True)
+                results = [future.result() for future in [pool.submit(timed, task, count) for _ in range(count)]]
+                images_per_s, first_s = sum(speed for speed, _ in results), max(seconds for _, seconds in results)
+                print(
+                    f"{row}: {count} workers, {images_per_s:,.0f} images a second, first epoch {first_s:.1f} s",
+                    flush=True,
+                )
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""The section of docs/results.md on our own full trainings, from the records of `trainings.py`.
+"""Write the section of docs/results.md on our own full trainings, from the records of `trainings.py`.
 
-    python benchmarks/trainings_page.py          # benchmarks/results/trainings.md
+    python benchmarks/trainings_page.py          # writes benchmarks/results/trainings.md and docs/results.md
 
-Rows are compared in pairs: the same data set, network, limits and seed, uniform width against another way. A seed draws
-the initial weights, the order of the images and the augmentation, and for the paper's mode the widths too.
+Rows are compared in pairs with the same dataset, network, limits and seed: uniform width against another method. The
+seed determines the initial weights, the order of the images and the augmentation; for the paper's mode, also the
+widths.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ INTRODUCTION = (
 
 
 def estimate(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and its standard error, NaN of one value."""
+    """Mean and its standard error, which is NaN for a single value."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return statistics.fmean(values), error
 
@@ -71,8 +72,8 @@ def verdict(differences: Sequence[float]) -> str:
     return "not significant" if abs(mean) <= 2 * error else "above" if mean > 0 else "below"
 
 
-def of_cell(records: Iterable[Record], cell: Cell, way: str) -> dict[int, Record]:
-    """The newest record of every seed."""
+def records_of_cell(records: Iterable[Record], cell: Cell, way: str) -> dict[int, Record]:
+    """The newest record of every seed for a cell and a method."""
     limits = [list(limit) for limit in cell.limits]
     return {
         record["seed"]: record
@@ -83,9 +84,12 @@ def of_cell(records: Iterable[Record], cell: Cell, way: str) -> dict[int, Record
 
 
 def differences(records: Sequence[Record], cell: Cell, way: str) -> list[float]:
-    """Points above uniform width, of each seed that both have."""
-    own, uniform = of_cell(records, cell, way), of_cell(records, cell, "uniform")
-    return [100 * (own[seed]["test_accuracy"] - uniform[seed]["test_accuracy"]) for seed in sorted({*own} & {*uniform})]
+    """Percentage points above uniform width for each seed that has both records."""
+    method_records, uniform_records = records_of_cell(records, cell, way), records_of_cell(records, cell, "uniform")
+    return [
+        100 * (method_records[seed]["test_accuracy"] - uniform_records[seed]["test_accuracy"])
+        for seed in sorted({*method_records} & {*uniform_records})
+    ]
 
 
 def limits_of(cell: Cell) -> str:
@@ -97,7 +101,7 @@ def kind_of(cell: Cell) -> str:
 
 
 def spent(records: Iterable[Record]) -> list[str]:
-    """Parameters, MACs and feature maps, in per cent of the dense network's."""
+    """Mean parameters, MACs and feature maps in per cent of the dense network."""
     return [
         f"{statistics.fmean(100 * r['costs'][cost] / r['dense_costs'][cost] for r in records):.1f}"
         for cost in SHARES.values()
@@ -109,7 +113,7 @@ def row(cells: Sequence[str]) -> str:
 
 
 def cell_table(records: Sequence[Record], predicted: Mapping[Cell, float]) -> list[str]:
-    """A line for each way of each cell."""
+    """A table with a line for each method of each cell."""
     names = [
         "data",
         "network",
@@ -128,15 +132,26 @@ def cell_table(records: Sequence[Record], predicted: Mapping[Cell, float]) -> li
     shown = set()
     for cell in CELLS:
         for way in ("dense", *WAYS):
-            of = Cell(cell.data, cell.network) if way == "dense" else cell
-            own = {} if (of, way) in shown else of_cell(records, of, way)
-            shown.add((of, way))
-            if not own:
+            row_cell = Cell(cell.data, cell.network) if way == "dense" else cell
+            by_seed = {} if (row_cell, way) in shown else records_of_cell(records, row_cell, way)
+            shown.add((row_cell, way))
+            if not by_seed:
                 continue
-            found = [own[seed] for seed in sorted(own)]
-            over = [] if way in ("dense", "uniform") else differences(records, cell, way)
-            entries = [NAMES[cell.data], NAMES[cell.network], limits_of(of), way, *spent(found), str(len(found))]
-            entries += [text([100 * r["test_accuracy"] for r in found]), text(over, "+") if over else "", verdict(over)]
+            cell_records = [by_seed[seed] for seed in sorted(by_seed)]
+            gains = [] if way in ("dense", "uniform") else differences(records, cell, way)
+            entries = [
+                NAMES[cell.data],
+                NAMES[cell.network],
+                limits_of(row_cell),
+                way,
+                *spent(cell_records),
+                str(len(cell_records)),
+            ]
+            entries += [
+                text([100 * r["test_accuracy"] for r in cell_records]),
+                text(gains, "+") if gains else "",
+                verdict(gains),
+            ]
             if predicted:
                 entries.append(f"{predicted[cell]:+.2f}" if way == "balanced" and cell in predicted else "")
             lines.append(row(entries))
@@ -144,7 +159,7 @@ def cell_table(records: Sequence[Record], predicted: Mapping[Cell, float]) -> li
 
 
 def kind_table(records: Sequence[Record]) -> list[str]:
-    """Differences to uniform width by kind of limit, over all cells of the kind."""
+    """A table of differences to uniform width by kind of limit, over all cells of the kind."""
     lines = [row(["network", "limit on", "method", "cells", "pairs", "over uniform", ""]), "|---" * 7 + "|"]
     kinds = dict.fromkeys((cell.network, kind_of(cell)) for cell in CELLS)
     for network, kind in kinds:
@@ -158,28 +173,28 @@ def kind_table(records: Sequence[Record]) -> list[str]:
 
 
 def not_run(records: Sequence[Record], seeds: int = 3) -> str:
-    """The cells and ways with fewer seeds than wanted."""
-    short = []
+    """A sentence that lists the cells and methods with fewer seeds than planned."""
+    incomplete = []
     for cell in CELLS:
-        counts = {way: len(of_cell(records, cell, way)) for way in WAYS}
+        counts = {way: len(records_of_cell(records, cell, way)) for way in WAYS}
         if ways := ", ".join(f"{way} ({count} of {seeds} seeds)" for way, count in counts.items() if count < seeds):
-            short.append(f"{NAMES[cell.data]}, {NAMES[cell.network]} at {limits_of(cell)}: {ways}")
-    return f"Not run: {'; '.join(short)}." if short else "Every row was run."
+            incomplete.append(f"{NAMES[cell.data]}, {NAMES[cell.network]} at {limits_of(cell)}: {ways}")
+    return f"Not run: {'; '.join(incomplete)}." if incomplete else "Every row was run."
 
 
 def settings(records: Sequence[Record]) -> Record:
-    """How all of them were trained. Raises ValueError where they were trained in several ways."""
-    unset = asdict(Recipe())  # fields that are newer than a record
-    plain = [
-        {**unset, **r["recipe"], "seed": 0, "images": r["images"], "precision": r["execution"]["precision"]}
+    """The settings of all trainings. Raises ValueError if they differ."""
+    defaults = asdict(Recipe())  # for fields that are newer than a record
+    all_settings = [
+        {**defaults, **r["recipe"], "seed": 0, "images": r["images"], "precision": r["execution"]["precision"]}
         for r in records
     ]
-    if any(each != plain[0] for each in plain):
+    if any(recipe != all_settings[0] for recipe in all_settings):
         raise ValueError("the records are of several recipes, which cannot be compared: keep those of one")
-    *most, last = dict.fromkeys(_processor(record["machine"]) for record in records)
-    slow = {f"{NAMES[r['network']]} {r['way']}" for r in records if r["machine"]["gpu"] == "none"}
-    machines = " and ".join(filter(None, [", ".join(most), last]))
-    return {**plain[0], "machines": machines, "on_processor": ", ".join(sorted(slow)) or "none"}
+    *other_machines, last_machine = dict.fromkeys(_processor(record["machine"]) for record in records)
+    on_cpu = {f"{NAMES[r['network']]} {r['way']}" for r in records if r["machine"]["gpu"] == "none"}
+    machines = " and ".join(filter(None, [", ".join(other_machines), last_machine]))
+    return {**all_settings[0], "machines": machines, "on_processor": ", ".join(sorted(on_cpu)) or "none"}
 
 
 def _processor(machine: Mapping[str, str]) -> str:
@@ -187,11 +202,11 @@ def _processor(machine: Mapping[str, str]) -> str:
 
 
 def section(records: Sequence[Record], predicted: Mapping[Cell, float] | None = None) -> list[str]:
-    """Lines of Markdown.
+    """The section as lines of Markdown.
 
     Args:
-        records: of `trainings.py`.
-        predicted: points over uniform width that the public tables gave for `balanced`, by cell.
+        records: records of `trainings.py`.
+        predicted: percentage points of `balanced` over uniform width in the public tables, by cell.
     """
     lines = ["## Our own trainings", ""]
     if not records:

@@ -1,19 +1,19 @@
-"""Claim: balanced widths are hardly ever worse than uniform width at the same limit, and gain most of what there is.
+"""Claim: balanced widths are rarely worse than uniform width at the same limit, and achieve most of the possible gain.
 
-Judged on networks that others trained from scratch, every one of a space: NATS-Bench's size space (arXiv 2009.00437;
-32,768 networks on CIFAR-10 and CIFAR-100, 90 epochs, one seed, validation accuracy) and the ResNet of
-Channel-Bench-Macro (16,384 networks on CIFAR-10, 60 epochs, mean of 3 seeds). The network of each space is built here,
-its costs are compared with the table's, and pretrim plans it under limits of 30, 45, 60 and 80 % on MACs, parameters,
-feature maps, and pairs of them.
+The claim is tested on public tables in which every network of a search space was trained from scratch: NATS-Bench's
+size space (arXiv 2009.00437; 32,768 networks on CIFAR-10 and CIFAR-100, 90 epochs, one seed, validation accuracy) and
+the ResNet of Channel-Bench-Macro (16,384 networks on CIFAR-10, 60 epochs, mean of 3 seeds). The script builds the
+network of each space, checks its costs against the table, and plans it under limits of 30, 45, 60 and 80 % on MACs,
+parameters, feature maps, and pairs of them.
 
-The accuracy of a plan is read from a smooth surrogate of the table: a polynomial of second degree in the logarithms of
-the widths, and a term in 1 / width for each of them, fitted to four fifths of the table; its R2 on the other fifth is
-printed. A surrogate is used because exact uniform width and the optimum before rounding are not in the table, and
-because the best of thousands of noisy accuracies (seeds differ by 0.2 points on CIFAR-10, 0.55 on CIFAR-100) is above
-what its widths give.
+The accuracy of a plan is read from a smooth surrogate of the table: a second-degree polynomial in the logarithms of the
+widths, plus a term in 1 / width for each of them, fitted to four fifths of the table. Its R2 on the remaining fifth is
+printed. A surrogate is needed because exact uniform width and the optimum before rounding are not in the table, and
+because the best of thousands of noisy accuracies (seeds differ by 0.2 points on CIFAR-10, 0.55 on CIFAR-100)
+overestimates what its widths achieve.
 
-    python benchmarks/widths.py FOLDER            # with nats_sss.csv.gz and channel_bench_resnet.csv.gz; two minutes
-    python benchmarks/widths.py FOLDER --sample   # and write the small sample that tests/test_widths.py reads
+    python benchmarks/widths.py FOLDER            # FOLDER holds nats_sss.csv.gz and channel_bench_resnet.csv.gz; 2 min
+    python benchmarks/widths.py FOLDER --sample   # also write the small sample that tests/test_widths.py reads
 
 Writes benchmarks/results/widths.jsonl and widths.md.
 """
@@ -51,17 +51,17 @@ HERE = Path(__file__).parent
 RECORDS, TABLE = HERE / "results" / "widths.jsonl", HERE / "results" / "widths.md"
 SAMPLE = HERE.parent / "tests" / "widths_sample.csv"
 SAMPLED_ROWS = 120
-"""of each table: a few KB"""
+"""Rows of each table in the sample, which then takes a few KB."""
 HEADER = "network,classes,widths,accuracy"
 SHARES = (0.30, 0.45, 0.60, 0.80)
 COSTS = ("macs", "params", "activation")
 DRAWS = 100
 WORSE = 0.05
-"""points below uniform width, from which on a plan counts as worse"""
+"""A plan counts as worse if it is more than this many percentage points below uniform width."""
 FloatArray = NDArray[np.float64]
 
 
-# ---------------------------------------------------------------------------------------- the tables' networks
+# ---------------------------------------------------------------------------------------- networks of the tables
 
 
 def conv_norm(into: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -70,7 +70,7 @@ def conv_norm(into: int, out: int, kernel: int, stride: int = 1) -> nn.Sequentia
 
 
 class Cell(nn.Module):
-    """The size space's cell. Its three nodes have one width there; they are tied here by sums, which cost nothing."""
+    """The cell of the size space. Its three nodes share one width; here, sums tie them, which add no cost."""
 
     def __init__(self, into: int, out: int) -> None:
         super().__init__()
@@ -80,13 +80,13 @@ class Cell(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a, b, c, d, e = self.edges
         skip = self.skip(x)
-        one = skip + a(torch.relu(x))
-        two = skip + b(torch.relu(x)) + c(torch.relu(one))
-        return skip + d(torch.relu(one)) + e(torch.relu(two))
+        node1 = skip + a(torch.relu(x))
+        node2 = skip + b(torch.relu(x)) + c(torch.relu(node1))
+        return skip + d(torch.relu(node1)) + e(torch.relu(node2))
 
 
 class Reduction(nn.Module):
-    """Half the height and width; its two convolutions are tied likewise."""
+    """Halves height and width. A sum ties the widths of its two convolutions, as in `Cell`."""
 
     def __init__(self, into: int, out: int) -> None:
         super().__init__()
@@ -99,19 +99,19 @@ class Reduction(nn.Module):
 
 
 class SizeSpace(nn.Module):
-    """The network of NATS-Bench's size space: widths of stem and first stage, and of each part after it."""
+    """The network of NATS-Bench's size space. Its five widths: stem and first stage, then each later part in turn."""
 
     def __init__(self, widths: Sequence[int], classes: int) -> None:
         super().__init__()
-        one, two, three, four, five = widths
-        self.stem, self.stage1 = conv_norm(3, one, 3), Cell(one, one)
-        self.reduce1, self.stage2 = Reduction(one, two), Cell(two, three)
-        self.reduce2, self.stage3 = Reduction(three, four), Cell(four, five)
-        if two == three:  # the table has no 1x1 convolution there; with it the two widths can differ
-            self.stage2.skip = conv_norm(two, three, 1)
-        if four == five:
-            self.stage3.skip = conv_norm(four, five, 1)
-        self.last, self.head = nn.BatchNorm2d(five), nn.Linear(five, classes)
+        width1, width2, width3, width4, width5 = widths
+        self.stem, self.stage1 = conv_norm(3, width1, 3), Cell(width1, width1)
+        self.reduce1, self.stage2 = Reduction(width1, width2), Cell(width2, width3)
+        self.reduce2, self.stage3 = Reduction(width3, width4), Cell(width4, width5)
+        if width2 == width3:  # not in the table's network; with this 1x1 convolution the two widths can differ
+            self.stage2.skip = conv_norm(width2, width3, 1)
+        if width4 == width5:
+            self.stage3.skip = conv_norm(width4, width5, 1)
+        self.last, self.head = nn.BatchNorm2d(width5), nn.Linear(width5, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduce1(self.stage1(self.stem(x)))
@@ -120,7 +120,7 @@ class SizeSpace(nn.Module):
 
 
 class MacroResNet(nn.Module):
-    """The ResNet of Channel-Bench-Macro: two residual blocks at 16x16, one without a shortcut, two at 8x8."""
+    """The ResNet of Channel-Bench-Macro: two residual blocks at 16x16, a block without a shortcut, and two at 8x8."""
 
     def __init__(self, widths: Sequence[int], classes: int) -> None:
         super().__init__()
@@ -149,56 +149,56 @@ class MacroResNet(nn.Module):
 
 @dataclass(frozen=True)
 class Tabled:
-    """A table of widths (n x G) with the accuracy of each network, in per cent."""
+    """A table of widths (n x G) and the accuracy of each network in per cent."""
 
     widths: FloatArray
     accuracy: FloatArray
 
     @cached_property
     def surrogate(self) -> Callable[[FloatArray], FloatArray]:
-        factors = fit(self.widths[self.is_seen], self.accuracy[self.is_seen])
-        return lambda rows: features(rows) @ factors
+        coefficients = fit(self.widths[self.is_seen], self.accuracy[self.is_seen])
+        return lambda rows: features(rows) @ coefficients
 
     @cached_property
     def is_seen(self) -> NDArray[np.bool_]:
-        """Four fifths of the rows, at random."""
+        """A random four fifths of the rows, which the surrogate is fitted to."""
         return np.random.default_rng(0).random(len(self.widths)) < 0.8
 
     @cached_property
     def error(self) -> float:
-        """Of the rows that the surrogate was not fitted to: the root of the mean square, in points."""
-        held = ~self.is_seen
-        return float(np.sqrt(((self.accuracy[held] - self.surrogate(self.widths[held])) ** 2).mean()))
+        """Root-mean-square error of the surrogate on the held-out rows, in percentage points."""
+        held_out = ~self.is_seen
+        return float(np.sqrt(((self.accuracy[held_out] - self.surrogate(self.widths[held_out])) ** 2).mean()))
 
     @property
     def r2(self) -> float:
-        """The share of the variance of those rows that it explains."""
+        """Share of the variance of the held-out rows that the surrogate explains."""
         return 1 - self.error**2 / float(self.accuracy[~self.is_seen].var())
 
 
 def features(rows: FloatArray, pairs: bool = True) -> FloatArray:
-    """Of widths (n x G): 1, log w, 1 / w, and the products of pairs of logarithms."""
+    """Features of widths (n x G): 1, log w, 1 / w, and with `pairs` the products of pairs of logarithms."""
     logs = np.log(rows)
     products = [logs[:, i] * logs[:, j] for i in range(logs.shape[1]) for j in range(i + 1)] if pairs else []
     return np.column_stack([np.ones(len(rows)), logs, 1 / rows, *products])
 
 
 def fit(rows: FloatArray, accuracy: FloatArray, pairs: bool = True) -> FloatArray:
-    """The factors of the features, by least squares."""
-    factors: FloatArray = np.linalg.lstsq(features(rows, pairs), accuracy, rcond=None)[0]
-    return factors
+    """Least-squares coefficients of the features."""
+    coefficients: FloatArray = np.linalg.lstsq(features(rows, pairs), accuracy, rcond=None)[0]
+    return coefficients
 
 
 @dataclass(frozen=True)
 class Family:
-    """A dense network, and the table that has narrower ones.
+    """A dense network and the table of its narrower variants.
 
     Attributes:
-        name: for people.
-        dense: its widths, in the table's columns.
-        narrowest: the table's narrowest widths.
-        classes: of the data.
-        build: the network from widths and classes.
+        name: name in the output.
+        dense: widths of the dense network, in the order of the table's columns.
+        narrowest: narrowest widths in the table.
+        classes: number of classes in the data.
+        build: builds the network from widths and number of classes.
         table: widths and accuracies.
     """
 
@@ -215,22 +215,22 @@ class Family:
 
     @cached_property
     def columns(self) -> list[int]:
-        """Of each group of the network, its column in the table: a narrower one is found by its widths."""
-        found = []
-        for number in range(len(self.dense)):
-            widths = [w - (w // 4) * (n == number) for n, w in enumerate(self.dense)]
+        """The table's column of each group, found by narrowing one column at a time."""
+        group_of_column = []
+        for column in range(len(self.dense)):
+            widths = [w - (w // 4) * (n == column) for n, w in enumerate(self.dense)]
             narrower = pretrim.analyze(self.build(widths, self.classes), torch.zeros(1, 3, 32, 32))
             (group,) = np.flatnonzero(narrower.dense != self.network.dense)
-            found.append(int(group))
-        return [found.index(group) for group in range(len(found))]
+            group_of_column.append(int(group))
+        return [group_of_column.index(group) for group in range(len(group_of_column))]
 
     def ordered(self, widths: Sequence[float]) -> FloatArray:
-        """Widths of the groups (... x G) from those of the table's columns."""
+        """Reorder widths from the table's columns to the network's groups (... x G)."""
         return np.asarray(widths, dtype=np.float64)[..., self.columns]
 
     @cached_property
     def candidates(self) -> tuple[FloatArray, FloatArray]:
-        """Widths of the table and of a grid over its range (n x G), and their accuracies: the best is among them."""
+        """Widths in the table and on a grid over its range (n x G) with their accuracies, to find the best widths."""
         low, high = self.ordered(self.narrowest), self.network.dense.astype(np.float64)
         levels = 15 if len(low) == 5 else 8
         axes = [np.geomspace(a, b, levels) for a, b in zip(low, high, strict=True)]
@@ -240,7 +240,7 @@ class Family:
         return rows, self.accuracy(rows)
 
     def accuracy(self, widths: FloatArray) -> FloatArray:
-        """By the surrogate, of groups' widths (n x G)."""
+        """Accuracy by the surrogate, given widths of the groups (n x G)."""
         rows = np.empty(widths.shape)
         rows[:, self.columns] = widths
         return self.table.surrogate(rows)
@@ -252,44 +252,44 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def families(folder: Path) -> list[Family]:
-    """Two dense networks in the size space for each data set, and the ResNet."""
+    """Two dense networks in the size space for each dataset, and the ResNet."""
     nats, macro = read(folder / "nats_sss.csv.gz"), read(folder / "channel_bench_resnet.csv.gz")
     sizes = np.array([[float(row[f"c{n}"]) for n in range(1, 6)] for row in nats])
-    found = []
+    result = []
     for classes in (10, 100):
         table = Tabled(sizes, np.array([float(row[f"cifar{classes}_valid"]) for row in nats]))
         for name, dense in (("flat", (64,) * 5), ("pyramid", (16, 32, 32, 64, 64))):
-            found.append(Family(f"{name}, CIFAR-{classes}", dense, (8,) * 5, classes, SizeSpace, table))
+            result.append(Family(f"{name}, CIFAR-{classes}", dense, (8,) * 5, classes, SizeSpace, table))
     widths = np.array([[float(row[f"c{n}"]) for n in range(7)] for row in macro])
     accuracy = np.array([np.mean([float(row[f"acc{n}"]) for n in (1, 2, 3)]) for row in macro])
     dense, narrowest = (256,) * 3 + (512,) * 4, (64,) * 3 + (128,) * 4
-    found.append(Family("Channel-Bench ResNet", dense, narrowest, 10, MacroResNet, Tabled(widths, accuracy)))
+    result.append(Family("Channel-Bench ResNet", dense, narrowest, 10, MacroResNet, Tabled(widths, accuracy)))
     check_costs(nats, ("cifar10_macs", "cifar10_params"), [f"c{n}" for n in range(1, 6)], SizeSpace)
     check_costs(macro, ("flops", "params"), [f"c{n}" for n in range(7)], MacroResNet)
-    return found
+    return result
 
 
 def check_costs(
     rows: Sequence[Mapping[str, str]], names: tuple[str, str], columns: Sequence[str], build: Callable[..., nn.Module]
 ) -> None:
-    """Some of the networks cost what their table says. Raises ValueError."""
+    """Raise ValueError if the costs of a sample of the networks differ from their table."""
     for row in rows[:: max(1, len(rows) // 7)]:
         widths = [int(row[name]) for name in columns]
         if build is SizeSpace and (widths[1] == widths[2] or widths[3] == widths[4]):
-            continue  # without the 1x1 convolution there
+            continue  # the table's network lacks the 1x1 convolution
         network = pretrim.analyze(build(widths, 10), torch.zeros(1, 3, 32, 32))
         costs = pretrim.costs(network)
-        found = (int(costs["macs"](network.dense)), int(costs["params"](network.dense)))
-        if found != (told := tuple(int(float(row[name])) for name in names)):
-            raise ValueError(f"Expected MACs and parameters of {widths} to be {told}, but got {found}.")
+        counted = (int(costs["macs"](network.dense)), int(costs["params"](network.dense)))
+        if counted != (expected := tuple(int(float(row[name])) for name in names)):
+            raise ValueError(f"Expected MACs and parameters of {widths} to be {expected}, but got {counted}.")
 
 
-# ---------------------------------------------------------------------------------------- one case
+# ---------------------------------------------------------------------------------------- a single case
 
 
 @dataclass(frozen=True)
 class TabledProblem(Problem):
-    """A problem without the widths that the table does not have."""
+    """A problem whose legal widths are limited to the range of the table."""
 
     narrowest: FloatArray
 
@@ -300,7 +300,7 @@ class TabledProblem(Problem):
 
 @dataclass(frozen=True)
 class Case:
-    """A dense network and its limits."""
+    """A dense network and the limits on its costs."""
 
     family: Family
     limits: Mapping[str, str]
@@ -313,98 +313,103 @@ class Case:
         options = Options(mode=mode, round_to=round_to)
         return TabledProblem(self.family.network, self.budget, options, self.family.ordered(self.family.narrowest))
 
-    def met(self, rows: FloatArray) -> NDArray[np.bool_]:
-        """Which widths (n x G), whole numbers or not, are within the limits."""
+    def are_within_limits(self, rows: FloatArray) -> NDArray[np.bool_]:
+        """Which widths (n x G, not necessarily integers) are within the limits."""
         values = [cost.formula(rows)[:, 0] for cost in self.budget.costs]  # type: ignore[attr-defined]
         return np.asarray((np.stack(values, axis=1) <= self.budget.values).all(axis=1))
 
     @cached_property
     def uniform(self) -> FloatArray:
-        """One ratio for all widths, not rounded, that meets the limits with nothing to spare: G."""
+        """Dense widths (G) scaled by the largest common ratio within the limits, not rounded."""
         dense, low, high = self.family.network.dense, 0.0, 1.0
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if self.met((dense * middle)[None])[0] else (low, middle)
+            low, high = (middle, high) if self.are_within_limits((dense * middle)[None])[0] else (low, middle)
         return dense * low
 
     @property
     def is_tabled(self) -> bool:
-        """Whether the table has networks as narrow as that."""
+        """Whether the table has networks as narrow as uniform width at these limits."""
         return bool((self.uniform >= self.family.ordered(self.family.narrowest)).all())
 
 
-def cases(found: Sequence[Family]) -> list[Case]:
-    """Each limit and each pair of them at each share; without those that uniform width meets only outside the table."""
+def cases(every_family: Sequence[Family]) -> list[Case]:
+    """Each limit and pair of limits at each share, except where uniform width would be narrower than the table."""
     kinds = [(name,) for name in COSTS] + list(combinations(COSTS, 2))
-    every = [Case(family, dict.fromkeys(kind, f"{share}x")) for family in found for kind in kinds for share in SHARES]
-    return [case for case in every if case.is_tabled]
+    all_cases = [
+        Case(family, dict.fromkeys(kind, f"{share}x")) for family in every_family for kind in kinds for share in SHARES
+    ]
+    return [case for case in all_cases if case.is_tabled]
 
 
-def balanced_exactly(case: Case) -> FloatArray:
-    """The optimum of the program, not rounded: 1 x G."""
+def unrounded_balanced(case: Case) -> FloatArray:
+    """The unrounded optimum of the program (1 x G)."""
     return solve(program(case.problem(), utility(case.family.network))).widths[None]
 
 
-def planned(mode: Method, round_to: int = 8) -> Callable[[Case], FloatArray]:
-    """Plans (count x G) as `pretrim plan` makes them; many where they are drawn."""
+def plan_with(mode: Method, round_to: int = 8) -> Callable[[Case], FloatArray]:
+    """Widths (count x G) as planned by `pretrim plan`: one plan of a deterministic mode, `DRAWS` of a random mode."""
     count = 1 if mode in RULED else DRAWS
     return lambda case: ALLOCATORS[mode](case.problem(mode, round_to), count).astype(np.float64)
 
 
 METHODS: dict[str, Callable[[Case], FloatArray]] = {
-    "balanced, not rounded": balanced_exactly,
-    "balanced": planned("balanced"),
-    "balanced by 4": planned("balanced", 4),
-    "joint": planned("joint"),
-    "FA": planned("macs"),
-    "PA": planned("params"),
-    "MA": planned("memory"),
-    "waterfill": planned("waterfill"),
-    "random": planned("random"),
-    "uniform, filled": planned("uniform"),
+    "balanced, not rounded": unrounded_balanced,
+    "balanced": plan_with("balanced"),
+    "balanced by 4": plan_with("balanced", 4),
+    "joint": plan_with("joint"),
+    "FA": plan_with("macs"),
+    "PA": plan_with("params"),
+    "MA": plan_with("memory"),
+    "waterfill": plan_with("waterfill"),
+    "random": plan_with("random"),
+    "uniform, filled": plan_with("uniform"),
 }
 
 
 PLANS = [name for name in METHODS if name not in ("balanced, not rounded", "uniform, filled")]
 JUDGED = 10
-"""draws of each method that verdicts are counted on"""
+"""Draws of each method on which verdicts are counted."""
 
 
 def judge(case: Case) -> dict[str, Any]:
-    """Every method's points over exact uniform width, the mean of its draws, and those of the best widths there are."""
+    """Gain over exact uniform width in points: the mean over each method's draws, and that of the best widths known."""
     family = case.family
-    base = float(family.accuracy(case.uniform[None])[0])
+    uniform_accuracy = float(family.accuracy(case.uniform[None])[0])
     plans = {name: method(case) for name, method in METHODS.items()}
-    gains = {name: float(family.accuracy(rows).mean()) - base for name, rows in plans.items()}
-    there = float(family.candidates[1][case.met(family.candidates[0])].max())
-    gains["best"] = max(there - base, *(float(family.accuracy(rows).max()) - base for rows in plans.values()))
+    gains = {name: float(family.accuracy(rows).mean()) - uniform_accuracy for name, rows in plans.items()}
+    best_candidate = float(family.candidates[1][case.are_within_limits(family.candidates[0])].max())
+    gains["best"] = max(
+        best_candidate - uniform_accuracy,
+        *(float(family.accuracy(rows).max()) - uniform_accuracy for rows in plans.values()),
+    )
     return {
         "family": family.name,
         "limits": dict(case.limits),
-        "uniform": round(base, 3),
+        "uniform": round(uniform_accuracy, 3),
         "gains": {name: round(gain, 3) for name, gain in gains.items()},
         "verdicts": verdicts(case, plans),
     }
 
 
 def verdicts(case: Case, plans: Mapping[str, FloatArray]) -> dict[str, list[int]]:
-    """What `pretrim plan` says of plans beside uniform width in the same steps: how many, and how many turn out so."""
-    worth, counts = utility(case.family.network), {verdict: [0, 0] for verdict in get_args(Verdict)}
+    """Verdicts of `pretrim plan` on plans against rounded uniform width: number of plans, and of those that agree."""
+    network_utility, counts = utility(case.family.network), {verdict: [0, 0] for verdict in get_args(Verdict)}
     uniform = plans["uniform, filled"][0]
-    base = float(case.family.accuracy(uniform[None])[0])
+    uniform_accuracy = float(case.family.accuracy(uniform[None])[0])
     for name in PLANS:
         for row, accuracy in zip(plans[name][:JUDGED], case.family.accuracy(plans[name][:JUDGED]), strict=True):
-            verdict, over = verdict_of(log_width(worth, row, uniform)), accuracy - base
+            verdict, gain = verdict_of(log_width(network_utility, row, uniform)), accuracy - uniform_accuracy
             counts[verdict][0] += 1
-            is_so = {"better": over > 0, "same": abs(over) < HALF_A_POINT, "worse": over < 0}
-            counts[verdict][1] += int(is_so[verdict])
+            is_confirmed = {"better": gain > 0, "same": abs(gain) < HALF_A_POINT, "worse": gain < 0}
+            counts[verdict][1] += int(is_confirmed[verdict])
     return counts
 
 
-# ---------------------------------------------------------------------------------------- the tables in words
+# ---------------------------------------------------------------------------------------- Markdown tables
 
 
-def write_table(found: Sequence[Family], records: Sequence[Mapping[str, Any]]) -> None:
+def write_table(every_family: Sequence[Family], records: Sequence[Mapping[str, Any]]) -> None:
     lines = [
         "# Balanced widths and others, on public tables of trained networks",
         "",
@@ -413,17 +418,17 @@ def write_table(found: Sequence[Family], records: Sequence[Mapping[str, Any]]) -
         "Points over uniform width at exactly the same limit, the mean of limits of 30, 45, 60, 80 % (those that "
         "uniform width meets within the table):",
         "",
-        *by_kind(records),
+        *gain_table(records),
         "",
         "What `pretrim plan` says of a plan beside uniform width (by the utility, not by any training), and how many "
         "of the plans of all methods turned out so: by the same sign, or within half a point.",
         "",
-        *said(records),
+        *verdict_table(records),
         "",
         "| family | networks | R2 of the surrogate on held-out ones | rms error, points |",
         "|---|---|---|---|",
     ]
-    lines += [f"| {f.name} | {len(f.table.widths):,} | {f.table.r2:.3f} | {f.table.error:.2f} |" for f in found]
+    lines += [f"| {f.name} | {len(f.table.widths):,} | {f.table.r2:.3f} | {f.table.error:.2f} |" for f in every_family]
     lines += [
         "",
         "Made by `python benchmarks/widths.py`, whose first lines say how; `widths.jsonl` has every case.",
@@ -434,8 +439,8 @@ def write_table(found: Sequence[Family], records: Sequence[Mapping[str, Any]]) -
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each method, which share of the best possible gain it has, and how often it is worse than uniform width."""
-    kinds = {"every limit": records} | {
+    """For each method, the share of the best possible gain, and how often it is worse than uniform width."""
+    by_limit = {"every limit": records} | {
         name: [r for r in records if kind_of(r) == name] for name in dict.fromkeys(map(kind_of, records))
     }
     lines = [
@@ -445,14 +450,16 @@ def summary(records: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         "Share of the best possible gain (share of the cases that are worse), by what is limited:",
         "",
-        "| method | " + " | ".join(f"{name} ({len(there)})" for name, there in kinds.items()) + " |",
-        "|---" * (1 + len(kinds)) + "|",
-        "| best, points | " + " | ".join(f"{mean_gain(there, 'best'):+.2f}" for there in kinds.values()) + " |",
+        "| method | " + " | ".join(f"{name} ({len(selected)})" for name, selected in by_limit.items()) + " |",
+        "|---" * (1 + len(by_limit)) + "|",
+        "| best, points | "
+        + " | ".join(f"{mean_gain(selected, 'best'):+.2f}" for selected in by_limit.values())
+        + " |",
     ]
     for name in METHODS:
-        shares = [mean_gain(there, name) / mean_gain(there, "best") for there in kinds.values()]
-        worse = [np.mean([r["gains"][name] < -WORSE for r in there]) for there in kinds.values()]
-        cells = [f"{share:.0%} ({bad:.0%})" for share, bad in zip(shares, worse, strict=True)]
+        shares = [mean_gain(selected, name) / mean_gain(selected, "best") for selected in by_limit.values()]
+        worse = [np.mean([r["gains"][name] < -WORSE for r in selected]) for selected in by_limit.values()]
+        cells = [f"{share:.0%} ({worse_share:.0%})" for share, worse_share in zip(shares, worse, strict=True)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -465,33 +472,33 @@ def mean_gain(records: Sequence[Mapping[str, Any]], method: str) -> float:
     return float(np.mean([record["gains"][method] for record in records]))
 
 
-def said(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def verdict_table(records: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| limit | " + " | ".join(get_args(Verdict)) + " |", "|---|---|---|---|"]
     for kind in dict.fromkeys(map(kind_of, records)):
-        there = [record["verdicts"] for record in records if kind_of(record) == kind]
-        totals = [np.sum([counts[verdict] for counts in there], axis=0) for verdict in get_args(Verdict)]
-        lines.append(f"| {kind} | " + " | ".join(f"{agreed} of {seen}" for seen, agreed in totals) + " |")
+        counts_of_cases = [record["verdicts"] for record in records if kind_of(record) == kind]
+        totals = [np.sum([counts[verdict] for counts in counts_of_cases], axis=0) for verdict in get_args(Verdict)]
+        lines.append(f"| {kind} | " + " | ".join(f"{agreed} of {plans}" for plans, agreed in totals) + " |")
     return lines
 
 
-def by_kind(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def gain_table(records: Sequence[Mapping[str, Any]]) -> list[str]:
     names = ("best", *METHODS)
     lines = ["| limit | family | cases | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
     keys = dict.fromkeys((", ".join(record["limits"]), record["family"]) for record in records)
     for kind, family in sorted(keys):
-        there = [r for r in records if (", ".join(r["limits"]), r["family"]) == (kind, family)]
-        means = [np.mean([r["gains"][name] for r in there]) for name in names]
-        lines.append(f"| {kind} | {family} | {len(there)} | " + " | ".join(f"{mean:+.2f}" for mean in means) + " |")
+        selected = [r for r in records if (", ".join(r["limits"]), r["family"]) == (kind, family)]
+        means = [np.mean([r["gains"][name] for r in selected]) for name in names]
+        lines.append(f"| {kind} | {family} | {len(selected)} | " + " | ".join(f"{mean:+.2f}" for mean in means) + " |")
     return lines
 
 
-def write_sample(found: Sequence[Family]) -> None:
-    """Rows of each table, drawn evenly over the accuracies, so that a test can rank them."""
+def write_sample(every_family: Sequence[Family]) -> None:
+    """Write rows of each table, spread evenly over the ranks of accuracy, for a test to rank."""
     lines = [
         "# A sample of NATS-Bench's size space (MIT) and Channel-Bench-Macro: benchmarks/widths.py says which",
         HEADER,
     ]
-    for family in found:
+    for family in every_family:
         if family.name.startswith("pyramid"):
             continue  # the same table as flat
         order = np.argsort(family.table.accuracy, kind="stable")
@@ -507,12 +514,12 @@ def main() -> None:
     parser.add_argument("--sample", action="store_true", help="write the sample of the tests")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = families(options.folder)
+    every_family = families(options.folder)
     if options.sample:
-        write_sample(found)
-    records = [judge(case) for case in cases(found)]
+        write_sample(every_family)
+    records = [judge(case) for case in cases(every_family)]
     RECORDS.write_text("".join(json.dumps(record) + "\n" for record in records))
-    write_table(found, records)
+    write_table(every_family, records)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python scripts/fit_board_times.py --data DIR
 
 DIR holds ``measured.csv`` (model, board, core, MHz, data type, runtime, multiply-accumulates, RAM, flash, latency,
-energy, origin) and ``mcufit_bench_layers.csv`` (times by operator), collected from the repositories that each row
-names. They are not part of this project. How the fit is done: `benchmarks/board_fit.py`; how far off it is:
-`benchmarks/results/board_times.md`. Needs SciPy.
+energy, origin) and ``mcufit_bench_layers.csv`` (times by operator), collected from the repositories named in each row.
+They are not part of this project. `benchmarks/board_fit.py` describes the fit, `benchmarks/results/board_times.md` its
+errors. Needs SciPy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "benchmarks"))  # they are scripts beside each other, not a package
+sys.path.append(str(ROOT / "benchmarks"))  # a folder of scripts, not a package
 
 from board_fit import KINDS, Fitted, fit_all, ranges, read  # noqa: E402
 
@@ -37,21 +37,21 @@ NAMES = {
     "U575ZI": "stm32u575",
     "U385RG": "stm32u385",
 }
-"""Boards whose power was measured, by a part of what the source calls them, as pretrim names them"""
+"""pretrim's names of boards whose power was measured, by a part of the name in the source."""
 
 
 def power(system: Fitted) -> dict[str, float]:
-    """Milliwatts by board: the median over networks."""
-    found: dict[str, list[float]] = {}
+    """Power by board in milliwatts: the median over networks."""
+    powers: dict[str, list[float]] = {}
     for sample in system.samples:
         name = next((name for part, name in NAMES.items() if part in sample.board), None)
         if sample.power_mw is not None and name is not None:
-            found.setdefault(name, []).append(sample.power_mw)
-    return {name: round(statistics.median(values), 2) for name, values in sorted(found.items())}
+            powers.setdefault(name, []).append(sample.power_mw)
+    return {name: round(statistics.median(values), 2) for name, values in sorted(powers.items())}
 
 
 def entry(system: Fitted, range_: tuple[float, float]) -> str:
-    """One ``[[system]]``."""
+    """The ``[[system]]`` table of a system, in TOML."""
     samples = system.samples
     cycles = dict(zip(KINDS, system.coefficients, strict=True))
     kinds = [k for k in (*WEIGHTED, *OTHERS) if any(k in s.work.outputs and not s.is_guessed for s in samples)]
@@ -71,8 +71,8 @@ def entry(system: Fitted, range_: tuple[float, float]) -> str:
     }
     if errors[0] is not None:
         lines |= {"median_error": round(errors[0], 3), "p90_error": round(errors[1] or 0.0, 3)}
-    if watts := power(system):
-        lines["power_mw"] = watts
+    if milliwatts := power(system):
+        lines["power_mw"] = milliwatts
     lines["sources"] = _names(sample.source for sample in samples)
     return "\n".join(["[[system]]", *(f"{name} = {_toml(value)}" for name, value in lines.items())])
 

@@ -1,9 +1,10 @@
-"""Claim: the lowest versions that pyproject.toml declares do the whole job. They are installed and used.
+"""Claim: pretrim works with the lowest dependency versions declared in pyproject.toml. They are installed and used.
 
     python scripts/lowest_versions.py [FOLDER]     # a few hundred MB from the package index
 
-Each package is laid over the environment at its lowest version, into a folder of its own (`pip install --target`);
-torch stays the one that is there, and so does what these packages need themselves. Prints versions, then each command.
+The packages are installed at their lowest versions into a separate folder (`pip install --target`), which takes
+precedence over the environment. torch and the dependencies of these packages stay those of the environment. Prints the
+versions, then each command with its result.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 EXTRAS = ("data", "study", "onnx")
 KEPT = ("torch",)
-"""Another torch would be gigabytes; its lowest version is a matter of the machine that this runs on."""
+"""Packages of the environment that are kept. Another torch would take gigabytes, and which versions run depends on the
+machine."""
 NET = """
 from torch import nn
 def build(num_classes=10, in_channels=1):
@@ -53,24 +55,24 @@ COMMANDS = [
 
 
 def lowest() -> list[str]:
-    """``name==version`` of everything with a lower bound."""
+    """``name==version`` for every dependency with a lower bound, except `KEPT`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [
+    requirements = [
         *project["dependencies"],
-        *(entry for extra in EXTRAS for entry in project["optional-dependencies"][extra]),
+        *(requirement for extra in EXTRAS for requirement in project["optional-dependencies"][extra]),
     ]
-    found = []
-    for entry in wanted:
-        match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?>=([0-9.]+).*", entry)
-        if match is not None and match[1] not in KEPT:
-            found.append(f"{match[1]}=={match[2]}")
-    return found
+    pins = []
+    for requirement in requirements:
+        matched = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?>=([0-9.]+).*", requirement)
+        if matched is not None and matched[1] not in KEPT:
+            pins.append(f"{matched[1]}=={matched[2]}")
+    return pins
 
 
 def main() -> int:
-    """Install, then use; the exit code says whether everything worked."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(sys.argv[1] if len(sys.argv) > 1 else made).resolve()
+    """Install the packages and run the commands. Returns the exit code, 1 if any command failed."""
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary_folder).resolve()
         packages, work = folder / "packages", folder / "work"
         work.mkdir(parents=True, exist_ok=True)
         print("installing", *lowest(), flush=True)
@@ -90,12 +92,14 @@ def main() -> int:
         path = os.pathsep.join([str(packages), str(ROOT / "src")])
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         failed = 0
-        for words in COMMANDS:
-            call = [sys.executable, "-m", "pretrim", *words]
-            done = subprocess.run(call, cwd=work, env=environment, capture_output=True, text=True)
-            failed += done.returncode != 0
-            said = "" if done.returncode == 0 else f": {done.stderr.strip().splitlines()[-1][:300]}"
-            print(f"{'ok' if done.returncode == 0 else 'FAILED'}  pretrim {' '.join(words)}{said}", flush=True)
+        for arguments in COMMANDS:
+            command = [sys.executable, "-m", "pretrim", *arguments]
+            completed = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+            failed += completed.returncode != 0
+            message = "" if completed.returncode == 0 else f": {completed.stderr.strip().splitlines()[-1][:300]}"
+            print(
+                f"{'ok' if completed.returncode == 0 else 'FAILED'}  pretrim {' '.join(arguments)}{message}", flush=True
+            )
         return int(failed > 0)
 
 

@@ -1,9 +1,9 @@
-"""The report of a study of which only `trials.jsonl` is kept, as in docs/studies/.
+"""Write the report of a study of which only `trials.jsonl` is kept, as in docs/studies/.
 
     cd docs/studies/cifar10-resnet20
     python ../../../scripts/report_of_trials.py trials.jsonl resnet20 CIFAR-10 3x16x16 10 report.html
 
-Layers, groups and shares come from the analysis of the model; accuracies, costs and widths from the file.
+Layers, groups and shares come from an analysis of the model; accuracies, costs and widths come from the file.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def read(file: Path) -> list[Trial]:
 
 
 def described(model: str, data: str, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
-    """What `study.description` keeps in a study's folder."""
+    """The description of the network that `study.description` stores in a study's folder."""
     dense = open_model(model, shape, classes)
     network = dense.network
-    values = {mode: formula(network, layer_terms(network, mode))(network.dense[None])[0] for mode in MODES}
+    values_of_mode = {mode: formula(network, layer_terms(network, mode))(network.dense[None])[0] for mode in MODES}
     return {
         "model": dense.name,
         "input_shape": list(shape),
@@ -42,15 +42,18 @@ def described(model: str, data: str, shape: tuple[int, ...], classes: int) -> di
         "groups": [group.name for group in network.groups],
         "channels": [int(width) for width in network.dense],
         "layers": [layer.name for layer in network.layers],
-        "shares": {mode: [float(value) / float(found.sum()) for value in found] for mode, found in values.items()},
+        "shares": {
+            mode: [float(value) / float(layer_values.sum()) for value in layer_values]
+            for mode, layer_values in values_of_mode.items()
+        },
     }
 
 
 def main() -> None:
     file, model, data, shape, classes, page = sys.argv[1:]
     network = described(model, data, tuple(int(size) for size in shape.split("x")), int(classes))
-    shown = Shown(Path(file).resolve().parent.name, read(Path(file)), network)
-    write_page(Path(page), f"{shown.name}: trade-off", contents(shown))
+    study = Shown(Path(file).resolve().parent.name, read(Path(file)), network)
+    write_page(Path(page), f"{study.name}: trade-off", contents(study))
 
 
 if __name__ == "__main__":

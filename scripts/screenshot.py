@@ -1,9 +1,9 @@
-"""Pictures of a report as a browser shows it, for the README and for looking at it.
+"""Take screenshots of a report in a browser, for the README and for inspection.
 
     python scripts/screenshot.py runs/demo-report.html docs/images/report.png [--dark] [--width 1400] [--height 900]
     python scripts/screenshot.py runs/demo-report.html pictures/ --all
 
-`--all` takes the page on a desktop and on a phone, light and dark, whole and as it opens, and as a PDF.
+`--all` takes the page in desktop and phone size, light and dark, in full and as first shown, and also as a PDF.
 Needs playwright and a Chromium (Debian: apt-get install chromium).
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
     address = options.page.resolve().as_uri() + (f"#{options.state}" if options.state else "")
     with chromium() as browser:
         if options.all:
-            every_picture(browser, address, options.picture)
+            take_all(browser, address, options.picture)
         else:
             options.picture.parent.mkdir(parents=True, exist_ok=True)
             take(browser, address, options.picture, options.width, options.height, dark=options.dark)
@@ -49,29 +49,29 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def every_picture(browser: Any, address: str, folder: Path) -> None:
-    """The page on each screen, and on paper."""
+def take_all(browser: Any, address: str, folder: Path) -> None:
+    """Take the page on each screen in both colour schemes, and as a PDF."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (width, height) in SCREENS.items():
         for dark in (False, True):
             scheme = "dark" if dark else "light"
             take(browser, address, folder / f"{name}-{scheme}-first.png", width, height, dark=dark)
             take(browser, address, folder / f"{name}-{scheme}.png", width, 0, dark=dark)
-    page = opened(browser, address, *SCREENS["desktop"], dark=True)
+    page = open_page(browser, address, *SCREENS["desktop"], dark=True)
     page.pdf(path=folder / "paper.pdf", format="A4", prefer_css_page_size=True, print_background=True)
     page.close()
 
 
 def take(browser: Any, address: str, picture: Path, width: int, height: int, *, dark: bool) -> None:
-    page = opened(browser, address, width, height or 900, dark=dark)
+    page = open_page(browser, address, width, height or 900, dark=dark)
     page.screenshot(path=picture, full_page=not height)
     page.close()
 
 
-def opened(browser: Any, address: str, width: int, height: int, *, dark: bool) -> Any:
+def open_page(browser: Any, address: str, width: int, height: int, *, dark: bool) -> Any:
     scheme = "dark" if dark else "light"
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page.on("console", lambda said: print(said.text) if said.type == "error" else None)
+    page.on("console", lambda message: print(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: print(error))
     page.goto(address)
     page.wait_for_selector("body[data-ready]")

@@ -1,8 +1,8 @@
-"""Keyword spotting: words in WAV files, a log-mel spectrogram of 49x10, and a DS-CNN (Zhang et al. 2017) for a board.
+"""Keyword spotting: words in WAV files, a 49x10 log-mel spectrogram, and a DS-CNN (Zhang et al. 2017) for a board.
 
-The folder of the recordings, one folder a word with 16-bit WAV files in it, is named by the variable KEYWORDS. The
-spectrogram is computed here, on the host; on the board the same has to be computed before the network, which `log_mel`
-says in ten lines.
+The environment variable KEYWORDS names the folder of the recordings, with one subfolder of 16-bit WAV files per word.
+The spectrogram is computed here, on the host. On the board, the firmware has to compute the same before it runs the
+network; `log_mel` shows how in ten lines.
 """
 
 import os
@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 RATE, WINDOW, HOP, BANDS, FRAMES = 16_000, 640, 320, 10, 49
-"""Hertz; samples of a window and between windows (40 and 20 ms); of one second"""
+"""Sampling rate in hertz; samples in a window and between windows (40 and 20 ms); mel bands; windows in one second."""
 
 
 def build(num_classes=10, in_channels=1, filters=64):
-    """A DS-CNN: one convolution, four depthwise separable ones, a mean, and a linear layer."""
+    """A DS-CNN: a convolution, four depthwise separable convolutions, average pooling, and a linear layer."""
     layers = [nn.Conv2d(in_channels, filters, (10, 4), (2, 2), (5, 1), bias=False), nn.BatchNorm2d(filters), nn.ReLU()]
     for _ in range(4):
         layers += [nn.Conv2d(filters, filters, 3, padding=1, groups=filters, bias=False), nn.BatchNorm2d(filters)]
@@ -27,7 +27,7 @@ def build(num_classes=10, in_channels=1, filters=64):
 
 
 def mel_bands():
-    """Triangles that are even on the mel scale, from 20 Hz to 4 kHz: bands x frequencies."""
+    """Triangular filters evenly spaced on the mel scale from 20 Hz to 4 kHz (bands x frequencies)."""
     mel, hertz = (lambda f: 1127 * np.log1p(f / 700)), (lambda m: 700 * np.expm1(m / 1127))
     edges = hertz(np.linspace(mel(20), mel(4000), BANDS + 2))
     frequencies = np.fft.rfftfreq(WINDOW, 1 / RATE)
@@ -37,7 +37,7 @@ def mel_bands():
 
 
 def log_mel(samples):
-    """One second of sound (samples of -1..1) as a spectrogram, 1 x 49 x 10, float32; about 0 with deviation 1."""
+    """Spectrogram (1 x 49 x 10, float32, mean about 0, deviation about 1) of one second of samples in -1..1."""
     second = np.zeros(RATE, np.float32)
     second[: min(len(samples), RATE)] = samples[:RATE]
     windows = np.lib.stride_tricks.sliding_window_view(second, WINDOW)[::HOP][:FRAMES] * np.hanning(WINDOW)
@@ -46,7 +46,7 @@ def log_mel(samples):
 
 
 def samples_of(file):
-    """The samples of a WAV file, -1..1, at 16 kHz."""
+    """The samples of a WAV file at 16 kHz, in -1..1."""
     with wave.open(str(file)) as sound:
         if (sound.getframerate(), sound.getsampwidth(), sound.getnchannels()) != (RATE, 2, 1):
             raise ValueError(f"{file} is not of 16 kHz, 16 bits, mono")
@@ -54,7 +54,7 @@ def samples_of(file):
 
 
 class Keywords:
-    """The task: which word it is."""
+    """The task: classify which word is spoken."""
 
     directions = {"accuracy": "max"}
     shares = ("accuracy",)
@@ -64,7 +64,7 @@ class Keywords:
         self.outputs = tuple(sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir()))
 
     def data(self):
-        """Training, validation and test: by the rest of the file's number, so that nothing is in two parts."""
+        """Training, validation and test samples. A file's index modulo 10 decides its split, so splits are disjoint."""
         parts = {"train": [], "validation": [], "test": []}
         for label, word in enumerate(self.outputs):
             for number, file in enumerate(sorted((self.folder / word).glob("*.wav"))):
