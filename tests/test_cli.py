@@ -315,9 +315,7 @@ class Interrupting:
 sys.meta_path.insert(0, Interrupting())
 """)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    previous_handler = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # also when the tests run in the background
+    previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # if tests run in the background
     try:
         result = subprocess.run(
             [sys.executable, "-m", "pretrim", "devices"],
@@ -530,9 +528,9 @@ def test_compress_prints_one_table_for_a_network_of_a_users_file(call: Call, net
     results = read(run).results
     assert results is not None and evaluation["accuracy"] == results["test_accuracy"]
     assert f"{100 * results['dense']['test_accuracy']:.2f} %" in result.out
-    again = call(*common, "--epochs", "1", "-o", run, "--overwrite", "--json").json
-    assert again["slim"]["test_accuracy"] == results["test_accuracy"]
-    assert again["dense"]["test_accuracy"] is None
+    repeated = call(*common, "--epochs", "1", "-o", run, "--overwrite", "--json").json
+    assert repeated["slim"]["test_accuracy"] == results["test_accuracy"]
+    assert repeated["dense"]["test_accuracy"] is None
 
 
 def test_compress_with_a_plan(call: Call, net: Path, tmp_path: Path) -> None:
@@ -600,7 +598,7 @@ PLAN = ("plan", "resnet20", *SMALL)
         (("predict", "/nowhere", "x.png"), 1, "No run in /nowhere .*run.json: No such file"),
     ],
 )
-def test_errors(call: Call, arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_error_messages_and_exit_codes(call: Call, arguments: tuple[str, ...], code: int, message: str) -> None:
     result = call(*arguments)
     assert (result.code, result.out) == (code, "")
     assert re.search(message, result.error), result.error
@@ -647,7 +645,7 @@ def test_a_wrong_model_or_output_folder_is_refused_before_the_data_is_read(
         assert result.code and message in result.error and "data: " not in result.error, result.error
 
 
-def test_more_threads_than_cores_are_noted(call: Call, tmp_path: Path) -> None:
+def test_more_threads_than_cores_give_a_note(call: Call, tmp_path: Path) -> None:
     result = call(
         "compress", "resnt20", "--macs", "0.5x", "--data", "digits", "--threads", "999", "-o", tmp_path / "run"
     )
@@ -674,15 +672,9 @@ def run_until_stopped(net: Path, run: Path, *options: str, after: str = "epoch 2
 
 def training_command(net: Path) -> list[str]:
     common = ["compress", f"{net}:build", "--data", "digits", *SMALL, "--params", "0.5x", "--round-to", "1"]
-    fixed_execution = [
-        "--threads",
-        "1",
-        "--layout",
-        "channels_last",
-        "--precision",
-        "float32",
-    ]  # settings chosen by timing could differ
-    return [*common, "--epochs", "40", "--set", "ema=0.99", *fixed_execution]
+    # Fixed, since settings chosen by timing could differ.
+    execution = ["--threads", "1", "--layout", "channels_last", "--precision", "float32"]
+    return [*common, "--epochs", "40", "--set", "ema=0.99", *execution]
 
 
 def test_a_stopped_run_is_resumed_to_the_same_weights(call: Call, net: Path, tmp_path: Path) -> None:
@@ -862,7 +854,7 @@ def test_a_damaged_run_gives_a_one_line_error(call: Call, trained: Path, tmp_pat
     assert (other_format.code, "is JSON, but not that of a run" in other_format.error) == (1, True)
 
 
-def test_a_network_whose_scores_overflow(call: Call, trained: Path, tmp_path: Path) -> None:
+def test_evaluate_and_predict_handle_scores_that_overflow(call: Call, trained: Path, tmp_path: Path) -> None:
     network, record = load(trained), read(trained)
     with torch.no_grad():
         network.get_parameter("classifier.weight").fill_(torch.finfo(torch.float32).max)

@@ -16,7 +16,7 @@ import pretrim
 from pretrim.models.zoo import torchvision
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-QUICK_OPTIONS: dict[str, Any] = {"train_on": "cpu", "threads": 1, "precision": "float32", "macs": "0.5x"}
+BASE: dict[str, Any] = {"train_on": "cpu", "threads": 1, "precision": "float32", "macs": "0.5x"}
 
 
 def load_module(path: Path) -> Any:
@@ -31,8 +31,8 @@ def write_words(folder: Path, pitches: tuple[float, ...] = (400.0, 900.0, 2000.0
     """Write recordings of words: each word is a tone of its own pitch, at a random time and with noise."""
     generator = np.random.default_rng(0)
     for word, pitch in enumerate(pitches):
-        place = folder / f"word{word}"
-        place.mkdir(parents=True)
+        subfolder = folder / f"word{word}"
+        subfolder.mkdir(parents=True)
         for number in range(count):
             time = np.arange(16_000) / 16_000
             start = generator.uniform(0, 0.5)
@@ -40,7 +40,7 @@ def write_words(folder: Path, pitches: tuple[float, ...] = (400.0, 900.0, 2000.0
                 (time > start) & (time < start + 0.4)
             )
             sound = 0.3 * tone + 0.02 * generator.standard_normal(16_000)
-            with wave.open(str(place / f"{number:02}.wav"), "wb") as file:
+            with wave.open(str(subfolder / f"{number:02}.wav"), "wb") as file:
                 file.setnchannels(1), file.setsampwidth(2), file.setframerate(16_000)
                 file.writeframes((sound * 32767).astype("<i2").tobytes())
     return folder
@@ -51,7 +51,7 @@ def test_keyword_spotting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     file = EXAMPLES / "keyword_spotting" / "keywords.py"
     run = pretrim.compress(
         f"{file}:build", task=f"{file}:Keywords", output=tmp_path / "run", device="nrf52840", epochs=6, batch_size=8,
-        lr=0.02, **QUICK_OPTIONS,
+        lr=0.02, **BASE,
     )  # fmt: skip
     assert run.record is not None and run.record.input_shape == (1, 49, 10)
     assert run.record.classes == ("word0", "word1", "word2")
@@ -83,7 +83,7 @@ def test_defects(tmp_path: Path) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
     run = pretrim.compress(
         f"{EXAMPLES / 'defects' / 'inspection.py'}:build", str(tmp_path / "parts"), output=tmp_path / "run",
-        input="1x32x32", device="stm32h743", epochs=8, batch_size=8, lr=0.02, set={"balance": "loss"}, **QUICK_OPTIONS,
+        input="1x32x32", device="stm32h743", epochs=8, batch_size=8, lr=0.02, set={"balance": "loss"}, **BASE,
     )  # fmt: skip
     assert run.accuracy is not None and run.accuracy > run.results["chance"]
     assert run.artifact is not None and run.artifact.board is not None and run.artifact.board["verified"]
@@ -131,7 +131,7 @@ def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         epochs=16,
         batch_size=8,
         lr=0.05,
-        **QUICK_OPTIONS,
+        **BASE,
     )
     assert run.metric.name == "ap50"
     assert run.score is not None and run.score > 0.5
@@ -143,7 +143,7 @@ def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_detection_through_sweep_recommend_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTION", str(write_coco(tmp_path / "objects", {"train": 24, "test": 8})))
     detector = load_module(EXAMPLES / "detection" / "detector.py")
-    quick = {name: value for name, value in QUICK_OPTIONS.items() if name != "macs"} | {"epochs": 1, "batch_size": 8}
+    quick = {name: value for name, value in BASE.items() if name != "macs"} | {"epochs": 1, "batch_size": 8}
     study = pretrim.sweep(
         detector.build(), task=detector.Detection(), output=tmp_path / "s", keep=[0.6, 0.3], modes="uniform", **quick
     )
@@ -179,7 +179,7 @@ def ssdlite(monkeypatch: pytest.MonkeyPatch, folder: Path, counts: dict[str, int
 def test_ssdlite_through_sweep_recommend_report_and_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ssdlite(monkeypatch, tmp_path / "objects", {"train": 20, "test": 6})
     file = EXAMPLES / "ssdlite" / "ssdlite.py"
-    quick = {name: value for name, value in QUICK_OPTIONS.items() if name != "macs"} | {
+    quick = {name: value for name, value in BASE.items() if name != "macs"} | {
         "epochs": 1,
         "batch_size": 8,
         "lr": 0.05,
@@ -191,9 +191,8 @@ def test_ssdlite_through_sweep_recommend_report_and_export(tmp_path: Path, monke
     assert best is not None and best.metric.name == "map"
     assert '"metric":{"name":"map"' in study.report(tmp_path / "report.html").read_text()
     run = pretrim.open_run(study.path / "trials" / best.key, model=f"{file}:build", **task)
-    metric = run.export("onnx", force=True).artifact.proof[
-        "metric"
-    ]  # after one epoch the weights amplify rounding errors
+    # Forced, since after one epoch the weights amplify rounding errors.
+    metric = run.export("onnx", force=True).artifact.proof["metric"]
     assert metric["name"] == "map" and metric["loss"] == pytest.approx(0.0, abs=1e-3)
 
 

@@ -146,12 +146,12 @@ def test_overflowing_float16_gradients_lower_the_scale_and_leave_the_weights_fin
 
 
 def test_the_number_of_threads_is_set_and_restored(digits: DataSet) -> None:
-    before, seen = torch.get_num_threads(), []
+    before, threads_seen = torch.get_num_threads(), []
     train(
         small(), digits, Recipe(epochs=1, batch_size=64), execution=Execution(threads=2),
-        on_step=lambda _: seen.append(torch.get_num_threads()),
+        on_step=lambda _: threads_seen.append(torch.get_num_threads()),
     )  # fmt: skip
-    assert set(seen) == {2} and torch.get_num_threads() == before
+    assert set(threads_seen) == {2} and torch.get_num_threads() == before
 
 
 # ---------------------------------------------------------------------------------------- a bug in oneDNN

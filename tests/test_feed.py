@@ -40,10 +40,10 @@ def test_processes_divide_the_batches_of_a_single_process(digits: DataSet, recip
 
 
 def test_an_epoch_can_start_at_any_step(digits: DataSet) -> None:
-    whole = images_of_steps(list(BatchSource(digits, RECIPE, CPU).epoch(3)))
+    whole_epoch = images_of_steps(list(BatchSource(digits, RECIPE, CPU).epoch(3)))
     rest = images_of_steps(list(BatchSource(digits, RECIPE, CPU).epoch(3, first=4)))
-    assert len(rest) == len(whole) - 4
-    assert all(torch.equal(images, expected) for images, expected in zip(rest, whole[4:], strict=True))
+    assert len(rest) == len(whole_epoch) - 4
+    assert all(torch.equal(images, expected) for images, expected in zip(rest, whole_epoch[4:], strict=True))
 
 
 def test_epochs_and_seeds_give_different_orders_with_every_image_once(digits: DataSet) -> None:

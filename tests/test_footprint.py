@@ -43,7 +43,7 @@ lifetimes = st.lists(st.tuples(st.integers(1, 500), st.integers(0, 8), st.intege
 
 
 @given(lifetimes)
-def test_no_two_buffers_that_live_together_overlap(buffers: list[tuple[int, int, int]]) -> None:
+def test_buffers_that_are_alive_together_do_not_overlap(buffers: list[tuple[int, int, int]]) -> None:
     sizes, births, deaths = [s for s, _, _ in buffers], [b for _, b, _ in buffers], [b + d for _, b, d in buffers]
     load = max(sum(s for s, b, d in zip(sizes, births, deaths, strict=True) if b <= t <= d) for t in range(13))
     for planner in (place, pack):
@@ -146,11 +146,11 @@ def test_the_plan_in_the_file_saves_memory_and_changes_no_output() -> None:
     network = pretrim.analyze(model, torch.zeros(1, 3, 16, 16))
     content = tflite(model, (3, 16, 16))
     plain = without_plan(content)
-    ours, theirs = micro.arena(content), micro.arena(plain)
-    assert ours.head_bytes < 0.8 * theirs.head_bytes
-    assert ours.head_bytes == int(arena_cost(network)(network.dense) - arena_cost(network).tail(network.dense))
-    unplanned = arena_cost(network, planned=False)
-    assert theirs.head_bytes == int(unplanned(network.dense) - unplanned.tail(network.dense))
+    planned_arena, unplanned_arena = micro.arena(content), micro.arena(plain)
+    assert planned_arena.head_bytes < 0.8 * unplanned_arena.head_bytes
+    assert planned_arena.head_bytes == int(arena_cost(network)(network.dense) - arena_cost(network).tail(network.dense))
+    unplanned_cost = arena_cost(network, planned=False)
+    assert unplanned_arena.head_bytes == int(unplanned_cost(network.dense) - unplanned_cost.tail(network.dense))
     inputs = np.random.default_rng(0).integers(-128, 128, (4, 16, 16, 3)).astype(np.int8)
     assert (micro.run(content, inputs) == micro.run(plain, inputs)).all()
 
@@ -167,16 +167,16 @@ def test_weights_after_the_flatbuffer_are_moved_inside() -> None:
     model = nn.Sequential(nn.Conv2d(2, 320, 1), nn.ReLU(), nn.Conv2d(320, 1024, 1), nn.AdaptiveAvgPool2d(1))
     content = tflite(model, SHAPE)
     inputs = np.random.default_rng(0).integers(-128, 128, (2, 16, 16, 2)).astype(np.int8)
-    ours = micro.run(content, inputs).astype(int)
+    outputs = micro.run(content, inputs).astype(int)
     from ai_edge_litert.interpreter import Interpreter
 
-    theirs = Interpreter(model_content=content)
-    theirs.allocate_tensors()
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
     for number, image in enumerate(inputs):
-        theirs.set_tensor(theirs.get_input_details()[0]["index"], image[None])
-        theirs.invoke()
-        expected = theirs.get_tensor(theirs.get_output_details()[0]["index"])[0].astype(int)
-        assert np.abs(expected - ours[number]).max() <= 1
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
+        interpreter.invoke()
+        expected = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0].astype(int)
+        assert np.abs(expected - outputs[number]).max() <= 1
 
 
 def test_an_operator_that_the_microcontroller_lacks_is_named() -> None:
@@ -250,9 +250,9 @@ def test_every_limit_that_the_narrowest_network_meets_is_met(blocks: int, growth
     budget = Budget.parse({"arena_bytes": "0.5x"}, "int8").resolve(network)
     for round_to in (1, 8):
         options = Options(mode=mode, round_to=round_to)  # type: ignore[arg-type]
-        least, dense = int(arena(Problem(network, budget, options).smallest)), int(arena(network.dense))
+        smallest, dense = int(arena(Problem(network, budget, options).smallest)), int(arena(network.dense))
         for step in range(12):
-            limit = least + int((dense - least) * (step / 12) ** 2)
+            limit = smallest + int((dense - smallest) * (step / 12) ** 2)
             plan = network.plan(arena_bytes=limit, dtype="int8", mode=mode, round_to=round_to)
             assert int(arena(plan.widths)) <= limit
 
@@ -262,17 +262,17 @@ def test_every_limit_that_the_narrowest_network_meets_is_met(blocks: int, growth
 Forward = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 
 
-class Kind(nn.Module):
+class AroundOperator(nn.Module):
     """A convolution, the operators under test, and a linear layer."""
 
     def __init__(self, forward: Forward, **parts: nn.Module) -> None:
         super().__init__()
-        self.stem, self.head, self.way = nn.Conv2d(2, 16, 3, 2, 1), nn.Linear(16, 3), forward
+        self.stem, self.head, self.body = nn.Conv2d(2, 16, 3, 2, 1), nn.Linear(16, 3), forward
         for name, part in parts.items():
             self.add_module(name, part)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.way(self, x))  # type: ignore[no-any-return]
+        return self.head(self.body(self, x))  # type: ignore[no-any-return]
 
 
 def pooled(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -295,7 +295,7 @@ def attention(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def positions() -> nn.Module:
-    model = Kind(attention, norm=nn.LayerNorm(16), **{name: nn.Linear(16, 16) for name in "qkvp"})
+    model = AroundOperator(attention, norm=nn.LayerNorm(16), **{name: nn.Linear(16, 16) for name in "qkvp"})
     model.positions = nn.Parameter(torch.randn(1, 64, 16))
     return model
 
@@ -334,16 +334,22 @@ CROPPED_SIGNAL = nn.Sequential(
 )
 CROPPED = (nn.ConvTranspose2d(16, 16, 3, 2, 1, 1), nn.BatchNorm2d(16), nn.ReLU())
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "GroupNorm": (lambda: Kind(pooled, part=nn.Sequential(nn.GroupNorm(4, 16), nn.ReLU(), nn.GroupNorm(1, 16))), SHAPE),
-    "LayerNorm": (lambda: Kind(in_channels_last, norm=nn.LayerNorm(16), end=nn.Conv2d(16, 16, 1)), SHAPE),
+    "GroupNorm": (
+        lambda: AroundOperator(pooled, part=nn.Sequential(nn.GroupNorm(4, 16), nn.ReLU(), nn.GroupNorm(1, 16))),
+        SHAPE,
+    ),
+    "LayerNorm": (lambda: AroundOperator(in_channels_last, norm=nn.LayerNorm(16), end=nn.Conv2d(16, 16, 1)), SHAPE),
     "attention, positions": (positions, SHAPE),
-    "PReLU, pool": (lambda: Kind(pooled, part=nn.Sequential(nn.PReLU(16), nn.MaxPool2d(3, 2, 1))), SHAPE),
-    "norm before": (lambda: Kind(pooled, part=nn.Sequential(nn.ReLU(), nn.BatchNorm2d(16), nn.ReLU())), SHAPE),
-    "Conv1d": (lambda: Kind(signal, part=BLOCK), SIGNAL),
+    "PReLU, pool": (lambda: AroundOperator(pooled, part=nn.Sequential(nn.PReLU(16), nn.MaxPool2d(3, 2, 1))), SHAPE),
+    "norm before": (
+        lambda: AroundOperator(pooled, part=nn.Sequential(nn.ReLU(), nn.BatchNorm2d(16), nn.ReLU())),
+        SHAPE,
+    ),
+    "Conv1d": (lambda: AroundOperator(signal, part=BLOCK), SIGNAL),
     "Conv1d of one channel": (lambda: ONE_SIGNAL, (1, 128)),
     "grey images": (lambda: GREY, (1, 16, 16)),
     "transposed": (
-        lambda: Kind(
+        lambda: AroundOperator(
             pooled,
             part=nn.Sequential(
                 *(nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU6())
@@ -351,11 +357,11 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         SHAPE,
     ),
-    "transposed, cropped": (lambda: Kind(pooled, part=nn.Sequential(*CROPPED)), SHAPE),
-    "transposed signals": (lambda: Kind(signal, part=UPWARD), SIGNAL),
-    "transposed signals, cropped": (lambda: Kind(signal, part=CROPPED_SIGNAL), SIGNAL),
+    "transposed, cropped": (lambda: AroundOperator(pooled, part=nn.Sequential(*CROPPED)), SHAPE),
+    "transposed signals": (lambda: AroundOperator(signal, part=UPWARD), SIGNAL),
+    "transposed signals, cropped": (lambda: AroundOperator(signal, part=CROPPED_SIGNAL), SIGNAL),
     "joined parts": (
-        lambda: Kind(
+        lambda: AroundOperator(
             joined,
             one=nn.Conv2d(16, 16, 1),
             two=nn.Conv2d(16, 16, 1),
@@ -413,9 +419,9 @@ def test_parameters_outside_of_layers_are_in_the_file() -> None:
 class Spotter(nn.Module):
     """A keyword spotter with a recurrent layer, batch first, that classifies by the output of the last step."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, layer_type: type[nn.RNNBase]) -> None:
         super().__init__()
-        self.front, self.layer = nn.Conv1d(12, 16, 3, padding=1), kind(16, 24, batch_first=True)
+        self.front, self.layer = nn.Conv1d(12, 16, 3, padding=1), layer_type(16, 24, batch_first=True)
         self.head = nn.Linear(24, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -425,26 +431,26 @@ class Spotter(nn.Module):
 class LastOfTwo(Spotter):
     """Two recurrent layers; classifies by the last state of the second."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
-        super().__init__(kind)
-        self.layer = kind(16, 24, 2, batch_first=True)
+    def __init__(self, layer_type: type[nn.RNNBase]) -> None:
+        super().__init__(layer_type)
+        self.layer = layer_type(16, 24, 2, batch_first=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.layer(torch.relu(self.front(x)).mT)[1][-1])  # type: ignore[no-any-return]
 
 
 def spotter(
-    kind: type[nn.RNNBase], steps: int, network_type: type[Spotter] = Spotter
+    layer_type: type[nn.RNNBase], steps: int, network_type: type[Spotter] = Spotter
 ) -> tuple[nn.Module, pretrim.Network]:
     torch.manual_seed(0)
-    model = as_if_trained(network_type(kind).eval())
+    model = as_if_trained(network_type(layer_type).eval())
     return model, pretrim.analyze(model, torch.zeros(1, 12, steps))
 
 
-@pytest.mark.parametrize(("kind", "network_type"), [(nn.LSTM, Spotter), (nn.GRU, LastOfTwo)])
-def test_a_recurrent_layer_is_unrolled_step_by_step(kind: type[nn.RNNBase], network_type: type[Spotter]) -> None:
+@pytest.mark.parametrize(("layer_type", "network_type"), [(nn.LSTM, Spotter), (nn.GRU, LastOfTwo)])
+def test_a_recurrent_layer_is_unrolled_step_by_step(layer_type: type[nn.RNNBase], network_type: type[Spotter]) -> None:
     """File and arena are within 3 %; every step adds several times the layer's weights to them."""
-    model, network = spotter(kind, 4, network_type)
+    model, network = spotter(layer_type, 4, network_type)
     content = litert_file(model, torch.randn(4, 12, 4))
     assert int(artifact_cost(network)(network.dense)) == pytest.approx(len(content), rel=0.03)
     assert int(arena_cost(network)(network.dense)) == pytest.approx(micro.arena(content).total_bytes, rel=0.03)

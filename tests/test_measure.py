@@ -208,7 +208,7 @@ def result(**changes: Any) -> list[dict[str, Any]]:
         (answer(memory_peak_bytes="much"), "at $.memory_peak_bytes, expected `int | null`, got `str`"),
     ],
 )
-def test_a_damaged_answer(text: str, message: str) -> None:
+def test_a_damaged_answer_of_the_worker_is_refused(text: str, message: str) -> None:
     with pytest.raises(MeasureError) as caught:
         parse_answer(text, 1)
     assert message in str(caught.value) and "\n" not in str(caught.value)

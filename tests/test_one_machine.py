@@ -58,27 +58,25 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_latencies_of_a_board_come_from_its_own_model(study: Study, call: Call) -> None:
-    """Latencies of this machine say nothing about a board: refused without a runtime, predicted with one."""
+    """0.4 ms on this machine says nothing about a board: refused without a runtime, predicted with one."""
     command = ("recommend", study.path, "--device", "stm32h743", "--latency", "0.4ms")
     code, output, errors = call(*command)
     assert (code, output) == (2, "") and "The time on stm32h743 is predicted, and depends on the runtime most" in errors
     network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
     time = board_time(network, board("stm32h743"), "st-edge-ai")
     widths = {trial.key: (trial.record or {})["widths"] for trial in study.trials}
-    board_latencies = {key: int(time.cost(torch.tensor(row).numpy())) * 1e-9 for key, row in widths.items()}
-    median = sorted(board_latencies.values())[1]
+    on_board = {key: int(time.cost(torch.tensor(row).numpy())) * 1e-9 for key, row in widths.items()}
+    median = sorted(on_board.values())[1]
     code, output, errors = call(*command[:-1], f"{median * 1e9:.0f}ns", "--runtime", "st-edge-ai", "--json")
     assert code == 0, errors
     record = json.loads(output)
     assert record["fitting"] == 2 and record["latency_of"].startswith("stm32h743 (Cortex-M7, 480 MHz), X-CUBE-AI 8.1")
     key = record["best"]["key"]
     assert (
-        record["best"]["takes"]["latency"] == pytest.approx(board_latencies[key], abs=2e-9)
-        and board_latencies[key] <= median + 2e-9
+        record["best"]["takes"]["latency"] == pytest.approx(on_board[key], abs=2e-9) and on_board[key] <= median + 2e-9
     )
-    code, output, _ = call(
-        *command[:-1], "0.5x", "--runtime", "st-edge-ai"
-    )  # relative to the dense network's time on the board
+    # 0.5x is relative to the dense network's time on the board.
+    code, output, _ = call(*command[:-1], "0.5x", "--runtime", "st-edge-ai")
     assert code == 0 and "X-CUBE-AI 8.1, int8, one core: fitted on 21 networks: predicted, 0.88 to 1.24 of it" in output
 
 

@@ -191,7 +191,7 @@ def test_a_trial_on_another_machine_is_taken_over_when_it_is_silent(
     assert not remote.finish(trial.key, record()), "it came back too late"
 
 
-def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -> None:
+def test_a_trial_whose_process_dies_repeatedly_has_failed(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     store.add(ASKED[:1])
     for _ in range(table.MOST_TRIES):
@@ -323,10 +323,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     folder = tmp_path_factory.mktemp("undisturbed") / "study"
     store = make_study(folder, SETTINGS)
     store.add(ASKED)
-    seen: list[Status] = []
-    sweep(folder, store, workers=2, on_status=seen.append)
+    statuses: list[Status] = []
+    sweep(folder, store, workers=2, on_status=statuses.append)
     assert store.counts()["done"] == len(ASKED)
-    assert sum(len(status.finished) for status in seen) == len(ASKED) and seen[-1].left == 0
+    assert sum(len(status.finished) for status in statuses) == len(ASKED) and statuses[-1].left == 0
     return folder, results(store)
 
 
@@ -420,7 +420,7 @@ def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
     assert sorted(trial.state.name for trial in study.get_trials()) == ["COMPLETE", "FAIL"]
 
 
-def test_optuna_takes_whatever_rounding_a_trial_has(tmp_path: Path) -> None:
+def test_any_rounding_step_of_a_trial_is_exported_to_optuna(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     store.add([TrialSpec("macs", 0.5, "macs", round_to=8), TrialSpec("macs", 0.5, "macs", round_to=128)])
     optuna_export = OptunaExport(store, SETTINGS)
@@ -539,7 +539,7 @@ def test_a_study_in_postgresql(postgresql: str, undisturbed: tuple[Path, dict[st
         connection.close()
 
 
-def test_a_restart_of_the_database_is_waited_for(postgresql: str, tmp_path: Path) -> None:
+def test_workers_wait_for_a_restart_of_the_database(postgresql: str, tmp_path: Path) -> None:
     """Trials are claimed, stored and published to Optuna while the server stops and is back a second later."""
     store = make_study(tmp_path / "study", SETTINGS, postgresql, "restarted")
     store.add(ASKED)

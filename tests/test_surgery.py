@@ -420,9 +420,8 @@ def test_half_precision_is_kept() -> None:
 def test_size_attributes_of_torch_layers_are_updated() -> None:
     layers = [conv(3, 8), nn.BatchNorm2d(8), nn.PReLU(8), conv(8, 8, groups=8), nn.GroupNorm(4, 8), nn.Flatten()]
     model = nn.Sequential(*layers, nn.Linear(512, 10), nn.Linear(10, 2))
-    slim = plan_of_widths(pretrim.analyze(model, IMAGE), [1, 7]).apply(
-        model
-    )  # the 4 groups of 2 channels are cut to 1 channel each
+    # The 4 groups of 2 channels are cut to 1 channel each.
+    slim = plan_of_widths(pretrim.analyze(model, IMAGE), [1, 7]).apply(model)
     assert (slim[0].in_channels, slim[0].out_channels, slim[1].num_features, slim[2].num_parameters) == (3, 4, 4, 4)
     assert (slim[3].groups, slim[3].in_channels, slim[3].out_channels, slim[4].num_channels) == (4, 4, 4, 4)
     assert (slim[6].in_features, slim[6].out_features, slim[7].in_features) == (256, 7, 7)
@@ -619,7 +618,7 @@ def damaged(plan: Plan, change: Callable[[dict[str, Any]], Any]) -> dict[str, An
         *("example none", "version 2", "no version", "another format"),
     ],
 )
-def test_damaged_plans(plan: Plan, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+def test_damaged_plans_are_refused(plan: Plan, change: Callable[[dict[str, Any]], Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         Plan.from_json(damaged(plan, change))
 
@@ -687,7 +686,7 @@ class FixedTransform(nn.Module):
 
 
 @pytest.mark.parametrize("weights", ["fresh", "inherit"])
-def test_a_layer_whose_weight_is_a_buffer(weights: str) -> None:
+def test_a_layer_whose_weight_is_a_buffer_is_slimmed(weights: str) -> None:
     model = FixedTransform()
     slim = pretrim.analyze(model, torch.zeros(1, 3, 8, 8)).plan(macs="0.5x").apply(model, weights)
     assert slim(torch.zeros(2, 3, 8, 8)).shape == (2, 4)
