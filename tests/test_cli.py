@@ -832,11 +832,8 @@ def test_a_data_folder_that_is_empty_or_has_one_class_is_refused(call: Call, tra
     (data / "dog").mkdir()
     for number in range(4):
         Image.new("L", (8, 8), 200 + number).save(data / "dog" / f"{number}.png")
-    other_classes = call("evaluate", trained, "--data", data)
-    assert (other_classes.code, "Expected the run's classes (0, 1, 2, 3, 4, ... 10 in all)" in other_classes.error) == (
-        1,
-        True,
-    )
+    other = call("evaluate", trained, "--data", data)
+    assert (other.code, "Expected the run's classes (0, 1, 2, 3, 4, ... 10 in all)" in other.error) == (1, True)
 
 
 def test_a_damaged_run_gives_a_one_line_error(call: Call, trained: Path, tmp_path: Path) -> None:

@@ -125,13 +125,7 @@ def test_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTION", str(write_coco(tmp_path / "objects", {"train": 120, "test": 24})))
     file = EXAMPLES / "detection" / "detector.py"
     run = pretrim.compress(
-        f"{file}:build",
-        task=f"{file}:Detection",
-        output=tmp_path / "run",
-        epochs=16,
-        batch_size=8,
-        lr=0.05,
-        **BASE,
+        f"{file}:build", task=f"{file}:Detection", output=tmp_path / "run", epochs=16, batch_size=8, lr=0.05, **BASE
     )
     assert run.metric.name == "ap50"
     assert run.score is not None and run.score > 0.5
@@ -179,11 +173,7 @@ def ssdlite(monkeypatch: pytest.MonkeyPatch, folder: Path, counts: dict[str, int
 def test_ssdlite_through_sweep_recommend_report_and_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ssdlite(monkeypatch, tmp_path / "objects", {"train": 20, "test": 6})
     file = EXAMPLES / "ssdlite" / "ssdlite.py"
-    quick = {name: value for name, value in BASE.items() if name != "macs"} | {
-        "epochs": 1,
-        "batch_size": 8,
-        "lr": 0.05,
-    }
+    quick = {name: value for name, value in BASE.items() if name != "macs"} | {"epochs": 1, "batch_size": 8, "lr": 0.05}
     task = {"task": f"{file}:Detection"}
     study = pretrim.sweep(f"{file}:build", output=tmp_path / "s", keep=[0.6, 0.5], modes="balanced", **task, **quick)
     assert [trial.state for trial in study.trials] == ["done"] * 3

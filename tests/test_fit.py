@@ -178,14 +178,10 @@ def test_an_exported_file_is_checked_against_the_limit_on_its_time(tmp_path: Pat
     target = find_target(TargetOptions(device="stm32h743"), {}, Search())
     artifact = export(small(), tmp_path / "m.tflite", "litert", images=images(8), calibration=images(8))
     reporter = Recording()
-    on_board_record = on_board(replace(artifact, plan=plan), target, reporter)
-    assert on_board_record is not None and on_board_record["time"]["runtime"] == plan["device"]["times"][0]["runtime"]
-    message = f"its predicted time is {on_board_record['time']['ns'] * 1e-6:.3g} ms, more than the limit of"
-    assert (
-        len(on_board_record["problems"]) == 1
-        and on_board_record["problems"][0].startswith(message)
-        and message in reporter.lines[0]
-    )
+    record = on_board(replace(artifact, plan=plan), target, reporter)
+    assert record is not None and record["time"]["runtime"] == plan["device"]["times"][0]["runtime"]
+    message = f"its predicted time is {record['time']['ns'] * 1e-6:.3g} ms, more than the limit of"
+    assert len(record["problems"]) == 1 and record["problems"][0].startswith(message) and message in reporter.lines[0]
     other_board = find_target(TargetOptions(device="stm32f407"), {}, Search())
     assert time_limit(other_board, plan) is None and time_limit(target, None) is None
 

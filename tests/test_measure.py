@@ -70,13 +70,13 @@ def test_a_provider_that_is_missing_is_refused(
 ) -> None:
     """ONNX Runtime here has no GPU support; the time of the CPU is never reported as that of another provider."""
     command = ("measure", artifacts["small"].path, "--runs", "2", "--processes", "1")
-    code, output, errors = call(*command, "--provider", "cuda")
-    assert (code, output) == (
+    code, out, errors = call(*command, "--provider", "cuda")
+    assert (code, out) == (
         2,
         "",
     ) and "by --provider cuda, but it took CPUExecutionProvider: install its build" in errors
-    code, output, errors = call(*command)
-    assert code == 0 and "2 runs in 1 process;" in output and re.search(r"\d us ", output)
+    code, out, errors = call(*command)
+    assert code == 0 and "2 runs in 1 process;" in out and re.search(r"\d us ", out)
 
 
 def test_statistics_of_latencies_by_hand() -> None:
@@ -142,13 +142,8 @@ def run_worker(command: list[str]) -> None:
 
 def test_the_worker_disables_the_telemetry_of_onnx_runtime(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     """When it does, it first leaves a session file, ``.ses``, in the temporary folder."""
-    artifact = {
-        "path": str(artifacts["small"].path),
-        "runtime": "onnx",
-        "shape": [1, 3, 40, 40],
-        "data_type": "float32",
-    }
-    request = {"artifacts": [artifact], "threads": 1, "providers": [], "runs": 1, "rounds": 1, "warmup_s": 0}
+    item = {"path": str(artifacts["small"].path), "runtime": "onnx", "shape": [1, 3, 40, 40], "data_type": "float32"}
+    request = {"artifacts": [item], "threads": 1, "providers": [], "runs": 1, "rounds": 1, "warmup_s": 0}
     request_file, temporary = tmp_path / "request.json", tmp_path / "temporary"
     request_file.write_text(json.dumps(with_loaders(request)))
     temporary.mkdir()

@@ -54,18 +54,16 @@ def load_both(spec: str, **options: int) -> tuple[DataSet, DataSet]:
 def test_a_streamed_folder_has_the_same_images(folder: Path, options: dict[str, int]) -> None:
     in_memory, streamed = load_both(str(folder), **options)
     assert in_memory.to_json() == streamed.to_json() and in_memory.input_shape == streamed.input_shape
-    for split, streamed_split in zip(
+    for split, lazy in zip(
         (in_memory.train, in_memory.validation, in_memory.test),
         (streamed.train, streamed.validation, streamed.test),
         strict=True,
     ):
-        assert isinstance(streamed_split.images, Streamed) and len(split) == len(streamed_split)
-        assert torch.equal(split.images[:], streamed_split.images[:]) and torch.equal(
-            split.labels, streamed_split.labels
-        )
+        assert isinstance(lazy.images, Streamed) and len(split) == len(lazy)
+        assert torch.equal(split.images[:], lazy.images[:]) and torch.equal(split.labels, lazy.labels)
         indices = torch.tensor([3, 0, 2])
-        assert torch.equal(split.images[indices], streamed_split.images[indices])
-        assert torch.equal(split.take(indices.numpy()).images[:], streamed_split.take(indices.numpy()).images[:])
+        assert torch.equal(split.images[indices], lazy.images[indices])
+        assert torch.equal(split.take(indices.numpy()).images[:], lazy.take(indices.numpy()).images[:])
 
 
 def test_a_streamed_parquet_set_has_the_same_images(tmp_path: Path) -> None:
