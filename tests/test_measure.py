@@ -70,12 +70,9 @@ def test_a_provider_that_is_missing_is_refused(
 ) -> None:
     """ONNX Runtime here has no GPU support; the time of the CPU is never reported as that of another provider."""
     command = ("measure", artifacts["small"].path, "--runs", "2", "--processes", "1")
-    code, out, errors = call(*command, "--provider", "cuda")
-    assert (code, out) == (
-        2,
-        "",
-    ) and "by --provider cuda, but it took CPUExecutionProvider: install its build" in errors
-    code, out, errors = call(*command)
+    code, out, error = call(*command, "--provider", "cuda")
+    assert (code, out) == (2, "") and "by --provider cuda, but it took CPUExecutionProvider: install its build" in error
+    code, out, error = call(*command)
     assert code == 0 and "2 runs in 1 process;" in out and re.search(r"\d us ", out)
 
 
