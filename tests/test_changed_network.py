@@ -1,4 +1,4 @@
-"""A network whose file was changed: names and shapes of parameters are as before, and what it computes is not."""
+"""Networks whose file was edited: the parameters have the same names and shapes, but the computation differs."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def net(tmp_path: Path) -> Callable[[str], str]:
 
 
 class Stopping(Silent):
-    """Ctrl-C in the second epoch."""
+    """A reporter that sends SIGINT in the second epoch."""
 
     @contextmanager
     def training(self, name: str) -> Iterator[Callable[[Progress], None]]:
@@ -71,20 +71,23 @@ def test_a_run_is_refused_with_a_changed_file_and_the_change_is_named(
     assert pretrim.open_run(run, model=net("ReLU()")).evaluate("digits").accuracy == accuracy
     record = (run / "run.json").read_text()
     (run / "run.json").write_text(record.replace(f'"torch": "{torch.__version__}"', '"torch": "2.0.0"'))
-    with pytest.warns(UserWarning, match=CHANGED):  # another torch may trace it in other operators
+    with pytest.warns(UserWarning, match=CHANGED):  # another version of torch may trace other operators
         pretrim.open_run(run, model=net("Sigmoid()"))
 
 
 @pytest.mark.parametrize(
-    ("was", "now"), [("LeakyReLU(0.1)", "LeakyReLU(0.2)"), ("ReLU()", "Identity()"), ("Dropout(0.1)", "Dropout(0.2)")]
+    ("before", "after"),
+    [("LeakyReLU(0.1)", "LeakyReLU(0.2)"), ("ReLU()", "Identity()"), ("Dropout(0.1)", "Dropout(0.2)")],
 )
-def test_what_a_network_computes_is_known_by_its_operators(net: Callable[[str], str], was: str, now: str) -> None:
-    first, again, other = (open_model(net(kind), (1, 8, 8), 10) for kind in (was, was, now))
-    assert first.forward == again.forward != other.forward
+def test_a_changed_operator_changes_the_forward_but_not_the_fingerprint(
+    net: Callable[[str], str], before: str, after: str
+) -> None:
+    first, same, other = (open_model(net(kind), (1, 8, 8), 10) for kind in (before, before, after))
+    assert first.forward == same.forward != other.forward
     assert first.network.fingerprint == other.network.fingerprint
 
 
-def test_a_study_is_of_the_file_as_it_was(net: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_study_refuses_a_changed_file(net: Callable[[str], str], tmp_path: Path) -> None:
     dense = open_model(net("ReLU()"), (1, 8, 8), 10)
     config = replace(SETTINGS, model=net("ReLU()"), forward=dense.forward or {})
     make_study(tmp_path / "study", config)
@@ -105,31 +108,31 @@ def small() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
 
 
-def test_every_flipped_bit_of_a_training_state_is_seen(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_training_state_is_detected(tmp_path: Path) -> None:
     data, state = load_data("digits", image_size=8, limit=60), tmp_path / "state"
     train(small(), data, Recipe(epochs=1, batch_size=32), checkpoint=state)
     content = state.read_bytes()
     states.read(state)
-    for place in [*range(0, 400, 7), *range(400, len(content), 997), len(content) - 1]:
+    for position in [*range(0, 400, 7), *range(400, len(content), 997), len(content) - 1]:
         damaged = bytearray(content)
-        damaged[place] ^= 1
+        damaged[position] ^= 1
         state.write_bytes(damaged)
         with pytest.raises(PretrimError):
             states.read(state)
 
 
-def test_a_state_of_a_gpu_goes_on_on_a_cpu_and_says_so(tmp_path: Path) -> None:
+def test_a_training_state_from_a_gpu_is_resumed_on_a_cpu(tmp_path: Path) -> None:
     data, state = load_data("digits", image_size=8, limit=60), tmp_path / "state"
     recipe = Recipe(epochs=2, batch_size=32)
     train(small(), data, recipe, checkpoint=state)
-    kept = states.read(state)
-    of_gpu = replace(kept, epochs=kept.epochs[:1], execution=replace(kept.execution, device="cuda:0"))
-    states.write(of_gpu, state)
+    saved = states.read(state)
+    gpu_state = replace(saved, epochs=saved.epochs[:1], execution=replace(saved.execution, device="cuda:0"))
+    states.write(gpu_state, state)
     assert train(small(), data, recipe, checkpoint=state, resume=True).execution.device == "cpu"
     assert states.read(state).execution.device == "cpu"
 
 
-def test_a_renamed_folder_of_data_is_the_same_data(tmp_path: Path) -> None:
+def test_training_is_resumed_if_the_data_folder_was_renamed(tmp_path: Path) -> None:
     data, state = load_data("digits", image_size=8, limit=60), tmp_path / "state"
     recipe = Recipe(epochs=2, batch_size=32)
     train(small(), data, recipe, checkpoint=state)
@@ -140,7 +143,7 @@ def test_a_renamed_folder_of_data_is_the_same_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> None:
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
     weights = small().state_dict()
     weights["3.weight"][0, 0] = value
     save_file(weights, tmp_path / "weights.safetensors")

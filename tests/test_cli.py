@@ -1,4 +1,4 @@
-"""The command line: exit codes, the text of every error, and that what it prints is what the library says."""
+"""Tests of the command line: exit codes, error messages, and output that agrees with the library."""
 
 import errno
 import json
@@ -91,7 +91,7 @@ class Result:
 
     @property
     def error(self) -> str:
-        """The one line that starts with "error: "."""
+        """The only line that starts with "error: "; it must be the last one."""
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1 and self.err.splitlines()[-1] == lines[0], self.err
         assert "Traceback" not in self.err
@@ -107,17 +107,17 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 
     def run(*arguments: object) -> Result:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
+        with pytest.raises(SystemExit) as exit_info:
             main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
-        return Result(int(end.value.code or 0), captured.out, captured.err)
+        return Result(int(exit_info.value.code or 0), captured.out, captured.err)
 
     return run
 
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's file."""
+    """A user's file with several networks."""
     path = tmp_path_factory.mktemp("user") / "net.py"
     path.write_text(NET)
     return path
@@ -125,16 +125,16 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a built-in network."""
-    run = tmp_path_factory.mktemp("runs") / "run"
+    """The folder of a finished run with a built-in network."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
     arguments = ["compress", "resnet20", "--data", "digits", *SMALL, "--macs", "0.5x", "--epochs", "2"]
     with pytest.raises(SystemExit) as end:
-        main([*arguments, "--batch-size", "32", "-o", str(run)])
+        main([*arguments, "--batch-size", "32", "-o", str(folder)])
     assert not end.value.code
-    return run
+    return folder
 
 
-# ---------------------------------------------------------------------------------------- the outside
+# ---------------------------------------------------------------------------------------- the command itself
 
 
 def test_help_does_not_import_torch() -> None:
@@ -143,13 +143,13 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_python_m_pretrim_is_the_command_line() -> None:
-    done = subprocess.run([sys.executable, "-m", "pretrim", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0
+    result = subprocess.run([sys.executable, "-m", "pretrim", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
     for command in ("profile", "plan", "compress", "evaluate", "predict"):
-        assert f"\n│ {command} " in done.stdout
+        assert f"\n│ {command} " in result.stdout
 
 
-def test_the_list_of_commands_cuts_no_sentence(call: Call) -> None:
+def test_the_list_of_commands_shows_whole_sentences(call: Call) -> None:
     lines = call("--help").out.partition("─ Commands ")[2].splitlines()[1:]
     commands = [line.strip("│ ") for line in lines if line.startswith("│") and not line.startswith("│ --")]
     assert len(commands) == 17
@@ -157,8 +157,8 @@ def test_the_list_of_commands_cuts_no_sentence(call: Call) -> None:
 
 
 @pytest.mark.parametrize("command", [name for name in app if not name.startswith("-")])
-def test_texts_of_the_help_are_one_line_in_the_source(command: str) -> None:
-    """The help would show the indentation of a second line, and break there whatever the terminal's width."""
+def test_help_texts_are_single_lines_in_the_source(command: str) -> None:
+    """The help would show the indentation of a second line and break there regardless of the terminal's width."""
     assert not re.search(r"\S\n\S", app[command].help)
     arguments = app[command].assemble_argument_collection(parse_docstring=True)
     texts = [argument.parameter.help or "" for argument in arguments]
@@ -166,7 +166,7 @@ def test_texts_of_the_help_are_one_line_in_the_source(command: str) -> None:
     assert not [text for text in texts if "\n" in text]
 
 
-def test_help_has_every_option_once_in_sections(call: Call) -> None:
+def test_help_shows_every_option_once_and_in_sections(call: Call) -> None:
     text = call("compress", "--help").out
     titles = ["Arguments", "Parameters", "Limits", "Device and runtime", "How widths are chosen"]
     titles += ["Advanced: the paper's sampling", "Data", "Training", "Where to train"]
@@ -192,50 +192,50 @@ def test_help_has_every_option_once_in_sections(call: Call) -> None:
 
 
 def test_options_of_earlier_versions_keep_working_with_a_notice(call: Call) -> None:
-    said = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "--mode", "macs", "--weights", "adaptive", "--json")
-    assert said.json["options"]["share_update"] == "adaptive"
-    assert said.err == "note: --weights is now called --share-update\n"
-    said = call("compress", "resnet20", *SMALL, "--data", "nowhere", "--macs", "0.5x", "--with-dense", "-o", "x")
-    assert said.err.startswith("note: --with-dense is now called --dense\n") and said.code == 2
+    result = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "--mode", "macs", "--weights", "adaptive", "--json")
+    assert result.json["options"]["share_update"] == "adaptive"
+    assert result.err == "note: --weights is now called --share-update\n"
+    result = call("compress", "resnet20", *SMALL, "--data", "nowhere", "--macs", "0.5x", "--with-dense", "-o", "x")
+    assert result.err.startswith("note: --with-dense is now called --dense\n") and result.code == 2
 
 
-@pytest.mark.parametrize("more", [(), ("--json",)])
-def test_a_reader_that_leaves_is_told_by_the_exit_code_alone(more: tuple[str, ...]) -> None:
-    """As of a shell's own commands, ``pretrim devices | head -1`` ends with 141, and says nothing."""
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_closed_pipe_gives_exit_code_141_and_no_message(options: tuple[str, ...]) -> None:
+    """``pretrim devices | head -1`` ends with exit code 141 and prints nothing, like the usual shell commands."""
     read, write = os.pipe()
     os.close(read)
     try:
-        command = [sys.executable, "-m", "pretrim", "devices", *more]
-        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "pretrim", "devices", *options]
+        result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     finally:
         os.close(write)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert (result.returncode, result.stderr) == (141, "")
 
 
-@pytest.mark.parametrize("more", [(), ("--json",)])
-def test_a_full_stdout_is_one_line(more: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_full_stdout_gives_a_one_line_error(options: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "pretrim", "devices", *more]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    said = "error: Cannot use a file or stream: No space left on device. Check its permissions and the free space."
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and done.stderr.startswith(said), done.stderr
+        command = [sys.executable, "-m", "pretrim", "devices", *options]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    message = "error: Cannot use a file or stream: No space left on device. Check its permissions and the free space."
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1) and result.stderr.startswith(message), result.stderr
 
 
-def test_names_that_the_terminal_lacks_are_shown_all_the_same(tmp_path: Path) -> None:
+def test_names_that_the_terminal_cannot_encode_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NET.replace("[red]bold[/red]", r"\xe4\udce9"))
     command = [sys.executable, "-m", "pretrim", "profile", f"{tmp_path}/net.py:named", *SMALL]
     for encoding in ("ascii", "utf-8"):
-        done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
-        assert (done.returncode, b"\\udce9" in done.stdout) == (0, True), done.stderr
+        result = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+        assert (result.returncode, b"\\udce9" in result.stdout) == (0, True), result.stderr
 
 
-def test_a_folder_of_others_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:  # root is refused nothing
+def test_a_folder_without_permission_gives_a_one_line_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:  # root is never refused, so fake it
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "stat", refused)
-    done = call("profile", "theirs/net.py:build", *SMALL)
-    assert (done.code, "theirs/net.py: Permission denied" in done.error) == (1, True)
+    result = call("profile", "theirs/net.py:build", *SMALL)
+    assert (result.code, "theirs/net.py: Permission denied" in result.error) == (1, True)
 
 
 def test_version(call: Call) -> None:
@@ -243,7 +243,7 @@ def test_version(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("profile",), "MODEL is missing. `pretrim profile -h` shows"),
         (("profile", "resnet20", "--colour"), "Unknown option: --colour. `pretrim profile -h` shows how it is used."),
@@ -252,20 +252,20 @@ def test_version(call: Call) -> None:
         (("profil",), 'Unknown command "profil". Did you mean "profile"? '),
     ],
 )
-def test_wrong_options_are_one_line_and_exit_2(call: Call, arguments: tuple[str, ...], said: str) -> None:
-    done = call(*arguments)
-    assert done.code == 2 and done.error.startswith(f"error: {said}") and done.err.count("\n") == 1
+def test_wrong_options_give_one_line_and_exit_code_2(call: Call, arguments: tuple[str, ...], message: str) -> None:
+    result = call(*arguments)
+    assert result.code == 2 and result.error.startswith(f"error: {message}") and result.err.count("\n") == 1
 
 
-def test_without_arguments_it_shows_its_help(call: Call) -> None:
+def test_without_arguments_the_help_is_shown(call: Call) -> None:
     assert (call().code, call().out) == (0, call("--help").out)
 
 
 def test_choices_and_defaults_are_those_of_the_library(call: Call) -> None:
-    """They are written once: in the core's options, which the help reads."""
+    """Choices and defaults are defined once, in the options of the planner; the help reads them from there."""
     text = " ".join(call("plan", "--help").out.replace("│", " ").split())
-    for name, kind in (("mode", Method), ("step", Step), ("share-update", ShareUpdate), ("coupling", Coupling)):
-        choices, default = ", ".join(get_args(kind)), getattr(Options, name.replace("-", "_"))
+    for name, literal in (("mode", Method), ("step", Step), ("share-update", ShareUpdate), ("coupling", Coupling)):
+        choices, default = ", ".join(get_args(literal)), getattr(Options, name.replace("-", "_"))
         assert re.search(rf"--{name} CHOICE .*?\[choices: {choices}\] \[default: {default}\]", text), name
     assert f"choices: {', '.join(get_args(DType))}" in text
     assert target.ROUND_TO == Options().round_to  # the default of --round-to is the device's, or this
@@ -274,55 +274,58 @@ def test_choices_and_defaults_are_those_of_the_library(call: Call) -> None:
 
 
 def interruptible(*command: str) -> subprocess.Popen[str]:
-    """A command that heeds Ctrl-C also where a shell runs this in the background, which ignores it for its children.
+    """Start a command that reacts to Ctrl-C even if a shell runs these tests in the background.
 
-    A handler of this process becomes the default action of the child's. Not by `preexec_fn`: that forks, and JAX, which
-    another test of the process may have imported, warns of it.
+    A background shell makes its children ignore SIGINT. A signal that has a handler in this process is reset to its
+    default action in the child. `preexec_fn` would also work, but it forks, and JAX, which another test in this process
+    may have imported, warns about that.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous_handler)
 
 
-@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_is_one_line_and_its_exit_code(tmp_path: Path, by: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_gives_one_line_and_its_exit_code(
+    tmp_path: Path, signal_number: signal.Signals, code: int
+) -> None:
     command = [sys.executable, "-m", "pretrim", "compress", "resnet20", "--data", "digits", "--macs", "0.5x"]
     with interruptible(*command, "-o", str(tmp_path / "run")) as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("data: "):
             assert process.poll() is None
         time.sleep(0.2)
-        process.send_signal(by)
-        last = process.stderr.read().splitlines()[-1]
-    assert (process.returncode, last) == (code, "error: Interrupted.")
+        process.send_signal(signal_number)
+        last_line = process.stderr.read().splitlines()[-1]
+    assert (process.returncode, last_line) == (code, "error: Interrupted.")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("at", ["cyclopts", "pretrim.jobs"])
-def test_an_interruption_while_it_starts_is_one_line(tmp_path: Path, at: str) -> None:
-    """Ctrl-C comes while a package of the command line is imported."""
+@pytest.mark.parametrize("module", ["cyclopts", "pretrim.jobs"])
+def test_an_interruption_during_imports_gives_one_line(tmp_path: Path, module: str) -> None:
+    """Ctrl-C arrives while the command line is importing a package."""
     (tmp_path / "sitecustomize.py").write_text(f"""
 import os, signal, sys
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
-        if name == {at!r}:
+        if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupting())
 """)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # of tests that run in the background, too
+    previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # if tests run in the background
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "pretrim", "devices"],
             capture_output=True,
             text=True,
             env=os.environ | {"PYTHONPATH": path},
         )
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: Interrupted.\n")
+        signal.signal(signal.SIGINT, previous_handler)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "error: Interrupted.\n")
 
 
 def test_the_installed_command_is_the_one_that_is_tested() -> None:
@@ -330,15 +333,15 @@ def test_the_installed_command_is_the_one_that_is_tested() -> None:
     assert project["project"]["scripts"] == {"pretrim": f"{command_line.__module__}:{command_line.__name__}"}
 
 
-def test_placeholders_of_options_say_what_is_typed(call: Call) -> None:
-    """None shows a type of Python's."""
+def test_placeholders_of_options_are_not_python_types(call: Call) -> None:
+    """No placeholder is the name of a Python type."""
     for name in ("profile", "plan", "compress", "slim", "export", "measure", "sweep", "recommend", "report"):
-        out = call(name, "--help").out
-        assert not re.search(r"MAPPING|STR\.\.\.|ANY\]|\bLITERAL|\bTUPLE", out), name
+        output = call(name, "--help").out
+        assert not re.search(r"MAPPING|STR\.\.\.|ANY\]|\bLITERAL|\bTUPLE", output), name
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "wanted"),
+    ("option", "value", "expected"),
     [
         ("--epochs", "1.5", "a whole number"),
         ("--seed", "0.5", "a whole number"),
@@ -348,13 +351,17 @@ def test_placeholders_of_options_say_what_is_typed(call: Call) -> None:
         ("--lr", "0,1", "a number"),
     ],
 )
-def test_a_number_that_is_none_is_never_rounded(call: Call, option: str, value: str, wanted: str) -> None:
+def test_values_that_are_not_valid_numbers_are_refused_not_rounded(
+    call: Call, option: str, value: str, expected: str
+) -> None:
     result = call("compress", "resnet20", "--data", "digits", "--macs", "0.5x", "-o", "/nowhere/run", option, value)
-    said = f'error: Invalid value for {option}: expected {wanted}, but got "{value}". `pretrim compress -h` shows how'
-    assert (result.code, result.out) == (2, "") and result.error.startswith(said)
+    message = (
+        f'error: Invalid value for {option}: expected {expected}, but got "{value}". `pretrim compress -h` shows how'
+    )
+    assert (result.code, result.out) == (2, "") and result.error.startswith(message)
 
 
-def test_a_whole_number_may_be_written_with_a_point(call: Call) -> None:
+def test_an_integer_may_be_written_with_a_decimal_point(call: Call) -> None:
     result = call("plan", "resnet20", "--macs", "0.5x", "--round-to", "4.0", "--json")
     assert result.code == 0 and json.loads(result.out)["options"]["round_to"] == 4
 
@@ -380,60 +387,60 @@ def test_profile_totals_equal_an_independent_count(call: Call, name: str) -> Non
 
 
 def test_profile_prints_layers_groups_and_frozen_layers(call: Call) -> None:
-    out = call("profile", "resnet20").out
-    for said in ("stem.0", "stages.2.2.conv2", "40.8 M", "40,813,184", "192 KiB", "the network's output", "█"):
-        assert said in out
-    assert "stem.0, stages.0.0.conv2, stages.0.1.conv2, stages.0.2.conv2" in out
+    output = call("profile", "resnet20").out
+    for text in ("stem.0", "stages.2.2.conv2", "40.8 M", "40,813,184", "192 KiB", "the network's output", "█"):
+        assert text in output
+    assert "stem.0, stages.0.0.conv2, stages.0.1.conv2, stages.0.2.conv2" in output
 
 
-def test_markup_in_a_layers_name_is_text(call: Call, net: Path) -> None:
+def test_markup_in_the_name_of_a_layer_is_printed_literally(call: Call, net: Path) -> None:
     result = call("profile", f"{net}:named", *SMALL)
     assert "[red]bold[/red]" in result.out
     assert "[red]bold[/red]" in call("plan", f"{net}:named", *SMALL, "--macs", "0.5x").out
 
 
-def test_what_a_model_prints_is_no_result(call: Call, net: Path) -> None:
-    said = call("profile", f"{net}:chatty", *SMALL, "--json")
-    assert said.json["totals"] == call("profile", f"{net}:build", *SMALL, "--json").json["totals"]
-    assert "building!" in said.err and "forward!" in said.err
+def test_output_printed_by_a_model_goes_to_stderr(call: Call, net: Path) -> None:
+    result = call("profile", f"{net}:chatty", *SMALL, "--json")
+    assert result.json["totals"] == call("profile", f"{net}:build", *SMALL, "--json").json["totals"]
+    assert "building!" in result.err and "forward!" in result.err
 
 
-def test_int8_profile_counts_bytes_of_int8(call: Call) -> None:
-    whole, small = (call("profile", "resnet20", *SMALL, "--dtype", d, "--json").json for d in ("float32", "int8"))
-    assert whole["totals"]["activation_bytes"] == 4 * small["totals"]["activation_bytes"]
+def test_an_int8_profile_counts_one_byte_per_value(call: Call) -> None:
+    float32, int8 = (call("profile", "resnet20", *SMALL, "--dtype", d, "--json").json for d in ("float32", "int8"))
+    assert float32["totals"]["activation_bytes"] == 4 * int8["totals"]["activation_bytes"]
 
 
 # ---------------------------------------------------------------------------------------- plan
 
 
-def test_plan_is_printed_written_and_carries_its_model(call: Call, tmp_path: Path) -> None:
+def test_a_plan_is_printed_and_written_and_names_its_model(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     result = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "-o", path)
-    made = Plan.load(path)
-    assert made.model == {"name": "resnet20", "arguments": {"in_channels": 1}}
-    assert made.slim["macs"] <= 0.5 * made.dense["macs"]
+    plan = Plan.load(path)
+    assert plan.model == {"name": "resnet20", "arguments": {"in_channels": 1}}
+    assert plan.slim["macs"] <= 0.5 * plan.dense["macs"]
     assert "0.5x" in result.out and "stages.2.0.conv2" in result.out
     to_stdout = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "-o", "-")
-    assert to_stdout.json == made.to_json() and "stages.2.0.conv2" in to_stdout.err
+    assert to_stdout.json == plan.to_json() and "stages.2.0.conv2" in to_stdout.err
     as_json = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "--json")
-    assert as_json.json == made.to_json() and as_json.err == ""
+    assert as_json.json == plan.to_json() and as_json.err == ""
 
 
 def test_a_pipe_is_written_to_and_not_replaced(call: Call, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    said = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "-o", tmp_path / "pipe", "--json")
-    assert json.loads(os.read(reading, 1 << 16)) == said.json and (tmp_path / "pipe").is_fifo()
-    os.close(reading)
+    read_end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    result = call("plan", "resnet20", *SMALL, "--macs", "0.5x", "-o", tmp_path / "pipe", "--json")
+    assert json.loads(os.read(read_end, 1 << 16)) == result.json and (tmp_path / "pipe").is_fifo()
+    os.close(read_end)
 
 
 def test_plan_passes_every_option_on(call: Call) -> None:
-    given = {"mode": "macs", "step": "filter", "fraction": 0.1, "share_update": "adaptive", "coupling": "mean"}
-    given |= {"round_to": 4, "min_width": 2, "seed": 3}
-    flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
+    options = {"mode": "macs", "step": "filter", "fraction": 0.1, "share_update": "adaptive", "coupling": "mean"}
+    options |= {"round_to": 4, "min_width": 2, "seed": 3}
+    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     limits = ["--params", "0.9x", "--macs", "0.6x", "--flash", "0.9x", "--ram", "0.9x", "--activation", "0.9x"]
     record = call("plan", "resnet20", *SMALL, *limits, "--dtype", "int8", "--json", *flags).json
-    assert {name: record["options"][name] for name in given} == given
+    assert {name: record["options"][name] for name in options} == options
     assert record["dtype"] == "int8"
     assert record["limits"].keys() == set(get_args(CostName))
 
@@ -441,7 +448,7 @@ def test_plan_passes_every_option_on(call: Call) -> None:
 # ---------------------------------------------------------------------------------------- compress and after
 
 
-def test_a_run_holds_its_results_and_nothing_pickled(trained: Path) -> None:
+def test_a_run_contains_its_results_and_no_pickles(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == [
         "README.md",
         "confusion.json",
@@ -462,7 +469,7 @@ def test_a_run_holds_its_results_and_nothing_pickled(trained: Path) -> None:
     assert counter.get_total_flops() / 2 == record.plan.slim["macs"] <= 0.5 * record.plan.dense["macs"]
 
 
-def test_evaluate_gives_the_accuracy_that_was_saved(call: Call, trained: Path) -> None:
+def test_evaluate_reproduces_the_saved_accuracy(call: Call, trained: Path) -> None:
     results = read(trained).results
     result = call("evaluate", trained, "--data", "digits", "--json")
     assert results is not None and result.json["accuracy"] == results["test_accuracy"] > 0.5
@@ -479,51 +486,51 @@ def test_predict_labels_images(call: Call, trained: Path, tmp_path: Path) -> Non
         Image.fromarray(test.images[number, 0].numpy()).save(paths[-1])
     record = call("predict", trained, *paths, "--top", "2", "--json").json
     assert [entry["image"] for entry in record] == [str(path) for path in paths]
-    right = [int(e["predictions"][0]["class"]) == int(t) for e, t in zip(record, test.labels[:20], strict=True)]
-    assert sum(right) > 10
+    correct = [int(e["predictions"][0]["class"]) == int(t) for e, t in zip(record, test.labels[:20], strict=True)]
+    assert sum(correct) > 10
     for entry in record:
         first, second = entry["predictions"]
         assert 1 >= first["probability"] >= second["probability"] >= 0
     assert "0.png" in call("predict", trained, paths[0]).out
 
 
-def test_predict_pads_as_the_data_set_did(call: Call, tmp_path: Path) -> None:
-    """28x28 images are trained on in a frame of zeros, so a file of one is shown to the network in that frame."""
+def test_predict_pads_images_like_the_data_set(call: Call, tmp_path: Path) -> None:
+    """Training pads 28x28 images with zeros, so `predict` must pad an image file in the same way."""
     random = np.random.default_rng(0)
     for part, count in (("train", 40), ("t10k", 4)):
         for name, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
             values = random.integers(0, 2 if len(shape) == 1 else 256, shape).astype(np.uint8)
-            head = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
-            (tmp_path / f"{part}-{name}-ubyte").write_bytes(head + values.tobytes())
+            header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+            (tmp_path / f"{part}-{name}-ubyte").write_bytes(header + values.tobytes())
     run = tmp_path / "run"
-    few = ("--epochs", "1", "--batch-size", "8")
-    assert call("compress", "resnet20", "--data", tmp_path, "--macs", "0.5x", *few, "-o", run).code == 0
+    short_training = ("--epochs", "1", "--batch-size", "8")
+    assert call("compress", "resnet20", "--data", tmp_path, "--macs", "0.5x", *short_training, "-o", run).code == 0
     image = load_data(str(tmp_path)).test.images[:1]
     Image.fromarray(image[0, 0, 2:-2, 2:-2].numpy()).save(tmp_path / "one.png")
     normalisation = read(run).normalisation
     assert normalisation is not None
     expected = scores(load(run), image, *normalisation).softmax(dim=1).max()
-    found = call("predict", run, tmp_path / "one.png", "--json").json[0]["predictions"][0]
-    assert found["probability"] == pytest.approx(float(expected), abs=1e-5)
+    prediction = call("predict", run, tmp_path / "one.png", "--json").json[0]["predictions"][0]
+    assert prediction["probability"] == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_compress_a_users_file_ends_with_one_table(call: Call, net: Path, tmp_path: Path) -> None:
+def test_compress_prints_one_table_for_a_network_of_a_users_file(call: Call, net: Path, tmp_path: Path) -> None:
     run, model = tmp_path / "run", f"{net}:build"
     common = ("compress", model, "--data", "digits", *SMALL, "--params", "0.5x", "--round-to", "1", "--limit", "200")
     result = call(*common, "--epochs", "1", "-o", run, "--dense")
     assert result.code == 0
-    for said in ("parameters", "MACs", "activation memory", "peak memory", "test accuracy", f"Saved in {run}"):
-        assert said in result.out
+    for text in ("parameters", "MACs", "activation memory", "peak memory", "test accuracy", f"Saved in {run}"):
+        assert text in result.out
     assert "data: digits of scikit-learn" in result.err and "200 training images" in result.err
-    without = call("evaluate", run, "--data", "digits")
-    assert (without.code, "--model" in without.error) == (2, True)
-    given = call("evaluate", run, "--data", "digits", "--model", model, "--json").json
+    without_model = call("evaluate", run, "--data", "digits")
+    assert (without_model.code, "--model" in without_model.error) == (2, True)
+    evaluation = call("evaluate", run, "--data", "digits", "--model", model, "--json").json
     results = read(run).results
-    assert results is not None and given["accuracy"] == results["test_accuracy"]
+    assert results is not None and evaluation["accuracy"] == results["test_accuracy"]
     assert f"{100 * results['dense']['test_accuracy']:.2f} %" in result.out
-    again = call(*common, "--epochs", "1", "-o", run, "--overwrite", "--json").json
-    assert again["slim"]["test_accuracy"] == results["test_accuracy"]
-    assert again["dense"]["test_accuracy"] is None
+    repeated = call(*common, "--epochs", "1", "-o", run, "--overwrite", "--json").json
+    assert repeated["slim"]["test_accuracy"] == results["test_accuracy"]
+    assert repeated["dense"]["test_accuracy"] is None
 
 
 def test_compress_with_a_plan(call: Call, net: Path, tmp_path: Path) -> None:
@@ -532,16 +539,16 @@ def test_compress_with_a_plan(call: Call, net: Path, tmp_path: Path) -> None:
     common = ("compress", model, "--data", "digits", "--plan", path, "--limit", "100", "--epochs", "1")
     record = call(*common, "-o", tmp_path / "run", "--json").json
     assert record["slim"]["macs"] == Plan.load(path).slim["macs"]
-    other = call("compress", "resnet20", *common[2:], "-o", tmp_path / "other")
-    assert other.code == 2
-    assert "Expected a plan for resnet20 with images of 1x8x8, but it was made for" in other.error
-    shape = call(*common, "--input", "1x16x16", "-o", tmp_path / "other")
-    assert (shape.code, "another input" in shape.error) == (2, True)
+    other_model = call("compress", "resnet20", *common[2:], "-o", tmp_path / "other")
+    assert other_model.code == 2
+    assert "Expected a plan for resnet20 with images of 1x8x8, but it was made for" in other_model.error
+    other_shape = call(*common, "--input", "1x16x16", "-o", tmp_path / "other")
+    assert (other_shape.code, "another input" in other_shape.error) == (2, True)
     both = call(*common, "--macs", "0.5x", "-o", tmp_path / "other")
     assert (both.code, "Expected limits or --plan, but got both" in both.error) == (2, True)
     path.write_text('{"format": "other"}')
-    foreign = call(*common, "-o", tmp_path / "other")
-    assert (foreign.code, "is JSON, but not a plan of pretrim" in foreign.error) == (2, True)
+    other_format = call(*common, "-o", tmp_path / "other")
+    assert (other_format.code, "is JSON, but not a plan of pretrim" in other_format.error) == (2, True)
     assert not (tmp_path / "other").exists()
 
 
@@ -551,7 +558,7 @@ PLAN = ("plan", "resnet20", *SMALL)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("profile", "resnet21"), 2, "Expected a model that pretrim knows .* but got 'resnet21'. Did you mean"),
         (("profile", "resnet20", "--input", "32"), 2, "--input to be CHANNELSxHEIGHTxWIDTH .* got '32'"),
@@ -591,19 +598,19 @@ PLAN = ("plan", "resnet20", *SMALL)
         (("predict", "/nowhere", "x.png"), 1, "No run in /nowhere .*run.json: No such file"),
     ],
 )
-def test_errors(call: Call, arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_error_messages_and_exit_codes(call: Call, arguments: tuple[str, ...], code: int, message: str) -> None:
     result = call(*arguments)
     assert (result.code, result.out) == (code, "")
-    assert re.search(said, result.error), result.error
+    assert re.search(message, result.error), result.error
 
 
 @pytest.mark.parametrize("option", [("--min-features", "3"), ("--mode", "params"), ("--round-to", "4")])
-def test_a_plan_is_not_drawn_again(call: Call, tmp_path: Path, option: tuple[str, str]) -> None:
+def test_search_options_together_with_a_plan_are_refused(call: Call, tmp_path: Path, option: tuple[str, str]) -> None:
     file = tmp_path / "plan.json"
     call("plan", "resnet20", *SMALL, "--classes", "10", "--macs", "0.5x", "-o", file)
-    said = call("compress", "resnet20", "--data", "digits", "--plan", file, *option, "-o", tmp_path / "run")
-    assert (said.code, said.out) == (2, "")
-    assert said.error.endswith(f"or options to make one with, but got both: leave out {option[0]} or --plan.")
+    result = call("compress", "resnet20", "--data", "digits", "--plan", file, *option, "-o", tmp_path / "run")
+    assert (result.code, result.out) == (2, "")
+    assert result.error.endswith(f"Expected a plan or how to draw one, but got both: leave out {option[0]} or --plan.")
     assert not (tmp_path / "run").exists()
 
 
@@ -617,30 +624,32 @@ def test_a_plan_is_not_drawn_again(call: Call, tmp_path: Path, option: tuple[str
         (("evaluate", ""), "RUN"),
     ],
 )
-def test_an_empty_path_is_not_this_folder(call: Call, command: tuple[str, ...], name: str) -> None:
-    said = call(*command)
-    assert (said.code, f"Invalid value for {name}: it is empty, name a file or folder." in said.error) == (2, True)
+def test_an_empty_path_is_refused(call: Call, command: tuple[str, ...], name: str) -> None:
+    result = call(*command)
+    assert (result.code, f"Invalid value for {name}: it is empty, name a file or folder." in result.error) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["compress", "sweep"])
-def test_a_model_and_a_folder_that_cannot_be_are_said_before_the_data_are_read(
+def test_a_wrong_model_or_output_folder_is_refused_before_the_data_is_read(
     call: Call, tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "file").touch()
     limit = ("--macs", "0.5x", "--data", "digits")
-    for model, output, said in (
+    for model, output, message in (
         ("resnt20", tmp_path / "run", "Expected a model that pretrim knows"),
         (f"{tmp_path}/no.py:build", tmp_path / "run", "there is no file"),
         ("torchvision:resnet19", tmp_path / "run", "resnet19"),
         ("resnet20", tmp_path / "file", "file"),
     ):
-        found = call(command, model, *limit, "-o", output)
-        assert found.code and said in found.error and "data: " not in found.error, found.error
+        result = call(command, model, *limit, "-o", output)
+        assert result.code and message in result.error and "data: " not in result.error, result.error
 
 
-def test_more_threads_than_cores_are_noted(call: Call, tmp_path: Path) -> None:
-    said = call("compress", "resnt20", "--macs", "0.5x", "--data", "digits", "--threads", "999", "-o", tmp_path / "run")
-    assert "note: 999 threads share " in said.err and "which is slow: --threads " in said.err
+def test_more_threads_than_cores_give_a_note(call: Call, tmp_path: Path) -> None:
+    result = call(
+        "compress", "resnt20", "--macs", "0.5x", "--data", "digits", "--threads", "999", "-o", tmp_path / "run"
+    )
+    assert "note: 999 threads share " in result.err and "which is slow: --threads " in result.err
     assert "threads share" not in call("compress", "resnt20", "--macs", "0.5x", "-o", tmp_path, "--threads", "1").err
 
 
@@ -650,74 +659,75 @@ def test_the_error_of_a_failing_forward_is_shown(call: Call, net: Path) -> None:
     assert "forward raised ValueError: the cable is loose (net.py:" in result.error
 
 
-def stopped_run(net: Path, run: Path, *more: str, after: str = "epoch 2/") -> None:
-    """A real `pretrim compress` that Ctrl-C stopped."""
-    with interruptible(sys.executable, "-m", "pretrim", *training_of(net), *more, "-o", str(run)) as process:
+def run_until_stopped(net: Path, run: Path, *options: str, after: str = "epoch 2/") -> None:
+    """Run a real `pretrim compress` and stop it with Ctrl-C."""
+    with interruptible(sys.executable, "-m", "pretrim", *training_command(net), *options, "-o", str(run)) as process:
         assert process.stderr is not None
         while after not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        last = process.stderr.read().splitlines()[-1]
-    assert (process.returncode, "--resume goes on from there" in last) == (130, True), last
+        last_line = process.stderr.read().splitlines()[-1]
+    assert (process.returncode, "--resume goes on from there" in last_line) == (130, True), last_line
 
 
-def training_of(net: Path) -> list[str]:
+def training_command(net: Path) -> list[str]:
     common = ["compress", f"{net}:build", "--data", "digits", *SMALL, "--params", "0.5x", "--round-to", "1"]
-    pinned = ["--threads", "1", "--layout", "channels_last", "--precision", "float32"]  # what is timed may differ
-    return [*common, "--epochs", "40", "--set", "ema=0.99", *pinned]
+    # Fixed, since settings chosen by timing could differ.
+    execution = ["--threads", "1", "--layout", "channels_last", "--precision", "float32"]
+    return [*common, "--epochs", "40", "--set", "ema=0.99", *execution]
 
 
 def test_a_stopped_run_is_resumed_to_the_same_weights(call: Call, net: Path, tmp_path: Path) -> None:
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    stopped_run(net, run, "--dense", after="dense: epoch 1/")
+    run, uninterrupted = tmp_path / "run", tmp_path / "whole"
+    run_until_stopped(net, run, "--dense", after="dense: epoch 1/")
     assert {"training.safetensors", "log.jsonl", "dense"} <= {path.name for path in run.iterdir()}
     unfinished = call("evaluate", run, "--data", "digits", "--model", f"{net}:build")
     assert (unfinished.code, "was stopped: go on with" in unfinished.error) == (1, True)
-    page = call("report", run, "-o", tmp_path / "page.html")
-    assert (page.code, page.error) == (1, unfinished.error)
-    again = call(*training_of(net), "--dense", "-o", run)
-    assert (again.code, "--resume continues it, --overwrite starts over" in again.error) == (1, True)
-    other = call(*training_of(net), "--dense", "-o", run, "--resume", "--lr", "0.2")
-    assert (other.code, "recipe's learning_rate (0.05, not 0.2)" in other.error) == (2, True)
-    for option, value, said in (
-        ("--params", "0.4x", "had a different limit on params ('0.5x', not '0.4x')"),
-        ("--macs", "0.4x", "had a different limit on macs (None, not '0.4x')"),
-        ("--mode", "uniform", "had a different search's mode ('balanced', not 'uniform')"),
+    report = call("report", run, "-o", tmp_path / "page.html")
+    assert (report.code, report.error) == (1, unfinished.error)
+    again = call(*training_command(net), "--dense", "-o", run)
+    assert (again.code, "--resume goes on with it, --overwrite starts anew" in again.error) == (1, True)
+    changed = call(*training_command(net), "--dense", "-o", run, "--resume", "--lr", "0.2")
+    assert (changed.code, "recipe's learning_rate (0.05, not 0.2)" in changed.error) == (2, True)
+    for option, value, message in (
+        ("--params", "0.4x", "had another limit on params ('0.5x', not '0.4x')"),
+        ("--macs", "0.4x", "had another limit on macs (None, not '0.4x')"),
+        ("--mode", "uniform", "had another search's mode ('balanced', not 'uniform')"),
     ):
-        other = call(*training_of(net), "--dense", "-o", run, "--resume", option, value)
-        assert (other.code, said in other.error) == (2, True), other.error
-    same = ("--params", "50%")  # is 0.5x
-    assert call(*training_of(net), "--dense", "-o", run, "--resume", *same).code == 0
-    assert call(*training_of(net), "--dense", "-o", whole).code == 0
+        changed = call(*training_command(net), "--dense", "-o", run, "--resume", option, value)
+        assert (changed.code, message in changed.error) == (2, True), changed.error
+    same_limit = ("--params", "50%")  # the same as 0.5x
+    assert call(*training_command(net), "--dense", "-o", run, "--resume", *same_limit).code == 0
+    assert call(*training_command(net), "--dense", "-o", uninterrupted).code == 0
     for part in ("", "dense"):
-        files = [(folder / part / "weights.safetensors").read_bytes() for folder in (run, whole)]
+        files = [(folder / part / "weights.safetensors").read_bytes() for folder in (run, uninterrupted)]
         assert files[0] == files[1]
         assert len((run / part / "log.jsonl").read_text().splitlines()) == 40
     assert not list(run.rglob("training.safetensors"))
-    finished = call(*training_of(net), "--dense", "-o", run, "--resume")
+    finished = call(*training_command(net), "--dense", "-o", run, "--resume")
     assert (finished.code, "is finished" in finished.error) == (2, True)
 
 
-def test_resume_of_nothing_starts(call: Call, net: Path, tmp_path: Path) -> None:
-    assert call(*training_of(net), "--epochs", "1", "-o", tmp_path / "run", "--resume").code == 0
+def test_resume_without_a_run_starts_a_new_one(call: Call, net: Path, tmp_path: Path) -> None:
+    assert call(*training_command(net), "--epochs", "1", "-o", tmp_path / "run", "--resume").code == 0
 
 
 def test_a_teacher_changes_what_is_learnt(call: Call, trained: Path, net: Path, tmp_path: Path) -> None:
-    def accuracy(name: str, *more: object) -> dict[str, Any]:
+    def compressed(name: str, *options: object) -> dict[str, Any]:
         common = ("compress", "resnet20", "--data", "digits", *SMALL, "--macs", "0.3x", "--limit", "200")
-        record = call(*common, "--epochs", "1", *more, "-o", tmp_path / name, "--json").json
+        record = call(*common, "--epochs", "1", *options, "-o", tmp_path / name, "--json").json
         return dict(record["results"])
 
-    taught, alone = accuracy("taught", "--teacher", trained), accuracy("alone")
-    assert taught["epochs"][0]["train_loss"] != alone["epochs"][0]["train_loss"]
-    same = accuracy("same", "--teacher", trained, "--set", "distillation=0")
-    assert same["epochs"][0]["train_loss"] == pytest.approx(alone["epochs"][0]["train_loss"], rel=1e-5)
-    wrong = call(*COMPRESS, "--data", "digits", "--teacher", trained, "-o", tmp_path / "x")
-    assert (wrong.code, "has 10 classes and images of 1x8x8" in wrong.error) == (2, True)
+    with_teacher, alone = compressed("taught", "--teacher", trained), compressed("alone")
+    assert with_teacher["epochs"][0]["train_loss"] != alone["epochs"][0]["train_loss"]
+    zero_weight = compressed("same", "--teacher", trained, "--set", "distillation=0")
+    assert zero_weight["epochs"][0]["train_loss"] == pytest.approx(alone["epochs"][0]["train_loss"], rel=1e-5)
+    mismatch = call(*COMPRESS, "--data", "digits", "--teacher", trained, "-o", tmp_path / "x")
+    assert (mismatch.code, "has 10 classes and images of 1x8x8" in mismatch.error) == (2, True)
 
 
-def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path: Path) -> None:
-    """The dense network of one run is saved as a user would, and slimmed by the strength of its filters."""
+def test_a_trained_network_is_pruned_and_fine_tuned(call: Call, net: Path, tmp_path: Path) -> None:
+    """The dense network of one run is saved the way a user would do it, then pruned by the L1 norms of its filters."""
     common = ("compress", "resnet20", "--data", "digits", *SMALL, "--macs", "0.7x", "--batch-size", "32")
     call(*common, "--epochs", "4", "--dense", "-o", tmp_path / "run")
     dense = load(tmp_path / "run" / "dense")
@@ -728,13 +738,13 @@ def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path
     inherit = ("--from", tmp_path / "dense.pth", "--mean", str(mean), "--std", str(std))
     result = call(*common, "--epochs", "1", *inherit, "-o", tmp_path / "slim", "--json")
     record = result.json
-    found = record["results"]["inherited"]
-    assert found["dense_test_accuracy"] == read(tmp_path / "run" / "dense").results["test_accuracy"]  # type: ignore[index]
-    assert record["dense"]["test_accuracy"] == found["dense_test_accuracy"] > 0.9
+    inherited = record["results"]["inherited"]
+    assert inherited["dense_test_accuracy"] == read(tmp_path / "run" / "dense").results["test_accuracy"]  # type: ignore[index]
+    assert record["dense"]["test_accuracy"] == inherited["dense_test_accuracy"] > 0.9
     assert record["slim"]["test_accuracy"] > 0.85
-    assert record["results"]["recipe"]["learning_rate"] == pytest.approx(0.01 * 32 / 128)  # it follows the batch
+    assert record["results"]["recipe"]["learning_rate"] == pytest.approx(0.01 * 32 / 128)  # scaled with the batch size
     assert "inherited: test accuracy" in result.err
-    for more, said in (
+    for options, message in (
         (("--from", tmp_path / "none.pth"), "Cannot read the weights in "),
         (("--mean", "0.5"), "Expected --mean and --std, but got one"),
         (
@@ -754,16 +764,16 @@ def test_a_trained_network_is_cut_and_fine_tuned(call: Call, net: Path, tmp_path
         (("--tracker", "paper"), "Expected a tracker of"),
         (("--resume", "--overwrite"), "--resume continues a training, --overwrite starts over: give one of them"),
     ):
-        refused = call(*common, *more, "-o", tmp_path / "x")
-        assert (refused.code, said in refused.error) == (2, True), refused.err
+        refused = call(*common, *options, "-o", tmp_path / "x")
+        assert (refused.code, message in refused.error) == (2, True), refused.err
     assert not (tmp_path / "x").exists()
 
 
-def test_trackers_get_every_epoch(call: Call, net: Path, tmp_path: Path) -> None:
+def test_a_tracker_receives_every_epoch(call: Call, net: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = tmp_path / "run"
-    assert call(*training_of(net), "--epochs", "3", "--tracker", "tensorboard", "-o", run).code == 0
+    assert call(*training_command(net), "--epochs", "3", "--tracker", "tensorboard", "-o", run).code == 0
     events = EventAccumulator(str(run / "tracking" / "pretrim"))
     events.Reload()
     scalars = events.Scalars("slim/train_loss")
@@ -775,10 +785,10 @@ def test_trackers_get_every_epoch(call: Call, net: Path, tmp_path: Path) -> None
 COMPRESS = ("compress", "resnet20", "--macs", "0.5x", "--epochs", "1")
 
 
-def test_compress_refuses_before_it_trains(call: Call, net: Path, tmp_path: Path) -> None:
+def test_compress_reports_wrong_arguments_before_it_trains(call: Call, net: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "there").mkdir()
-    out = ("-o", tmp_path / "run")
+    output = ("-o", tmp_path / "run")
     cases: list[tuple[tuple[object, ...], int, str]] = [
         (
             (*COMPRESS, "--data", "digits", "-o", tmp_path / "there"),
@@ -786,39 +796,39 @@ def test_compress_refuses_before_it_trains(call: Call, net: Path, tmp_path: Path
             "there exists: choose another folder, or --overwrite",
         ),
         ((*COMPRESS, "--data", "digits", "-o", tmp_path / "file" / "x"), 1, "Cannot write the folder"),
-        ((*COMPRESS, "--data", "digitz", *out), 2, "but got 'digitz'. Did you mean digits?"),
+        ((*COMPRESS, "--data", "digitz", *output), 2, "but got 'digitz'. Did you mean digits?"),
         (
-            (*COMPRESS, "--data", "digits", "--input", "1x8", *out),
+            (*COMPRESS, "--data", "digits", "--input", "1x8", *output),
             2,
             "Expected --input CxHxW for images, but got 1x8: signals",
         ),
-        ((*COMPRESS, "--data", "digits", "--lr", "0", *out), 2, "Expected --lr to be more than 0"),
-        ((*COMPRESS, "--data", "digits", "--batch-size", "0", *out), 2, "Expected --batch-size to be at least 2"),
+        ((*COMPRESS, "--data", "digits", "--lr", "0", *output), 2, "Expected --lr to be more than 0"),
+        ((*COMPRESS, "--data", "digits", "--batch-size", "0", *output), 2, "Expected --batch-size to be at least 2"),
         (
-            (*COMPRESS, "--data", "digits", "--max-images", "0", *out),
+            (*COMPRESS, "--data", "digits", "--max-images", "0", *output),
             2,
             "Expected --max-images to be at least 10 images",
         ),
-        ((*COMPRESS, "--data", "digits", "--epochs", "0", *out), 2, "Expected --epochs to be at least 1"),
-        (("compress", "resnet20", "--data", "digits", *out), 2, "No limit given"),
-        (("compress", f"{net}:wide", "--data", "digits", *SMALL, "--macs", "0.5x", *out), 1, "10 class scores"),
+        ((*COMPRESS, "--data", "digits", "--epochs", "0", *output), 2, "Expected --epochs to be at least 1"),
+        (("compress", "resnet20", "--data", "digits", *output), 2, "No limit given"),
+        (("compress", f"{net}:wide", "--data", "digits", *SMALL, "--macs", "0.5x", *output), 1, "10 class scores"),
     ]
-    for arguments, code, said in cases:
+    for arguments, code, message in cases:
         result = call(*arguments)
-        assert (result.code, said in result.error) == (code, True), result.err
+        assert (result.code, message in result.error) == (code, True), result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "there"]
 
 
 def test_a_data_folder_that_is_empty_or_has_one_class_is_refused(call: Call, trained: Path, tmp_path: Path) -> None:
-    data, out = tmp_path / "data", ("-o", tmp_path / "run")
+    data, output = tmp_path / "data", ("-o", tmp_path / "run")
     data.mkdir()
-    empty = call(*COMPRESS, "--data", data, *out)
+    empty = call(*COMPRESS, "--data", data, *output)
     assert (empty.code, "the folder is empty" in empty.error) == (1, True)
     (data / "cat").mkdir()
     for number in range(3):
         Image.new("L", (8, 8), number).save(data / "cat" / f"{number}.png")
-    one = call(*COMPRESS, "--data", data, *out)
-    assert (one.code, "Expected at least 2 classes" in one.error) == (1, True)
+    one_class = call(*COMPRESS, "--data", data, *output)
+    assert (one_class.code, "Expected at least 2 classes" in one_class.error) == (1, True)
     (data / "dog").mkdir()
     for number in range(4):
         Image.new("L", (8, 8), 200 + number).save(data / "dog" / f"{number}.png")
@@ -826,8 +836,8 @@ def test_a_data_folder_that_is_empty_or_has_one_class_is_refused(call: Call, tra
     assert (other.code, "Expected the run's classes (0, 1, 2, 3, 4, ... 10 in all)" in other.error) == (1, True)
 
 
-def test_a_damaged_run_is_one_line(call: Call, trained: Path, tmp_path: Path) -> None:
-    def damaged(name: str, change: Callable[[bytes], bytes]) -> Path:
+def test_a_damaged_run_gives_a_one_line_error(call: Call, trained: Path, tmp_path: Path) -> None:
+    def damaged_copy(name: str, change: Callable[[bytes], bytes]) -> Path:
         run = tmp_path / name.replace(".", "-")
         run.mkdir()
         for path in trained.iterdir():
@@ -835,18 +845,18 @@ def test_a_damaged_run_is_one_line(call: Call, trained: Path, tmp_path: Path) ->
             (run / path.name).write_bytes(change(content) if path.name == name else content)
         return run
 
-    cut = call("evaluate", damaged("weights.safetensors", lambda c: c[: len(c) // 2]), "--data", "digits")
-    assert (cut.code, "truncated or edited" in cut.error) == (1, True)
-    foreign = call("predict", damaged("run.json", lambda _: b'{"format": "mine"}'), "x.png")
-    assert (foreign.code, "is JSON, but not that of a run" in foreign.error) == (1, True)
+    truncated = call("evaluate", damaged_copy("weights.safetensors", lambda c: c[: len(c) // 2]), "--data", "digits")
+    assert (truncated.code, "truncated or edited" in truncated.error) == (1, True)
+    other_format = call("predict", damaged_copy("run.json", lambda _: b'{"format": "mine"}'), "x.png")
+    assert (other_format.code, "is JSON, but not that of a run" in other_format.error) == (1, True)
 
 
-def test_a_network_whose_scores_overflow(call: Call, trained: Path, tmp_path: Path) -> None:
+def test_evaluate_and_predict_handle_scores_that_overflow(call: Call, trained: Path, tmp_path: Path) -> None:
     network, record = load(trained), read(trained)
     with torch.no_grad():
         network.get_parameter("classifier.weight").fill_(torch.finfo(torch.float32).max)
-    about = {"classes": record.classes, "normalisation": record.normalisation, "data": record.data}
-    save(network, tmp_path / "run", input_shape=record.input_shape, **about)
+    description = {"classes": record.classes, "normalisation": record.normalisation, "data": record.data}
+    save(network, tmp_path / "run", input_shape=record.input_shape, **description)
     assert call("evaluate", tmp_path / "run", "--data", "digits", "--json").json["loss"] is None
     Image.new("L", (8, 8), 99).save(tmp_path / "x.png")
     refused = call("predict", tmp_path / "run", tmp_path / "x.png")
@@ -862,8 +872,8 @@ def test_predict_says_which_image_cannot_be_read(call: Call, trained: Path, tmp_
 
 
 @pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A folder in which nobody may write. Root may, whatever the permissions say, unless it is immutable."""
+def read_only_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody can write to. Root ignores permissions, so for root the folder is made immutable."""
     folder = tmp_path / "read_only"
     folder.mkdir()
     is_root = os.geteuid() == 0
@@ -875,7 +885,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "arguments",
     [
         ("plan", "resnet20", "--macs", "0.5x", "-o", "PLACE/plan.json"),
         ("compress", "resnet20", "--data", "digits", *SMALL, "--macs", "0.5x", "-o", "PLACE/run"),
@@ -885,14 +895,14 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         ("slim", "RUN", "--dead", "-o", "PLACE/slim"),
         ("report", "RUN", "-o", "PLACE/report.html"),
     ],
-    ids=lambda asked: " ".join(asked[:1] + asked[-2:-1]),
+    ids=lambda arguments: " ".join(arguments[:1] + arguments[-2:-1]),
 )
-def test_a_place_that_cannot_be_written_is_told_before_the_work(
-    call: Call, asked: tuple[str, ...], trained: Path, read_only: Path, tmp_path: Path
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    call: Call, arguments: tuple[str, ...], trained: Path, read_only_folder: Path, tmp_path: Path
 ) -> None:
-    names = {"RUN": str(trained), "OTHER": str(tmp_path / "net.tflite")}
-    done = call(*(names.get(word, word.replace("PLACE", str(read_only))) for word in asked))
-    assert done.code and not done.out
-    assert done.error.startswith("error: Cannot write") and str(read_only) in done.error
-    assert not any(word in done.err for word in ("exporting:", "epoch", "training:")), done.err
-    assert not list(read_only.iterdir()) and not (tmp_path / "net.tflite").exists()
+    paths = {"RUN": str(trained), "OTHER": str(tmp_path / "net.tflite")}
+    result = call(*(paths.get(word, word.replace("PLACE", str(read_only_folder))) for word in arguments))
+    assert result.code and not result.out
+    assert result.error.startswith("error: Cannot write") and str(read_only_folder) in result.error
+    assert not any(word in result.err for word in ("exporting:", "epoch", "training:")), result.err
+    assert not list(read_only_folder.iterdir()) and not (tmp_path / "net.tflite").exists()

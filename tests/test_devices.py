@@ -1,4 +1,4 @@
-"""Boards: complete data files, and the budgets they make."""
+"""Boards: their data files are complete, and the budgets derived from them are right."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from pretrim.devices import RUNTIME_FLASH_BYTES, board, boards
 from pretrim.errors import UsageError
 
 
-def test_there_are_ten_boards_and_more_of_both_kinds() -> None:
+def test_there_are_boards_of_both_kinds() -> None:
     kinds = [entry.kind for entry in boards()]
     assert kinds.count("microcontroller") >= 8 and kinds.count("computer") >= 4
 
@@ -31,16 +31,16 @@ def test_every_figure_has_a_source(entry: object) -> None:
 
 
 def test_a_budget_by_hand() -> None:
-    """nRF52840: 1 MiB of flash and 256 KiB of RAM, a quarter of each for the application."""
-    found = board("nrf52840")
-    assert found.limits() == {"artifact_bytes": 786_432 - RUNTIME_FLASH_BYTES, "arena_bytes": 196_608}
-    assert found.limits(application=0)["arena_bytes"] == 262_144
+    """nRF52840: 1 MiB of flash and 256 KiB of RAM, with a quarter of each reserved for the application."""
+    entry = board("nrf52840")
+    assert entry.limits() == {"artifact_bytes": 786_432 - RUNTIME_FLASH_BYTES, "arena_bytes": 196_608}
+    assert entry.limits(application=0)["arena_bytes"] == 262_144
     assert board("raspberry-pi-5").limits() == {}
     with pytest.raises(UsageError, match=r"share to be from 0 to below 1, but got 1\.0"):
-        found.limits(application=1.0)
+        entry.limits(application=1.0)
 
 
-def test_a_board_that_is_not_known() -> None:
+def test_an_unknown_board_is_refused_with_suggestions() -> None:
     with pytest.raises(UsageError, match=r"but got 'stm32h742'\. Did you mean stm32h743\?"):
         board("stm32h742")
     with pytest.raises(UsageError, match=r"but got 'stm32f4'\. Did you mean stm32f407\?"):

@@ -1,4 +1,4 @@
-"""What is said to fit does: the untrained network is converted, and the plan trimmed again where it does not."""
+"""A plan said to fit does fit: the untrained network is converted, and the plan is trimmed again if it is too large."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def dense() -> DenseModel:
     return open_model(small(), SHAPE, None)
 
 
-# ---------------------------------------------------------------------------------------- the file as a board sees it
+# ---------------------------------------------------------------------------------------- files on boards
 
 
-def test_a_file_tells_its_work_and_its_arena(graph: FileGraph, content: bytes) -> None:
-    """As the network's own analysis, operator by operator; the activations as the real interpreter places them."""
+def test_work_and_arena_are_read_from_a_file(graph: FileGraph, content: bytes) -> None:
+    """The file agrees with the analysis of the network per operator, and with the real interpreter's arena."""
     network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
-    of_network, of_file = sketch(network, network.dense), sketch_of_file(graph)
-    assert of_file == {name: of_network[name] for name in ("work", "left_out")}
-    assert {kind: graph.arena(kind) for kind in ("reference", "cmsis-nn")} == of_network["arena_bytes"]
+    network_sketch, file_sketch = sketch(network, network.dense), sketch_of_file(graph)
+    assert file_sketch == {name: network_sketch[name] for name in ("work", "left_out")}
+    assert {kind: graph.arena(kind) for kind in ("reference", "cmsis-nn")} == network_sketch["arena_bytes"]
     real = micro.arena(content)
     assert graph.head() == real.head_bytes
     assert graph.arena(pointer_bytes=8) == pytest.approx(real.total_bytes, rel=0.02)
@@ -72,17 +72,17 @@ ONE_CHANNEL: dict[str, tuple[list[nn.Module], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("kind", ONE_CHANNEL)
-def test_a_plan_prices_what_the_converter_makes_of_one_channel(kind: str) -> None:
-    """LiteRT makes a DEPTHWISE_CONV_2D of it, which takes longer, and other memory of CMSIS-NN's."""
+def test_a_plan_predicts_how_a_one_channel_convolution_is_converted(kind: str) -> None:
+    """LiteRT converts it to DEPTHWISE_CONV_2D, which takes longer and needs other CMSIS-NN buffers."""
     layers, shape = ONE_CHANNEL[kind]
     torch.manual_seed(0)
     model = nn.Sequential(*layers, nn.Flatten(2), Mean()).eval()
     network = pretrim.analyze(model, torch.zeros(1, *shape))
     graph = graph_of(litert_file(model, torch.randn(4, *shape)))
-    of_network = sketch(network, network.dense)
+    network_sketch = sketch(network, network.dense)
     assert ("DEPTHWISE_CONV_2D" in graph.names) is (kind != "transposed")
-    assert of_network["work"] == sketch_of_file(graph)["work"]
-    assert of_network["arena_bytes"]["cmsis-nn"] == pytest.approx(graph.arena("cmsis-nn"), rel=0.02)
+    assert network_sketch["work"] == sketch_of_file(graph)["work"]
+    assert network_sketch["arena_bytes"]["cmsis-nn"] == pytest.approx(graph.arena("cmsis-nn"), rel=0.02)
 
 
 class Mean(nn.Module):
@@ -90,21 +90,21 @@ class Mean(nn.Module):
         return x.mean(2)
 
 
-def test_a_file_without_a_memory_plan_is_placed_as_the_interpreter_does(content: bytes) -> None:
+def test_the_arena_of_a_file_without_a_memory_plan_is_placed_like_the_interpreters(content: bytes) -> None:
     from pretrim.deploy.tflite import MEMORY_PLAN
 
     plain = content.replace(MEMORY_PLAN, b"x" * len(MEMORY_PLAN))
     assert graph_of(plain).fixed == () and graph_of(plain).head() == micro.arena(plain).head_bytes
 
 
-def test_the_arena_of_a_board_is_not_the_hosts(content: bytes) -> None:
-    found = arena_on(content, board("nrf52840"))
-    assert found.verified and found.host_bytes == micro.arena(content).total_bytes > found.total_bytes
-    assert found.total_bytes >= graph_of(content).arena("cmsis-nn")
+def test_the_arena_on_a_board_is_smaller_than_on_the_host(content: bytes) -> None:
+    arena = arena_on(content, board("nrf52840"))
+    assert arena.verified and arena.host_bytes == micro.arena(content).total_bytes > arena.total_bytes
+    assert arena.total_bytes >= graph_of(content).arena("cmsis-nn")
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 200, None])
-def test_a_damaged_file_is_one_line(content: bytes, damage: bytes | None, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_file_gives_a_one_line_error(content: bytes, damage: bytes | None, tmp_path) -> None:  # type: ignore[no-untyped-def]
     file = tmp_path / "model.tflite"
     file.write_bytes(content[:8] + b"\xff" * 300 if damage is None else damage)
     with pytest.raises(ArtifactError, match=r"is not a \.tflite|The \.tflite .* is damaged") as caught:
@@ -119,8 +119,8 @@ def target_of(limits: dict[str, int], search: Search) -> Target:
     return find_target(TargetOptions(device="nrf52840"), dict(limits), search)
 
 
-class Heard(Silent):
-    """Keeps what it is told."""
+class Recording(Silent):
+    """A reporter that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -129,73 +129,73 @@ class Heard(Silent):
         self.lines.append(line)
 
 
-class Spread(nn.Module):
-    """An operator whose form in the file is not known: it becomes several, and is predicted as one."""
+class UnknownOperator(nn.Module):
+    """An operator of unknown form: the file has several operators for it, but the prediction counts one."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x - x.var((2, 3), keepdim=True)
 
 
-def test_a_plan_that_fits_by_prediction_alone_is_trimmed_again() -> None:
-    """The limit is the file that is predicted; what is really made is larger, until the plan is narrower."""
+def test_a_plan_that_fits_only_by_prediction_is_trimmed_again() -> None:
+    """The limit is the predicted size of the file; the real file is larger until the plan is trimmed again."""
     torch.manual_seed(0)
-    dense = open_model(nn.Sequential(nn.Conv2d(2, 16, 3), Spread(), nn.Conv2d(16, 4, 3)), SHAPE, None)
-    search, heard = Search(round_to=1), Heard()
-    half = pretrim.plan(dense.network, device="nrf52840", macs="0.5x", round_to=1)
-    assert half.device is not None
-    target = target_of({"artifact_bytes": half.device["slim"]["artifact_bytes"]}, search)
-    plan = plan_for(dense, target, search, heard)
-    found = fitted(plan, dense, target, search, heard)
-    assert found.device is not None and found.limits == plan.limits
-    assert found.device["converted"]["artifact_bytes"] <= int(target.limits["artifact_bytes"])
-    assert any("trimmed again" in line for line in heard.lines), "the prediction of this network is not too low"
-    assert (found.widths != plan.widths).any()
+    dense = open_model(nn.Sequential(nn.Conv2d(2, 16, 3), UnknownOperator(), nn.Conv2d(16, 4, 3)), SHAPE, None)
+    search, reporter = Search(round_to=1), Recording()
+    half_plan = pretrim.plan(dense.network, device="nrf52840", macs="0.5x", round_to=1)
+    assert half_plan.device is not None
+    target = target_of({"artifact_bytes": half_plan.device["slim"]["artifact_bytes"]}, search)
+    plan = plan_for(dense, target, search, reporter)
+    fitted_plan = fitted(plan, dense, target, search, reporter)
+    assert fitted_plan.device is not None and fitted_plan.limits == plan.limits
+    assert fitted_plan.device["converted"]["artifact_bytes"] <= int(target.limits["artifact_bytes"])
+    assert any("trimmed again" in line for line in reporter.lines), "the prediction of this network is not too low"
+    assert (fitted_plan.widths != plan.widths).any()
 
 
-def test_a_limit_on_the_time_is_held_against_the_converted_network() -> None:
-    """Its operators take longer than those that were planned with; what is trained is within the limit."""
+def test_a_limit_on_the_time_applies_to_the_converted_network() -> None:
+    """The converted operators take longer than planned; the final plan is within the limit."""
     torch.manual_seed(0)
-    dense = open_model(nn.Sequential(nn.Conv2d(2, 16, 3), Spread(), nn.Conv2d(16, 4, 3)), SHAPE, None)
-    search, heard = Search(round_to=1), Heard()
+    dense = open_model(nn.Sequential(nn.Conv2d(2, 16, 3), UnknownOperator(), nn.Conv2d(16, 4, 3)), SHAPE, None)
+    search, reporter = Search(round_to=1), Recording()
     options = TargetOptions(device="stm32h743", runtime="st-edge-ai")
     target = find_target(options, {"latency": "0.5x"}, search)
-    plan = plan_for(dense, target, search, heard)
-    timed = time_limit(target, plan.to_json())
-    assert timed is not None and plan.device is not None
-    assert timed.most_ns == plan.device["dense"]["latency_ns"] // 2
-    found = fitted(plan, dense, target, search, heard)
-    assert re.search(r"its predicted time is [\d.e-]+ ms of [\d.e-]+: trimmed again", "\n".join(heard.lines))
-    assert found.device is not None and found.limits == plan.limits
-    assert found.device["converted"]["latency_ns"] <= timed.most_ns
+    plan = plan_for(dense, target, search, reporter)
+    limit = time_limit(target, plan.to_json())
+    assert limit is not None and plan.device is not None
+    assert limit.most_ns == plan.device["dense"]["latency_ns"] // 2
+    fitted_plan = fitted(plan, dense, target, search, reporter)
+    assert re.search(r"its predicted time is [\d.e-]+ ms of [\d.e-]+: trimmed again", "\n".join(reporter.lines))
+    assert fitted_plan.device is not None and fitted_plan.limits == plan.limits
+    assert fitted_plan.device["converted"]["latency_ns"] <= limit.most_ns
     with pytest.raises(InfeasibleBudget, match="does not fit once it is converted: its predicted time is"):
         fitted(plan, dense, target, None, Silent())
 
 
-def test_an_exported_file_is_held_against_the_limit_on_its_time(tmp_path: Path) -> None:
-    """That of the plan too, where the export names the board alone."""
+def test_an_exported_file_is_checked_against_the_limit_on_its_time(tmp_path: Path) -> None:
+    """The limit of the plan holds even if the export names only the board."""
     network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
     plan = pretrim.plan(network, device="stm32h743", runtime="st-edge-ai", latency="0.5x").to_json()
     target = find_target(TargetOptions(device="stm32h743"), {}, Search())
-    made = export(small(), tmp_path / "m.tflite", "litert", images=images(8), calibration=images(8))
-    heard = Heard()
-    found = on_board(replace(made, plan=plan), target, heard)
-    assert found is not None and found["time"]["runtime"] == plan["device"]["times"][0]["runtime"]
-    said = f"its predicted time is {found['time']['ns'] * 1e-6:.3g} ms, more than the limit of"
-    assert len(found["problems"]) == 1 and found["problems"][0].startswith(said) and said in heard.lines[0]
-    other = find_target(TargetOptions(device="stm32f407"), {}, Search())
-    assert time_limit(other, plan) is None and time_limit(target, None) is None
+    artifact = export(small(), tmp_path / "m.tflite", "litert", images=images(8), calibration=images(8))
+    reporter = Recording()
+    record = on_board(replace(artifact, plan=plan), target, reporter)
+    assert record is not None and record["time"]["runtime"] == plan["device"]["times"][0]["runtime"]
+    message = f"its predicted time is {record['time']['ns'] * 1e-6:.3g} ms, more than the limit of"
+    assert len(record["problems"]) == 1 and record["problems"][0].startswith(message) and message in reporter.lines[0]
+    other_board = find_target(TargetOptions(device="stm32f407"), {}, Search())
+    assert time_limit(other_board, plan) is None and time_limit(target, None) is None
 
 
-def test_a_plan_that_was_given_is_refused_and_not_changed(dense: DenseModel) -> None:
+def test_a_plan_from_the_user_is_refused_instead_of_changed(dense: DenseModel) -> None:
     plan = pretrim.plan(dense.network, device="nrf52840", macs="0.5x")
     target = target_of({"artifact_bytes": 4000}, Search())
-    before = torch.get_rng_state()
+    random_state = torch.get_rng_state()
     with pytest.raises(InfeasibleBudget, match=r"does not fit once it is converted: its file takes .* bytes of 4,0"):
         fitted(plan, dense, target, None, Silent())
-    assert torch.equal(before, torch.get_rng_state()), "what is trained later has the weights it would have had"
+    assert torch.equal(random_state, torch.get_rng_state()), "what is trained later has the weights it would have had"
 
 
-def test_what_is_predicted_to_fit_barely_is_not_said_to_fit() -> None:
-    verdicts: Sequence[str] = [_verdict(taken, 1000, is_real=False) for taken in (980, 999, 1001)]
-    assert verdicts == ["fits", "within 1 % of the limit", "too large"]
+def test_a_prediction_just_below_the_limit_is_not_called_a_fit() -> None:
+    verdicts: Sequence[str] = [_verdict(size, 1000, is_real=False) for size in (980, 999, 1001)]
+    assert verdicts == ["fits", "within 1 % of it", "too large"]
     assert np.unique(verdicts).size == 3

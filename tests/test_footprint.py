@@ -1,4 +1,4 @@
-"""Arena and file size: predicted, by hand, and as LiteRT and TensorFlow Lite for Microcontrollers have them."""
+"""Arena and file size: predictions against hand counts, LiteRT and TensorFlow Lite for Microcontrollers."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -25,40 +25,43 @@ from pretrim.planning.options import Options
 
 
 def test_the_planner_by_hand() -> None:
-    """Largest first, lowest free offset: the second lives with the first, the third with neither."""
+    """Largest first at the lowest free offset: the second overlaps the first in time, the third overlaps neither."""
     sizes, births, deaths = [100, 40, 60], [0, 0, 2], [1, 1, 2]
     offsets = place(sizes, births, deaths)
     assert offsets == [0, 112, 0]  # 112 is 100 rounded up to 16
     assert top(sizes, offsets) == 112 + 48
 
 
-def test_a_gap_is_used_where_a_buffer_fits_in_it() -> None:
+def test_a_gap_is_filled_by_a_buffer_that_fits() -> None:
     sizes, births, deaths = [64, 32, 48, 32], [0, 0, 1, 2], [0, 2, 1, 2]
     offsets = place(sizes, births, deaths)
     assert offsets[0] == 0 and offsets[1] == 64
-    assert offsets[2] == 0 and offsets[3] == 0  # both below the buffer that lives on
+    assert offsets[2] == 0 and offsets[3] == 0  # both below the buffer that stays alive
 
 
-lives = st.lists(st.tuples(st.integers(1, 500), st.integers(0, 8), st.integers(0, 4)), min_size=1, max_size=12)
+lifetimes = st.lists(st.tuples(st.integers(1, 500), st.integers(0, 8), st.integers(0, 4)), min_size=1, max_size=12)
 
 
-@given(lives)
-def test_no_two_buffers_that_live_together_overlap(found: list[tuple[int, int, int]]) -> None:
-    sizes, births, deaths = [s for s, _, _ in found], [b for _, b, _ in found], [b + d for _, b, d in found]
+@given(lifetimes)
+def test_buffers_that_are_alive_together_do_not_overlap(buffers: list[tuple[int, int, int]]) -> None:
+    sizes, births, deaths = [s for s, _, _ in buffers], [b for _, b, _ in buffers], [b + d for _, b, d in buffers]
     load = max(sum(s for s, b, d in zip(sizes, births, deaths, strict=True) if b <= t <= d) for t in range(13))
-    for put in (place, pack):
-        offsets = put(sizes, births, deaths)
-        for one in range(len(sizes)):
-            for other in range(one):
-                apart = births[one] > deaths[other] or births[other] > deaths[one]
-                below = offsets[one] + sizes[one] <= offsets[other] or offsets[other] + sizes[other] <= offsets[one]
-                assert apart or below
+    for planner in (place, pack):
+        offsets = planner(sizes, births, deaths)
+        for first in range(len(sizes)):
+            for second in range(first):
+                disjoint_in_time = births[first] > deaths[second] or births[second] > deaths[first]
+                disjoint_in_memory = (
+                    offsets[first] + sizes[first] <= offsets[second]
+                    or offsets[second] + sizes[second] <= offsets[first]
+                )
+                assert disjoint_in_time or disjoint_in_memory
         assert top(sizes, offsets) >= load
     assert top(sizes, pack(sizes, births, deaths)) <= top(sizes, place(sizes, births, deaths))
 
 
 def test_a_strided_convolution_gets_a_padded_copy() -> None:
-    """16 x 16 with stride 2 and padding 1: TensorFlow's SAME pads 0 before and 1 after, so PyTorch's is a PAD."""
+    """16 x 16, stride 2, padding 1: TensorFlow's SAME pads 0 before and 1 after, so PyTorch's padding becomes a PAD."""
     network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
     assert lower(network).kinds == [
         "convolution",
@@ -79,8 +82,8 @@ def tflite(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
 
 
 @pytest.mark.parametrize("slim", [False, True], ids=["dense", "slim"])
-def test_prediction_and_reality(slim: bool) -> None:
-    """The goal is 5 % for the file and 10 % for the arena; both are far closer, the arena's head exact."""
+def test_predicted_file_and_arena_match_the_real_sizes(slim: bool) -> None:
+    """The goals are 5 % for the file and 10 % for the arena; both are much closer, and the arena's head is exact."""
     model = small()
     network = pretrim.analyze(model, torch.zeros(1, *SHAPE))
     widths = network.dense
@@ -95,8 +98,8 @@ def test_prediction_and_reality(slim: bool) -> None:
 
 
 @pytest.mark.parametrize("activation", [nn.SiLU, nn.LeakyReLU])
-def test_activations_that_litert_turns_into_several_operators(activation: type[nn.Module]) -> None:
-    """SiLU is a sigmoid and a product; LeakyReLU stays in float32 in an int8 model, between two copies."""
+def test_activations_that_litert_converts_to_several_operators(activation: type[nn.Module]) -> None:
+    """SiLU becomes a sigmoid and a product; LeakyReLU stays float32 in an int8 model, between two conversions."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(2, 16, 3), activation(), nn.Conv2d(16, 64, 3), activation(), nn.AdaptiveAvgPool2d(1)
@@ -124,7 +127,7 @@ class Segments(nn.Module):
 
 @pytest.mark.parametrize("classes", [2, 40])
 def test_transposed_convolutions_and_feature_maps_as_outputs(classes: int) -> None:
-    """The one sums up in int32, in memory of its own; the others are put in PyTorch's order, by a copy."""
+    """A transposed convolution sums in a scratch buffer of int32; an output map is copied into PyTorch's layout."""
     torch.manual_seed(0)
     model = Segments(classes)
     network = pretrim.analyze(model, torch.zeros(1, *SHAPE))
@@ -135,7 +138,7 @@ def test_transposed_convolutions_and_feature_maps_as_outputs(classes: int) -> No
 
 
 def test_the_plan_in_the_file_saves_memory_and_changes_no_output() -> None:
-    """ResNet-20's stages: the planner on the device takes a third more than the plan that is written into the file."""
+    """On ResNet-20 the planner on the device needs a third more memory than the plan stored in the file."""
     from pretrim.models import BUILTIN
 
     torch.manual_seed(0)
@@ -143,37 +146,37 @@ def test_the_plan_in_the_file_saves_memory_and_changes_no_output() -> None:
     network = pretrim.analyze(model, torch.zeros(1, 3, 16, 16))
     content = tflite(model, (3, 16, 16))
     plain = without_plan(content)
-    ours, theirs = micro.arena(content), micro.arena(plain)
-    assert ours.head_bytes < 0.8 * theirs.head_bytes
-    assert ours.head_bytes == int(arena_cost(network)(network.dense) - arena_cost(network).tail(network.dense))
-    unplanned = arena_cost(network, planned=False)
-    assert theirs.head_bytes == int(unplanned(network.dense) - unplanned.tail(network.dense))
+    planned_arena, unplanned_arena = micro.arena(content), micro.arena(plain)
+    assert planned_arena.head_bytes < 0.8 * unplanned_arena.head_bytes
+    assert planned_arena.head_bytes == int(arena_cost(network)(network.dense) - arena_cost(network).tail(network.dense))
+    unplanned_cost = arena_cost(network, planned=False)
+    assert unplanned_arena.head_bytes == int(unplanned_cost(network.dense) - unplanned_cost.tail(network.dense))
     inputs = np.random.default_rng(0).integers(-128, 128, (4, 16, 16, 3)).astype(np.int8)
     assert (micro.run(content, inputs) == micro.run(plain, inputs)).all()
 
 
 def without_plan(content: bytes) -> bytes:
-    """The same model, with the name of its memory plan made one that nobody reads."""
+    """The same model with its memory plan renamed, so that nothing reads it."""
     assert content.count(MEMORY_PLAN) == 1
     return content.replace(MEMORY_PLAN, b"x" * len(MEMORY_PLAN))
 
 
-def test_weights_behind_the_flatbuffer_are_put_inside() -> None:
-    """Of more than 256 KiB of weights, TensorFlow Lite for Microcontrollers reads garbage where they lie outside."""
+def test_weights_after_the_flatbuffer_are_moved_inside() -> None:
+    """TensorFlow Lite for Microcontrollers reads garbage for weights above 256 KiB that lie outside the FlatBuffer."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 320, 1), nn.ReLU(), nn.Conv2d(320, 1024, 1), nn.AdaptiveAvgPool2d(1))
     content = tflite(model, SHAPE)
     inputs = np.random.default_rng(0).integers(-128, 128, (2, 16, 16, 2)).astype(np.int8)
-    ours = micro.run(content, inputs).astype(int)
+    outputs = micro.run(content, inputs).astype(int)
     from ai_edge_litert.interpreter import Interpreter
 
-    theirs = Interpreter(model_content=content)
-    theirs.allocate_tensors()
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
     for number, image in enumerate(inputs):
-        theirs.set_tensor(theirs.get_input_details()[0]["index"], image[None])
-        theirs.invoke()
-        found = theirs.get_tensor(theirs.get_output_details()[0]["index"])[0].astype(int)
-        assert np.abs(found - ours[number]).max() <= 1
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
+        interpreter.invoke()
+        expected = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0].astype(int)
+        assert np.abs(expected - outputs[number]).max() <= 1
 
 
 def test_an_operator_that_the_microcontroller_lacks_is_named() -> None:
@@ -184,36 +187,36 @@ def test_an_operator_that_the_microcontroller_lacks_is_named() -> None:
         micro.arena(content)
 
 
-def test_a_limit_on_the_arena_is_kept_by_the_arena_itself() -> None:
+def test_the_real_arena_meets_a_limit_on_the_arena() -> None:
     network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
     dense = int(arena_cost(network)(network.dense))
     plan = network.plan(arena_bytes=int(0.7 * dense), dtype="int8", round_to=1)
     assert plan.device is not None
     assert plan.device["dense"]["arena_bytes"] == dense
     assert 0.6 * dense < plan.device["slim"]["arena_bytes"] <= 0.7 * dense
-    again = pretrim.Plan.from_json(plan.to_json())
-    assert again.device == plan.device
+    reloaded = pretrim.Plan.from_json(plan.to_json())
+    assert reloaded.device == plan.device
     with pytest.raises(
         InfeasibleBudget, match=r"^arena_bytes 1000 cannot be met; the narrowest network needs [\d,]+ bytes"
     ):
         network.plan(arena_bytes=1000, dtype="int8")
 
 
-def test_a_step_more_breaks_the_arena() -> None:
-    """The contract of every plan, with a cost that is not a formula and may fall when a width grows."""
+def test_one_more_channel_in_any_group_exceeds_the_arena() -> None:
+    """The contract of every plan, here for a cost that is not a formula and may fall when a width grows."""
     model = small()
-    analysed = pretrim.analyze(model, torch.zeros(1, *SHAPE))
-    limit = int(0.6 * int(arena_cost(analysed)(analysed.dense)))
-    widths = analysed.plan(arena_bytes=limit, dtype="int8", round_to=1).widths
-    budget = Budget.parse({"arena_bytes": limit}, "int8").resolve_any(analysed).with_exact_costs()
-    for group in np.flatnonzero(widths < analysed.dense):
+    network = pretrim.analyze(model, torch.zeros(1, *SHAPE))
+    limit = int(0.6 * int(arena_cost(network)(network.dense)))
+    widths = network.plan(arena_bytes=limit, dtype="int8", round_to=1).widths
+    budget = Budget.parse({"arena_bytes": limit}, "int8").resolve_any(network).with_exact_costs()
+    for group in np.flatnonzero(widths < network.dense):
         wider = widths.copy()
         wider[group] += 1
         assert not budget.met(wider)
 
 
 class Joins(nn.Module):
-    """Each block reads all feature maps before it, as in DenseNet: where these lie decides the arena."""
+    """Each block reads all earlier feature maps, as in DenseNet, so their placement decides the size of the arena."""
 
     def __init__(self, blocks: int, growth: int) -> None:
         super().__init__()
@@ -240,18 +243,18 @@ class Joins(nn.Module):
 
 @pytest.mark.parametrize("mode", ["balanced", "memory", "macs", "uniform"])
 @pytest.mark.parametrize(("blocks", "growth"), [(2, 8), (4, 12), (6, 16)])
-def test_every_arena_that_the_narrowest_network_keeps_is_kept(blocks: int, growth: int, mode: str) -> None:
-    """The search goes by a bound, which lies far below where maps leave gaps: it may not end below what is there."""
+def test_every_limit_that_the_narrowest_network_meets_is_met(blocks: int, growth: int, mode: str) -> None:
+    """The search uses a bound, far below the arena where maps leave gaps, but the real arena must meet the limit."""
     network = pretrim.analyze(Joins(blocks, growth).eval(), torch.zeros(1, 3, 32, 32))
     arena = arena_cost(network)
-    asked = Budget.parse({"arena_bytes": "0.5x"}, "int8").resolve(network)
+    budget = Budget.parse({"arena_bytes": "0.5x"}, "int8").resolve(network)
     for round_to in (1, 8):
         options = Options(mode=mode, round_to=round_to)  # type: ignore[arg-type]
-        least, dense = int(arena(Problem(network, asked, options).smallest)), int(arena(network.dense))
+        smallest, dense = int(arena(Problem(network, budget, options).smallest)), int(arena(network.dense))
         for step in range(12):
-            most = least + int((dense - least) * (step / 12) ** 2)
-            plan = network.plan(arena_bytes=most, dtype="int8", mode=mode, round_to=round_to)
-            assert int(arena(plan.widths)) <= most
+            limit = smallest + int((dense - smallest) * (step / 12) ** 2)
+            plan = network.plan(arena_bytes=limit, dtype="int8", mode=mode, round_to=round_to)
+            assert int(arena(plan.widths)) <= limit
 
 
 # ---------------------------------------------------------------------------------------- other kinds of operators
@@ -259,17 +262,17 @@ def test_every_arena_that_the_narrowest_network_keeps_is_kept(blocks: int, growt
 Forward = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 
 
-class Kind(nn.Module):
-    """A convolution, something of another kind, and a linear layer."""
+class AroundOperator(nn.Module):
+    """A convolution, the operators under test, and a linear layer."""
 
     def __init__(self, forward: Forward, **parts: nn.Module) -> None:
         super().__init__()
-        self.stem, self.head, self.way = nn.Conv2d(2, 16, 3, 2, 1), nn.Linear(16, 3), forward
+        self.stem, self.head, self.body = nn.Conv2d(2, 16, 3, 2, 1), nn.Linear(16, 3), forward
         for name, part in parts.items():
             self.add_module(name, part)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.way(self, x))  # type: ignore[no-any-return]
+        return self.head(self.body(self, x))  # type: ignore[no-any-return]
 
 
 def pooled(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -292,7 +295,7 @@ def attention(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def positions() -> nn.Module:
-    model = Kind(attention, norm=nn.LayerNorm(16), **{name: nn.Linear(16, 16) for name in "qkvp"})
+    model = AroundOperator(attention, norm=nn.LayerNorm(16), **{name: nn.Linear(16, 16) for name in "qkvp"})
     model.positions = nn.Parameter(torch.randn(1, 64, 16))
     return model
 
@@ -302,7 +305,7 @@ def in_channels_last(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def joined(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """All parts as they were, from two kinds of operators; two of four parts; and two in another order."""
+    """Join all parts in order, from chunk and from slices; then two of four parts; then two parts in another order."""
     x = m.one(torch.cat(m.stem(x).chunk(4, 1), 1))
     x = m.two(torch.cat([x[:, :6], x[:, 6:]], 1))
     _, b, c, _ = x.chunk(4, 1)
@@ -331,16 +334,22 @@ CROPPED_SIGNAL = nn.Sequential(
 )
 CROPPED = (nn.ConvTranspose2d(16, 16, 3, 2, 1, 1), nn.BatchNorm2d(16), nn.ReLU())
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "GroupNorm": (lambda: Kind(pooled, part=nn.Sequential(nn.GroupNorm(4, 16), nn.ReLU(), nn.GroupNorm(1, 16))), SHAPE),
-    "LayerNorm": (lambda: Kind(in_channels_last, norm=nn.LayerNorm(16), end=nn.Conv2d(16, 16, 1)), SHAPE),
+    "GroupNorm": (
+        lambda: AroundOperator(pooled, part=nn.Sequential(nn.GroupNorm(4, 16), nn.ReLU(), nn.GroupNorm(1, 16))),
+        SHAPE,
+    ),
+    "LayerNorm": (lambda: AroundOperator(in_channels_last, norm=nn.LayerNorm(16), end=nn.Conv2d(16, 16, 1)), SHAPE),
     "attention, positions": (positions, SHAPE),
-    "PReLU, pool": (lambda: Kind(pooled, part=nn.Sequential(nn.PReLU(16), nn.MaxPool2d(3, 2, 1))), SHAPE),
-    "norm before": (lambda: Kind(pooled, part=nn.Sequential(nn.ReLU(), nn.BatchNorm2d(16), nn.ReLU())), SHAPE),
-    "Conv1d": (lambda: Kind(signal, part=BLOCK), SIGNAL),
+    "PReLU, pool": (lambda: AroundOperator(pooled, part=nn.Sequential(nn.PReLU(16), nn.MaxPool2d(3, 2, 1))), SHAPE),
+    "norm before": (
+        lambda: AroundOperator(pooled, part=nn.Sequential(nn.ReLU(), nn.BatchNorm2d(16), nn.ReLU())),
+        SHAPE,
+    ),
+    "Conv1d": (lambda: AroundOperator(signal, part=BLOCK), SIGNAL),
     "Conv1d of one channel": (lambda: ONE_SIGNAL, (1, 128)),
     "grey images": (lambda: GREY, (1, 16, 16)),
     "transposed": (
-        lambda: Kind(
+        lambda: AroundOperator(
             pooled,
             part=nn.Sequential(
                 *(nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU6())
@@ -348,11 +357,11 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         SHAPE,
     ),
-    "transposed, cropped": (lambda: Kind(pooled, part=nn.Sequential(*CROPPED)), SHAPE),
-    "transposed signals": (lambda: Kind(signal, part=UPWARD), SIGNAL),
-    "transposed signals, cropped": (lambda: Kind(signal, part=CROPPED_SIGNAL), SIGNAL),
+    "transposed, cropped": (lambda: AroundOperator(pooled, part=nn.Sequential(*CROPPED)), SHAPE),
+    "transposed signals": (lambda: AroundOperator(signal, part=UPWARD), SIGNAL),
+    "transposed signals, cropped": (lambda: AroundOperator(signal, part=CROPPED_SIGNAL), SIGNAL),
     "joined parts": (
-        lambda: Kind(
+        lambda: AroundOperator(
             joined,
             one=nn.Conv2d(16, 16, 1),
             two=nn.Conv2d(16, 16, 1),
@@ -365,8 +374,8 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kinds_that_the_converter_takes_apart(kind: str) -> None:
-    """File and arena within 1 % of the real ones, the arena's head exact; values as a training leaves them."""
+def test_operators_that_the_converter_splits_up(kind: str) -> None:
+    """File and arena are within 1 % of the real sizes, the head is exact; parameters are set as if trained."""
     build, shape = KINDS[kind]
     torch.manual_seed(0)
     model = as_if_trained(build().eval())
@@ -379,17 +388,17 @@ def test_kinds_that_the_converter_takes_apart(kind: str) -> None:
     assert lower_bound(network) is None
 
 
-def test_an_operator_of_unknown_form_is_said_to_be_one() -> None:
+def test_an_operator_of_unknown_form_makes_the_sizes_a_lower_bound() -> None:
     model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ELU(), nn.Conv2d(8, 4, 3))
     network = pretrim.analyze(model, torch.zeros(1, *SHAPE))
-    said = "file and arena may be larger: what LiteRT makes of elu in 1 is not known"
-    assert lower_bound(network) == said
+    message = "file and arena may be larger: what LiteRT makes of elu in 1 is not known"
+    assert lower_bound(network) == message
     plan = pretrim.plan(network, macs="0.5x", device="nrf52840")
-    assert plan.device is not None and plan.device["lower_bound"] == said
+    assert plan.device is not None and plan.device["lower_bound"] == message
 
 
 class Tables(nn.Module):
-    """Parameters that no convolution or linear layer holds."""
+    """Has parameters outside of convolutions and linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -408,11 +417,11 @@ def test_parameters_outside_of_layers_are_in_the_file() -> None:
 
 
 class Spotter(nn.Module):
-    """Keywords by a recurrent layer, batch first; `steps` of them."""
+    """A keyword spotter with a recurrent layer, batch first, that classifies by the output of the last step."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, layer_type: type[nn.RNNBase]) -> None:
         super().__init__()
-        self.front, self.layer = nn.Conv1d(12, 16, 3, padding=1), kind(16, 24, batch_first=True)
+        self.front, self.layer = nn.Conv1d(12, 16, 3, padding=1), layer_type(16, 24, batch_first=True)
         self.head = nn.Linear(24, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -420,26 +429,28 @@ class Spotter(nn.Module):
 
 
 class LastOfTwo(Spotter):
-    """By the last state of the second of two layers."""
+    """Two recurrent layers; classifies by the last state of the second."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
-        super().__init__(kind)
-        self.layer = kind(16, 24, 2, batch_first=True)
+    def __init__(self, layer_type: type[nn.RNNBase]) -> None:
+        super().__init__(layer_type)
+        self.layer = layer_type(16, 24, 2, batch_first=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.layer(torch.relu(self.front(x)).mT)[1][-1])  # type: ignore[no-any-return]
 
 
-def spotter(kind: type[nn.RNNBase], steps: int, network: type[Spotter] = Spotter) -> tuple[nn.Module, pretrim.Network]:
+def spotter(
+    layer_type: type[nn.RNNBase], steps: int, network_type: type[Spotter] = Spotter
+) -> tuple[nn.Module, pretrim.Network]:
     torch.manual_seed(0)
-    model = as_if_trained(network(kind).eval())
+    model = as_if_trained(network_type(layer_type).eval())
     return model, pretrim.analyze(model, torch.zeros(1, 12, steps))
 
 
-@pytest.mark.parametrize(("kind", "by"), [(nn.LSTM, Spotter), (nn.GRU, LastOfTwo)])
-def test_a_recurrent_layer_is_written_out_step_by_step(kind: type[nn.RNNBase], by: type[Spotter]) -> None:
-    """File and arena within 3 %: what they grow by with each step is several times the layer's weights."""
-    model, network = spotter(kind, 4, by)
+@pytest.mark.parametrize(("layer_type", "network_type"), [(nn.LSTM, Spotter), (nn.GRU, LastOfTwo)])
+def test_a_recurrent_layer_is_unrolled_step_by_step(layer_type: type[nn.RNNBase], network_type: type[Spotter]) -> None:
+    """File and arena are within 3 %; every step adds several times the layer's weights to them."""
+    model, network = spotter(layer_type, 4, network_type)
     content = litert_file(model, torch.randn(4, 12, 4))
     assert int(artifact_cost(network)(network.dense)) == pytest.approx(len(content), rel=0.03)
     assert int(arena_cost(network)(network.dense)) == pytest.approx(micro.arena(content).total_bytes, rel=0.03)
@@ -448,7 +459,7 @@ def test_a_recurrent_layer_is_written_out_step_by_step(kind: type[nn.RNNBase], b
 
 
 def test_operators_of_eight_steps_of_an_lstm() -> None:
-    """Counted in a file of litert-torch: the first step has no product of the state and no gate for the old cell."""
+    """Counted in a file of litert-torch; the first step has no product with the state and no gate on the old cell."""
     names = Counter(names_of(lower(spotter(nn.LSTM, 8)[1], "int8")))
     steps = {"SLICE": 40, "LOGISTIC": 23, "MUL": 23, "TANH": 16, "ADD": 15, "QUANTIZE": 7, "CONCATENATION": 1}
     assert {name: names[name] for name in steps} == steps
@@ -461,15 +472,15 @@ def test_operators_of_eight_steps_of_a_gru() -> None:
     assert {name: names[name] for name in steps} == steps
 
 
-def test_a_step_does_its_part_of_the_products() -> None:
-    """The state's weights are multiplied once a step, and not in the first."""
-    low = lower(spotter(nn.LSTM, 8)[1], "int8")
-    shares = [node.share for node in low.nodes if node.operator.op == "recurrent_state" and node.kind == "addmm"]
+def test_every_step_but_the_first_multiplies_the_state() -> None:
+    """The state's weights are multiplied in every step but the first."""
+    lowered = lower(spotter(nn.LSTM, 8)[1], "int8")
+    shares = [node.share for node in lowered.nodes if node.operator.op == "recurrent_state" and node.kind == "addmm"]
     assert sum(shares) == pytest.approx(7 / 8)
 
 
-def test_more_steps_than_a_microcontroller_joins_are_said() -> None:
-    """`concatenation.cc` has room for ten inputs."""
+def test_more_steps_than_a_microcontroller_can_join_are_refused() -> None:
+    """`concatenation.cc` allows at most ten inputs."""
     model, network = spotter(nn.RNN, 11)
     assert refused_by_micro(network) == (
         "TensorFlow Lite for Microcontrollers does not run this network: "

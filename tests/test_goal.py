@@ -1,4 +1,4 @@
-"""The inverse question: the smallest network that is good enough."""
+"""Search for the smallest network that meets an accuracy goal."""
 
 import json
 from pathlib import Path
@@ -24,39 +24,44 @@ def candidate(name: str, macs: float, validation: float, metric: Metric = ACCURA
     return Candidate(f"{name}-{macs}", name, 0, validation, validation, {"macs": macs, "params": -macs}, metric=metric)
 
 
-FOUND = [candidate("dense", 100, 0.90), candidate("a", 50, 0.895), candidate("b", 30, 0.892), candidate("c", 10, 0.6)]
+CANDIDATES = [
+    candidate("dense", 100, 0.90),
+    candidate("a", 50, 0.895),
+    candidate("b", 30, 0.892),
+    candidate("c", 10, 0.6),
+]
 
 
 @pytest.mark.parametrize(("drop", "name"), [(0, "dense"), (0.5, "a"), (1, "b"), (50, "c")])
 def test_the_smallest_within_a_drop(drop: float, name: str) -> None:
-    threshold = Goal(drop=drop).threshold(ACCURACY, dense_score(FOUND))
-    assert good_enough(FOUND, threshold)[0].name == name
+    threshold = Goal(drop=drop).threshold(ACCURACY, dense_score(CANDIDATES))
+    assert good_enough(CANDIDATES, threshold)[0].name == name
 
 
-def test_smaller_is_by_the_cost_that_is_named() -> None:
-    assert good_enough(FOUND, 0.8, "params")[0].name == "dense"
+def test_the_smallest_network_is_that_of_the_named_cost() -> None:
+    assert good_enough(CANDIDATES, 0.8, "params")[0].name == "dense"
 
 
-def test_a_drop_of_an_error_is_percent_of_its_value() -> None:
-    found = [candidate("dense", 100, 2.0, MAE), candidate("a", 50, 2.1, MAE), candidate("b", 30, 2.3, MAE)]
-    threshold = Goal(drop=10).threshold(MAE, dense_score(found))
+def test_a_drop_for_an_error_metric_is_a_percentage_of_its_value() -> None:
+    candidates = [candidate("dense", 100, 2.0, MAE), candidate("a", 50, 2.1, MAE), candidate("b", 30, 2.3, MAE)]
+    threshold = Goal(drop=10).threshold(MAE, dense_score(candidates))
     assert threshold == pytest.approx(2.2)
-    assert good_enough(found, threshold)[0].name == "a"
+    assert good_enough(candidates, threshold)[0].name == "a"
 
 
 def test_the_report_names_the_smallest_within_some_points() -> None:
-    rows = smallest(FOUND)
+    rows = smallest(CANDIDATES)
     assert [row["key"] for row in rows] == ["a-50", "b-30", "b-30"]
-    assert smallest(FOUND[1:]) == []
+    assert smallest(CANDIDATES[1:]) == []
 
 
 @pytest.mark.parametrize(("text", "value"), [("90%", 0.9), ("0.9", 0.9), (0.9, 0.9), ("12", 12.0)])
-def test_scores_are_read(text: Any, value: float) -> None:
+def test_scores_are_parsed(text: Any, value: float) -> None:
     assert parse_score(text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"drop": 1, "accuracy": "90%"}, "^drop is from the dense network, accuracy .* give one of them"),
         ({"drop": -1}, "^Expected drop to be 0 or more points, but got -1"),
@@ -68,8 +73,10 @@ def test_scores_are_read(text: Any, value: float) -> None:
         ({"drop": 1, "limit_of": "colour"}, "Expected a limit on one of"),
     ],
 )
-def test_wrong_use_is_one_line_and_nothing_is_written(options: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_wrong_options_give_one_line_and_nothing_is_written(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
         pretrim.compress(network(), data(), output=tmp_path / "run", **options, **QUICK)
     assert list(tmp_path.iterdir()) == []
 
@@ -83,19 +90,19 @@ def network() -> nn.Module:
 
 
 def data(noise: float = 0.3) -> tuple[TensorDataset, ...]:
-    parts = []
+    splits = []
     for seed, count in enumerate((96, 48, 48)):
         generator = torch.Generator().manual_seed(seed)
         labels = torch.arange(count) % 3
         images = torch.randn(count, 1, 8, 8, generator=generator) * noise + (labels.float() - 1).view(-1, 1, 1, 1)
-        parts.append(TensorDataset(images, labels))
-    return tuple(parts)
+        splits.append(TensorDataset(images, labels))
+    return tuple(splits)
 
 
 def test_compress_finds_the_smallest_and_keeps_every_step(tmp_path: Path) -> None:
-    """With a drop of 100 points every network that exists is good enough: the search ends at the narrowest one."""
+    """With a drop of 100 points every network is good enough, so the search ends at the narrowest one."""
     lines: list[str] = []
-    run = pretrim.compress(network(), data(), output=tmp_path / "run", drop=100, reporter=Listening(lines), **QUICK)
+    run = pretrim.compress(network(), data(), output=tmp_path / "run", drop=100, reporter=Recording(lines), **QUICK)
     study = pretrim.open_study(tmp_path / "run-study")
     fractions = {trial.spec.budget_fraction for trial in study.trials}
     assert fractions == {1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125}
@@ -112,7 +119,7 @@ def test_compress_finds_the_smallest_and_keeps_every_step(tmp_path: Path) -> Non
     assert json.loads((run.path / "run.json").read_text())["results"]["study"]
 
 
-def test_what_no_network_reaches_is_said(tmp_path: Path) -> None:
+def test_a_goal_that_no_network_reaches_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InfeasibleBudget, match=r"No network reaches 100.0 % .* the best is dense, seed 0, with"):
         pretrim.compress(network(), data(noise=50.0), output=tmp_path / "run", accuracy=1.0, **QUICK)
     assert not (tmp_path / "run").exists()
@@ -120,8 +127,8 @@ def test_what_no_network_reaches_is_said(tmp_path: Path) -> None:
         pretrim.open_study(tmp_path / "run-study").recommend(accuracy="100%")
 
 
-class Listening:
-    """A reporter that keeps lines."""
+class Recording:
+    """A reporter that keeps its lines."""
 
     def __init__(self, lines: list[str]) -> None:
         from pretrim.jobs.reporter import Silent

@@ -1,4 +1,4 @@
-"""The model card of a run, and runs on the hub: a small server here stands in for huggingface.co."""
+"""Tests of model cards and of runs on the hub; a small local server stands in for huggingface.co."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ EVIL = "<script>|**x**`\n---\nlicense: mit"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's protocol as pushing and fetching a few small files needs."""
+    """The part of the hub's protocol that is needed to push and fetch a few small files."""
 
     files: ClassVar[dict[str, dict[str, bytes]]] = {}
-    asked: ClassVar[list[str]] = []
+    requests: ClassVar[list[str]] = []
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.asked.append(f"POST {self.path}")
+        self.requests.append(f"POST {self.path}")
         if self.path == "/api/repos/create":
-            asked = json.loads(body)
-            name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
+            request = json.loads(body)
+            name = f"{request['organization']}/{request['name']}" if request.get("organization") else request["name"]
             self.files.setdefault(name, {})
             self.answer({"url": f"http://{self.headers['Host']}/{name}"})
             return
@@ -63,23 +63,24 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        self.asked.append(f"{self.command} {path}")
+        self.requests.append(f"{self.command} {path}")
         model = re.match(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/[^/]+)?$", path)
         file = re.match(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
-        found = self.files.get(model[1] if model else file[1] if file else "")
-        if found is None or (file and file[2] not in found):
+        repository = self.files.get(model[1] if model else file[1] if file else "")
+        if repository is None or (file and file[2] not in repository):
             self.answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
         elif model and model[2] == "tree":
             rows = [
-                {"type": "file", "path": name, "size": len(data), "oid": blob(data)} for name, data in found.items()
+                {"type": "file", "path": name, "size": len(data), "oid": blob(data)}
+                for name, data in repository.items()
             ]
             self.answer(rows)
         elif model:
-            siblings = [{"rfilename": name} for name in found]
+            siblings = [{"rfilename": name} for name in repository]
             self.answer({"id": model[1], "sha": COMMIT, "siblings": siblings, "tags": [], "private": False})
         else:
             assert file is not None
-            data = found[file[2]]
+            data = repository[file[2]]
             self.answer(data, 200, {"ETag": f'"{blob(data)}"', "X-Repo-Commit": COMMIT})
 
     do_HEAD = do_GET
@@ -106,22 +107,22 @@ def blob(data: bytes) -> str:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    started = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=started.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{started.server_port}"
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=http_server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{http_server.server_port}"
     monkeypatch.setenv("HF_ENDPOINT", address)
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
     Hub.files.clear()
-    Hub.asked.clear()
+    Hub.requests.clear()
     yield address
-    started.shutdown()
-    started.server_close()
+    http_server.shutdown()
+    http_server.server_close()
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of a built-in network, with its dense one."""
+    """A run of a built-in network that also trained the dense network."""
     options: Any = {"input": "1x8x8", "max_images": 60, "epochs": 1, "batch_size": 30, "threads": 1, "train_on": "cpu"}
     output = tmp_path_factory.mktemp("runs") / "run"
     return pretrim.compress("resnet20", "digits", output=output, macs="0.3x", dense=True, **options)
@@ -132,20 +133,20 @@ def code_of(card: str) -> str:
     return code
 
 
-def test_a_card_says_what_the_run_is(run: Run) -> None:
+def test_a_card_describes_the_run(run: Run) -> None:
     card = (run.path / "README.md").read_text()
-    for which in ("test", "validation"):
-        low, high = (100 * end for end in run.results[which]["interval_95"])
-        accuracy, images = 100 * run.results[which]["accuracy"], run.results[which]["images"]
-        said = f"{accuracy:.1f} % (95 %: {low:.1f} % to {high:.1f} %, n = {images})"
-        assert said in card
+    for split in ("test", "validation"):
+        low, high = (100 * end for end in run.results[split]["interval_95"])
+        accuracy, images = 100 * run.results[split]["accuracy"], run.results[split]["images"]
+        text = f"{accuracy:.1f} % (95 %: {low:.1f} % to {high:.1f} %, n = {images})"
+        assert text in card
     assert f"| MACs | {run.plan.dense['macs']:,} | {run.plan.slim['macs']:,} |" in card
     assert f"| stages.0.0.conv1 | 16 | {run.plan.groups[1].kept} |" in card
     assert "Limits: macs at most 0.3x." in card and "mode balanced" in card
     assert (run.path / "dense" / "README.md").exists()
 
 
-def test_its_header_is_what_the_hub_reads(run: Run) -> None:
+def test_the_header_of_a_card_is_valid_for_the_hub(run: Run) -> None:
     data = hub.ModelCard((run.path / "README.md").read_text()).data
     assert (data.library_name, data.pipeline_tag, data.license) == ("pretrim", "image-classification", "unknown")
     (result,) = data.eval_results
@@ -153,7 +154,7 @@ def test_its_header_is_what_the_hub_reads(run: Run) -> None:
     assert result.metric_value == pytest.approx(run.accuracy, abs=1e-4)
 
 
-def test_its_three_lines_run_as_they_are_printed(
+def test_the_three_lines_of_code_in_a_card_run_unchanged(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(run.path, tmp_path / "copy")
@@ -165,8 +166,8 @@ def test_its_three_lines_run_as_they_are_printed(
     assert "'predictions'" in capsys.readouterr().out
 
 
-def test_the_card_of_a_module_names_no_file_by_itself(tmp_path: Path) -> None:
-    """Its owner does; and a network without classes is loaded without them."""
+def test_the_card_of_a_module_leaves_its_file_to_the_owner(tmp_path: Path) -> None:
+    """The card has a placeholder for the owner's file, and loads a network without classes without naming any."""
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1))
     network = pretrim.analyze(model, torch.zeros(1, 1, 8, 8))
     slim = pretrim.apply(model, pretrim.plan(network, params="0.5x", round_to=1), network=network)
@@ -175,7 +176,7 @@ def test_the_card_of_a_module_names_no_file_by_itself(tmp_path: Path) -> None:
     assert code.splitlines()[1:] == ['run = pretrim.open_run(".", model="FILE.py:FUNCTION")', "print(run.model)"]
 
 
-def test_names_from_outside_are_texts(tmp_path: Path) -> None:
+def test_untrusted_names_are_escaped_in_a_card(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1))
     network = pretrim.analyze(model, torch.zeros(1, 1, 8, 8))
     slim = pretrim.apply(model, pretrim.plan(network, params="0.5x", round_to=1), network=network)
@@ -189,7 +190,7 @@ def test_names_from_outside_are_texts(tmp_path: Path) -> None:
     assert "<script>" not in body and "**x**" not in body and plain(EVIL) in body
 
 
-def test_an_export_is_named_in_the_card_and_the_rest_stays_the_owners(run: Run, tmp_path: Path) -> None:
+def test_an_export_is_listed_in_the_card_and_the_owners_edits_are_kept(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     copied = pretrim.open_run(shutil.copytree(run.path, tmp_path / "copy"))
     card = copied.path / "README.md"
@@ -206,38 +207,40 @@ def test_an_export_is_named_in_the_card_and_the_rest_stays_the_owners(run: Run, 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as exit_info:
         main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
-    return int(end.value.code or 0), captured.out, captured.err
+    return int(exit_info.value.code or 0), captured.out, captured.err
 
 
-def test_from_a_push_to_the_same_accuracy(
+def test_a_pushed_run_is_fetched_and_has_the_same_accuracy(
     run: Run, server: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, out, said = call(capsys, "push", run.path, "hf:me/slim")
-    assert code == 0 and out.strip() == f"{server}/me/slim", said
-    assert f"pushing 7 files of {run.path} to me/slim at {server}" in said
-    there = Hub.files["me/slim"]
-    assert there["weights.safetensors"] == (run.path / "weights.safetensors").read_bytes()
-    assert not any(name.startswith(("dense", "tracking", "training")) for name in there)
-    assert 'run = pretrim.open_run("hf:me/slim")' in code_of(there["README.md"].decode())
-    Hub.asked.clear()
-    code, out, said = call(capsys, "evaluate", "hf:me/slim", "--data", "digits", "--json")
-    assert code == 0 and json.loads(out)["accuracy"] == run.accuracy
-    assert said.splitlines()[0] == (
+    code, output, errors = call(capsys, "push", run.path, "hf:me/slim")
+    assert code == 0 and output.strip() == f"{server}/me/slim", errors
+    assert f"pushing 7 files of {run.path} to me/slim at {server}" in errors
+    pushed = Hub.files["me/slim"]
+    assert pushed["weights.safetensors"] == (run.path / "weights.safetensors").read_bytes()
+    assert not any(name.startswith(("dense", "tracking", "training")) for name in pushed)
+    assert 'run = pretrim.open_run("hf:me/slim")' in code_of(pushed["README.md"].decode())
+    Hub.requests.clear()
+    code, output, errors = call(capsys, "evaluate", "hf:me/slim", "--data", "digits", "--json")
+    assert code == 0 and json.loads(output)["accuracy"] == run.accuracy
+    assert errors.splitlines()[0] == (
         f"fetching run.json and weights.safetensors of me/slim from {server}, or from its cache"
     )
-    fetched = {line.rpartition("/")[2] for line in Hub.asked if "/resolve/" in line}
+    fetched = {line.rpartition("/")[2] for line in Hub.requests if "/resolve/" in line}
     assert fetched == {"run.json", "weights.safetensors"}, "safetensors and JSON alone"
     monkeypatch.chdir(tmp_path)
     Image.new("L", (8, 8)).save("image.png")
-    exec(code_of(there["README.md"].decode()), {})
+    exec(code_of(pushed["README.md"].decode()), {})
     captured = capsys.readouterr()
     assert "'predictions'" in captured.out and "fetching run.json" in captured.err, "never in silence"
 
 
-def test_an_export_of_a_fetched_run_is_written_here(run: Run, server: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_an_export_of_a_fetched_run_is_written_to_the_current_folder(
+    run: Run, server: str, tmp_path: Path, monkeypatch: Any
+) -> None:
     pytest.importorskip("onnxruntime")
     push(run.path, "hf:me/slim")
     monkeypatch.chdir(tmp_path)
@@ -248,12 +251,12 @@ def test_an_export_of_a_fetched_run_is_written_here(run: Run, server: str, tmp_p
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:slim", "me/slim", "hf:a/b/c", "hf:../x y"])
-def test_names_that_are_none(run: Run, name: str) -> None:
+def test_invalid_names_of_repositories_are_refused(run: Run, name: str) -> None:
     with pytest.raises(UsageError, match="Expected hf:OWNER/NAME, but got"):
         push(run.path, name)
 
 
-def test_what_the_hub_does_not_have(run: Run, server: str) -> None:
+def test_fetching_a_missing_or_foreign_repository_is_an_error(run: Run, server: str) -> None:
     with pytest.raises(CheckpointError, match=r"^Cannot fetch hf:me/none \(.*\): check the name and the network.$"):
         fetch("hf:me/none")
     Hub.files["me/other"] = {"config.json": b"{}"}
@@ -268,10 +271,10 @@ def test_what_the_hub_does_not_have(run: Run, server: str) -> None:
 def test_a_damaged_run_is_not_pushed(server: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"No run in .*its run\.json: No such file"):
         push(tmp_path, "hf:me/slim")
-    assert Hub.asked == []
+    assert Hub.requests == []
 
 
-def test_an_older_run_without_a_card_is_pushed_as_it_is(run: Run, server: str, tmp_path: Path) -> None:
+def test_an_older_run_without_a_card_is_pushed_without_one(run: Run, server: str, tmp_path: Path) -> None:
     copied = shutil.copytree(run.path, tmp_path / "copy")
     (copied / "README.md").unlink()
     assert "README.md" not in push(copied, "hf:me/old").files

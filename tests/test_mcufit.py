@@ -1,4 +1,4 @@
-"""The arena in 32 bits against the interpreter itself: TensorFlow Lite for Microcontrollers as wasm32, in mcufit."""
+"""The 32-bit arena against TensorFlow Lite for Microcontrollers itself, compiled to wasm32 in mcufit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))  # scripts bes
 import mcufit_arena
 
 SEEDS = (0, 1, 2, 4, 6, 12, 13, 30, 37, 44, 50, 53)
-"""Networks whose operators the interpreter there knows"""
-MOST = 48
-"""Bytes that the structures of a network of a few operators may be off: what is aligned in the arena is not followed"""
+"""Networks with operators that mcufit's interpreter supports"""
+TOLERANCE_BYTES = 48
+"""Tolerance in bytes for the structures of a network of a few operators; their alignment is not modelled"""
 
 
 @pytest.mark.skipif(mcufit_arena.missing() is not None, reason=str(mcufit_arena.missing()))
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_arena_of_random_networks_is_the_interpreter_s(seed: int) -> None:
-    """Activations to the byte, the rest to a few; these networks are not what the numbers were fitted on."""
+def test_the_arena_of_random_networks_matches_the_interpreter(seed: int) -> None:
+    """Activations match exactly, the rest within a few bytes; the constants were fitted on other networks."""
     content = draw(seed)
     graph, real = graph_of(content), mcufit_arena.arena(content)
     assert real is not None
     assert graph.head() == real.head_bytes
-    assert abs(graph.arena() - (real.total_bytes - mcufit_arena.MORE_THAN_A_BOARD)) <= MOST, graph.names
+    assert abs(graph.arena() - (real.total_bytes - mcufit_arena.MORE_THAN_A_BOARD)) <= TOLERANCE_BYTES, graph.names

@@ -1,4 +1,4 @@
-"""Operators that used to freeze what reaches them: exact beside the masked dense network, and free."""
+"""Operators that no longer freeze their inputs: slim networks equal the masked dense network exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pretrim.surgery.apply import cut, kept_channels
 
 
 class MaxNorm(nn.Conv2d):
-    """EEGNet's constraint: filters that are too long are made shorter at every step."""
+    """EEGNet's constraint: filters with too large a norm are scaled down in every step."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=0.5)
@@ -55,7 +55,7 @@ def thirds(m: Any, x: Tensor) -> Tensor:
 
 
 class InParts(nn.Module):
-    """EdgeNeXt and Res2Net: a width that does not divide the channels, so that the last part is smaller."""
+    """As in EdgeNeXt and Res2Net: the split size does not divide the channels, so the last part is smaller."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class InParts(nn.Module):
 
 
 class StoredWidths(nn.Module):
-    """timm's attention: the widths are numbers of the module, the last of them for a reshape that copies first."""
+    """As in timm's attention: the widths are attributes of the module, the last one for a reshape that copies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def chain(m: Any, x: Tensor) -> Tensor:
 
 
 class Multiples(nn.Module):
-    """Asks for a multiple of the stored width of a head, as LowFormer does."""
+    """Reshapes to a multiple of the stored width of a head, as LowFormer does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Multiples(nn.Module):
 
 
 def in_heads(x: Tensor, heads: int, width: int) -> Tensor:
-    """A helper that knows its module's widths as arguments only, as in MobileNetV5."""
+    """A helper that receives its module's widths as arguments, as in MobileNetV5."""
     return x.reshape(len(x), heads, width, -1).mT
 
 
@@ -149,20 +149,22 @@ def attention(scale: Callable[[Tensor], float]) -> Callable[[Any, Tensor], Tenso
 
 
 @pytest.mark.parametrize(
-    ("scale", "said"),
+    ("scale", "names"),
     [
         (lambda q: q.shape[-1] ** -0.5, ("mul in the model",)),
         (lambda q: 1 / q.size(2), ("mul in the model",)),
         (lambda q: 0.3, ()),
     ],
 )
-def test_numbers_that_are_computed_from_widths_are_named(scale: Callable[[Tensor], float], said: tuple[str]) -> None:
+def test_operators_with_numbers_computed_from_widths_are_named(
+    scale: Callable[[Tensor], float], names: tuple[str]
+) -> None:
     model = Net(attention(scale), a=conv(3, 8), c=conv(8, 2))
-    assert pretrim.analyze(model, torch.zeros(1, 3, 8, 8)).mixers == said
+    assert pretrim.analyze(model, torch.zeros(1, 3, 8, 8)).mixers == names
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_channels_pass_exactly(name: str) -> None:
+def test_slim_networks_equal_the_masked_dense_network(name: str) -> None:
     model = randomise(MODELS[name](), 0)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     network = pretrim.analyze(model, images)
@@ -177,33 +179,33 @@ def test_channels_pass_exactly(name: str) -> None:
 
 
 def clusters(m: Any, x: Tensor) -> Tensor:
-    """NetVLAD: for each cluster, the features that belong to it."""
+    """NetVLAD: the weighted sum of the features for each cluster."""
     x = m.a(x)
     shares = m.k(x).flatten(2).softmax(1)
     return m.c(functional.normalize(shares @ x.flatten(2).mT, dim=0).flatten(1))  # type: ignore[no-any-return]
 
 
 def two_streams(m: Any, x: Tensor) -> Tensor:
-    """Bilinear pooling: products of the channels of one stream with those of the other."""
+    """Bilinear pooling: products of the channels of one stream with the channels of another."""
     left, right = m.a(x).flatten(2), m.k(x).flatten(2)
     return m.c((left @ right.mT).reshape(len(x), -1))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("forward", [clusters, two_streams])
 @pytest.mark.parametrize("wide", ["a", "k"])
-def test_of_two_channel_dimensions_that_are_flattened_the_wider_one_is_free(
+def test_the_wider_of_two_flattened_channel_dimensions_is_free(
     forward: Callable[[Any, Tensor], Tensor], wide: str
 ) -> None:
     sizes = {"a": 4, "k": 4} | {wide: 16}
-    reads = sizes["a"] if forward is clusters else 3
-    layers = {"a": conv(3, sizes["a"]), "k": conv(reads, sizes["k"]), "c": nn.Linear(64, 2)}
+    channels_read = sizes["a"] if forward is clusters else 3
+    layers = {"a": conv(3, sizes["a"]), "k": conv(channels_read, sizes["k"]), "c": nn.Linear(64, 2)}
     model = randomise(Net(forward, **layers), 0)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     network = pretrim.analyze(model, images)
     narrow = "k" if wide == "a" else "a"
     assert {frozen.layer for frozen in network.frozen} == {narrow, "c"}
     if forward is clusters and wide == "k":
-        return  # a softmax over clusters sees how many there are: no masked network can tell
+        return  # a softmax over clusters depends on their number, so no masked network is equivalent
     widths = network.dense // 2
     keep = kept_channels(network, widths, np.random.default_rng(0).random(len(network.group_of)))
     slim = cut(model, network, widths, keep, rescale=False)
@@ -211,7 +213,7 @@ def test_of_two_channel_dimensions_that_are_flattened_the_wider_one_is_free(
     assert relative_error(run(slim, images), run(masked(model, network, keep), images)) < 1e-10
 
 
-def test_products_of_all_channels_with_each_other_stay_as_they_are() -> None:
+def test_a_layer_whose_channels_are_multiplied_with_each_other_is_frozen() -> None:
     def gram(m: Any, x: Tensor) -> Tensor:
         x = m.a(x).flatten(2)
         return m.c((x @ x.mT).flatten(1))  # type: ignore[no-any-return]

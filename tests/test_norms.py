@@ -1,4 +1,4 @@
-"""Statistics of batch norms: set anew before every validation and at the end, and never in the training's way."""
+"""Batch-norm statistics are recalibrated before every validation and at the end, without affecting the training."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ from pretrim.train import Execution, Progress, Recipe, evaluate, recalibrate, re
 from pretrim.train.feed import BatchSource
 
 SHORT = Recipe(epochs=4, batch_size=64)
-HOW = Execution(device="cpu", channels_last=False, precision="float32", threads=1)
+EXECUTION = Execution(device="cpu", channels_last=False, precision="float32", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -35,59 +35,59 @@ def resnet() -> nn.Module:
     return BUILTIN["resnet20"](num_classes=10, in_channels=1)
 
 
-def test_a_short_training_is_no_longer_validated_at_chance(digits: DataSet) -> None:
-    """600 images, 36 steps: the running averages are those of weights that are long gone."""
-    without = train(resnet(), digits, Recipe(**{**vars(SHORT), "recalibration": 0}), execution=HOW)
+def test_a_short_training_is_not_validated_at_chance(digits: DataSet) -> None:
+    """With 600 images and 36 steps, the running averages belong to weights that are long outdated."""
+    uncalibrated = train(resnet(), digits, Recipe(**{**vars(SHORT), "recalibration": 0}), execution=EXECUTION)
     model = resnet()
-    training = train(model, digits, SHORT, execution=HOW)
-    scores, stale = ([e.validation_score or 0 for e in found.epochs] for found in (training, without))
-    assert stale[0] == pytest.approx(0.1, abs=0.02), "this was at chance"
-    assert [e.train_score for e in training.epochs] == [e.train_score for e in without.epochs]
-    assert all(now > before for now, before in zip(scores, stale, strict=True))
-    assert scores[1] > stale[1] + 0.3  # 0.53 to 0.69 with three seeds, AVX2 and AVX-512; at the end 0.03 to 0.19
-    assert scores[2] > stale[2] + 0.1
+    training = train(model, digits, SHORT, execution=EXECUTION)
+    scores, stale_scores = ([e.validation_score or 0 for e in result.epochs] for result in (training, uncalibrated))
+    assert stale_scores[0] == pytest.approx(0.1, abs=0.02), "this was at chance"
+    assert [e.train_score for e in training.epochs] == [e.train_score for e in uncalibrated.epochs]
+    assert all(score > stale_score for score, stale_score in zip(scores, stale_scores, strict=True))
+    assert scores[1] > stale_scores[1] + 0.3  # 0.53 to 0.69 with three seeds, AVX2 and AVX-512; at the end 0.03 to 0.19
+    assert scores[2] > stale_scores[2] + 0.1
     assert evaluate(model, digits.test, digits.mean, digits.std).accuracy > 0.8
-    assert (without.recalibration_images, training.recalibration_images) == (0, 256)
+    assert (uncalibrated.recalibration_images, training.recalibration_images) == (0, 256)
     assert training.to_json()["recalibration_images"] == 256
 
 
-def test_what_is_kept_is_what_was_validated_last(tiny: DataSet) -> None:
+def test_the_final_statistics_are_those_of_the_last_validation(tiny: DataSet) -> None:
     for ema in (0.0, 0.9):
         model = small()
-        recipe = Recipe(epochs=3, batch_size=64, ema=ema, crop=0.0, flip=False)  # as `_seen` takes them
-        records = train(model, tiny, recipe, execution=HOW).epochs
+        recipe = Recipe(epochs=3, batch_size=64, ema=ema, crop=0.0, flip=False)  # images as in `_features`
+        records = train(model, tiny, recipe, execution=EXECUTION).epochs
         assert records[-1].validation_score == evaluate(model, tiny.validation, tiny.mean, tiny.std).accuracy
-        seen = _seen(model.conv, tiny)
-        assert torch.allclose(model.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-2)  # type: ignore[arg-type]
+        features = _features(model.conv, tiny)
+        assert torch.allclose(model.norm.running_mean, features.mean((0, 2, 3)), atol=1e-2)  # type: ignore[arg-type]
 
 
-def _seen(layer: nn.Module, data: DataSet) -> torch.Tensor:
+def _features(layer: nn.Module, data: DataSet) -> torch.Tensor:
     with torch.no_grad():
         output: torch.Tensor = layer(normalise(data.train.images, data.mean, data.std))
         return output
 
 
-def test_training_goes_on_with_the_statistics_that_it_had(tiny: DataSet) -> None:
-    """Weights and running averages after each step are those of a training that nobody recalibrates, bit for bit."""
+def test_training_continues_with_its_own_statistics_after_recalibration(tiny: DataSet) -> None:
+    """Weights and running averages after each step equal those of a training without recalibration, bit for bit."""
 
     def steps(recalibration: int, ema: float) -> list[torch.Tensor]:
         values: list[torch.Tensor] = []
 
-        def watch(progress: Progress) -> None:
+        def keep_tensors(progress: Progress) -> None:
             if not progress.ends_epoch:
                 values.extend(tensor.detach().clone() for tensor in model.state_dict().values())
 
         model = small()
         recipe = Recipe(epochs=3, batch_size=64, recalibration=recalibration, ema=ema)
-        train(model, tiny, recipe, execution=HOW, on_step=watch)
+        train(model, tiny, recipe, execution=EXECUTION, on_step=keep_tensors)
         return values
 
     for ema in (0.0, 0.9):
-        for one, other in zip(steps(2048, ema), steps(0, ema), strict=True):
-            assert torch.equal(one, other)
+        for recalibrated, plain in zip(steps(2048, ema), steps(0, ema), strict=True):
+            assert torch.equal(recalibrated, plain)
 
 
-def test_networks_without_such_norms_skip_it(tiny: DataSet) -> None:
+def test_networks_without_running_statistics_are_not_recalibrated(tiny: DataSet) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8), nn.Flatten(), nn.Linear(288, 10))
     untracked = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(64, 10))
@@ -96,16 +96,16 @@ def test_networks_without_such_norms_skip_it(tiny: DataSet) -> None:
         assert recalibrate(model, tiny) == 0
 
 
-class Frozen(nn.BatchNorm2d):
-    """A norm that stays in eval mode, as those of a trained network that is fine-tuned."""
+class FrozenNorm(nn.BatchNorm2d):
+    """A norm that stays in eval mode, as is common when a trained network is fine-tuned."""
 
-    def train(self, mode: bool = True) -> "Frozen":
+    def train(self, mode: bool = True) -> "FrozenNorm":
         return super().train(False)
 
 
 def test_norms_that_are_trained_in_eval_mode_keep_their_statistics(tiny: DataSet) -> None:
-    """The weights were learnt with just these."""
-    frozen = Frozen(8)
+    """The weights were trained with exactly these statistics."""
+    frozen = FrozenNorm(8)
     model = nn.Sequential(nn.Conv2d(1, 8, 3), frozen, nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
     frozen.running_mean.fill_(0.25)  # type: ignore[union-attr]
     training = train(model, tiny, Recipe(epochs=1, batch_size=64))
@@ -113,8 +113,8 @@ def test_norms_that_are_trained_in_eval_mode_keep_their_statistics(tiny: DataSet
     assert torch.equal(frozen.running_mean, torch.full((8,), 0.25))  # type: ignore[arg-type]
 
 
-class Awkward(nn.Module):
-    """One norm that is used twice, one that runs in train mode alone, and one whose statistics are beyond repair."""
+class UnusualNorms(nn.Module):
+    """One norm that is used twice, one that runs in train mode only, and one whose statistics are infinite."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,37 +131,37 @@ class Awkward(nn.Module):
         return self.twice(3 + 2 * self.twice(x)).flatten(1)
 
 
-def test_each_norm_gets_the_mean_of_all_that_it_sees(tiny: DataSet) -> None:
-    model = Awkward()
+def test_each_norm_gets_the_mean_over_all_of_its_inputs(tiny: DataSet) -> None:
+    model = UnusualNorms()
     model.head.running_mean.fill_(5.0)  # type: ignore[union-attr]
     model.spoilt.running_var.fill_(float("inf"))  # type: ignore[union-attr]
     assert recalibrate(model, tiny, images=len(tiny.train), batch_size=len(tiny.train)) == len(tiny.train)
-    seen = _seen(model.conv, tiny)
-    first, second = seen.mean((0, 2, 3)), torch.full((4,), 3.0)
+    features = _features(model.conv, tiny)
+    first, second = features.mean((0, 2, 3)), torch.full((4,), 3.0)
     assert torch.allclose(model.twice.running_mean, (first + second) / 2, atol=1e-5)  # type: ignore[arg-type]
     assert torch.equal(model.head.running_mean, torch.full((4,), 5.0)), "it saw nothing"  # type: ignore[arg-type]
-    assert torch.allclose(model.spoilt.running_var, seen.var((0, 2, 3)), rtol=1e-4)  # type: ignore[arg-type]
+    assert torch.allclose(model.spoilt.running_var, features.var((0, 2, 3)), rtol=1e-4)  # type: ignore[arg-type]
     assert [norm.momentum for norm in (model.twice, model.head, model.spoilt)] == [0.1] * 3
     assert not any(norm._forward_pre_hooks for norm in (model.twice, model.head, model.spoilt))
 
 
 @pytest.mark.parametrize("batch_size", [2, 100, 255, 256])
-def test_batches_are_of_one_size(tiny: DataSet, batch_size: int) -> None:
-    """A last batch of two images would count as much as one of 256."""
+def test_recalibration_batches_have_nearly_equal_sizes(tiny: DataSet, batch_size: int) -> None:
+    """Otherwise a last batch of two images would count as much as a batch of 256."""
     sizes: list[int] = []
 
-    class Watch(nn.BatchNorm2d):
+    class Recording(nn.BatchNorm2d):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             sizes.append(len(x))
             return super().forward(x)
 
-    watch = Watch(1)
-    recalibrate(nn.Sequential(watch, nn.Conv2d(1, 1, 1)), tiny, images=257, batch_size=batch_size)
+    recording = Recording(1)
+    recalibrate(nn.Sequential(recording, nn.Conv2d(1, 1, 1)), tiny, images=257, batch_size=batch_size)
     assert sum(sizes) == 257
     assert max(sizes) <= max(batch_size, 3) and max(sizes) - min(sizes) <= 1 and min(sizes) >= 2
 
 
-def test_an_error_of_the_model_leaves_its_norms_as_they_were(tiny: DataSet) -> None:
+def test_an_error_in_the_model_leaves_its_norms_unchanged(tiny: DataSet) -> None:
     class Fails(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise ValueError("not ready")
@@ -172,41 +172,45 @@ def test_an_error_of_the_model_leaves_its_norms_as_they_were(tiny: DataSet) -> N
     assert norm.training and norm.momentum == 0.1 and not norm._forward_pre_hooks
 
 
-@pytest.mark.parametrize(("train_images", "most", "wanted"), [(50, 2048, 50), (486, 2048, 256), (8_000, 2048, 1_000)])
-def test_it_takes_an_eighth_within_bounds(train_images: int, most: int, wanted: int) -> None:
-    assert recalibration_images(train_images, most) == wanted
+@pytest.mark.parametrize(
+    ("train_images", "maximum", "expected"), [(50, 2048, 50), (486, 2048, 256), (8_000, 2048, 1_000)]
+)
+def test_recalibration_uses_an_eighth_of_the_images_within_bounds(
+    train_images: int, maximum: int, expected: int
+) -> None:
+    assert recalibration_images(train_images, maximum) == expected
     assert recalibration_images(50_000, 2048) == 2048
     assert recalibration_images(50_000, 100) == 100
     assert recalibration_images(50_000, 0) == 0
 
 
-def test_one_image_has_no_deviation() -> None:
+def test_recalibration_with_fewer_than_two_images_is_refused() -> None:
     with pytest.raises(UsageError, match="Expected recalibration to be 0 or at least 2, but got 1"):
         Recipe(recalibration=1)
     with pytest.raises(UsageError, match="Expected recalibration to be 0 or at least 2, but got -3"):
         Recipe(recalibration=-3)
 
 
-def test_quantisation_aware_epochs_are_calibrated_as_they_are_trained(tiny: DataSet) -> None:
-    """The weights were learnt with the statistics of rounded activations, and will run on those."""
+def test_quantisation_aware_epochs_are_calibrated_with_rounding(tiny: DataSet) -> None:
+    """The weights were trained with statistics of rounded activations, and inference uses rounded activations too."""
 
-    def mean(qat: int, change: Callable[[nn.Module], Any] = lambda model: None) -> torch.Tensor:
+    def running_mean(qat: int, change: Callable[[nn.Module], Any] = lambda model: None) -> torch.Tensor:
         model = nn.Sequential(
             nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10)
         )
         torch.manual_seed(0)
         for parameter in model.parameters():
             nn.init.uniform_(parameter, -0.1, 0.1)
-        train(model, tiny, Recipe(epochs=1, batch_size=64, learning_rate=1e-30, qat=qat), execution=HOW)
-        found: torch.Tensor = model[2].running_mean  # type: ignore[assignment]
-        return found
+        train(model, tiny, Recipe(epochs=1, batch_size=64, learning_rate=1e-30, qat=qat), execution=EXECUTION)
+        mean: torch.Tensor = model[2].running_mean  # type: ignore[assignment]
+        return mean
 
-    assert not torch.equal(mean(0), mean(1))
-    assert torch.allclose(mean(0), mean(1), atol=0.02)
+    assert not torch.equal(running_mean(0), running_mean(1))
+    assert torch.allclose(running_mean(0), running_mean(1), atol=0.02)
 
 
-def test_the_statistics_are_of_images_as_the_training_sees_them(tiny: DataSet) -> None:
-    """Padded crops have black bars: an exponential average over many batches of the training's own is the reference."""
+def test_the_statistics_are_those_of_augmented_images(tiny: DataSet) -> None:
+    """Padded crops have black bars; the reference is an exponential average over many training batches."""
     recipe = Recipe(epochs=1, batch_size=64, crop=0.25, flip=False)
     plain, augmented, reference = (nn.BatchNorm2d(tiny.input_shape[0], momentum=0.02) for _ in range(3))
     feed = BatchSource(tiny, recipe, torch.device("cpu"))
@@ -214,9 +218,9 @@ def test_the_statistics_are_of_images_as_the_training_sees_them(tiny: DataSet) -
         for batches in feed.epoch(epoch):
             for batch in batches:
                 reference(batch.images)
-    how = recipe.augmentation(tiny.input_shape, tiny.flip)
+    augmentation = recipe.augmentation(tiny.input_shape, tiny.flip)
     head = nn.Conv2d(tiny.input_shape[0], 1, 1)
-    recalibrate(nn.Sequential(augmented, head), tiny, images=len(tiny.train), how=how)
+    recalibrate(nn.Sequential(augmented, head), tiny, images=len(tiny.train), how=augmentation)
     recalibrate(nn.Sequential(plain, head), tiny, images=len(tiny.train))
     assert torch.allclose(augmented.running_mean, reference.running_mean, atol=0.03)
     assert torch.allclose(augmented.running_var, reference.running_var, rtol=0.03)
@@ -232,22 +236,22 @@ def test_the_statistics_are_of_images_as_the_training_sees_them(tiny: DataSet) -
         Recipe(batch_size=64, crop=0.0, balance="sampling"),
     ],
 )
-def test_a_training_is_calibrated_by_what_it_sees(tiny: DataSet, recipe: Recipe) -> None:
-    """Whatever its recipe does to images: the statistics of 40 of its epochs, and not those of plain images."""
-    lopsided = replace(tiny, train=tiny.train.take(np.flatnonzero((tiny.train.labels < 9).numpy())[:256]))
-    feed = BatchSource(lopsided, recipe, torch.device("cpu"))
-    seen = torch.cat([batch.images for epoch in range(1, 41) for step in feed.epoch(epoch) for batch in step])
+def test_training_calibrates_on_the_images_of_its_recipe(tiny: DataSet, recipe: Recipe) -> None:
+    """The statistics match 40 epochs of images as the recipe augments or balances them, not plain images."""
+    unbalanced = replace(tiny, train=tiny.train.take(np.flatnonzero((tiny.train.labels < 9).numpy())[:256]))
+    feed = BatchSource(unbalanced, recipe, torch.device("cpu"))
+    images = torch.cat([batch.images for epoch in range(1, 41) for step in feed.epoch(epoch) for batch in step])
     norm = nn.BatchNorm2d(1)
     model = nn.Sequential(norm, nn.Flatten(), nn.Linear(64, 10))
-    train(model, lopsided, replace(recipe, epochs=1, learning_rate=1e-30), execution=HOW)
-    assert float(norm.running_mean) == pytest.approx(float(seen.mean()), abs=0.05)  # type: ignore[arg-type]
-    assert float(norm.running_var) == pytest.approx(float(seen.var()), rel=0.06)  # type: ignore[arg-type]
+    train(model, unbalanced, replace(recipe, epochs=1, learning_rate=1e-30), execution=EXECUTION)
+    assert float(norm.running_mean) == pytest.approx(float(images.mean()), abs=0.05)  # type: ignore[arg-type]
+    assert float(norm.running_var) == pytest.approx(float(images.var()), rel=0.06)  # type: ignore[arg-type]
 
 
-def test_calibration_is_of_the_same_images_in_every_process(tiny: DataSet) -> None:
+def test_calibration_uses_the_same_images_in_every_process(tiny: DataSet) -> None:
     recipe = Recipe(batch_size=64, mixup=0.5)
-    alone = torch.cat(list(BatchSource(tiny, recipe, torch.device("cpu")).calibration(100, 40)))
+    single_process = torch.cat(list(BatchSource(tiny, recipe, torch.device("cpu")).calibration(100, 40)))
     for rank in (0, 1):
-        parts = list(BatchSource(tiny, recipe, torch.device("cpu"), rank=rank, world=2).calibration(100, 40))
-        assert [len(part) for part in parts] == [34, 33, 33]
-        assert torch.equal(torch.cat(parts), alone)
+        batches = list(BatchSource(tiny, recipe, torch.device("cpu"), rank=rank, world=2).calibration(100, 40))
+        assert [len(batch) for batch in batches] == [34, 33, 33]
+        assert torch.equal(torch.cat(batches), single_process)

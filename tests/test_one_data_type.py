@@ -1,4 +1,4 @@
-"""A plan counts its limits in the data type that is exported: one of --int8, --no-int8 and --dtype implies the rest."""
+"""A plan counts its limits in the exported data type; each of --int8, --no-int8 and --dtype implies the others."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def target(**options: object) -> Target:
         ({"runtime": "onnx", "dtype": "int8", "int8": True}, "int8"),
     ],
 )
-def test_limits_are_counted_in_what_is_exported(options: dict[str, object], dtype: str) -> None:
-    found = target(**options)
-    assert found.dtype == dtype and found.int8 is (dtype == "int8")
+def test_limits_are_counted_in_the_exported_type(options: dict[str, object], dtype: str) -> None:
+    resolved = target(**options)
+    assert resolved.dtype == dtype and resolved.int8 is (dtype == "int8")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--device", "stm32f407", "--dtype", "float32", "--int8"), "--int8 and --dtype float32: leave out one"),
         (("--device", "stm32f407", "--dtype", "int8", "--no-int8"), "--no-int8 and --dtype int8: leave out one"),
@@ -60,60 +60,60 @@ def test_limits_are_counted_in_what_is_exported(options: dict[str, object], dtyp
         (("--device", "raspberry-pi-4", *MACS, "--dtype", "float16"), "float32 or int8 for raspberry-pi-4"),
     ],
 )
-def test_types_that_contradict_are_refused(call: Call, options: tuple[str, ...], said: str) -> None:
-    code, out, error = call("plan", "resnet20", "--input", "1x16x16", *options)
-    assert (code, out) == (2, "") and error.startswith("error: ") and said in error and error.count("\n") == 1
+def test_types_that_contradict_are_refused(call: Call, options: tuple[str, ...], message: str) -> None:
+    code, output, errors = call("plan", "resnet20", "--input", "1x16x16", *options)
+    assert (code, output) == (2, "") and errors.startswith("error: ") and message in errors and errors.count("\n") == 1
 
 
 def test_a_plan_names_the_type_that_it_counts_in(call: Call) -> None:
-    ask = ("plan", "resnet20", "--input", "1x16x16", "--device", "raspberry-pi-4", "--flash", "200KiB")
-    for more, dtype in (((), "float32"), (("--int8",), "int8")):
-        code, out, said = call(*ask, *more)
-        assert code == 0 and re.search(rf"Plan for resnet20 .*bytes in {dtype}", out), said
-        plan = json.loads(call(*ask, *more, "--json")[1])
+    command = ("plan", "resnet20", "--input", "1x16x16", "--device", "raspberry-pi-4", "--flash", "200KiB")
+    for options, dtype in (((), "float32"), (("--int8",), "int8")):
+        code, output, errors = call(*command, *options)
+        assert code == 0 and re.search(rf"Plan for resnet20 .*bytes in {dtype}", output), errors
+        plan = json.loads(call(*command, *options, "--json")[1])
         assert plan["dtype"] == dtype and plan["slim"]["weight_bytes"] <= 200 * 1024
 
 
-def test_a_microcontroller_is_given_float32_where_that_is_asked_for() -> None:
-    """The file that is converted before the training, and its limits, are float32 as well."""
+def test_a_microcontroller_gets_float32_on_request() -> None:
+    """The file converted before the training is float32 too, and so are its limits."""
     dense = open_model(small(), SHAPE, None)
-    asked = find_target(TargetOptions(device="stm32f407", int8=False), {"macs": "0.5x"}, Search())
-    plan = plan_for(dense, asked, Search(), Silent())
-    real, predicted = converted(plan, dense, asked), (plan.device or {})["slim"]
+    float32_target = find_target(TargetOptions(device="stm32f407", int8=False), {"macs": "0.5x"}, Search())
+    plan = plan_for(dense, float32_target, Search(), Silent())
+    real, predicted = converted(plan, dense, float32_target), (plan.device or {})["slim"]
     assert plan.dtype == "float32"
     assert predicted["artifact_bytes"] == pytest.approx(real["artifact_bytes"], rel=0.03)
     assert predicted["arena_bytes"] == pytest.approx(real["arena_bytes"], rel=0.03)
 
 
 def test_a_file_has_the_type_of_the_limits_of_its_plan(call: Call, tmp_path: Path) -> None:
-    """A plan that limits bytes passes its type on to the file; another one is refused before anything is trained."""
+    """A plan with limits in bytes determines the type of the file; another type is refused before training."""
     plan, run = tmp_path / "plan.json", tmp_path / "run"
     limits = ("--input", "1x16x16", "--dtype", "int8", "--flash", "100KiB", "-o", plan)
     assert call("plan", "resnet20", *limits)[0] == 0
-    ask = ("compress", "resnet20", "--data", "digits", "--input", "1x16x16", "--plan", plan, "-o", run)
-    ask += ("--epochs", "1", "--max-images", "40", "--threads", "1", "--layout", "channels_last")
-    code, _, said = call(*ask, "--runtime", "litert", "--no-int8")
-    assert code == 2 and "counted in float32, which is exported, but it counts in int8" in said
+    command = ("compress", "resnet20", "--data", "digits", "--input", "1x16x16", "--plan", plan, "-o", run)
+    command += ("--epochs", "1", "--max-images", "40", "--threads", "1", "--layout", "channels_last")
+    code, _, errors = call(*command, "--runtime", "litert", "--no-int8")
+    assert code == 2 and "counted in float32, which is exported, but it counts in int8" in errors
     assert not run.exists()
-    code, _, said = call(*ask, "--runtime", "litert", "--precision", "float32")
-    assert [file.name for file in run.glob("*.tflite")] == ["model.int8.tflite"], said
+    code, _, errors = call(*command, "--runtime", "litert", "--precision", "float32")
+    assert [file.name for file in run.glob("*.tflite")] == ["model.int8.tflite"], errors
 
 
-def test_a_study_counts_in_what_it_exports() -> None:
-    def found(device: str = "", **how: object) -> str:
+def test_a_study_counts_in_the_exported_type() -> None:
+    def data_type(device: str = "", **options: object) -> str:
         grid = GridOptions(device=device) if device else GridOptions()
-        return _data_type(StudyOptions(grid=grid, sweep=SweepOptions(**how)))  # type: ignore[arg-type]
+        return _data_type(StudyOptions(grid=grid, sweep=SweepOptions(**options)))  # type: ignore[arg-type]
 
-    assert [found(), found(int8=True, runtime="onnx"), found("stm32f407")] == ["float32", "int8", "int8"]
-    assert found("raspberry-pi-4") == "float32"
-    for device, how in (("", {"dtype": "int8", "int8": False}), ("stm32f407", {"dtype": "float32"})):
+    assert [data_type(), data_type(int8=True, runtime="onnx"), data_type("stm32f407")] == ["float32", "int8", "int8"]
+    assert data_type("raspberry-pi-4") == "float32"
+    for device, options in (("", {"dtype": "int8", "int8": False}), ("stm32f407", {"dtype": "float32"})):
         with pytest.raises(UsageError, match="Expected "):
-            found(device, **how)
+            data_type(device, **options)
     with pytest.raises(UsageError, match="no file is exported in it"):
-        found(dtype="float16", runtime="onnx")
+        data_type(dtype="float16", runtime="onnx")
 
 
-def test_python_refuses_the_same() -> None:
+def test_the_python_api_refuses_the_same_types() -> None:
     network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
     with pytest.raises(UsageError, match=r"^Expected dtype float32 or int8 for nrf52840"):
         pretrim.plan(network, device="nrf52840", dtype="float16")

@@ -1,4 +1,4 @@
-"""Recipes that fit the data: enough steps, batches that small data fill, a learning rate that follows the batch."""
+"""Recipes that fit the data: enough steps, batches that small data can fill, and a learning rate scaled to them."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from pretrim.train.recipe import MOST_EPOCHS, PRESETS, STEPS, fitted
 
 
 @pytest.mark.parametrize("images", [2, 16, 17, 50, 100, 486, 600, 1_000, 1_458, 5_000, 8_000, 45_000, 1_281_167])
-def test_small_data_have_enough_steps_or_a_reason(images: int) -> None:
+def test_recipes_have_enough_steps_or_the_maximum_number_of_epochs(images: int) -> None:
     recipe = Recipe(**fitted(images))
     steps = recipe.epochs * max(images // recipe.batch_size, 1)
     assert steps >= STEPS or recipe.epochs == MOST_EPOCHS
@@ -20,44 +20,44 @@ def test_small_data_have_enough_steps_or_a_reason(images: int) -> None:
     assert recipe.learning_rate / recipe.batch_size == pytest.approx(Recipe.learning_rate / Recipe.batch_size)
 
 
-def test_more_images_have_larger_batches_and_fewer_epochs() -> None:
-    found = [fitted(images) for images in (100, 500, 1_000, 2_000, 4_000, 8_000, 50_000)]
-    batches = [one["batch_size"] for one in found]
+def test_more_images_give_larger_batches_and_fewer_epochs() -> None:
+    recipes = [fitted(images) for images in (100, 500, 1_000, 2_000, 4_000, 8_000, 50_000)]
+    batches = [recipe["batch_size"] for recipe in recipes]
     assert batches == sorted(batches) and len(set(batches)) >= 4
-    assert found[-1] == {"epochs": 30, "batch_size": 128, "learning_rate": 0.1}, "the plain recipe"
+    assert recipes[-1] == {"epochs": 30, "batch_size": 128, "learning_rate": 0.1}, "the plain recipe"
 
 
-def test_what_is_asked_for_holds_and_brings_the_rest_along() -> None:
+def test_requested_values_are_kept_and_the_others_adapt_to_them() -> None:
     assert preset("photos", 600, changes={"epochs": 3}).epochs == 3
-    own = preset("photos", 600, changes={"batch_size": 64})
-    assert (own.batch_size, own.learning_rate, own.epochs) == (64, 0.05, MOST_EPOCHS)
+    recipe = preset("photos", 600, changes={"batch_size": 64})
+    assert (recipe.batch_size, recipe.learning_rate, recipe.epochs) == (64, 0.05, MOST_EPOCHS)
     assert preset("photos", 600, changes={"batch_size": 64, "learning_rate": 0.3}).learning_rate == 0.3
     assert preset("digits", 1_458, changes={"batch_size": 32}).learning_rate == 0.025
     assert preset("photos", 600, fine_tune=True).learning_rate == pytest.approx(0.00125)
 
 
-def test_a_known_recipe_is_for_as_many_images_as_it_was_measured_with() -> None:
+def test_a_known_recipe_is_used_only_for_the_number_of_images_it_was_measured_with() -> None:
     assert preset("digits", 1_458) == Recipe(**PRESETS["digits"].changes) == preset("digits")
     assert preset("digits", 300) == Recipe(**fitted(300))
     assert preset("photos") == Recipe()
 
 
 @pytest.mark.parametrize("batch_size", [-1, 0, 1])
-def test_a_batch_that_is_none_is_said(batch_size: int) -> None:
+def test_batch_sizes_below_2_are_refused(batch_size: int) -> None:
     with pytest.raises(UsageError, match=f"Expected batch_size to be at least 2, but got {batch_size}"):
         preset("photos", 600, changes={"batch_size": batch_size})
 
 
 def test_compress_and_sweep_fit_the_recipe_to_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--data", "digits", "--input", "1x8x8", "--max-images", "100", "--epochs", "1"]
+    options = ["--data", "digits", "--input", "1x8x8", "--max-images", "100", "--epochs", "1"]
     with pytest.raises(SystemExit):
-        main(["compress", "resnet20", *small, "--macs", "0.5x", "-o", str(tmp_path / "run"), "--json"])
+        main(["compress", "resnet20", *options, "--macs", "0.5x", "-o", str(tmp_path / "run"), "--json"])
     captured = capsys.readouterr()
     recipe = json.loads(captured.out)["results"]["recipe"]
     assert (recipe["batch_size"], recipe["learning_rate"]) == (16, 0.0125)
     assert "training, slim: 1 epoch, batches of 16, learning rate 0.0125; cpu" in captured.err
     with pytest.raises(SystemExit):
-        main(["sweep", "resnet20", *small, "--modes", "uniform", "--budget-fraction", "0.5", "--no-dense", "-o",
+        main(["sweep", "resnet20", *options, "--modes", "uniform", "--budget-fraction", "0.5", "--no-dense", "-o",
               str(tmp_path / "study"), "--json"])  # fmt: skip
     (trial,) = json.loads(capsys.readouterr().out)
     study = json.loads((tmp_path / "study" / "trials" / trial["key"] / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""Records from outside: read as written, or refused in one line that names the file and the entry."""
+"""Records from files are read as written, or refused with one line that names the file and the entry."""
 
 import json
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ def test_a_record_comes_back_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"kind": "c"}, "at $.kind, invalid enum value 'c'"),
         ({"kind": "\x1b[31m"}, r"at $.kind, invalid enum value '\x1b[31m'"),
@@ -82,11 +82,11 @@ def test_a_record_comes_back_typed() -> None:
     ],
     ids=str,
 )
-def test_an_entry_that_is_wrong_is_named(change: dict[str, Any], said: str) -> None:
+def test_a_wrong_entry_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         parse(GOOD | change)
     text = str(caught.value)
-    assert said in text and text.startswith("file.json is ") and text.endswith(" Export again.") and "\n" not in text
+    assert message in text and text.startswith("file.json is ") and text.endswith(" Export again.") and "\n" not in text
 
 
 @pytest.mark.parametrize(
@@ -107,21 +107,21 @@ def test_an_entry_that_is_wrong_is_named(change: dict[str, Any], said: str) -> N
     ],
     ids=lambda text: str(text[:20]),
 )
-def test_text_that_is_no_record_is_one_line(text: bytes) -> None:
+def test_text_that_is_not_a_record_gives_a_one_line_error(text: bytes) -> None:
     with pytest.raises(ArtifactError, match=r"^file\.json is (not valid JSON \(.*\)|damaged: .*)\. Export again\.$"):
         parse(text)
 
 
-plain = st.recursive(
+json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.sampled_from(sorted(GOOD)), plain)
-def test_any_value_in_any_place_is_taken_as_its_type_or_refused(name: str, value: Any) -> None:
-    """Nothing but a PretrimError leaves, and what is taken has the types that were declared."""
+@given(st.sampled_from(sorted(GOOD)), json_values)
+def test_any_value_in_any_field_has_the_declared_type_or_is_refused(name: str, value: Any) -> None:
+    """Only a PretrimError is raised, and accepted values have the declared types."""
     try:
         example = parse(GOOD | {name: value})
     except PretrimError as error:
@@ -132,7 +132,7 @@ def test_any_value_in_any_place_is_taken_as_its_type_or_refused(name: str, value
     assert parse(json.dumps(asdict(example), default=str)) == example
 
 
-def test_records_that_are_already_decoded_have_no_nan() -> None:
+def test_nan_is_refused_in_records_that_are_already_decoded() -> None:
     with pytest.raises(
         CheckpointError, match=r"^state is damaged: at \$\.share, expected a finite number, got nan\. Start"
     ):
@@ -142,7 +142,7 @@ def test_records_that_are_already_decoded_have_no_nan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ([], "file.json is not a pretrim-x record: check the path."),
         ({"format": "other", "version": 1}, "file.json is not a pretrim-x record: check the path."),
@@ -151,8 +151,8 @@ def test_records_that_are_already_decoded_have_no_nan() -> None:
         ({"format": "pretrim-x", "version": 3}, "file.json is of version 3, and this pretrim reads up to 2: update"),
     ],
 )
-def test_the_header_tells_foreign_files_from_newer_ones(data: Any, said: str) -> None:
+def test_the_header_distinguishes_foreign_files_from_newer_versions(data: Any, message: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         records.check_header(data, "pretrim-x", 2, source="file.json", error=ArtifactError)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
     records.check_header({"format": "pretrim-x", "version": 2}, "pretrim-x", 2, source="x", error=ArtifactError)

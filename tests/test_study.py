@@ -1,4 +1,4 @@
-"""A study's table: every key once, whoever works on it, whatever dies."""
+"""Tests of studies: every trial is stored and run exactly once, with several workers and after crashes."""
 
 import gc
 import hashlib
@@ -65,18 +65,18 @@ def store_at(folder: Path) -> Store:
 
 
 def results(store: Store) -> dict[str, Any]:
-    """What trials found, without their times."""
+    """The records of all trials by key, without their durations."""
     return {
         trial.key: {name: value for name, value in (trial.record or {}).items() if name != "seconds"}
         for trial in store.trials()
     }
 
 
-# ---------------------------------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------------------------------- specifications of trials
 
 
-def test_a_grid() -> None:
-    assert [(one.mode, one.budget_fraction, one.limit, one.round_to) for one in ASKED] == [
+def test_the_specs_of_a_grid() -> None:
+    assert [(spec.mode, spec.budget_fraction, spec.limit, spec.round_to) for spec in ASKED] == [
         ("dense", 1.0, "macs", 8),
         ("params", 0.5, "params", 8),
         ("macs", 0.5, "macs", 8),
@@ -85,20 +85,20 @@ def test_a_grid() -> None:
         ("macs", 0.25, "macs", 8),
         ("uniform", 0.25, "macs", 1),
     ]
-    assert {one.limit for one in grid(["params", "memory"], [0.5], 2, limit="macs", dense=False)} == {"macs"}
+    assert {spec.limit for spec in grid(["params", "memory"], [0.5], 2, limit="macs", dense=False)} == {"macs"}
     assert ASKED[1].name == replace(ASKED[1], seed=9).name == "params at 0.5 of params"
     assert replace(ASKED[1], round_to=4).name == "params at 0.5 of params, round_to 4"
-    for arguments, said in (
-        ((["flops"], [0.5], 1), "Expected modes among balanced, .* but got 'flops'"),
+    for arguments, message in (
+        ((["flops"], [0.5], 1), "Expected modes out of balanced, .* but got 'flops'"),
         ((["macs"], [1.5], 1), "Expected budget fractions between 0 and 1, but got 1.5"),
         ((["macs"], [0.5], 0), "Expected seeds to be at least 1, but got 0"),
     ):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             grid(*arguments)
 
 
-def test_a_key_is_what_is_asked_for() -> None:
-    keys = {key_of(SETTINGS, one) for one in ASKED}
+def test_a_key_depends_on_the_settings_and_the_spec() -> None:
+    keys = {key_of(SETTINGS, spec) for spec in ASKED}
     assert len(keys) == len(ASKED) and all(len(key) == 16 for key in keys)
     other = replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=3))
     assert key_of(other, ASKED[0]) != key_of(SETTINGS, ASKED[0])
@@ -107,18 +107,18 @@ def test_a_key_is_what_is_asked_for() -> None:
     )
 
 
-def test_studies_from_before_latencies_had_a_runtime_go_on(tmp_path: Path) -> None:
-    """Their keys, and what their rows ask for, are those of eight fields; only another runtime is another question."""
-    timed = grid(["latency"], [0.5], 1, dense=False)[0]
-    before = {"mode": "latency", "keep": 0.5, "limit": "latency", "seed": 0, "step": "fraction", "round_to": 8}
-    before |= {"candidates": 1, "score": ""}
-    text = json.dumps([SETTINGS.to_json(), before], sort_keys=True)
-    assert key_of(SETTINGS, timed) == hashlib.sha256(text.encode()).hexdigest()[:16]
+def test_studies_from_before_latencies_had_a_runtime_can_be_continued(tmp_path: Path) -> None:
+    """Their keys and rows were made from eight fields; a spec with another runtime gets another key."""
+    latency_spec = grid(["latency"], [0.5], 1, dense=False)[0]
+    old_fields = {"mode": "latency", "keep": 0.5, "limit": "latency", "seed": 0, "step": "fraction", "round_to": 8}
+    old_fields |= {"candidates": 1, "score": ""}
+    text = json.dumps([SETTINGS.to_json(), old_fields], sort_keys=True)
+    assert key_of(SETTINGS, latency_spec) == hashlib.sha256(text.encode()).hexdigest()[:16]
     store = store_at(tmp_path)
-    (key,) = store.add([timed])
+    (key,) = store.add([latency_spec])
     with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as database:
-        assert json.loads(database.execute("select asked from pretrim_trials").fetchone()[0]) == before
-    assert store.trials()[0].spec == timed and store.add([timed]) == [key] and len(store.trials()) == 1
+        assert json.loads(database.execute("select asked from pretrim_trials").fetchone()[0]) == old_fields
+    assert store.trials()[0].spec == latency_spec and store.add([latency_spec]) == [key] and len(store.trials()) == 1
     modes = ["latency", "macs"]
     by_onnx, by_macs = grid(modes, [0.5], 1, dense=False, runtime="onnx")
     assert (by_onnx.runtime, by_onnx.name) == ("onnx", "latency at 0.5 of latency, runtime onnx")
@@ -130,7 +130,7 @@ def test_studies_from_before_latencies_had_a_runtime_go_on(tmp_path: Path) -> No
 # ---------------------------------------------------------------------------------------- the table
 
 
-def test_a_trial_is_there_once(tmp_path: Path) -> None:
+def test_a_trial_is_stored_once(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     keys = store.add(ASKED)
     assert store.add(ASKED) == keys
@@ -144,24 +144,24 @@ def test_a_trial_is_there_once(tmp_path: Path) -> None:
     assert store.trials()[0].record == record()
 
 
-def test_nobody_takes_what_another_one_works_on(tmp_path: Path) -> None:
-    one, other = store_at(tmp_path), store_at(tmp_path)
-    one.add(ASKED[:2])
-    first, second = one.claim(), other.claim()
-    assert first and second and first.key != second.key
-    assert one.claim() is None and other.claim() is None
-    assert one.beat(first.key) and not other.beat(first.key)
-    assert not other.finish(first.key, record()), "it is not the other's"
-    one.release(first.key)
-    again = other.claim()
-    assert again is not None and again.key == first.key
-    assert not one.beat(first.key)
+def test_a_running_trial_is_not_claimed_by_another_worker(tmp_path: Path) -> None:
+    first_worker, second_worker = store_at(tmp_path), store_at(tmp_path)
+    first_worker.add(ASKED[:2])
+    first_trial, second_trial = first_worker.claim(), second_worker.claim()
+    assert first_trial and second_trial and first_trial.key != second_trial.key
+    assert first_worker.claim() is None and second_worker.claim() is None
+    assert first_worker.beat(first_trial.key) and not second_worker.beat(first_trial.key)
+    assert not second_worker.finish(first_trial.key, record()), "it is not the other's"
+    first_worker.release(first_trial.key)
+    reclaimed = second_worker.claim()
+    assert reclaimed is not None and reclaimed.key == first_trial.key
+    assert not first_worker.beat(first_trial.key)
 
 
 def test_a_trial_of_a_process_that_died_is_taken_over_at_once(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     store.add(ASKED[:1])
-    child = multiprocessing.get_context("spawn").Process(target=_claim, args=(tmp_path,))
+    child = multiprocessing.get_context("spawn").Process(target=_claim_in_child, args=(tmp_path,))
     child.start()
     child.join()
     trial = store.claim()
@@ -169,29 +169,29 @@ def test_a_trial_of_a_process_that_died_is_taken_over_at_once(tmp_path: Path) ->
     assert store.claim() is None
 
 
-def _claim(folder: Path) -> None:
+def _claim_in_child(folder: Path) -> None:
     assert store_at(folder).claim() is not None
 
 
 def test_a_trial_on_another_machine_is_taken_over_when_it_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there, here = store_at(tmp_path), store_at(tmp_path)
-    there.owner = "another-machine/1:1:abc"
-    there.add(ASKED[:1])
-    trial = there.claim()
-    assert trial is not None and here.claim() is None
+    remote, local = store_at(tmp_path), store_at(tmp_path)
+    remote.owner = "another-machine/1:1:abc"
+    remote.add(ASKED[:1])
+    trial = remote.claim()
+    assert trial is not None and local.claim() is None
     monkeypatch.setattr(table, "GRACE_S", 0.2)
     time.sleep(0.3)
-    assert there.beat(trial.key)
-    assert here.claim() is None, "it has just been heard of"
+    assert remote.beat(trial.key)
+    assert local.claim() is None, "it has just been heard of"
     time.sleep(0.3)
-    taken = here.claim()
+    taken = local.claim()
     assert taken is not None and taken.key == trial.key
-    assert not there.finish(trial.key, record()), "it came back too late"
+    assert not remote.finish(trial.key, record()), "it came back too late"
 
 
-def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -> None:
+def test_a_trial_whose_process_dies_repeatedly_has_failed(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     store.add(ASKED[:1])
     for _ in range(table.MOST_TRIES):
@@ -204,7 +204,7 @@ def test_a_trial_whose_process_dies_again_and_again_has_failed(tmp_path: Path) -
     assert store.retry([trial.key]) == 1 and store.claim() is not None
 
 
-def test_other_settings_and_newer_versions(tmp_path: Path) -> None:
+def test_other_settings_and_newer_versions_are_refused(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     with pytest.raises(StudyError, match=r"Expected the study's own recipe, but its epochs is 2, not 5: all trials"):
         store.create(replace(SETTINGS, recipe=replace(SETTINGS.recipe, epochs=5)))
@@ -217,7 +217,7 @@ def test_other_settings_and_newer_versions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["head", "middle", "cut"])
-def test_a_corrupt_database_is_said_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
+def test_a_corrupt_database_is_reported_and_not_changed(tmp_path: Path, damage: str) -> None:
     make_study(tmp_path / "study", SETTINGS).add(ASKED)
     file = tmp_path / "study" / "study.db"
     content = bytearray(file.read_bytes())
@@ -235,7 +235,7 @@ def test_a_corrupt_database_is_said_and_left_as_it_is(tmp_path: Path, damage: st
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "3", '{"costs": {}, "validation_accuracy": "high"}'])
-def test_a_result_that_is_damaged_is_said(tmp_path: Path, text: str) -> None:
+def test_a_damaged_result_is_reported(tmp_path: Path, text: str) -> None:
     store = store_at(tmp_path)
     (key,) = store.add(ASKED[:1])
     with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as database:
@@ -247,7 +247,7 @@ def test_a_result_that_is_damaged_is_said(tmp_path: Path, text: str) -> None:
 
 
 class Watched(sqlite3.Connection):
-    """Knows which connections were let go of without being closed: Python 3.13 warns of each."""
+    """Records connections that are garbage-collected without being closed; Python 3.13 warns about each."""
 
     unclosed: ClassVar[list[str]] = []
 
@@ -259,16 +259,16 @@ class Watched(sqlite3.Connection):
 
 
 def test_every_connection_to_a_file_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of a store that nobody closed, of Optuna's tables, and of tables that cannot be opened."""
+    """Also those of a store that is never closed, of Optuna's tables, and of tables that cannot be opened."""
     monkeypatch.setattr(sqlite3.dbapi2, "connect", partial(sqlite3.connect, factory=Watched))
     monkeypatch.setattr(Watched, "unclosed", [])
-    stays = store_at(tmp_path)
-    stays.add(ASKED)
-    assert stays.trials() and OptunaExport(stays, SETTINGS).open_numbers() == []
+    store = store_at(tmp_path)
+    store.add(ASKED)
+    assert store.trials() and OptunaExport(store, SETTINGS).open_numbers() == []
     with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as database:
         database.execute("drop table studies")
     with pytest.raises(StudyError, match="with Optuna"):
-        OptunaExport(stays, SETTINGS)
+        OptunaExport(store, SETTINGS)
     with pytest.raises(StudyError, match="Cannot use the database"):
         Store(default_storage(tmp_path / "nowhere"), "study").create(SETTINGS)
     gc.collect()
@@ -279,7 +279,7 @@ def test_every_connection_to_a_file_is_closed(tmp_path: Path, monkeypatch: pytes
     assert len(Watched.unclosed) == 1, "the check itself"
 
 
-def test_folders_that_are_no_studies(tmp_path: Path) -> None:
+def test_folders_that_are_not_studies_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StudyError, match=r"holds other files than a study"):
         make_study(tmp_path, SETTINGS)
@@ -297,7 +297,7 @@ def test_folders_that_are_no_studies(tmp_path: Path) -> None:
         Store("nonsense", "study")
 
 
-def test_a_password_is_not_kept(tmp_path: Path) -> None:
+def test_a_password_is_not_shown_in_errors(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"postgresql\+psycopg://me:\*\*\*@127\.0\.0\.1:1/none") as error:
         make_study(tmp_path / "study", SETTINGS, "postgresql+psycopg://me:secret@127.0.0.1:1/none")
     assert "secret" not in str(error.value)
@@ -305,11 +305,11 @@ def test_a_password_is_not_kept(tmp_path: Path) -> None:
 
 def test_hopeless_trials_by_hand() -> None:
     cheap = ({"macs": 4, "params": 4}, [0.3, 0.4, 0.5, 0.5])
-    dear = ({"macs": 4, "params": 9}, [0.3, 0.4, 0.9, 0.9])
+    expensive = ({"macs": 4, "params": 9}, [0.3, 0.4, 0.9, 0.9])
     costs = {"macs": 5, "params": 5}
     assert is_hopeless(costs, [0.1, 0.2, 0.39], 8, [cheap])
     assert not is_hopeless(costs, [0.1, 0.2, 0.41], 8, [cheap])
-    assert not is_hopeless(costs, [0.1, 0.2, 0.1], 8, [dear])
+    assert not is_hopeless(costs, [0.1, 0.2, 0.1], 8, [expensive])
     assert not is_hopeless(costs, [0.1, 0.2], 8, [cheap]), "too early"
     assert not is_hopeless(costs, [0.1, 0.2, 0.1], 16, [cheap]), "less than a quarter"
     assert not is_hopeless(costs, [0.1, 0.2, 0.3, 0.3], 4, [cheap]), "it is over"
@@ -323,27 +323,27 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     folder = tmp_path_factory.mktemp("undisturbed") / "study"
     store = make_study(folder, SETTINGS)
     store.add(ASKED)
-    seen: list[Status] = []
-    sweep(folder, store, workers=2, on_status=seen.append)
+    statuses: list[Status] = []
+    sweep(folder, store, workers=2, on_status=statuses.append)
     assert store.counts()["done"] == len(ASKED)
-    assert sum(len(status.finished) for status in seen) == len(ASKED) and seen[-1].left == 0
+    assert sum(len(status.finished) for status in statuses) == len(ASKED) and statuses[-1].left == 0
     return folder, results(store)
 
 
 def test_a_sweep_is_an_optuna_study_and_its_trials_are_runs(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     import pretrim
 
-    folder, found = undisturbed
+    folder, records = undisturbed
     study = optuna.load_study(study_name="study", storage=default_storage(folder))
     trials = study.get_trials()
-    assert sorted(trial.user_attrs["key"] for trial in trials) == sorted(found)
+    assert sorted(trial.user_attrs["key"] for trial in trials) == sorted(records)
     assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
     by_key = {trial.user_attrs["key"]: trial.values for trial in trials}
-    for key, record_ in found.items():
+    for key, record_of_trial in records.items():
         assert by_key[key][:3] == [
-            record_["validation_accuracy"],
-            record_["costs"]["params"],
-            record_["costs"]["macs"],
+            record_of_trial["validation_accuracy"],
+            record_of_trial["costs"]["params"],
+            record_of_trial["costs"]["macs"],
         ]
     store = open_study(folder)
     for trial in store.trials():
@@ -352,7 +352,7 @@ def test_a_sweep_is_an_optuna_study_and_its_trials_are_runs(undisturbed: tuple[P
         share = (trial.record or {})["costs"]["macs"] / (trial.record or {})["dense"]["macs"]
         if trial.spec.limit == "macs":
             assert share <= trial.spec.budget_fraction
-    # Run again, it has nothing to do.
+    # A second sweep has nothing to do.
     before = (folder / "study.db").read_bytes()
     sweep(folder, store)
     assert (folder / "study.db").read_bytes() == before
@@ -369,7 +369,7 @@ KILLS = 10
 
 
 def test_kill_9_at_any_moment_loses_nothing(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """The sweep, or one of its workers, ten times; then every key is done once, as if nothing had been."""
+    """Kill the sweep or one of its workers ten times; every key is then done once, with the undisturbed results."""
     folder, random = tmp_path / "study", Random(0)
     store = make_study(folder, SETTINGS)
     store.add(ASKED)
@@ -385,7 +385,7 @@ def test_kill_9_at_any_moment_loses_nothing(undisturbed: tuple[Path, dict[str, A
             except ProcessLookupError:
                 pass
         process.wait()
-    with store.engine.connect() as connection:  # deaths by our hand are no fault of the trials
+    with store.engine.connect() as connection:  # do not count our kills as failed tries
         connection.exec_driver_sql("update pretrim_trials set tries = 0")
     store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
     sweep(folder, open_study(folder), workers=2)
@@ -400,8 +400,8 @@ def test_two_sweeps_on_one_study_at_once(undisturbed: tuple[Path, dict[str, Any]
     store = make_study(folder, SETTINGS)
     store.add(ASKED)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment) for _ in range(2)]
-    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    sweeps = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in sweeps] == [0, 0]
     assert results(store) == undisturbed[1]
     study = optuna.load_study(study_name="study", storage=default_storage(folder))
     assert len(study.get_trials()) == len(ASKED)
@@ -420,19 +420,19 @@ def test_a_trial_that_raises_does_not_stop_the_others(tmp_path: Path) -> None:
     assert sorted(trial.state.name for trial in study.get_trials()) == ["COMPLETE", "FAIL"]
 
 
-def test_optuna_takes_whatever_rounding_a_trial_has(tmp_path: Path) -> None:
+def test_any_rounding_step_of_a_trial_is_exported_to_optuna(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     store.add([TrialSpec("macs", 0.5, "macs", round_to=8), TrialSpec("macs", 0.5, "macs", round_to=128)])
-    mirror = OptunaExport(store, SETTINGS)
+    optuna_export = OptunaExport(store, SETTINGS)
     while (trial := store.claim()) is not None:
         store.finish(trial.key, record())
     for trial in store.trials():
-        mirror.publish(trial)
-    assert [trial.params["round_to"] for trial in mirror.study.get_trials()] == [8, 128]
-    mirror.close()
+        optuna_export.publish(trial)
+    assert [trial.params["round_to"] for trial in optuna_export.study.get_trials()] == [8, 128]
+    optuna_export.close()
 
 
-def test_a_search_asks_a_sampler_and_tells_it(tmp_path: Path) -> None:
+def test_a_search_uses_a_sampler_and_reports_to_it(tmp_path: Path) -> None:
     from pretrim.study.sweep import Search
 
     folder = tmp_path / "study"
@@ -461,20 +461,20 @@ except PretrimError as error:
 """
 
 
-def test_a_full_disk_stops_the_sweep_and_is_no_fault_of_the_trial(tmp_path: Path) -> None:
-    """The system refuses to write files of weights, as it does on a full disk (a limit on sizes needs no root)."""
+def test_a_full_disk_stops_the_sweep_and_leaves_the_trials_waiting(tmp_path: Path) -> None:
+    """Writing weights fails as on a full disk; it is simulated by a limit on file sizes, which needs no root."""
     folder = tmp_path / "study"
     store = make_study(folder, SETTINGS)
     store.add(ASKED[:2])
-    done = subprocess.run([sys.executable, "-c", FULL, str(folder)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Cannot write ") and done.stdout.count("\n") == 1, done.stdout + done.stderr
-    assert "The interrupted trials are queued again: run the same command." in done.stdout
+    result = subprocess.run([sys.executable, "-c", FULL, str(folder)], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("Cannot write ") and result.stdout.count("\n") == 1, result.stdout + result.stderr
+    assert "The trials that were running wait: run the same command again." in result.stdout
     assert store.counts()["waiting"] == 2 and not list(folder.glob("trials/*/trial.json"))
     sweep(folder, store)
     assert store.counts()["done"] == 2
 
 
-# ---------------------------------------------------------------------------------------- a team's database
+# ---------------------------------------------------------------------------------------- a shared database
 
 
 SERVERS: dict[str, list[str]] = {}
@@ -483,9 +483,9 @@ SERVERS: dict[str, list[str]] = {}
 
 @pytest.fixture(scope="module")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A PostgreSQL server of Debian's packages, started for these tests."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").exists() else []
-    if not found:
+    """A PostgreSQL server from Debian's packages, started for these tests."""
+    bin_folders = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").exists() else []
+    if not bin_folders:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     pytest.importorskip("psycopg")
     folder = tmp_path_factory.mktemp("postgresql")
@@ -495,14 +495,14 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Any:
             parent.chmod(0o755)
     if user:
         subprocess.run(["chown", "postgres", str(folder)], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     data = folder / "data"
-    initdb = [str(found[-1] / "initdb"), "-D", str(data), "-A", "trust", "-U", "me", "--no-sync"]
+    initdb = [str(bin_folders[-1] / "initdb"), "-D", str(data), "-A", "trust", "-U", "me", "--no-sync"]
     subprocess.run([*user, *initdb], check=True, capture_output=True)
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    pg_ctl = str(found[-1] / "pg_ctl")
+    pg_ctl = str(bin_folders[-1] / "pg_ctl")
     url = f"postgresql+psycopg://me@127.0.0.1:{port}/postgres"
     control = [*user, pg_ctl, "-D", str(data)]
     SERVERS[url] = [*control, "-o", options, "-l", str(folder / "log"), "-t", "300", "-w", "start"]
@@ -511,7 +511,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Any:
     subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True)  # it may be down already
 
 
-def restarted(url: str) -> None:
+def restart_server(url: str) -> None:
     """Stop a server as a power cut would, and start it again after a second."""
     start = SERVERS[url]
     subprocess.run([*start[: start.index("-o")], "-m", "immediate", "stop"], check=True, capture_output=True)
@@ -520,41 +520,41 @@ def restarted(url: str) -> None:
 
 
 def test_a_study_in_postgresql(postgresql: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """Two people, each with a folder of their own, on one study."""
+    """Two people work on one study, each with their own folder."""
     folders = [tmp_path / "mine", tmp_path / "yours"]
     stores = [make_study(folder, SETTINGS, postgresql, "team") for folder in folders]
     for store in stores:
         store.add(ASKED)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment) for folder in folders]
-    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    sweeps = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=environment) for folder in folders]
+    assert [process.wait(timeout=300) for process in sweeps] == [0, 0]
     opened = open_study(folders[1])
     assert results(stores[0]) == results(opened) == undisturbed[1]
     runs = [list((folder / "trials").glob("*/run.json")) for folder in folders]
     assert len(runs[0]) + len(runs[1]) == len(ASKED)
     assert "me@127.0.0.1" in (folders[0] / "study.json").read_text()
-    mirror = OptunaExport(opened, SETTINGS)
-    assert len(mirror.study.get_trials()) == len(ASKED)
-    for used in (*stores, opened, mirror):
-        used.close()
+    optuna_export = OptunaExport(opened, SETTINGS)
+    assert len(optuna_export.study.get_trials()) == len(ASKED)
+    for connection in (*stores, opened, optuna_export):
+        connection.close()
 
 
-def test_a_restart_of_the_database_is_waited_for(postgresql: str, tmp_path: Path) -> None:
-    """Trials are claimed, kept and told to Optuna, while the server is stopped and comes back a second later."""
+def test_workers_wait_for_a_restart_of_the_database(postgresql: str, tmp_path: Path) -> None:
+    """Trials are claimed, stored and published to Optuna while the server stops and is back a second later."""
     store = make_study(tmp_path / "study", SETTINGS, postgresql, "restarted")
     store.add(ASKED)
-    mirror, seen = OptunaExport(store, SETTINGS), 0
-    restart = threading.Thread(target=restarted, args=(postgresql,))
+    optuna_export, finished = OptunaExport(store, SETTINGS), 0
+    restart = threading.Thread(target=restart_server, args=(postgresql,))
     while (trial := store.claim()) is not None:
-        if seen == 2:
+        if finished == 2:
             restart.start()
             time.sleep(0.5)
         assert store.advance(trial.key) and store.finish(trial.key, record())
-        mirror.publish(next(one for one in store.trials() if one.key == trial.key))
-        seen += 1
+        optuna_export.publish(next(other for other in store.trials() if other.key == trial.key))
+        finished += 1
     restart.join()
-    assert store.counts()["done"] == seen == len(ASKED) == len(mirror.study.get_trials())
-    mirror.close()
+    assert store.counts()["done"] == finished == len(ASKED) == len(optuna_export.study.get_trials())
+    optuna_export.close()
     store.close()
     with pytest.raises(StudyError, match="Cannot use the database"):
-        Store("postgresql+psycopg://me@127.0.0.1:1/none", "study").config()  # never reached: nothing to wait for
+        Store("postgresql+psycopg://me@127.0.0.1:1/none", "study").config()  # never connected, so it is not waited for

@@ -1,6 +1,6 @@
-"""Surgery: the values that a slim network starts with, the channels it keeps, and plans as files.
+"""Tests of network surgery: initial weights of a slim network, the channels it keeps, and plans saved as files.
 
-Variances are compared layer by layer with the dense network's at initialisation, averaged over seeds.
+Variances at initialisation are compared with the dense network layer by layer, averaged over seeds.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from pretrim.surgery.fresh import fan_factors, fans
 IMAGE = torch.zeros(1, 3, 8, 8)
 
 
-# ---------------------------------------------------------------------------------------- variances at the start
+# ---------------------------------------------------------------------------------------- variances at initialisation
 
-Start = Callable[[Tensor], Any]
-STARTS: dict[str, Start] = {
+Initialiser = Callable[[Tensor], Any]
+INITIALISERS: dict[str, Initialiser] = {
     "he fan in": lambda w: nn.init.kaiming_normal_(w, mode="fan_in", nonlinearity="relu"),
     "he uniform fan in": lambda w: nn.init.kaiming_uniform_(w, mode="fan_in", nonlinearity="relu"),
     "he fan out": lambda w: nn.init.kaiming_normal_(w, mode="fan_out", nonlinearity="relu"),
@@ -46,32 +46,35 @@ STARTS: dict[str, Start] = {
     "lecun": lambda w: nn.init.kaiming_normal_(w, mode="fan_in", nonlinearity="linear"),
     "torch default": lambda w: nn.init.kaiming_uniform_(w, a=math.sqrt(5)),
 }
-# Unequal widths, so that fan-in and fan-out differ; relu between, circular padding so that every pixel sees nine.
-# Wide, because a layer of n channels adds about 5/n to the relative variance of what is compared.
+# The widths differ so that fan-in and fan-out differ. There is a ReLU between the layers, and circular padding so that
+# every output pixel sees nine input pixels. The layers are wide because a layer of n channels adds about 5/n to the
+# relative variance of the measured quantities.
 SIZES = (16, 128, 192, 160, 32)
 WIDTHS = (64, 96, 120)
 
 
-def plain_chain(start: Start, seed: int, sizes: tuple[int, ...] = SIZES) -> nn.Module:
+def chain_of_convolutions(initialise: Initialiser, seed: int, sizes: tuple[int, ...] = SIZES) -> nn.Module:
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
-    for into, out in pairwise(sizes):
-        layer = nn.Conv2d(into, out, 3, padding=1, padding_mode="circular", bias=False)
-        start(layer.weight)
+    for inputs, outputs in pairwise(sizes):
+        layer = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="circular", bias=False)
+        initialise(layer.weight)
         layers += [layer, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
 def variances(model: nn.Module, seed: int) -> tuple[list[float], list[float]]:
-    """Mean square of the output of every convolution, and of the loss's gradient at it, for a loss that does not
-    depend on the widths: the outputs times fixed random numbers."""
+    """Mean squares of every convolution's output and of the loss gradient with respect to that output.
+
+    The loss, the sum of the outputs times fixed random numbers, does not depend on the widths.
+    """
     outputs: list[Tensor] = []
 
-    def keep(_module: nn.Module, _args: Any, out: Tensor) -> None:
+    def keep_output(_module: nn.Module, _args: Any, out: Tensor) -> None:
         out.retain_grad()
         outputs.append(out)
 
-    hooks = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, nn.Conv2d)]
+    hooks = [m.register_forward_hook(keep_output) for m in model.modules() if isinstance(m, nn.Conv2d)]
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(2, SIZES[0], 4, 4, generator=generator)
     result = model(images)
@@ -86,39 +89,39 @@ def variances(model: nn.Module, seed: int) -> tuple[list[float], list[float]]:
     return squares[0], squares[1]
 
 
-def slim_over_dense(start: Start, seeds: int = 30) -> tuple[np.ndarray, np.ndarray]:
-    """Ratios of the variances, slim over dense: activations and gradients, layer by layer, mean over seeds."""
-    found = []
-    network = pretrim.analyze(plain_chain(start, 0), torch.zeros(1, SIZES[0], 8, 8))
+def slim_over_dense(initialise: Initialiser, seeds: int = 30) -> tuple[np.ndarray, np.ndarray]:
+    """Ratios of slim to dense variances per layer, averaged over seeds: activations, then gradients."""
+    squares = []
+    network = pretrim.analyze(chain_of_convolutions(initialise, 0), torch.zeros(1, SIZES[0], 8, 8))
     plan = plan_of_widths(network, WIDTHS)
     for seed in range(seeds):
-        dense = plain_chain(start, seed)
-        found.append([variances(plan.apply(dense), seed), variances(dense, seed)])
-    means = np.array(found).mean(axis=0)  # slim or dense, activations or gradients, layers
+        dense = chain_of_convolutions(initialise, seed)
+        squares.append([variances(plan.apply(dense), seed), variances(dense, seed)])
+    means = np.array(squares).mean(axis=0)  # axes: slim or dense, activations or gradients, layer
     ratios = means[0] / means[1]
     return ratios[0], ratios[1]
 
 
 @pytest.mark.parametrize("name", ["he fan in", "he uniform fan in", "lecun", "torch default"])
-def test_activations_keep_their_variance_where_the_start_is_by_fan_in(name: str) -> None:
-    activations, _ = slim_over_dense(STARTS[name])
+def test_activations_keep_their_variance_under_fan_in_initialisation(name: str) -> None:
+    activations, _ = slim_over_dense(INITIALISERS[name])
     assert np.abs(activations - 1.0).max() < 0.15
 
 
-def test_gradients_keep_their_variance_where_the_start_is_by_fan_out() -> None:
-    _, gradients = slim_over_dense(STARTS["he fan out"])
+def test_gradients_keep_their_variance_under_fan_out_initialisation() -> None:
+    _, gradients = slim_over_dense(INITIALISERS["he fan out"])
     assert np.abs(gradients - 1.0).max() < 0.15
 
 
 @pytest.mark.parametrize("name", ["glorot", "glorot uniform"])
-def test_glorot_weights_have_glorots_variance_at_the_slim_size(name: str) -> None:
-    """Variance 2 / (fan in + fan out), at the slim fans."""
-    network = pretrim.analyze(plain_chain(STARTS[name], 0), torch.zeros(1, SIZES[0], 8, 8))
-    slim = plan_of_widths(network, WIDTHS).apply(plain_chain(STARTS[name], 0))
+def test_glorot_weights_have_the_variance_of_the_slim_fans(name: str) -> None:
+    """The variance is 2 / (fan-in + fan-out), computed from the fans of the slim layer."""
+    network = pretrim.analyze(chain_of_convolutions(INITIALISERS[name], 0), torch.zeros(1, SIZES[0], 8, 8))
+    slim = plan_of_widths(network, WIDTHS).apply(chain_of_convolutions(INITIALISERS[name], 0))
     for layer in slim:
         if isinstance(layer, nn.Conv2d):
-            out, into = layer.weight.shape[:2]
-            expected = 2.0 / (9 * (into + out))
+            outputs, inputs = layer.weight.shape[:2]
+            expected = 2.0 / (9 * (inputs + outputs))
             assert float(layer.weight.detach().square().mean()) == pytest.approx(expected, rel=0.1)
 
 
@@ -126,9 +129,11 @@ def test_glorot_weights_have_glorots_variance_at_the_slim_size(name: str) -> Non
     ("name", "gain", "fan"),
     [("he fan in", 2.0, 1), ("he fan out", 2.0, 0), ("lecun", 1.0, 1), ("torch default", 1.0 / 3.0, 1)],
 )
-def test_fresh_weights_have_the_variance_of_their_start_at_the_slim_size(name: str, gain: float, fan: int) -> None:
-    network = pretrim.analyze(plain_chain(STARTS[name], 0), torch.zeros(1, SIZES[0], 8, 8))
-    slim = plan_of_widths(network, WIDTHS).apply(plain_chain(STARTS[name], 0))
+def test_fresh_weights_have_the_variance_of_their_initialiser_at_the_slim_size(
+    name: str, gain: float, fan: int
+) -> None:
+    network = pretrim.analyze(chain_of_convolutions(INITIALISERS[name], 0), torch.zeros(1, SIZES[0], 8, 8))
+    slim = plan_of_widths(network, WIDTHS).apply(chain_of_convolutions(INITIALISERS[name], 0))
     for layer in slim:
         if isinstance(layer, nn.Conv2d):
             expected = gain / (9 * layer.weight.shape[fan])
@@ -147,9 +152,9 @@ def test_activations_keep_their_variance_through_a_linear_layer() -> None:
 
 @pytest.mark.parametrize("name", ["he fan in", "he fan out", "torch default"])
 def test_the_last_layer_is_rescaled_by_the_fan_that_changed(name: str) -> None:
-    """32 -> 8 channels before the last layer: by fan-in its weights double, by fan-out they stay."""
+    """The last layer's inputs shrink from 32 to 8: by fan-in its weights double, by fan-out they do not change."""
     sizes = (16, 32, 64)
-    dense = plain_chain(STARTS[name], 0, sizes)
+    dense = chain_of_convolutions(INITIALISERS[name], 0, sizes)
     network = pretrim.analyze(dense, torch.zeros(1, 16, 8, 8))
     slim = plan_of_widths(network, [8]).apply(dense)
     factor = float((slim[2].weight / dense[2].weight[:, :8]).detach().mean())
@@ -177,10 +182,10 @@ def factors_of(model: nn.Module, example: Tensor, share: float) -> dict[str, flo
     return fan_factors(model, network, (network.dense * share).astype(int))
 
 
-@pytest.mark.parametrize("name", STARTS)
-def test_the_fan_of_a_start_is_found(name: str) -> None:
-    """Half of every free width; 16 inputs and 32 outputs stay."""
-    model = plain_chain(STARTS[name], 0)
+@pytest.mark.parametrize("name", INITIALISERS)
+def test_the_fan_of_an_initialiser_is_recognised(name: str) -> None:
+    """Every free width is halved; the 16 inputs and 32 outputs of the network stay."""
+    model = chain_of_convolutions(INITIALISERS[name], 0)
     factors = factors_of(model, torch.zeros(1, 16, 8, 8), 0.5)
     if name == "he fan out":
         expected = [2.0, 2.0, 2.0, 1.0]
@@ -188,40 +193,40 @@ def test_the_fan_of_a_start_is_found(name: str) -> None:
         expected = [(16 + 128) / (16 + 64), 2.0, 2.0, (160 + 32) / (80 + 32)]
     else:
         expected = [1.0, 2.0, 2.0, 2.0]
-    found = [factors.get(f"{2 * i}.weight", 1.0) for i in range(4)]
-    assert found == pytest.approx([math.sqrt(e) for e in expected])
+    actual = [factors.get(f"{2 * i}.weight", 1.0) for i in range(4)]
+    assert actual == pytest.approx([math.sqrt(e) for e in expected])
 
 
-def depthwise(start: Start) -> nn.Module:
+def depthwise(initialise: Initialiser) -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(conv1(3, 256), conv(256, 256, groups=256, bias=False), conv1(256, 64), conv1(64, 2))
     for layer in model:
-        start(layer.weight)
+        initialise(layer.weight)
     return model
 
 
 def test_a_depthwise_layer_by_fan_in_stays_as_it_is() -> None:
-    """Its fan-in is its 9 taps, whatever its width."""
-    assert factors_of(depthwise(STARTS["he fan in"]), IMAGE, 0.25).get("1.weight", 1.0) == pytest.approx(1.0)
+    """The fan-in of a depthwise layer is its 9 taps, whatever the width."""
+    assert factors_of(depthwise(INITIALISERS["he fan in"]), IMAGE, 0.25).get("1.weight", 1.0) == pytest.approx(1.0)
 
 
 def test_a_depthwise_layer_by_fan_out_is_rescaled_by_its_width() -> None:
-    """torch.nn.init counts 256 * 9 for its fan-out, though every filter sees one channel: 64 of 256 make a factor 2."""
-    assert factors_of(depthwise(STARTS["he fan out"]), IMAGE, 0.25)["1.weight"] == pytest.approx(2.0)
+    """torch.nn.init counts a fan-out of 256 * 9, though every filter sees one channel; 64 of 256 give a factor of 2."""
+    assert factors_of(depthwise(INITIALISERS["he fan out"]), IMAGE, 0.25)["1.weight"] == pytest.approx(2.0)
 
 
 def test_a_depthwise_layer_by_fan_out_of_its_group_stays_as_it_is() -> None:
-    """As timm starts EfficientNets: fan-out divided by the number of groups."""
+    """timm initialises EfficientNets this way: the fan-out divided by the number of groups."""
 
-    def start(weight: Tensor) -> None:
+    def initialise(weight: Tensor) -> None:
         groups = 256 if weight.shape[1] == 1 else 1
         nn.init.normal_(weight, std=math.sqrt(2.0 / (weight[:, 0].numel() / groups)))
 
-    assert factors_of(depthwise(start), IMAGE, 0.25).get("1.weight", 1.0) == pytest.approx(1.0)
+    assert factors_of(depthwise(initialise), IMAGE, 0.25).get("1.weight", 1.0) == pytest.approx(1.0)
 
 
 def test_a_transposed_convolution_is_rescaled_by_the_fan_that_torch_counts() -> None:
-    """torch counts the second dimension of (inputs, outputs, 2, 2) as its fan-in: 32 * 4 taps, now 8 * 4."""
+    """torch takes the second dimension of (inputs, outputs, 2, 2) for the fan-in: 32 * 4 taps, now 8 * 4."""
     torch.manual_seed(0)
     model = nn.Sequential(conv1(3, 64), nn.ConvTranspose2d(64, 32, 2, stride=2, bias=False), conv1(32, 2))
     network = pretrim.analyze(model, IMAGE)
@@ -229,7 +234,7 @@ def test_a_transposed_convolution_is_rescaled_by_the_fan_that_torch_counts() -> 
     assert factor == pytest.approx(2.0)
 
 
-def test_weights_of_no_known_start_are_rescaled_by_fan_in() -> None:
+def test_weights_of_an_unknown_initialiser_are_rescaled_by_fan_in() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(conv1(3, 64), nn.ReLU(), conv1(64, 32), conv1(32, 2))
     for layer in model:
@@ -258,7 +263,7 @@ def test_norms_and_biases_are_not_rescaled() -> None:
 # ---------------------------------------------------------------------------------------- inherited channels
 
 
-def test_the_channels_with_the_largest_l1_norm_stay() -> None:
+def test_inherit_keeps_the_channels_with_the_largest_l1_norm() -> None:
     model = nn.Sequential(conv1(3, 5), conv1(5, 2))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([1.0, -5.0, 3.0, -0.5, 4.0])[:, None, None, None].expand(5, 3, 1, 1))
@@ -269,7 +274,7 @@ def test_the_channels_with_the_largest_l1_norm_stay() -> None:
 
 
 def test_coupled_layers_are_scored_together() -> None:
-    """Filters |1 9 2| of one layer and |6 1 1| of the other make 7, 10 and 3."""
+    """Filter norms 1, 9, 2 of one layer and 6, 1, 1 of the other sum to 7, 10 and 3."""
     model = Net(lambda m, x: m.c(m.a(x) + m.b(x)), a=conv1(3, 3), b=conv1(3, 3), c=conv1(3, 2))
     with torch.no_grad():
         for layer, values in ((model.a, [1.0, 9.0, 2.0]), (model.b, [6.0, 1.0, 1.0])):
@@ -279,7 +284,7 @@ def test_coupled_layers_are_scored_together() -> None:
     assert kept_channels(network, np.array([1]), score(model, network)).tolist() == [False, True, False]
 
 
-def test_equal_norms_keep_the_first() -> None:
+def test_the_first_channels_are_kept_among_equal_norms() -> None:
     model = nn.Sequential(conv1(3, 4), conv1(4, 2))
     nn.init.ones_(model[0].weight)
     network = pretrim.analyze(model, IMAGE)
@@ -300,7 +305,7 @@ def test_inherit_at_full_width_changes_nothing() -> None:
     assert all(torch.equal(t, slim.state_dict()[name]) for name, t in model.state_dict().items())
 
 
-def test_a_wrong_word_for_the_weights() -> None:
+def test_an_unknown_init_is_refused() -> None:
     model = nn.Sequential(conv(3, 4), conv(4, 2))
     plan = plan_of_widths(pretrim.analyze(model, IMAGE), [2])
     with pytest.raises(UsageError, match=r"Expected init to be one of fresh, inherit, but got 'copy'\."):
@@ -313,12 +318,12 @@ def test_the_slim_network_carries_its_plan() -> None:
     assert plan_of(plan.apply(model)) is plan
 
 
-def test_a_network_without_a_plan() -> None:
+def test_a_network_without_a_plan_is_refused() -> None:
     with pytest.raises(UsageError, match="Expected a slim network made by pretrim, but got a module without a plan"):
         plan_of(nn.Linear(2, 2))
 
 
-# ---------------------------------------------------------------------------------------- modules that are not plain
+# ---------------------------------------------------------------------------------------- unusual modules
 
 
 def _weight_norm(layer: nn.Module) -> nn.Module:
@@ -357,13 +362,13 @@ def test_layers_with_a_computed_weight_follow_their_plan(wrap: Callable[[nn.Modu
     assert slim(IMAGE).shape == (1, 2, 8, 8)
 
 
-def test_filters_of_a_layer_with_weight_norm_can_go() -> None:
+def test_filters_of_a_layer_with_weight_norm_can_be_removed() -> None:
     model = nn.Sequential(_weight_norm(conv(3, 8)), conv(8, 2))
     assert [group.channels for group in pretrim.analyze(model, IMAGE).groups] == [8]
 
 
-def test_removed_filters_of_a_layer_with_weight_norm_leave_the_others_as_they_were() -> None:
-    """Weight norm is filter by filter; the layer after it loses the columns."""
+def test_removing_filters_of_a_layer_with_weight_norm_leaves_the_others_unchanged() -> None:
+    """Weight norm acts per filter; the next layer loses the matching input channels."""
     model = randomise(nn.Sequential(_weight_norm(conv(3, 8)), conv(8, 2)), 0)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     network = pretrim.analyze(model, images)
@@ -374,7 +379,7 @@ def test_removed_filters_of_a_layer_with_weight_norm_leave_the_others_as_they_we
 
 
 class Tied(nn.Module):
-    """One weight used by two layers, as an auto-encoder does."""
+    """Two layers that share one weight, as in an auto-encoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -406,22 +411,23 @@ def test_frozen_parameters_stay_frozen() -> None:
     assert [p.requires_grad for p in slim.parameters()] == [False, True, True, True, True, True]
 
 
-def test_half_precision_stays() -> None:
+def test_half_precision_is_kept() -> None:
     model = nn.Sequential(conv(3, 8), conv(8, 2)).to(torch.bfloat16)
     slim = plan_of_widths(pretrim.analyze(model, IMAGE.to(torch.bfloat16)), [4]).apply(model)
     assert {p.dtype for p in slim.parameters()} == {torch.bfloat16}
 
 
-def test_integers_of_torchs_layers_are_mended() -> None:
+def test_size_attributes_of_torch_layers_are_updated() -> None:
     layers = [conv(3, 8), nn.BatchNorm2d(8), nn.PReLU(8), conv(8, 8, groups=8), nn.GroupNorm(4, 8), nn.Flatten()]
     model = nn.Sequential(*layers, nn.Linear(512, 10), nn.Linear(10, 2))
-    slim = plan_of_widths(pretrim.analyze(model, IMAGE), [1, 7]).apply(model)  # 4 groups of 2 channels, one is cut
+    # The 4 groups of 2 channels are cut to 1 channel each.
+    slim = plan_of_widths(pretrim.analyze(model, IMAGE), [1, 7]).apply(model)
     assert (slim[0].in_channels, slim[0].out_channels, slim[1].num_features, slim[2].num_parameters) == (3, 4, 4, 4)
     assert (slim[3].groups, slim[3].in_channels, slim[3].out_channels, slim[4].num_channels) == (4, 4, 4, 4)
     assert (slim[6].in_features, slim[6].out_features, slim[7].in_features) == (256, 7, 7)
 
 
-def test_an_attribute_that_is_a_tensor_is_not_shared() -> None:
+def test_tensor_attributes_are_copied_not_shared() -> None:
     model = nn.Sequential(conv(3, 4), conv(4, 2))
     model.scale = torch.ones(3)
     slim = plan_of_widths(pretrim.analyze(model, IMAGE), [2]).apply(model)
@@ -429,8 +435,8 @@ def test_an_attribute_that_is_a_tensor_is_not_shared() -> None:
     assert model.scale.tolist() == [1.0, 1.0, 1.0]
 
 
-def test_features_that_a_hook_kept_do_not_hinder_a_copy() -> None:
-    """After a training step they are part of a graph, which copy.deepcopy refuses."""
+def test_features_stored_by_a_hook_do_not_prevent_a_copy() -> None:
+    """After a training step such features belong to an autograd graph, which copy.deepcopy refuses."""
     model = nn.Sequential(conv(3, 8), conv(8, 8), conv(8, 2))
     model.features = {"seen": []}
     model[1].register_forward_hook(lambda _module, _args, out: model.features["seen"].append(out))
@@ -443,16 +449,16 @@ def test_features_that_a_hook_kept_do_not_hinder_a_copy() -> None:
 def test_a_compiled_model_is_analysed_and_slimmed_uncompiled() -> None:
     plain = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 2))
     compiled = torch.compile(plain)
-    seen = torch._dynamo.utils.counters["frames"]["total"]
+    frames_before = torch._dynamo.utils.counters["frames"]["total"]
     network = pretrim.analyze(compiled, IMAGE)
     slim = network.plan(macs="0.5x", round_to=1).apply(compiled)
-    assert torch._dynamo.utils.counters["frames"]["total"] == seen
+    assert torch._dynamo.utils.counters["frames"]["total"] == frames_before
     assert macs(network)(network.dense) == macs(pretrim.analyze(plain, IMAGE))(network.dense)
     assert slim._orig_mod[0].out_channels == 4
 
 
-def test_features_that_are_flattened_to_a_plain_number_say_how_to_mend_it() -> None:
-    """As in PyTorch's own tutorial: ``x.view(-1, 16 * 5 * 5)``."""
+def test_a_view_with_a_fixed_size_freezes_its_layer_and_names_the_fix() -> None:
+    """PyTorch's own tutorial flattens features this way: ``x.view(-1, 16 * 5 * 5)``."""
     layers = {"a": conv(3, 8), "c": nn.Linear(8 * 8 * 8, 2)}
     frozen = pretrim.analyze(Net(lambda m, x: m.c(m.a(x).view(-1, 8 * 8 * 8)), **layers), IMAGE).frozen[0]
     assert frozen.layer == "a"
@@ -468,7 +474,7 @@ class ScriptedSwish(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
-def test_a_scripted_activation_passes_its_channels() -> None:
+def test_a_scripted_activation_passes_channels_through() -> None:
     model = randomise(nn.Sequential(conv(3, 8), torch.jit.script(ScriptedSwish()), conv(8, 2)), 0)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     network = pretrim.analyze(model, images)
@@ -486,8 +492,8 @@ def test_a_scripted_layer_is_refused_by_name() -> None:
         pretrim.analyze(model, IMAGE)
 
 
-def test_a_model_without_memory_is_slimmed_without_memory() -> None:
-    """Its values are unknown, and it lives on another device than the zeros that a plan keeps of its inputs."""
+def test_a_model_on_the_meta_device_is_slimmed_there() -> None:
+    """A meta model has no values, and its device is not that of the zeros that a plan stores as example inputs."""
     with torch.device("meta"):
         model = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 2))
     slim = pretrim.analyze(model, IMAGE.to("meta")).plan(macs="0.5x").apply(model)
@@ -514,7 +520,7 @@ def test_an_example_without_images_is_refused() -> None:
         pretrim.analyze(conv(3, 4), torch.zeros(0, 3, 8, 8))
 
 
-def test_a_model_that_cannot_be_copied_is_an_error_of_the_model() -> None:
+def test_a_model_that_cannot_be_copied_raises_a_model_error() -> None:
     model = nn.Sequential(conv(3, 4), conv(4, 2))
     model.stream = (number for number in range(3))
     with pytest.raises(ModelError):
@@ -540,11 +546,11 @@ def plan(network: Network) -> Plan:
     return network.plan(mode="macs", macs="0.5x", ram="0.9x", seed=3, round_to=1)
 
 
-def test_a_plan_goes_through_json_and_back(plan: Plan) -> None:
+def test_a_plan_survives_a_round_trip_through_json(plan: Plan) -> None:
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
-def test_a_plan_goes_through_a_file_and_back(plan: Plan, tmp_path: Path) -> None:
+def test_a_plan_survives_a_round_trip_through_a_file(plan: Plan, tmp_path: Path) -> None:
     plan.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == plan
 
@@ -555,7 +561,7 @@ def test_a_plan_from_a_file_gives_the_same_network(plan: Plan, dense: nn.Module,
     assert all(torch.equal(a, b) for a, b in zip(slim.parameters(), again.parameters(), strict=True))
 
 
-def test_a_plan_of_several_named_inputs_goes_through_json() -> None:
+def test_a_plan_with_several_named_inputs_survives_a_round_trip_through_json() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -569,7 +575,7 @@ def test_a_plan_of_several_named_inputs_goes_through_json() -> None:
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
-def test_a_plan_says_what_was_asked(plan: Plan) -> None:
+def test_a_plan_records_its_limits_and_options(plan: Plan) -> None:
     assert plan.limits == {"macs": "0.5x", "peak_activation_bytes": "0.9x"}
     assert (plan.options["mode"], plan.options["seed"], plan.options["round_to"]) == ("macs", 3, 1)
 
@@ -579,14 +585,14 @@ def test_a_plan_is_frozen(plan: Plan) -> None:
         plan.seed = 1  # type: ignore[attr-defined]
 
 
-def damage(plan: Plan, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+def damaged(plan: Plan, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     data = plan.to_json()
     change(data)
     return data
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda d: d.pop("groups"), "The plan is damaged: object missing required field `groups`. Make it again"),
         (lambda d: d.pop("fingerprint"), r"damaged: object missing required field `fingerprint`\. Make it again\."),
@@ -612,19 +618,19 @@ def damage(plan: Plan, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
         *("example none", "version 2", "no version", "another format"),
     ],
 )
-def test_damaged_plans(plan: Plan, change: Callable[[dict[str, Any]], Any], said: str) -> None:
-    with pytest.raises(PlanError, match=said):
-        Plan.from_json(damage(plan, change))
+def test_damaged_plans_are_refused(plan: Plan, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        Plan.from_json(damaged(plan, change))
 
 
 @pytest.mark.parametrize("data", [[], None, "plan", 3, {}])
-def test_other_json_is_no_plan(data: Any) -> None:
+def test_json_that_is_not_a_plan_is_refused(data: Any) -> None:
     with pytest.raises(PlanError, match="The file is JSON, but not a plan of pretrim"):
         Plan.from_json(data)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "No such file"),
         (b"{", "not valid JSON"),
@@ -634,39 +640,39 @@ def test_other_json_is_no_plan(data: Any) -> None:
     ],
     ids=["missing", "truncated", "bytes", "empty", "deep"],
 )
-def test_files_that_are_no_plan(content: bytes | None, said: str, tmp_path: Path) -> None:
+def test_files_that_are_not_a_plan_are_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PlanError, match=re.escape(str(path)) + f".*{said}"):
+    with pytest.raises(PlanError, match=re.escape(str(path)) + f".*{message}"):
         Plan.load(path)
 
 
-def test_a_plan_for_another_model(plan: Plan) -> None:
+def test_a_plan_for_another_model_is_refused(plan: Plan) -> None:
     other = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 7), conv(7, 2))
     with pytest.raises(PlanError, match="Expected the model that the plan was made for, but its parameters have other"):
         plan.apply(other)
 
 
-def test_a_plan_whose_groups_were_edited(plan: Plan, dense: nn.Module) -> None:
-    data = damage(plan, lambda d: d["groups"][0].update(name="another"))
+def test_a_plan_with_edited_groups_is_refused(plan: Plan, dense: nn.Module) -> None:
+    data = damaged(plan, lambda d: d["groups"][0].update(name="another"))
     with pytest.raises(PlanError, match="Expected a plan for this network's channel groups, but its groups differ"):
         Plan.from_json(data).apply(dense)
 
 
 @pytest.mark.parametrize("widths", [[1], [1, 2, 3], [0, 1], [9, 1], [-1, 1]])
-def test_widths_by_hand_that_are_none(network: Network, widths: list[int]) -> None:
+def test_invalid_widths_are_refused(network: Network, widths: list[int]) -> None:
     with pytest.raises(UsageError, match="Expected 2 widths, each from 1 to its group's channels, but got"):
         plan_of_widths(network, widths)
 
 
-def test_widths_by_hand_that_are_not_whole(network: Network) -> None:
+def test_fractional_widths_are_refused(network: Network) -> None:
     with pytest.raises(UsageError, match="Expected 2 widths"):
         plan_of_widths(network, [2.7, 1.2])
 
 
 class FixedTransform(nn.Module):
-    """A linear layer whose weight is a buffer (a cosine transform, say): it is a layer, but it is not trained."""
+    """A layer whose weight is a buffer, such as a cosine transform: it counts as a layer, but it is not trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -680,7 +686,7 @@ class FixedTransform(nn.Module):
 
 
 @pytest.mark.parametrize("weights", ["fresh", "inherit"])
-def test_a_layer_whose_weight_is_a_buffer(weights: str) -> None:
+def test_a_layer_whose_weight_is_a_buffer_is_slimmed(weights: str) -> None:
     model = FixedTransform()
     slim = pretrim.analyze(model, torch.zeros(1, 3, 8, 8)).plan(macs="0.5x").apply(model, weights)
     assert slim(torch.zeros(2, 3, 8, 8)).shape == (2, 4)

@@ -1,4 +1,4 @@
-"""Layers whose result nobody reads: converters drop them, so costs, lifetimes and the arena leave them out."""
+"""Layers whose output is unused: converters drop them, so costs, lifetimes and the arena leave them out."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pretrim.cost.microcontroller import arena_cost, artifact_cost
 
 def with_branch(m: Any, x: Tensor) -> Tensor:
     x = torch.relu(m.a(x))
-    torch.relu(m.norm(m.dead(x)))  # computed, and lost
+    torch.relu(m.norm(m.dead(x)))  # computed but unused
     return m.c(x)  # type: ignore[no-any-return]
 
 
-def without(m: Any, x: Tensor) -> Tensor:
+def without_branch(m: Any, x: Tensor) -> Tensor:
     return m.c(torch.relu(m.a(x)))  # type: ignore[no-any-return]
 
 
@@ -29,16 +29,16 @@ def layers() -> dict[str, nn.Module]:
     return {"a": conv(3, 8), "c": conv(8, 2)}
 
 
-def test_a_branch_that_nobody_reads_costs_nothing() -> None:
+def test_an_unused_branch_costs_nothing() -> None:
     image = torch.zeros(1, 3, 8, 8)
     branch = Net(with_branch, **layers(), dead=conv(8, 64), norm=nn.BatchNorm2d(64))
-    found, plain = pretrim.analyze(branch, image), pretrim.analyze(Net(without, **layers()), image)
+    network, reference = pretrim.analyze(branch, image), pretrim.analyze(Net(without_branch, **layers()), image)
     for name in ("macs", "activation_bytes", "peak_activation_bytes"):
-        assert costs(found)[name](found.dense) == costs(plain)[name](plain.dense), name  # type: ignore[index]
+        assert costs(network)[name](network.dense) == costs(reference)[name](reference.dense), name  # type: ignore[index]
     for cost in (arena_cost, artifact_cost):
-        assert cost(found)(found.dense) == cost(plain)(plain.dense)
-    assert "no output depends on dead" in found.notes[0]
-    slim = found.plan(macs="0.6x", round_to=1).apply(branch, network=found)
+        assert cost(network)(network.dense) == cost(reference)(reference.dense)
+    assert "no output depends on dead" in network.notes[0]
+    slim = network.plan(macs="0.6x", round_to=1).apply(branch, network=network)
     assert slim(image).shape == branch(image).shape
 
 
@@ -79,17 +79,17 @@ def transposed(m: Any, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("forward", [written_by_slices, written_into_zeros, written_into_new, in_place, transposed])
-def test_what_is_written_into_a_part_of_a_tensor_is_used(forward: Callable[[Any, Tensor], Tensor]) -> None:
+def test_values_written_into_a_part_of_a_tensor_count_as_used(forward: Callable[[Any, Tensor], Tensor]) -> None:
     network = pretrim.analyze(Net(forward, **layers(), b=conv(8, 8)), torch.zeros(1, 3, 8, 8))
     assert all(layer.operator >= 0 for layer in network.layers) and not network.notes
     assert costs(network)["macs"](network.dense) == 64 * 9 * (3 * 8 + 8 * 8 + 8 * 2)
 
 
-def of_positions(m: Any, x: Tensor) -> Tensor:
-    places = torch.linspace(-1, 1, 8).expand(1, 2, 8, 8)
-    return m.c(m.a(x) + m.positions(places))  # type: ignore[no-any-return]
+def with_positions(m: Any, x: Tensor) -> Tensor:
+    coordinates = torch.linspace(-1, 1, 8).expand(1, 2, 8, 8)
+    return m.c(m.a(x) + m.positions(coordinates))  # type: ignore[no-any-return]
 
 
-def test_a_layer_of_positions_is_counted_though_no_image_goes_in() -> None:
-    network = pretrim.analyze(Net(of_positions, **layers(), positions=conv(2, 8)), torch.zeros(1, 3, 8, 8))
+def test_a_layer_that_reads_constant_coordinates_is_counted() -> None:
+    network = pretrim.analyze(Net(with_positions, **layers(), positions=conv(2, 8)), torch.zeros(1, 3, 8, 8))
     assert costs(network)["macs"](network.dense) == 64 * 9 * (3 * 8 + 2 * 8 + 8 * 2)

@@ -1,4 +1,4 @@
-"""Weights of a user's file: every way they are saved, and every way they do not fit."""
+"""Weights from a user's file: all supported ways to save them, and all errors for files that do not fit."""
 
 import hashlib
 import pickle
@@ -25,7 +25,7 @@ def loaded(path: Path) -> dict[str, torch.Tensor]:
     return dict(model.state_dict())
 
 
-WAYS: list[tuple[str, Any]] = [
+WRAPPINGS: list[tuple[str, Any]] = [
     ("plain.pth", lambda s: s),
     ("lightning.ckpt", lambda s: {"epoch": 3, "state_dict": {f"model.{k}": v for k, v in s.items()}}),
     ("parallel.pt", lambda s: {"model": {f"module.{k}": v for k, v in s.items()}, "optimizer": {"lr": 0.1}}),
@@ -37,8 +37,8 @@ WAYS: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "wrap"), WAYS)
-def test_torch_files_are_read_however_they_were_wrapped(tmp_path: Path, name: str, wrap: Any) -> None:
+@pytest.mark.parametrize(("name", "wrap"), WRAPPINGS)
+def test_torch_files_are_read_with_any_wrapping(tmp_path: Path, name: str, wrap: Any) -> None:
     state = net().state_dict()
     torch.save(wrap(state), tmp_path / name)
     for key, tensor in loaded(tmp_path / name).items():
@@ -66,14 +66,14 @@ def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path: Path, capsys: p
     assert capsys.readouterr().out == ""
 
 
-def test_files_that_do_not_fit_are_said(tmp_path: Path) -> None:
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save(net(width=4).state_dict(), tmp_path / "wide.pth")
     torch.save({"conv.weight": torch.zeros(3, 1, 3, 3)}, tmp_path / "part.pth")
     torch.save({**net().state_dict(), "more": torch.zeros(1)}, tmp_path / "more.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     (tmp_path / "noise.pth").write_bytes(b"noise")
     (tmp_path / "noise.safetensors").write_bytes(b"noise")
-    for name, said in (
+    for name, message in (
         ("wide.pth", r"Expected conv.weight of .* to be \(3, 1, 3, 3\), but it is \(4, 1, 3, 3\)"),
         ("part.pth", r"but conv.bias is missing \(the first of its 1 names is conv.weight\)"),
         ("more.pth", "but more is not in the model"),
@@ -81,7 +81,7 @@ def test_files_that_do_not_fit_are_said(tmp_path: Path) -> None:
         ("noise.pth", "Expected"),
         ("noise.safetensors", "as safetensors"),
     ):
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             load_weights(net(), tmp_path / name)
     with pytest.raises(UsageError, match=r"Cannot read the weights in .* \(No such file"):
         load_weights(net(), tmp_path / "nothing.pth")
@@ -90,7 +90,7 @@ def test_files_that_do_not_fit_are_said(tmp_path: Path) -> None:
         load_weights(net(), tmp_path / "w.onnx")
 
 
-def test_a_model_is_left_alone_by_a_file_that_does_not_fit(tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_leaves_the_model_unchanged(tmp_path: Path) -> None:
     torch.save(net(width=4).state_dict(), tmp_path / "wide.pth")
     model = net()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
