@@ -284,7 +284,7 @@ def test_runtimes_of_a_board() -> None:
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 @pytest.mark.parametrize("device", [entry.name for entry in boards() if systems_of(entry)])
 def test_every_runtime_that_a_message_lists_is_accepted(device: str, dtype: str) -> None:
-    """A name may be a prefix of another (tflm-esp-nn); without a version, the newest with enough measurements is taken."""
+    """A name may be a prefix of another (tflm-esp-nn); without a version, the newest well-measured one is taken."""
     for title in known_runtimes(board(device), dtype):
         system = find_system(board(device), title, dtype)
         assert title in (system.title, system.runtime)

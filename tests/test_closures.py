@@ -1,4 +1,4 @@
-"""Functions that refer to a part of their model (hooks, a replaced `forward`): in a copy they refer to the copy's part."""
+"""Functions that refer to parts of their model (hooks, a replaced `forward`): a copy's refer to the copy's parts."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_costs_do_not_depend_on_the_batch_size() -> None:
 
 
 def test_attention_counts_its_matrix_products() -> None:
-    """Queries, keys and values map 4 -> 8 (two heads of 4) on 64 pixels; scores and weighted sums take 2 * 64 * 64 * 8."""
+    """Queries, keys and values map 4 -> 8 (two heads of 4) on 64 pixels; scores and sums take 2 * 64 * 64 * 8."""
     recipe = Recipe(("Attention",), 4, "one", "map", 0)
     model = build(recipe)
     network = pretrim.analyze(model, example(recipe))

@@ -183,7 +183,7 @@ def test_kernels_of_boards_and_runtimes() -> None:
 
 
 def test_scratch_memory_goes_where_the_plan_in_the_file_leaves_room() -> None:
-    """The activations keep their places in the file: the head is never below the planned one, nor above both together."""
+    """The activations keep their offsets from the file: the head is never below the planned one, nor above both."""
     network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
     plain = arena_on(network, board("esp32"), "int8")
     cmsis = arena_on(network, board("nrf52840"), "int8")
