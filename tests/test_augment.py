@@ -20,10 +20,10 @@ def test_crops_and_flips_equal_a_loop_over_images(dtype: torch.dtype) -> None:
     assert draws.corner is not None and draws.mirrored is not None
     augmented = augment(images, draws, augmentation)
     padded = np.pad(images.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)))
-    for image, whole, (top, left), mirrored in zip(
+    for image, padded_image, (top, left), mirrored in zip(
         augmented, padded, draws.corner.tolist(), draws.mirrored, strict=True
     ):
-        crop = whole[:, top : top + 9, left : left + 7]
+        crop = padded_image[:, top : top + 9, left : left + 7]
         np.testing.assert_array_equal(image.numpy(), crop[:, :, ::-1] if mirrored else crop)
     assert augmented.dtype == dtype
     assert set(draws.mirrored.tolist()) == {False, True}

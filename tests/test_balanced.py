@@ -99,34 +99,34 @@ def test_the_utility_matches_a_hand_computation() -> None:
 
 
 class Ending(nn.Module):
-    """Two convolutions, of 8 and 6 filters, whose channels reach the output in one of several ways (`how`)."""
+    """Two convolutions, of 8 and 6 filters, whose channels reach the output in one of several ways (`ending`)."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, ending: str) -> None:
         super().__init__()
-        self.how, self.a, self.b = how, conv(3, 8), conv(3, 6)
-        features = {"cat": 14, "frozen": 8 + 3, "flat": 8 * 64, "conv": 8, "map": 8, "two": 8, "sum": 8}[how]
-        self.head = nn.Conv2d(features, 4, 1) if how in ("conv", "map") else nn.Linear(features, 4)
+        self.ending, self.a, self.b = ending, conv(3, 8), conv(3, 6)
+        features = {"cat": 14, "frozen": 8 + 3, "flat": 8 * 64, "conv": 8, "map": 8, "two": 8, "sum": 8}[ending]
+        self.head = nn.Conv2d(features, 4, 1) if ending in ("conv", "map") else nn.Linear(features, 4)
         self.align = conv(6, 8)
 
     def forward(self, x: Tensor) -> Any:
         a, b = torch.relu(self.a(x)), torch.relu(self.b(x))
-        if self.how == "cat":
+        if self.ending == "cat":
             return self.head(torch.cat([a, b], 1).mean((2, 3)))
-        if self.how == "frozen":
+        if self.ending == "frozen":
             return self.head(torch.cat([a, x], 1).mean((2, 3)) + 0 * b.mean())
         a = a + self.align(b)
-        if self.how == "flat":
+        if self.ending == "flat":
             return self.head(a.flatten(1))
-        if self.how == "conv":
+        if self.ending == "conv":
             return self.head(a).mean((2, 3))
-        if self.how == "map":
+        if self.ending == "map":
             return self.head(a)
         out = self.head(a.mean((2, 3)))
-        return (out, a.mean()) if self.how == "two" else out.sum(1)
+        return (out, a.mean()) if self.ending == "two" else out.sum(1)
 
 
 @pytest.mark.parametrize(
-    ("how", "channels", "constant"),
+    ("ending", "channels", "constant"),
     [
         ("cat", [1, 1], 0),  # each group counts one feature per channel
         ("frozen", [1, 0], 3),  # the 3 channels of the image are concatenated to them
@@ -135,16 +135,16 @@ class Ending(nn.Module):
         ("two", [1, 0], 0),
     ],
 )
-def test_channels_that_the_classifier_reads(how: str, channels: list[float], constant: float) -> None:
-    reader = classifier(pretrim.analyze(Ending(how), IMAGE))
+def test_channels_that_the_classifier_reads(ending: str, channels: list[float], constant: float) -> None:
+    reader = classifier(pretrim.analyze(Ending(ending), IMAGE))
     assert reader is not None
     assert (reader.classes, reader.channels.tolist(), reader.constant) == (4, channels, constant)
 
 
-@pytest.mark.parametrize("how", ["map", "sum"])
-def test_without_a_classifier_there_is_no_class_term(how: str) -> None:
+@pytest.mark.parametrize("ending", ["map", "sum"])
+def test_without_a_classifier_there_is_no_class_term(ending: str) -> None:
     """The outputs are a map of classes, and the sum of the last layer's four scores."""
-    network = pretrim.analyze(Ending(how), IMAGE)
+    network = pretrim.analyze(Ending(ending), IMAGE)
     objective = utility(network)
     assert objective.classifier is None and objective.class_weight == 0
     even = network.dense / 2
@@ -315,9 +315,9 @@ def assert_best_around(problem: Problem, widths: np.ndarray) -> None:
             continue
         if float(objective(moved[None])[0]) > value + 1e-6:
             # Allowed only if the exchange frees room that must then go to a group with negative marginal utility.
-            rest = [steps(problem, moved, g, 1) for g in groups]
-            fits = [row for row in rest if row is not None and problem.budget.met(row[None])[0]]
-            assert fits and all(objective(row[None])[0] < objective(moved[None])[0] for row in fits)
+            next_steps = [steps(problem, moved, g, 1) for g in groups]
+            fitting = [row for row in next_steps if row is not None and problem.budget.met(row[None])[0]]
+            assert fitting and all(objective(row[None])[0] < objective(moved[None])[0] for row in fitting)
 
 
 @PROPERTY
@@ -417,9 +417,9 @@ def test_a_limit_that_only_frozen_layers_determine_changes_nothing() -> None:
     network = pretrim.analyze(FrozenPeak(), IMAGE)
     peak = costs(network)["peak_activation_bytes"]
     assert int(peak(network.dense)) == int(peak(np.ones_like(network.dense)))
-    alone = balanced(problem_of(network, 1, macs="0.7x"), 1)
-    assert (alone < network.dense).any()
-    assert (balanced(problem_of(network, 1, macs="0.7x", ram="1x"), 1) == alone).all()
+    widths = balanced(problem_of(network, 1, macs="0.7x"), 1)
+    assert (widths < network.dense).any()
+    assert (balanced(problem_of(network, 1, macs="0.7x", ram="1x"), 1) == widths).all()
     with pytest.raises(InfeasibleBudget):
         problem_of(network, 1, macs="0.7x", ram="0.99x")
 

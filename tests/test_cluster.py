@@ -32,11 +32,11 @@ def test_a_sweep_survives_the_loss_of_a_node(tmp_path: Path, monkeypatch: pytest
     store.add(ASKED)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second: Any = cluster.add_node(num_cpus=1)
-    seen: list[Status] = []
+    statuses: list[Status] = []
     killed = threading.Event()
 
     def kill(status: Status) -> None:
-        seen.append(status)
+        statuses.append(status)
         if status.counts["done"] >= 1 and not killed.is_set():
             killed.set()
             threading.Thread(target=cluster.remove_node, args=(second,), kwargs={"allow_graceful": False}).start()
@@ -47,11 +47,11 @@ def test_a_sweep_survives_the_loss_of_a_node(tmp_path: Path, monkeypatch: pytest
         time.sleep(0.5)
         cluster.shutdown()
     assert killed.is_set()
-    assert max(status.counts["running"] for status in seen) == 2, "both nodes were used"
+    assert max(status.counts["running"] for status in statuses) == 2, "both nodes were used"
     assert store.counts() == {"waiting": 0, "running": 0, "done": len(ASKED), "failed": 0, "stopped": 0}
     assert results(store) == results(local_store)
     assert len(list((cluster_folder / "trials").glob("*/run.json"))) == len(ASKED)
-    assert sum(len(status.finished) for status in seen) == len(ASKED)
+    assert sum(len(status.finished) for status in statuses) == len(ASKED)
 
 
 def test_a_missing_cluster_is_refused(tmp_path: Path) -> None:

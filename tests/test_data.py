@@ -93,7 +93,7 @@ def rows(split: Split) -> set[bytes]:
 
 @given(st.lists(st.integers(0, 4), min_size=15, max_size=80), st.floats(0.05, 0.5), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_a_draw_takes_the_same_share_of_every_class_and_nothing_twice(labels, share, seed):
+def test_a_draw_takes_the_same_share_of_every_class_and_no_image_twice(labels, share, seed):
     labels = np.array([*labels, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
     drawn, rest = draw(labels, share, seed)
     assert sorted([*drawn, *rest]) == list(range(len(labels)))
@@ -116,7 +116,7 @@ def test_the_three_splits_of_the_digits_add_up_to_the_whole_data_set():
     assert "seed 0" in dataset.split_note and dataset.to_json()["sizes"]["test"] == len(dataset.test)
 
 
-def test_digits_are_those_of_scikit_learn():
+def test_the_digits_are_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 
     dataset = data.load("digits", image_size=8)
@@ -283,8 +283,8 @@ def test_class_names_are_read_from_parquet(tmp_path):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     images = [Image.new("L", (4, 4), 10 * number) for number in range(8)]
-    whole = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 4}, features=features)
-    whole.to_parquet(tmp_path / "train-0.parquet")
+    hub_dataset = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 4}, features=features)
+    hub_dataset.to_parquet(tmp_path / "train-0.parquet")
     dataset = data.load(str(tmp_path))
     assert dataset.classes == ("cat", "dog") and dataset.input_shape == (1, 4, 4)
 
@@ -300,7 +300,7 @@ def test_grey_parquet_stays_grey(tmp_path):
     assert data.load(str(tmp_path), channels=3).input_shape == (3, 5, 5)
 
 
-def test_a_folder_with_a_folder_per_class(tmp_path):
+def test_a_folder_with_one_subfolder_per_class(tmp_path):
     dataset = data.load(str(make_folder(tmp_path / "pets")), image_size=16)
     assert dataset.classes == ("cat", "dog") and dataset.input_shape == (3, 16, 16)
     assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 12
@@ -325,13 +325,13 @@ def test_names_of_splits_may_be_capitalised(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("last", "channels"), [("L", 1), ("LA", 1), ("I;16", 1), ("RGB", 3), ("P", 3)])
-def test_a_folder_is_grey_only_if_every_image_is(tmp_path, last, channels):
+@pytest.mark.parametrize(("last_mode", "channels"), [("L", 1), ("LA", 1), ("I;16", 1), ("RGB", 3), ("P", 3)])
+def test_a_folder_is_grey_only_if_every_image_is(tmp_path, last_mode, channels):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         for index in range(4):
             Image.new("L", (6, 6), 50).save(tmp_path / name / f"{index}.png")
-    Image.new(last, (6, 6)).save(tmp_path / "dog" / "last.png")
+    Image.new(last_mode, (6, 6)).save(tmp_path / "dog" / "last.png")
     assert data.load(str(tmp_path)).input_shape == (channels, 64, 64)
 
 
@@ -385,9 +385,8 @@ def test_16_bit_grey_of_the_whole_range_keeps_its_upper_byte(tmp_path):
 
 def test_a_very_thin_image_needs_little_memory(tmp_path):
     Image.new("L", (1, 60_000), 7).save(tmp_path / "thin.png")
-    assert (
-        data.decode_image(tmp_path / "thin.png", (1, 224, 224)) == 7
-    ).all()  # resizing it before the crop would take 224 x 13,440,000 pixels
+    # Resizing the whole image before the crop would take 224 x 13,440,000 pixels.
+    assert (data.decode_image(tmp_path / "thin.png", (1, 224, 224)) == 7).all()
 
 
 def test_an_image_is_resized_by_its_shorter_side_and_its_centre_cropped(tmp_path):

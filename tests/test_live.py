@@ -79,17 +79,17 @@ def test_the_time_left_follows_from_the_speed_of_the_trials() -> None:
     forecast.see(status(waiting=3, running=[Running(trial("a")), Running(trial("b"))]))
     assert forecast.seconds_left() is None  # no trial has reported progress yet
     half = Place(epoch=2, epochs=4, done=0.5, seconds_left=10)
-    running = [Running(trial("a"), half), Running(trial("b"), half)]
-    forecast.see(status(waiting=3, running=running))  # 20 s per trial: 10 + 10 s, and three more, two at a time
+    both_running = [Running(trial("a"), half), Running(trial("b"), half)]
+    forecast.see(status(waiting=3, running=both_running))  # 20 s per trial: 10 + 10 s, and three more, two at a time
     assert forecast.seconds_left() == 40
     clock[0] += 7
-    forecast.see(status(waiting=3, running=running))  # no news since, so it counts down
+    forecast.see(status(waiting=3, running=both_running))  # no news since, so it counts down
     assert forecast.seconds_left() == 33
-    done = trial("c", state="done", seconds=50)  # (50 + 20 + 20) / 3 = 30 s per trial
-    forecast.see(status(waiting=3, running=running, finished=(done,)))
+    finished_trial = trial("c", state="done", seconds=50)  # (50 + 20 + 20) / 3 = 30 s per trial
+    forecast.see(status(waiting=3, running=both_running, finished=(finished_trial,)))
     assert forecast.seconds_left() == (20 + 3 * 30) / 2
-    last = [Running(trial("a"), Place(4, 4, 0.9, 6.0))]
-    forecast.see(status(waiting=0, running=last))  # the last trial reports its own time left
+    last_running = [Running(trial("a"), Place(4, 4, 0.9, 6.0))]
+    forecast.see(status(waiting=0, running=last_running))  # the last trial reports its own time left
     assert forecast.seconds_left() == 6
 
 
@@ -105,12 +105,12 @@ def test_the_bar_of_a_training_fits_and_leaves_one_line(
             on_step(Progress(2, 2, step, 3, 1.25, 0.5, 1000.0, 30.0 - 10 * step, step == 3))
             time.sleep(0.3)  # the view is drawn four times a second
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
-    *drawn, last = [line for part in text.split("\r") for line in part.split("\n") if line.strip()]
-    assert last == "training, slim: epoch 2/2  loss 1.250  validation 50.0 %  1,000 images/s"
-    assert {len(line.rstrip()) <= width and "epoch 2/2" in line for line in drawn} == {True}
-    left = [re.findall(r"\d:\d\d(?= left)", line)[0] for line in drawn]
-    assert left == sorted(left, reverse=True) and left[0] != left[-1]
-    assert {"images/s" in line for line in drawn} == {width == 120}
+    *drawn_lines, last_line = [line for part in text.split("\r") for line in part.split("\n") if line.strip()]
+    assert last_line == "training, slim: epoch 2/2  loss 1.250  validation 50.0 %  1,000 images/s"
+    assert {len(line.rstrip()) <= width and "epoch 2/2" in line for line in drawn_lines} == {True}
+    times_left = [re.findall(r"\d:\d\d(?= left)", line)[0] for line in drawn_lines]
+    assert times_left == sorted(times_left, reverse=True) and times_left[0] != times_left[-1]
+    assert {"images/s" in line for line in drawn_lines} == {width == 120}
 
 
 def test_progress_of_a_running_trial_is_read_and_damaged_progress_is_unknown(tmp_path: Path) -> None:
@@ -140,12 +140,12 @@ def stored(folder: Path) -> tuple[Store, str]:
 
 def test_a_sweep_sees_the_progress_of_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress goes from the first epoch to the last, and never backwards."""
-    seen: list[tuple[str, Place]] = []
+    observed: list[tuple[str, Place]] = []
     look = sweeps._Sweep.look
 
     def recording_look(self: sweeps._Sweep) -> Status:
         current = look(self)
-        seen.extend((entry.trial.key, entry.place) for entry in current.running if entry.place is not None)
+        observed.extend((entry.trial.key, entry.place) for entry in current.running if entry.place is not None)
         return current
 
     monkeypatch.setattr(study_progress, "EVERY_S", 0.001)
@@ -157,7 +157,7 @@ def test_a_sweep_sees_the_progress_of_its_trials(tmp_path: Path, monkeypatch: py
     pretrim.sweep(
         model, (images, images), output=tmp_path / "study", modes="uniform", keep=[0.5], dense=False, **options
     )  # type: ignore[arg-type]
-    done = [place.done for _, place in seen]
-    assert done == sorted(done) and {place.epochs for _, place in seen} == {3}
-    assert {place.epoch for _, place in seen} >= {1, 3}
-    assert {place.score is None for _, place in seen} == {True, False}
+    shares_done = [place.done for _, place in observed]
+    assert shares_done == sorted(shares_done) and {place.epochs for _, place in observed} == {3}
+    assert {place.epoch for _, place in observed} >= {1, 3}
+    assert {place.score is None for _, place in observed} == {True, False}

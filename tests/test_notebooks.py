@@ -22,6 +22,6 @@ def test_a_notebook_runs(name: str, tmp_path: Path) -> None:
     assert all(not cell.get("outputs") for cell in notebook.cells)  # committed notebooks hold no outputs
     resources = {"metadata": {"path": tmp_path}}
     executed = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
-    shown = str([cell.get("outputs") for cell in executed.cells])
-    assert all(words in shown for words in SHOWN[name])
+    outputs = str([cell.get("outputs") for cell in executed.cells])
+    assert all(words in outputs for words in SHOWN[name])
     nbformat.write(executed, tmp_path / name)

@@ -102,7 +102,7 @@ def message_of(error: type[Exception], call: Callable[..., object], *args: objec
     return message
 
 
-# The reference itself
+# The reference
 
 
 def test_reference_survives_json() -> None:
@@ -138,7 +138,7 @@ def test_only_a_user_file_is_untrusted(name: str, trusted: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "got"),
+    ("data", "shown"),
     [
         ("vgg16", "'vgg16'"),
         ({"name": "vgg16"}, "{'name': 'vgg16'}"),
@@ -146,8 +146,8 @@ def test_only_a_user_file_is_untrusted(name: str, trusted: bool) -> None:
         (None, "None"),
     ],
 )
-def test_from_json_names_the_expected_form(data: object, got: str) -> None:
-    message = f"Expected a model reference to be {{name, arguments}}, but got {got}."
+def test_from_json_names_the_expected_form(data: object, shown: str) -> None:
+    message = f"Expected a model reference to be {{name, arguments}}, but got {shown}."
     assert message_of(UsageError, ModelReference.from_json, data) == message
 
 

@@ -214,9 +214,8 @@ def test_a_trial_that_is_killed_repeatedly_but_advances_is_completed(tmp_path: P
     spec = TrialSpec("params", 0.5, "params", round_to=1)
     warm_up = make_study(warm_up_folder, replace(shared, recipe=replace(recipe, epochs=1)))
     warm_up.add([spec])
-    work(
-        warm_up_folder, warm_up.url, warm_up.name, os.getppid()
-    )  # everything that it imports is loaded before the forks
+    # A first study, so that everything a worker imports is loaded before the forks.
+    work(warm_up_folder, warm_up.url, warm_up.name, os.getppid())
     store = make_study(folder, shared)
     (key,) = store.add([spec])
     log, epochs = folder / TRIALS / key / "log.jsonl", 0
@@ -331,8 +330,8 @@ def test_reading_creates_no_file_and_a_failed_creation_leaves_none(tmp_path: Pat
         with pytest.raises(StudyError):
             make_study(tmp_path / "new" / "study", SETTINGS, url)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    other = replace(SETTINGS, dtype="int8")
+    int8_settings = replace(SETTINGS, dtype="int8")
     make_study(tmp_path / "mine", SETTINGS)
     with pytest.raises(StudyError, match="the study's own dtype"):
-        make_study(tmp_path / "mine", other)
+        make_study(tmp_path / "mine", int8_settings)
     assert (tmp_path / "mine" / "study.json").exists()

@@ -117,8 +117,8 @@ def test_an_empty_list_of_examples_is_refused() -> None:
 def test_both_branches_on_a_value_are_traced(threshold: float, reads_number: bool) -> None:
     _, slim = halved(EarlyExit(threshold, reads_number), IMAGE)
     assert slim.late[0].out_channels == 6
-    for other in (0.0, 1.1):
-        slim.threshold = other
+    for new_threshold in (0.0, 1.1):
+        slim.threshold = new_threshold
         assert slim(torch.randn(1, 3, 16, 16)).shape == (1, 4)
 
 
