@@ -1,7 +1,8 @@
-"""Small networks for the tests: a generator of random ones, and fixed awkward ones with hand-made numbers.
+"""Small networks for the tests: a generator of random networks, and fixed awkward networks with costs computed by hand.
 
-A random network is a :class:`Recipe`, which hypothesis draws and prints: a stem, some pieces, an ending. Every piece
-maps (N, C, 8, 8) to (N, C', 8, 8) and is plain PyTorch, as a user would write it; nothing here knows of pretrim.
+A random network is described by a :class:`Recipe`, which hypothesis draws and prints: a stem, some pieces and an
+ending. Every piece maps (N, C, 8, 8) to (N, C', 8, 8) and is plain PyTorch, as a user would write it; nothing here
+depends on pretrim.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Shuffle(nn.Module):
 
 
 class Halves(nn.Module):
-    """Two halves of a convolution's filters go two ways; the half width is a number kept from construction."""
+    """The halves of a convolution's filters take different paths; the half width is a number stored at construction."""
 
     def __init__(self, c: int, r: Random) -> None:
         super().__init__()
@@ -127,7 +128,7 @@ class Halves(nn.Module):
 
 
 class Parts(nn.Module):
-    """Unequal parts, their sizes in a list."""
+    """A split into unequal parts, with their sizes in a list."""
 
     def __init__(self, c: int, r: Random) -> None:
         super().__init__()
@@ -189,7 +190,7 @@ class Transposed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention over the pixels, with its own projections and a scale kept from construction."""
+    """Attention over the pixels, with its own projections and a scale stored at construction."""
 
     def __init__(self, c: int, r: Random) -> None:
         super().__init__()
@@ -255,7 +256,7 @@ class Norm(nn.Module):
         super().__init__()
         self.out, self.kind = 8, r.choice(["batch", "instance", "prelu", "prelu1", "group", "layer"])
         self.into, self.after = conv(c, 8), conv(8, 8, 1)
-        made: dict[str, Callable[[], nn.Module]] = {
+        builders: dict[str, Callable[[], nn.Module]] = {
             "batch": lambda: nn.BatchNorm2d(8),
             "instance": lambda: nn.InstanceNorm2d(8, affine=True),
             "prelu": lambda: nn.PReLU(8),
@@ -263,7 +264,7 @@ class Norm(nn.Module):
             "group": lambda: nn.GroupNorm(2, 8),
             "layer": lambda: nn.LayerNorm(8),
         }
-        self.norm = made[self.kind]()
+        self.norm = builders[self.kind]()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.into(x)
@@ -273,7 +274,7 @@ class Norm(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-    """ResNet's shortcut without weights: zeros beside the old channels, their number kept from construction."""
+    """ResNet's shortcut without weights: zero channels are padded on, their number stored at construction."""
 
     def __init__(self, c: int, r: Random) -> None:
         super().__init__()
@@ -367,7 +368,7 @@ class Branches(nn.Module):
             return torch.stack((a, b), 1).amax(1)
         if self.style == "cat":
             return torch.cat([a.unsqueeze(1), b.unsqueeze(1)], 1).mean(1)
-        both = torch.stack([a, b], 1)  # selective kernels: a softmax over the branches, channel by channel
+        both = torch.stack([a, b], 1)  # selective kernels: a softmax over the branches for each channel
         weights = self.choose(both.sum(1).mean((2, 3))).view(x.shape[0], 2, -1).softmax(1)
         return (both * weights[..., None, None]).sum(1)
 
@@ -448,7 +449,7 @@ ENDINGS = ("pool", "flatten", "auxiliary", "pair", "named", "map")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a random network is made of; its repr is the reproducer."""
+    """The description of a random network; its repr is enough to reproduce a failure."""
 
     pieces: tuple[str, ...]
     stem: int
@@ -458,7 +459,7 @@ class Recipe:
 
 
 class RandomNetwork(nn.Module):
-    """A stem, pieces, an ending."""
+    """A stem, pieces and an ending, as its recipe describes them."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -509,11 +510,11 @@ def example(recipe: Recipe, seed: int = 0, batch: int = 1, dtype: torch.dtype = 
     return {"one": image, "two": (image, other), "named": {"image": image, "other": other}}[recipe.inputs]
 
 
-def recipes(most: int = 4) -> st.SearchStrategy[Recipe]:
-    """Random networks of one to `most` pieces."""
+def recipes(max_pieces: int = 4) -> st.SearchStrategy[Recipe]:
+    """Recipes of random networks with one to `max_pieces` pieces."""
     return st.builds(
         Recipe,
-        pieces=st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=most).map(tuple),
+        pieces=st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=max_pieces).map(tuple),
         stem=st.sampled_from([4, 8, 12, 16]),
         inputs=st.sampled_from(INPUTS),
         ending=st.sampled_from(ENDINGS),
@@ -521,11 +522,11 @@ def recipes(most: int = 4) -> st.SearchStrategy[Recipe]:
     )
 
 
-# ---------------------------------------------------------------------------------------- awkward ones, by hand
+# ---------------------------------------------------------------------------------------- awkward networks
 
 
 class Net(nn.Module):
-    """Named layers, and what `forward` does with them."""
+    """A network made of named layers and of a function that is its `forward`."""
 
     def __init__(self, run: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
         super().__init__()
@@ -539,7 +540,7 @@ class Net(nn.Module):
 
 @dataclass(frozen=True)
 class Awkward:
-    """A network with the numbers that a hand finds for it: groups as (channels, filters of the first layer each)."""
+    """A network, its costs computed by hand, and its groups as (channels, filters of the first layer per channel)."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -618,7 +619,7 @@ AWKWARD: tuple[Awkward, ...] = (
         params=24 + 8 * 4 * 9 + 16,  # 328
         macs=64 * 328,
     ),
-    # a's channels 0..7 are tied in pairs (i, i+4); the shuffle brings pairs 0 0 1 1 to group 0, and 2 2 3 3 to group 1.
+    # Channels 0..7 of `a` are tied in pairs (i, i+4); the shuffle sends pairs 0 0 1 1 to group 0, and 2 2 3 3 to 1.
     Awkward(
         "shuffled between groups",
         lambda: Net(_shuffled, a=conv1(3, 8), b=conv(8, 8, groups=2, bias=False), c=conv1(8, 2)),

@@ -1,4 +1,4 @@
-"""Balanced widths: the utility by hand, the optimum against SciPy's, the rounding against brute force."""
+"""Balanced widths: the utility computed by hand, the optimum compared with SciPy's, the rounding with brute force."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LIMITED = ["params", "macs", "flash", "ram", "activation"]
 
 
 def problem_of(network: Network, round_to: int = 8, **limits: Any) -> Problem:
-    """Raises InfeasibleBudget, as `allocate` does."""
+    """The problem of these limits; raises InfeasibleBudget, as `allocate` does."""
     problem = Problem(network, Budget.parse(limits).resolve(network), Options(round_to=round_to))
     check_reachable(problem)
     return problem
@@ -62,7 +62,7 @@ def resnet20() -> Network:
 
 
 class Classifying(nn.Module):
-    """A stream of three layers at 8x8, a branch, a depthwise pair at 4x4, and a classifier."""
+    """A residual stream written by three layers at 8x8, a branch, a depthwise pair at 4x4, and a classifier."""
 
     def __init__(self, classes: int = 5) -> None:
         super().__init__()
@@ -86,76 +86,76 @@ def test_the_weight_of_a_group_counts_its_layers_and_their_positions() -> None:
     assert group_weights(network).tolist() == pytest.approx([3**0.75 * at_8x8, at_8x8, 2**0.75 * at_4x4])
 
 
-def test_the_utility_by_hand() -> None:
+def test_the_utility_matches_a_hand_computation() -> None:
     network = pretrim.analyze(Classifying(), IMAGE)
-    worth = utility(network)
+    objective = utility(network)
     stream, inner, pair = (float(a) for a in group_weights(network))
     mean = (stream + inner + pair) / 3
     logs = np.log([4.0, 12.0, 8.0])
     ratios = np.log([4 / 8, 12 / 12, 8 / 16])
     uneven = ((ratios - ratios.mean()) ** 2).sum()
     expected = logs @ [stream, inner, pair] - 0.3 * mean * 5 / 8 - 0.1 * mean * uneven
-    assert worth([[4, 12, 8]])[0] == pytest.approx(expected)
+    assert objective([[4, 12, 8]])[0] == pytest.approx(expected)
 
 
 class Ending(nn.Module):
-    """Two convolutions, of 8 and 6 filters, and one of several ways to read them."""
+    """Two convolutions, of 8 and 6 filters, whose channels reach the output in one of several ways (`ending`)."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, ending: str) -> None:
         super().__init__()
-        self.how, self.a, self.b = how, conv(3, 8), conv(3, 6)
-        reads = {"cat": 14, "frozen": 8 + 3, "flat": 8 * 64, "conv": 8, "map": 8, "two": 8, "sum": 8}[how]
-        self.head = nn.Conv2d(reads, 4, 1) if how in ("conv", "map") else nn.Linear(reads, 4)
+        self.ending, self.a, self.b = ending, conv(3, 8), conv(3, 6)
+        features = {"cat": 14, "frozen": 8 + 3, "flat": 8 * 64, "conv": 8, "map": 8, "two": 8, "sum": 8}[ending]
+        self.head = nn.Conv2d(features, 4, 1) if ending in ("conv", "map") else nn.Linear(features, 4)
         self.align = conv(6, 8)
 
     def forward(self, x: Tensor) -> Any:
         a, b = torch.relu(self.a(x)), torch.relu(self.b(x))
-        if self.how == "cat":
+        if self.ending == "cat":
             return self.head(torch.cat([a, b], 1).mean((2, 3)))
-        if self.how == "frozen":
+        if self.ending == "frozen":
             return self.head(torch.cat([a, x], 1).mean((2, 3)) + 0 * b.mean())
         a = a + self.align(b)
-        if self.how == "flat":
+        if self.ending == "flat":
             return self.head(a.flatten(1))
-        if self.how == "conv":
+        if self.ending == "conv":
             return self.head(a).mean((2, 3))
-        if self.how == "map":
+        if self.ending == "map":
             return self.head(a)
         out = self.head(a.mean((2, 3)))
-        return (out, a.mean()) if self.how == "two" else out.sum(1)
+        return (out, a.mean()) if self.ending == "two" else out.sum(1)
 
 
 @pytest.mark.parametrize(
-    ("how", "channels", "constant"),
+    ("ending", "channels", "constant"),
     [
-        ("cat", [1, 1], 0),  # both groups, one channel each
-        ("frozen", [1, 0], 3),  # the image beside them
-        ("flat", [1, 0], 0),  # 64 features a channel are one channel
-        ("conv", [1, 0], 0),  # a convolution, then a mean
+        ("cat", [1, 1], 0),  # each group counts one feature per channel
+        ("frozen", [1, 0], 3),  # the 3 channels of the image are concatenated to them
+        ("flat", [1, 0], 0),  # the 64 features of a channel count as one channel
+        ("conv", [1, 0], 0),  # a convolution followed by a mean
         ("two", [1, 0], 0),
     ],
 )
-def test_what_the_classifier_reads(how: str, channels: list[float], constant: float) -> None:
-    found = classifier(pretrim.analyze(Ending(how), IMAGE))
-    assert found is not None
-    assert (found.classes, found.channels.tolist(), found.constant) == (4, channels, constant)
+def test_channels_that_the_classifier_reads(ending: str, channels: list[float], constant: float) -> None:
+    reader = classifier(pretrim.analyze(Ending(ending), IMAGE))
+    assert reader is not None
+    assert (reader.classes, reader.channels.tolist(), reader.constant) == (4, channels, constant)
 
 
-@pytest.mark.parametrize("how", ["map", "sum"])
-def test_without_a_classifier_there_is_no_term_in_classes(how: str) -> None:
-    """A map of classes, and one number made of the last layer's four."""
-    network = pretrim.analyze(Ending(how), IMAGE)
-    worth = utility(network)
-    assert worth.classifier is None and worth.class_weight == 0
+@pytest.mark.parametrize("ending", ["map", "sum"])
+def test_without_a_classifier_there_is_no_class_term(ending: str) -> None:
+    """The outputs are a map of classes, and the sum of the last layer's four scores."""
+    network = pretrim.analyze(Ending(ending), IMAGE)
+    objective = utility(network)
+    assert objective.classifier is None and objective.class_weight == 0
     even = network.dense / 2
-    assert worth(even[None])[0] == pytest.approx(float(group_weights(network) @ np.log(even)))
+    assert objective(even[None])[0] == pytest.approx(float(group_weights(network) @ np.log(even)))
 
 
 # ---------------------------------------------------------------------------------------- derivatives
 
 
 def differences(function: Any, logs: np.ndarray, step: float = 1e-5) -> np.ndarray:
-    """Central differences of a function of log widths, the last axis over groups."""
+    """Central differences of a function of the log widths, with the groups on the last axis."""
     moves = step * np.eye(len(logs))
     return np.stack([(function(logs + move) - function(logs - move)) / (2 * step) for move in moves], axis=-1)
 
@@ -164,19 +164,23 @@ def differences(function: Any, logs: np.ndarray, step: float = 1e-5) -> np.ndarr
 @given(recipe=recipes(), seed=st.integers(0, 10_000))
 def test_the_derivatives_of_the_utility(recipe: Recipe, seed: int) -> None:
     network = pretrim.analyze(build(recipe), example(recipe))
-    worth = utility(network)
+    objective = utility(network)
     logs = np.log(np.random.default_rng(seed).uniform(1.0, network.dense))
-    found = worth.gradient(np.exp(logs))
+    gradient = objective.gradient(np.exp(logs))
     if not len(logs):
         return
-    assert found == pytest.approx(differences(lambda y: float(worth(np.exp(y)[None])[0]), logs), rel=1e-5, abs=1e-7)
-    exact = differences(lambda y: worth.gradient(np.exp(y)), logs)
-    curve = worth.curvature(np.exp(logs)).dense()
+    assert gradient == pytest.approx(
+        differences(lambda y: float(objective(np.exp(y)[None])[0]), logs), rel=1e-5, abs=1e-7
+    )
+    exact = differences(lambda y: objective.gradient(np.exp(y)), logs)
+    curve = objective.curvature(np.exp(logs)).dense()
     assert np.linalg.eigvalsh(curve).max() <= 1e-9  # concave
-    if worth.classifier is None or (np.count_nonzero(worth.classifier.channels) < 2 and not worth.classifier.constant):
+    if objective.classifier is None or (
+        np.count_nonzero(objective.classifier.channels) < 2 and not objective.classifier.constant
+    ):
         assert curve == pytest.approx(exact, rel=1e-4, abs=1e-7)
     else:
-        assert np.linalg.eigvalsh(exact - curve).min() >= -1e-6  # never more than the utility's own
+        assert np.linalg.eigvalsh(exact - curve).min() >= -1e-6  # never above the curvature of the utility itself
 
 
 @PROPERTY
@@ -200,26 +204,26 @@ def test_the_derivatives_of_every_cost(recipe: Recipe, seed: int) -> None:
 # ---------------------------------------------------------------------------------------- the optimum
 
 
-def by_scipy(problem: Problem, worth: Utility) -> float:
+def by_scipy(problem: Problem, objective: Utility) -> float:
     """The best utility that SLSQP finds."""
     low, high = np.log(problem.smallest.astype(float)), np.log(problem.network.dense.astype(float))
     formulas = [cost.formula for cost in problem.budget.costs]  # type: ignore[attr-defined]
 
-    def room(y: np.ndarray) -> np.ndarray:
-        values = [f(np.exp(y)[None])[0] / most for f, most in zip(formulas, problem.budget.values, strict=True)]
+    def slack(y: np.ndarray) -> np.ndarray:
+        values = [f(np.exp(y)[None])[0] / limit for f, limit in zip(formulas, problem.budget.values, strict=True)]
         return -np.log(np.maximum(np.concatenate(values), 1e-300))
 
-    found = scipy.optimize.minimize(
-        lambda y: -float(worth(np.exp(y)[None])[0]),
+    result = scipy.optimize.minimize(
+        lambda y: -float(objective(np.exp(y)[None])[0]),
         low + 0.5 * (high - low),
-        jac=lambda y: -worth.gradient(np.exp(y)),
+        jac=lambda y: -objective.gradient(np.exp(y)),
         bounds=list(zip(low, high, strict=True)),
-        constraints=[{"type": "ineq", "fun": room}],
+        constraints=[{"type": "ineq", "fun": slack}],
         method="SLSQP",
         options={"maxiter": 1000, "ftol": 1e-10},
     )
-    within = room(found.x).min() > -1e-6  # it may stop early where a width is at its bound
-    return -float(found.fun) if within else float(worth(np.exp(low)[None])[0])
+    feasible = slack(result.x).min() > -1e-6  # SLSQP may stop early when a width is at its bound
+    return -float(result.fun) if feasible else float(objective(np.exp(low)[None])[0])
 
 
 @PROPERTY
@@ -229,12 +233,12 @@ def test_the_optimum_is_within_the_limits_and_as_good_as_scipys(recipe: Recipe, 
     problem = random_problem(network, Random(seed)) if network.groups else None
     if problem is None or (problem.smallest == network.dense).all():
         return
-    worth = utility(network)
-    widths = solve(program(problem, worth)).widths
-    for cost, most in zip(problem.budget.costs, problem.budget.values, strict=True):
-        assert cost.formula(widths[None]).max() <= most * (1 + 1e-8)  # type: ignore[attr-defined]
+    objective = utility(network)
+    widths = solve(program(problem, objective)).widths
+    for cost, limit in zip(problem.budget.costs, problem.budget.values, strict=True):
+        assert cost.formula(widths[None]).max() <= limit * (1 + 1e-8)  # type: ignore[attr-defined]
     assert (problem.smallest * (1 - 1e-12) <= widths).all() and (widths <= network.dense * (1 + 1e-12)).all()
-    assert float(worth(widths[None])[0]) >= by_scipy(problem, worth) - 1e-4 * worth.scale
+    assert float(objective(widths[None])[0]) >= by_scipy(problem, objective) - 1e-4 * objective.scale
 
 
 @pytest.mark.parametrize(
@@ -247,73 +251,73 @@ def test_the_optimum_is_within_the_limits_and_as_good_as_scipys(recipe: Recipe, 
     ],
 )
 def test_the_optimum_of_a_real_network(resnet20: Network, limits: dict[str, str]) -> None:
-    problem, worth = problem_of(resnet20, **limits), utility(resnet20)
-    assert float(worth(solve(program(problem, worth)).widths[None])[0]) == pytest.approx(
-        by_scipy(problem, worth), abs=1e-6
+    problem, objective = problem_of(resnet20, **limits), utility(resnet20)
+    assert float(objective(solve(program(problem, objective)).widths[None])[0]) == pytest.approx(
+        by_scipy(problem, objective), abs=1e-6
     )
 
 
-def test_at_the_optimum_worth_and_cost_are_balanced(resnet20: Network) -> None:
-    """Of every group between its bounds: what a per cent is worth is what it costs, by the price of the limit."""
-    problem, worth = problem_of(resnet20, macs="0.5x"), utility(resnet20)
-    optimum = solve(program(problem, worth))
+def test_at_the_optimum_marginal_utility_matches_marginal_cost(resnet20: Network) -> None:
+    """For every group between its bounds, the gain of one per cent equals its cost times the price of the limit."""
+    problem, objective = problem_of(resnet20, macs="0.5x"), utility(resnet20)
+    optimum = solve(program(problem, objective))
     macs = costs(resnet20)["macs"].formula
     shares = (slopes(macs, optimum.widths) * optimum.widths / macs(optimum.widths[None])[0][:, None])[0]
     inside = (optimum.widths > problem.smallest * 1.001) & (optimum.widths < resnet20.dense * 0.999)
     assert inside.sum() >= 6
-    worths = worth.gradient(optimum.widths)[inside]
-    assert worths == pytest.approx(optimum.prices[0] * shares[inside], rel=1e-4)
+    gains = objective.gradient(optimum.widths)[inside]
+    assert gains == pytest.approx(optimum.prices[0] * shares[inside], rel=1e-4)
 
 
 @pytest.mark.parametrize("limits", [{"macs": "0.4x"}, {"params": "0.4x", "activation": "0.6x"}])
-def test_at_the_optimum_of_hundreds_of_groups_worth_and_cost_are_balanced(limits: dict[str, str]) -> None:
-    """Where the matrices are too large to be solved as a whole."""
+def test_marginal_utility_matches_marginal_cost_for_hundreds_of_groups(limits: dict[str, str]) -> None:
+    """A network whose matrices are too large to be solved as a whole."""
     layers = [conv(16 + n % 3, 16 + (n + 1) % 3) for n in range(300)]
     network = pretrim.analyze(nn.Sequential(conv(3, 16), *layers, conv(16, 2)), IMAGE)
-    problem, worth = problem_of(network, 1, **limits), utility(network)
-    optimum = solve(program(problem, worth))
+    problem, objective = problem_of(network, 1, **limits), utility(network)
+    optimum = solve(program(problem, objective))
     shares = np.zeros(len(network.groups))
-    for limit, price in zip(problem.budget.costs, optimum.prices, strict=True):
-        f = limit.formula  # type: ignore[attr-defined]
+    for cost, price in zip(problem.budget.costs, optimum.prices, strict=True):
+        f = cost.formula  # type: ignore[attr-defined]
         shares += price * (slopes(f, optimum.widths) * optimum.widths / f(optimum.widths[None])[0][:, None])[0]
     inside = (optimum.widths > problem.smallest * 1.001) & (optimum.widths < network.dense * 0.999)
     assert inside.sum() >= 250
-    assert worth.gradient(optimum.widths)[inside] == pytest.approx(shares[inside], rel=1e-4)
+    assert objective.gradient(optimum.widths)[inside] == pytest.approx(shares[inside], rel=1e-4)
 
 
-# ---------------------------------------------------------------------------------------- legal widths, by brute force
+# ---------------------------------------------------------------------------------------- legal widths by brute force
 
 
 def steps(problem: Problem, widths: np.ndarray, group: int, by: int) -> np.ndarray | None:
-    """With one group a number of legal widths up or down."""
+    """The widths with one group moved up or down by a number of legal widths; None beyond the ends."""
     legal = problem.legal[group].tolist()
-    place = legal.index(widths[group]) + by
-    if not 0 <= place < len(legal):
+    index = legal.index(widths[group]) + by
+    if not 0 <= index < len(legal):
         return None
     moved = widths.copy()
-    moved[group] = legal[place]
+    moved[group] = legal[index]
     return moved
 
 
 def assert_best_around(problem: Problem, widths: np.ndarray) -> None:
-    """No limit is broken, no step up fits, no step up and no exchange of two steps that fits is worth more."""
-    worth = utility(problem.network)
-    value = float(worth(widths[None])[0])
-    everyone = range(len(widths))
+    """No limit is broken, no step up fits, and no exchange (one step down, one up) that fits has a higher utility."""
+    objective = utility(problem.network)
+    value = float(objective(widths[None])[0])
+    groups = range(len(widths))
     assert problem.budget.met(widths[None])[0]
-    for g in everyone:
+    for g in groups:
         wider = steps(problem, widths, g, 1)
         assert wider is None or not problem.budget.met(wider[None])[0]
-    for down, up in product(everyone, everyone):
+    for down, up in product(groups, groups):
         narrower = steps(problem, widths, down, -1)
         moved = None if narrower is None or up == down else steps(problem, narrower, up, 1)
         if moved is None or not problem.budget.met(moved[None])[0]:
             continue
-        if float(worth(moved[None])[0]) > value + 1e-6:
-            # Only where the exchange leaves room that must be given back, to a group that is worth less than nothing.
-            rest = [steps(problem, moved, g, 1) for g in everyone]
-            fits = [row for row in rest if row is not None and problem.budget.met(row[None])[0]]
-            assert fits and all(worth(row[None])[0] < worth(moved[None])[0] for row in fits)
+        if float(objective(moved[None])[0]) > value + 1e-6:
+            # Allowed only if the exchange frees room that must then go to a group with negative marginal utility.
+            next_steps = [steps(problem, moved, g, 1) for g in groups]
+            fitting = [row for row in next_steps if row is not None and problem.budget.met(row[None])[0]]
+            assert fitting and all(objective(row[None])[0] < objective(moved[None])[0] for row in fitting)
 
 
 @PROPERTY
@@ -337,21 +341,21 @@ def test_no_step_and_no_exchange_is_better_in_a_real_network(
     assert_best_around(problem, balanced(problem, 1)[0])
 
 
-def test_close_to_the_best_of_all_legal_widths() -> None:
-    """Every one of the 8 * 3 * 4 networks is tried, at every limit that divides them."""
+def test_the_result_is_close_to_the_best_of_all_legal_widths() -> None:
+    """All 8 * 3 * 4 combinations of widths are compared, at 15 limits."""
     network = pretrim.analyze(Classifying(), IMAGE)
-    worth = utility(network)
-    everything = np.array(list(product(*problem_of(network, macs="0.5x").legal)))
-    values = worth(everything)
+    objective = utility(network)
+    candidates = np.array(list(product(*problem_of(network, macs="0.5x").legal)))
+    values = objective(candidates)
     for share in np.linspace(0.2, 0.9, 15):
         problem = problem_of(network, macs=f"{share:.3f}x")
-        best = values[problem.budget.met(everything)].max()
-        found = float(worth(balanced(problem, 1))[0])
-        assert found >= best - 0.02 * worth.scale
+        best = values[problem.budget.met(candidates)].max()
+        achieved = float(objective(balanced(problem, 1))[0])
+        assert achieved >= best - 0.02 * objective.scale
 
 
 class Squeezed(nn.Module):
-    """Convolutions at 8x8, and a squeeze-and-excitation at one position: its layer is worth less than nothing."""
+    """Convolutions at 8x8 and a squeeze-and-excitation at 1x1, whose marginal utility can be negative."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -366,14 +370,14 @@ class Squeezed(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["macs", "params"])
-def test_a_group_that_is_worth_less_than_nothing_breaks_no_limit(name: str) -> None:
-    """The utility of the squeeze falls when it gets wider than the others; room that is left is given to it even so."""
+def test_a_group_with_negative_marginal_utility_breaks_no_limit(name: str) -> None:
+    """The utility falls when the squeeze grows wider than the other layers; room that is left still goes to it."""
     network = pretrim.analyze(Squeezed(), IMAGE)
-    worth, negative = utility(network), 0
+    objective, negative = utility(network), 0
     for share in np.linspace(0.1, 0.9, 33):
         problem = problem_of(network, **{name: f"{share:.3f}x"})
         widths = balanced(problem, 1)[0]
-        negative += int((worth.gradient(widths) < 0).any())
+        negative += int((objective.gradient(widths) < 0).any())
         assert_best_around(problem, widths)
     assert negative
 
@@ -388,7 +392,7 @@ def test_no_groups_at_all() -> None:
     assert balanced(Problem(network, bounds, Options()), 3).shape == (3, 0)
 
 
-def test_one_group_is_as_wide_as_fits() -> None:
+def test_a_single_group_is_as_wide_as_fits() -> None:
     network = pretrim.analyze(nn.Sequential(conv(3, 40), nn.ReLU(), conv(40, 4)), IMAGE)
     for share in (0.3, 0.61, 0.99):
         problem = problem_of(network, 1, params=f"{share}x")
@@ -397,7 +401,7 @@ def test_one_group_is_as_wide_as_fits() -> None:
 
 
 class FrozenPeak(nn.Module):
-    """A small network, and beside it a large convolution whose output is the network's."""
+    """A small network next to a large convolution whose output is one of the network's outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -408,14 +412,14 @@ class FrozenPeak(nn.Module):
         return self.small(x), self.large(x)
 
 
-def test_a_limit_that_only_frozen_layers_pay_is_left_alone() -> None:
-    """The peak is where a frozen output is made; no group changes it, and the limit is met with nothing to spare."""
+def test_a_limit_that_only_frozen_layers_determine_changes_nothing() -> None:
+    """The peak is where a frozen output is computed: no group changes it, and the limit is met exactly."""
     network = pretrim.analyze(FrozenPeak(), IMAGE)
     peak = costs(network)["peak_activation_bytes"]
     assert int(peak(network.dense)) == int(peak(np.ones_like(network.dense)))
-    alone = balanced(problem_of(network, 1, macs="0.7x"), 1)
-    assert (alone < network.dense).any()
-    assert (balanced(problem_of(network, 1, macs="0.7x", ram="1x"), 1) == alone).all()
+    widths = balanced(problem_of(network, 1, macs="0.7x"), 1)
+    assert (widths < network.dense).any()
+    assert (balanced(problem_of(network, 1, macs="0.7x", ram="1x"), 1) == widths).all()
     with pytest.raises(InfeasibleBudget):
         problem_of(network, 1, macs="0.7x", ram="0.99x")
 
@@ -429,14 +433,14 @@ def test_limits_that_only_the_narrowest_network_meets(resnet20: Network) -> None
         problem_of(resnet20, macs=macs - 1)
 
 
-def test_groups_of_one_legal_width_stay() -> None:
+def test_groups_with_a_single_legal_width_keep_it() -> None:
     network = pretrim.analyze(nn.Sequential(conv(3, 1), conv(1, 32), conv(32, 32), conv(32, 4)), IMAGE)
     widths = balanced(problem_of(network, macs="0.5x"), 1)[0]
     assert widths[0] == 1 and (widths < network.dense).any()
 
 
 class Twins(nn.Module):
-    """Two branches that are alike."""
+    """A network with two identical branches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -448,8 +452,8 @@ class Twins(nn.Module):
         return self.a2(self.a(x)) + self.b2(self.b(x))
 
 
-def test_of_equal_optima_it_is_always_the_same() -> None:
-    """Two twins may differ by one step, and then always in the same way."""
+def test_ties_between_equal_optima_are_broken_deterministically() -> None:
+    """The twin branches may differ by one step, but always in the same way."""
     network = pretrim.analyze(Twins(), IMAGE)
     a, b = (next(n for n, g in enumerate(network.groups) if name in g.layers) for name in ("a", "b"))
     different = 0
@@ -474,14 +478,14 @@ def test_hundreds_of_groups() -> None:
     for g in range(300):
         wider = steps(problem, widths, g, 1)
         assert wider is None or not problem.budget.met(wider[None])[0]
-    filled = uniform(problem, 1)[0]
-    worth = utility(network)
-    assert worth(widths[None])[0] >= worth(filled[None])[0]
+    uniform_widths = uniform(problem, 1)[0]
+    objective = utility(network)
+    assert objective(widths[None])[0] >= objective(uniform_widths[None])[0]
 
 
 @dataclass(frozen=True)
 class Stairs:
-    """A latency of its own kind: kernels pad widths to a multiple of four, and each layer takes a while to start."""
+    """A latency without a formula: kernels pad widths to a multiple of four, and each layer has a fixed overhead."""
 
     network: Network
     name: str = "latency_ns"
@@ -497,7 +501,7 @@ class Stairs:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
-def test_a_cost_without_a_formula_is_met_and_used_up(resnet20: Network, share: float) -> None:
+def test_a_limit_on_a_cost_without_a_formula_is_met_and_used_up(resnet20: Network, share: float) -> None:
     budget = Budget.parse({"latency": f"{share}x"}).resolve(resnet20, {"latency_ns": Stairs(resnet20)})
     problem = Problem(resnet20, budget, Options(round_to=4))
     assert_best_around(problem, balanced(problem, 1)[0])
@@ -507,7 +511,7 @@ def test_a_cost_without_a_formula_is_met_and_used_up(resnet20: Network, share: f
 
 
 def by_one_ratio(problem: Problem) -> np.ndarray:
-    """The largest ratio that fits, every one tried; the narrowest where none of them does."""
+    """The widths of the largest ratio that fits, found by trying all; the narrowest widths if none fits."""
     dense, widths = problem.network.dense, problem.smallest
     for ratio in sorted(
         {Fraction(int(w), int(n)) for legal, n in zip(problem.legal, dense, strict=True) for w in legal}
@@ -544,7 +548,7 @@ def test_uniform_is_the_largest_ratio_then_each_step_in_the_order_of_its_ratio(r
 
 
 def test_waterfill_leaves_the_same_complexity_in_every_group_that_is_not_dense() -> None:
-    """One limit on feature maps: as many numbers in each. On MACs, widths go with the square root of a share."""
+    """A limit on activations gives all maps equal numbers of values; with MACs, widths go with the root of a share."""
     network = pretrim.analyze(nn.Sequential(conv(3, 960), conv(960, 320), conv(320, 640), conv(640, 2)), IMAGE)
     kept = waterfill(problem_of(network, 1, activation="0.6x"), 1)[0]
     assert kept[1] == 320 and abs(kept[0] - kept[2]) <= 1

@@ -1,4 +1,4 @@
-"""Time on boards by public measurements: the work that is counted, the times that were measured, limits and errors."""
+"""Time on boards, predicted from public measurements: the work counted, the measured times, limits and errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def separable(into: int, out: int, stride: int = 1) -> nn.Sequential:
 def mobilenet() -> nn.Module:
     widths = [8, 16, 32, 32, 64, 64, *[128] * 6, 256, 256]
     strides = [1, 2, 1, 2, 1, 2, *[1] * 5, 2, 1]
-    blocks = [separable(a, b, s) for a, b, s in zip(widths, widths[1:], strides, strict=False)]
+    blocks = [separable(into, out, stride) for into, out, stride in zip(widths, widths[1:], strides, strict=False)]
     return Pooled(nn.Sequential(conv(3, 8, 3, 2), *blocks), 256, 2)
 
 
@@ -94,11 +94,11 @@ def networks() -> dict[str, Network]:
     return {name: pretrim.analyze(build(), torch.zeros(1, *shape)) for name, (build, shape) in BUILDERS.items()}
 
 
-# ---------------------------------------------------------------------------------------- what is counted
+# ---------------------------------------------------------------------------------------- counts of work
 
 
 def test_the_work_of_mlperf_tinys_networks(networks: dict[str, Network]) -> None:
-    """Multiply-accumulates as MLCommons' models have them, and outputs as summed by hand."""
+    """Multiply-accumulates equal those of MLCommons' models, and numbers of outputs equal sums by hand."""
     ic, vww, ad = (work_of(networks[name]) for name in ("ic", "vww", "ad"))
     assert sum(ic.macs.values()) == 12_501_632
     assert ic.outputs["convolution"] == 3 * 16384 + 2 * 8192 + 2 * 4096
@@ -116,7 +116,7 @@ def test_separate_activations_and_pools_are_counted() -> None:
     model = nn.Sequential(nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(2, 6, 3), nn.SiLU())
     work = work_of(pretrim.analyze(model, torch.zeros(1, *SHAPE)))
     assert work.outputs == {
-        "activation": 2 * 256 + 6 * 36,  # the ReLU, and the sigmoid of the SiLU
+        "activation": 2 * 256 + 6 * 36,  # the ReLU and the sigmoid of the SiLU
         "pool": 2 * 64,
         "convolution": 6 * 36,
         "elementwise": 6 * 36,  # the product of the SiLU
@@ -131,10 +131,10 @@ def test_work_at_narrower_widths_is_that_of_the_slim_network() -> None:
     assert work_of(network, plan.widths) == work_of(slim)
 
 
-# ---------------------------------------------------------------------------------------- what was measured
+# ---------------------------------------------------------------------------------------- measured times
 
-# Milliseconds that MLCommons published (tiny_results v1.0 to v1.3, closed division), and the STM32 model zoo for
-# X-CUBE-AI 7.3 and 8.1: a few of the measurements that the coefficients are fitted on.
+# Milliseconds published by MLCommons (tiny_results v1.0 to v1.3, closed division) and by the STM32 model zoo (for
+# X-CUBE-AI 7.3 and 8.1): a few of the measurements that the coefficients are fitted on.
 MEASURED = (
     ("ic", "Cortex-M7", 400, "st-edge-ai 8.1", 35.96),
     ("ic", "Cortex-M7", 280, "st-edge-ai 8.1", 51.948),
@@ -154,7 +154,7 @@ MEASURED = (
 
 
 @pytest.mark.parametrize(("name", "core", "megahertz", "runtime", "measured"), MEASURED)
-def test_predictions_are_near_what_was_measured(
+def test_predictions_are_near_the_measurements(
     networks: dict[str, Network], name: str, core: str, megahertz: int, runtime: str, measured: float
 ) -> None:
     system = next(s for s in systems() if (s.core, s.title, s.dtype) == (core, runtime, "int8"))
@@ -163,8 +163,8 @@ def test_predictions_are_near_what_was_measured(
     assert system.range[0] * predicted * 0.9 <= measured <= system.range[1] * predicted * 1.1
 
 
-def test_a_runtime_weighs_more_than_a_network(networks: dict[str, Network]) -> None:
-    """TFLM's reference kernels take some forty cycles for what CMSIS-NN's take four, and ST's two (issue 20)."""
+def test_the_runtime_matters_more_than_the_network(networks: dict[str, Network]) -> None:
+    """Where TFLM's reference kernels take some forty cycles, CMSIS-NN's take four and ST's two (issue 20)."""
     times = [
         int(board_time(networks["vww"], board("stm32h743"), runtime).cost(networks["vww"].dense))
         for runtime in ("tflm-reference", "tflm-cmsis-nn", "st-edge-ai")
@@ -172,7 +172,7 @@ def test_a_runtime_weighs_more_than_a_network(networks: dict[str, Network]) -> N
     assert times[0] > 8 * times[1] > 8 * times[2]
 
 
-def test_every_system_says_what_it_is_fitted_on() -> None:
+def test_every_system_records_what_it_was_fitted_on() -> None:
     for system in systems():
         assert system.networks >= 1 and system.families and system.sources and system.boards
         assert set(system.cycles_per_mac) == set(WEIGHTED) and set(system.cycles_per_output) == {*WEIGHTED, *OTHERS}
@@ -181,8 +181,8 @@ def test_every_system_says_what_it_is_fitted_on() -> None:
         assert all("@" in source for source in system.sources)
 
 
-def test_systems_with_many_networks_keep_the_goals() -> None:
-    """Median error of families left out at most 10 %, 90th percentile at most 25 %, on microcontrollers."""
+def test_systems_with_many_networks_meet_the_error_goals() -> None:
+    """On microcontrollers, families left out of the fit: median error at most 10 %, 90th percentile at most 25 %."""
     many = [system for system in systems() if system.networks >= 10 and not system.core.startswith("Cortex-A")]
     assert {(system.core, system.title) for system in many} == {
         ("Cortex-M7", "st-edge-ai 7.3"),
@@ -210,8 +210,8 @@ def test_a_limit_in_milliseconds_and_the_mode_latency(networks: dict[str, Networ
         pretrim.plan(network, latency="1us", costs={"latency_ns": time.cost}, dtype="int8")
 
 
-def test_layers_add_up_to_what_is_not_elsewhere(networks: dict[str, Network]) -> None:
-    network = networks["ad"]  # nothing but dense layers
+def test_times_of_layers_add_up_to_the_total_of_a_network_of_dense_layers(networks: dict[str, Network]) -> None:
+    network = networks["ad"]  # it has only dense layers
     cost = board_time(network, board("esp32-s3"), "tflm-esp-nn").cost
     assert cost.by_layer(network.dense).sum() == pytest.approx(int(cost(network.dense)), rel=1e-6)
     rows = np.stack([network.dense, np.maximum(network.dense // 2, 1)])
@@ -219,9 +219,9 @@ def test_layers_add_up_to_what_is_not_elsewhere(networks: dict[str, Network]) ->
     assert cost(rows).tolist() == [int(cost(row)) for row in rows]
 
 
-@settings(deadline=None)  # on a machine that is busy
+@settings(deadline=None)  # the machine may be busy
 @given(st.data())
-def test_it_never_falls_when_a_width_grows(networks: dict[str, Network], data: st.DataObject) -> None:
+def test_time_never_falls_when_a_width_grows(networks: dict[str, Network], data: st.DataObject) -> None:
     network = networks["vww"]
     cost = board_time(network, board("stm32h743"), "st-edge-ai").cost
     widths = np.array([data.draw(st.integers(1, int(width))) for width in network.dense])
@@ -233,23 +233,23 @@ def test_it_never_falls_when_a_width_grows(networks: dict[str, Network], data: s
 
 def test_time_is_proportional_to_the_clock_and_has_its_range(networks: dict[str, Network]) -> None:
     slow, fast = (board_time(networks["ic"], board(name), "st-edge-ai 8.1") for name in ("stm32f746", "stm32h743"))
-    ns = [int(time.cost(networks["ic"].dense)) for time in (slow, fast)]
-    assert ns[0] / ns[1] == pytest.approx(fast.clock_hz / slow.clock_hz, rel=1e-6)
-    low, high = fast.range_of(ns[1])
-    assert low < ns[1] < high
+    nanoseconds = [int(time.cost(networks["ic"].dense)) for time in (slow, fast)]
+    assert nanoseconds[0] / nanoseconds[1] == pytest.approx(fast.clock_hz / slow.clock_hz, rel=1e-6)
+    low, high = fast.range_of(nanoseconds[1])
+    assert low < nanoseconds[1] < high
     assert tuple(int(end) for end in fast.cost.interval(networks["ic"].dense)) == (low, high)
     assert fast.label == "stm32h743 (Cortex-M7, 480 MHz), X-CUBE-AI 8.1, int8, one core: fitted on 21 networks"
 
 
 def test_operators_of_a_kind_that_was_not_measured_widen_the_range(networks: dict[str, Network]) -> None:
-    """No NATS-Bench network has depthwise layers: its system says so, and its narrow range does not hold."""
+    """NATS-Bench has no depthwise layers, so the label of its system says so and the narrow range is widened."""
     time = board_time(networks["vww"], board("rp2350"), "tflm-zephyr")
     assert time.unmeasured == ("depthwise",) and "none with depthwise operators" in time.label
     assert time.cost.range[0] < time.system.range[0] and time.cost.range[1] > time.system.range[1]
 
 
 def test_operators_without_a_known_time_are_named(networks: dict[str, Network]) -> None:
-    """A mean that drops its dimensions reads PyTorch's order, into which the converter transposes."""
+    """A mean that drops its dimensions reads PyTorch's layout, so the converter inserts a transpose."""
     assert parts_of(networks["ic"])[1] == ("pad", "transpose")
     assert board_time(networks["ic"], board("stm32h743"), "st-edge-ai").left_out == ("pad", "transpose")
 
@@ -262,9 +262,9 @@ def test_an_operator_that_nobody_measured_is_named_and_not_guessed() -> None:
     assert set(work_of(network).outputs) == {"pointwise"}
 
 
-def test_energy_is_known_where_power_was_measured_alone(networks: dict[str, Network]) -> None:
+def test_energy_is_known_only_where_power_was_measured(networks: dict[str, Network]) -> None:
     time = board_time(networks["ic"], board("stm32h743"), "st-edge-ai 8.1")
-    assert time.energy_uj(1e6) is None  # an STM32H7A3 was measured: not this board
+    assert time.energy_uj(1e6) is None  # power was measured on an STM32H7A3, not on this board
     measured = next(system for system in systems() if system.title == "st-edge-ai 8.1" and system.core == "Cortex-M7")
     assert measured.power_mw["stm32h7a3"] == pytest.approx(6310.692 / 51.948, rel=0.02)  # MLCommons v1.1, ResNet-8
 
@@ -275,7 +275,7 @@ def test_energy_is_known_where_power_was_measured_alone(networks: dict[str, Netw
 def test_runtimes_of_a_board() -> None:
     assert known_runtimes(board("stm32h743"))[0] == "st-edge-ai 8.1"
     assert not any(name.startswith("st-edge-ai") for name in known_runtimes(board("nrf52840")))
-    assert "st-edge-ai 8.1" in known_runtimes(board("nicla-vision"))  # Arduino's, with an STM32H747
+    assert "st-edge-ai 8.1" in known_runtimes(board("nicla-vision"))  # an Arduino board with an STM32H747
     assert known_runtimes(board("raspberry-pi-5")) == ()
     assert {name for system in systems() for name in system.power_mw} <= {entry.name for entry in boards()}
     assert {core_of(entry) for entry in boards() if entry.kind == "microcontroller"} >= {"Cortex-M4", "Xtensa LX7"}
@@ -283,15 +283,15 @@ def test_runtimes_of_a_board() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 @pytest.mark.parametrize("device", [entry.name for entry in boards() if systems_of(entry)])
-def test_every_runtime_that_messages_list_can_be_named(device: str, dtype: str) -> None:
-    """One may be the start of another (tflm-esp-nn); without a version the newest that was measured enough is meant."""
+def test_every_runtime_that_a_message_lists_is_accepted(device: str, dtype: str) -> None:
+    """A name may be a prefix of another (tflm-esp-nn); without a version, the newest well-measured one is taken."""
     for title in known_runtimes(board(device), dtype):
-        found = find_system(board(device), title, dtype)
-        assert title in (found.title, found.runtime)
+        system = find_system(board(device), title, dtype)
+        assert title in (system.title, system.runtime)
 
 
 @pytest.mark.parametrize("name", ["st-edge-ai", "ST-Edge-AI 8.1", "st-edge-ai@8.1", "x-cube-ai", "x-cube-ai 8.1"])
-def test_how_a_runtime_may_be_called(networks: dict[str, Network], name: str) -> None:
+def test_spellings_of_a_runtime(networks: dict[str, Network], name: str) -> None:
     assert board_time(networks["ic"], board("stm32h743"), name).system.title == "st-edge-ai 8.1"
 
 
@@ -307,7 +307,7 @@ def test_how_a_runtime_may_be_called(networks: dict[str, Network], name: str) ->
         ("raspberry-pi-5", "litert", "int8", r"No public measurement of any runtime on Cortex-A76"),
     ],
 )
-def test_a_wrong_combination_is_one_line(
+def test_a_wrong_combination_is_refused_in_one_line(
     networks: dict[str, Network], device: str, runtime: str | None, dtype: str, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
@@ -315,9 +315,9 @@ def test_a_wrong_combination_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_board_of_ones_own(networks: dict[str, Network]) -> None:
-    """Core and clock are all that a prediction takes of a board."""
-    own = Board(
+def test_a_custom_board(networks: dict[str, Network]) -> None:
+    """A prediction depends only on the core and the clock of a board."""
+    custom = Board(
         **{**board("stm32h743").__dict__, "name": "stm32-own", "core": "Arm Cortex-M4F (r0p1)", "clock_hz": 80_000_000}
     )
-    assert board_time(networks["ic"], own, "st-edge-ai 10.2").core == "Cortex-M4"
+    assert board_time(networks["ic"], custom, "st-edge-ai 10.2").core == "Cortex-M4"

@@ -1,4 +1,4 @@
-"""Functions that hold a part of their model (hooks, a replaced `forward`): a copy's hold the copy's."""
+"""Functions that refer to parts of their model (hooks, a replaced `forward`): a copy's refer to the copy's parts."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ def partial_call(m: Any) -> None:
 
 
 class Holder:
-    def __init__(self, held: Any) -> None:
-        self.held = held
+    def __init__(self, function: Any) -> None:
+        self.function = function
 
     def __call__(self, x: Tensor) -> Tensor:
-        return 2 * self.held(x)  # type: ignore[no-any-return]
+        return 2 * self.function(x)  # type: ignore[no-any-return]
 
 
 def object_with_a_layer(m: Any) -> None:
@@ -112,7 +112,7 @@ def function_with_an_object(m: Any) -> None:
 
 
 def weak_reference(m: Any) -> None:
-    """As a layer keeps its parent, which would be a circle of modules otherwise."""
+    """A layer may store its parent this way, since a plain attribute would make a cycle of modules."""
     m.b.parent = weakref.ref(m)
     m.b.forward = MethodType(lambda self, x: 2 * self.parent().extra(x), m.b)
 
@@ -130,7 +130,7 @@ def scaled(m: Any, x: Tensor) -> Tensor:
     return m.c(m.b(m.a(x) * m.scale))  # type: ignore[no-any-return]
 
 
-# What is done to a network, its forward, and the forward that computes the same without a function that holds anything.
+# For every change of a network: its `forward`, and a `forward` that computes the same without the change.
 Forward = Callable[[Any, Tensor], Tensor]
 KINDS: dict[Callable[[Any], None], tuple[Forward, Forward]] = {
     hook_on_the_model: (kept_features, chain),
@@ -161,9 +161,9 @@ every_kind = pytest.mark.parametrize("change", KINDS, ids=lambda change: change.
 
 
 @every_kind
-def test_such_a_network_is_slimmed_exactly(change: Callable[[Any], None]) -> None:
-    forward, same = KINDS[change]
-    model, plain = network(forward), network(same)
+def test_a_network_with_closures_is_slimmed_exactly(change: Callable[[Any], None]) -> None:
+    forward, plain_forward = KINDS[change]
+    model, plain = network(forward), network(plain_forward)
     change(model)
     analysed = pretrim.analyze(model, IMAGES)
     widths = analysed.dense // 2
@@ -174,30 +174,30 @@ def test_such_a_network_is_slimmed_exactly(change: Callable[[Any], None]) -> Non
 
 
 @every_kind
-def test_a_copy_never_touches_the_model(change: Callable[[Any], None]) -> None:
-    """Its outputs are those of its own weights, and what the model kept stays as it was."""
-    forward, same = KINDS[change]
-    model, plain = network(forward), network(same)
+def test_a_copy_never_changes_the_model(change: Callable[[Any], None]) -> None:
+    """The outputs of the copy depend on its own weights, and values stored by the model stay as they were."""
+    forward, plain_forward = KINDS[change]
+    model, plain = network(forward), network(plain_forward)
     change(model)
     before = run(model, IMAGES)
-    kept = dict(getattr(model, "features", {}))
-    twin = copy_module(model)
+    stored = dict(getattr(model, "features", {}))
+    copied = copy_module(model)
     with torch.no_grad():
-        for tensor, other in zip(twin.parameters(), plain.parameters(), strict=True):
+        for tensor, other in zip(copied.parameters(), plain.parameters(), strict=True):
             tensor.mul_(1.5)
             other.mul_(1.5)
-    assert relative_error(run(twin, IMAGES), run(plain, IMAGES)) < 1e-12
-    assert all(getattr(model, "features", {})[name] is value for name, value in kept.items())
-    assert all(torch.equal(now, then) for now, then in zip(run(model, IMAGES), before, strict=True))
+    assert relative_error(run(copied, IMAGES), run(plain, IMAGES)) < 1e-12
+    assert all(getattr(model, "features", {})[name] is value for name, value in stored.items())
+    assert all(torch.equal(output, expected) for output, expected in zip(run(model, IMAGES), before, strict=True))
 
 
-def test_a_function_that_holds_nothing_of_the_model_is_not_copied() -> None:
-    """It may count, or write where the caller looks."""
-    seen: list[Tensor] = []
+def test_a_function_that_refers_to_no_part_of_the_model_is_not_copied() -> None:
+    """The function may count, or write to a variable that the caller reads."""
+    outputs: list[Tensor] = []
     model = network(chain)
-    hook = model.b.register_forward_hook(lambda _module, _args, out: seen.append(out))
-    twin = copy_module(model)
-    assert twin.b._forward_hooks[hook.id] is model.b._forward_hooks[hook.id]
+    hook = model.b.register_forward_hook(lambda _module, _args, out: outputs.append(out))
+    copied = copy_module(model)
+    assert copied.b._forward_hooks[hook.id] is model.b._forward_hooks[hook.id]
 
 
 def test_two_functions_that_share_a_variable_share_it_in_the_copy() -> None:
@@ -205,20 +205,20 @@ def test_two_functions_that_share_a_variable_share_it_in_the_copy() -> None:
     features = model.features = {}
     model.a.register_forward_hook(lambda _module, _args, out: features.update(a=out))
     model.b.register_forward_hook(lambda _module, _args, out: features.update(b=out))
-    twin = copy_module(model)
-    run(twin, IMAGES)
-    assert set(twin.features) == {"a", "b"}
+    copied = copy_module(model)
+    run(copied, IMAGES)
+    assert set(copied.features) == {"a", "b"}
     assert not model.features
 
 
-def test_a_variable_that_is_not_assigned_yet_stays_so() -> None:
+def test_a_closure_variable_that_is_not_assigned_yet_stays_unassigned() -> None:
     model = network(chain)
 
     def hook(_module: Any, _args: Any, out: Tensor) -> Tensor:
         return out * model.scale if model.training else later(out)
 
     model.b.register_forward_hook(hook)
-    twin = copy_module(model).train()
-    assert run(twin, IMAGES)
+    copied = copy_module(model).train()
+    assert run(copied, IMAGES)
     later = torch.relu
-    assert run(twin.eval(), IMAGES)
+    assert run(copied.eval(), IMAGES)

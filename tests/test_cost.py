@@ -1,4 +1,4 @@
-"""Costs against numbers made by hand, and many widths at once against one by one."""
+"""Costs compared with numbers computed by hand, and matrices of widths with their rows one by one."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ def chain() -> Network:
 
 
 def by_hand(a: int, b: int) -> dict[str, int]:
-    """The five costs of that chain at float32, with a and b filters."""
+    """The five costs of the chain in float32, with a and b filters."""
     return {
         "params": (27 * a + a) + 2 * a + (9 * a * b + b) + (5 * b + 5),
         "macs": 64 * 27 * a + 16 * 9 * a * b + 5 * b,
@@ -54,8 +54,8 @@ def test_float16_takes_two_bytes(chain: Network) -> None:
     assert int(cost(chain, "activation_bytes", "float16")(chain.dense)) == 2 * (64 * 8 + 16 * 4 + 5)
 
 
-def test_buffers_are_no_parameters(chain: Network) -> None:
-    """Running mean, running variance and the number of batches are not trained."""
+def test_buffers_are_not_parameters(chain: Network) -> None:
+    """The running mean, the running variance and the number of batches are not trained."""
     assert int(cost(chain, "params")(chain.dense)) == 224 + 16 + 292 + 25
 
 
@@ -67,7 +67,7 @@ def test_buffers_are_no_parameters(chain: Network) -> None:
     ],
 )
 def test_macs_of_a_convolution_over_the_channels_follow_their_number(name: str, attend: Any) -> None:
-    """One filter of three taps at each of `a` channels: they are the places, or the batch, of that convolution."""
+    """A filter of three taps at each of `a` channels, which are the positions or the batch of the convolution."""
     model = Net(lambda m, x: m.b((y := m.a(x)) * attend(m, y)), a=conv1(3, 8), b=conv1(8, 2))
     model.k = nn.Conv1d(1, 1, 3, padding=1)
     network = pretrim.analyze(model, IMAGE)
@@ -76,14 +76,14 @@ def test_macs_of_a_convolution_over_the_channels_follow_their_number(name: str, 
         assert plan.slim["macs"] == 64 * 3 * a + 3 * a + 64 * a * 2 == counted_macs(plan.apply(model), IMAGE)
 
 
-def test_costs_are_of_one_image() -> None:
+def test_costs_do_not_depend_on_the_batch_size() -> None:
     model = nn.Sequential(conv(3, 8), conv(8, 2))
-    one, many = (pretrim.analyze(model, torch.zeros(n, 3, 8, 8)) for n in (1, 7))
-    assert plan_of_widths(one, one.dense).dense == plan_of_widths(many, many.dense).dense
+    single, batch = (pretrim.analyze(model, torch.zeros(size, 3, 8, 8)) for size in (1, 7))
+    assert plan_of_widths(single, single.dense).dense == plan_of_widths(batch, batch.dense).dense
 
 
 def test_attention_counts_its_matrix_products() -> None:
-    """Queries, keys and values 4 -> 8 (two heads of 4) on 64 pixels; scores and sums: 2 * 64 * 64 * 8."""
+    """Queries, keys and values map 4 -> 8 (two heads of 4) on 64 pixels; scores and sums take 2 * 64 * 64 * 8."""
     recipe = Recipe(("Attention",), 4, "one", "map", 0)
     model = build(recipe)
     network = pretrim.analyze(model, example(recipe))
@@ -112,8 +112,11 @@ def test_a_head_used_in_training_only_has_parameters_but_no_work() -> None:
 
 
 def test_layer_costs_by_hand(chain: Network) -> None:
-    found = [(c.name, c.kind, c.filters, c.params, c.macs, c.activation_bytes) for c in layer_costs(chain, [5, 3])]
-    assert found == [
+    rows = [
+        (layer.name, layer.kind, layer.filters, layer.params, layer.macs, layer.activation_bytes)
+        for layer in layer_costs(chain, [5, 3])
+    ]
+    assert rows == [
         ("0", "convolution", 5, 135, 64 * 135, 4 * 320),
         ("3", "convolution", 3, 135, 16 * 135, 4 * 48),
         ("6", "linear", 5, 15, 15, 4 * 5),
@@ -135,19 +138,19 @@ def test_a_reshape_takes_no_memory_of_its_own() -> None:
 
 
 def test_an_output_of_the_network_stays_until_the_end() -> None:
-    """The first map (4 channels) is returned, so it is alive beside the last convolution's two (8 + 8)."""
+    """The first map (4 channels) is returned, so it is still alive when the last convolution runs (8 + 8)."""
     model = Net(lambda m, x: ((y := m.a(x)), m.c(m.b(y))), a=conv(3, 4), b=conv(4, 8), c=conv(8, 8))
     network = pretrim.analyze(model, IMAGE)
     assert int(cost(network, "peak_activation_bytes", "int8")(network.dense)) == 64 * (4 + 8 + 8)
 
 
-def test_moments_of_a_chain_are_its_pairs(chain: Network) -> None:
-    """Image and first map; first and second map; second map and its mean; mean and scores."""
+def test_moments_of_a_chain_are_pairs_of_consecutive_tensors(chain: Network) -> None:
+    """They are: image and first map, first and second map, second map and its mean, mean and scores."""
     assert len(moments(chain)) == 4
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_matrices_are_evaluated_as_rows_one_by_one(chain: Network, name: str) -> None:
+def test_a_matrix_of_widths_gives_the_same_costs_as_its_rows(chain: Network, name: str) -> None:
     widths = np.random.default_rng(0).integers(1, chain.dense + 1, size=(200, 2))
     function = cost(chain, name)
     assert function(widths).tolist() == [int(function(row)) for row in widths]
@@ -164,7 +167,7 @@ def test_costs_never_fall_when_a_width_grows(recipe: Recipe, seed: int) -> None:
         assert (function(wider) >= function(narrow)).all() if len(narrow) else True
 
 
-def test_rows_of_different_networks_do_not_mix(chain: Network) -> None:
+def test_rows_of_a_matrix_of_widths_are_independent(chain: Network) -> None:
     widths = np.array([[8, 4], [1, 1]])
     assert cost(chain, "params")(widths).tolist() == cost(chain, "params")(widths[::-1])[::-1].tolist()
 
@@ -186,16 +189,16 @@ def test_layer_terms_of_the_three_modes(chain: Network, mode: str) -> None:
     assert formula(chain, layer_terms(chain, mode))(chain.dense[None])[0].tolist() == expected[mode]
 
 
-def test_a_cost_that_is_none(chain: Network) -> None:
-    with pytest.raises(UsageError, match=re.escape("Expected cost to be one of params, macs, weight_bytes")):
+def test_an_unknown_cost_is_refused(chain: Network) -> None:
+    with pytest.raises(UsageError, match=re.escape("Expected a cost out of params, macs, weight_bytes")):
         cost(chain, "latency")
 
 
-def test_a_data_type_that_is_none(chain: Network) -> None:
-    with pytest.raises(UsageError, match=re.escape("Expected dtype to be one of float32, float16, int8, but got")):
+def test_an_unknown_data_type_is_refused(chain: Network) -> None:
+    with pytest.raises(UsageError, match=re.escape("Expected a data type out of float32, float16, int8, but got")):
         cost(chain, "params", "int4")
 
 
-def test_a_mode_that_is_none(chain: Network) -> None:
-    with pytest.raises(UsageError, match="Expected mode to be one of params, macs, memory, but got 'flops'"):
+def test_an_unknown_mode_is_refused(chain: Network) -> None:
+    with pytest.raises(UsageError, match=re.escape("Expected a mode out of params, macs, memory, but got 'flops'.")):
         layer_terms(chain, "flops")

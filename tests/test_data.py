@@ -1,4 +1,4 @@
-"""Data sets: what is read, how it is split, how it is augmented, and what is said of bad data."""
+"""Data sets: reading, splitting, normalisation and batches, and the error messages for bad data."""
 
 import errno
 import functools
@@ -52,7 +52,7 @@ def idx_bytes(values: np.ndarray) -> bytes:
 
 
 def make_fashion(root: Path, count: int = 30) -> Path:
-    """A data set of the same form: ten classes in turn, each image filled with its label."""
+    """A data set in the format of Fashion-MNIST: ten classes in turn, each image filled with its label."""
     labels = (np.arange(count) % 10).astype(np.uint8)
     images = np.broadcast_to(labels[:, None, None], (count, 28, 28)).copy()
     for part in ("train", "t10k"):
@@ -62,7 +62,7 @@ def make_fashion(root: Path, count: int = 30) -> Path:
 
 
 def encoded(mode: str, size: tuple[int, int], colour: object) -> dict[str, bytes | None]:
-    """An image as the hub stores it."""
+    """An image as the Hugging Face hub stores it in parquet files."""
     buffer = io.BytesIO()
     Image.new(mode, size, colour).save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": None}
@@ -76,7 +76,7 @@ def write_parquet(path: Path, images: list, labels: list, columns: tuple[str, st
 
 
 def make_parquet(path: Path, labels: list[int], columns: tuple[str, str] = ("img", "label")) -> None:
-    """Images of 32x32, red by their label."""
+    """32x32 images whose red value is 20 times their label."""
     write_parquet(path, [encoded("RGB", (32, 32), (label * 20, 0, 0)) for label in labels], labels, columns)
 
 
@@ -93,7 +93,7 @@ def rows(split: Split) -> set[bytes]:
 
 @given(st.lists(st.integers(0, 4), min_size=15, max_size=80), st.floats(0.05, 0.5), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_a_draw_takes_the_same_share_of_every_class_and_nothing_twice(labels, share, seed):
+def test_a_draw_takes_the_same_share_of_every_class_and_no_image_twice(labels, share, seed):
     labels = np.array([*labels, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
     drawn, rest = draw(labels, share, seed)
     assert sorted([*drawn, *rest]) == list(range(len(labels)))
@@ -102,61 +102,63 @@ def test_a_draw_takes_the_same_share_of_every_class_and_nothing_twice(labels, sh
         assert int((labels[drawn] == label).sum()) == min(max(1, round(share * count)), count - 1)
 
 
-def test_the_same_seed_draws_the_same_on_every_machine():
+def test_the_same_seed_draws_the_same_images_on_every_machine():
     drawn, _ = draw(np.arange(40) % 4, 0.2, seed=7)
     assert drawn.tolist() == draw(np.arange(40) % 4, 0.2, seed=7)[0].tolist()
     assert drawn.tolist() != draw(np.arange(40) % 4, 0.2, seed=8)[0].tolist()
     assert drawn.tolist() == [6, 10, 21, 23, 24, 32, 37, 39]
 
 
-def test_digits_have_three_disjoint_parts_that_make_up_the_whole():
-    found = data.load("digits", image_size=8)
-    assert len(found.train) + len(found.validation) + len(found.test) == 1797
-    assert found.input_shape == (1, 8, 8) and found.classes == tuple("0123456789") and not found.flip
-    assert "seed 0" in found.split_note and found.to_json()["sizes"]["test"] == len(found.test)
+def test_the_three_splits_of_the_digits_add_up_to_the_whole_data_set():
+    dataset = data.load("digits", image_size=8)
+    assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 1797
+    assert dataset.input_shape == (1, 8, 8) and dataset.classes == tuple("0123456789") and not dataset.flip
+    assert "seed 0" in dataset.split_note and dataset.to_json()["sizes"]["test"] == len(dataset.test)
 
 
-def test_digits_are_those_of_scikit_learn():
+def test_the_digits_are_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 
-    found = data.load("digits", image_size=8)
+    dataset = data.load("digits", image_size=8)
     ours = sorted(
-        tuple(x.flatten().tolist()) for part in (found.train, found.validation, found.test) for x in part.images
+        tuple(image.flatten().tolist())
+        for part in (dataset.train, dataset.validation, dataset.test)
+        for image in part.images
     )
-    theirs = sorted(tuple(np.rint(x.ravel() * 255 / 16).astype(int).tolist()) for x in load_digits().images)
+    theirs = sorted(tuple(np.rint(image.ravel() * 255 / 16).astype(int).tolist()) for image in load_digits().images)
     assert ours == theirs
 
 
 def test_the_split_of_the_digits_is_the_same_on_every_machine():
-    found = data.load("digits", image_size=8, seed=3)
-    assert digest(found.validation) == "2d3357bddb227954e76c062c21611bd51febb7a84b5fb2dcce5ff6b608d2a8f0"
-    assert digest(found.test) == "270d1827cf8f4ef51cfbda59968d4bba66a69c450a7c080de5637c9bead0125d"
-    assert found.split_seed == 3 and digest(data.load("digits", image_size=8, seed=4).test) != digest(found.test)
+    dataset = data.load("digits", image_size=8, seed=3)
+    assert digest(dataset.validation) == "2d3357bddb227954e76c062c21611bd51febb7a84b5fb2dcce5ff6b608d2a8f0"
+    assert digest(dataset.test) == "270d1827cf8f4ef51cfbda59968d4bba66a69c450a7c080de5637c9bead0125d"
+    assert dataset.split_seed == 3 and digest(data.load("digits", image_size=8, seed=4).test) != digest(dataset.test)
 
 
-def test_the_parts_of_a_folder_share_no_image_and_lose_none(tmp_path):
-    found = data.load(str(make_folder(tmp_path, count=20)), image_size=4, validation=0.2)
-    parts = [rows(part) for part in (found.train, found.validation, found.test)]
+def test_the_splits_of_a_folder_share_no_image_and_lose_none(tmp_path):
+    dataset = data.load(str(make_folder(tmp_path, count=20)), image_size=4, validation=0.2)
+    parts = [rows(part) for part in (dataset.train, dataset.validation, dataset.test)]
     assert [len(part) for part in parts] == [26, 6, 8] and len(set.union(*parts)) == 40
-    assert all(torch.bincount(part.labels).tolist() == [len(part) // 2] * 2 for part in (found.train, found.test))
+    assert all(torch.bincount(part.labels).tolist() == [len(part) // 2] * 2 for part in (dataset.train, dataset.test))
 
 
-def test_the_order_of_the_file_system_decides_nothing(tmp_path):
+def test_the_split_does_not_depend_on_file_system_order(tmp_path):
     names = [f"{number}.png" for number in range(8)]
     for root, order in ((tmp_path / "a", names), (tmp_path / "b", names[::-1])):
         for name in order:
             for label in ("x", "y") if order is names else ("y", "x"):
                 make_image(root / label / name, (int(name[0]) * 30, 120 * (label == "x"), 0))
-    one, other = (data.load(str(tmp_path / root), image_size=4) for root in "ab")
-    assert [digest(s) for s in (one.train, one.validation, one.test)] == [
-        digest(s) for s in (other.train, other.validation, other.test)
+    first, second = (data.load(str(tmp_path / root), image_size=4) for root in "ab")
+    assert [digest(part) for part in (first.train, first.validation, first.test)] == [
+        digest(part) for part in (second.train, second.validation, second.test)
     ]
 
 
-def test_a_limit_keeps_every_class_and_the_note_says_what_is_left():
-    found = data.load("digits", image_size=8, limit=50)
-    assert len(found.train) == 50 and torch.bincount(found.train.labels).tolist() == [5] * 10
-    assert "; 50 training images" in found.split_note
+def test_a_limit_keeps_every_class_and_the_note_gives_the_number_of_images():
+    dataset = data.load("digits", image_size=8, limit=50)
+    assert len(dataset.train) == 50 and torch.bincount(dataset.train.labels).tolist() == [5] * 10
+    assert "; 50 training images" in dataset.split_note
     assert "; 1,458 training images" in data.load("digits", image_size=8, limit=9999).split_note
 
 
@@ -166,16 +168,16 @@ def test_a_limit_is_met_exactly_in_proportion_and_with_every_class(sizes, draws)
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     limit = draws.draw(st.integers(len(sizes), sum(sizes)))
     split = Split(torch.arange(len(labels)).view(-1, 1, 1, 1), labels)
-    found = limited(split, limit, seed=draws.draw(st.integers(0, 9)))
-    counts = torch.bincount(found.labels, minlength=len(sizes)).tolist()
-    assert len(found) == limit == len(found.images.unique()) and min(counts) >= 1
-    assert torch.equal(labels[found.images.flatten()], found.labels)
+    subset = limited(split, limit, seed=draws.draw(st.integers(0, 9)))
+    counts = torch.bincount(subset.labels, minlength=len(sizes)).tolist()
+    assert len(subset) == limit == len(subset.images.unique()) and min(counts) >= 1
+    assert torch.equal(labels[subset.images.flatten()], subset.labels)
     assert all(count <= limit * size / sum(sizes) + 1 for count, size in zip(counts, sizes, strict=True))
 
 
 def test_the_record_of_a_data_set_is_plain_json():
-    found = data.load("digits", image_size=8)
-    record = json.loads(json.dumps(found.to_json()))
+    dataset = data.load("digits", image_size=8)
+    record = json.loads(json.dumps(dataset.to_json()))
     assert record["sizes"] == {"train": 1458, "validation": 160, "test": 179} and record["input_shape"] == [1, 8, 8]
     assert set(record) == {
         *("name", "source", "classes", "input_shape", "mean", "std", "sizes", "split_seed", "split_note"),
@@ -183,7 +185,7 @@ def test_the_record_of_a_data_set_is_plain_json():
     }
 
 
-def test_the_statistics_are_numpys():
+def test_mean_and_std_match_numpy():
     images = torch.randint(0, 256, (PIECE + 20, 3, 2, 2), dtype=torch.uint8)
     mean, std = statistics(images)
     scaled = images.numpy() / 255.0
@@ -195,36 +197,36 @@ def test_the_statistics_are_numpys():
 
 
 def test_fashion_mnist_is_padded_to_32_and_labels_follow_their_images(tmp_path):
-    found = data.load(f"fashion-mnist:{make_fashion(tmp_path)}")
-    assert found.input_shape == (1, 32, 32) and found.classes[9] == "Ankle boot" and found.flip
-    assert found.source == f"Fashion-MNIST, IDX files in {tmp_path}, not the published ones"
-    assert (found.test.images[:, 0, 16, 16] == found.test.labels).all()
-    assert (found.test.images[:, 0, :2] == 0).all()
+    dataset = data.load(f"fashion-mnist:{make_fashion(tmp_path)}")
+    assert dataset.input_shape == (1, 32, 32) and dataset.classes[9] == "Ankle boot" and dataset.flip
+    assert dataset.source == f"Fashion-MNIST, IDX files in {tmp_path}, not the published ones"
+    assert (dataset.test.images[:, 0, 16, 16] == dataset.test.labels).all()
+    assert (dataset.test.images[:, 0, :2] == 0).all()
 
 
-def test_the_default_size_of_fashion_mnist_is_the_same_when_it_is_asked_for(tmp_path):
+def test_asking_for_the_default_size_of_fashion_mnist_changes_nothing(tmp_path):
     make_fashion(tmp_path)
-    default, asked = (data.load(f"fashion-mnist:{tmp_path}", image_size=size) for size in (None, 32))
-    assert torch.equal(default.test.images, asked.test.images)
+    default, explicit = (data.load(f"fashion-mnist:{tmp_path}", image_size=size) for size in (None, 32))
+    assert torch.equal(default.test.images, explicit.test.images)
     assert data.load(f"fashion-mnist:{tmp_path}", image_size=14).input_shape == (1, 14, 14)
 
 
 def test_an_image_file_is_padded_as_the_images_of_its_data_set_were(tmp_path):
-    found = data.load(f"fashion-mnist:{make_fashion(tmp_path)}")
-    image = found.test.images[7]
+    dataset = data.load(f"fashion-mnist:{make_fashion(tmp_path)}")
+    image = dataset.test.images[7]
     Image.fromarray(image[0, 2:-2, 2:-2].numpy()).save(tmp_path / "7.png")
-    assert found.padding == 2 and image[0, 1].sum() == 0
-    assert torch.equal(data.decode_image(tmp_path / "7.png", found.input_shape, found.padding), image)
+    assert dataset.padding == 2 and image[0, 1].sum() == 0
+    assert torch.equal(data.decode_image(tmp_path / "7.png", dataset.input_shape, dataset.padding), image)
     make_image(tmp_path / "large.png", (200, 200, 200), (90, 90))
-    large = data.decode_image(tmp_path / "large.png", found.input_shape, found.padding)
+    large = data.decode_image(tmp_path / "large.png", dataset.input_shape, dataset.padding)
     assert large[0, 2:-2, 2:-2].unique().tolist() == [200] and large.count_nonzero() == 28 * 28
     assert data.load(f"fashion-mnist:{tmp_path}", image_size=14).padding == 0
 
 
 def test_idx_files_of_the_same_names_are_not_taken_for_fashion_mnist(tmp_path):
-    found = data.load(str(make_fashion(tmp_path)), image_size=28, channels=3)
-    assert found.input_shape == (3, 28, 28) and found.name == tmp_path.name
-    assert found.classes == tuple("0123456789") and not found.flip  # MNIST's own files are named so
+    dataset = data.load(str(make_fashion(tmp_path)), image_size=28, channels=3)
+    assert dataset.input_shape == (3, 28, 28) and dataset.name == tmp_path.name
+    assert dataset.classes == tuple("0123456789") and not dataset.flip  # MNIST's own files have the same names
 
 
 @needs_debian
@@ -236,7 +238,7 @@ def test_debians_fashion_mnist_has_the_recorded_checksums():
 
 @needs_debian
 @pytest.mark.parametrize(("part", "packed_at"), [("train", 1504176606), ("t10k", 1504176627)])
-def test_debians_labels_are_the_published_files_but_for_name_and_time(part, packed_at):
+def test_debians_label_files_differ_from_the_published_ones_in_the_gzip_header_only(part, packed_at):
     name = f"{part}-labels-idx1-ubyte"
     stripped = (fashion_mnist.DEBIAN / f"{name}.gz").read_bytes()
     head = b"\x1f\x8b\x08\x08" + struct.pack("<I", packed_at) + stripped[8:10] + name.encode() + b"\0"
@@ -246,14 +248,14 @@ def test_debians_labels_are_the_published_files_but_for_name_and_time(part, pack
 
 @needs_debian
 def test_fashion_mnist_is_found_and_recognised_by_content():
-    found = data.load(str(fashion_mnist.DEBIAN), limit=100)
-    assert found.classes == fashion_mnist.CLASSES and found.name == "fashion-mnist"
-    assert found.source == f"Fashion-MNIST, IDX files in {fashion_mnist.DEBIAN}"
-    assert (len(found.validation), len(found.test)) == (6000, 10000)
-    assert torch.bincount(found.test.labels).tolist() == [1000] * 10
+    dataset = data.load(str(fashion_mnist.DEBIAN), limit=100)
+    assert dataset.classes == fashion_mnist.CLASSES and dataset.name == "fashion-mnist"
+    assert dataset.source == f"Fashion-MNIST, IDX files in {fashion_mnist.DEBIAN}"
+    assert (len(dataset.validation), len(dataset.test)) == (6000, 10000)
+    assert torch.bincount(dataset.test.labels).tolist() == [1000] * 10
 
 
-def test_an_idx_file_made_by_hand():
+def test_parsing_a_handmade_idx_file():
     content = b"\0\0\x08\x03" + struct.pack(">3I", 2, 1, 3) + bytes([1, 2, 3, 4, 5, 6])
     assert fashion_mnist.parse_idx(content, 3, "here").tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
 
@@ -263,33 +265,33 @@ def test_parquet_in_the_layout_of_the_hub(tmp_path):
     make_parquet(tmp_path / "train-00001-of-00002.parquet", [9, *range(9)] * 2)
     make_parquet(tmp_path / "test-00000-of-00001.parquet", [4])
     (tmp_path / "README.md").write_text("# CIFAR-10, a copy\n\nmore")
-    found = data.load(f"cifar10:{tmp_path}")
-    assert len(found.test) == 1 and found.classes[4] == "deer" and found.source.startswith("CIFAR-10, a copy")
-    assert len(found.train) + len(found.validation) == 40
-    assert (found.train.images[:, 0, 0, 0] == found.train.labels * 20).all()
+    dataset = data.load(f"cifar10:{tmp_path}")
+    assert len(dataset.test) == 1 and dataset.classes[4] == "deer" and dataset.source.startswith("CIFAR-10, a copy")
+    assert len(dataset.train) + len(dataset.validation) == 40
+    assert (dataset.train.images[:, 0, 0, 0] == dataset.train.labels * 20).all()
 
 
-def test_parquet_with_a_validation_part_and_the_column_image(tmp_path):
+def test_parquet_with_a_validation_split_and_the_column_image(tmp_path):
     for part, labels in (("train", [0, 1, 2]), ("validation", [1, 2]), ("test", [0])):
         make_parquet(tmp_path / f"{part}-00000-of-00001.parquet", labels, ("image", "label"))
-    found = data.load(str(tmp_path), image_size=16)
-    assert found.validation.labels.tolist() == [1, 2] and found.split_note.startswith("all three splits")
-    assert found.classes == ("0", "1", "2") and found.input_shape == (3, 16, 16) and found.name == tmp_path.name
+    dataset = data.load(str(tmp_path), image_size=16)
+    assert dataset.validation.labels.tolist() == [1, 2] and dataset.split_note.startswith("all three parts")
+    assert dataset.classes == ("0", "1", "2") and dataset.input_shape == (3, 16, 16) and dataset.name == tmp_path.name
 
 
-def test_parquet_brings_the_names_of_its_classes(tmp_path):
+def test_class_names_are_read_from_parquet(tmp_path):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     images = [Image.new("L", (4, 4), 10 * number) for number in range(8)]
-    whole = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 4}, features=features)
-    whole.to_parquet(tmp_path / "train-0.parquet")
-    found = data.load(str(tmp_path))
-    assert found.classes == ("cat", "dog") and found.input_shape == (1, 4, 4)
+    hub_dataset = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 4}, features=features)
+    hub_dataset.to_parquet(tmp_path / "train-0.parquet")
+    dataset = data.load(str(tmp_path))
+    assert dataset.classes == ("cat", "dog") and dataset.input_shape == (1, 4, 4)
 
 
-@pytest.mark.parametrize("said", ['{"info": 1}', "{", '{"info": {"features": {"label": {"names": ["a", "a"]}}}}'])
-def test_names_of_classes_that_cannot_be_used(said):
-    assert class_names({b"huggingface": said.encode()}, "label") == ()
+@pytest.mark.parametrize("metadata", ['{"info": 1}', "{", '{"info": {"features": {"label": {"names": ["a", "a"]}}}}'])
+def test_unusable_class_names_in_parquet_are_ignored(metadata):
+    assert class_names({b"huggingface": metadata.encode()}, "label") == ()
 
 
 def test_grey_parquet_stays_grey(tmp_path):
@@ -298,34 +300,38 @@ def test_grey_parquet_stays_grey(tmp_path):
     assert data.load(str(tmp_path), channels=3).input_shape == (3, 5, 5)
 
 
-def test_a_folder_with_a_folder_per_class(tmp_path):
-    found = data.load(str(make_folder(tmp_path / "pets")), image_size=16)
-    assert found.classes == ("cat", "dog") and found.input_shape == (3, 16, 16)
-    assert len(found.train) + len(found.validation) + len(found.test) == 12
+def test_a_folder_with_one_subfolder_per_class(tmp_path):
+    dataset = data.load(str(make_folder(tmp_path / "pets")), image_size=16)
+    assert dataset.classes == ("cat", "dog") and dataset.input_shape == (3, 16, 16)
+    assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 12
 
 
-def test_parts_that_a_folder_brings_are_kept(tmp_path):
+def test_the_existing_splits_of_a_folder_are_kept(tmp_path):
     for part, count in (("train", 5), ("val", 2), ("test", 3)):
         make_folder(tmp_path / part, count=count)
-    found = data.load(str(tmp_path), image_size=8, channels=1)
-    assert [len(part) for part in (found.train, found.validation, found.test)] == [10, 4, 6]
-    assert found.input_shape == (1, 8, 8) and "as the data set has them" in found.split_note
+    dataset = data.load(str(tmp_path), image_size=8, channels=1)
+    assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [10, 4, 6]
+    assert dataset.input_shape == (1, 8, 8) and "as the data set brings them" in dataset.split_note
 
 
-def test_parts_may_be_written_in_capitals(tmp_path):
+def test_names_of_splits_may_be_capitalised(tmp_path):
     for part, count in (("Training", 5), ("Testing", 3)):
         make_folder(tmp_path / part, count=count)
-    found = data.load(str(tmp_path))
-    assert found.classes == ("cat", "dog") and len(found.train) + len(found.validation) == 10 and len(found.test) == 6
+    dataset = data.load(str(tmp_path))
+    assert (
+        dataset.classes == ("cat", "dog")
+        and len(dataset.train) + len(dataset.validation) == 10
+        and len(dataset.test) == 6
+    )
 
 
-@pytest.mark.parametrize(("last", "channels"), [("L", 1), ("LA", 1), ("I;16", 1), ("RGB", 3), ("P", 3)])
-def test_a_folder_is_grey_where_every_image_is(tmp_path, last, channels):
+@pytest.mark.parametrize(("last_mode", "channels"), [("L", 1), ("LA", 1), ("I;16", 1), ("RGB", 3), ("P", 3)])
+def test_a_folder_is_grey_only_if_every_image_is(tmp_path, last_mode, channels):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         for index in range(4):
             Image.new("L", (6, 6), 50).save(tmp_path / name / f"{index}.png")
-    Image.new(last, (6, 6)).save(tmp_path / "dog" / "last.png")
+    Image.new(last_mode, (6, 6)).save(tmp_path / "dog" / "last.png")
     assert data.load(str(tmp_path)).input_shape == (channels, 64, 64)
 
 
@@ -334,38 +340,41 @@ def test_hidden_files_and_other_suffixes_are_not_images(tmp_path):
     for name in ("cat/._0.png", "cat/notes.txt", ".thumbnails/0.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"not an image")
-    found = data.load(str(tmp_path), image_size=8)
-    assert found.classes == ("cat", "dog") and len(rows(found.train) | rows(found.validation) | rows(found.test)) == 12
+    dataset = data.load(str(tmp_path), image_size=8)
+    assert (
+        dataset.classes == ("cat", "dog")
+        and len(rows(dataset.train) | rows(dataset.validation) | rows(dataset.test)) == 12
+    )
 
 
-def test_a_class_may_have_the_name_of_a_part(tmp_path):
-    found = data.load(str(make_folder(tmp_path, ("bus", "train"))), image_size=8)
-    assert found.classes == ("bus", "train") and "seed 0" in found.split_note
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    dataset = data.load(str(make_folder(tmp_path, ("bus", "train"))), image_size=8)
+    assert dataset.classes == ("bus", "train") and "seed 0" in dataset.split_note
 
 
-def test_a_prediction_sees_an_image_as_training_does(tmp_path):
-    found = data.load(str(make_folder(tmp_path, count=6)), image_size=8)
-    one = data.decode_image(tmp_path / "cat" / "3.png", found.input_shape)
-    assert one.numpy().tobytes() in rows(found.train) | rows(found.validation) | rows(found.test)
+def test_prediction_decodes_an_image_as_training_does(tmp_path):
+    dataset = data.load(str(make_folder(tmp_path, count=6)), image_size=8)
+    image = data.decode_image(tmp_path / "cat" / "3.png", dataset.input_shape)
+    assert image.numpy().tobytes() in rows(dataset.train) | rows(dataset.validation) | rows(dataset.test)
 
 
-def test_a_palette_with_transparent_colours_is_its_colours(tmp_path):
+def test_transparency_in_a_palette_is_ignored(tmp_path):
     image = Image.effect_mandelbrot((8, 8), (-2, -1, 1, 1), 9).quantize(9)
     image.save(tmp_path / "x.png", transparency=bytes([0, 128, 255]))
-    found = data.decode_image(tmp_path / "x.png", (3, 8, 8))  # a warning would be an error
-    assert np.array_equal(found.permute(1, 2, 0), np.asarray(image.convert("RGB")))
+    pixels = data.decode_image(tmp_path / "x.png", (3, 8, 8))  # a warning would fail the test
+    assert np.array_equal(pixels.permute(1, 2, 0), np.asarray(image.convert("RGB")))
 
 
 def test_a_narrow_range_of_16_bit_grey_is_stretched(tmp_path):
-    """Thermal cameras use a thousand of 65,536 levels; the upper byte alone would leave four."""
+    """Thermal cameras use about a thousand of 65,536 levels; the upper byte alone would distinguish only four."""
     levels = np.linspace(51_200, 52_200, 256).round().astype(np.uint16)
-    found = {}
+    decoded = {}
     for name, values in (("thermal", levels), ("twelve_bit", levels - 51_000), ("even", levels * 0 + 51_200)):
         Image.fromarray(values.astype(np.uint16).reshape(16, 16)).save(tmp_path / f"{name}.png")
-        found[name] = data.decode_image(tmp_path / f"{name}.png", (1, 16, 16))
-    assert len(found["thermal"].unique()) == 256
-    assert torch.equal(found["thermal"], found["twelve_bit"])
-    assert found["even"].unique().tolist() == [51_200 >> 8]
+        decoded[name] = data.decode_image(tmp_path / f"{name}.png", (1, 16, 16))
+    assert len(decoded["thermal"].unique()) == 256
+    assert torch.equal(decoded["thermal"], decoded["twelve_bit"])
+    assert decoded["even"].unique().tolist() == [51_200 >> 8]
 
 
 def test_16_bit_grey_of_the_whole_range_keeps_its_upper_byte(tmp_path):
@@ -376,7 +385,8 @@ def test_16_bit_grey_of_the_whole_range_keeps_its_upper_byte(tmp_path):
 
 def test_a_very_thin_image_needs_little_memory(tmp_path):
     Image.new("L", (1, 60_000), 7).save(tmp_path / "thin.png")
-    assert (data.decode_image(tmp_path / "thin.png", (1, 224, 224)) == 7).all()  # 224 x 13,440,000 if resized whole
+    # Resizing the whole image before the crop would take 224 x 13,440,000 pixels.
+    assert (data.decode_image(tmp_path / "thin.png", (1, 224, 224)) == 7).all()
 
 
 def test_an_image_is_resized_by_its_shorter_side_and_its_centre_cropped(tmp_path):
@@ -387,7 +397,7 @@ def test_an_image_is_resized_by_its_shorter_side_and_its_centre_cropped(tmp_path
     assert pixels.shape == (3, 10, 10) and pixels[:, :, 1:-1].min() > 250
 
 
-def test_grey_and_colour_become_each_other():
+def test_converting_grey_to_colour_and_back_keeps_the_pixels():
     grey = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
     assert (with_channels(with_channels(grey, 3), 1).int() - grey.int()).abs().max() <= 1
 
@@ -397,18 +407,18 @@ def test_grey_and_colour_become_each_other():
 
 def test_normalise_against_numpy():
     images = torch.randint(0, 256, (4, 2, 3, 3), dtype=torch.uint8)
-    found = data.normalise(images, (0.4, 0.5), (0.2, 0.3)).numpy()
+    normalised = data.normalise(images, (0.4, 0.5), (0.2, 0.3)).numpy()
     expected = (images.numpy() / 255 - np.array([0.4, 0.5])[:, None, None]) / np.array([0.2, 0.3])[:, None, None]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(normalised, expected, atol=1e-5)
 
 
-def test_normalise_wants_a_mean_per_channel():
+def test_normalise_needs_a_mean_per_channel():
     with pytest.raises(UsageError, match="each of 3 channels, but got 1 and 1"):
         data.normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), (0.5,), (0.5,))
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_batch_holds_an_image(size):
+def test_a_batch_size_below_one_is_refused(size):
     with pytest.raises(UsageError, match="a batch of 1 or more"):
         next(data.batches(Split(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.zeros(2).long()), size))
 
@@ -418,7 +428,7 @@ def test_batches_without_a_generator_keep_the_order():
     assert [labels.tolist() for _, labels in data.batches(split, 2)] == [[0, 1], [2, 3], [4]]
 
 
-def test_batches_give_every_image_once():
+def test_shuffled_batches_give_every_image_once():
     split = Split(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10))
     shuffled = list(data.batches(split, 4, generator=torch.Generator().manual_seed(0)))
     assert [len(labels) for _, labels in shuffled] == [4, 4, 2]
@@ -431,7 +441,7 @@ def test_batches_give_every_image_once():
 
 
 @pytest.mark.parametrize(
-    ("spec", "kind", "said"),
+    ("spec", "kind", "message"),
     [
         ("fashon-mnist", UsageError, "Did you mean fashion-mnist"),
         ("cifar10", UsageError, "write cifar10:FOLDER"),
@@ -443,8 +453,8 @@ def test_batches_give_every_image_once():
         ("digits:.", UsageError, r"Expected digits alone.* got digits:\."),
     ],
 )
-def test_a_wrong_name_says_what_was_expected(spec, kind, said):
-    with pytest.raises(kind, match=said):
+def test_a_wrong_data_set_name_is_answered_with_what_was_expected(spec, kind, message):
+    with pytest.raises(kind, match=message):
         data.load(spec)
 
 
@@ -458,19 +468,19 @@ def test_a_folder_with_one_class(tmp_path):
         data.load(str(make_folder(tmp_path, ("cat",))))
 
 
-@pytest.mark.parametrize("closed", ["fox", "cat/more"])
-def test_a_class_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch, closed):
+@pytest.mark.parametrize("unreadable", ["fox", "cat/more"])
+def test_a_class_folder_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch, unreadable):
     make_folder(tmp_path, ("cat", "dog", "fox"))
     make_image(tmp_path / "cat" / "more" / "0.png", (1, 2, 3))
-    scan = os.scandir
+    scandir = os.scandir
 
-    def refusing(place):  # tests may run as root, whom no permission stops
-        if os.fspath(place) == str(tmp_path / closed):
-            raise PermissionError(errno.EACCES, "Permission denied", str(place))
-        return scan(place)
+    def refuse(folder):  # tests may run as root, for whom permissions do not count
+        if os.fspath(folder) == str(tmp_path / unreadable):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(folder)
 
-    monkeypatch.setattr(os, "scandir", refusing)
-    with pytest.raises(DataError, match=rf"Permission denied: '{tmp_path / closed}'\): check its permissions"):
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=rf"Permission denied: '{tmp_path / unreadable}'\): check its permissions"):
         data.load(str(tmp_path))
 
 
@@ -487,13 +497,15 @@ def test_a_corrupt_image_is_named(tmp_path):
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG file of a few bytes that promises this size."""
+    """A PNG file of a few bytes whose header declares this size."""
     chunks = [
         (b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)),
         (b"IDAT", zlib.compress(b"")),
         (b"IEND", b""),
     ]
-    packed = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
+    packed = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
@@ -503,9 +515,9 @@ def test_an_image_that_promises_too_many_pixels_is_not_decoded(tmp_path):
         data.decode_image(tmp_path / "bomb.png", (1, 8, 8))
 
 
-def test_an_image_of_a_kind_that_runs_a_program_is_not_opened(tmp_path):
+def test_an_image_format_that_runs_a_program_is_not_opened(tmp_path):
     make_image(tmp_path / "page.eps", (1, 2, 3))
-    (tmp_path / "page.eps").rename(tmp_path / "page.png")  # Pillow would give this one to Ghostscript
+    (tmp_path / "page.eps").rename(tmp_path / "page.png")  # Pillow would hand an EPS file to Ghostscript
     with pytest.raises(DataError, match=r"page\.png.*of no known format"):
         data.decode_image(tmp_path / "page.png", (3, 8, 8))
 
@@ -529,26 +541,26 @@ def test_images_larger_than_memory():
         data.load("digits", image_size=10**8)
 
 
-def test_a_folder_in_the_place_of_a_picture(tmp_path):
+def test_a_folder_given_as_an_image_is_refused(tmp_path):
     with pytest.raises(DataError, match="is a folder: give the image files in it"):
         data.decode_image(tmp_path, (3, 8, 8))
 
 
-def test_a_picture_that_is_not_there_and_a_network_that_takes_none(tmp_path):
+def test_a_missing_image_and_an_input_of_5_channels_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"No file .*none\.png: check the path"):
         data.decode_image(tmp_path / "none.png", (3, 4, 4))
     with pytest.raises(DataError, match="1, 3 or 4 channels, but its input has 5"):
         data.decode_image(tmp_path / "none.png", (5, 4, 4))
 
 
-def test_a_training_part_that_is_missing(tmp_path):
+def test_a_missing_training_split_is_refused(tmp_path):
     make_folder(tmp_path / "val")
     make_folder(tmp_path / "test")
     with pytest.raises(DataError, match="got validation and test alone: add a train split"):
         data.load(str(tmp_path))
 
 
-def test_parts_without_a_folder_per_class(tmp_path):
+def test_splits_without_a_folder_per_class_are_refused(tmp_path):
     for part in ("train", "test"):
         make_image(tmp_path / part / "0.png", (1, 2, 3))
     with pytest.raises(DataError, match=r"No folder of images per class in .*put them in .*test/CLASS/"):
@@ -561,7 +573,7 @@ def test_a_folder_of_images_without_classes(tmp_path):
         data.load(str(tmp_path))
 
 
-def test_other_classes_in_a_part(tmp_path):
+def test_classes_that_the_training_split_lacks_are_refused(tmp_path):
     make_folder(tmp_path / "train")
     make_folder(tmp_path / "test", ("cat", "cow"))
     with pytest.raises(DataError, match="got cow too"):
@@ -587,7 +599,7 @@ def test_labels_out_of_range(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         (["a", "b"] * 3, "Expected whole numbers as labels in .*, but got string"),
         ([0.0, 1.0] * 3, "but got double: number the classes"),
@@ -597,9 +609,9 @@ def test_labels_out_of_range(tmp_path):
         ([0, None] * 3, "Some rows of .* have no image or no label"),
     ],
 )
-def test_labels_that_are_none(tmp_path, labels, said):
+def test_invalid_labels_are_refused(tmp_path, labels, message):
     write_parquet(tmp_path / "train-0.parquet", [encoded("L", (2, 2), 0)] * 6, labels)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         data.load(str(tmp_path))
 
 
@@ -610,7 +622,7 @@ def test_negative_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [
         ([{"bytes": None, "path": "0.png"}] * 8, "Some rows of .* have no image or no label"),
         ([{"bytes": b"no image", "path": None}] * 8, r"Cannot read the image in .*\(train\)"),
@@ -620,9 +632,9 @@ def test_negative_labels(tmp_path):
         ),
     ],
 )
-def test_images_that_are_none(tmp_path, images, said):
+def test_invalid_images_are_refused(tmp_path, images, message):
     write_parquet(tmp_path / "train-0.parquet", images, [0, 1] * (len(images) // 2))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         data.load(str(tmp_path))
 
 
@@ -637,21 +649,21 @@ def test_parquet_without_rows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "spec", "said"),
+    ("package", "spec", "message"),
     [
         ("sklearn.datasets", "digits", "The digits need scikit-learn"),
         ("pyarrow", "cifar10:.", "Parquet files need pyarrow"),
     ],
 )
-def test_a_missing_package_is_named_with_its_mend(tmp_path, monkeypatch, package, spec, said):
+def test_a_missing_package_is_named_with_its_install_command(tmp_path, monkeypatch, package, spec, message):
     (tmp_path / "train-0.parquet").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, package, None)  # how Python itself marks a module that cannot be imported
-    with pytest.raises(UsageError, match=rf"{said}.*pip install 'pretrim\[data\]'"):
+    monkeypatch.setitem(sys.modules, package, None)  # Python's own mark for a module that cannot be imported
+    with pytest.raises(UsageError, match=rf"{message}.*pip install 'pretrim\[data\]'"):
         data.load(spec)
 
 
-def test_images_and_labels_of_other_dimensions_or_numbers(tmp_path):
+def test_idx_files_with_mismatched_shapes_or_labels_are_refused(tmp_path):
     make_fashion(tmp_path)
     images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte.gz"
     labels.write_bytes(gzip.compress(images.read_bytes()))
@@ -692,12 +704,12 @@ def test_a_damaged_gzip_file(tmp_path, damage):
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
-        """Nothing."""
+        """Keep the test output free of request logs."""
 
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """A server with a small Fashion-MNIST, its sums in place of the real ones, and a machine without Debian's copy."""
+    """A server with a small Fashion-MNIST, with its checksums instead of the real ones and without Debian's copy."""
     folder = tmp_path / "server"
     folder.mkdir()
     sums = {}
@@ -721,15 +733,15 @@ def published(tmp_path, monkeypatch):
 
 
 def test_a_download_is_checked_kept_and_not_repeated(published, tmp_path):
-    said = []
-    found = data.load("fashion-mnist", announce=said.append)
-    assert len(said) == 1 and f"(30 MB) from {fashion_mnist.ADDRESS} to {tmp_path}" in said[0]
-    assert len(found.test) == 30 and "not the published" not in found.source
-    data.load("fashion-mnist", announce=said.append)
-    assert len(said) == 1
+    announcements = []
+    dataset = data.load("fashion-mnist", announce=announcements.append)
+    assert len(announcements) == 1 and f"(30 MB) from {fashion_mnist.ADDRESS} to {tmp_path}" in announcements[0]
+    assert len(dataset.test) == 30 and "not the published" not in dataset.source
+    data.load("fashion-mnist", announce=announcements.append)
+    assert len(announcements) == 1
 
 
-def test_a_download_of_other_bytes_is_not_kept(published, tmp_path):
+def test_a_download_with_a_wrong_checksum_is_not_kept(published, tmp_path):
     first = published / "train-images-idx3-ubyte.gz"
     first.write_bytes(gzip.compress(b"something else"))
     with pytest.raises(DataError, match=r"published checksum for train-images-idx3-ubyte\.gz"):
@@ -745,10 +757,10 @@ def test_a_download_that_is_not_found(published):
 
 def test_a_download_is_announced_and_leaves_nothing_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "ADDRESS", "http://127.0.0.1:9/")  # nothing listens on the discard port
-    said = []
+    announcements = []
     with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
-        fashion_mnist.download(tmp_path / "cache", said.append)
-    assert "downloading Fashion-MNIST" in said[0] and not list((tmp_path / "cache").iterdir())
+        fashion_mnist.download(tmp_path / "cache", announcements.append)
+    assert "downloading Fashion-MNIST" in announcements[0] and not list((tmp_path / "cache").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -763,28 +775,28 @@ def test_bad_options(name, value):
         data.load("digits", **{name: value})
 
 
-def test_importing_the_package_imports_no_optional_one():
+def test_importing_the_package_imports_no_optional_dependency():
     code = "import sys, pretrim.data; print([m for m in ('sklearn', 'pyarrow', 'torchvision') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_photos_are_turned_upright(tmp_path: Path, suffix: str) -> None:
-    """A phone that is held upright stores its picture lying, and says so (EXIF orientation 6: turn it clockwise)."""
+    """A phone held upright stores its photo sideways and records that (EXIF orientation 6: rotate it clockwise)."""
     upright = np.zeros((16, 8, 3), np.uint8)
-    upright[:4] = 255  # light above
+    upright[:4] = 255  # the top is white
     exif = Image.Exif()
     exif[0x0112] = 6
     file = tmp_path / f"photo.{suffix}"
     Image.fromarray(np.rot90(upright).copy()).save(file, exif=exif)
     assert size_of(file, "here") == (16, 8)
-    found = decode(file, "here", channels=3, size=None).astype(int)
-    assert found.shape == (16, 8, 3) and np.abs(found - upright).mean() < 16
+    decoded = decode(file, "here", channels=3, size=None).astype(int)
+    assert decoded.shape == (16, 8, 3) and np.abs(decoded - upright).mean() < 16
 
 
 @pytest.mark.parametrize("kind", ["empty", "unlabelled"])
-def test_a_part_without_classes_is_not_left_out_in_silence(tmp_path, kind):
-    """Else test images would be taken from the training part, beside a folder that is named test."""
+def test_a_split_without_classes_is_not_silently_ignored(tmp_path, kind):
+    """Otherwise test images would be drawn from the training split although a folder named test exists."""
     for name in ("cat", "dog"):
         save(tmp_path / "train" / name / "0.png", 10)
     (tmp_path / "Test").mkdir()
@@ -794,7 +806,7 @@ def test_a_part_without_classes_is_not_left_out_in_silence(tmp_path, kind):
         data.load(str(tmp_path))
 
 
-def test_a_part_without_masks_is_not_left_out_in_silence(tmp_path):
+def test_a_split_without_masks_is_not_silently_ignored(tmp_path):
     for part in ("train", "val"):
         save(tmp_path / part / "images" / "0.png", 10)
     save(tmp_path / "train" / "masks" / "0.png", 1)

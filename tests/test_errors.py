@@ -1,4 +1,4 @@
-"""What is left of a vendor's error: one line, with the operator and, where it says so, the line of the model."""
+"""Errors of converters are reduced to one line with the operator and, if it is known, the line of the model."""
 
 import pytest
 
@@ -18,7 +18,7 @@ No decomposition for it
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (MLIR, "ValueError: 'tfl.mul' op operands don't have broadcast-compatible shapes (eca.py, line 105)"),
         (EXPORTED, "ValueError (operator aten.adaptive_max_pool2d.default): No decomposition for it"),
@@ -27,6 +27,6 @@ No decomposition for it
     ],
     ids=["LiteRT's passes", "torch.export", "nothing", "plain"],
 )
-def test_one_line_says_what_a_converter_could_not_take(text: str, said: str) -> None:
+def test_the_error_of_a_converter_is_reduced_to_one_line(text: str, message: str) -> None:
     error = export_error("LiteRT", ValueError(text))
-    assert str(error) == f"LiteRT did not take the network ({said}). Another runtime may."
+    assert str(error) == f"LiteRT did not take the network ({message}). Another runtime may."

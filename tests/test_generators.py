@@ -1,4 +1,4 @@
-"""Features that become a signal, an image or a volume: their channels come first, however `forward` says so."""
+"""Features reshaped to a signal, an image or a volume: channels come first, however `forward` writes the shape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAYERS: dict[int, tuple[Any, Any, Any]] = {
 
 
 class Generator(nn.Module):
-    """A linear layer, its features as `WIDTH` maps, and what makes them larger."""
+    """A linear layer whose features are reshaped to `WIDTH` maps, and layers that enlarge them."""
 
     def __init__(self, dims: int, shape: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ SHAPES: dict[str, Callable[[Any, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dims", LAYERS)
-def test_features_become_maps_that_lose_channels_exactly(dims: int, shape: str) -> None:
+def test_features_reshaped_to_maps_are_slimmed_exactly(dims: int, shape: str) -> None:
     model = randomise(Generator(dims, SHAPES[shape]), 0)
     noise = torch.randn(2, 5, dtype=torch.float64)
     network = pretrim.analyze(model, noise)
@@ -61,7 +61,7 @@ def test_features_become_maps_that_lose_channels_exactly(dims: int, shape: str) 
 
 
 @pytest.mark.parametrize("dims", LAYERS)
-def test_a_width_that_is_written_in_forward_is_named(dims: int) -> None:
+def test_a_width_written_as_a_number_in_forward_is_reported(dims: int) -> None:
     network = pretrim.analyze(Generator(dims, lambda m, x: x.view(-1, 8, *m.sides)), torch.zeros(1, 5))
     frozen = network.frozen[0]
     assert (frozen.layer, frozen.filters) == ("linear", 8 * SIDE**dims)

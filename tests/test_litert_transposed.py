@@ -1,4 +1,4 @@
-"""Transposed convolutions are brought into a form that LiteRT takes; what it cannot take is refused in plain words."""
+"""Transposed convolutions are rewritten in a form that LiteRT accepts; unsupported ones are refused in plain words."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def as_trained(network: nn.Module) -> nn.Module:
-    """With statistics that are neither zero nor one."""
+    """The network with parameters and statistics that are neither zero nor one."""
     generator = torch.Generator().manual_seed(0)
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
@@ -40,7 +40,7 @@ def targets(network: nn.Module) -> str:
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("dims", LAYERS)
-def test_the_same_is_computed_without_norm_and_output_padding(dims: int, options: dict[str, Any]) -> None:
+def test_rewriting_removes_norm_and_output_padding_and_keeps_the_outputs(dims: int, options: dict[str, Any]) -> None:
     transposed, norm = LAYERS[dims]
     network = as_trained(nn.Sequential(transposed(4, 6, 3, **options), norm(6), nn.ReLU(), transposed(6, 2, 2)))
     images = torch.randn(1, 4, *(5, 4, 3)[:dims], generator=torch.Generator().manual_seed(0))
@@ -54,7 +54,7 @@ def test_the_same_is_computed_without_norm_and_output_padding(dims: int, options
     assert not any(map(any, padded))
 
 
-def test_a_norm_that_is_not_alone_stays() -> None:
+def test_a_norm_whose_input_is_also_read_elsewhere_stays() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -71,7 +71,7 @@ def test_a_norm_that_is_not_alone_stays() -> None:
         torch.testing.assert_close(plain(images), network(images))
 
 
-def test_a_network_without_any_is_itself() -> None:
+def test_a_network_without_transposed_convolutions_is_not_rewritten() -> None:
     network = nn.Conv2d(3, 4, 1)
     assert plain_transposed(network, torch.zeros(1, 3, 4, 4)) is network
 
@@ -86,26 +86,26 @@ def decoder(*layers: nn.Module) -> nn.Module:
 
 def test_litert_runs_a_decoder_in_int8(tmp_path: Path) -> None:
     up = (nn.ConvTranspose2d(8, 6, 3, 2, 1, output_padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 1))
-    made = export(decoder(*up), tmp_path / "model.tflite", "litert", images=IMAGES, calibration=IMAGES)
-    assert not made.proof["failed"]
+    artifact = export(decoder(*up), tmp_path / "model.tflite", "litert", images=IMAGES, calibration=IMAGES)
+    assert not artifact.proof["failed"]
 
 
 def test_what_litert_lacks_is_refused_in_plain_words(tmp_path: Path) -> None:
     network = decoder(nn.ConvTranspose2d(8, 2, 3, 2, 1, dilation=2))
-    said = "has no transposed convolution of this dilation or padding: use dilation 1, and padding 0"
-    with pytest.raises(ExportError, match=said):
+    message = "has no transposed convolution of this dilation or padding: use dilation 1, and padding 0"
+    with pytest.raises(ExportError, match=message):
         export(network, tmp_path / "model.tflite", "litert", images=IMAGES)
     assert list(tmp_path.iterdir()) == []
 
 
-class Shut(nn.Module):
-    """A squeeze that is zero for every image, as ReLU may leave it: its range is empty."""
+class ClosedGate(nn.Module):
+    """A squeeze whose output is zero for every image, as a ReLU may produce: its range is empty."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.squeeze, self.gate = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
         self.head = nn.Linear(8, 4)
-        nn.init.constant_(self.squeeze.bias, -9.0)  # type: ignore[arg-type]  # it has one
+        nn.init.constant_(self.squeeze.bias, -9.0)  # type: ignore[arg-type]  # the layer has a bias
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.first(images))
@@ -115,5 +115,5 @@ class Shut(nn.Module):
 
 def test_an_activation_that_is_always_zero_gets_a_range(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    made = export(Shut().eval(), tmp_path / "model.tflite", "litert", images=IMAGES, calibration=IMAGES)
-    assert not made.proof["failed"]
+    artifact = export(ClosedGate().eval(), tmp_path / "model.tflite", "litert", images=IMAGES, calibration=IMAGES)
+    assert not artifact.proof["failed"]

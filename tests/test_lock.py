@@ -1,4 +1,4 @@
-"""A run folder is one training's at a time: whoever comes second is told, and a stale lock stops nobody."""
+"""A run folder belongs to one training at a time: a second one is refused, and a stale lock blocks nobody."""
 
 import multiprocessing
 import os
@@ -25,14 +25,14 @@ RUNNING = (
 )
 
 
-@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}], ids=str)
-def test_a_live_training_keeps_its_folder(tmp_path: Path, how: dict[str, bool]) -> None:
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}], ids=str)
+def test_a_live_training_keeps_its_folder(tmp_path: Path, options: dict[str, bool]) -> None:
     run = tmp_path / "run"
     with output_folder(run):
         (run / STATE).write_bytes(b"mine")
-        for second in (lambda: prepare_output(run, **how), lambda: output_folder(run, **how).__enter__()):
+        for attempt in (lambda: prepare_output(run, **options), lambda: output_folder(run, **options).__enter__()):
             with pytest.raises(CheckpointError, match=RUNNING):
-                second()
+                attempt()
         with pytest.raises(CheckpointError, match=RUNNING):
             save(slim_of(net()), run, overwrite=True)
         with pytest.raises(CheckpointError, match=RUNNING):
@@ -43,8 +43,8 @@ def test_a_live_training_keeps_its_folder(tmp_path: Path, how: dict[str, bool]) 
         prepare_output(run)
 
 
-def test_a_folder_that_another_one_finished_meanwhile_is_not_taken(tmp_path: Path) -> None:
-    """Both were started when there was no folder, and the second was slow to analyse its network."""
+def test_a_run_that_another_training_finished_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    """Both trainings start while there is no folder, and the second is slow to analyse its network."""
     run = prepare_output(tmp_path / "run")
     with output_folder(run):
         (run / RECORD).write_text("theirs")
@@ -56,16 +56,16 @@ def test_a_folder_that_another_one_finished_meanwhile_is_not_taken(tmp_path: Pat
     assert [entry.name for entry in run.iterdir()] == [RECORD]
 
 
-def test_nothing_stays_of_a_training_that_wrote_nothing(tmp_path: Path) -> None:
+def test_a_training_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "new" / "run"):
         1 / 0  # noqa: B018
     assert not (tmp_path / "new" / "run").exists()
 
 
 @pytest.mark.parametrize("owner", [f"{machine()}:999999999:dead", "", "nonsense", "a:b:c"])
-def test_a_lock_of_nobody_is_in_no_ones_way(tmp_path: Path, owner: str) -> None:
+def test_a_stale_lock_blocks_nobody(tmp_path: Path, owner: str) -> None:
     (tmp_path / LOCK).write_text(owner)
-    if not owner:  # of a process that was killed as it created it
+    if not owner:  # left by a process that was killed while creating it
         assert holder(tmp_path) == "a process that starts at this moment"
         os.utime(tmp_path / LOCK, times=(0, time.time() - locks.GRACE_S - 1))
     with locked(tmp_path, tmp_path) as lock:
@@ -82,14 +82,14 @@ def test_a_lock_of_another_machine_is_respected_while_it_is_touched(tmp_path: Pa
         pass
 
 
-def test_a_training_that_stood_still_sees_that_it_lost_its_folder(
+def test_a_training_that_was_suspended_notices_that_it_lost_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "BEAT_S", 60.0)
     with locked(tmp_path, tmp_path) as first:
         os.utime(tmp_path / LOCK, times=(0, time.time() - locks.GRACE_S - 1))
         with locked(tmp_path, tmp_path) as second:
-            first.check()  # it does not know yet
+            first.check()  # it has not noticed yet
             assert not first.beat() and second.beat()
             with pytest.raises(CheckpointError, match=r"took .* over, as this one stalled"):
                 first.check()
@@ -98,27 +98,27 @@ def test_a_training_that_stood_still_sees_that_it_lost_its_folder(
 
 
 def contend(folder: Path, seconds: float) -> None:
-    """Take the lock again and again, and write and read a file that only its holder may touch."""
-    end, mine = time.monotonic() + seconds, str(os.getpid())
+    """Take the lock repeatedly, and write and read a file that only its holder may touch."""
+    end, process_id = time.monotonic() + seconds, str(os.getpid())
     while time.monotonic() < end:
         try:
             with locked(folder, folder):
-                (folder / "holder").write_text(mine)
+                (folder / "holder").write_text(process_id)
                 time.sleep(0.001)
-                assert (folder / "holder").read_text() == mine
+                assert (folder / "holder").read_text() == process_id
         except CheckpointError:
             pass
 
 
-@pytest.mark.filterwarnings("ignore:os.fork")  # of JAX, where another test of this process loaded it
-def test_of_many_processes_one_has_the_lock(tmp_path: Path) -> None:
-    """Stale locks lie in the way, and several take them over at the same moment."""
+@pytest.mark.filterwarnings("ignore:os.fork")  # JAX warns of it if another test of this process has imported it
+def test_only_one_of_many_processes_holds_the_lock(tmp_path: Path) -> None:
+    """A killed process may leave a stale lock, which several others then try to take over at once."""
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=contend, args=(tmp_path, 1.5)) for _ in range(4)]
     for worker in workers:
         worker.start()
     time.sleep(0.5)
-    workers[0].kill()  # perhaps as it holds the lock
+    workers[0].kill()  # perhaps while it holds the lock
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers[1:]] == [0, 0, 0]
@@ -150,7 +150,7 @@ def test_kill_9_frees_the_folder_at_once(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_lock(tmp_path: Path) -> None:
-    """The file is made, and what is written into it is refused: whoever comes next is not kept waiting."""
+    """The lock file is created but writing to it fails; the next training must not have to wait."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:

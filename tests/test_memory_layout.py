@@ -1,4 +1,4 @@
-"""A forward with `x.view(...)` does not run with the channels last: such a network is trained in the usual layout."""
+"""A `forward` with `x.view(...)` does not run with channels last: such a network is trained in the default layout."""
 
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,14 @@ def digits() -> DataSet:
 
 
 @pytest.mark.parametrize("views", [True, False])
-def test_the_layout_is_one_that_the_network_runs_in(views: bool, digits: DataSet) -> None:
+def test_training_uses_a_layout_that_the_network_runs_in(views: bool, digits: DataSet) -> None:
     training = train(Net(views), digits, RECIPE, execution=Execution(device="cpu", precision="float32"))
     assert training.execution.channels_last is not views
     with_bfloat16 = train(Net(views), digits, RECIPE, execution=Execution(device="cpu", precision="bfloat16"))
     assert with_bfloat16.execution.channels_last is not views
 
 
-def test_the_teacher_has_to_run_in_it_too(digits: DataSet) -> None:
+def test_the_teacher_has_to_run_in_the_layout_too(digits: DataSet) -> None:
     for student, teacher in ((True, False), (False, True)):
         training = train(
             Net(student),
@@ -71,13 +71,13 @@ def test_the_teacher_has_to_run_in_it_too(digits: DataSet) -> None:
         assert training.execution.channels_last is False
 
 
-def test_a_layout_that_was_asked_for_is_not_changed(digits: DataSet) -> None:
+def test_a_requested_layout_is_not_changed(digits: DataSet) -> None:
     with pytest.raises(ModelError, match=r"view size is not compatible .*test_memory_layout.py"):
         train(Net(True), digits, RECIPE, execution=Execution("cpu", channels_last=True))
 
 
 @pytest.mark.parametrize("views", [True, False])
-def test_looking_changes_nothing(views: bool) -> None:
+def test_checking_the_layout_changes_nothing(views: bool) -> None:
     model = Net(views).eval()
     model.norm.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -90,7 +90,7 @@ def test_looking_changes_nothing(views: bool) -> None:
     assert (model.training, model.norm.training) == (False, True)
 
 
-def test_a_network_that_does_not_run_at_all_is_told_by_its_own_error(digits: DataSet) -> None:
+def test_a_network_that_does_not_run_at_all_fails_with_its_own_error(digits: DataSet) -> None:
     class Broken(Net):
         def forward(self, x: Tensor) -> Tensor:
             raise ValueError("no luck today")
@@ -102,27 +102,29 @@ def test_a_network_that_does_not_run_at_all_is_told_by_its_own_error(digits: Dat
 
 
 @pytest.mark.parametrize("pinned", [{}, {"layout": "contiguous"}], ids=["open", "pinned"])
-def test_a_run_and_a_sweep_of_such_a_network(pinned: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_and_a_sweep_of_a_network_with_view(pinned: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "net.py"
     file.write_text(SOURCE)
-    how: dict[str, Any] = {"data": "digits", "input": (1, 8, 8), "epochs": 1, "max_images": 200, "batch_size": 32}
-    run = pretrim.compress(f"{file}:build", params="0.5x", output=tmp_path / "run", **how, **pinned)
+    options: dict[str, Any] = {"data": "digits", "input": (1, 8, 8), "epochs": 1, "max_images": 200, "batch_size": 32}
+    run = pretrim.compress(f"{file}:build", params="0.5x", output=tmp_path / "run", **options, **pinned)
     assert run.accuracy is not None and run.model.dim == run.model.a.out_channels < 16
     study = pretrim.sweep(
-        f"{file}:build", keep=[0.5], modes="balanced,uniform", output=tmp_path / "study", **how, **pinned
+        f"{file}:build", keep=[0.5], modes="balanced,uniform", output=tmp_path / "study", **options, **pinned
     )
     assert {trial.state for trial in study.trials} == {"done"}
 
 
 @pytest.mark.parametrize("int8", [False, True], ids=["float32", "int8"])
-def test_litert_which_has_the_channels_last_takes_it_as_it_takes_flatten(int8: bool, tmp_path: Path) -> None:
-    """Of one colour both layouts are the same; of three the converter's images have the channels last."""
+def test_the_litert_export_of_view_equals_that_of_flatten(int8: bool, tmp_path: Path) -> None:
+    """With one channel both layouts are the same, so these images have three, which the converter puts last."""
     torch.manual_seed(0)
     views, flattens = Net(True, colours=3).eval(), Net(False, colours=3).eval()
     flattens.load_state_dict(views.state_dict())
     images = torch.rand(8, 3, 8, 8)
-    how: dict[str, Any] = {"images": images} | ({"calibration": images} if int8 else {})
-    found = [export(network, tmp_path / f"{network.views}.tflite", "litert", **how) for network in (views, flattens)]
-    assert not any(artifact.proof["failed"] for artifact in found)
-    assert found[0].file_bytes == found[1].file_bytes
-    assert found[0].path.read_bytes() == found[1].path.read_bytes()
+    options: dict[str, Any] = {"images": images} | ({"calibration": images} if int8 else {})
+    artifacts = [
+        export(network, tmp_path / f"{network.views}.tflite", "litert", **options) for network in (views, flattens)
+    ]
+    assert not any(artifact.proof["failed"] for artifact in artifacts)
+    assert artifacts[0].file_bytes == artifacts[1].file_bytes
+    assert artifacts[0].path.read_bytes() == artifacts[1].path.read_bytes()

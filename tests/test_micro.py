@@ -1,4 +1,4 @@
-"""What surrounds a model on a microcontroller: sources in C++, the check against a board, Ethos-U estimates."""
+"""Around a model on a microcontroller: C++ sources, the check against a board, and Ethos-U estimates."""
 
 import re
 import shutil
@@ -24,8 +24,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return export(small(), path, "litert", images=images(9), calibration=images(30, seed=2))
 
 
-def test_the_array_is_the_model(artifact: Artifact, tmp_path: Path) -> None:
-    """Compiled, linked and written out again by a C++ program, where there is a compiler."""
+def test_the_array_in_the_sources_is_the_model(artifact: Artifact, tmp_path: Path) -> None:
+    """If there is a compiler, a C++ program is built that writes the array out again."""
     folder = tmp_path / "sources"
     files = write_sources(artifact, folder, arena_bytes=10_000)
     assert [file.name for file in files] == ["model_data.h", "model_data.cc", "main.cc"]
@@ -49,7 +49,7 @@ def test_the_array_is_the_model(artifact: Artifact, tmp_path: Path) -> None:
     assert subprocess.run([tmp_path / "dump"], capture_output=True).stdout == artifact.path.read_bytes()
 
 
-def test_sources_of_what_is_no_tflite(artifact: Artifact, tmp_path: Path) -> None:
+def test_sources_need_a_tflite_file_and_a_folder(artifact: Artifact, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"Expected a \.tflite for C\+\+ sources"):
         write_sources(replace(artifact, runtime="onnx"), tmp_path, 1)
     (tmp_path / "file").write_text("")
@@ -57,11 +57,11 @@ def test_sources_of_what_is_no_tflite(artifact: Artifact, tmp_path: Path) -> Non
         write_sources(artifact, tmp_path / "file", 1)
 
 
-def test_a_board_that_has_room_and_one_that_has_not(artifact: Artifact) -> None:
-    found = check(artifact, board("nrf52840"))
-    assert (found["verified"], found["problems"], found["ethos_u"]) == (True, [], None)
-    assert found["flash_bytes"] == artifact.file_bytes + found["runtime_flash_bytes"]
-    assert found["largest_difference"] <= 1
+def test_a_board_with_enough_memory_and_one_without(artifact: Artifact) -> None:
+    report = check(artifact, board("nrf52840"))
+    assert (report["verified"], report["problems"], report["ethos_u"]) == (True, [], None)
+    assert report["flash_bytes"] == artifact.file_bytes + report["runtime_flash_bytes"]
+    assert report["largest_difference"] <= 1
     tiny = replace(board("nrf52840"), ram_bytes=4096, flash_bytes=50_000)
     problems = check(artifact, tiny)["problems"]
     assert len(problems) == 2 and "bytes of flash, of 50,000" in problems[0] and "of RAM, of 4,096" in problems[1]
@@ -70,37 +70,37 @@ def test_a_board_that_has_room_and_one_that_has_not(artifact: Artifact) -> None:
 
 
 def test_a_file_is_compared_with_the_limits_of_its_plan_and_not_with_the_whole_board(artifact: Artifact) -> None:
-    """It fits the board many times over, and is refused all the same: the rest is the application's."""
+    """The file would fit the board many times over, but is refused: the rest belongs to the application."""
     board_arena = check(artifact, board("nrf52840"))["arena_bytes"]
     limits = {"artifact_bytes": artifact.file_bytes - 1, "arena_bytes": board_arena}
-    found = check(artifact, board("nrf52840"), limits)
-    assert found["problems"] == [
+    report = check(artifact, board("nrf52840"), limits)
+    assert report["problems"] == [
         f"its file takes {artifact.file_bytes:,} bytes, more than the limit of {artifact.file_bytes - 1:,}"
     ]
     with pytest.raises(PretrimError, match=r"model.tflite does not fit nrf52840: its file takes"):
-        check_board({**artifact.to_json(), "path": str(artifact.path), "board": found})
-    rows = dict(board_rows(found))
+        check_board({**artifact.to_json(), "path": str(artifact.path), "board": report})
+    rows = dict(board_rows(report))
     assert rows["file against its limit"].startswith("too large") and rows["arena against its limit"].startswith("fits")
 
 
-def test_limits_are_those_of_the_plan_where_it_was_made_for_this_board() -> None:
-    """A share is of the plan's dense network; of the target's limit and the plan's the smaller one counts."""
+def test_limits_of_a_plan_apply_if_it_was_made_for_this_board() -> None:
+    """A share refers to the plan's dense network; the smaller of the target's and the plan's limits applies."""
     target = find_target(TargetOptions(device="nrf52840"), {}, Search(), exports=False)
     dense = {"artifact_bytes": 40_000, "arena_bytes": 20_000}
     plan = {"device": {"name": "nrf52840", "dense": dense}, "limits": {"arena_bytes": "0.5x", "macs": "0.5x"}}
-    own = board("nrf52840").limits()
-    assert limits_in_bytes(target, plan) == {**own, "arena_bytes": 10_000}
-    assert limits_in_bytes(target, {**plan, "device": {"name": "rp2040", "dense": dense}}) == own
-    assert limits_in_bytes(target, None) == own
+    board_limits = board("nrf52840").limits()
+    assert limits_in_bytes(target, plan) == {**board_limits, "arena_bytes": 10_000}
+    assert limits_in_bytes(target, {**plan, "device": {"name": "rp2040", "dense": dense}}) == board_limits
+    assert limits_in_bytes(target, None) == board_limits
 
 
 def test_vela(artifact: Artifact, tmp_path: Path) -> None:
-    small_one = vela.estimate(artifact.path, "ethos-u55-32", 5e8)
-    large_one = vela.estimate(artifact.path, "ethos-u55-256", 5e8)
-    assert large_one.cycles < small_one.cycles  # eight times the multipliers
-    assert small_one.seconds == pytest.approx(small_one.cycles / 5e8)
-    assert small_one.cpu_operators == 0 and 0 < small_one.sram_bytes < 100_000
-    assert vela.estimate(artifact.path, "ethos-u55-32", 5e8) == small_one
+    small_estimate = vela.estimate(artifact.path, "ethos-u55-32", 5e8)
+    large_estimate = vela.estimate(artifact.path, "ethos-u55-256", 5e8)
+    assert large_estimate.cycles < small_estimate.cycles  # eight times the multipliers
+    assert small_estimate.seconds == pytest.approx(small_estimate.cycles / 5e8)
+    assert small_estimate.cpu_operators == 0 and 0 < small_estimate.sram_bytes < 100_000
+    assert vela.estimate(artifact.path, "ethos-u55-32", 5e8) == small_estimate
     assert check(artifact, board("grove-vision-ai-v2"))["ethos_u"]["configuration"] == "ethos-u55-64"
     with pytest.raises(UsageError, match="Expected a configuration such as ethos-u55-128, but got '--help'"):
         vela.estimate(artifact.path, "--help", 1.0)

@@ -1,4 +1,4 @@
-"""Layers kept by name: whatever the mode, what was asked for is kept, the limit holds, and a wrong name is one line."""
+"""Layers kept by name: in every mode they keep their filters and the limit holds; a wrong name is a one-line error."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ def test_frozen_layers_keep_all_filters_and_others_their_minimum(
     assert plan.slim["macs"] <= 0.5 * plan.dense["macs"]
 
 
-def test_a_plan_keeps_what_was_asked_for_in_its_record(resnet20: tuple[nn.Module, Network]) -> None:
+def test_a_plan_records_frozen_layers_and_minimum_widths(resnet20: tuple[nn.Module, Network]) -> None:
     plan = resnet20[1].plan(macs="0.5x", freeze=["stem"], min_width={"stages.1": 20})
     assert Plan.from_json(plan.to_json()).to_json() == plan.to_json()
     assert plan.options["freeze"] == ["stem"] and plan.options["min_width"] == {"stages.1": 20}
 
 
-def test_the_largest_minimum_counts(resnet20: tuple[nn.Module, Network]) -> None:
+def test_the_largest_minimum_width_applies(resnet20: tuple[nn.Module, Network]) -> None:
     network = resnet20[1]
     plan = network.plan(macs="0.2x", round_to=1, min_width={"*": 6, "stages.0.0.conv1": 12, "stages.0": 9})
-    least = {group.name: group.kept for group in plan.groups}
-    assert least["stages.0.0.conv1"] >= 12 and least["stages.0.1.conv1"] >= 9 and min(least.values()) >= 6
+    kept = {group.name: group.kept for group in plan.groups}
+    assert kept["stages.0.0.conv1"] >= 12 and kept["stages.0.1.conv1"] >= 9 and min(kept.values()) >= 6
 
 
-def test_freezing_everything_meets_no_limit(resnet20: tuple[nn.Module, Network]) -> None:
+def test_freezing_every_layer_meets_no_limit(resnet20: tuple[nn.Module, Network]) -> None:
     with pytest.raises(InfeasibleBudget, match="freeze fewer layers"):
         resnet20[1].plan(macs="0.5x", freeze=["*"])
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("options", "message"),
     [
         ({"freeze": ["stagse"]}, "No layer is named by freeze 'stagse': did you mean stages?"),
         ({"freeze": [3]}, "Expected freeze to be a list of names of layers"),
@@ -71,9 +71,11 @@ def test_freezing_everything_meets_no_limit(resnet20: tuple[nn.Module, Network])
         ({"min_width": {"stem": 1.5}}, "Expected min_width of stem to be a whole number"),
     ],
 )
-def test_a_wrong_wish_is_one_line(resnet20: tuple[nn.Module, Network], wish: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError, match=said.replace("?", r"\?")):
-        resnet20[1].plan(macs="0.5x", **wish)
+def test_a_wrong_layer_or_minimum_width_is_refused_in_one_line(
+    resnet20: tuple[nn.Module, Network], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message.replace("?", r"\?")):
+        resnet20[1].plan(macs="0.5x", **options)
 
 
 def test_the_profile_shows_frozen_layers_with_their_reason(resnet20: tuple[nn.Module, Network]) -> None:
@@ -92,15 +94,15 @@ def test_the_command_line_reads_numbers_and_patterns() -> None:
             read_widths([wrong])
 
 
-def test_plan_compress_and_sweep_ask_alike() -> None:
+def test_plan_and_sweep_pass_on_the_same_options() -> None:
     search = Search(freeze=("stem",), min_width={"stages.1": 20}).options()
-    asked = StudyOptions(sweep=SweepOptions(freeze=("stem",), min_width={"stages.1": 20}))
-    trial = next(spec for spec in _specs(asked) if spec.mode == "balanced")
+    study = StudyOptions(sweep=SweepOptions(freeze=("stem",), min_width={"stages.1": 20}))
+    trial = next(spec for spec in _specs(study) if spec.mode == "balanced")
     assert (trial.options().freeze, trial.options().min_width) == (search.freeze, search.min_width)
     assert TrialSpec.from_json(trial.to_json()) == trial and "freeze stem, min_width stages.1=20" in trial.name
 
 
-def test_a_trial_without_wishes_has_the_key_it_always_had() -> None:
+def test_a_trial_without_frozen_layers_has_no_new_entries_in_its_key() -> None:
     assert "freeze" not in TrialSpec("macs", 0.5, "macs").to_json()
     assert TrialSpec("macs", 0.5, "macs").options().min_width == Options().min_width
 
@@ -123,14 +125,14 @@ def test_a_frozen_layer_names_the_line_of_the_users_code() -> None:
     assert frozen["a"].source_line == f"test_named_layers.py:{number}"
 
 
-def test_no_line_is_named_where_torch_alone_runs() -> None:
-    """The code that called `analyze` is not the reason."""
+def test_no_line_is_named_for_code_inside_torch() -> None:
+    """The line that called `analyze` must not be named as the reason."""
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(2), nn.AdaptiveMaxPool1d(3), nn.LPPool1d(2, 3))
     network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
     assert all(not f.source_line for f in network.frozen)
 
 
-def test_widths_stay_within_the_patterns_at_random() -> None:
+def test_randomly_frozen_layers_keep_all_filters() -> None:
     random = np.random.default_rng(0)
     model = BUILTIN["mobilenetv2"](num_classes=10)
     network = pretrim.analyze(model, torch.zeros(1, 3, 32, 32))

@@ -1,4 +1,4 @@
-"""The notebooks of examples/ run as they are, and show what they say."""
+"""The notebooks of examples/ run as they are and show the expected output."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SHOWN = {
     "own_network.ipynb": ["Channel groups", "Filters kept", "test accuracy"],
     "trade_off.ipynb": ["uniform", "on validation images"],
 }
-"""What the outputs hold"""
+"""Texts that the outputs of each notebook contain"""
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.ipynb")))
 def test_a_notebook_runs(name: str, tmp_path: Path) -> None:
-    book = nbformat.read(EXAMPLES / name, as_version=4)
-    assert all(not cell.get("outputs") for cell in book.cells)  # none that nobody ran today
-    place = {"metadata": {"path": tmp_path}}
-    done = NotebookClient(book, timeout=600, kernel_name="python3", resources=place).execute()
-    shown = str([cell.get("outputs") for cell in done.cells])
-    assert all(words in shown for words in SHOWN[name])
-    nbformat.write(done, tmp_path / name)
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells)  # committed notebooks hold no outputs
+    resources = {"metadata": {"path": tmp_path}}
+    executed = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    outputs = str([cell.get("outputs") for cell in executed.cells])
+    assert all(words in outputs for words in SHOWN[name])
+    nbformat.write(executed, tmp_path / name)

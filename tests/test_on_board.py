@@ -1,4 +1,4 @@
-"""What is said of a board: its own flash, RAM, time and energy, never those of this machine."""
+"""Figures reported for a board: its own flash, RAM, time and energy, never those of this machine."""
 
 from __future__ import annotations
 
@@ -40,12 +40,23 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> str:
 # ---------------------------------------------------------------------------------------- a limit on a board's time
 
 
-def test_a_time_on_a_board_is_a_limit(call: Call, net: str) -> None:
-    """By the model of the core and the runtime that was named; the record has all that it holds for."""
-    ask = ("plan", net, "--input", "3x32x32", "--device", "stm32h743", "--latency", "0.5x", "--runtime", "st-edge-ai")
-    code, out, said = call(*ask, "--json")
-    assert code == 0, said
-    device = json.loads(out)["device"]
+def test_a_latency_limit_on_a_board(call: Call, net: str) -> None:
+    """The latency is predicted for the board's core and the named runtime, and the record states all its conditions."""
+    command = (
+        "plan",
+        net,
+        "--input",
+        "3x32x32",
+        "--device",
+        "stm32h743",
+        "--latency",
+        "0.5x",
+        "--runtime",
+        "st-edge-ai",
+    )
+    code, output, errors = call(*command, "--json")
+    assert code == 0, errors
+    device = json.loads(output)["device"]
     (time,) = device["times"]
     assert (time["machine"], time["runtime"], time["data_type"], time["threads"], time["source"]) == (
         "stm32h743",
@@ -57,21 +68,25 @@ def test_a_time_on_a_board_is_a_limit(call: Call, net: str) -> None:
     assert time["slim_ns"] == device["slim"]["latency_ns"] <= 0.5 * device["dense"]["latency_ns"]
     low, high = time["slim_range_ns"]
     assert low < time["slim_ns"] < high and time["networks"] == 21
-    code, out, _ = call(*ask)
-    assert code == 0 and re.search(r"latency, st-edge-ai 8.1, int8 +[\d.]+ ms \([\d.]+ to [\d.]+\)", out)
-    assert "Cortex-M7, 480 MHz), X-CUBE-AI 8.1, int8, one core: fitted on 21 networks" in out
+    code, output, _ = call(*command)
+    assert code == 0 and re.search(r"latency, st-edge-ai 8.1, int8 +[\d.]+ ms \([\d.]+ to [\d.]+\)", output)
+    assert "Cortex-M7, 480 MHz), X-CUBE-AI 8.1, int8, one core: fitted on 21 networks" in output
 
 
-def test_the_same_from_python() -> None:
+def test_a_latency_limit_on_a_board_from_python() -> None:
     model = small()
     network = pretrim.analyze(model, torch.zeros(1, *SHAPE))
     time = board_time(network, board("stm32h743"), "st-edge-ai")
     dense = int(time.cost(network.dense))
-    made = pretrim.plan(network, device="stm32h743", runtime="st-edge-ai", latency=f"{dense // 2}ns")
-    assert made.device is not None and int(time.cost(made.widths)) <= dense // 2
-    assert made.device["slim"]["latency_ns"] == int(time.cost(made.widths))
-    whole = pretrim.plan(network, device="stm32h743", runtime="st-edge-ai", latency="1s")
-    assert whole.slim == whole.dense and whole.device is not None and len(whole.device["times"]) == 1
+    plan = pretrim.plan(network, device="stm32h743", runtime="st-edge-ai", latency=f"{dense // 2}ns")
+    assert plan.device is not None and int(time.cost(plan.widths)) <= dense // 2
+    assert plan.device["slim"]["latency_ns"] == int(time.cost(plan.widths))
+    unconstrained = pretrim.plan(network, device="stm32h743", runtime="st-edge-ai", latency="1s")
+    assert (
+        unconstrained.slim == unconstrained.dense
+        and unconstrained.device is not None
+        and len(unconstrained.device["times"]) == 1
+    )
     with pytest.raises(UsageError, match="runtime needs a device"):
         pretrim.plan(network, runtime="st-edge-ai", macs="0.5x")
     with pytest.raises(UsageError, match="A latency of raspberry-pi-4 is measured, and none was given"):
@@ -102,63 +117,65 @@ def test_the_same_from_python() -> None:
         (("--macs", "0.5x", "--runtime", "st-edge-ai"), r"--runtime says whose latency counts"),
     ],
 )
-def test_a_wrong_combination_is_one_line(call: Call, net: str, options: tuple[str, ...], message: str) -> None:
-    code, out, said = call("plan", net, "--input", "3x32x32", *options)
-    assert (code, out, said.count("\n")) == (2, "", 1)
-    assert re.match(f"error: .*{message}", said), said
+def test_a_wrong_combination_is_refused_in_one_line(
+    call: Call, net: str, options: tuple[str, ...], message: str
+) -> None:
+    code, output, errors = call("plan", net, "--input", "3x32x32", *options)
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert re.match(f"error: .*{message}", errors), errors
 
 
-# ---------------------------------------------------------------------------------------- one answer a question
+# ---------------------------------------------------------------------------------------- one figure each
 
 
-def test_one_figure_of_flash_and_one_of_ram(call: Call, net: str) -> None:
-    """What the board sees comes first; the formulas of weights and activations are not shown beside it."""
-    code, out, _ = call("plan", net, "--input", "3x32x32", "--device", "stm32f407", "--macs", "0.5x")
+def test_flash_and_ram_are_shown_once(call: Call, net: str) -> None:
+    """The board's figures come first; those computed from weights and activations are not shown in addition."""
+    code, output, _ = call("plan", net, "--input", "3x32x32", "--device", "stm32f407", "--macs", "0.5x")
     assert code == 0
-    assert [out.count(word) for word in ("in flash", "(flash)", "in RAM", "(RAM)")] == [1, 0, 1, 0]
-    assert out.startswith("On stm32f407, int8, predicted")
-    code, out, _ = call("plan", net, "--input", "3x32x32", "--macs", "0.5x")
-    assert code == 0 and "(flash)" in out and "(RAM)" in out and "On " not in out
+    assert [output.count(word) for word in ("in flash", "(flash)", "in RAM", "(RAM)")] == [1, 0, 1, 0]
+    assert output.startswith("On stm32f407, int8, predicted")
+    code, output, _ = call("plan", net, "--input", "3x32x32", "--macs", "0.5x")
+    assert code == 0 and "(flash)" in output and "(RAM)" in output and "On " not in output
 
 
 @pytest.mark.parametrize("limit", ["0.5x", "20KiB", "20000"])
-def test_a_limit_on_the_arena_however_it_is_written(call: Call, net: str, limit: str) -> None:
-    ask = ("plan", net, "--input", "3x32x32", "--device", "stm32f407", "--at-most", f"arena_bytes={limit}")
-    code, out, said = call(*ask)
-    assert code == 0, said
-    assert re.search(r"tensor arena in RAM .* (fits|within 1 % of the limit)", out)
+def test_every_notation_of_a_limit_on_the_arena(call: Call, net: str, limit: str) -> None:
+    command = ("plan", net, "--input", "3x32x32", "--device", "stm32f407", "--at-most", f"arena_bytes={limit}")
+    code, output, errors = call(*command)
+    assert code == 0, errors
+    assert re.search(r"tensor arena in RAM .* (fits|within 1 % of it)", output)
 
 
 # ---------------------------------------------------------------------------------------- RAM of a 32-bit chip
 
 
 def test_a_plan_for_a_board_has_the_arena_of_a_32_bit_chip(call: Call, net: str, tmp_path: Path) -> None:
-    """CMSIS-NN's memory counted on a Cortex-M, not on an ESP32, where that is said; a saved plan is counted alike."""
-    shape = torch.zeros(1, *SHAPE)
-    network = pretrim.analyze(small(), shape)
+    """CMSIS-NN's scratch memory is counted on a Cortex-M; on an ESP32 the text says that ESP-NN's is not."""
+    image = torch.zeros(1, *SHAPE)
+    network = pretrim.analyze(small(), image)
     for name, kernels in (("nrf52840", "cmsis-nn"), ("esp32-s3", "reference")):
-        made = pretrim.plan(network, device=name, macs="0.5x")
-        assert made.device is not None
-        arena = made.device["slim"]["arena_bytes"]
-        assert arena == int(arena_cost(network, "int8", pointer_bytes=4, kernels=kernels)(made.widths))  # type: ignore[arg-type]
-        assert arena < int(arena_cost(network, "int8", kernels=kernels)(made.widths))  # type: ignore[arg-type]
-        assert ("without the memory that ESP-NN" in made.device["arena_text"]) == (name == "esp32-s3")
+        plan = pretrim.plan(network, device=name, macs="0.5x")
+        assert plan.device is not None
+        arena = plan.device["slim"]["arena_bytes"]
+        assert arena == int(arena_cost(network, "int8", pointer_bytes=4, kernels=kernels)(plan.widths))  # type: ignore[arg-type]
+        assert arena < int(arena_cost(network, "int8", kernels=kernels)(plan.widths))  # type: ignore[arg-type]
+        assert ("without the memory that ESP-NN" in plan.device["arena_text"]) == (name == "esp32-s3")
 
 
-def test_a_plan_that_is_read_again_has_the_same_figures() -> None:
+def test_checking_a_plan_reproduces_its_figures() -> None:
     from pretrim.jobs.plan import check_plan
     from pretrim.models.dense import open_model
 
     model = small()
     dense = open_model(model, SHAPE, None)
-    made = pretrim.plan(dense.network, device="stm32h743", runtime="st-edge-ai", latency="0.5x")
-    again = check_plan(made, dense)
-    assert again.device == made.device
+    plan = pretrim.plan(dense.network, device="stm32h743", runtime="st-edge-ai", latency="0.5x")
+    checked = check_plan(plan, dense)
+    assert checked.device == plan.device
     with_three_times = pretrim.plan(dense.network, device="stm32h743", macs="0.5x")
     assert check_plan(with_three_times, dense).device == with_three_times.device
 
 
-def test_what_kernels_a_board_has() -> None:
+def test_kernels_of_boards_and_runtimes() -> None:
     assert kernels_of(board("stm32h743")) == "cmsis-nn" == kernels_of(board("rp2040"), "hale")
     assert kernels_of(board("stm32h743"), "tflm-reference 713b6ed") == "reference"
     assert kernels_of(board("esp32")) == kernels_of(board("grove-vision-ai-v2")) == "reference"
@@ -166,7 +183,7 @@ def test_what_kernels_a_board_has() -> None:
 
 
 def test_scratch_memory_goes_where_the_plan_in_the_file_leaves_room() -> None:
-    """The activations stay where the file has them: never below the planned head, never above both together."""
+    """The activations keep their offsets from the file: the head is never below the planned one, nor above both."""
     network = pretrim.analyze(small(), torch.zeros(1, *SHAPE))
     plain = arena_on(network, board("esp32"), "int8")
     cmsis = arena_on(network, board("nrf52840"), "int8")
@@ -177,11 +194,11 @@ def test_scratch_memory_goes_where_the_plan_in_the_file_leaves_room() -> None:
 # ---------------------------------------------------------------------------------------- devices
 
 
-def test_devices_say_which_times_are_known(call: Call) -> None:
-    code, out, _ = call("devices", "stm32l4r5")
-    assert code == 0 and re.search(r"st-edge-ai 8\.1 +int8 +2 .* mW", out)
-    code, out, _ = call("devices", "raspberry-pi-5")
-    assert code == 0 and "no public measurement of times on Cortex-A76 is known" in out
+def test_devices_lists_the_known_times(call: Call) -> None:
+    code, output, _ = call("devices", "stm32l4r5")
+    assert code == 0 and re.search(r"st-edge-ai 8\.1 +int8 +2 .* mW", output)
+    code, output, _ = call("devices", "raspberry-pi-5")
+    assert code == 0 and "no public measurement of times on Cortex-A76 is known" in output
     records = json.loads(call("devices", "--json")[1])
     assert len(records) == len(boards())
     known = {record["name"]: record["times_of"] for record in records}

@@ -1,4 +1,4 @@
-"""Values that are sorted, picked, moved or compared within an image: exact beside the masked network, and free."""
+"""Values sorted, selected, moved or compared within an image: slimming is exact, and no channel is frozen."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pretrim.analysis import trace
 from pretrim.surgery.apply import cut, kept_channels
 
 
-def put(x: Tensor) -> Tensor:
+def zero_rows(x: Tensor) -> Tensor:
     x = x.clone()
     x[:, :, [0, 2]] = 0.0
     return x
 
 
-def ranked(x: Tensor) -> Tensor:
+def gathered(x: Tensor) -> Tensor:
     rows = x.flatten(2)
     return rows.gather(2, rows.argsort(2)).unflatten(2, (8, 8))
 
@@ -59,8 +59,8 @@ WITHIN: dict[str, Callable[[Tensor], Tensor]] = {
     "pixels of a grid": lambda x: x[:, :, torch.tensor([[0], [2]]), torch.tensor([1, 3])],
     "rows and images": lambda x: x[[0, 0], :, [1, 2]].unsqueeze(-1),
     "selected rows": lambda x: x.index_select(2, torch.tensor([1, 5])),
-    "written rows": put,
-    "gathered": ranked,
+    "written rows": zero_rows,
+    "gathered": gathered,
     "scattered": histogram,
     "upper triangle": lambda x: x.triu() * x.tril(1),
     "patches": patches,
@@ -80,7 +80,7 @@ WITHIN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", WITHIN)
-def test_channels_pass_exactly(name: str) -> None:
+def test_operators_within_a_channel_are_slimmed_exactly(name: str) -> None:
     model = randomise(Net(lambda m, x: m.c(WITHIN[name](m.a(x))), a=conv(3, 8), c=conv(8, 2)), 0)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     network = pretrim.analyze(model, images)
@@ -103,14 +103,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_between_features_ties_them(name: str) -> None:
-    """A student that is taught by the features of a teacher, or a codebook: `forward` returns the loss too."""
+def test_a_loss_between_features_ties_their_channels(name: str) -> None:
+    """As in distillation from the features of a teacher, or with a codebook: `forward` also returns the loss."""
 
-    def taught(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    def distill(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         student, teacher = m.a(x), m.b(x)
         return m.c(student), LOSSES[name](student, teacher)
 
-    model = Net(taught, a=conv(3, 8), b=conv(3, 8), c=conv(8, 2))
+    model = Net(distill, a=conv(3, 8), b=conv(3, 8), c=conv(8, 2))
     network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
     assert [group.layers for group in network.groups] == [("a", "b")]
     slim = pretrim.apply(model, pretrim.plan(network, params="0.6x", round_to=1), network=network)
@@ -130,14 +130,14 @@ def test_a_loss_between_features_ties_them(name: str) -> None:
         lambda x: x.movedim(1, 3).triu().movedim(3, 1),
     ],
 )
-def test_channels_that_are_told_apart_stay(function: Callable[[Tensor], Tensor]) -> None:
+def test_channels_that_an_operator_distinguishes_are_frozen(function: Callable[[Tensor], Tensor]) -> None:
     model = Net(lambda m, x: m.c(function(m.a(x))), a=conv(3, 8), c=conv(8, 2))
     network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
     assert [(frozen.layer, frozen.filters) for frozen in network.frozen] == [("a", 8), ("c", 2)]
 
 
-def test_a_rule_that_fails_freezes_what_reaches_it_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network runs: what pretrim does not understand is not the user's fault."""
+def test_a_rule_that_fails_freezes_the_channels_that_reach_it_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network itself runs, so a rule that fails must not be an error for the user."""
 
     def broken(call: Any) -> Any:
         return call.args["no such argument"]

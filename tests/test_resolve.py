@@ -1,4 +1,4 @@
-"""References to models: what a name means, what its builder is given, what is said when it cannot be."""
+"""References to models: what a name refers to, which arguments its builder gets, and the error messages."""
 
 import copy
 import importlib
@@ -73,7 +73,7 @@ built = fixed()
 
 @pytest.fixture
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that holds net.py and, beside it, a module that it imports late."""
+    """A working directory with net.py and a module that one of its functions imports when it is called."""
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "blocks_of_test_resolve.py").write_text("from torch import nn\nclass Block(nn.Module): pass\n")
     monkeypatch.chdir(tmp_path)
@@ -82,7 +82,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No connection can be opened, and no earlier download is found."""
+    """No connection can be opened, and the caches of earlier downloads are empty."""
 
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("a connection was asked for")
@@ -94,7 +94,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def message_of(error: type[Exception], call: Callable[..., object], *args: object, **options: object) -> str:
-    """The message of the error that a call raises, which is one line."""
+    """The message of the error that a call raises; checks that it is a single line."""
     with pytest.raises(error) as raised:
         call(*args, **options)
     message = str(raised.value)
@@ -102,7 +102,7 @@ def message_of(error: type[Exception], call: Callable[..., object], *args: objec
     return message
 
 
-# The reference itself
+# The reference
 
 
 def test_reference_survives_json() -> None:
@@ -133,12 +133,12 @@ def test_reference_does_not_share_the_callers_arguments() -> None:
         ("vgg61", False),
     ],
 )
-def test_only_a_users_file_is_not_trusted(name: str, trusted: bool) -> None:
+def test_only_a_user_file_is_untrusted(name: str, trusted: bool) -> None:
     assert ModelReference(name).trusted is trusted
 
 
 @pytest.mark.parametrize(
-    ("data", "got"),
+    ("data", "shown"),
     [
         ("vgg16", "'vgg16'"),
         ({"name": "vgg16"}, "{'name': 'vgg16'}"),
@@ -146,13 +146,13 @@ def test_only_a_users_file_is_not_trusted(name: str, trusted: bool) -> None:
         (None, "None"),
     ],
 )
-def test_from_json_says_what_it_expects(data: object, got: str) -> None:
-    text = f"Expected a model reference to be {{name, arguments}}, but got {got}."
-    assert message_of(UsageError, ModelReference.from_json, data) == text
+def test_from_json_names_the_expected_form(data: object, shown: str) -> None:
+    message = f"Expected a model reference to be {{name, arguments}}, but got {shown}."
+    assert message_of(UsageError, ModelReference.from_json, data) == message
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "text"),
+    ("name", "arguments", "message"),
     [
         (3, {}, "Expected the name of a model to be text, but got 3."),
         ("", {}, "Expected the name of a model to be text, but got ''."),
@@ -168,8 +168,8 @@ def test_from_json_says_what_it_expects(data: object, got: str) -> None:
         ),
     ],
 )
-def test_reference_lets_nothing_else_through(name: str, arguments: dict[str, int], text: str) -> None:
-    assert message_of(UsageError, ModelReference.from_json, {"name": name, "arguments": arguments}) == text
+def test_reference_refuses_other_arguments(name: str, arguments: dict[str, int], message: str) -> None:
+    assert message_of(UsageError, ModelReference.from_json, {"name": name, "arguments": arguments}) == message
 
 
 # Built-in networks
@@ -183,7 +183,7 @@ def test_builtin(name: str) -> None:
         assert build(reference)(torch.empty(2, 1, 32, 32)).shape == (2, 7)
 
 
-def test_what_is_not_known_is_left_to_the_builder() -> None:
+def test_arguments_that_are_not_given_are_left_to_the_builder() -> None:
     assert resolve("alexnet").arguments == {}
 
 
@@ -209,12 +209,12 @@ def test_unknown_name(name: str, hint: str) -> None:
     )
 
 
-def test_a_folder_is_no_model(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"That is a folder: of a run, name the network that it was made from\.$"):
         resolve(str(tmp_path))
 
 
-def test_a_function_of_a_module_is_one_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dotted_module_name_is_answered_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nets").mkdir()
     (tmp_path / "nets" / "mine.py").touch()
     monkeypatch.chdir(tmp_path)
@@ -228,13 +228,13 @@ def test_unknown_name_in_a_reference() -> None:
 
 
 def test_argument_that_a_builtin_does_not_take() -> None:
-    text = r"^Expected vgg16 to be callable with img_size=32, but Python says: got an unexpected"
-    with pytest.raises(UsageError, match=text):
+    message = r"^Expected vgg16 to be callable with img_size=32, but Python says: got an unexpected"
+    with pytest.raises(UsageError, match=message):
         build(ModelReference("vgg16", {"img_size": 32}))
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
+    ("options", "message"),
     [
         ({"num_classes": 0}, "Expected num_classes to be a positive integer, but got 0."),
         (
@@ -248,8 +248,8 @@ def test_argument_that_a_builtin_does_not_take() -> None:
         ({"input_shape": (3, 32, 0)}, "Expected width to be a positive integer, but got 0."),
     ],
 )
-def test_numbers_that_cannot_be(options: dict[str, object], text: str) -> None:
-    assert message_of(UsageError, resolve, "vgg16", **options) == text
+def test_invalid_numbers_are_refused(options: dict[str, object], message: str) -> None:
+    assert message_of(UsageError, resolve, "vgg16", **options) == message
 
 
 # A user's file
@@ -266,7 +266,7 @@ def test_numbers_that_cannot_be(options: dict[str, object], text: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("in_folder")
-def test_file_is_given_what_its_signature_names(function: str, arguments: dict[str, int]) -> None:
+def test_builder_gets_the_arguments_that_its_signature_names(function: str, arguments: dict[str, int]) -> None:
     reference = resolve(f"net.py:{function}", num_classes=5, input_shape=(1, 32, 32))
     assert reference.arguments == arguments
     assert isinstance(build(reference), nn.Module)
@@ -293,19 +293,19 @@ def test_file_may_import_its_neighbours_early(in_folder: Path) -> None:
 
 
 def test_file_is_run_once_until_it_changes(in_folder: Path) -> None:
-    text = (
+    source = (
         "import log_of_test_resolve as log\nfrom torch import nn\nlog.runs += 1\ndef build(): return nn.Linear({}, 1)\n"
     )
     (in_folder / "log_of_test_resolve.py").write_text("runs = 0\n")
     for width in (1, 1, 2, 2):
-        (in_folder / "changing.py").write_text(text.format(width))
+        (in_folder / "changing.py").write_text(source.format(width))
         network = build(resolve("changing.py:build"))
         assert isinstance(network, nn.Linear)
         assert network.in_features == width
     assert sys.modules["log_of_test_resolve"].runs == 2
 
 
-def test_file_leaves_nothing_beside_it(in_folder: Path) -> None:
+def test_importing_a_file_leaves_no_bytecode_beside_it(in_folder: Path) -> None:
     (in_folder / "only.py").write_text("from torch import nn\ndef build(): return nn.Identity()\n")
     build(resolve("only.py:build"))
     assert not (in_folder / "__pycache__").exists()
@@ -318,7 +318,7 @@ ADVICE = (
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "message"),
     [
         (
             "net.py",
@@ -353,30 +353,30 @@ ADVICE = (
     ],
 )
 @pytest.mark.usefixtures("in_folder")
-def test_wrong_name_of_a_file_or_function(name: str, text: str) -> None:
-    assert message_of(UsageError, resolve, name, num_classes=5) == text
+def test_wrong_name_of_a_file_or_function(name: str, message: str) -> None:
+    assert message_of(UsageError, resolve, name, num_classes=5) == message
 
 
 @pytest.mark.usefixtures("in_folder")
 def test_image_size_is_one_number() -> None:
-    text = "Expected square images for net.py:sized (its image_size is one number), but got 32x48."
-    assert message_of(UsageError, resolve, "net.py:sized", input_shape=(3, 32, 48)) == text
+    message = "Expected square images for net.py:sized (its image_size is one number), but got 32x48."
+    assert message_of(UsageError, resolve, "net.py:sized", input_shape=(3, 32, 48)) == message
 
 
 def _line(text: str) -> int:
-    """The line of net.py that holds a text."""
+    """The number of the line in net.py that contains a text."""
     return 1 + next(index for index, line in enumerate(NET.splitlines()) if text in line)
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "message"),
     [
         (
             "net.py:broken",
             "net.py:broken did not build a network from no arguments: it raised ValueError: "
             f"a bad width: -1 (net.py:{_line('raise ValueError')}).",
         ),
-        (  # raised inside PyTorch: the place is the user's line that led there
+        (  # raised inside PyTorch: the message names the user's line that led there
             "net.py:deep",
             "net.py:deep did not build a network from no arguments: it raised ValueError: "
             f"in_channels must be divisible by groups (net.py:{_line('groups=2')}).",
@@ -390,12 +390,12 @@ def _line(text: str) -> int:
     ],
 )
 @pytest.mark.usefixtures("in_folder")
-def test_file_whose_function_fails(name: str, text: str) -> None:
-    assert message_of(ModelError, build, resolve(name)) == text
+def test_file_whose_function_fails(name: str, message: str) -> None:
+    assert message_of(ModelError, build, resolve(name)) == message
 
 
 @pytest.mark.parametrize(
-    ("source", "own"),
+    ("source", "error"),
     [
         (
             "import torch\nimport no_such_module\n",
@@ -409,9 +409,9 @@ def test_file_whose_function_fails(name: str, text: str) -> None:
         ),
     ],
 )
-def test_file_that_cannot_be_imported(in_folder: Path, source: str, own: str) -> None:
+def test_file_that_cannot_be_imported(in_folder: Path, source: str, error: str) -> None:
     (in_folder / "bad.py").write_text(source)
-    assert message_of(ModelError, resolve, "bad.py:build") == f"Cannot import bad.py: it raised {own}."
+    assert message_of(ModelError, resolve, "bad.py:build") == f"Cannot import bad.py: it raised {error}."
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     assert str(in_folder / "bad.py") not in files
 
@@ -419,8 +419,8 @@ def test_file_that_cannot_be_imported(in_folder: Path, source: str, own: str) ->
 def test_file_whose_neighbour_fails(in_folder: Path) -> None:
     (in_folder / "failing_of_test_resolve.py").write_text("x = 1\nraise OSError('no disk')\n")
     (in_folder / "first.py").write_text("import failing_of_test_resolve\n")
-    text = "Cannot import first.py: it raised OSError: no disk (failing_of_test_resolve.py:2)."
-    assert message_of(ModelError, resolve, "first.py:build") == text
+    message = "Cannot import first.py: it raised OSError: no disk (failing_of_test_resolve.py:2)."
+    assert message_of(ModelError, resolve, "first.py:build") == message
 
 
 # torchvision and timm
@@ -431,30 +431,30 @@ def test_importing_the_models_imports_no_zoo() -> None:
         "import sys, pretrim.models, pretrim.models.resolve\n"
         "print([name for name in ('torchvision', 'timm') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("package", ["torchvision", "timm"])
 def test_missing_package(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "torchvision", zoo.torchvision if package == "torchvision" else lambda: None)
     monkeypatch.setitem(sys.modules, package, None)
-    text = (
+    message = (
         f"Cannot import the package {package} (ModuleNotFoundError: "
         f"import of {package} halted; None in sys.modules). Install it with: pip install 'pretrim[zoo]' "
         "(with a CPU-only torch: pip install --no-deps torchvision timm)."
     )
-    assert message_of(UsageError, resolve, f"{package}:resnet18") == text
+    assert message_of(UsageError, resolve, f"{package}:resnet18") == message
 
 
-def test_a_torchvision_that_fits_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torchvision_that_matches_torch_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     fitting = ModuleType("torchvision")
     monkeypatch.setitem(sys.modules, "torchvision", fitting)
     monkeypatch.setattr(zoo, "_torchvision_without_compiled_half", lambda: pytest.fail("declared operators"))
     assert zoo.torchvision() is fitting
 
 
-def test_a_torchvision_that_fails_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torchvision_that_fails_for_another_reason_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> ModuleType:
         raise RuntimeError("no such file\nlibcudart.so")
 
@@ -475,9 +475,9 @@ def test_torchvision_is_imported_once() -> None:
     ("name", "side", "arguments", "output"),
     [
         ("squeezenet1_1", 32, {}, (2, 10)),
-        ("googlenet", 32, {}, (2, 10)),  # without init_weights it warns
+        ("googlenet", 32, {}, (2, 10)),  # it warns unless init_weights is given
         ("quantized_resnet18", 32, {}, (2, 10)),
-        ("lraspp_mobilenet_v3_large", 64, {}, (2, 10, 64, 64)),  # its backbone's weights download by default
+        ("lraspp_mobilenet_v3_large", 64, {}, (2, 10, 64, 64)),  # it downloads weights for its backbone by default
         ("vit_b_32", 64, {"image_size": 64}, (2, 10)),
         ("maxvit_t", 224, {"input_size": 224}, (2, 10)),
     ],
@@ -502,7 +502,7 @@ def test_torchvision_keeps_its_own_initialisation() -> None:
 
 @needs_torchvision
 @pytest.mark.parametrize(
-    ("name", "options", "text"),
+    ("name", "options", "message"),
     [
         (
             "torchvision:mobilenet_v4",
@@ -525,14 +525,14 @@ def test_torchvision_keeps_its_own_initialisation() -> None:
         ),
     ],
 )
-def test_torchvision_usage(name: str, options: dict[str, object], text: str) -> None:
-    assert message_of(UsageError, resolve, name, **options) == text
+def test_torchvision_usage(name: str, options: dict[str, object], message: str) -> None:
+    assert message_of(UsageError, resolve, name, **options) == message
 
 
 @needs_torchvision
 def test_torchvision_network_that_fails() -> None:
-    text = r"^torchvision:raft_small did not build a network from num_classes=2: it raised TypeError: "
-    with pytest.raises(ModelError, match=text):
+    message = r"^torchvision:raft_small did not build a network from num_classes=2: it raised TypeError: "
+    with pytest.raises(ModelError, match=message):
         build(resolve("torchvision:raft_small", num_classes=2))
 
 
@@ -556,7 +556,7 @@ def test_timm(name: str, shape: tuple[int, int, int], arguments: dict[str, int])
 
 @needs_timm
 @pytest.mark.parametrize(
-    ("name", "options", "text"),
+    ("name", "options", "message"),
     [
         (
             "timm:?",
@@ -576,14 +576,14 @@ def test_timm(name: str, shape: tuple[int, int, int], arguments: dict[str, int])
         ),
     ],
 )
-def test_timm_usage(name: str, options: dict[str, object], text: str) -> None:
-    assert message_of(UsageError, resolve, name, **options) == text
+def test_timm_usage(name: str, options: dict[str, object], message: str) -> None:
+    assert message_of(UsageError, resolve, name, **options) == message
 
 
 @needs_timm
 def test_timm_name_with_a_typo() -> None:
-    text = r"^Expected a model that timm has, but got 'timm:mobilnetv2_100'\. Did you mean timm:mobilenetv2_"
-    with pytest.raises(UsageError, match=text):
+    message = r"^Expected a model that timm has, but got 'timm:mobilnetv2_100'\. Did you mean timm:mobilenetv2_"
+    with pytest.raises(UsageError, match=message):
         resolve("timm:mobilnetv2_100")
 
 
@@ -604,8 +604,8 @@ def test_timm_reads_nothing_from_elsewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["torchvision", "timm", "lightning"])
-def test_a_users_file_may_import_a_torchvision_that_does_not_fit_the_torch(tmp_path: Path, package: str) -> None:
-    """In a process of its own, where nobody has declared torchvision's operators before."""
+def test_a_user_file_may_import_a_torchvision_that_does_not_match_torch(tmp_path: Path, package: str) -> None:
+    """In a separate process, where torchvision's operators have not been declared yet."""
     (tmp_path / "net.py").write_text(
         f"import {package}\nfrom torch import nn\n\ndef build():\n    return nn.Conv2d(3, 4, 3)\n"
     )

@@ -1,4 +1,4 @@
-"""A training that is stopped, by whatever, goes on bit for bit where it was."""
+"""A training that is stopped, for whatever reason, resumes exactly where it was, bit for bit."""
 
 import json
 import os
@@ -32,17 +32,20 @@ def values(model: torch.nn.Module) -> list[torch.Tensor]:
     return [tensor.detach().clone() for tensor in model.state_dict().values()]
 
 
-def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def without_times(training: Training) -> list[dict[str, Any]]:
-    return [{k: v for k, v in e.items() if k not in ("seconds", "images_per_s")} for e in training.to_json()["epochs"]]
+    return [
+        {key: value for key, value in epoch.items() if key not in ("seconds", "images_per_s")}
+        for epoch in training.to_json()["epochs"]
+    ]
 
 
 @pytest.fixture(scope="module")
-def whole(digits: DataSet) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
-    """What a training gives that nobody stops."""
+def uninterrupted(digits: DataSet) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+    """The weights and epochs of a training that is never interrupted."""
     model = small()
     training = train(model, digits, RECIPE)
     return values(model), without_times(training)
@@ -56,12 +59,12 @@ def stopping(epoch: int, step: int, number: int = signal.SIGINT) -> Any:
     return on_step
 
 
-Whole = tuple[list[torch.Tensor], list[dict[str, Any]]]
+Result = tuple[list[torch.Tensor], list[dict[str, Any]]]
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 9), (3, 4), (5, 8)])
-def test_a_signal_saves_the_state_and_the_rest_is_bit_for_bit(
-    digits: DataSet, whole: Whole, tmp_path: Path, epoch: int, step: int
+def test_a_signal_saves_the_state_and_resuming_is_bit_exact(
+    digits: DataSet, uninterrupted: Result, tmp_path: Path, epoch: int, step: int
 ) -> None:
     path = tmp_path / "state.safetensors"
     steps = len(digits.train) // RECIPE.batch_size
@@ -72,11 +75,11 @@ def test_a_signal_saves_the_state_and_the_rest_is_bit_for_bit(
     assert (len(saved.epochs), saved.step) == ((epoch - 1, step) if step < steps else (epoch, 0))
     model = small()
     training = train(model, digits, RECIPE, checkpoint=path, resume=True)
-    assert same(values(model), whole[0])
-    assert without_times(training) == whole[1]
+    assert same(values(model), uninterrupted[0])
+    assert without_times(training) == uninterrupted[1]
 
 
-def test_the_copies_of_a_state_have_every_value_in_its_own_shape_and_type() -> None:
+def test_copies_of_a_state_keep_values_shapes_and_types() -> None:
     tensors = {
         "kernel": torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last),
         "batches": torch.tensor(7),
@@ -94,7 +97,7 @@ def test_the_copies_of_a_state_have_every_value_in_its_own_shape_and_type() -> N
         assert not copy.numel() or copy.data_ptr() != tensors[name].data_ptr()
 
 
-def test_sigterm_is_a_stop_too_and_handlers_are_put_back(digits: DataSet, tmp_path: Path) -> None:
+def test_sigterm_stops_too_and_handlers_are_restored(digits: DataSet, tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Interrupted) as caught:
         train(small(), digits, RECIPE, checkpoint=tmp_path / "s", on_step=stopping(1, 2, signal.SIGTERM))
@@ -102,44 +105,44 @@ def test_sigterm_is_a_stop_too_and_handlers_are_put_back(digits: DataSet, tmp_pa
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_second_signal_does_not_wait(digits: DataSet, tmp_path: Path) -> None:
+def test_a_second_signal_stops_at_once(digits: DataSet, tmp_path: Path) -> None:
     def twice(progress: Progress) -> None:
-        signal.raise_signal(signal.SIGINT)  # in this thread: two of one kind that another thread gets may become one
+        signal.raise_signal(signal.SIGINT)  # in this thread: two equal signals to another thread may be merged
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train(small(), digits, RECIPE, checkpoint=tmp_path / "s", on_step=twice)
 
 
-def test_a_finished_training_that_is_resumed_is_as_it_was(digits: DataSet, whole: Whole, tmp_path: Path) -> None:
+def test_resuming_a_finished_training_changes_nothing(digits: DataSet, uninterrupted: Result, tmp_path: Path) -> None:
     path = tmp_path / "state"
     train(small(), digits, RECIPE, checkpoint=path)
     model = small()
     training = train(model, digits, RECIPE, checkpoint=path, resume=True)
-    assert same(values(model), whole[0]) and without_times(training) == whole[1]
+    assert same(values(model), uninterrupted[0]) and without_times(training) == uninterrupted[1]
 
 
 def test_dropout_and_layout_are_resumed_too(digits: DataSet, tmp_path: Path) -> None:
-    """The layout is a momentum's as well: a state is of values, whatever their order in memory."""
+    """Momentum buffers have a layout too; a state stores values, whatever their order in memory."""
     execution, path = Execution(channels_last=True), tmp_path / "state"
-    one, other = small(), small()
-    train(one, digits, RECIPE, execution=execution)
+    unbroken, resumed = small(), small()
+    train(unbroken, digits, RECIPE, execution=execution)
     with pytest.raises(Interrupted):
         train(small(), digits, RECIPE, execution=execution, checkpoint=path, on_step=stopping(2, 3))
-    training = train(other, digits, RECIPE, checkpoint=path, resume=True)
+    training = train(resumed, digits, RECIPE, checkpoint=path, resume=True)
     assert training.execution.channels_last
-    assert same(values(one), values(other))
+    assert same(values(unbroken), values(resumed))
 
 
-def test_the_scale_of_float16_is_resumed_too(digits: DataSet, tmp_path: Path) -> None:
-    """It grows after so many steps without an infinite gradient: the count must go on, not begin again."""
+def test_the_loss_scale_of_float16_is_resumed_too(digits: DataSet, tmp_path: Path) -> None:
+    """The scale grows after a number of steps without an infinite gradient, so the count must continue on resuming."""
     execution, path = Execution(precision="float16"), tmp_path / "state"
-    one, other = small(), small()
-    train(one, digits, RECIPE, execution=execution, checkpoint=tmp_path / "whole")
+    unbroken, resumed = small(), small()
+    train(unbroken, digits, RECIPE, execution=execution, checkpoint=tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(small(), digits, RECIPE, execution=execution, checkpoint=path, on_step=stopping(2, 3))
-    train(other, digits, RECIPE, checkpoint=path, resume=True)
-    assert same(values(one), values(other))
+    train(resumed, digits, RECIPE, checkpoint=path, resume=True)
+    assert same(values(unbroken), values(resumed))
     assert states.read(path).scaling == states.read(tmp_path / "whole").scaling
     assert states.read(path).scaling["_growth_tracker"] > 0
 
@@ -197,17 +200,17 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path: Path) -> None:
     """Real processes, killed at 20 moments spread over the whole training, each then run to its end."""
     code = KILLED.format(tests=str(Path(__file__).parent))
     seed = random.randrange(10**6)
-    call = [sys.executable, "-c", code, str(tmp_path), str(KILLS), str(seed)]
-    done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-    wanted = (tmp_path / "whole").read_bytes()
-    assert done.stdout.count("killed") == KILLS
-    assert done.stdout.count("state") >= 5, "the moments were not spread"
+    command = [sys.executable, "-c", code, str(tmp_path), str(KILLS), str(seed)]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, f"seed {seed}: {result.stderr}"
+    expected = (tmp_path / "whole").read_bytes()
+    assert result.stdout.count("killed") == KILLS
+    assert result.stdout.count("state") >= 5, "the moments were not spread"
     for number in range(KILLS):
-        assert (tmp_path / str(number)).read_bytes() == wanted, f"kill {number} of seed {seed}"
+        assert (tmp_path / str(number)).read_bytes() == expected, f"kill {number} of seed {seed}"
 
 
-# ---------------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------------- refused states
 
 
 @pytest.fixture
@@ -218,7 +221,7 @@ def stopped(digits: DataSet, tmp_path: Path) -> Path:
     return path
 
 
-def test_another_training_is_not_resumed(digits: DataSet, stopped: Path) -> None:
+def test_a_different_training_is_not_resumed(digits: DataSet, stopped: Path) -> None:
     def resumed(recipe: Recipe = RECIPE, plan: str = "a", **options: Any) -> Training:
         return train(small(), digits, recipe, checkpoint=stopped, resume=True, made_of={"plan": plan}, **options)
 
@@ -231,15 +234,15 @@ def test_another_training_is_not_resumed(digits: DataSet, stopped: Path) -> None
     assert len(resumed(execution=Execution(channels_last=True)).epochs) == 5
 
 
-def test_a_state_that_is_no_state_is_said(digits: DataSet, stopped: Path) -> None:
+def test_a_damaged_state_is_refused(digits: DataSet, stopped: Path) -> None:
     content = stopped.read_bytes()
-    for damaged, said in ((content[:-9], "the (training's )?state"), (b"", "the (training's )?state")):
+    for damaged, message in ((content[:-9], "the (training's )?state"), (b"", "the (training's )?state")):
         stopped.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             train(small(), digits, RECIPE, checkpoint=stopped, resume=True)
 
 
-def test_the_state_is_safetensors_and_json_alone(stopped: Path) -> None:
+def test_the_state_holds_only_safetensors_and_json(stopped: Path) -> None:
     with safe_open(stopped, framework="pt") as file:
         header = json.loads(file.metadata()["pretrim"])
         assert {"model.conv.weight", "momentum.conv.weight", "average.norm.running_var"} <= set(file.keys())
@@ -267,20 +270,20 @@ except PretrimError as error:
 """
 
 
-def test_a_full_disk_keeps_the_last_state(digits: DataSet, stopped: Path, whole: Whole) -> None:
-    """The system refuses to write the whole file, as it does on a full disk (a limit on file sizes needs no root)."""
+def test_a_full_disk_keeps_the_last_state(digits: DataSet, stopped: Path, uninterrupted: Result) -> None:
+    """The system refuses to write the whole file, as on a full disk (a limit on file sizes needs no root)."""
     before = stopped.read_bytes()
     code = FULL.format(tests=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", code, str(stopped)], capture_output=True, text=True)
-    assert "File too large. The previous state is still there. Make room" in done.stderr, done.stderr
+    result = subprocess.run([sys.executable, "-c", code, str(stopped)], capture_output=True, text=True)
+    assert "File too large. The state of the last time is still there. Make room" in result.stderr, result.stderr
     assert stopped.read_bytes() == before
     assert [path.name for path in stopped.parent.iterdir()] == [stopped.name]
     model = small()
     train(model, digits, RECIPE, checkpoint=stopped, resume=True, made_of={"plan": "a"})
-    assert same(values(model), whole[0])
+    assert same(values(model), uninterrupted[0])
 
 
-def test_a_loss_that_is_no_number_keeps_the_last_state(digits: DataSet, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_keeps_the_last_state(digits: DataSet, tmp_path: Path) -> None:
     path, model = tmp_path / "state", small()
 
     def spoil(progress: Progress) -> None:

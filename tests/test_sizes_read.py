@@ -1,4 +1,4 @@
-"""Sizes read from one tensor and asked for of another tie the two: nothing freezes, and the slim network is exact."""
+"""A size read from one tensor and used for another ties the two: nothing is frozen, and the slim network is exact."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def shift(m: Any, x: Tensor) -> Tensor:
     return m.c(x + out)  # type: ignore[no-any-return]
 
 
-def another(m: Any, x: Tensor) -> Tensor:
+def gate_shaped_like_b(m: Any, x: Tensor) -> Tensor:
     x, y = m.a(x), m.b(x)
     return m.c(m.linear(x.mean((2, 3))).view(x.shape[0], y.shape[1], 1, 1) * y)  # type: ignore[no-any-return]
 
 
-def alike(m: Any, x: Tensor) -> Tensor:
+def reshaped_as_a(m: Any, x: Tensor) -> Tensor:
     x, y = m.a(x), m.b(x)
     return m.c(m.linear(y.flatten(2).transpose(1, 2)).transpose(1, 2).reshape_as(x))  # type: ignore[no-any-return]
 
@@ -105,14 +105,14 @@ MODELS: dict[str, Callable[[], Net]] = {
     "a kernel for every channel": lambda: Net(blurred, **layers()),
     "repeated to another's size": lambda: Net(repeated, **layers(b=conv(3, 16), gate=conv(16, 1))),
     "temporal shift": lambda: Net(shift, **layers()),
-    "gate of another's size": lambda: Net(another, **layers(b=conv(3, 16), linear=linear(16, 16))),
-    "reshaped as another": lambda: Net(alike, **layers(b=conv(3, 16), linear=linear(16, 16))),
+    "gate of another's size": lambda: Net(gate_shaped_like_b, **layers(b=conv(3, 16), linear=linear(16, 16))),
+    "reshaped as another": lambda: Net(reshaped_as_a, **layers(b=conv(3, 16), linear=linear(16, 16))),
 }
 LAST = {"pixel shuffle by hand": "d"}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_size_read_elsewhere_follows_exactly(name: str) -> None:
+def test_a_network_that_reads_the_size_of_another_tensor_is_slimmed_exactly(name: str) -> None:
     model = randomise(MODELS[name](), 0)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     network = pretrim.analyze(model, images)
@@ -135,8 +135,8 @@ def test_a_width_remembers_its_share_of_the_channels() -> None:
         assert type(plain) in (int, float)
 
 
-def test_only_the_size_that_was_read_is_taken_for_it() -> None:
-    """A height of 8 beside 8 channels stays a height; a value that both have is nobody's."""
+def test_only_the_size_that_was_read_is_recognised() -> None:
+    """A height of 8 next to 8 channels stays a height; a value that could be either is left alone."""
     sizes = SizesRead(lambda tensor: (None,) * tensor.dim())
     width = Width(8, np.arange(8))
     sizes.asked = [1, width, 8, 4]
@@ -169,9 +169,9 @@ NARROW |= {f"at least two of {c}": (at_least, c, c + c // 4) for c in (8, 12)}
 
 @pytest.mark.parametrize("name", NARROW)
 def test_no_plan_of_a_narrow_network_fails_when_it_is_applied(name: str) -> None:
-    """Numbers that forward computes from few channels may fit a trial by chance."""
-    forward, channels, read = NARROW[name]
-    model = Net(forward, a=conv(3, channels), b=conv(read, 12), c=conv(12, 2))
+    """Numbers that `forward` computes from few channels may suit a trial network by chance."""
+    forward, channels, inputs = NARROW[name]
+    model = Net(forward, a=conv(3, channels), b=conv(inputs, 12), c=conv(12, 2))
     network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
     applied = 0
     for seed, limit in enumerate(("0.8x", "0.6x", "0.45x", "0.3x")):

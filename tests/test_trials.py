@@ -1,4 +1,4 @@
-"""Numbers that forward computes from widths may fit one narrower network by chance: no plan may fail at apply."""
+"""Numbers that `forward` computes from widths may suit a narrower network by chance; no plan may fail at `apply`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pretrim.jobs.target import find_target
 from pretrim.models.dense import open_model
 from pretrim.surgery.apply import cut, kept_channels
 
-sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))  # scripts beside each other, not a package
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))  # separate scripts, not a package
 
 import narrow_plans
 
 
 class Partial(nn.Module):
-    """A share of the channels is treated apart, counted from the width at hand."""
+    """Treats a share of the channels separately; their number is computed from the current width."""
 
     def __init__(self, channels: int, share: float) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def test_every_plan_of_a_narrow_network_can_be_applied(channels: int, share: flo
 
 
 class Standardised(nn.Module):
-    """Its weights are normalised over what each filter reads, as in NFNets: torch refuses that for one number."""
+    """Normalises its weights over the inputs of each filter, as NFNets do; torch refuses that for a single value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,27 +75,27 @@ class Standardised(nn.Module):
         return self.head(torch.cat([x[:, :4], -x[:, 4:]], 1).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def test_a_layer_that_cannot_read_one_channel_is_not_frozen_for_it() -> None:
+def test_a_layer_that_fails_with_one_input_channel_is_not_frozen() -> None:
     network = pretrim.analyze(Standardised(), torch.zeros(1, 3, 8, 8))
     assert {group.name for group in network.groups} == {"first", "second.weight"}
 
 
-class HalfBut(nn.Module):
-    """A number that is half of every width but one."""
+class HalfExcept(nn.Module):
+    """Computes a number that is half of the width, except for the widths in `exceptions`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.but = {0}
+        self.exceptions = {0}
         self.first, self.second, self.head = conv(3, 16), conv(16, 8), conv(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
-        half = x.shape[1] // 2 - (x.shape[1] in self.but)
+        half = x.shape[1] // 2 - (x.shape[1] in self.exceptions)
         return self.head(self.second(torch.cat([2 * x[:, :half], -x[:, half:]], 1)))  # type: ignore[no-any-return]
 
 
 class Rejoined(nn.Module):
-    """Channels are put among others at a place that the widths of both tell; the shape is right wherever they are."""
+    """Combines channels with others at an offset computed from both widths; the shape is right at any offset."""
 
     def __init__(self, join: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ def before_last(x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("join", [centred, middle, before_last])
-def test_channels_stay_at_their_place_among_others(join: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_channels_keep_their_offset_among_others(join: Callable[[Tensor, Tensor], Tensor]) -> None:
     model = Rejoined(join)
     if join is not centred:
         model.head = conv(8, 2)
@@ -141,7 +141,7 @@ def test_channels_stay_at_their_place_among_others(join: Callable[[Tensor, Tenso
 
 
 class Apart(nn.Module):
-    """A part of the channels is treated apart; the rest is what is left of a stored width."""
+    """Treats some channels separately; the number of the others is computed from a stored width."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class Apart(nn.Module):
 
 
 class Shared(Apart):
-    """The same number is the width of what the part becomes."""
+    """Here the stored number of separate channels is also the width of a tensor computed from them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class Shared(Apart):
 
 
 @pytest.mark.parametrize("kind", [Apart, Shared])
-def test_what_is_left_of_a_stored_width_follows(kind: type[Apart]) -> None:
+def test_a_number_computed_from_a_stored_width_follows_the_widths(kind: type[Apart]) -> None:
     model = kind()
     network = pretrim.analyze(model, torch.zeros(1, 3, 8, 8))
     assert [frozen.layer for frozen in network.frozen] == ["head"]
@@ -179,40 +179,40 @@ def test_what_is_left_of_a_stored_width_follows(kind: type[Apart]) -> None:
 IMAGES = torch.zeros(2, 3, 8, 8)
 
 
-def plan_width(plan: pretrim.Plan, model: HalfBut) -> int:
+def plan_width(plan: pretrim.Plan, model: HalfExcept) -> int:
     return int(plan.apply(model).first.out_channels)  # type: ignore[union-attr,arg-type]
 
 
-def test_a_plan_that_fails_is_learnt_from() -> None:
-    """It is refused with what to do; the plan that is made then is applied, and again by whoever reads it."""
-    model = HalfBut()
+def test_a_plan_that_fails_is_avoided_by_the_next_one() -> None:
+    """The error says what to do; the next plan can be applied, both with the new analysis and without one."""
+    model = HalfExcept()
     network = pretrim.analyze(model, IMAGES[:1])
     plan = network.plan(macs="0.5x", round_to=1)
-    model.but = {plan_width(plan, model)}
+    model.exceptions = {plan_width(plan, model)}
     with pytest.raises(
         PlanError, match=r"knows better now: make the plan again, of pretrim.analyze\(.*tried="
     ) as caught:
         plan.apply(model, network=network)
     assert "please report" not in str(caught.value)
     tried = {group.name: group.kept for group in plan.groups}
-    learnt = pretrim.analyze(model, IMAGES[:1], tried=[tried])
-    again = pretrim.Plan.from_json(learnt.plan(macs="0.5x", round_to=1).to_json())
-    assert again.tried == (tried,)
-    for network in (learnt, None):
-        assert again.apply(model, network=network)(IMAGES).shape == model(IMAGES).shape
+    updated = pretrim.analyze(model, IMAGES[:1], tried=[tried])
+    second_plan = pretrim.Plan.from_json(updated.plan(macs="0.5x", round_to=1).to_json())
+    assert second_plan.tried == (tried,)
+    for network in (updated, None):
+        assert second_plan.apply(model, network=network)(IMAGES).shape == model(IMAGES).shape
 
 
-def test_commands_make_a_plan_that_fails_again() -> None:
-    dense, search = open_model(model := HalfBut(), (3, 8, 8), None), Search(round_to=1)
+def test_commands_replace_a_plan_that_fails() -> None:
+    dense, search = open_model(model := HalfExcept(), (3, 8, 8), None), Search(round_to=1)
     target = find_target(TargetOptions(), {"macs": "0.5x"}, search)
     first = plan_for(dense, target, search, Silent())
-    model.but = {plan_width(first, model)}
+    model.exceptions = {plan_width(first, model)}
     plan = plan_for(dense, target, search, Silent())
     assert plan.tried and plan.groups != first.groups
     assert plan.apply(model, network=dense.network)(IMAGES).shape == model(IMAGES).shape
 
 
 @pytest.mark.parametrize("name", ["int(c * 0.66), 16", "partial convolution, 16", "shuffle unit, 12"])
-def test_plans_of_the_benchmark_are_applied(name: str) -> None:
-    found = narrow_plans.tried(narrow_plans.networks()[name])
-    assert found["applied"] == narrow_plans.PLANS and not found["failed"]
+def test_plans_of_the_benchmark_can_be_applied(name: str) -> None:
+    result = narrow_plans.tried(narrow_plans.networks()[name])
+    assert result["applied"] == narrow_plans.PLANS and not result["failed"]

@@ -1,4 +1,4 @@
-"""Layers that PyTorch does not see are named; nothing that it sees is."""
+"""Layers that are not registered as submodules are reported; registered layers are not."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import pretrim
 
-KEPT: dict[str, Callable[[nn.Module], Any]] = {
+CONTAINERS: dict[str, Callable[[nn.Module], Any]] = {
     "list": lambda layer: [layer],
     "dict": lambda layer: {"first": [layer]},
     "object": lambda layer: SimpleNamespace(layer=layer),
@@ -27,14 +27,14 @@ class Inside(nn.Module):
         return self.head(self.stem(x))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kind", KEPT)
-def test_layers_in_no_module_are_named(kind: str) -> None:
-    network = pretrim.analyze(nn.Sequential(Inside(KEPT[kind](conv(8, 8)))), torch.zeros(1, 3, 8, 8))
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_unregistered_layers_are_reported(kind: str) -> None:
+    network = pretrim.analyze(nn.Sequential(Inside(CONTAINERS[kind](conv(8, 8)))), torch.zeros(1, 3, 8, 8))
     assert network.notes[0].startswith("PyTorch does not see the layers in 0.layers")
 
 
-@pytest.mark.parametrize("kind", KEPT)
-def test_registered_ones_and_layers_without_parameters_are_not(kind: str) -> None:
-    model = Inside(KEPT[kind](nn.ReLU()))
-    model.also = KEPT[kind](model.stem)
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_registered_layers_and_layers_without_parameters_are_not_reported(kind: str) -> None:
+    model = Inside(CONTAINERS[kind](nn.ReLU()))
+    model.also = CONTAINERS[kind](model.stem)
     assert not pretrim.analyze(model, torch.zeros(1, 3, 8, 8)).notes

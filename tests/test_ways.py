@@ -1,4 +1,4 @@
-"""Networks whose `forward` goes several ways: by a task, by a value it reads. The slim network must go all of them."""
+"""Networks whose `forward` has several paths, chosen by a task or by a value: the slim network must run all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE = torch.zeros(1, 3, 16, 16)
 
 
 class Tasks(nn.Module):
-    """A trunk, and heads of which one is used at a time."""
+    """A trunk and several heads, of which a call uses one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,8 +29,8 @@ class Tasks(nn.Module):
         return self.heads[task](self.trunk(x))  # type: ignore[no-any-return]
 
 
-class Named(nn.Module):
-    """The same with heads of similar names."""
+class HeadsByName(nn.Module):
+    """The same with heads that are looked up by similar names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,13 +40,13 @@ class Named(nn.Module):
         return getattr(self, f"head_{task}")(self.trunk(x))  # type: ignore[no-any-return]
 
 
-def test_heads_of_similar_names_read_the_same() -> None:
-    network = pretrim.analyze(Named(), IMAGE)
+def test_heads_with_similar_names_are_assumed_to_read_the_same_tensor() -> None:
+    network = pretrim.analyze(HeadsByName(), IMAGE)
     assert [f.layer for f in network.frozen] == ["trunk", "head_a"]
 
 
 class Graph(nn.Module):
-    """Features of nodes, and which of them are neighbours: the same for every image."""
+    """Takes the features of nodes and an adjacency matrix, which is the same for every image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Graph(nn.Module):
 
 
 @pytest.mark.parametrize("images", [1, 2])
-def test_an_input_that_is_no_batch_stays_whole(images: int) -> None:
+def test_an_input_without_a_batch_dimension_is_not_split(images: int) -> None:
     network = pretrim.analyze(Graph(), (torch.zeros(images, 5, 3), torch.zeros(5, 5)))
     plan = plan_of_widths(network, network.dense // 2)
     assert plan.dense["macs"] == 5 * 3 * 8 + 5 * 5 * 8 + 8 * 2
@@ -65,8 +65,8 @@ def test_an_input_that_is_no_batch_stays_whole(images: int) -> None:
     assert slim(torch.zeros(4, 5, 3), torch.zeros(5, 5)).shape == (4, 2)
 
 
-class Exit(nn.Module):
-    """Leaves early when it is sure, by a tensor or by a number that it reads."""
+class EarlyExit(nn.Module):
+    """Exits early if its confidence, read as a tensor or as a Python number, is above a threshold."""
 
     def __init__(self, threshold: float, reads_number: bool) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def halved(model: nn.Module, example: Any) -> Any:
     return network, plan_of_widths(network, network.dense // 2).apply(model, network=network)
 
 
-def test_what_an_unread_head_reads_is_kept_and_said() -> None:
+def test_what_an_unused_head_may_read_is_kept_and_noted() -> None:
     model = Tasks()
     network, slim = halved(model, IMAGE)
     for task, out in (("a", 2), ("b", 5)):
@@ -114,16 +114,16 @@ def test_an_empty_list_of_examples_is_refused() -> None:
 
 @pytest.mark.parametrize("reads_number", [False, True])
 @pytest.mark.parametrize("threshold", [0.0, 1.1])
-def test_both_outcomes_of_a_value_are_followed(threshold: float, reads_number: bool) -> None:
-    _, slim = halved(Exit(threshold, reads_number), IMAGE)
+def test_both_branches_on_a_value_are_traced(threshold: float, reads_number: bool) -> None:
+    _, slim = halved(EarlyExit(threshold, reads_number), IMAGE)
     assert slim.late[0].out_channels == 6
-    for other in (0.0, 1.1):
-        slim.threshold = other
+    for new_threshold in (0.0, 1.1):
+        slim.threshold = new_threshold
         assert slim(torch.randn(1, 3, 16, 16)).shape == (1, 4)
 
 
-class Waits(nn.Module):
-    """Goes on until a value is small: one of the outcomes never ends."""
+class Loop(nn.Module):
+    """Loops until a value is small: if the condition is always true, the loop never ends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class Waits(nn.Module):
         return self.second(x)  # type: ignore[no-any-return]
 
 
-def test_an_outcome_that_never_ends_is_said() -> None:
-    network, slim = halved(Waits(), IMAGE)
+def test_a_branch_that_never_ends_is_noted() -> None:
+    network, slim = halved(Loop(), IMAGE)
     assert slim.first.out_channels == 4
     assert [note for note in network.notes if "where what it reads is True was not traced" in note]
