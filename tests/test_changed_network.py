@@ -62,7 +62,7 @@ def test_a_run_is_refused_with_a_changed_file_and_the_change_is_named(
     run = tmp_path / "run"
     with pytest.raises(Interrupted):
         pretrim.compress(net("ReLU()"), "digits", output=run, reporter=Stopping(), **OPTIONS)
-    with pytest.raises(UsageError, match=r"had another network's operator 2 in 1 \('relu', not 'sigmoid'\)"):
+    with pytest.raises(UsageError, match=r"had a different network's operator 2 in 1 \('relu', not 'sigmoid'\)"):
         pretrim.compress(net("Sigmoid()"), "digits", output=run, resume=True, **OPTIONS)
     pretrim.compress(net("ReLU()"), "digits", output=run, resume=True, **OPTIONS)
     accuracy = pretrim.open_run(run, model=net("ReLU()")).evaluate("digits").accuracy
@@ -138,7 +138,7 @@ def test_training_is_resumed_if_the_data_folder_was_renamed(tmp_path: Path) -> N
     train(small(), data, recipe, checkpoint=state)
     train(small(), replace(data, name="moved", source="/elsewhere"), recipe, checkpoint=state, resume=True)
     other = load_data("digits", image_size=8, limit=60, seed=1)
-    with pytest.raises(UsageError, match="had another data's"):
+    with pytest.raises(UsageError, match="had a different data's"):
         train(small(), other, recipe, checkpoint=state, resume=True)
 
 

@@ -610,7 +610,7 @@ def test_search_options_together_with_a_plan_are_refused(call: Call, tmp_path: P
     call("plan", "resnet20", *SMALL, "--classes", "10", "--macs", "0.5x", "-o", file)
     result = call("compress", "resnet20", "--data", "digits", "--plan", file, *option, "-o", tmp_path / "run")
     assert (result.code, result.out) == (2, "")
-    assert result.error.endswith(f"Expected a plan or how to draw one, but got both: leave out {option[0]} or --plan.")
+    assert result.error.endswith(f"or options to make one with, but got both: leave out {option[0]} or --plan.")
     assert not (tmp_path / "run").exists()
 
 
@@ -686,13 +686,13 @@ def test_a_stopped_run_is_resumed_to_the_same_weights(call: Call, net: Path, tmp
     report = call("report", run, "-o", tmp_path / "page.html")
     assert (report.code, report.error) == (1, unfinished.error)
     again = call(*training_command(net), "--dense", "-o", run)
-    assert (again.code, "--resume goes on with it, --overwrite starts anew" in again.error) == (1, True)
+    assert (again.code, "--resume continues it, --overwrite starts over" in again.error) == (1, True)
     changed = call(*training_command(net), "--dense", "-o", run, "--resume", "--lr", "0.2")
     assert (changed.code, "recipe's learning_rate (0.05, not 0.2)" in changed.error) == (2, True)
     for option, value, message in (
-        ("--params", "0.4x", "had another limit on params ('0.5x', not '0.4x')"),
-        ("--macs", "0.4x", "had another limit on macs (None, not '0.4x')"),
-        ("--mode", "uniform", "had another search's mode ('balanced', not 'uniform')"),
+        ("--params", "0.4x", "had a different limit on params ('0.5x', not '0.4x')"),
+        ("--macs", "0.4x", "had a different limit on macs (None, not '0.4x')"),
+        ("--mode", "uniform", "had a different search's mode ('balanced', not 'uniform')"),
     ):
         changed = call(*training_command(net), "--dense", "-o", run, "--resume", option, value)
         assert (changed.code, message in changed.error) == (2, True), changed.error

@@ -190,15 +190,15 @@ def test_layer_terms_of_the_three_modes(chain: Network, mode: str) -> None:
 
 
 def test_an_unknown_cost_is_refused(chain: Network) -> None:
-    with pytest.raises(UsageError, match=re.escape("Expected a cost out of params, macs, weight_bytes")):
+    with pytest.raises(UsageError, match=re.escape("Expected cost to be one of params, macs, weight_bytes")):
         cost(chain, "latency")
 
 
 def test_an_unknown_data_type_is_refused(chain: Network) -> None:
-    with pytest.raises(UsageError, match=re.escape("Expected a data type out of float32, float16, int8, but got")):
+    with pytest.raises(UsageError, match=re.escape("Expected dtype to be one of float32, float16, int8, but got")):
         cost(chain, "params", "int4")
 
 
 def test_an_unknown_mode_is_refused(chain: Network) -> None:
-    with pytest.raises(UsageError, match=re.escape("Expected a mode out of params, macs, memory, but got 'flops'.")):
+    with pytest.raises(UsageError, match=re.escape("Expected mode to be one of params, macs, memory, but got 'flops'")):
         layer_terms(chain, "flops")

@@ -275,7 +275,7 @@ def test_parquet_with_a_validation_split_and_the_column_image(tmp_path):
     for part, labels in (("train", [0, 1, 2]), ("validation", [1, 2]), ("test", [0])):
         make_parquet(tmp_path / f"{part}-00000-of-00001.parquet", labels, ("image", "label"))
     dataset = data.load(str(tmp_path), image_size=16)
-    assert dataset.validation.labels.tolist() == [1, 2] and dataset.split_note.startswith("all three parts")
+    assert dataset.validation.labels.tolist() == [1, 2] and dataset.split_note.startswith("all three splits")
     assert dataset.classes == ("0", "1", "2") and dataset.input_shape == (3, 16, 16) and dataset.name == tmp_path.name
 
 
@@ -311,7 +311,7 @@ def test_the_existing_splits_of_a_folder_are_kept(tmp_path):
         make_folder(tmp_path / part, count=count)
     dataset = data.load(str(tmp_path), image_size=8, channels=1)
     assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [10, 4, 6]
-    assert dataset.input_shape == (1, 8, 8) and "as the data set brings them" in dataset.split_note
+    assert dataset.input_shape == (1, 8, 8) and "as the data set has them" in dataset.split_note
 
 
 def test_names_of_splits_may_be_capitalised(tmp_path):

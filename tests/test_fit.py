@@ -197,5 +197,5 @@ def test_a_plan_from_the_user_is_refused_instead_of_changed(dense: DenseModel) -
 
 def test_a_prediction_just_below_the_limit_is_not_called_a_fit() -> None:
     verdicts: Sequence[str] = [_verdict(size, 1000, is_real=False) for size in (980, 999, 1001)]
-    assert verdicts == ["fits", "within 1 % of it", "too large"]
+    assert verdicts == ["fits", "within 1 % of the limit", "too large"]
     assert np.unique(verdicts).size == 3

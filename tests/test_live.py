@@ -51,14 +51,14 @@ def status(*, waiting: int, running: list[Running], finished: tuple[Trial, ...] 
 
 
 @settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate])
-@given(progress=st.lists(st.tuples(modes, st.none() | places), max_size=20), width=st.integers(40, 140))
-def test_the_view_fits_the_terminal(progress: list[tuple[str, Place | None]], width: int) -> None:
+@given(progress=st.lists(st.tuples(modes, st.none() | positions), max_size=20), width=st.integers(40, 140))
+def test_the_view_fits_the_terminal(progress: list[tuple[str, Position | None]], width: int) -> None:
     """One or two lines per trial, no line wider than the terminal, and no name cut off."""
     watched = Watched()
     watched.see(
         status(
             waiting=2,
-            running=[Running(trial(str(number), mode), place) for number, (mode, place) in enumerate(progress)],
+            running=[Running(trial(str(number), mode), position) for number, (mode, position) in enumerate(progress)],
         )
     )
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
@@ -67,9 +67,9 @@ def test_the_view_fits_the_terminal(progress: list[tuple[str, Place | None]], wi
     lines = text.rstrip("\n").split("\n")
     assert [line for line in lines if len(line.rstrip()) > width] == []
     assert len(lines) <= 2 + 2 * min(len(progress), 12) + (len(progress) > 12)
-    for mode, place in progress[:12]:
+    for mode, position in progress[:12]:
         assert f"{mode} at 0.5 of macs, seed 0" in text
-        assert place is None or f"epoch {place.epoch}/300" in text
+        assert position is None or f"epoch {position.epoch}/300" in text
     assert (f"and {len(progress) - 12} more" in text) == (len(progress) > 12)
 
 
@@ -78,7 +78,7 @@ def test_the_time_left_follows_from_the_speed_of_the_trials() -> None:
     forecast = Forecast(lambda: clock[0])
     forecast.see(status(waiting=3, running=[Running(trial("a")), Running(trial("b"))]))
     assert forecast.seconds_left() is None  # no trial has reported progress yet
-    half = Place(epoch=2, epochs=4, done=0.5, seconds_left=10)
+    half = Position(epoch=2, epochs=4, done=0.5, seconds_left=10)
     both_running = [Running(trial("a"), half), Running(trial("b"), half)]
     forecast.see(status(waiting=3, running=both_running))  # 20 s per trial: 10 + 10 s, and three more, two at a time
     assert forecast.seconds_left() == 40
@@ -88,7 +88,7 @@ def test_the_time_left_follows_from_the_speed_of_the_trials() -> None:
     finished_trial = trial("c", state="done", seconds=50)  # (50 + 20 + 20) / 3 = 30 s per trial
     forecast.see(status(waiting=3, running=both_running, finished=(finished_trial,)))
     assert forecast.seconds_left() == (20 + 3 * 30) / 2
-    last_running = [Running(trial("a"), Place(4, 4, 0.9, 6.0))]
+    last_running = [Running(trial("a"), Position(4, 4, 0.9, 6.0))]
     forecast.see(status(waiting=0, running=last_running))  # the last trial reports its own time left
     assert forecast.seconds_left() == 6
 
@@ -117,14 +117,14 @@ def test_progress_of_a_running_trial_is_read_and_damaged_progress_is_unknown(tmp
     store, key = stored(tmp_path)
     assert running(store) == []
     claimed = store.claim()
-    assert claimed is not None and [entry.place for entry in running(store)] == [None]
-    for place in (Place(1, 3, 0.25, 12.0), Place(2, 3, 0.5, 8.0, 0.75)):
-        tell(store, key, place)
-        assert [(entry.trial.key, entry.place) for entry in running(store)] == [(key, place)]
+    assert claimed is not None and [entry.position for entry in running(store)] == [None]
+    for position in (Position(1, 3, 0.25, 12.0), Position(2, 3, 0.5, 8.0, 0.75)):
+        tell(store, key, position)
+        assert [(entry.trial.key, entry.position) for entry in running(store)] == [(key, position)]
     for text in ("", "{", "[]", '{"epoch": 0}', '{"epoch": 1, "epochs": 3, "done": 7, "seconds_left": 1}', "\x1b[2J"):
         with store.engine.connect() as connection:
             connection.execute(sql.update(PROGRESS).values(told=text))
-        assert [entry.place for entry in running(store)] == [None]
+        assert [entry.position for entry in running(store)] == [None]
     store.release(key)
     assert running(store) == []
 
@@ -140,12 +140,12 @@ def stored(folder: Path) -> tuple[Store, str]:
 
 def test_a_sweep_sees_the_progress_of_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress goes from the first epoch to the last, and never backwards."""
-    observed: list[tuple[str, Place]] = []
+    observed: list[tuple[str, Position]] = []
     look = sweeps._Sweep.look
 
     def recording_look(self: sweeps._Sweep) -> Status:
         current = look(self)
-        observed.extend((entry.trial.key, entry.place) for entry in current.running if entry.place is not None)
+        observed.extend((entry.trial.key, entry.position) for entry in current.running if entry.position is not None)
         return current
 
     monkeypatch.setattr(study_progress, "EVERY_S", 0.001)
@@ -157,7 +157,7 @@ def test_a_sweep_sees_the_progress_of_its_trials(tmp_path: Path, monkeypatch: py
     pretrim.sweep(
         model, (images, images), output=tmp_path / "study", modes="uniform", keep=[0.5], dense=False, **options
     )  # type: ignore[arg-type]
-    shares_done = [place.done for _, place in observed]
-    assert shares_done == sorted(shares_done) and {place.epochs for _, place in observed} == {3}
-    assert {place.epoch for _, place in observed} >= {1, 3}
-    assert {place.score is None for _, place in observed} == {True, False}
+    shares_done = [position.done for _, position in observed]
+    assert shares_done == sorted(shares_done) and {position.epochs for _, position in observed} == {3}
+    assert {position.epoch for _, position in observed} >= {1, 3}
+    assert {position.score is None for _, position in observed} == {True, False}

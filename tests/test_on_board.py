@@ -143,7 +143,7 @@ def test_every_notation_of_a_limit_on_the_arena(call: Call, net: str, limit: str
     command = ("plan", net, "--input", "3x32x32", "--device", "stm32f407", "--at-most", f"arena_bytes={limit}")
     code, output, errors = call(*command)
     assert code == 0, errors
-    assert re.search(r"tensor arena in RAM .* (fits|within 1 % of it)", output)
+    assert re.search(r"tensor arena in RAM .* (fits|within 1 % of the limit)", output)
 
 
 # ---------------------------------------------------------------------------------------- RAM of a 32-bit chip

@@ -73,21 +73,25 @@ def test_latencies_of_a_board_come_from_its_own_model(study: Study, call: Call) 
     assert record["fitting"] == 2 and record["latency_of"].startswith("stm32h743 (Cortex-M7, 480 MHz), X-CUBE-AI 8.1")
     key = record["best"]["key"]
     assert (
-        record["best"]["takes"]["latency"] == pytest.approx(on_board[key], abs=2e-9) and on_board[key] <= median + 2e-9
+        record["best"]["costs"]["latency"] == pytest.approx(on_board[key], abs=2e-9) and on_board[key] <= median + 2e-9
     )
     # 0.5x is relative to the dense network's time on the board.
     code, output, _ = call(*command[:-1], "0.5x", "--runtime", "st-edge-ai")
-    assert code == 0 and "X-CUBE-AI 8.1, int8, one core: fitted on 21 networks: predicted, 0.88 to 1.24 of it" in output
+    assert (
+        code == 0
+        and "X-CUBE-AI 8.1, int8, one core: fitted on 21 networks: predicted, 0.88 to 1.24 times the prediction"
+        in output
+    )
 
 
 def test_energy_is_that_of_the_board_or_none(study: Study, call: Call) -> None:
     """Energy on this machine says nothing about a board; on a board it is time x measured power."""
     command = ("recommend", study.path, "--runtime", "st-edge-ai 8.1", "--device")
     unknown_power = json.loads(call(*command, "stm32h743", "--json")[1])
-    assert "energy" not in unknown_power["best"]["takes"] and "latency" in unknown_power["best"]["takes"]
+    assert "energy" not in unknown_power["best"]["costs"] and "latency" in unknown_power["best"]["costs"]
     known_power = json.loads(call(*command, "stm32l4r5", "--json")[1])
     (power,) = re.findall(r"energy: time x ([\d.]+) mW, as measured there", known_power["latency_of"])
-    takes = known_power["best"]["takes"]
+    takes = known_power["best"]["costs"]
     assert takes["energy"] == pytest.approx(takes["latency"] * float(power) * 1e-3, rel=0.01)
 
 
@@ -106,7 +110,7 @@ def test_trials_of_a_sweep_for_a_board_show_time_and_energy_there(study: Study) 
 def test_advice_for_a_board_without_a_latency_limit_shows_no_latencies_of_this_machine(study: Study) -> None:
     advice = study.recommend(device="stm32h743")
     assert advice.latency_of is None and advice.found.best is not None
-    assert "latency" not in advice.found.best.takes
+    assert "latency" not in advice.found.best.costs
     dense_arenas = (study.trials[0].record or {})["on_boards"]["dense"]["arena_bytes"]
     assert dense_arenas["cmsis-nn"] >= dense_arenas["reference"] > 0
     console = Console(width=200, record=True, file=StringIO())
@@ -149,9 +153,9 @@ def test_latencies_of_two_machines_are_not_compared(study: Study, tmp_path: Path
         with pytest.raises(UsageError, match=r"were not all timed on one machine \(Xeon.*; Cortex"):
             study.recommend(latency="0.4ms")
         all_candidates = candidates(study.trials)
-        assert len(places_of(all_candidates)) == 2
+        assert len(machines_of(all_candidates)) == 2
         kept = of_one_machine(all_candidates)
-        assert sum("latency" in candidate.takes for candidate in kept) == 2 and len(places_of(kept)) == 1
+        assert sum("latency" in candidate.costs for candidate in kept) == 2 and len(machines_of(kept)) == 1
         assert study.recommend(macs="1x").found.of == 3
     finally:
         study.store.measured(first.key, measured_before)
@@ -164,7 +168,7 @@ def test_a_sweep_for_a_board_meets_its_latency_limit(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only predicted: add runtime, one of plumerai"):
         pretrim.sweep(small(), data(), output=tmp_path / "refused", **options)
     for runtime in ("onnx", "executorch"):
-        message = f"which runs litert, not {runtime}: name by runtime the one whose time is meant, of plumerai"
+        message = f"which runs litert, not {runtime}: use runtime to name the one whose time counts, one of plumerai"
         with pytest.raises(UsageError, match=message):
             pretrim.sweep(small(), data(), output=tmp_path / "refused", runtime=runtime, **options)
         with pytest.raises(UsageError, match="A study has no latencies of raspberry-pi-5"):

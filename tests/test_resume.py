@@ -225,9 +225,9 @@ def test_a_different_training_is_not_resumed(digits: DataSet, stopped: Path) -> 
     def resumed(recipe: Recipe = RECIPE, plan: str = "a", **options: Any) -> Training:
         return train(small(), digits, recipe, checkpoint=stopped, resume=True, made_of={"plan": plan}, **options)
 
-    with pytest.raises(UsageError, match=r"had another recipe's epochs \(5, not 6\)"):
+    with pytest.raises(UsageError, match=r"had a different recipe's epochs \(5, not 6\)"):
         resumed(Recipe(**{**vars(RECIPE), "epochs": 6}))
-    with pytest.raises(UsageError, match=r"had another plan \('a', not 'b'\)"):
+    with pytest.raises(UsageError, match=r"had a different plan \('a', not 'b'\)"):
         resumed(plan="b")
     with pytest.raises(UsageError, match=r"as the training was started \(cpu, float32, channels_last"):
         resumed(execution=Execution(channels_last=False))
@@ -275,7 +275,7 @@ def test_a_full_disk_keeps_the_last_state(digits: DataSet, stopped: Path, uninte
     before = stopped.read_bytes()
     code = FULL.format(tests=str(Path(__file__).parent))
     result = subprocess.run([sys.executable, "-c", code, str(stopped)], capture_output=True, text=True)
-    assert "File too large. The state of the last time is still there. Make room" in result.stderr, result.stderr
+    assert "File too large. The previous state is still there. Make room" in result.stderr, result.stderr
     assert stopped.read_bytes() == before
     assert [path.name for path in stopped.parent.iterdir()] == [stopped.name]
     model = small()

@@ -89,7 +89,7 @@ def test_the_specs_of_a_grid() -> None:
     assert ASKED[1].name == replace(ASKED[1], seed=9).name == "params at 0.5 of params"
     assert replace(ASKED[1], round_to=4).name == "params at 0.5 of params, round_to 4"
     for arguments, message in (
-        ((["flops"], [0.5], 1), "Expected modes out of balanced, .* but got 'flops'"),
+        ((["flops"], [0.5], 1), "Expected modes among balanced, .* but got 'flops'"),
         ((["macs"], [1.5], 1), "Expected budget fractions between 0 and 1, but got 1.5"),
         ((["macs"], [0.5], 0), "Expected seeds to be at least 1, but got 0"),
     ):
@@ -468,7 +468,7 @@ def test_a_full_disk_stops_the_sweep_and_leaves_the_trials_waiting(tmp_path: Pat
     store.add(ASKED[:2])
     result = subprocess.run([sys.executable, "-c", FULL, str(folder)], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("Cannot write ") and result.stdout.count("\n") == 1, result.stdout + result.stderr
-    assert "The trials that were running wait: run the same command again." in result.stdout
+    assert "The interrupted trials are queued again: run the same command." in result.stdout
     assert store.counts()["waiting"] == 2 and not list(folder.glob("trials/*/trial.json"))
     sweep(folder, store)
     assert store.counts()["done"] == 2

@@ -350,7 +350,7 @@ def test_a_second_output_of_another_size_is_refused(digits: DataSet, only_in_tra
 
 
 def test_a_wrong_number_of_scores_is_refused(digits: DataSet) -> None:
-    with pytest.raises(ModelError, match="Expected the model to return 10 class scores an image, but got 7"):
+    with pytest.raises(ModelError, match="Expected the model to return 10 class scores per image, but got 7"):
         train(small(classes=7), digits, Recipe(epochs=1))
     with pytest.raises(ModelError, match="Expected the model to return 10 or more class scores, but got 7"):
         evaluate(small(classes=7), digits.test, digits.mean, digits.std)
