@@ -48,7 +48,7 @@ def write_masks(folder: Path, count: int = 12, size: int = 8, values: Sequence[i
     return folder
 
 
-# ---------------------------------------------------------------------------------------- tables
+# -------------------------------------------------------------------------------- tables
 
 
 def test_one_text_column_is_a_classification(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_one_image_with_two_targets_is_refused(tmp_path: Path, head: str, rows: 
 def test_one_image_in_two_parts_is_refused_whichever_way_its_path_is_written(tmp_path: Path) -> None:
     rows = [f"{n}.png,{n % 2},train" for n in range(12)]
     write_table(write_images(tmp_path), "file,label,split", [*rows, "./3.png,1,test"])
-    with pytest.raises(DataError, match=r"3\.png is in the part train and, in row 14 of .*, in test: keep one"):
+    with pytest.raises(DataError, match=r"3\.png is in the split train and, in row 14 of .*, in test: keep one"):
         load_with_notes(tmp_path)
 
 
@@ -430,11 +430,11 @@ def test_a_long_cell_that_is_not_a_path_is_shortened(tmp_path: Path) -> None:
 
 def test_a_table_with_too_few_images_gets_a_hint_about_its_split_column(tmp_path: Path) -> None:
     write_table(write_images(tmp_path), "file,label", [f"{n}.png,{'a' if n else 'b'}" for n in range(12)])
-    with pytest.raises(DataError, match=r"'b' has 1: add some, or bring .* a column split of a table"):
+    with pytest.raises(DataError, match=r"'b' has 1: add some, or provide splits .* a column split of a table"):
         load_with_notes(tmp_path)
 
 
-# ---------------------------------------------------------------------------------------- masks
+# -------------------------------------------------------------------------------- masks
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 255)])
@@ -471,8 +471,8 @@ def test_a_folder_of_masks_through_the_whole_job(tmp_path: Path) -> None:
         nn.Conv2d(16, 2, 1),
     )  # fmt: skip
     run = pretrim.compress(
-        network, str(write_masks(tmp_path / "data", 24)), output=tmp_path / "run", macs="0.6x", round_to=4, input="1x8x8",
-        epochs=4, batch_size=8, lr=0.05, threads=1, train_on="cpu",
+        network, str(write_masks(tmp_path / "data", 24)), output=tmp_path / "run", macs="0.6x", round_to=4,
+        input="1x8x8", epochs=4, batch_size=8, lr=0.05, threads=1, train_on="cpu",
     )  # fmt: skip
     assert run.metric.name == "mean_iou"
     assert run.score is not None and run.score > 0.5
@@ -497,7 +497,7 @@ def save_black_masks(folder: Path) -> None:
     [
         (remove("masks/3.png"), r"No mask for .*images/3.png: there is none of that name"),
         (remove("images/3.png"), r"No image for .*masks/3.png: there is none of that name"),
-        (save_colour_mask, r"Expected a mask with a class a pixel .* but it is RGB: store class numbers"),
+        (save_colour_mask, r"Expected a mask with one class per pixel .* but it is RGB: store class numbers"),
         (save_black_masks, "Expected masks of at least 2 classes in .* but every known pixel is of class 0"),
         (
             lambda folder: (folder / "classes.txt").write_text("sky\n"),
@@ -607,7 +607,7 @@ def test_a_mask_may_have_another_resolution_than_its_image(tmp_path: Path, size:
     assert torch.equal(dataset.train.targets[:] == 1, dataset.train.images[:][:, 0] >= 200)
 
 
-# ---------------------------------------------------------------------------------------- skipped files, missing classes
+# -------------------------------------------------------------------------------- skipped files, missing classes
 
 
 @pytest.mark.parametrize(
@@ -660,13 +660,13 @@ def test_a_note_says_that_a_part_lacks_a_class(tmp_path: Path, is_there: bool) -
         (tmp_path / "test" / "c").mkdir()
     dataset, notes = load_with_notes(tmp_path)
     assert dataset.classes == ("a", "b", "c") and sorted(set(dataset.test.labels.tolist())) == [0, 1]
-    assert notes == ["note: the test part has no image of the class c"]
+    assert notes == ["note: the test split has no image of the class c"]
 
 
 def test_a_part_of_a_table_may_lack_a_class(tmp_path: Path) -> None:
     rows = [f"{n}.png,{'abc'[n % 3 if n < 9 else 0]},{'train' if n < 9 else 'test'}" for n in range(12)]
     write_table(write_images(tmp_path), "file,label,split", rows)
-    assert "note: the test part has no image of the class b, c" in load_with_notes(tmp_path)[1]
+    assert "note: the test split has no image of the class b, c" in load_with_notes(tmp_path)[1]
 
 
 @pytest.mark.parametrize("inner", ["photos", "photos 2024"])
@@ -677,7 +677,7 @@ def test_class_folders_one_level_deeper_are_suggested(tmp_path: Path, inner: str
         load_with_notes(tmp_path)
 
 
-# ---------------------------------------------------------------------------------------- rare labels
+# -------------------------------------------------------------------------------- rare labels
 
 
 def test_a_rare_label_is_in_every_part(tmp_path: Path) -> None:
@@ -694,15 +694,15 @@ def test_a_label_with_too_few_images_stays_in_training(tmp_path: Path) -> None:
     write_table(write_images(tmp_path, 40), "file,cat,rare", [f"{n}.png,{int(n % 2)},{int(n == 3)}" for n in range(40)])
     for seed in range(4):
         assert load_with_notes(tmp_path, seed=seed)[1] == [
-            "note: the validation part has no image with the label rare",
-            "note: the test part has no image with the label rare",
+            "note: the validation split has no image with the label rare",
+            "note: the test split has no image with the label rare",
         ]
 
 
 def test_a_part_without_any_label_is_refused(tmp_path: Path) -> None:
     rows = [f"{n}.png,{int(n < 9 and n % 2)},{int(n < 6)},{'train' if n < 9 else 'test'}" for n in range(12)]
     write_table(write_images(tmp_path), "file,cat,dog,split", rows)
-    with pytest.raises(DataError, match=r"No image of the test part of .* has a label, so that nothing can be said"):
+    with pytest.raises(DataError, match=r"No image of the test split of .* has a label, so that no score can be given"):
         load_with_notes(tmp_path)
 
 
@@ -720,7 +720,7 @@ def test_training_when_the_first_images_have_no_label(tmp_path: Path) -> None:
     assert run.metric.name == "mean_ap" and run.score is not None
 
 
-# ---------------------------------------------------------------------------------------- the printed summary of the data
+# -------------------------------------------------------------------------------- the printed summary of the data
 
 
 @pytest.mark.parametrize(
@@ -749,7 +749,7 @@ def test_the_summary_names_the_classes_of_masks(tmp_path: Path) -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------- evaluating a run on other data
+# -------------------------------------------------------------------------------- evaluating a run on other data
 
 
 def train(folder: Path, outputs: int = 3, **options: Any) -> Run:
@@ -824,7 +824,9 @@ def test_a_note_says_that_a_folder_is_a_part_of_the_training_data(tmp_path: Path
     assert evaluate(run, tmp_path / "data")[0].images == 36
     result, lines = evaluate(run, tmp_path / "data" / "train")
     assert result.images == 36
-    assert lines[0].endswith("train is a part of what the run was trained on: its images may have been trained on")
+    assert lines[0].endswith(
+        "train is part of the data that the run was trained on: its images may have been trained on"
+    )
 
 
 def test_training_data_that_have_shrunk_too_far_are_refused(tmp_path: Path) -> None:
@@ -846,11 +848,11 @@ def test_all_images_of_new_data_are_evaluated(trained_run: Run, tmp_path: Path, 
     end = f"classification, 3 classes: a, b, c (test: all {result.images} images)"
     assert lines[-1] == f"data: images in {tmp_path / 'new'}: {end}"
     missing = ", ".join(sorted(set("abc") - set(names)))
-    assert lines[:-1] == [f"note: the test part has no image of the class {missing}"] * bool(missing)
+    assert lines[:-1] == [f"note: the test split has no image of the class {missing}"] * bool(missing)
 
 
 def test_classes_of_new_data_are_matched_by_name(trained_run: Run, tmp_path: Path) -> None:
-    """Classes are matched by name, not by position: with images of class c only, the score is the share predicted as c."""
+    """Classes are matched by name, not by position: with images of class c alone, accuracy is the share predicted as c."""
     write_classes(tmp_path / "new", "c", 6)
     files = sorted((tmp_path / "new" / "c").iterdir())
     says = [answer["predictions"][0]["class"] for answer in trained_run.predict(files)]
@@ -865,7 +867,7 @@ def test_new_data_in_parts(trained_run: Run, tmp_path: Path, parts: tuple[str, .
         write_classes(tmp_path / "new" / part, count=1)
     result, lines = evaluate(trained_run, tmp_path / "new")
     assert result.images == images
-    assert lines[-1].endswith("(test: the part of 3 images)" if "test" in parts else f"(test: all {images} images)")
+    assert lines[-1].endswith("(test: the split of 3 images)" if "test" in parts else f"(test: all {images} images)")
 
 
 def test_new_data_with_a_class_that_the_run_does_not_have(trained_run: Run, tmp_path: Path) -> None:
@@ -879,7 +881,7 @@ def test_new_tables(trained_run: Run, tmp_path: Path) -> None:
     path = write_table(write_images(tmp_path, 4), "file,label,split", [f"{n}.png,{'ca'[n % 2]},test" for n in range(4)])
     result, lines = evaluate(trained_run, path)
     assert [entry["images"] for entry in result.details["classes"]] == [2, 0, 2]
-    assert lines[-1].endswith("(test: the part of 4 images)")
+    assert lines[-1].endswith("(test: the split of 4 images)")
 
 
 def test_new_tables_of_labels_and_values(tmp_path: Path) -> None:
@@ -913,8 +915,8 @@ def test_new_masks(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3, 1))
     run = pretrim.compress(
-        network, str(write_masks(tmp_path / "data", 24, values=(1, 2))), output=tmp_path / "run", macs="0.6x", round_to=4,
-        input="1x8x8", epochs=1, batch_size=8, threads=1, train_on="cpu",
+        network, str(write_masks(tmp_path / "data", 24, values=(1, 2))), output=tmp_path / "run", macs="0.6x",
+        round_to=4, input="1x8x8", epochs=1, batch_size=8, threads=1, train_on="cpu",
     )  # fmt: skip
     result, lines = evaluate(run, write_masks(tmp_path / "new", 5, values=(0, 0)))
     assert (result.images, result.metric.name) == (5, "mean_iou")
@@ -923,7 +925,7 @@ def test_new_masks(tmp_path: Path) -> None:
         evaluate(run, write_masks(tmp_path / "more", 5, values=(2, 3)))
 
 
-# ---------------------------------------------------------------------------------------- boxes
+# -------------------------------------------------------------------------------- boxes
 
 
 @pytest.mark.parametrize(
