@@ -852,7 +852,7 @@ def test_all_images_of_new_data_are_evaluated(trained_run: Run, tmp_path: Path, 
 
 
 def test_classes_of_new_data_are_matched_by_name(trained_run: Run, tmp_path: Path) -> None:
-    """Classes are matched by name, not by position: with images of class c alone, accuracy is the share predicted as c."""
+    """Classes are matched by name, not by position: with images of class c alone, accuracy is the share predicted c."""
     write_classes(tmp_path / "new", "c", 6)
     files = sorted((tmp_path / "new" / "c").iterdir())
     says = [answer["predictions"][0]["class"] for answer in trained_run.predict(files)]
