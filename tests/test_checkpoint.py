@@ -386,7 +386,7 @@ def test_a_full_disk_leaves_the_old_run(saved: Path, into: bool) -> None:
 
 def test_only_a_run_is_overwritten(saved: Path) -> None:
     (saved / "notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"run also holds notes\.txt, which is not of a run"):
+    with pytest.raises(CheckpointError, match=r"run also holds notes\.txt, which does not belong to a run"):
         save(slim_of(net()), saved, overwrite=True)
     with pytest.raises(CheckpointError, match=r"notes\.txt is a file, not a run folder"):
         save(slim_of(net()), saved / "notes.txt", overwrite=True)

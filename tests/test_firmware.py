@@ -581,8 +581,8 @@ def odd_network(name: str, options: str | None, second: tuple[int, ...] | None =
     [
         (odd_network("DIV", "DivOptions"), "There is no C kernel for DIV: replace it in the network, or"),
         (odd_network("SPACE_TO_DEPTH", None), "There is no C kernel for SPACE_TO_DEPTH"),
-        (odd_network("ADD", "AddOptions", (2, 1, 4, 4, 2)), "The C kernel of ADD does not take 5 dimensions"),
-        (odd_network("MUL", "MulOptions", (2, 1, 4, 4, 2)), "The C kernel of MUL does not take 5 dimensions"),
+        (odd_network("ADD", "AddOptions", (2, 1, 4, 4, 2)), "The C kernel of ADD does not support 5 dimensions"),
+        (odd_network("MUL", "MulOptions", (2, 1, 4, 4, 2)), "The C kernel of MUL does not support 5 dimensions"),
     ],
 )
 def test_what_has_no_kernel_is_named_and_nothing_is_written(content: bytes, said: str, tmp_path: Path) -> None:

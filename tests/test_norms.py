@@ -1,8 +1,6 @@
 """Batch-norm statistics are recalibrated before every validation and at the end, without affecting the training."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -194,7 +192,7 @@ def test_recalibration_with_fewer_than_two_images_is_refused() -> None:
 def test_quantisation_aware_epochs_are_calibrated_with_rounding(tiny: DataSet) -> None:
     """The weights were trained with statistics of rounded activations, and inference uses rounded activations too."""
 
-    def running_mean(qat: int, change: Callable[[nn.Module], Any] = lambda model: None) -> torch.Tensor:
+    def running_mean(qat: int) -> torch.Tensor:
         model = nn.Sequential(
             nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10)
         )

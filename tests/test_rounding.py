@@ -49,7 +49,7 @@ def test_activations_are_rounded_like_torch(shift: float) -> None:
     scale = (high - low) / 255
     expected = torch.fake_quantize_per_tensor_affine(values, scale, round(-128 - low / scale), -128, 127)
     rounded_values = round_activation(values)
-    assert rounded_values.unique().numel() > 50 or shift
+    assert rounded_values.unique().numel() > 40  # of 256 levels, at most 255 / 6 = 42 hold the shifted values
     torch.testing.assert_close(rounded_values, expected, rtol=0, atol=1e-5)
     assert round_activation(torch.zeros(2, 2)).tolist() == [[0, 0], [0, 0]]
 

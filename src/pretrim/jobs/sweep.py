@@ -102,7 +102,7 @@ class SweepOptions(Keeping):
     dtype: Annotated[Literal["float32", "float16", "int8"] | None, Parameter(group=SEARCH)] = None
     """Data type of limits and of exported files (default: int8 with --int8 or a microcontroller, else float32)."""
     runtime: Annotated[str | None, Parameter(group=WHERE)] = None
-    """Export to it and measure every network: onnx, litert, executorch; with --device whose time is meant there."""
+    """Export to it and measure every network: onnx, litert, executorch; with --device, the runtime to time."""
     int8: Annotated[bool | None, Parameter(negative="--no-int8", group=WHERE)] = None
     """Export in int8, and count limits in it (default: for a microcontroller)."""
     workers: Annotated[int, Parameter(group=WHERE)] = 1
