@@ -115,7 +115,7 @@ def table() -> str:
         )
     tried_names = {entry["name"] for entry in jsonl.read(RECORDS)}
     lines += ["", f"Not tried yet: {len([n for n in names if n not in tried_names])} of {len(names)}.", ""]
-    lines += ["| network | runtime | what it said |", "|---|---|---|"]
+    lines += ["| network | runtime | error |", "|---|---|---|"]
     for entry in entries:
         if "error" in entry:
             message = entry["error"].replace("|", "\\|").replace("\n", " ")

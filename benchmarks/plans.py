@@ -1,6 +1,6 @@
-"""Claim: a balanced plan takes less than 5 s on one core for every CNN of torchvision and timm, and 1 s for ResNet-50.
+"""Claim: a balanced plan takes less than 5 s on one core for every network of the list, and 1 s for ResNet-50.
 
-For each of the 190 networks of `benchmarks/coverage.py`, untrained, at its own input size: CPU time of the plan at half
+For each network of `benchmarks/coverage.py`, untrained, at its own input size: CPU time of the plan at half
 the MACs with the default options (without the analysis), whether the limit is met, whether any group could be widened
 by one more rounding step, and the plan's utility over that of uniform width at the same limit.
 
@@ -107,7 +107,7 @@ def write_table() -> None:
     slowest = max(planned, key=lambda record: record["plan_s"])
     resnet50 = next(record for record in planned if record["name"] == "torchvision:resnet50")
     lines = [
-        "# Plans of every CNN of torchvision and timm with the default method",
+        "# Plans of all networks of coverage.py with the default method",
         "",
         f"- {len(planned)} of {len(order)} networks planned at half the MACs; "
         f"{sum(record['met'] for record in planned)} meet the limit exactly, "

@@ -805,7 +805,7 @@ def test_moved_training_data_are_recognised_despite_a_custom_mean(tmp_path: Path
     assert evaluate(run, Path(shutil.copytree(data, tmp_path / "there" / "photos")))[0].images == 3
 
 
-def test_a_note_says_that_the_training_data_have_grown(trained_run: Run, tmp_path: Path) -> None:
+def test_a_note_says_that_the_training_data_have_grown(tmp_path: Path) -> None:
     run = train(write_classes(tmp_path / "data"))
     write_classes(tmp_path / "more", count=20)
     shutil.copytree(tmp_path / "more", tmp_path / "data", dirs_exist_ok=True)
