@@ -345,7 +345,7 @@ def run_all(wanted: Sequence[Row], options: argparse.Namespace) -> int:
         futures = {pool.submit(run, task): task for task in tasks}
         failed = sum(not ledger.finished(futures[future], future) for future in as_completed(futures))
     pending = sum(map(len, ledger.pending.values()))
-    print(f"{len(wanted) - pending} of {len(wanted)} rows are there, {failed} trainings failed")
+    print(f"{len(wanted) - pending} of {len(wanted)} rows are recorded, {failed} trainings failed")
     return failed
 
 
