@@ -69,7 +69,7 @@ def test_scores_are_parsed(text: Any, value: float) -> None:
         ({"accuracy": "101%"}, "^Expected accuracy to be from 0 to 100 %, but got 101.0 %: write it as 90% or 0.9"),
         ({"accuracy": 95}, "^Expected accuracy to be from 0 to 100 %, but got 9500.0 %"),
         ({"drop": 1, "macs": "0.5x"}, "find the limit: leave out macs, or name its cost, limit_of macs"),
-        ({"drop": 1, "teacher": Path("t")}, "^teacher applies to a single training: leave it out"),
+        ({"drop": 1, "teacher": Path("t")}, "^teacher applies to a single training: do not combine it"),
         ({"drop": 1, "limit_of": "colour"}, "Expected a limit on one of"),
     ],
 )

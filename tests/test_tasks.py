@@ -428,7 +428,7 @@ class NoData(Distance):
         (object(), None, "Expected the task object to have a method loss"),
         (Sideways(), None, 'Expected the direction of distance in the task Sideways as "min" or "max"'),
         (NotANumber(), None, "Expected a finite distance from NotANumber.metrics, but got nan"),
-        (OtherMetric(), None, "Expected OtherMetric.metrics to return distance, by which the best epoch is chosen"),
+        (OtherMetric(), None, "Expected OtherMetric.metrics to return distance, by which networks are compared"),
         (Raising(), None, "Expected Raising.loss to take an output of 4x2 and a target of 4x2, but it raised Runtime"),
         (NoScalar(), None, "Expected NoScalar.loss to return the mean loss, one number as a tensor, got 4x2"),
         (OneTensor(), None, r"Expected data as \(train, test\) or \(train, validation, test\), but got a Tensor"),

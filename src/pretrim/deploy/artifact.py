@@ -24,7 +24,7 @@ from .runtimes import runtimes
 
 FORMAT = "pretrim-artifact"
 VERSION = 1
-MEND = "Export again"
+REMEDY = "Export again"
 DataType: TypeAlias = Literal["float32", "int8"]
 DATA_TYPES: tuple[DataType, ...] = get_args(DataType)
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
@@ -160,7 +160,7 @@ def read(path: Path) -> Artifact:
     artifact = _parse(text, path, record_path)
     if artifact.runtime != runtime:
         raise ArtifactError(
-            f"{record_path} is damaged: at $.runtime, expected {runtime!r}, got {artifact.runtime!r}. {MEND}."
+            f"{record_path} is damaged: at $.runtime, expected {runtime!r}, got {artifact.runtime!r}. {REMEDY}."
         )
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != artifact.sha256:
@@ -173,10 +173,10 @@ def read(path: Path) -> Artifact:
 
 def _parse(text: bytes, path: Path, source: Path) -> Artifact:
     """Parse the record of a file. Raises ArtifactError unless it has the form that :func:`write` writes."""
-    data = records.load(text, source=source, error=ArtifactError, remedy=MEND)
+    data = records.load(text, source=source, error=ArtifactError, remedy=REMEDY)
     records.check_header(data, FORMAT, VERSION, source=source, error=ArtifactError)
     data["path"] = str(path)
-    artifact = records.convert(data, Artifact, source=source, error=ArtifactError, remedy=MEND)
+    artifact = records.convert(data, Artifact, source=source, error=ArtifactError, remedy=REMEDY)
     if artifact.plan is not None:
         try:
             Plan.from_json(artifact.plan)

@@ -322,7 +322,7 @@ def _remedy(plain: PlainNetwork, images: Inputs, wanted: Outputs, proof: Proof, 
     rounding = own_rounding(plain, images, wanted)
     if rounding is not None and rounding > LARGEST_ERROR:
         rounding_text = f"PyTorch's float32 is {rounding:.1e} from its float64"
-        return f"the network magnifies rounding ({rounding_text}), which more training may fix"
+        return f"the network magnifies rounding ({rounding_text}), which training may fix"
     return "another runtime may convert it"
 
 

@@ -233,7 +233,7 @@ def plan_network(
     board = target.board
     if board is not None and all(name in (*board.limits(), *TIME_LIMITS) for name in target.limits):
         budget = Budget.parse(target.limits, target.dtype).resolve_any(network, costs)
-        if (budget.dense <= budget.values).all():
+        if budget.dense_fits:
             fits = "has room" if _is_refused(network, target) else "fits"
             reporter.say(f"note: the dense network {fits} on {board.name} as it is; limits such as --macs 0.5x trim it")
             limit_texts = {limit.cost: limit.text for limit in budget.limits}

@@ -75,7 +75,7 @@ def _check(options: CompressOptions) -> None:
             is_allowed = field.name in ("input", "fit", "task", "max_images")
             if not is_allowed and getattr(record, field.name) != getattr(default, field.name):
                 name = field.name.removesuffix("_").replace("_", "-")
-                raise UsageError(f"--{name} applies to a single training: leave it out with --drop and --accuracy.")
+                raise UsageError(f"--{name} applies to a single training: do not combine it with --drop or --accuracy.")
 
 
 def _bisect(
@@ -128,7 +128,7 @@ def _with_trial(
     trial_options = {name: value for name, value in search.changes().items() if name in ("step", "round_to")}
     extra = sorted(set(search.changes()) - {*trial_options, "mode"})
     if extra:
-        raise UsageError(f"--{extra[0].replace('_', '-')} is not an option of trials: leave it out with --drop.")
+        raise UsageError(f"--{extra[0].replace('_', '-')} is not an option of trials: do not combine it with --drop.")
     grid = GridOptions(
         modes=search.options().mode,
         budget_fraction=(0.5 if fraction is None else fraction,),

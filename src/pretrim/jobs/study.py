@@ -211,7 +211,7 @@ def _candidates_on_device(
                 f"No latency of {target.name} is known for the networks of {study.path}{machines}: leave out "
                 f"--latency, and measure there by `pretrim measure RUN --ssh USER@HOST`."
             )
-        return [_without_measured(one) for one in networks], None
+        return [network.without_measured() for network in networks], None
     from pretrim.latency.on_board import predict
 
     system = _system(target, runtime, timed=timed)
@@ -243,22 +243,13 @@ def _machine_text(networks: Sequence[Candidate]) -> str:
     return f" (they were timed on {machines[0].removesuffix(': measured')})" if machines else ""
 
 
-def _without_measured(candidate: Candidate) -> Candidate:
-    """Drop what was measured on another machine."""
-    from pretrim.study.recommend import MEASURED
-
-    return replace(
-        candidate, timed_on=None, costs={name: value for name, value in candidate.costs.items() if name not in MEASURED}
-    )
-
-
 def _on_microcontroller(
     candidate: Candidate, sketches: Mapping[str, Any] | None, target: Board, runtime: str | None, system: System | None
 ) -> Candidate:
     """Add a microcontroller's arena to a network and, if a time is needed, its latency and energy there."""
     from pretrim.latency.on_board import kernels_of, predict
 
-    plain = _without_measured(candidate)
+    plain = candidate.without_measured()
     if sketches is None:
         return plain
     costs = {**plain.costs, "arena": float(sketches["slim"]["arena_bytes"][kernels_of(target, runtime)])}

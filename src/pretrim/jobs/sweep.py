@@ -152,7 +152,8 @@ def sweep(
         PretrimError: a failure of the machine, such as a full disk; running trials are queued again, nothing is lost.
     """
     from pretrim.models.dense import check_name
-    from pretrim.study.sweep import check_study_folder
+    from pretrim.study.description import write_network
+    from pretrim.study.sweep import check_study_folder, make_study
 
     options, reporter, output = options or StudyOptions(), reporter or Silent(), Path(output)
     specs = _specs(options)
@@ -163,7 +164,10 @@ def sweep(
     _check_times_on_boards(options, specs)
     config = _config(model, data, options)
     target = _target(options, specs)
-    store, inputs, specs = _prepared(output, config, specs, model, data, target, options, reporter)
+    config, inputs = _loaded(output, config, model, data, target, options, reporter)
+    specs = _to_trim(specs, config, inputs, reporter, is_searching=options.grid.search > 0)
+    store = make_study(output, config, options.sweep.storage, options.sweep.name)
+    write_network(output, inputs)
     store.add(specs)
     if options.sweep.retry:
         retried = store.retry([trial.key for trial in store.trials() if trial.state == "failed"])
@@ -184,7 +188,7 @@ def _specs(options: StudyOptions) -> list[TrialSpec]:
     trial_options |= asked_of_layers(options.sweep)
     budgets = _budgets(options)
     if budgets and grid_options.limit_of is not None:
-        raise UsageError("--limit-of names the cost of one limit: leave it out with --device or limits.")
+        raise UsageError("--limit-of names the cost of one limit: do not combine it with --device or limits.")
     if grid_options.limit_of is not None:
         Limit.parse(grid_options.limit_of, "0.5x")
     fractions = _fractions(grid_options.budget_fraction)
@@ -411,24 +415,19 @@ def _target(options: StudyOptions, specs: Sequence[TrialSpec]) -> Target:
     return find_target(target_options, {"params": "1x"}, Search(mode="latency" if is_timed else None))
 
 
-def _prepared(
+def _loaded(
     folder: Path,
     config: StudyConfig,
-    specs: list[TrialSpec],
     model: ModelSource,
     data: DataSource | None,
     target: Target,
     options: StudyOptions,
     reporter: Reporter,
-) -> tuple[Store, TrialInputs, list[TrialSpec]]:
-    """Open or create the study, load its network and data, and choose the trials that have something to trim.
-
-    Problems are raised before anything is trained.
-    """
+) -> tuple[StudyConfig, TrialInputs]:
+    """Load the network and the data, and complete the settings by them; nothing is written yet."""
     from pretrim.models.dense import open_model
-    from pretrim.study.description import write_network
     from pretrim.study.inputs import TrialInputs, known_latencies
-    from pretrim.study.sweep import RECORD, make_study, open_study
+    from pretrim.study.sweep import RECORD, open_study
     from pretrim.train import takes_channels_last
 
     settings = options.sweep
@@ -456,51 +455,32 @@ def _prepared(
         from pretrim.study.cluster import connected
 
         connected(settings.ray)  # if the cluster is unreachable, no folder is created
-    inputs = TrialInputs(dense, dataset, known_latencies(config, dense), task)
-    specs = _with_filters_to_remove(specs, config, inputs, reporter, is_searching=options.grid.search > 0)
-    store = make_study(folder, config, settings.storage, settings.name)
-    write_network(folder, inputs)
-    return store, inputs, specs
+    return config, TrialInputs(dense, dataset, known_latencies(config, dense), task)
 
 
-def _with_filters_to_remove(
+def _to_trim(
     specs: Sequence[TrialSpec], config: StudyConfig, inputs: TrialInputs, reporter: Reporter, *, is_searching: bool
 ) -> list[TrialSpec]:
-    """Leave out the trials whose limits the dense network meets as it is.
+    """Leave out the trials whose limits the dense network meets as it is, with a note.
 
     Raises BudgetError if that leaves no trial but the dense network's, unless a search adds others.
     """
     from pretrim.study.settings import DENSE
-
-    kept, left_out = [], Counter[str]()
-    is_met: dict[tuple[str, Any], bool] = {}
-    for spec in specs:
-        key = (spec.device, tuple(spec.amounts.items()))
-        if spec.mode != DENSE and key not in is_met:
-            is_met[key] = _is_met_by_dense(config, inputs, spec)
-        if spec.mode != DENSE and is_met[key]:
-            left_out[f" on {spec.device}" if spec.device else ""] += 1
-        else:
-            kept.append(spec)
-    if left_out and not is_searching and all(spec.mode == DENSE for spec in kept):
-        raise BudgetError(
-            "Nothing to trim: the dense network meets every limit as it is. Lower the limits, e.g. "
-            "--budget-fraction 0.5, or add one such as --macs 0.5x."
-        )
-    for where, count in left_out.items():
-        trials = "1 trial is" if count == 1 else f"{count} trials are"
-        reporter.say(f"note: the dense network fits{where} as it is: {trials} left out")
-    return kept
-
-
-def _is_met_by_dense(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> bool:
-    """Whether a trial is known to have nothing to trim."""
     from pretrim.study.trial import dense_fits
 
-    try:
-        return dense_fits(config, inputs, spec)
-    except PretrimError:
-        return False  # the trial itself shows the error, and the others run
+    one_of = {spec.budget: spec for spec in specs}  # modes and seeds share their limits
+    met = {budget for budget, spec in one_of.items() if dense_fits(config, inputs, spec)}
+    kept = [spec for spec in specs if spec.budget not in met]
+    left_out = Counter(spec.budget for spec in specs if spec.budget in met)
+    if left_out and not is_searching and all(spec.mode == DENSE for spec in kept):
+        raise BudgetError(
+            f"Nothing to trim {', '.join(left_out)}: the dense network fits as it is. Lower the limits, e.g. "
+            f"--budget-fraction 0.5, or add one such as --macs 0.5x."
+        )
+    for budget, count in left_out.items():
+        trials = "1 trial is" if count == 1 else f"{count} trials are"
+        reporter.say(f"note: nothing to trim {budget}, the dense network fits as it is: {trials} left out")
+    return kept
 
 
 def _check_operators(dense: DenseModel, names: Sequence[str]) -> None:

@@ -201,6 +201,11 @@ class ResolvedBudget:
     handed: Mapping[str, Cost] = field(default_factory=dict)
 
     @property
+    def dense_fits(self) -> bool:
+        """Whether the dense network meets every limit."""
+        return bool((self.dense <= self.values).all())
+
+    @property
     def is_exact(self) -> bool:
         """Whether the search uses the exact costs, with no bounds in place of them."""
         return self.costs == self.exact

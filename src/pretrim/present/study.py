@@ -54,8 +54,8 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             "stopped" if trial.state == "stopped" else "",
         )
     show_table(console, f"{len(finished)} trial{'s' if len(finished) != 1 else ''}", table)
-    for place in dict.fromkeys(machine_of(trial.measured) for trial in finished if trial.measured):
-        show_line(console, f"latency: {place}")
+    for machine in dict.fromkeys(machine_of(trial.measured) for trial in finished if trial.measured):
+        show_line(console, f"latency: {machine}")
     for label in dict.fromkeys(time_label(prediction) for prediction in on_boards.values() if prediction is not None):
         show_line(console, f"on its board, {label}")
     for trial in trials:

@@ -92,6 +92,11 @@ class Candidate:
         """The validation score, with its sign chosen so that higher is better."""
         return self.metric.worth(self.validation)
 
+    def without_measured(self) -> Candidate:
+        """The same network without its latency and energy, which hold for another machine."""
+        costs = {name: value for name, value in self.costs.items() if name not in MEASURED}
+        return replace(self, timed_on=None, costs=costs)
+
 
 @dataclass(frozen=True)
 class Buy:
@@ -192,13 +197,7 @@ def of_one_machine(found: Sequence[Candidate]) -> list[Candidate]:
     """Drop latencies and energies that were not measured where most were, because they are not comparable."""
     machines = machines_of(found)
     return [
-        candidate
-        if candidate.timed_on in (None, *machines[:1])
-        else replace(
-            candidate,
-            timed_on=None,
-            costs={name: value for name, value in candidate.costs.items() if name not in MEASURED},
-        )
+        candidate if candidate.timed_on in (None, *machines[:1]) else candidate.without_measured()
         for candidate in found
     ]
 

@@ -25,7 +25,7 @@ FINISHED: tuple[State, ...] = ("done", "failed", "stopped")
 LONGEST_S = 1e6
 """Upper bound of a latency: twelve days for one image."""
 _KEY = re.compile(r"[0-9a-f]{16}")
-_MEND = "run the trial again with `pretrim sweep --retry`"
+_REMEDY = "run the trial again with `pretrim sweep --retry`"
 
 tables = sql.MetaData()
 STUDIES = sql.Table(
@@ -176,7 +176,7 @@ def read_record(text: str | None, state: str, source: str) -> Mapping[str, Any] 
     Raises StudyError if the result is damaged, or missing for a finished trial.
     """
     if state == "done" and text is None:
-        raise StudyError(f"{source} is missing: {_MEND}.")
+        raise StudyError(f"{source} is missing: {_REMEDY}.")
     record = _read(text, {"done": _Done, "stopped": _Stopped}.get(state, dict), source)
     if record is not None and state in ("done", "stopped"):
         _check_scores(record, ("validation", "test") if state == "done" else ("validation",), source)
@@ -187,12 +187,12 @@ def _check_scores(record: Mapping[str, Any], splits: Sequence[str], source: str)
     """Raises StudyError unless the record has valid scores of these splits in the metric that it names."""
     stored = record.get("metric")
     metric = (
-        ACCURACY if stored is None else records.convert(stored, Metric, source=source, error=StudyError, remedy=_MEND)
+        ACCURACY if stored is None else records.convert(stored, Metric, source=source, error=StudyError, remedy=_REMEDY)
     )
     names = tuple(f"{split}_{metric.name}" for split in splits)
     scores = {name: record[name] for name in names if name in record}
     record_type = _scores(names, is_share=metric.is_share)
-    records.convert(scores, record_type, source=source, error=StudyError, remedy=_MEND, is_loaded=True)
+    records.convert(scores, record_type, source=source, error=StudyError, remedy=_REMEDY, is_loaded=True)
 
 
 @cache
@@ -205,9 +205,9 @@ def _read(text: str | None, kind: type[Any], source: str) -> Mapping[str, Any] |
     """Parse JSON text that must be an object and convert to a record of type `kind`; returns the plain object."""
     if text is None:
         return None
-    plain = records.load(text, source=source, error=StudyError, remedy=_MEND)
-    records.convert(plain, dict, source=source, error=StudyError, remedy=_MEND, is_loaded=True)
-    records.convert(plain, kind, source=source, error=StudyError, remedy=_MEND, is_loaded=True)
+    plain = records.load(text, source=source, error=StudyError, remedy=_REMEDY)
+    records.convert(plain, dict, source=source, error=StudyError, remedy=_REMEDY, is_loaded=True)
+    records.convert(plain, kind, source=source, error=StudyError, remedy=_REMEDY, is_loaded=True)
     result: Mapping[str, Any] = plain
     return result
 

@@ -127,17 +127,22 @@ class TrialSpec:
             raise StudyError(f"{source} is damaged: {error}") from error
 
     @property
+    def budget(self) -> str:
+        """The limits in words, such as ``on esp32 at 0.5 of its memory``; empty for the dense network."""
+        if self.mode == DENSE:
+            return ""
+        if self.device:
+            share = "" if self.budget_fraction == 1 else f" at {self.budget_fraction:g} of its memory"
+            return f"on {self.device}{share}"
+        if self.limits:
+            return f"at {', '.join(f'{text} {name}' for name, text in self.amounts.items())}"
+        return f"at {self.budget_fraction:g} of {self.limit}"
+
+    @property
     def name(self) -> str:
         """A readable name, the same for trials that differ in their seed alone."""
         if self.mode == DENSE:
             return DENSE
-        if self.device:
-            share = "" if self.budget_fraction == 1 else f" at {self.budget_fraction:g} of its memory"
-            base = f"{self.mode} on {self.device}{share}"
-        elif self.limits:
-            base = f"{self.mode} at {', '.join(f'{text} {name}' for name, text in self.amounts.items())}"
-        else:
-            base = f"{self.mode} at {self.budget_fraction:g} of {self.limit}"
         defaults = {"step": Options.step, "round_to": 1 if self.mode == "uniform" else 8, "runtime": RUNTIME}
         if self.device:
             defaults.pop("round_to")  # the board determines it
@@ -146,7 +151,7 @@ class TrialSpec:
         ]
         changes += [f"freeze {pattern}" for pattern in self.freeze]
         changes += [f"min_width {pattern}={width}" for pattern, width in self.min_width]
-        return ", ".join([base, *changes])
+        return ", ".join([f"{self.mode} {self.budget}", *changes])
 
 
 @dataclass(frozen=True)

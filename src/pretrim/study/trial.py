@@ -193,20 +193,21 @@ def plan_of_trial(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> 
 
 
 def dense_fits(config: StudyConfig, inputs: TrialInputs, spec: TrialSpec) -> bool:
-    """Whether the dense network meets all limits of a trial, so that the trial has nothing to trim.
+    """Whether the dense network is known to meet all limits of a trial, so that the trial has nothing to trim.
 
     Args:
         config: the study's settings.
         inputs: network, data and costs.
         spec: the trial's spec.
-
-    Raises:
-        PretrimError: a cost that a limit is on is not known for this network.
     """
+    if spec.mode == DENSE:
+        return False
     dtype = _data_type(config, spec)
     budget = Budget.parse(spec.amounts, dtype)  # type: ignore[arg-type]  # the callee checks the name
-    resolved = budget.resolve_any(inputs.dense.network, _costs(inputs, spec, dtype))
-    return bool((resolved.dense <= resolved.values).all())
+    try:
+        return budget.resolve_any(inputs.dense.network, _costs(inputs, spec, dtype)).dense_fits
+    except PretrimError:
+        return False  # a limit that cannot be evaluated: the trial itself shows the error
 
 
 def _data_type(config: StudyConfig, spec: TrialSpec) -> str:

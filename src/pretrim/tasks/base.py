@@ -161,7 +161,7 @@ class MetricTask(Task):
         metric = self.metric.name
         if metric not in values:
             raise ModelError(
-                f"Expected {self.name}.metrics to return {metric}, by which the best epoch is chosen, but got "
+                f"Expected {self.name}.metrics to return {metric}, by which networks are compared, but got "
                 f"{sorted(values)}."
             )
         if not math.isfinite(values[metric]):
