@@ -788,7 +788,9 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(capsys: pytest.CaptureFi
     for _ in range(2):
         code, out, said = call(capsys, *given)
         assert code == 1 and [one["state"] for one in json.loads(out)] == ["failed"]
-        assert said.splitlines()[-1] == ("error: All 1 trials failed: fix what their errors name, and add --retry.")
+        assert said.splitlines()[-1] == "error: Every trial failed: fix what the errors name, and add --retry."
+    _, out, _ = call(capsys, *given[:-1])
+    assert "validation" not in out and "failed: macs at 0.001 of macs, seed 0: " in out  # no table without rows
     code, _, said = call(capsys, *given, "--keep", "0.5,0.001")
     assert code == 0, said
 
@@ -801,7 +803,7 @@ def test_a_sweep_of_which_only_the_dense_network_was_trained_has_failed(
     code, out, said = call(capsys, "sweep", *given, *asked)
     assert code == 1 and [one["state"] for one in json.loads(out)] == ["done", "failed", "failed"]
     assert said.splitlines()[-1] == (
-        "error: All 2 trials but the dense network's failed: fix what their errors name, and add --retry."
+        "error: Every trial but the dense network's failed: fix what the errors name, and add --retry."
     )
 
 

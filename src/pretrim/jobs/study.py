@@ -129,7 +129,7 @@ class Study:
         planned = [trial for trial in trials if trial.spec.mode != DENSE] or trials
         if planned and all(trial.state == "failed" for trial in planned):
             dense = " but the dense network's" if any(trial.state != "failed" for trial in trials) else ""
-            raise StudyError(f"All {len(planned)} trials{dense} failed: fix what their errors name, and add --retry.")
+            raise StudyError(f"Every trial{dense} failed: fix what the errors name, and add --retry.")
 
 
 def open_study(path: str | Path, storage: str | None = None) -> Study:

@@ -53,7 +53,8 @@ def show_trials(console: Console, trials: Sequence[Trial]) -> None:
             f"{record['seconds']:.0f}" if record.get("seconds", 0.0) >= SHORTEST_S else "-",
             "stopped" if trial.state == "stopped" else "",
         )
-    show_table(console, f"{len(finished)} trial{'s' if len(finished) != 1 else ''}", table)
+    if finished:
+        show_table(console, f"{len(finished)} trial{'s' if len(finished) != 1 else ''}", table)
     for machine in dict.fromkeys(machine_of(trial.measured) for trial in finished if trial.measured):
         show_line(console, f"latency: {machine}")
     for label in dict.fromkeys(time_label(prediction) for prediction in on_boards.values() if prediction is not None):

@@ -53,7 +53,8 @@ class Goal:
         """A description of the goal, for messages."""
         if self.score is not None:
             return f"validation {metric.title} of {metric.show(self.score)}"
-        return f"within {self.drop:g} {'points' if metric.is_share else '%'} of dense"
+        unit = "%" if not metric.is_share else "point" if self.drop == 1 else "points"
+        return f"within {self.drop:g} {unit} of dense"
 
 
 def parse_score(text: str | float) -> float:
