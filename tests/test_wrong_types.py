@@ -269,7 +269,7 @@ def test_a_public_function_accepts_an_argument_or_refuses_it_in_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pretrim.jobs.compress._Job.run", MagicMock())
     monkeypatch.setattr("pretrim.jobs.smallest.compress_within", MagicMock())
-    monkeypatch.setattr("pretrim.jobs.sweep._prepared", MagicMock(side_effect=UsageError("it begins")))
+    monkeypatch.setattr("pretrim.jobs.sweep._loaded", MagicMock(side_effect=UsageError("it begins")))
     pretrim.save(SLIM, "saved")
     function, arguments = PUBLIC_FUNCTIONS[name]
     for argument in (*arguments, *OTHER_KEYWORDS.get(name, ())):
